@@ -1,0 +1,88 @@
+"""`format.json`, the mark at the mirror's root: which format this is, and which mirror.
+
+Its `id` tells one mirror from another that later took its place at the same url, so that a local
+state never vouches for objects in a bucket that was emptied meanwhile.
+"""
+
+from __future__ import annotations
+
+import uuid
+from datetime import UTC, datetime
+
+import msgspec
+
+from mirror import __version__
+from mirror.errors import AlreadyExists, ConditionalPutIgnored, FormatError, NotFound
+from mirror.layout import FORMAT, FORMAT_KEY
+from mirror.store.base import Create, Headers, Store
+
+_HEADERS = Headers(content_type="application/json", cache_control="no-cache")
+
+
+class Root(msgspec.Struct, frozen=True, kw_only=True):
+    """Contents of format.json; further keys are kept for later formats and ignored here."""
+
+    format: int
+    id: str
+    created_at: str = ""
+    created_by: str = ""
+
+
+async def open_root(store: Store, *, proven: bool) -> Root:
+    """The root of the mirror in `store`, created when there is none.
+
+    Args:
+        store: rooted at the mirror's prefix.
+        proven: this endpoint is known to honour conditional PUTs; otherwise that is tried on
+            format.json itself, with the bytes it already holds, at the price of one PUT.
+
+    Raises:
+        FormatError: the mirror has a format this version does not know.
+        ConditionalPutIgnored: the endpoint overwrites where it must refuse.
+    """
+    try:
+        body = await store.get(FORMAT_KEY)
+    except NotFound:
+        body = _new_root()
+        try:
+            await store.put(FORMAT_KEY, body, Create(), _HEADERS)
+        except AlreadyExists:
+            body = await store.get(FORMAT_KEY)  # another machine was first
+    root = _parse(body, store.url)
+    if not proven:
+        try:
+            await store.put(FORMAT_KEY, body, Create(), _HEADERS)
+        except AlreadyExists:
+            return root
+        raise ConditionalPutIgnored(
+            f"The endpoint of {store.url} ignores If-None-Match, so two runs could overwrite each "
+            "other's catalog; use one that honours it (AWS S3, Cloudflare R2, SeaweedFS, MinIO)."
+        )
+    return root
+
+
+def _new_root() -> bytes:
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    return msgspec.json.encode(
+        Root(
+            format=FORMAT,
+            id=uuid.uuid4().hex,
+            created_at=now,
+            created_by=f"dataset-mirror {__version__}",
+        )
+    )
+
+
+def _parse(body: bytes, url: str) -> Root:
+    try:
+        root = msgspec.json.decode(body, type=Root)
+    except msgspec.DecodeError:
+        raise FormatError(
+            f"{url}/{FORMAT_KEY} is not a mirror's; choose an empty prefix in bucket.url."
+        ) from None
+    if root.format != FORMAT:
+        raise FormatError(
+            f"{url} has mirror format {root.format}, and this version knows only {FORMAT}; "
+            "upgrade dataset-mirror."
+        )
+    return root

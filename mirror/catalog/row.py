@@ -1,0 +1,48 @@
+"""A row of the catalog: one sighting of a URL's content. The columns are docs/format.md's."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from mirror.content.image import Verdict
+
+
+class Source(NamedTuple):
+    """Where a URL's content comes from and what may be done with it; None where unknown."""
+
+    url: str | None = None
+    license: str | None = None
+    attribution: str | None = None
+
+
+UNKNOWN_SOURCE = Source()
+
+
+class Row(NamedTuple):
+    """One sighting.
+
+    Attributes:
+        url_md5: MD5 of the URL, 16 bytes: the name the cache knows it by.
+        content_hash: xxh3-128 of the bytes, 16 bytes: the object's key.
+        sha256: SHA-256 of the bytes, 32 bytes.
+        size: bytes.
+        format: a name of `mirror.layout.FORMATS`.
+        width: pixels, 0 where unknown.
+        height: pixels, 0 where unknown.
+        verdict: a row that is not `ok` has no object unless the user asked for it.
+        reason: why, in a few words.
+        source: URL, licence and attribution, where a dataset told them.
+        seen_at: microseconds since 1970-01-01 UTC; the greatest of a url_md5 wins.
+    """
+
+    url_md5: bytes
+    content_hash: bytes
+    sha256: bytes
+    size: int
+    format: str
+    width: int
+    height: int
+    verdict: Verdict
+    reason: str
+    source: Source
+    seen_at: int

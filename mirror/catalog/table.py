@@ -1,0 +1,198 @@
+"""The catalog: a Delta table in the bucket, appended to and never rewritten.
+
+A commit is one conditional PUT of the next file in `_delta_log`, so two writers never take the
+same version: the one who comes second reads what the first one wrote and takes the next. DuckDB,
+Polars, pandas, Spark and Ray read the table as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Final, TypeVar
+
+import arro3.core as arrow
+from deltalake import CommitProperties, DeltaTable, Field, QueryBuilder, Schema, write_deltalake
+from deltalake.exceptions import DeltaError, TableNotFoundError
+
+from mirror.catalog.index import COLUMNS, Batch, Index, batch_from_arrow
+from mirror.catalog.row import Row, Source
+from mirror.errors import CatalogError
+
+T = TypeVar("T")
+
+_FIELDS: Final = (
+    ("url_md5", "binary"),
+    ("content_hash", "binary"),
+    ("sha256", "binary"),
+    ("size", "long"),
+    ("format", "string"),
+    ("width", "integer"),
+    ("height", "integer"),
+    ("verdict", "string"),
+    ("reason", "string"),
+    ("source_url", "string"),
+    ("license", "string"),
+    ("attribution", "string"),
+    ("seen_at", "timestamp"),
+)
+_NULLABLE: Final = {"source_url", "license", "attribution"}
+
+_ARROW: Final = {
+    "binary": arrow.DataType.binary(),
+    "long": arrow.DataType.int64(),
+    "integer": arrow.DataType.int32(),
+    "string": arrow.DataType.string(),
+}
+
+# Once this many commits stand uncompacted, their small files are merged into few.
+COMPACT_AFTER: Final = 50
+# A conflict is another writer's commit; the loser reads it and tries the next version.
+_COMMIT_RETRIES: Final = 50
+
+# What one commit costs in requests of the store, as measured against a counting server
+# (tests/catalog/test_requests.py): the data file, the log entry; the listing of the log.
+COMMIT_PUTS: Final = 2
+COMMIT_LISTS: Final = 1
+
+
+class Catalog:
+    """The catalog of one mirror.
+
+    Args:
+        uri: `s3://…/catalog` or a folder.
+        options: gives deltalake's storage options, with the credentials of the moment.
+    """
+
+    def __init__(self, uri: str, options: Callable[[], dict[str, str]]) -> None:
+        self._uri = uri
+        self._options = options
+        self._table: DeltaTable | None = None
+        self._opened_with: dict[str, str] = {}
+
+    def _open(self) -> DeltaTable:
+        """The table at the version last seen; created if absent, reopened for new credentials."""
+        options = self._options()
+        if self._table is None or options != self._opened_with:
+            self._table = _translated(lambda: self._open_or_create(options))
+            self._opened_with = options
+        return self._table
+
+    def _open_or_create(self, options: dict[str, str]) -> DeltaTable:
+        try:
+            return DeltaTable(self._uri, storage_options=options)
+        except TableNotFoundError:
+            return DeltaTable.create(
+                self._uri,
+                schema=Schema([Field(n, t, nullable=n in _NULLABLE) for n, t in _FIELDS]),
+                mode="ignore",  # two machines may create it at once; both then open the same
+                name="dataset-mirror catalog",
+                # The change feed lets an index read only what was appended since its version.
+                configuration={"delta.appendOnly": "true", "delta.enableChangeDataFeed": "true"},
+                storage_options=options,
+            )
+
+    def append(self, rows: Sequence[Row]) -> int:
+        """Commit rows; returns the catalog's version, which holds them all.
+
+        Raises:
+            CatalogError: nothing was committed (or the answer was lost: rows may then stand twice,
+                which means the same as once).
+        """
+        table = self._open()
+        data = _to_arrow(rows)
+        _translated(
+            lambda: write_deltalake(
+                table,
+                data,
+                mode="append",
+                commit_properties=CommitProperties(max_commit_retries=_COMMIT_RETRIES),
+            )
+        )
+        return int(table.version())
+
+    def refresh(self, index: Index) -> Index:
+        """`index` brought up to the catalog's newest version, reading only what is new."""
+        table = self._open()
+        _translated(table.update_incremental)
+        version = table.version()
+        if version == index.version:
+            return index
+        if index.version >= 0:
+            try:
+                return index.merged(_changes(table, index.version + 1), version)
+            except (DeltaError, OSError):
+                pass  # the log or a file since then was cleaned away: read the table whole
+        return _translated(lambda: Index.empty().merged(_everything(table), version))
+
+    def sources_of(self, urls: Iterable[bytes]) -> dict[bytes, Source]:
+        """The latest known source of each `url_md5` that has one."""
+        table = self._open()
+        wanted = ", ".join(f"X'{url.hex()}'" for url in urls)
+        if not wanted:
+            return {}
+        query = (
+            "SELECT arrow_cast(url_md5, 'Binary') AS url_md5, source_url, license, attribution "  # noqa: S608 - hex digits
+            f"FROM catalog WHERE source_url IS NOT NULL AND url_md5 IN ({wanted}) ORDER BY seen_at"
+        )
+        sources: dict[bytes, Source] = {}
+        for batch in _translated(lambda: _query(table, query)):
+            columns = [batch.column(i).to_pylist() for i in range(4)]
+            for url, *source in zip(*columns, strict=True):
+                sources[url] = Source(*source)
+        return sources
+
+    def compact(self) -> bool:
+        """Merge small files when there are many; True when it did.
+
+        Appends of other machines do not conflict with it. The files it replaces stay until gc.
+        """
+        table = self._open()
+        if len(table.file_uris()) < COMPACT_AFTER:
+            return False
+        _translated(table.optimize.compact)
+        _translated(table.create_checkpoint)
+        return True
+
+
+def _changes(table: DeltaTable, since: int) -> Iterator[Batch]:
+    columns = [name for name, _ in COLUMNS]
+    for batch in table.load_cdf(starting_version=since, columns=columns):
+        yield batch_from_arrow(arrow.RecordBatch.from_arrow(batch))
+
+
+def _everything(table: DeltaTable) -> Iterator[Batch]:
+    selected = ", ".join(name for name, _ in COLUMNS)
+    for batch in _query(table, f"SELECT {selected} FROM catalog"):  # noqa: S608 - our own names
+        yield batch_from_arrow(batch)
+
+
+def _query(table: DeltaTable, sql: str) -> Iterable[Any]:
+    return QueryBuilder().register("catalog", table).execute(sql)
+
+
+def _to_arrow(rows: Sequence[Row]) -> arrow.Table:
+    columns = list(zip(*rows, strict=True))
+    sources = list(zip(*columns[9], strict=True))
+    values = [*columns[:9], *sources, columns[10]]
+    arrays: dict[str, arrow.Array] = {}
+    for (name, kind), column in zip(_FIELDS, values, strict=True):
+        if kind == "timestamp":
+            micros = arrow.Array(column, arrow.DataType.int64())
+            arrays[name] = micros.cast(arrow.DataType.timestamp("us", tz="UTC"))
+        else:
+            arrays[name] = arrow.Array(column, _ARROW[kind])
+    schema = arrow.Schema(
+        [arrow.Field(n, arrays[n].type, nullable=n in _NULLABLE) for n, _ in _FIELDS]
+    )
+    return arrow.Table.from_arrays(list(arrays.values()), schema=schema)
+
+
+def _translated(action: Callable[[], T]) -> T:
+    try:
+        return action()
+    except (DeltaError, OSError) as error:
+        words = str(error).split("\n\nDebug source:", 1)[0].splitlines()
+        raise CatalogError(
+            f"The catalog could not be read or written: {words[0] if words else error}; "
+            "nothing that was acknowledged is lost, run again."
+        ) from error

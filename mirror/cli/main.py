@@ -1,0 +1,108 @@
+"""The command line: finds the command, maps every error to its exit status. The only place that does.
+
+    0 done    1 error    2 usage    3 done except for some items, which are listed
+    75 busy: another run holds the lock    78 bad configuration    130 interrupted
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import traceback
+from typing import Final
+
+import click
+
+from mirror import __version__
+from mirror.cli.session import Session, session_options
+from mirror.errors import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_USAGE, MirrorError
+
+# name → (module that holds `command`, its line in `mirror --help`). Modules load when called for,
+# so that `mirror --version` does not pay for an image decoder.
+COMMANDS: Final = {
+    "sync": ("mirror.cli.sync", "Bring the mirror up to date with the cache."),
+    "demo": ("mirror.cli.demo", "See it work on an embedded S3 server and a small real cache."),
+}
+
+
+class _LazyGroup(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(COMMANDS[cmd_name][0]).command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="mirror")
+@session_options
+def mirror() -> None:
+    """Mirror a URL-keyed image cache to your own S3 or R2 bucket, and train from it.
+
+    \b
+    Start here:
+      mirror demo                                         see it work, no account needed
+      mirror sync --cache DIR --bucket s3://BUCKET/PREFIX --dry-run
+    """
+
+
+def main() -> None:
+    """Entry point of the command `mirror`; ends the process."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run a command line; returns the exit status.
+
+    Args:
+        arguments: without the program's name.
+    """
+    session = Session()
+    try:
+        status = mirror.main(
+            arguments, prog_name="mirror", standalone_mode=False, obj=session
+        )
+        sys.stdout.flush()
+    except click.exceptions.Exit as end:
+        return end.exit_code
+    except click.UsageError as error:
+        error.show()
+        return EXIT_USAGE
+    except click.ClickException as error:
+        error.show()
+        return EXIT_ERROR
+    except MirrorError as error:
+        return _fail(session, str(error), error.exit_status)
+    except (KeyboardInterrupt, click.Abort):
+        return _fail(session, "Interrupted; nothing that was acknowledged is lost.", EXIT_INTERRUPTED)
+    except BrokenPipeError:
+        # The reader of a pipe has gone (`mirror … | head`): no error of ours, nothing left to say.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_ERROR
+    except Exception as error:
+        if session.verbosity >= 2:
+            traceback.print_exc()
+        return _fail(
+            session,
+            f"An unexpected {type(error).__name__} ({error}); this is a fault of mirror: "
+            "please report it with the output of the same command and -vv.",
+            EXIT_ERROR,
+        )
+    return int(status or 0)
+
+
+def _fail(session: Session, sentence: str, status: int) -> int:
+    if session.verbosity >= 2 and sys.exc_info()[1] is not None:
+        traceback.print_exc()
+    click.echo(f"mirror: {sentence}", err=True)
+    if session.json:
+        session.print_json({"error": sentence, "exit_status": status})
+    return status

@@ -1,0 +1,92 @@
+"""What every command shares: where the configuration is, how much to say, and the options for it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from mirror.config import Settings
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass
+class Session:
+    """One call of `mirror`. `verbosity`: -1 quiet, 0, 1 verbose, 2 with tracebacks."""
+
+    config: Path | None = None
+    json: bool = False
+    verbosity: int = 0
+
+    def settings(self, flags: dict[str, Any]) -> Settings:
+        """All layers of configuration, `flags` (dotted keys) the strongest."""
+        from mirror.config import load
+
+        return load(config=self.config, flags=flags)
+
+    def print_json(self, value: dict[str, Any]) -> None:
+        """The one JSON object of `--json`, at the end, on standard output."""
+        import msgspec
+
+        sys.stdout.write(msgspec.json.format(msgspec.json.encode(value), indent=2).decode() + "\n")
+        sys.stdout.flush()
+
+
+def session_options(command: F) -> F:
+    """`--config --json -q -v`, before the command's name or after it: both mean the same."""
+
+    def remember(ctx: click.Context, param: click.Parameter, value: Any) -> None:
+        session = ctx.find_object(Session)
+        if session is None or not value:
+            return
+        if param.name == "config":
+            session.config = value
+        elif param.name == "json":
+            session.json = True
+        elif param.name == "quiet":
+            session.verbosity = -1
+        else:
+            session.verbosity = value
+
+    for option in reversed(
+        [
+            click.option(
+                "--config",
+                type=click.Path(dir_okay=False, path_type=Path),
+                help="A configuration file; stronger than ./mirror.toml.",
+                callback=remember,
+                expose_value=False,
+            ),
+            click.option(
+                "--json",
+                is_flag=True,
+                help="Print one JSON object on standard output, and nothing else there.",
+                callback=remember,
+                expose_value=False,
+            ),
+            click.option(
+                "-q",
+                "--quiet",
+                is_flag=True,
+                help="Say nothing unless something is wrong.",
+                callback=remember,
+                expose_value=False,
+            ),
+            click.option(
+                "-v",
+                "--verbose",
+                count=True,
+                help="Say more; -vv adds tracebacks.",
+                callback=remember,
+                expose_value=False,
+            ),
+        ]
+    ):
+        command = option(command)
+    return command

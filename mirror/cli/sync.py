@@ -1,0 +1,163 @@
+"""`mirror sync`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mirror.cli.session import Session, session_options
+
+if TYPE_CHECKING:
+    from mirror.sync.report import SyncReport
+
+_HEX_PREFIX = 32
+
+
+def _hex(_ctx: click.Context, _param: click.Parameter, value: str) -> str:
+    if len(value) > _HEX_PREFIX or any(c not in "0123456789abcdefABCDEF" for c in value):
+        raise click.BadParameter("write up to 32 hexadecimal digits, such as 3f.")
+    return value
+
+
+@click.command("sync")
+@click.option("--cache", metavar="DIR", help="The cache's folder [cache.dir].")
+@click.option("--bucket", metavar="URL", help="s3://BUCKET[/PREFIX] or file:///FOLDER [bucket.url].")
+@click.option("--endpoint", metavar="URL", help="The S3 endpoint; none on AWS [bucket.endpoint].")
+@click.option("--region", help="The bucket's region [bucket.region].")
+@click.option("--engine", type=click.Choice(["auto", "obstore", "aioboto3"]), help="[bucket.engine]")
+@click.option("--state", metavar="DIR", help="Where the local state is kept [state.dir].")
+@click.option("-n", "--dry-run", is_flag=True, help="Show the plan and its cost; touch nothing.")
+@click.option(
+    "--inspect",
+    type=click.Choice(["decode", "header", "off"]),
+    help="How far to look at each image [sync.inspect].",
+)
+@click.option("--include-flagged", is_flag=True, help="Upload blank, broken and placeholder files too.")
+@click.option("--limit-rate", metavar="RATE", help="Bytes a second at most, such as 20M [sync.limit_rate].")
+@click.option(
+    "--concurrency", type=click.IntRange(1, 1024), help="Requests in flight [sync.concurrency]."
+)
+@click.option("--max-files", type=click.IntRange(min=1), help="At most so many new or changed files.")
+@click.option(
+    "--prefix", default="", callback=_hex, metavar="HEX", help="Only URLs whose MD5 begins so."
+)
+@click.option(
+    "--dataset",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Only files that this dataset refers to; its URLs and licences go into the catalog.",
+)
+@click.option("--url-field", default="image_url", show_default=True, help="The dataset's URL field.")
+@click.option("--license-field", default="license", show_default=True, help="Its licence field.")
+@click.option(
+    "--attribution-field", default="attribution", show_default=True, help="Its attribution field."
+)
+@click.option("--fail-fast", is_flag=True, help="Stop at the first file that fails.")
+@session_options
+@click.pass_obj
+def command(session: Session, **options: Any) -> int:
+    """Bring the mirror up to date with the cache: bulk the first time, incremental ever after.
+
+    Reads new and changed files once, uploads each content once, never a blank or broken image,
+    and changes nothing in the cache. A run without changes opens no image and sends one request.
+
+    \b
+    Examples:
+      mirror sync --cache /data/image_cache --bucket s3://plants/inat --dry-run
+      mirror sync                          # everything is in mirror.toml; the same from cron
+      mirror sync --prefix 3f --limit-rate 20M
+    """
+    from contextlib import nullcontext
+
+    from mirror.cli.progress import observer_for
+    from mirror.dataset.urls import DatasetUrls, Fields
+    from mirror.sync.run import SyncOptions, sync
+
+    settings = session.settings(
+        {
+            "cache.dir": options["cache"],
+            "bucket.url": options["bucket"],
+            "bucket.endpoint": options["endpoint"],
+            "bucket.region": options["region"],
+            "bucket.engine": options["engine"],
+            "state.dir": options["state"],
+            "sync.inspect": options["inspect"],
+            "sync.limit_rate": options["limit_rate"],
+            "sync.concurrency": options["concurrency"],
+        }
+    )
+    fields = Fields(options["url_field"], options["license_field"], options["attribution_field"])
+    dataset: Path | None = options["dataset"]
+    with DatasetUrls.read(dataset, fields) if dataset else nullcontext() as sources:
+        report = sync(
+            settings,
+            SyncOptions(
+                dry_run=options["dry_run"],
+                prefix=options["prefix"],
+                max_files=options["max_files"],
+                include_flagged=options["include_flagged"],
+                fail_fast=options["fail_fast"],
+            ),
+            sources=sources,
+            observer=observer_for(session.verbosity),
+        )
+    _show(session, report)
+    return report.exit_status
+
+
+def _show(session: Session, report: SyncReport) -> None:
+    from mirror.cli import output
+
+    output.listing(
+        f"{report.failed:,} files failed:" if report.failed else "",
+        [f"{path}: {reason}" for path, reason in report.failures],
+    )
+    if report.error is not None:
+        click.echo(f"mirror: {report.error}", err=True)
+    if session.json:
+        session.print_json(report.as_json())
+        return
+    if session.verbosity < 0:
+        return
+    rows = [
+        ("scanned", output.count(report.scanned), f"{report.ignored:,} other files ignored"),
+        ("  new", output.count(report.new)),
+        ("  changed", output.count(report.changed)),
+        ("  unchanged", output.count(report.unchanged)),
+        ("  vanished", output.count(report.vanished), "kept in the mirror" if report.vanished else ""),
+    ]
+    if report.estimate is not None:
+        e = report.estimate
+        rows += [
+            ("would read", output.size(e.bytes), "at most this is sent; duplicates are not"),
+            ("requests", output.count(e.requests), f"at most, {output.usd(e.request_usd)}"),
+            ("storage", output.size(e.bytes), f"{output.usd(e.storage_usd_month)} a month more"),
+        ]
+        if e.seconds is not None:
+            rows.append(("time", output.duration(e.seconds), "at the last run's rate"))
+        elif e.bytes:
+            at_100, at_1000 = e.bytes / 12.5e6, e.bytes / 125e6
+            rows.append(
+                ("time", output.duration(at_1000), f"at 1 Gb/s; {output.duration(at_100)} at 100 Mb/s")
+            )
+        output.table(rows)
+        click.echo("Dry run: nothing was read, sent or written.")
+        return
+    flagged = ", ".join(f"{name} {n:,}" for name, n in report.flagged.items() if n)
+    requests = ", ".join(f"{name} {n:,}" for name, n in report.requests.items() if n)
+    rows += [
+        ("uploaded", output.count(report.uploaded), output.size(report.bytes_uploaded)),
+        ("deduplicated", output.count(report.deduplicated), "content the mirror had already"),
+        ("flagged", output.count(report.flagged_total), flagged),
+        ("failed", output.count(report.failed)),
+        ("requests", output.count(sum(report.requests.values())), requests),
+    ]
+    if report.described:
+        rows.append(("described", output.count(report.described), "sources added to the catalog"))
+    if report.catalog_commits:
+        rows.append(
+            ("catalog", f"v{report.catalog_version}", f"{report.catalog_commits} commits by this run")
+        )
+    rows.append(("took", output.duration(report.seconds)))
+    output.table(rows)

@@ -1,0 +1,307 @@
+"""mirror.toml, the environment and the command line → one frozen `Settings`.
+
+The only reader of either. Layers, strongest first:
+
+    flags > environment > --config FILE > ./mirror.toml > the user's config folder
+          > /etc/mirror/mirror.toml > defaults
+
+An environment variable is `MIRROR_` + section + `__` + key: `MIRROR_BUCKET__URL`. An unknown key is
+an error wherever it stands. Secrets are never read here: they come from the AWS chain.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import os
+import re
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from mirror.errors import ConfigError
+from mirror.layout import BucketUrl
+
+ENV_PREFIX = "MIRROR_"
+SYSTEM_CONFIG = Path("/etc/mirror/mirror.toml")
+
+# Extensions of files that a cache may hold images under. Sidecars (.json, .txt) and partial
+# downloads (.part, .tmp) are somebody else's: they are ignored, not judged.
+IMAGE_EXTENSIONS = (
+    "jpg", "jpeg", "jpe", "jfif", "png", "gif", "webp", "avif",
+    "heic", "heif", "bmp", "tif", "tiff", "jp2", "jxl",
+)  # fmt: skip
+
+InspectLevel = Literal["decode", "header", "off"]
+EngineName = Literal["auto", "obstore", "aioboto3"]
+
+Count = Annotated[int, msgspec.Meta(ge=1)]
+Price = Annotated[float, msgspec.Meta(ge=0)]
+
+
+class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    pass
+
+
+class CacheSettings(_Section):
+    """The URL-keyed cache. `dir`: its folder; `extensions`: what an image file may end with."""
+
+    dir: str | None = None
+    extensions: tuple[str, ...] = IMAGE_EXTENSIONS
+
+
+class BucketSettings(_Section):
+    """Where the mirror is. `endpoint` is absent on AWS; `public_url` is a CDN over the prefix."""
+
+    url: str | None = None
+    endpoint: str | None = None
+    region: str | None = None
+    public_url: str | None = None
+    engine: EngineName = "auto"
+
+
+class StateSettings(_Section):
+    """`dir`: the folder that holds one sub-folder per pair of bucket and cache."""
+
+    dir: str | None = None
+
+
+class SyncSettings(_Section):
+    """`concurrency`: requests in flight; `limit_rate`: bytes a second, such as "20M"."""
+
+    concurrency: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 64
+    limit_rate: str | None = None
+    inspect: InspectLevel = "decode"
+    commit_rows: Count = 20_000
+    commit_seconds: Annotated[float, msgspec.Meta(gt=0)] = 60.0
+
+
+class PriceSettings(_Section):
+    """US dollars: storage per GB and month, requests per million, egress per GB."""
+
+    storage_gb_month: Price
+    write_million: Price
+    read_million: Price
+    egress_gb: Price
+
+
+class Prices(_Section):
+    # Public price lists of both vendors, first storage class, November 2026; without free tiers.
+    r2: PriceSettings = PriceSettings(
+        storage_gb_month=0.015, write_million=4.50, read_million=0.36, egress_gb=0.0
+    )
+    s3: PriceSettings = PriceSettings(
+        storage_gb_month=0.023, write_million=5.00, read_million=0.40, egress_gb=0.09
+    )
+
+
+class Settings(_Section):
+    """All sections of mirror.toml. Every value is checked when this is made."""
+
+    cache: CacheSettings = CacheSettings()
+    bucket: BucketSettings = BucketSettings()
+    state: StateSettings = StateSettings()
+    sync: SyncSettings = SyncSettings()
+    prices: Prices = Prices()
+
+    @property
+    def bucket_url(self) -> BucketUrl:
+        """Raises: ConfigError when `bucket.url` is absent or not understood."""
+        if not self.bucket.url:
+            raise ConfigError(
+                "No bucket is configured: set bucket.url in mirror.toml, "
+                "MIRROR_BUCKET__URL, or --bucket s3://BUCKET/PREFIX."
+            )
+        return BucketUrl.parse(self.bucket.url)
+
+    @property
+    def cache_dir(self) -> Path:
+        """Raises: ConfigError when `cache.dir` is absent."""
+        if not self.cache.dir:
+            raise ConfigError(
+                "No cache folder is configured: set cache.dir in mirror.toml, "
+                "MIRROR_CACHE__DIR, or --cache DIR."
+            )
+        return Path(self.cache.dir)
+
+    @property
+    def state_dir(self) -> Path:
+        """The state's folder for this bucket and this cache."""
+        if self.state.dir:
+            root = Path(self.state.dir)
+        else:
+            import platformdirs
+
+            root = platformdirs.user_state_path("mirror")
+        url = self.bucket_url
+        cache = os.path.realpath(self.cache_dir)
+        identity = f"{url}\0{self.bucket.endpoint or ''}\0{cache}"
+        digest = hashlib.sha256(identity.encode(errors="surrogateescape")).hexdigest()[:12]
+        name = re.sub(r"[^A-Za-z0-9.-]+", "-", f"{url.bucket}-{url.path}").strip("-.")[:40]
+        return root / f"{name}-{digest}"
+
+    @property
+    def price_list(self) -> PriceSettings:
+        endpoint = self.bucket.endpoint or ""
+        return self.prices.r2 if "r2.cloudflarestorage.com" in endpoint else self.prices.s3
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One source of settings: where it comes from, and what it says, nested by section."""
+
+    origin: str
+    values: Mapping[str, Any]
+
+
+def load(
+    *,
+    config: Path | None = None,
+    flags: Mapping[str, Any] | None = None,
+    environ: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+) -> Settings:
+    """Read all layers and check them.
+
+    Args:
+        config: a file named by the user; it must exist.
+        flags: `{"bucket.url": …}` from the command line; None values say nothing.
+        environ: the environment; `os.environ` when None.
+        cwd: where `./mirror.toml` is looked for.
+
+    Raises:
+        ConfigError: an unreadable file, an unknown key, or a value of the wrong kind.
+    """
+    environ = os.environ if environ is None else environ
+    layers = [Layer("flag", _nested({k: v for k, v in (flags or {}).items() if v is not None}))]
+    layers.append(_environment_layer(environ))
+    layers.extend(_file_layers(config, cwd or Path.cwd(), environ))
+    return merge(layers)
+
+
+def merge(layers: Sequence[Layer]) -> Settings:
+    """Settings from layers, the strongest first.
+
+    Raises:
+        ConfigError: an unknown key or a value of the wrong kind, naming the layer at fault.
+    """
+    merged: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for layer in reversed(layers):
+        for key, value in _leaves(layer.values):
+            _require_known(key, layer.origin)
+            _put(merged, key, value)
+            origins[key] = layer.origin
+    try:
+        settings = msgspec.convert(merged, Settings, strict=False)
+    except msgspec.ValidationError as error:
+        sentence, _, path = str(error).partition(" - at `$.")
+        key = path.rstrip("`")
+        origin = origins.get(key, "defaults")
+        raise ConfigError(f"{key} (from {origin}) is wrong: {sentence}.") from None
+    if settings.bucket.url:
+        BucketUrl.parse(settings.bucket.url)
+    if settings.sync.limit_rate is not None:
+        parse_rate(settings.sync.limit_rate)
+    return settings
+
+
+def parse_rate(text: str) -> float:
+    """Bytes a second of "500K", "20M", "1.5G" or a bare number (powers of 1024).
+
+    Raises:
+        ConfigError: not a positive rate.
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGkmg]?)(?:i?[Bb])?(?:/s)?\s*", text)
+    if not match or float(match[1]) <= 0:
+        raise ConfigError(f"The rate {text!r} is not understood; write bytes a second, such as 20M.")
+    return float(match[1]) * 1024 ** " KMG".index(match[2].upper() or " ")
+
+
+def _file_layers(
+    config: Path | None, cwd: Path, environ: Mapping[str, str]
+) -> Iterator[Layer]:
+    import platformdirs
+
+    if config is not None:
+        yield _read_file(config)
+    # HOME may be passed in with the environment, so that nothing here depends on the process's own.
+    home = environ.get("XDG_CONFIG_HOME")
+    user = Path(home) / "mirror" if home else platformdirs.user_config_path("mirror")
+    for path in (cwd / "mirror.toml", user / "mirror.toml", SYSTEM_CONFIG):
+        if path.is_file() and not (config is not None and path.samefile(config)):
+            yield _read_file(path)
+
+
+def _read_file(path: Path) -> Layer:
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}.") from None
+    return Layer(str(path), _with_absolute_paths(values, path.parent))
+
+
+def _with_absolute_paths(values: dict[str, Any], base: Path) -> dict[str, Any]:
+    """Folders named in a file are relative to that file, wherever the command runs from."""
+    for section in ("cache", "state"):
+        table = values.get(section)
+        if isinstance(table, dict) and isinstance(table.get("dir"), str):
+            table["dir"] = str(base.absolute() / Path(table["dir"]).expanduser())
+    return values
+
+
+def _environment_layer(environ: Mapping[str, str]) -> Layer:
+    flat = {
+        name.removeprefix(ENV_PREFIX).lower().replace("__", "."): value
+        for name, value in environ.items()
+        if name.startswith(ENV_PREFIX) and "__" in name.removeprefix(ENV_PREFIX)
+    }
+    return Layer("environment", _nested(flat))
+
+
+def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
+    nested: dict[str, Any] = {}
+    for key, value in flat.items():
+        _put(nested, key, value)
+    return nested
+
+
+def _put(tree: dict[str, Any], key: str, value: Any) -> None:
+    *sections, leaf = key.split(".")
+    for section in sections:
+        tree = tree.setdefault(section, {})
+    tree[leaf] = value
+
+
+def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def known_keys(section: type[msgspec.Struct] = Settings, prefix: str = "") -> list[str]:
+    """Every key of mirror.toml, dotted, in the order of the file."""
+    keys: list[str] = []
+    for field in msgspec.structs.fields(section):
+        if isinstance(field.type, type) and issubclass(field.type, msgspec.Struct):
+            keys += known_keys(field.type, f"{prefix}{field.name}.")
+        else:
+            keys.append(f"{prefix}{field.name}")
+    return keys
+
+
+def _require_known(key: str, origin: str) -> None:
+    known = known_keys()
+    if key in known:
+        return
+    close = difflib.get_close_matches(key, known, n=1)
+    hint = f"did you mean {close[0]}?" if close else "known keys are in docs/configuration.md."
+    raise ConfigError(f"Unknown key {key} (from {origin}); {hint}")

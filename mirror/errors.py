@@ -1,0 +1,156 @@
+"""Every error this package raises on purpose, and the exit status each one means.
+
+    MirrorError                      1
+    ├── UsageError                   2   the command line asks for something impossible
+    ├── ConfigError                 78   mirror.toml, environment or flags are wrong
+    ├── Busy                        75   another run holds the lock
+    ├── Interrupted                130   Ctrl-C or SIGTERM; what was acknowledged is committed
+    ├── CacheError                   1   the cache folder cannot be read
+    ├── StateError                   1   the local state cannot be read or written
+    │   └── StateDamaged                 … because SQLite finds it malformed
+    ├── FormatError                  1   the bucket holds a format this version does not know
+    ├── CatalogError                 1   the catalog could not be read or written
+    ├── ContentCollision             1   two contents share one xxh3-128 but not one SHA-256
+    └── StoreError                   1   the object store refused, or is out of reach
+        ├── NotFound                     no such key
+        ├── AlreadyExists                conditional PUT: the key is taken
+        ├── PreconditionFailed           conditional PUT: the ETag has changed
+        ├── Transient                    worth another attempt
+        │   ├── Throttled                429, 503, 5xx: everyone must slow down
+        │   ├── Unreachable              connection refused or reset, timeout, DNS
+        │   └── Conflict                 409 on a conditional PUT: ask again
+        └── StoreSetupError              no attempt with this key, bucket or endpoint can succeed
+            ├── AccessDenied
+            ├── BadCredentials      78
+            ├── BucketMissing
+            ├── WrongRegion         78
+            ├── ClockSkew
+            └── ConditionalPutIgnored
+
+The message of an error is one sentence that says what happened and what to do. Foreign exceptions
+are translated where they occur (`mirror.store.obstore`, `mirror.store.aioboto3`, …), so nothing
+above the edges knows them. All of them pickle: arguments are positional.
+"""
+
+from __future__ import annotations
+
+EXIT_DONE = 0
+EXIT_ERROR = 1
+EXIT_USAGE = 2
+EXIT_SOME_FAILED = 3
+EXIT_BUSY = 75
+EXIT_CONFIG = 78
+EXIT_INTERRUPTED = 130
+
+
+class MirrorError(Exception):
+    """Base of all errors that this package raises on purpose."""
+
+    exit_status = EXIT_ERROR
+
+
+class UsageError(MirrorError):
+    exit_status = EXIT_USAGE
+
+
+class ConfigError(MirrorError):
+    exit_status = EXIT_CONFIG
+
+
+class Busy(MirrorError):
+    exit_status = EXIT_BUSY
+
+
+class Interrupted(MirrorError):
+    exit_status = EXIT_INTERRUPTED
+
+
+class CacheError(MirrorError):
+    pass
+
+
+class StateError(MirrorError):
+    pass
+
+
+class StateDamaged(StateError):
+    pass
+
+
+class FormatError(MirrorError):
+    pass
+
+
+class CatalogError(MirrorError):
+    pass
+
+
+class ContentCollision(MirrorError):
+    pass
+
+
+class StoreError(MirrorError):
+    pass
+
+
+class NotFound(StoreError):
+    pass
+
+
+class AlreadyExists(StoreError):
+    pass
+
+
+class PreconditionFailed(StoreError):
+    pass
+
+
+class Transient(StoreError):
+    """Args: message; retry_after, the seconds that the server asked for, or None."""
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message, retry_after)
+        self.retry_after = retry_after
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class Throttled(Transient):
+    pass
+
+
+class Unreachable(Transient):
+    pass
+
+
+class Conflict(Transient):
+    pass
+
+
+class StoreSetupError(StoreError):
+    pass
+
+
+class AccessDenied(StoreSetupError):
+    pass
+
+
+class BadCredentials(StoreSetupError):
+    exit_status = EXIT_CONFIG
+
+
+class BucketMissing(StoreSetupError):
+    pass
+
+
+class WrongRegion(StoreSetupError):
+    exit_status = EXIT_CONFIG
+
+
+class ClockSkew(StoreSetupError):
+    pass
+
+
+class ConditionalPutIgnored(StoreSetupError):
+    pass

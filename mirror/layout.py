@@ -1,0 +1,111 @@
+"""Keys and URLs of format 1. Pure, and the only code that knows how the bucket is laid out.
+
+    <prefix>/format.json
+    <prefix>/objects/<h[0:2]>/<h>.<ext>     h = xxh3-128 of the bytes, 32 lower-case hex digits
+    <prefix>/catalog/                       a Delta table
+
+The specification is docs/format.md. Keys here are relative to the prefix: a store is rooted there.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from hashlib import md5
+from typing import Final
+from urllib.parse import quote, unquote, urlsplit
+
+from mirror.errors import ConfigError
+
+FORMAT: Final = 1
+FORMAT_KEY: Final = "format.json"
+OBJECTS: Final = "objects/"
+CATALOG: Final = "catalog"
+
+CACHE_CONTROL: Final = "public, max-age=31536000, immutable"
+
+# format name → (extension in a key, Content-Type). The names are what the catalog's `format` holds.
+FORMATS: Final[dict[str, tuple[str, str]]] = {
+    "jpeg": ("jpg", "image/jpeg"),
+    "png": ("png", "image/png"),
+    "gif": ("gif", "image/gif"),
+    "webp": ("webp", "image/webp"),
+    "avif": ("avif", "image/avif"),
+    "heic": ("heic", "image/heic"),
+    "bmp": ("bmp", "image/bmp"),
+    "tiff": ("tif", "image/tiff"),
+    "jp2": ("jp2", "image/jp2"),
+    "jxl": ("jxl", "image/jxl"),
+    "html": ("html", "text/html"),
+    "json": ("json", "application/json"),
+    "xml": ("xml", "application/xml"),
+    "unknown": ("bin", "application/octet-stream"),
+}
+
+_OBJECT_KEY: Final = re.compile(r"objects/([0-9a-f]{2})/((?:\1)[0-9a-f]{30})\.([a-z0-9]{1,8})")
+
+
+def url_md5(url: str) -> bytes:
+    """The 16 bytes under which a cache and the catalog know a URL.
+
+    MD5 names cache files here because the caches that exist are named so; nothing trusts it.
+    """
+    return md5(url.encode(), usedforsecurity=False).digest()
+
+
+def object_key(content_hash: bytes, image_format: str) -> str:
+    """Key of the object that holds a content.
+
+    Args:
+        content_hash: xxh3-128 of the bytes, 16 bytes, big-endian.
+        image_format: a name of `FORMATS`.
+    """
+    digits = content_hash.hex()
+    return f"{OBJECTS}{digits[:2]}/{digits}.{FORMATS[image_format][0]}"
+
+
+def parse_object_key(key: str) -> tuple[bytes, str] | None:
+    """`(content_hash, extension)` of an object's key, or None for a key that is not an object's."""
+    match = _OBJECT_KEY.fullmatch(key)
+    return (bytes.fromhex(match[2]), match[3]) if match else None
+
+
+def content_type(image_format: str) -> str:
+    return FORMATS[image_format][1]
+
+
+@dataclass(frozen=True, slots=True)
+class BucketUrl:
+    """A parsed `bucket.url`: `s3://bucket[/prefix]` or `file:///folder`.
+
+    Attributes:
+        scheme: `s3` or `file`.
+        bucket: the bucket's name; empty for `file`.
+        path: the prefix without slashes at its ends, or the absolute folder for `file`.
+    """
+
+    scheme: str
+    bucket: str
+    path: str
+
+    @classmethod
+    def parse(cls, url: str) -> BucketUrl:
+        parts = urlsplit(url)
+        if parts.scheme == "s3" and parts.netloc and not parts.query and not parts.fragment:
+            prefix = unquote(parts.path).strip("/")
+            if any(piece in ("", ".", "..") for piece in prefix.split("/")) and prefix:
+                raise ConfigError(
+                    f"bucket.url {url!r} has an empty or dotted piece in its prefix; "
+                    "write it as s3://BUCKET/PREFIX."
+                )
+            return cls("s3", parts.netloc, prefix)
+        if parts.scheme == "file" and not parts.netloc and parts.path.strip("/"):
+            return cls("file", "", unquote(parts.path).rstrip("/"))
+        raise ConfigError(
+            f"bucket.url {url!r} is not understood; write s3://BUCKET[/PREFIX] or file:///FOLDER."
+        )
+
+    def __str__(self) -> str:
+        if self.scheme == "file":
+            return f"file://{quote(self.path)}"
+        return f"s3://{self.bucket}/{self.path}" if self.path else f"s3://{self.bucket}"

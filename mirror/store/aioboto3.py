@@ -1,0 +1,205 @@
+"""The engine on aioboto3 (botocore over aiohttp): for botocore-only proxies and credentials, and
+where obstore has no wheel. Extra: `pip install "dataset-mirror[aioboto3]"`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import timedelta
+from typing import Any
+
+import aioboto3
+import aiohttp
+from botocore.exceptions import BotoCoreError, ClientError
+
+from mirror.errors import AlreadyExists, NotFound, PreconditionFailed, Unreachable
+from mirror.store.base import (
+    LIST_PAGE,
+    Chunks,
+    Create,
+    Headers,
+    IfMatch,
+    ObjectInfo,
+    PutMode,
+)
+from mirror.store.control import S3Access, drop_expect_header, translate_botocore
+
+_FOREIGN = (ClientError, BotoCoreError, aiohttp.ClientError, asyncio.TimeoutError, OSError)
+
+
+class Aioboto3Store:
+    """An S3 store, rooted at the bucket url's prefix. The client is made at the first request."""
+
+    def __init__(self, access: S3Access, connections: int = 64) -> None:
+        self.url = str(access.url)
+        self._access = access
+        self._bucket = access.url.bucket
+        self._prefix = f"{access.url.path}/" if access.url.path else ""
+        self._connections = connections
+        self._stack = AsyncExitStack()
+        self._opening = asyncio.Lock()
+        self._opened: Any = None
+
+    async def _client(self) -> Any:
+        async with self._opening:
+            if self._opened is None:
+                from aiobotocore.config import AioConfig
+
+                self._access.credentials()
+                options = self._access.client_options()
+                options["config"] = AioConfig(
+                    max_pool_connections=self._connections
+                ).merge(options["config"])
+                client = await self._stack.enter_async_context(
+                    aioboto3.Session().client("s3", **options)
+                )
+                client.meta.events.register("before-call.s3", drop_expect_header)
+                self._opened = client
+        return self._opened
+
+    @asynccontextmanager
+    async def _translated(self, what: str) -> AsyncIterator[None]:
+        try:
+            yield
+        except _FOREIGN as error:
+            if isinstance(error, (ClientError, BotoCoreError)):
+                raise translate_botocore(error, what) from None
+            raise Unreachable(f"{what}: the connection broke ({error}).") from None
+
+    async def put(self, key: str, body: bytes, mode: PutMode, headers: Headers) -> str:
+        condition: dict[str, str] = {}
+        if isinstance(mode, Create):
+            condition = {"IfNoneMatch": "*"}
+        elif isinstance(mode, IfMatch):
+            condition = {"IfMatch": mode.etag}
+        client = await self._client()
+        try:
+            async with self._translated(f"PUT {key}"):
+                done = await client.put_object(
+                    Bucket=self._bucket,
+                    Key=self._prefix + key,
+                    Body=body,
+                    ContentMD5=_content_md5(body),
+                    **_fields(headers),
+                    **condition,
+                )
+        except PreconditionFailed:
+            if isinstance(mode, Create):
+                raise AlreadyExists(f"PUT {key}: the key is taken.") from None
+            raise
+        except NotFound:
+            if isinstance(mode, IfMatch):
+                raise PreconditionFailed(f"PUT {key}: there is no such object.") from None
+            raise
+        return str(done["ETag"])
+
+    async def put_multipart(
+        self, key: str, chunks: Chunks, part_size: int, headers: Headers
+    ) -> str:
+        client = await self._client()
+        where = {"Bucket": self._bucket, "Key": self._prefix + key}
+        async with self._translated(f"PUT {key}"):
+            begun = await client.create_multipart_upload(**where, **_fields(headers))
+            where["UploadId"] = begun["UploadId"]
+            try:
+                parts = []
+                async for chunk in chunks():
+                    number = len(parts) + 1
+                    done = await client.upload_part(
+                        **where, PartNumber=number, Body=chunk, ContentMD5=_content_md5(chunk)
+                    )
+                    parts.append({"ETag": done["ETag"], "PartNumber": number})
+                finished = await client.complete_multipart_upload(
+                    **where, MultipartUpload={"Parts": parts}
+                )
+            except BaseException:
+                # Unfinished parts are billed until a lifecycle rule finds them.
+                await asyncio.shield(client.abort_multipart_upload(**where))
+                raise
+        return str(finished["ETag"])
+
+    async def get(self, key: str) -> bytes:
+        return await self._read(key, {})
+
+    async def get_range(self, key: str, start: int, length: int) -> bytes:
+        return await self._read(key, {"Range": f"bytes={start}-{start + length - 1}"})
+
+    async def _read(self, key: str, fields: dict[str, str]) -> bytes:
+        client = await self._client()
+        async with self._translated(f"GET {key}"):
+            answer = await client.get_object(
+                Bucket=self._bucket, Key=self._prefix + key, **fields
+            )
+            async with answer["Body"] as stream:
+                data: bytes = await stream.read()
+        return data
+
+    async def head(self, key: str) -> ObjectInfo:
+        client = await self._client()
+        async with self._translated(f"HEAD {key}"):
+            found = await client.head_object(Bucket=self._bucket, Key=self._prefix + key)
+        return ObjectInfo(key, found["ContentLength"], found["ETag"], found["LastModified"])
+
+    async def list_page(self, prefix: str, after: str) -> list[ObjectInfo]:
+        client = await self._client()
+        start = {"StartAfter": self._prefix + after} if after else {}
+        async with self._translated(f"LIST {prefix}"):
+            page = await client.list_objects_v2(
+                Bucket=self._bucket, Prefix=self._prefix + prefix, MaxKeys=LIST_PAGE, **start
+            )
+        return [
+            ObjectInfo(
+                item["Key"].removeprefix(self._prefix),
+                item["Size"],
+                item["ETag"],
+                item["LastModified"],
+            )
+            for item in page.get("Contents", ())
+        ]
+
+    async def delete(self, keys: Sequence[str]) -> None:
+        client = await self._client()
+        async with self._translated(f"DELETE {len(keys)} objects"):
+            answer = await client.delete_objects(
+                Bucket=self._bucket,
+                Delete={"Objects": [{"Key": self._prefix + key} for key in keys], "Quiet": True},
+            )
+            for refusal in answer.get("Errors", ()):
+                status = 403 if refusal.get("Code") == "AccessDenied" else 500
+                raise ClientError(
+                    {
+                        "Error": {"Code": refusal.get("Code", ""), "Message": ""},
+                        "ResponseMetadata": {"HTTPStatusCode": status},
+                    },
+                    "DeleteObjects",
+                )
+
+    async def sign(self, keys: Sequence[str], expires: timedelta) -> list[str]:
+        client = await self._client()
+        return [
+            await client.generate_presigned_url(
+                "get_object",
+                Params={"Bucket": self._bucket, "Key": self._prefix + key},
+                ExpiresIn=int(expires.total_seconds()),
+            )
+            for key in keys
+        ]
+
+    async def aclose(self) -> None:
+        await self._stack.aclose()
+        self._opened = None
+
+
+def _fields(headers: Headers) -> dict[str, str]:
+    fields = {"ContentType": headers.content_type}
+    if headers.cache_control:
+        fields["CacheControl"] = headers.cache_control
+    return fields
+
+
+def _content_md5(body: bytes) -> str:
+    return base64.b64encode(hashlib.md5(body, usedforsecurity=False).digest()).decode()

@@ -1,0 +1,204 @@
+"""The control plane, on boto3: which credentials, which region, and what is wrong when nothing works.
+
+Bulk bytes never pass here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from mirror.config import BucketSettings
+from mirror.errors import BadCredentials, BucketMissing, StoreError, Unreachable, WrongRegion
+from mirror.layout import BucketUrl
+from mirror.store.responses import error_from
+
+CONNECT_SECONDS = 10
+READ_SECONDS = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """One moment's credentials; the secret parts stay out of `repr`."""
+
+    access_key: str
+    secret_key: str = field(repr=False)
+    token: str | None = field(repr=False)
+
+
+class S3Access:
+    """Where a bucket is and who is asking. Credentials are looked up once, and refresh themselves.
+
+    Args:
+        url: an `s3://` bucket url.
+        settings: endpoint and region; a region that is absent comes from the AWS configuration.
+    """
+
+    def __init__(self, url: BucketUrl, settings: BucketSettings) -> None:
+        self.url = url
+        self.endpoint = settings.endpoint.rstrip("/") if settings.endpoint else None
+        self._region = settings.region
+
+    @cached_property
+    def session(self) -> Any:
+        import boto3
+        from botocore.exceptions import ProfileNotFound
+
+        try:
+            return boto3.session.Session()
+        except ProfileNotFound as error:
+            raise BadCredentials(f"{error}; correct AWS_PROFILE or ~/.aws/config.") from None
+
+    @property
+    def region(self) -> str:
+        default = "auto" if self.endpoint else "us-east-1"
+        return str(self._region or self.session.region_name or default)
+
+    @property
+    def allow_http(self) -> bool:
+        return bool(self.endpoint and self.endpoint.startswith("http://"))
+
+    def credentials(self) -> Credentials:
+        """The credentials of this moment (a role's are fetched anew before they expire).
+
+        Raises:
+            BadCredentials: the AWS chain has none, or its provider fails.
+        """
+        from botocore.exceptions import BotoCoreError
+
+        try:
+            found = self._provider and self._provider.get_frozen_credentials()
+        except BotoCoreError as error:
+            raise BadCredentials(f"The AWS credential chain failed: {error}") from None
+        if not found or not found.access_key:
+            raise BadCredentials(
+                "No credentials were found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
+                "or AWS_PROFILE, or run where a role gives them."
+            )
+        return Credentials(found.access_key, found.secret_key, found.token)
+
+    @cached_property
+    def _provider(self) -> Any:
+        from botocore.exceptions import BotoCoreError
+
+        try:
+            return self.session.get_credentials()
+        except BotoCoreError as error:
+            raise BadCredentials(f"The AWS credential chain failed: {error}") from None
+
+    def client_options(self) -> dict[str, Any]:
+        """Keyword arguments of a botocore S3 client that works on AWS, R2 and the others."""
+        from botocore.config import Config
+
+        return {
+            "endpoint_url": self.endpoint,
+            "region_name": self.region,
+            "config": Config(
+                connect_timeout=CONNECT_SECONDS,
+                read_timeout=READ_SECONDS,
+                retries={"total_max_attempts": 1},
+                s3={"addressing_style": "path" if self.endpoint else "auto"},
+                # R2 refuses the CRC32 trailers that boto3 adds by default.
+                request_checksum_calculation="when_required",
+                response_checksum_validation="when_required",
+            ),
+        }
+
+    def client(self) -> Any:
+        """A boto3 S3 client."""
+        self.credentials()
+        client = self.session.client("s3", **self.client_options())
+        client.meta.events.register("before-call.s3", drop_expect_header)
+        return client
+
+    def delta_options(self) -> dict[str, str]:
+        """`storage_options` for the catalog's Delta table, with the credentials of this moment."""
+        credentials = self.credentials()
+        options = {
+            "aws_access_key_id": credentials.access_key,
+            "aws_secret_access_key": credentials.secret_key,
+            "aws_region": self.region,
+            "aws_conditional_put": "etag",
+            "aws_virtual_hosted_style_request": "false",
+            "timeout": "120s",
+            "connect_timeout": f"{CONNECT_SECONDS}s",
+        }
+        if credentials.token:
+            options["aws_session_token"] = credentials.token
+        if self.endpoint:
+            options["aws_endpoint"] = self.endpoint
+        if self.allow_http:
+            options["aws_allow_http"] = "true"
+        return options
+
+
+def drop_expect_header(params: dict[str, Any], **_: object) -> None:
+    """A server that does not answer `Expect: 100-continue` costs a second a PUT."""
+    params["headers"].pop("Expect", None)
+
+
+def translate_botocore(error: Exception, what: str) -> StoreError:
+    """Our error for one of botocore's.
+
+    Args:
+        error: a ClientError or any other BotoCoreError.
+        what: the request in words.
+    """
+    from botocore.exceptions import ClientError, NoCredentialsError
+
+    if isinstance(error, ClientError):
+        response = error.response
+        detail = response.get("Error", {})
+        meta = response.get("ResponseMetadata", {})
+        status = int(meta.get("HTTPStatusCode", 0))
+        code = str(detail.get("Code", ""))
+        retry_after = None
+        with contextlib.suppress(KeyError, ValueError):
+            retry_after = float(meta["HTTPHeaders"]["retry-after"])
+        return error_from(
+            status,
+            "" if code == str(status) else code,
+            what,
+            str(detail.get("Message", "")),
+            retry_after,
+        )
+    if isinstance(error, NoCredentialsError):
+        return BadCredentials("No credentials were found: set AWS_ACCESS_KEY_ID or AWS_PROFILE.")
+    # Everything else botocore raises on its way to a server is the network's doing.
+    return Unreachable(f"{what}: the server cannot be reached ({error}).")
+
+
+def explain(access: S3Access, error: StoreError) -> StoreError:
+    """A clearer error for a first request that failed, by asking the bucket who it is.
+
+    HEAD answers and redirects carry no words, and engines differ in what they let through; one
+    HeadBucket tells a missing bucket, a wrong region and a wrong key apart.
+
+    Returns:
+        The clearer error, or `error` itself where nothing better is known.
+    """
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    bucket = access.url.bucket
+    try:
+        access.client().head_bucket(Bucket=bucket)
+    except ClientError as refusal:
+        meta = refusal.response.get("ResponseMetadata", {})
+        status = int(meta.get("HTTPStatusCode", 0))
+        region = meta.get("HTTPHeaders", {}).get("x-amz-bucket-region")
+        if region and region != access.region:
+            return WrongRegion(
+                f"Bucket {bucket} is in region {region}, not {access.region}; "
+                f'set bucket.region = "{region}".'
+            )
+        if status == 404:
+            return BucketMissing(
+                f"Bucket {bucket} does not exist at {access.endpoint or 'AWS'}; "
+                "create it, or correct bucket.url and bucket.endpoint."
+            )
+        return error
+    except (BotoCoreError, StoreError):
+        return error
+    return error

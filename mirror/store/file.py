@@ -1,0 +1,183 @@
+"""A mirror in a folder: `file:///folder`. No server; the same contract.
+
+An object appears whole or not at all (a temporary file, then a link or a rename), and Create is
+exclusive between processes because link(2) refuses a name that exists.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from urllib.parse import quote
+
+from filelock import FileLock
+
+from mirror.errors import AccessDenied, AlreadyExists, NotFound, PreconditionFailed, StoreError
+from mirror.layout import BucketUrl
+from mirror.store.base import (
+    LIST_PAGE,
+    Chunks,
+    Create,
+    Headers,
+    IfMatch,
+    ObjectInfo,
+    PutMode,
+)
+
+# Names that a listing passes over: files being written, and the lock of conditional replacement.
+_HIDDEN = ".mirror-"
+
+
+class FileStore:
+    """Objects as files below a folder. Content-Type and Cache-Control are a web server's to add."""
+
+    def __init__(self, url: BucketUrl) -> None:
+        self.url = str(url)
+        self._root = Path(url.path)
+
+    async def put(self, key: str, body: bytes, mode: PutMode, headers: Headers) -> str:
+        return await asyncio.to_thread(self._put, key, body, mode)
+
+    def _put(self, key: str, body: bytes, mode: PutMode) -> str:
+        with self._translated(f"PUT {key}"):
+            temporary = self._temporary(key)
+            try:
+                temporary.write_bytes(body)
+                return self._publish(temporary, self._path(key), mode)
+            finally:
+                with suppress(FileNotFoundError):
+                    temporary.unlink()
+
+    def _publish(self, temporary: Path, target: Path, mode: PutMode) -> str:
+        if isinstance(mode, Create):
+            try:
+                os.link(temporary, target)
+            except FileExistsError:
+                raise AlreadyExists(f"PUT {target}: the file exists.") from None
+        elif isinstance(mode, IfMatch):
+            with FileLock(self._root / f"{_HIDDEN}lock"):
+                if not target.exists() or _etag(target.stat()) != mode.etag:
+                    raise PreconditionFailed(f"PUT {target}: the file has changed.")
+                temporary.replace(target)
+        else:
+            temporary.replace(target)
+        return _etag(target.stat())
+
+    async def put_multipart(
+        self, key: str, chunks: Chunks, part_size: int, headers: Headers
+    ) -> str:
+        with self._translated(f"PUT {key}"):
+            temporary = self._temporary(key)
+            try:
+                with temporary.open("wb") as file:
+                    async for chunk in chunks():
+                        await asyncio.to_thread(file.write, chunk)
+                temporary.replace(self._path(key))
+                return _etag(self._path(key).stat())
+            finally:
+                with suppress(FileNotFoundError):
+                    temporary.unlink()
+
+    async def get(self, key: str) -> bytes:
+        with self._translated(f"GET {key}"):
+            return await asyncio.to_thread(self._path(key).read_bytes)
+
+    async def get_range(self, key: str, start: int, length: int) -> bytes:
+        def read() -> bytes:
+            with self._path(key).open("rb") as file:
+                return os.pread(file.fileno(), length, start)
+
+        with self._translated(f"GET {key}"):
+            return await asyncio.to_thread(read)
+
+    async def head(self, key: str) -> ObjectInfo:
+        with self._translated(f"HEAD {key}"):
+            return _info(key, self._path(key).stat())
+
+    async def list_page(self, prefix: str, after: str) -> list[ObjectInfo]:
+        def first() -> list[ObjectInfo]:
+            return heapq.nsmallest(LIST_PAGE, self._walk(prefix, after), key=lambda o: o.key)
+
+        with self._translated(f"LIST {prefix}"):
+            return await asyncio.to_thread(first)
+
+    def _walk(self, folder: str, after: str) -> Iterator[ObjectInfo]:
+        """Objects below `folder` (empty, or ending with `/`) with keys greater than `after`."""
+        try:
+            entries = list(os.scandir(self._root / folder))
+        except FileNotFoundError:
+            return
+        for entry in entries:
+            key = folder + entry.name
+            if entry.name.startswith(_HIDDEN):
+                continue
+            if entry.is_dir():
+                if f"{key}0" > after:  # "0" follows "/": the folder may hold greater keys
+                    yield from self._walk(f"{key}/", after)
+            elif key > after:
+                with suppress(FileNotFoundError):
+                    yield _info(key, entry.stat())
+
+    async def delete(self, keys: Sequence[str]) -> None:
+        with self._translated("DELETE"):
+            for key in keys:
+                self._path(key).unlink(missing_ok=True)
+
+    async def sign(self, keys: Sequence[str], expires: timedelta) -> list[str]:
+        return [f"{self.url}/{quote(key)}" for key in keys]
+
+    async def aclose(self) -> None:
+        """Nothing to close."""
+
+    def _path(self, key: str) -> Path:
+        if any(piece in ("", ".", "..") for piece in key.split("/")):
+            raise StoreError(f"{key!r} is not a key: it would leave the mirror's folder.")
+        return self._root / key
+
+    def _temporary(self, key: str) -> Path:
+        folder = self._path(key).parent
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(prefix=_HIDDEN, dir=folder)
+        os.close(descriptor)
+        os.chmod(name, 0o644)
+        return Path(name)
+
+    def _translated(self, what: str) -> _Translated:
+        return _Translated(what)
+
+
+class _Translated:
+    """Turns the operating system's errors into the contract's."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, (FileNotFoundError, NotADirectoryError)):
+            raise NotFound(f"{self._what}: there is no such file.") from None
+        if isinstance(error, PermissionError):
+            raise AccessDenied(
+                f"{self._what}: permission denied; make the mirror's folder writable for this user."
+            ) from None
+        if isinstance(error, OSError):
+            raise StoreError(f"{self._what}: {error.strerror or error}.") from None
+
+
+def _etag(stat: os.stat_result) -> str:
+    return f'"{stat.st_ino:x}-{stat.st_mtime_ns:x}-{stat.st_size:x}"'
+
+
+def _info(key: str, stat: os.stat_result) -> ObjectInfo:
+    modified = datetime.fromtimestamp(stat.st_mtime, UTC)
+    return ObjectInfo(key, stat.st_size, _etag(stat), modified)
+
+

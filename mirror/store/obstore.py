@@ -1,0 +1,194 @@
+"""The engine on obstore (Rust's object_store): moves bulk bytes at the least CPU.
+
+What it does not tell: response headers, so a Retry-After stays unknown and back-off decides alone.
+Its transfers hang in a forked child; training therefore reads through `mirror.fetch`, not this.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import obstore
+from obstore.exceptions import BaseError
+from obstore.store import S3Store
+
+from mirror.errors import AlreadyExists, PreconditionFailed, StoreError, Unreachable
+from mirror.store.base import (
+    LIST_PAGE,
+    Chunks,
+    Create,
+    Headers,
+    IfMatch,
+    ObjectInfo,
+    PutMode,
+)
+from mirror.store.control import CONNECT_SECONDS, S3Access
+from mirror.store.responses import error_from
+
+if TYPE_CHECKING:
+    from obstore import Attributes
+    from obstore.store import S3Credential
+
+_STATUS = re.compile(r"status code: (\d{3})")
+_CODE = re.compile(r"<Code>([A-Za-z0-9]+)</Code>")
+# Credentials of a role are asked for again this often; boto3 refreshes them when they are due.
+_CREDENTIAL_LIFE = timedelta(minutes=5)
+
+
+class ObstoreStore:
+    """An S3 store, rooted at the bucket url's prefix."""
+
+    def __init__(self, access: S3Access) -> None:
+        self.url = str(access.url)
+        self._access = access
+        access.credentials()
+        self._store = self._open(max_retries=0)
+        # A large object must not start again because one part of it failed.
+        self._patient = self._open(max_retries=5)
+
+    def _open(self, max_retries: int) -> S3Store:
+        access = self._access
+        options: dict[str, Any] = {"endpoint": access.endpoint} if access.endpoint else {}
+        return S3Store(
+            access.url.bucket,
+            prefix=access.url.path or None,
+            region=access.region,
+            virtual_hosted_style_request=False,
+            checksum_algorithm="SHA256",
+            credential_provider=self._credentials,
+            client_options={
+                "allow_http": access.allow_http,
+                "connect_timeout": f"{CONNECT_SECONDS}s",
+                "timeout": "300s",
+            },
+            retry_config={"max_retries": max_retries},
+            **options,
+        )
+
+    def _credentials(self) -> S3Credential:
+        found = self._access.credentials()
+        return {
+            "access_key_id": found.access_key,
+            "secret_access_key": found.secret_key,
+            "token": found.token,
+            "expires_at": datetime.now(UTC) + _CREDENTIAL_LIFE,
+        }
+
+    async def put(self, key: str, body: bytes, mode: PutMode, headers: Headers) -> str:
+        how: Any = (
+            "create"
+            if isinstance(mode, Create)
+            else {"e_tag": mode.etag}
+            if isinstance(mode, IfMatch)
+            else "overwrite"
+        )
+        try:
+            done = await obstore.put_async(
+                self._store,
+                key,
+                body,
+                attributes=_attributes(headers),
+                mode=how,
+                use_multipart=False,
+            )
+        except BaseError as error:
+            ours = _translate(error, f"PUT {key}")
+            if isinstance(mode, Create) and isinstance(ours, PreconditionFailed):
+                raise AlreadyExists(f"PUT {key}: the key is taken.") from None
+            raise ours from None
+        except FileNotFoundError as error:
+            ours = _translate(error, f"PUT {key}")
+            if isinstance(mode, IfMatch) and type(ours) is not StoreError:
+                raise PreconditionFailed(f"PUT {key}: there is no such object.") from None
+            raise ours from None
+        return done["e_tag"] or ""
+
+    async def put_multipart(
+        self, key: str, chunks: Chunks, part_size: int, headers: Headers
+    ) -> str:
+        try:
+            done = await obstore.put_async(
+                self._patient,
+                key,
+                chunks(),
+                attributes=_attributes(headers),
+                use_multipart=True,
+                chunk_size=part_size,
+                max_concurrency=4,
+            )
+        except (BaseError, FileNotFoundError) as error:
+            raise _translate(error, f"PUT {key}") from None
+        return done["e_tag"] or ""
+
+    async def get(self, key: str) -> bytes:
+        try:
+            result = await obstore.get_async(self._store, key)
+            return bytes(await result.bytes_async())
+        except (BaseError, FileNotFoundError) as error:
+            raise _translate(error, f"GET {key}") from None
+
+    async def get_range(self, key: str, start: int, length: int) -> bytes:
+        try:
+            found = await obstore.get_range_async(self._store, key, start=start, length=length)
+        except (BaseError, FileNotFoundError) as error:
+            raise _translate(error, f"GET {key}") from None
+        return bytes(found)
+
+    async def head(self, key: str) -> ObjectInfo:
+        try:
+            meta = await obstore.head_async(self._store, key)
+        except (BaseError, FileNotFoundError) as error:
+            raise _translate(error, f"HEAD {key}") from None
+        return _info(meta)
+
+    async def list_page(self, prefix: str, after: str) -> list[ObjectInfo]:
+        stream = obstore.list(
+            self._store, prefix or None, offset=after or None, chunk_size=LIST_PAGE
+        )
+        try:
+            page = await anext(stream, [])
+        except (BaseError, FileNotFoundError) as error:
+            raise _translate(error, f"LIST {prefix}") from None
+        return [_info(meta) for meta in page]
+
+    async def delete(self, keys: Sequence[str]) -> None:
+        try:
+            await obstore.delete_async(self._store, list(keys))
+        except FileNotFoundError as error:
+            ours = _translate(error, "DELETE")
+            if type(ours) is StoreError:
+                raise ours from None
+        except BaseError as error:
+            raise _translate(error, f"DELETE {len(keys)} objects") from None
+
+    async def sign(self, keys: Sequence[str], expires: timedelta) -> list[str]:
+        return await obstore.sign_async(self._store, "GET", list(keys), expires)
+
+    async def aclose(self) -> None:
+        """Nothing to close: obstore's connections end with the object."""
+
+
+def _attributes(headers: Headers) -> Attributes:
+    attributes: dict[str, str] = {"Content-Type": headers.content_type}
+    if headers.cache_control:
+        attributes["Cache-Control"] = headers.cache_control
+    return attributes  # type: ignore[return-value]
+
+
+def _info(meta: Any) -> ObjectInfo:
+    return ObjectInfo(meta["path"], meta["size"], meta["e_tag"] or "", meta["last_modified"])
+
+
+def _translate(error: BaseException, what: str) -> StoreError:
+    """obstore's errors carry the status and the server's answer in their words only."""
+    words = str(error).split("\n\nDebug source:", 1)[0]
+    if "BareRedirect" in str(error) or "redirect without LOCATION" in words:
+        return error_from(301, "PermanentRedirect", what)
+    status = _STATUS.search(words)
+    if status is None:
+        return Unreachable(f"{what}: the server cannot be reached ({words.splitlines()[0]}).")
+    code = _CODE.search(words)
+    return error_from(int(status[1]), code[1] if code else "", what)

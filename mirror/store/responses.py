@@ -1,0 +1,91 @@
+"""One table from a server's refusal to our error, shared by both engines and the control plane."""
+
+from __future__ import annotations
+
+from mirror.errors import (
+    AccessDenied,
+    BadCredentials,
+    BucketMissing,
+    ClockSkew,
+    Conflict,
+    NotFound,
+    PreconditionFailed,
+    StoreError,
+    Throttled,
+    Unreachable,
+    WrongRegion,
+)
+
+_BAD_CREDENTIALS = {
+    "InvalidAccessKeyId",
+    "SignatureDoesNotMatch",
+    "ExpiredToken",
+    "InvalidToken",
+    "InvalidSecurity",
+    "TokenRefreshRequired",
+    "Unauthorized",
+}
+_WRONG_REGION = {
+    "AuthorizationHeaderMalformed",
+    "PermanentRedirect",
+    "IllegalLocationConstraintException",
+    "TemporaryRedirect",
+    "InvalidRegionName",
+}
+# The bytes were damaged or cut on their way: sending them again is the cure.
+_DAMAGED_ON_THE_WAY = {
+    "BadDigest",
+    "IncompleteBody",
+    "InvalidDigest",
+    "RequestTimeout",
+    "XAmzContentChecksumMismatch",
+    "XAmzContentSHA256Mismatch",
+}
+
+
+def error_from(
+    status: int, code: str, what: str, message: str = "", retry_after: float | None = None
+) -> StoreError:
+    """The error that a refused request means.
+
+    Args:
+        status: the HTTP status.
+        code: S3's error code, empty where the answer had no body (HEAD never has).
+        what: the request in words, such as `PUT objects/3f/….jpg`.
+        message: the server's own words.
+        retry_after: seconds, where the server gave them.
+    """
+    said = f" ({status} {code or message or 'without a word'})"
+    if code == "NoSuchBucket":
+        return BucketMissing(
+            f"{what}: the bucket does not exist{said}; create it, or correct bucket.url."
+        )
+    if status == 404:
+        return NotFound(f"{what}: there is no such object{said}.")
+    if status == 412:
+        return PreconditionFailed(f"{what}: the object is not what the condition asks for{said}.")
+    if status == 409:
+        return Conflict(f"{what}: another writer was at the same key{said}.")
+    if code in ("RequestTimeTooSkewed", "RequestExpired"):
+        return ClockSkew(
+            f"{what}: this machine's clock is wrong{said}; set it (timedatectl set-ntp true) "
+            "and run again."
+        )
+    if code in _BAD_CREDENTIALS or status == 401:
+        return BadCredentials(
+            f"{what}: the access key or secret is not accepted{said}; check the AWS_* environment "
+            "or AWS_PROFILE."
+        )
+    if code in _WRONG_REGION or status in (301, 307):
+        return WrongRegion(
+            f"{what}: the bucket is in another region{said}; set bucket.region to its region."
+        )
+    if status == 403:
+        return AccessDenied(
+            f"{what}: this key may not do that{said}; give it that permission on the bucket."
+        )
+    if code in _DAMAGED_ON_THE_WAY or status == 408:
+        return Unreachable(f"{what}: the request did not arrive whole{said}.", retry_after)
+    if status == 429 or status in (500, 502, 503, 504) or code == "SlowDown":
+        return Throttled(f"{what}: the server asks to slow down{said}.", retry_after)
+    return StoreError(f"{what}: the server refused{said}.")

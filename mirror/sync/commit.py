@@ -1,0 +1,163 @@
+"""Acknowledged files → catalog, then local state, in that order, in batches.
+
+The order is the promise: an object is acknowledged before a catalog row names it, and the row is
+committed before the state says that nothing is left to do. A kill between any two steps leaves work
+that the next run finds undone and finishes without uploading an object again.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from mirror.catalog.index import Index, Sighting
+from mirror.catalog.row import UNKNOWN_SOURCE, Row, Source
+from mirror.catalog.table import Catalog
+from mirror.sync.decide import supersedes
+from mirror.sync.prepare import Prepared
+from mirror.sync.sources import Sources, source_digest
+from mirror.sync.state import SeenFile, State
+
+
+@dataclass
+class CommitCount:
+    commits: int = 0
+    version: int | None = None
+
+
+class Committer:
+    """Turns acknowledged files into rows, and commits them.
+
+    `add` is called on the event loop, `commit` in one thread; the buffer changes hands whole.
+
+    Args:
+        catalog: the mirror's.
+        state: this cache's.
+        snapshots: where the index keeps its files.
+        sources: what a dataset told of the URLs.
+        now: seconds since 1970.
+    """
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        state: State,
+        snapshots: Path,
+        sources: Sources | None,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self.count = CommitCount()
+        self._catalog = catalog
+        self._state = state
+        self._snapshots = snapshots
+        self._sources = sources
+        self._now = now
+        self._lock = threading.Lock()
+        self._seen: list[SeenFile] = []
+        self._rows: dict[bytes, Row] = {}
+        self._committing: dict[bytes, Row] = {}
+        self.index = Index.load(snapshots)
+
+    def refresh(self) -> None:
+        """Learn what the catalog says by now."""
+        self.index = self._catalog.refresh(self.index)
+
+    def __len__(self) -> int:
+        return len(self._seen)
+
+    def add(self, prepared: Prepared) -> None:
+        """A file whose content the mirror has acknowledged, or has flagged."""
+        entry, digest, judged = prepared.entry, prepared.digest, prepared.inspection
+        source = self._sources.get(entry.url_md5) if self._sources else None
+        row = Row(
+            entry.url_md5, digest.content_hash, digest.sha256, digest.size, judged.format,
+            judged.width, judged.height, judged.verdict, judged.reason,
+            source or UNKNOWN_SOURCE, int(self._now() * 1e6),
+        )  # fmt: skip
+        with self._lock:
+            prior = self._prior(entry.url_md5)
+            if prior is not None:
+                # A clock that went back, or another machine's that runs ahead, must not make
+                # yesterday's row the latest.
+                row = row._replace(seen_at=max(row.seen_at, prior.seen_at + 1))
+            if supersedes(row, prior):
+                self._rows[row.url_md5] = row
+            digest_of_source = source_digest(source) if source else None
+            self._seen.append(SeenFile(entry, row, digest_of_source))
+
+    def describe(self, path: bytes, row: Row, source: Source) -> bool:
+        """An unchanged file whose source has become known: a new row, without opening it.
+
+        Returns:
+            False when the catalog meanwhile says something else of this URL.
+        """
+        with self._lock:
+            prior = self._prior(row.url_md5)
+            if prior is None or prior.content_hash != row.content_hash:
+                return False
+            seen_at = max(int(self._now() * 1e6), prior.seen_at + 1)
+            self._rows[row.url_md5] = row._replace(source=source, seen_at=seen_at)
+            return True
+
+    def _prior(self, url_md5: bytes) -> Sighting | None:
+        row = self._rows.get(url_md5) or self._committing.get(url_md5)
+        if row is None:
+            return self.index.sighting(url_md5)
+        return Sighting(
+            row.content_hash, row.size, row.width, row.height, row.format, row.verdict,
+            row.source.url is not None, row.seen_at,
+        )  # fmt: skip
+
+    def commit(self) -> None:
+        """Catalog, then state, then what the catalog says by now.
+
+        Raises:
+            CatalogError: nothing of this batch is committed; it is kept, and may be tried again.
+            StateError: the catalog has the batch, the state does not: the next run reads those
+                files again and uploads nothing.
+        """
+        with self._lock:
+            seen, self._seen = self._seen, []
+            self._committing, self._rows = self._rows, {}
+        try:
+            if self._committing:
+                version = self._catalog.append(self._with_carried_sources())
+                self.count.commits += 1
+                self.count.version = version
+        except BaseException:
+            with self._lock:
+                self._seen = seen + self._seen
+                self._rows = {**self._committing, **self._rows}
+                self._committing = {}
+            raise
+        self._state.record(seen)
+        if self._committing:
+            self.refresh()
+        with self._lock:
+            self._committing = {}
+
+    def _with_carried_sources(self) -> list[Row]:
+        """A row that takes the place of one with a source keeps that source."""
+        unsourced = [
+            url
+            for url, row in self._committing.items()
+            if row.source.url is None
+            and (prior := self.index.sighting(url)) is not None
+            and prior.sourced
+        ]
+        carried = self._catalog.sources_of(unsourced) if unsourced else {}
+        return [
+            row._replace(source=carried.get(url, row.source))
+            for url, row in self._committing.items()
+        ]
+
+    def save_index(self) -> None:
+        """Keep the index for the next run, which then reads only what is newer."""
+        self.index.save(self._snapshots)
+
+    def compact(self) -> None:
+        """Merge the catalog's small files when there are many."""
+        self._catalog.compact()

@@ -1,0 +1,80 @@
+"""What to do with a file that was read. Pure.
+
+    | flagged | object known, by SHA-256 | in this run, by SHA-256 | decision                          |
+    |---------|--------------------------|-------------------------|-----------------------------------|
+    | yes     | –                        | –                       | Flag: catalogued, not uploaded    |
+    | no      | same                     | –                       | Duplicate: catalogued             |
+    | no      | another                  | –                       | Collide: refused, a failure       |
+    | no      | unknown                  | acknowledged, same      | Duplicate                         |
+    | no      | unknown                  | in flight, same         | Follow: Duplicate if that succeeds|
+    | no      | unknown                  | another                 | Collide                           |
+    | no      | unknown                  | no                      | Upload                            |
+
+`--include-flagged` treats a flagged file like any other, and keeps its verdict in the catalog.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum, auto
+
+from mirror.catalog.index import Sighting
+from mirror.catalog.row import Row
+from mirror.sync.prepare import Prepared
+
+
+class Decision(Enum):
+    FLAG = auto()
+    DUPLICATE = auto()
+    FOLLOW = auto()
+    UPLOAD = auto()
+    COLLIDE = auto()
+
+
+@dataclass
+class Claim:
+    """A content that this run uploads: single-flight by hash. `followers` wait for it, bodiless."""
+
+    sha256: bytes
+    acknowledged: bool = False
+    followers: list[Prepared] = field(default_factory=list)
+
+
+def decide(
+    prepared: Prepared, known_sha256: bytes | None, claim: Claim | None, *, include_flagged: bool
+) -> Decision:
+    """The table above.
+
+    Args:
+        prepared: the file.
+        known_sha256: SHA-256 of the object that the catalog names under the same content hash.
+        claim: what this run does with the same content hash.
+        include_flagged: the user asked for flagged files too.
+    """
+    if prepared.inspection.verdict != "ok" and not include_flagged:
+        return Decision.FLAG
+    sha256 = prepared.digest.sha256
+    if known_sha256 is not None:
+        return Decision.DUPLICATE if known_sha256 == sha256 else Decision.COLLIDE
+    if claim is None:
+        return Decision.UPLOAD
+    if claim.sha256 != sha256:
+        return Decision.COLLIDE
+    return Decision.DUPLICATE if claim.acknowledged else Decision.FOLLOW
+
+
+def supersedes(row: Row, prior: Sighting | None) -> bool:
+    """Whether a new row says more than the latest one of the same URL, and so is written.
+
+    A good image is not given up for a bad one: when another cache, or a later download, holds a
+    blank in place of an image that the mirror has, the mirror keeps offering what it has.
+    """
+    if prior is None:
+        return True
+    same_content = prior.content_hash == row.content_hash
+    if prior.verdict == "ok" and row.verdict != "ok" and not same_content:
+        return False
+    if same_content and prior.verdict == row.verdict:
+        known_dimensions = prior.width > 0 or row.width == 0
+        return (row.source.url is not None and not prior.sourced) or not known_dimensions
+    return True

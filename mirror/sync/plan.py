@@ -1,0 +1,229 @@
+"""What is in the cache against what was acknowledged → what there is to do, as a value.
+
+    | signature known | path known | the file is                          |
+    |-----------------|------------|--------------------------------------|
+    | yes, in place   |     –      | unchanged: not opened, no request    |
+    | yes, vanished   |     –      | unchanged: it has come back          |
+    | no              |    yes     | changed:   read, judged, sent        |
+    | no              |    no      | new:       read, judged, sent        |
+
+A known signature that the walk did not meet, and whose path did not change, has vanished: that is
+counted, and nothing is deleted anywhere.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mirror.catalog.table import COMMIT_LISTS, COMMIT_PUTS
+from mirror.config import PriceSettings
+from mirror.content.digest import Identity
+from mirror.sync.scan import SIGNATURE_BYTES, Entries, ScanCount, signature
+
+_CHUNK = 1 << 14
+
+
+class Known(Protocol):
+    """What planning asks of the state."""
+
+    def signatures(self, *, gone: bool) -> bytes: ...
+
+    def signatures_of(self, paths: Iterable[bytes]) -> Iterator[tuple[bytes, bytes]]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which files a run is about.
+
+    Attributes:
+        prefix: only URLs whose MD5 begins so, in lower-case hex digits.
+        members: only these `url_md5`, when not None.
+        max_files: at most this many new or changed files.
+    """
+
+    prefix: str = ""
+    members: Callable[[bytes], bool] | None = None
+    max_files: int | None = None
+
+    @property
+    def everything(self) -> bool:
+        return not self.prefix and self.members is None
+
+    def covers(self, path: bytes) -> bool:
+        name = os.path.basename(path)[:32].lower()
+        if self.prefix and not name.startswith(self.prefix.encode()):
+            return False
+        return self.members is None or self.members(bytes.fromhex(name.decode()))
+
+
+@dataclass
+class Plan:
+    """What a sync will do. Making it opens no file and sends no request.
+
+    Attributes:
+        pending: new and changed files, to be read.
+        order: positions of `pending`, in the order to read them.
+        vanished_signatures: known files that are not in the cache any more.
+        returned_signatures: vanished ones that have come back as they were.
+    """
+
+    scanned: int = 0
+    ignored: int = 0
+    new: int = 0
+    changed: int = 0
+    unchanged: int = 0
+    pending: Entries = field(default_factory=Entries)
+    order: Sequence[int] = ()
+    vanished_signatures: list[bytes] = field(default_factory=list)
+    returned_signatures: list[bytes] = field(default_factory=list)
+    unreadable: list[str] = field(default_factory=list)
+
+    @property
+    def vanished(self) -> int:
+        return len(self.vanished_signatures)
+
+    @property
+    def pending_bytes(self) -> int:
+        return sum(self.pending[at].identity.size for at in self.order)
+
+
+def make_plan(
+    files: Iterable[tuple[bytes, int, int, int]],
+    count: ScanCount,
+    known: Known,
+    selection: Selection,
+) -> Plan:
+    """Compare a walk with the state. Holds 16 bytes a known file and about 80 a pending one.
+
+    Args:
+        files: `(path, size, mtime_ns, inode)`, from `scan.walk`, consumed once.
+        count: what the walk passed over; complete when `files` is.
+        known: the state.
+        selection: which files the run is about.
+    """
+    plan = Plan()
+    here, gone = (_Signatures(known.signatures(gone=gone)) for gone in (False, True))
+    changed_signatures: list[bytes] = []
+    for chunk in _chunked(files, _CHUNK):
+        chosen = chunk if selection.everything else [f for f in chunk if selection.covers(f[0])]
+        plan.scanned += len(chosen)
+        signatures = [signature(path, Identity(*numbers)) for path, *numbers in chosen]
+        joined = np.frombuffer(b"".join(signatures), _SIGNATURE)
+        unseen = here.unmatched(joined)
+        if len(gone):
+            returned = np.setdiff1d(unseen, gone.unmatched(joined), assume_unique=True)
+            plan.returned_signatures += [signatures[at] for at in returned]
+            unseen = np.setdiff1d(unseen, returned, assume_unique=True)
+        plan.unchanged += len(chosen) - len(unseen)
+        pending = [chosen[at] for at in unseen]
+        if len(here):
+            changed_signatures += [s for _, s in known.signatures_of(f[0] for f in pending)]
+        for file in pending:
+            plan.pending.append(*file)
+    plan.changed = len(changed_signatures)
+    plan.new = len(plan.pending) - plan.changed
+    if selection.everything:
+        changed = set(changed_signatures)
+        plan.vanished_signatures = [s for s in here.never_matched() if s not in changed]
+    plan.order = plan.pending.by_inode()[: selection.max_files]
+    plan.ignored, plan.unreadable = count.ignored, count.unreadable
+    return plan
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """An upper bound of what a plan costs: deduplication and verdicts only make it less.
+
+    Attributes:
+        puts: PUT requests, the catalog's among them.
+        requests: all requests.
+        bytes: bytes to send.
+        request_usd: price of the requests.
+        storage_usd_month: price of keeping the new bytes for a month.
+        seconds: at `rate`, or None where no rate is known.
+    """
+
+    puts: int
+    requests: int
+    bytes: int
+    request_usd: float
+    storage_usd_month: float
+    seconds: float | None
+
+
+def estimate(
+    plan: Plan, prices: PriceSettings, commit_rows: int, rate: float | None
+) -> Estimate:
+    """What carrying out a plan costs at most.
+
+    Args:
+        plan: the plan.
+        prices: US dollars, of the bucket's provider.
+        commit_rows: rows a catalog commit.
+        rate: bytes a second; None where unknown.
+    """
+    files, size = len(plan.order), plan.pending_bytes
+    commits = -(-files // commit_rows)
+    puts = files + COMMIT_PUTS * commits
+    lists = COMMIT_LISTS * (commits + 1) if files else 0
+    gets = 1
+    return Estimate(
+        puts=puts,
+        requests=puts + lists + gets,
+        bytes=size,
+        request_usd=((puts + lists) * prices.write_million + gets * prices.read_million) / 1e6,
+        storage_usd_month=size / 1e9 * prices.storage_gb_month,
+        seconds=size / rate if rate else None,
+    )
+
+
+# 128 bits as two integers compare and sort much faster than as strings; the order is the same.
+_SIGNATURE = np.dtype([("hi", ">u8"), ("lo", ">u8")])
+
+
+class _Signatures:
+    """Sorted signatures that remember which of them were asked for."""
+
+    def __init__(self, joined: bytes) -> None:
+        pairs = np.frombuffer(joined, _SIGNATURE)
+        self._raw = joined
+        self._hi = pairs["hi"].astype("u8")
+        self._lo = pairs["lo"].astype("u8")
+        self._matched = np.zeros(len(pairs), bool)
+
+    def __len__(self) -> int:
+        return len(self._hi)
+
+    def unmatched(self, signatures: NDArray[Any]) -> NDArray[np.intp]:
+        """Positions in `signatures` of those that are not here; the others are marked as met."""
+        hi, lo = signatures["hi"].astype("u8"), signatures["lo"].astype("u8")
+        if not len(self):
+            return np.arange(len(hi))
+        at = np.minimum(np.searchsorted(self._hi, hi), len(self) - 1)
+        # Equal high halves with other low ones are left unmatched: then a file is read once more.
+        same = (self._hi[at] == hi) & (self._lo[at] == lo)
+        self._matched[at[same]] = True
+        return np.flatnonzero(~same)
+
+    def never_matched(self) -> Iterator[bytes]:
+        for at in np.flatnonzero(~self._matched):
+            yield self._raw[at * SIGNATURE_BYTES : (at + 1) * SIGNATURE_BYTES]
+
+
+def _chunked(
+    files: Iterable[tuple[bytes, int, int, int]], size: int
+) -> Iterator[list[tuple[bytes, int, int, int]]]:
+    chunk: list[tuple[bytes, int, int, int]] = []
+    for file in files:
+        chunk.append(file)
+        if len(chunk) == size:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk

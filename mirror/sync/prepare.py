@@ -1,0 +1,77 @@
+"""A file → all that is to be known about it: read once, hashed, judged. Runs in threads."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mirror.content import digest
+from mirror.content.digest import Digest, FileChanged
+from mirror.content.image import Inspection, Level, inspect
+from mirror.sync.scan import Entry
+
+# Larger files are hashed in chunks, and sent in parts from a second read.
+WHOLE_UP_TO = 32 << 20
+# Pixels of files that large are not decoded: no photograph of a dataset is, and memory is shared.
+_TOO_LARGE_TO_JUDGE = Inspection("ok", "not inspected: too large", "", 0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A file that was read. `entry` is as it was when read, which may be later than the scan.
+
+    `body` is None for a file above `WHOLE_UP_TO`.
+    """
+
+    entry: Entry
+    digest: Digest
+    inspection: Inspection
+    body: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Unprepared:
+    """A file that could not be read as it stood. `reason` is for the report."""
+
+    entry: Entry
+    reason: str
+
+
+def prepare(root: bytes, entry: Entry, level: Level) -> Prepared | Unprepared:
+    """Read and judge one file.
+
+    Args:
+        root: the cache's folder.
+        entry: the file as the scan saw it.
+        level: how far to inspect it.
+    """
+    try:
+        read = digest.read(root + b"/" + entry.path, keep_up_to=WHOLE_UP_TO)
+    except FileChanged:
+        return Unprepared(entry, "changed while it was read; left for the next run")
+    except FileNotFoundError:
+        return Unprepared(entry, "vanished before it was read")
+    except OSError as error:
+        return Unprepared(entry, f"cannot be read: {error.strerror or error}")
+    if read.body is None:
+        sniffed = inspect(read.head, "off").format
+        inspection = _TOO_LARGE_TO_JUDGE._replace(format=sniffed)
+    else:
+        try:
+            inspection = inspect(read.body, level)
+        except Exception as error:  # noqa: BLE001 - one file that confuses us must not end the run
+            return Unprepared(entry, f"could not be judged: {error!r}")
+    return Prepared(Entry(entry.path, read.identity), read.digest, inspection, read.body)
+
+
+def prepare_all(
+    root: bytes, entries: Sequence[Entry], level: Level
+) -> list[Prepared | Unprepared]:
+    """`prepare` for several files at once: one hop to a thread costs as much as a small file."""
+    return [prepare(root, entry, level) for entry in entries]
+
+
+def display(path: bytes) -> str:
+    """A path for people: always printable, whatever bytes the file system holds."""
+    return os.fsdecode(path).encode("utf-8", "backslashreplace").decode()

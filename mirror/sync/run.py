@@ -1,0 +1,403 @@
+"""`mirror sync`: scan → plan → inspect → upload → commit. Bulk and incremental are the same."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import os
+import signal
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import msgspec
+
+from mirror.catalog.root import open_root
+from mirror.config import Settings, parse_rate
+from mirror.content.image import Level
+from mirror.errors import Busy, MirrorError, StateDamaged, StateError, StoreError
+from mirror.layout import CATALOG
+from mirror.store import open_store
+from mirror.store.base import Store
+from mirror.store.control import S3Access, explain
+from mirror.store.retry import Retrying, RetryPolicy
+from mirror.store.throttle import (
+    AdaptiveLimit,
+    BandwidthLimit,
+    ConcurrencyGate,
+    Counting,
+    Throttling,
+)
+from mirror.sync.commit import Committer
+from mirror.sync.plan import Plan, Selection, estimate, make_plan
+from mirror.sync.report import SyncReport
+from mirror.sync.scan import ScanCount, walk
+from mirror.sync.sources import Sources, source_digest
+from mirror.sync.state import State, set_aside
+from mirror.sync.transfer import Progress, Transfer, TransferOptions
+
+_DESCRIBE_BATCH = 20_000
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SyncOptions:
+    """What one run is asked to do, beyond the settings.
+
+    Attributes:
+        dry_run: plan and estimate; touch nothing and send nothing.
+        prefix: only URLs whose MD5 begins with these hex digits.
+        max_files: at most so many new or changed files.
+        include_flagged: upload flagged files too.
+        fail_fast: the first failure ends the run.
+        inspect: overrides `sync.inspect`.
+    """
+
+    dry_run: bool = False
+    prefix: str = ""
+    max_files: int | None = None
+    include_flagged: bool = False
+    fail_fast: bool = False
+    inspect: Level | None = None
+
+
+class Observer(Progress):
+    """Is told of a run's stages; a progress bar, a log, or nothing."""
+
+    def planned(self, plan: Plan, report: SyncReport) -> None:
+        """The plan stands; transfers begin after this returns."""
+
+    def warned(self, sentence: str) -> None:
+        """Something a person should read."""
+
+    def done(self, entry: object, outcome: str) -> None:
+        """A file is done with."""
+
+
+def sync(
+    settings: Settings,
+    options: SyncOptions = SyncOptions(),  # noqa: B008 - frozen
+    *,
+    sources: Sources | None = None,
+    observer: Observer | None = None,
+) -> SyncReport:
+    """Bring the mirror up to date with the cache.
+
+    Args:
+        settings: where the cache, the bucket and the state are.
+        options: what this run is asked to do.
+        sources: a dataset's URLs; only files that it refers to are synced, and what it tells of
+            them goes into the catalog.
+        observer: is told of progress.
+
+    Returns:
+        The report. An error that came after the plan is in `report.error`, with the counts of what
+        was done before it.
+
+    Raises:
+        MirrorError: the run could not begin: a missing folder, a wrong key, another run's lock.
+    """
+    return _Run(settings, options, sources, observer or Observer()).run()
+
+
+class _Run:
+    def __init__(
+        self,
+        settings: Settings,
+        options: SyncOptions,
+        sources: Sources | None,
+        observer: Observer,
+    ) -> None:
+        self._settings = settings
+        self._options = options
+        self._sources = sources
+        self._observer = observer
+        self._root = os.fsencode(settings.cache_dir)
+        self._folder = settings.state_dir
+        self._url = settings.bucket_url
+        self._access = (
+            S3Access(self._url, settings.bucket) if self._url.scheme == "s3" else None
+        )
+        self._started_at, self._clock_at_start = time.time(), time.monotonic()
+        self._report = SyncReport(
+            run_id=f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{uuid.uuid4().hex[:6]}",
+            dry_run=options.dry_run,
+        )
+
+    def run(self) -> SyncReport:
+        if self._options.dry_run:
+            return self._dry_run()
+        with locked(self._folder):
+            state = self._open_state()
+            try:
+                asyncio.run(self._sync(state))
+                self._finish()
+                with suppress(StateError):
+                    # The run is done; a disk that is full by now must not call it undone.
+                    state.record_run(
+                        self._report.run_id,
+                        self._started_at,
+                        self._report.seconds,
+                        self._report.exit_status,
+                        msgspec.json.encode(self._report.as_json()).decode(),
+                    )
+            finally:
+                state.close()
+        return self._report
+
+    def _finish(self) -> None:
+        self._report.seconds = time.monotonic() - self._clock_at_start
+
+    def _dry_run(self) -> SyncReport:
+        state: State | _NothingKnown = _NothingKnown()
+        if (self._folder / "state.sqlite").exists():
+            state = State(self._folder)
+        plan = self._plan(state)
+        rate = _last_rate(state) if isinstance(state, State) else None
+        self._report.estimate = estimate(
+            plan, self._settings.price_list, self._settings.sync.commit_rows, rate
+        )
+        self._observer.planned(plan, self._report)
+        self._finish()
+        return self._report
+
+    def _open_state(self) -> State:
+        try:
+            state = State(self._folder)
+            state.get("mirror_id")
+        except StateDamaged as error:
+            return self._renew_state(error)
+        return state
+
+    def _renew_state(self, error: StateDamaged) -> State:
+        aside = set_aside(self._folder)
+        self._warn(
+            f"{error} It was moved to {aside} and begun anew; every file is read again, "
+            "and nothing is uploaded twice."
+        )
+        return State(self._folder)
+
+    def _warn(self, sentence: str) -> None:
+        self._report.warnings.append(sentence)
+        self._observer.warned(sentence)
+
+    def _plan(self, known: State | _NothingKnown) -> Plan:
+        count = ScanCount()
+        selection = Selection(
+            prefix=self._options.prefix.lower(),
+            members=None if self._sources is None else self._sources.__contains__,
+            max_files=self._options.max_files,
+        )
+        files = walk(self._root, self._settings.cache.extensions, count)
+        plan = make_plan(files, count, known, selection)
+        self._report.take_plan(plan)
+        if plan.vanished and not plan.scanned:
+            self._warn(
+                f"The cache folder is empty, and {plan.vanished} files were there before: is its "
+                "disk mounted? Nothing is deleted from the mirror."
+            )
+        return plan
+
+    async def _sync(self, state: State) -> None:
+        counting = Counting(
+            open_store(
+                self._url, self._access, self._settings.bucket, self._settings.sync.concurrency
+            )
+        )
+        self._report.requests = counting.requests
+        try:
+            await self._know_the_mirror(counting, state)
+            # Nothing needs the loop yet: a walk of a million files may hold it.
+            plan = self._plan(state)
+            self._observer.planned(plan, self._report)
+            try:
+                state.mark(
+                    vanished=plan.vanished_signatures, returned=plan.returned_signatures
+                )
+                if plan.order or self._sources is not None:
+                    await self._transfer(counting, state, plan)
+            except MirrorError as error:
+                self._report.error = self._report.error or error
+        finally:
+            await counting.aclose()
+
+    async def _know_the_mirror(self, store: Store, state: State) -> None:
+        """One small GET: is the mirror there, in a format we know, and the one the state means?"""
+        patient = Retrying(store, RetryPolicy(attempts=4))
+        proven_for = f"{self._url} {self._settings.bucket.endpoint or ''}"
+        proven = state.get("conditional_put_proven") == proven_for
+        try:
+            root = await open_root(patient, proven=proven)
+        except StoreError as error:
+            raise (explain(self._access, error) if self._access else error) from None
+        known = state.get("mirror_id")
+        if known is not None and known != root.id:
+            forgotten = state.forget_all_files()
+            self._warn(
+                f"{self._url} is another mirror than the one this state was made for (it was "
+                f"emptied or replaced); {forgotten} files are read and compared again."
+            )
+        if known != root.id:
+            state.set("mirror_id", root.id)
+        if not proven:
+            state.set("conditional_put_proven", proven_for)
+        self._snapshots = self._folder / "index" / root.id
+
+    async def _transfer(self, counting: Counting, state: State, plan: Plan) -> None:
+        from mirror.catalog.table import Catalog
+
+        sync = self._settings.sync
+        committer = Committer(
+            Catalog(self._catalog_uri(), self._delta_options),
+            state,
+            self._snapshots,
+            self._sources,
+        )
+        await asyncio.to_thread(committer.refresh)
+        bandwidth = BandwidthLimit(parse_rate(sync.limit_rate)) if sync.limit_rate else None
+        gate = ConcurrencyGate(AdaptiveLimit(sync.concurrency))
+        retrying = Retrying(Throttling(counting, gate, bandwidth))
+        stop = asyncio.Event()
+        transfer = Transfer(
+            retrying,
+            committer,
+            self._root,
+            TransferOptions(
+                concurrency=sync.concurrency,
+                level=self._options.inspect or sync.inspect,
+                include_flagged=self._options.include_flagged,
+                fail_fast=self._options.fail_fast,
+                commit_rows=sync.commit_rows,
+                commit_seconds=sync.commit_seconds,
+            ),
+            self._report,
+            self._observer,
+            stop,
+        )
+        try:
+            with self._stopping_on_signals(stop):
+                await transfer.run(plan)
+            if self._sources is not None and self._report.error is None and not stop.is_set():
+                await asyncio.to_thread(self._describe, state, committer)
+        finally:
+            self._report.retries = retrying.retries
+            self._report.catalog_commits = committer.count.commits
+            self._report.catalog_version = committer.count.version
+        await asyncio.to_thread(self._tidy, committer)
+
+    def _describe(self, state: State, committer: Committer) -> None:
+        """Sources for files that were synced before their dataset was known."""
+        assert self._sources is not None
+        told: list[tuple[bytes, bytes]] = []
+
+        def flush() -> None:
+            committer.commit()
+            state.set_sources(told)
+            self._report.described += len(told)
+            told.clear()
+
+        for path, row, known in state.files():
+            source = self._sources.get(row.url_md5)
+            if source is None or source_digest(source) == known:
+                continue
+            if committer.describe(path, row, source):
+                told.append((source_digest(source), path))
+            if len(told) >= _DESCRIBE_BATCH:
+                flush()
+        if told:
+            flush()
+
+    def _tidy(self, committer: Committer) -> None:
+        with suppress(OSError):  # the snapshot is a convenience of the next run
+            committer.save_index()
+        committer.compact()
+
+    def _catalog_uri(self) -> str:
+        if self._access is None:
+            folder = Path(self._url.path) / CATALOG
+            folder.mkdir(parents=True, exist_ok=True)
+            return str(folder)
+        return f"{self._url}/{CATALOG}"
+
+    def _delta_options(self) -> dict[str, str]:
+        return {} if self._access is None else self._access.delta_options()
+
+    @contextmanager
+    def _stopping_on_signals(self, stop: asyncio.Event) -> Iterator[None]:
+        """The first Ctrl-C or SIGTERM finishes what is in flight; a second one leaves at once.
+
+        Leaving at once loses nothing acknowledged: what stands in the bucket without a row is met
+        by the next run, compared, and catalogued.
+        """
+        loop = asyncio.get_running_loop()
+
+        def asked() -> None:
+            if self._report.interrupted:
+                os._exit(130)
+            self._report.interrupted = True
+            self._observer.warned(
+                "Stopping: what is in flight is finished and committed. Once more leaves at once."
+            )
+            stop.set()
+
+        added = []
+        try:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                with suppress(ValueError, RuntimeError):  # not in the main thread: the caller's
+                    loop.add_signal_handler(number, asked)
+                    added.append(number)
+            yield
+        finally:
+            for number in added:
+                loop.remove_signal_handler(number)
+
+
+class _NothingKnown:
+    """The state of a cache that was never synced."""
+
+    def signatures(self, *, gone: bool) -> bytes:  # noqa: ARG002
+        return b""
+
+    def signatures_of(self, paths: object) -> Iterator[tuple[bytes, bytes]]:  # noqa: ARG002
+        return iter(())
+
+
+def _last_rate(state: State) -> float | None:
+    """Bytes a second of the last run that uploaded a noticeable amount."""
+    for text in state.last_reports(50):
+        report = msgspec.json.decode(text)
+        if report["bytes_uploaded"] > 1 << 20 and report["seconds"] > 0:
+            return float(report["bytes_uploaded"] / report["seconds"])
+    return None
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Holds a state folder for one run; the lock goes with the process, however it ends.
+
+    Raises:
+        Busy: another run holds it.
+        StateError: the folder cannot be made or written.
+    """
+    from filelock import FileLock, Timeout
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / "lock", blocking=False)
+        lock.acquire()
+    except Timeout:
+        raise Busy(
+            f"Another run is at work on {folder}; wait for it to end, or look at its log."
+        ) from None
+    except OSError as error:
+        raise StateError(
+            f"The state folder {folder} cannot be written ({error.strerror}); make it writable "
+            "for this user, or set state.dir."
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+

@@ -1,0 +1,25 @@
+"""What a dataset tells of the cache's files: which it refers to, where they come from."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import xxhash
+
+from mirror.catalog.row import Source
+
+
+class Sources(Protocol):
+    """URLs of a dataset by their MD5. `mirror.dataset.urls` makes one from a dataset's file."""
+
+    def get(self, url_md5: bytes) -> Source | None: ...
+
+    def __contains__(self, url_md5: bytes) -> bool: ...
+
+    def __len__(self) -> int: ...
+
+
+def source_digest(source: Source) -> bytes:
+    """Eight bytes that differ when a source does: has it been catalogued already?"""
+    joined = "\0".join("" if part is None else f"={part}" for part in source)
+    return xxhash.xxh3_64_digest(joined.encode())

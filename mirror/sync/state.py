@@ -1,0 +1,237 @@
+"""The local state: what was seen in the cache and acknowledged by the mirror (SQLite).
+
+It is a cache of facts that the bucket and the cache folder hold themselves. It saves a million
+requests and re-reading the disk; deleting it costs time and never an upload. `mirror_id` ties it to
+one mirror: a state that belongs to another one is discarded.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+from mirror.catalog.row import UNKNOWN_SOURCE, Row
+from mirror.content.image import Verdict
+from mirror.errors import StateDamaged, StateError
+from mirror.sync.scan import Entry
+
+SCHEMA_VERSION = 1
+FILE_NAME = "state.sqlite"
+
+_SCHEMA = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
+CREATE TABLE files (
+    path BLOB PRIMARY KEY, signature BLOB NOT NULL, gone INTEGER NOT NULL DEFAULT 0,
+    url_md5 BLOB NOT NULL, content_hash BLOB NOT NULL, sha256 BLOB NOT NULL,
+    size INTEGER NOT NULL, format TEXT NOT NULL, width INTEGER NOT NULL, height INTEGER NOT NULL,
+    verdict TEXT NOT NULL, reason TEXT NOT NULL, source_digest BLOB
+) WITHOUT ROWID;
+-- Covers the one query that a no-change run makes, and gives signatures already sorted.
+CREATE UNIQUE INDEX files_by_signature ON files (gone, signature);
+CREATE TABLE runs (
+    run_id TEXT PRIMARY KEY, started_at REAL NOT NULL, seconds REAL NOT NULL, exit_status INTEGER,
+    report TEXT NOT NULL
+);
+"""
+
+_LOOK_UP = 500
+
+
+class SeenFile(NamedTuple):
+    """A file whose content the mirror has acknowledged, or has flagged.
+
+    `source_digest` identifies the source that was catalogued with it, None when none was.
+    """
+
+    entry: Entry
+    row: Row
+    source_digest: bytes | None
+
+
+class State:
+    """The state of one pair of cache and mirror. One process at a time: see `mirror.sync.lock`."""
+
+    def __init__(self, folder: Path) -> None:
+        """Open, or create.
+
+        Raises:
+            StateDamaged: the file is not a database any more; `set_aside` makes room for a new one.
+            StateError: the folder cannot be written, or the disk is full.
+        """
+        self.path = folder / FILE_NAME
+        with _translated(self.path):
+            self._db = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
+            try:
+                self._prepare()
+            except BaseException:
+                self._db.close()
+                raise
+
+    def _prepare(self) -> None:
+        self._db.execute("PRAGMA journal_mode = WAL")
+        self._db.execute("PRAGMA synchronous = NORMAL")
+        version = self._db.execute("PRAGMA user_version").fetchone()[0]
+        if version == 0:
+            self._db.executescript(
+                f"BEGIN; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
+            )
+        elif version != SCHEMA_VERSION:
+            raise StateError(
+                f"{self.path} was written by another version of dataset-mirror; "
+                "delete it, and the next run rebuilds it without uploading anything again."
+            )
+
+    def get(self, key: str) -> str | None:
+        with _translated(self.path):
+            found = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        return None if found is None else cast("str", found[0])
+
+    def set(self, key: str, value: str) -> None:
+        self._execute_all([("INSERT OR REPLACE INTO meta VALUES (?, ?)", [(key, value)])])
+
+    def forget_all_files(self) -> int:
+        """Forget every file; returns how many were known."""
+        with _translated(self.path):
+            count = int(self._db.execute("SELECT count(*) FROM files").fetchone()[0])
+        self._execute_all([("DELETE FROM files", [()])])
+        return count
+
+    def signatures(self, *, gone: bool) -> bytes:
+        """Signatures of all known files, sorted, end to end.
+
+        Args:
+            gone: those that had vanished from the cache at the last run, or those that had not.
+        """
+        query = "SELECT signature FROM files WHERE gone = ? ORDER BY signature"
+        pieces: list[bytes] = []
+        with _translated(self.path):
+            cursor = self._db.execute(query, (int(gone),))
+            cursor.arraysize = 10_000
+            while rows := cursor.fetchmany():
+                pieces.append(b"".join([row[0] for row in rows]))
+        return b"".join(pieces)
+
+    def signatures_of(self, paths: Iterable[bytes]) -> Iterator[tuple[bytes, bytes]]:
+        """`(path, signature)` of those of `paths` that are known and have not vanished."""
+        for some in _chunks(paths, _LOOK_UP):
+            marks = ",".join("?" * len(some))
+            query = f"SELECT path, signature FROM files WHERE gone = 0 AND path IN ({marks})"  # noqa: S608 - marks
+            with _translated(self.path):
+                found = self._db.execute(query, some).fetchall()
+            yield from found
+
+    def record(self, files: Iterable[SeenFile]) -> None:
+        """Remember acknowledged files, all or none.
+
+        Raises:
+            StateError: the disk is full or the database cannot be written.
+        """
+        rows = [
+            (
+                seen.entry.path, seen.entry.signature, 0, *seen.row[:9], seen.source_digest,
+            )
+            for seen in files
+        ]  # fmt: skip
+        marks = ",".join("?" * 13)
+        self._execute_all([(f"INSERT OR REPLACE INTO files VALUES ({marks})", rows)])
+
+    def mark(self, *, vanished: Iterable[bytes] = (), returned: Iterable[bytes] = ()) -> None:
+        """Note by signature which files have left the cache and which have come back as they were.
+
+        Vanished files are kept: a disk that was not mounted must not cost a second reading.
+        """
+        self._execute_all(
+            [
+                ("UPDATE files SET gone = 1 WHERE gone = 0 AND signature = ?", _tuples(vanished)),
+                ("UPDATE files SET gone = 0 WHERE gone = 1 AND signature = ?", _tuples(returned)),
+            ]
+        )
+
+    def files(self) -> Iterator[tuple[bytes, Row, bytes | None]]:
+        """`(path, row, source_digest)` of every file that is in the cache; rows lack `seen_at`."""
+        cursor = self._db.execute(
+            "SELECT path, url_md5, content_hash, sha256, size, format, width, height, verdict,"
+            " reason, source_digest FROM files WHERE gone = 0 ORDER BY path"
+        )
+        for path, *facts, verdict, reason, digest in cursor:
+            yield path, Row(*facts, cast("Verdict", verdict), reason, UNKNOWN_SOURCE, 0), digest
+
+    def set_sources(self, digests: Iterable[tuple[bytes, bytes]]) -> None:
+        """Remember `(source_digest, path)`: this source is in the catalog."""
+        self._execute_all([("UPDATE files SET source_digest = ? WHERE path = ?", digests)])
+
+    def record_run(
+        self, run_id: str, started_at: float, seconds: float, exit_status: int, report: str
+    ) -> None:
+        values = (run_id, started_at, seconds, exit_status, report)
+        keep = "DELETE FROM runs WHERE run_id NOT IN (SELECT run_id FROM runs ORDER BY started_at DESC LIMIT 1000)"
+        self._execute_all(
+            [("INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?, ?)", [values]), (keep, [()])]
+        )
+
+    def last_reports(self, count: int) -> list[str]:
+        """The reports of the last runs as JSON, the newest first."""
+        query = "SELECT report FROM runs ORDER BY started_at DESC LIMIT ?"
+        return [row[0] for row in self._db.execute(query, (count,))]
+
+    def _execute_all(self, statements: Iterable[tuple[str, Iterable[Any]]]) -> None:
+        with _translated(self.path):
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                for statement, values in statements:
+                    self._db.executemany(statement, values)
+                self._db.execute("COMMIT")
+            except BaseException:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
+
+    def close(self) -> None:
+        self._db.close()
+
+
+def set_aside(folder: Path) -> Path:
+    """Move a damaged state out of the way; returns where it went."""
+    aside = folder / f"{FILE_NAME}.damaged-{int(time.time())}"
+    (folder / FILE_NAME).replace(aside)
+    for suffix in ("-wal", "-shm"):
+        (folder / f"{FILE_NAME}{suffix}").unlink(missing_ok=True)
+    return aside
+
+
+@contextmanager
+def _translated(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        name = getattr(error, "sqlite_errorname", "")
+        if name.startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT")):
+            raise StateDamaged(f"The state {path} is damaged ({error}).") from None
+        if name == "SQLITE_FULL":
+            raise StateError(
+                f"The disk under {path.parent} is full; make room and run again: "
+                "nothing that was acknowledged is lost."
+            ) from None
+        raise StateError(
+            f"The state {path} cannot be used ({error}); make its folder writable for this user, "
+            "or set state.dir."
+        ) from None
+
+
+def _tuples(values: Iterable[bytes]) -> list[tuple[bytes]]:
+    return [(value,) for value in values]
+
+
+def _chunks(values: Iterable[bytes], size: int) -> Iterator[list[bytes]]:
+    some: list[bytes] = []
+    for value in values:
+        some.append(value)
+        if len(some) == size:
+            yield some
+            some = []
+    if some:
+        yield some

@@ -1,0 +1,321 @@
+"""The shell of a sync: files through threads, decisions, uploads and commits, in bounded windows.
+
+    feed ──► prepare (threads) ──► decide ──► upload (tasks) ──► add ──► commit (one thread)
+
+Never more than a window of files is under way, by count and by bytes: memory does not grow with the
+cache. A failure of one file is noted and the run goes on; a failure that every file would meet (the
+key may not write, the store is gone) ends the feeding, and what was acknowledged is committed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Protocol
+
+from mirror.content.image import Level
+from mirror.errors import (
+    CatalogError,
+    ContentCollision,
+    MirrorError,
+    StateError,
+    StoreError,
+    StoreSetupError,
+    Transient,
+)
+from mirror.store.base import Store
+from mirror.sync.commit import Committer
+from mirror.sync.decide import Claim, Decision, decide
+from mirror.sync.plan import Plan
+from mirror.sync.prepare import WHOLE_UP_TO, Prepared, Unprepared, display, prepare_all
+from mirror.sync.report import SyncReport
+from mirror.sync.scan import Entry
+from mirror.sync.upload import PART_BYTES, upload
+
+# Files that go to a thread together: one hop costs about as much as reading a small file.
+_BATCH_FILES = 16
+_BATCH_BYTES = 4 << 20
+# Bytes of files under way, read but not yet acknowledged.
+_WINDOW_BYTES = 128 << 20
+# So many files in a row that the store did not answer for, each after all its attempts.
+_GIVE_UP_AFTER = 20
+
+
+class Progress(Protocol):
+    """Is told what happens, from the event loop; must return at once."""
+
+    def done(self, entry: Entry, outcome: str) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class TransferOptions:
+    """How a transfer runs.
+
+    Attributes:
+        concurrency: uploads in flight.
+        level: how far files are inspected.
+        include_flagged: upload flagged files too.
+        fail_fast: the first failure ends the run.
+        commit_rows: commit when so many files wait,
+        commit_seconds: or when the oldest has waited so long.
+        readers: threads that read, hash and judge.
+    """
+
+    concurrency: int = 64
+    level: Level = "decode"
+    include_flagged: bool = False
+    fail_fast: bool = False
+    commit_rows: int = 20_000
+    commit_seconds: float = 60.0
+    readers: int = max(2, (os.cpu_count() or 2))
+
+
+class Transfer:
+    """Carries out a plan. One use.
+
+    Args:
+        store: with retry and throttle around it.
+        committer: with its index fresh.
+        root: the cache's folder.
+        report: is filled while the transfer runs.
+        stop: once set, nothing more is begun; what is in flight is finished and committed.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        committer: Committer,
+        root: bytes,
+        options: TransferOptions,
+        report: SyncReport,
+        progress: Progress,
+        stop: asyncio.Event,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._store = store
+        self._committer = committer
+        self._root = root
+        self._options = options
+        self._report = report
+        self._progress = progress
+        self._stop = stop
+        self._clock = clock
+        self._claims: dict[bytes, Claim] = {}
+        self._uploads: set[asyncio.Task[None]] = set()
+        self._unanswered = 0
+        self._room = asyncio.Condition()
+        self._files_under_way = 0
+        self._bytes_under_way = 0
+        self._oldest_at: float | None = None
+        self._fed = asyncio.Event()
+        self._due = asyncio.Event()
+
+    async def run(self, plan: Plan) -> None:
+        """Feed the plan's files through; on return everything acknowledged is committed.
+
+        An error that ends the run is in the report.
+        """
+        feed = _batches(plan)
+        with (
+            ThreadPoolExecutor(self._options.readers, "read") as readers,
+            ThreadPoolExecutor(1, "commit") as commits,
+        ):
+            committing = asyncio.create_task(self._commit_when_due(commits))
+            feeders = [
+                asyncio.create_task(self._feed(feed, readers))
+                for _ in range(self._options.readers + 1)
+            ]
+            await asyncio.gather(*feeders)
+            while self._uploads:
+                await asyncio.wait(self._uploads)
+            self._fed.set()
+            self._due.set()
+            await committing
+
+    async def _feed(self, feed: Iterator[list[Entry]], readers: ThreadPoolExecutor) -> None:
+        loop = asyncio.get_running_loop()
+        for batch in feed:
+            size = sum(_window_bytes(entry) for entry in batch)
+            await self._enter_window(len(batch), size)
+            if self._stop.is_set():
+                await self._leave_window(len(batch), size)
+                return
+            prepared = await loop.run_in_executor(
+                readers, prepare_all, self._root, batch, self._options.level
+            )
+            for entry, one in zip(batch, prepared, strict=True):
+                await self._take(entry, one)
+
+    async def _take(self, planned: Entry, prepared: Prepared | Unprepared) -> None:
+        if isinstance(prepared, Unprepared):
+            self._fail(prepared.entry, prepared.reason)
+        else:
+            content = prepared.digest.content_hash
+            claim = self._claims.get(content)
+            decision = decide(
+                prepared,
+                self._committer.index.object_sha256(content),
+                claim,
+                include_flagged=self._options.include_flagged,
+            )
+            if decision is Decision.UPLOAD:
+                claim = self._claims[content] = Claim(prepared.digest.sha256)
+                task = asyncio.create_task(self._upload(planned, prepared, claim))
+                self._uploads.add(task)
+                task.add_done_callback(self._uploads.discard)
+                return
+            if decision is Decision.FOLLOW:
+                assert claim is not None
+                claim.followers.append(
+                    Prepared(prepared.entry, prepared.digest, prepared.inspection, None)
+                )
+            elif decision is Decision.COLLIDE:
+                self._fail(prepared.entry, "another content has the same xxh3-128; not uploaded")
+            else:
+                self._acknowledge(prepared, decision)
+        await self._leave_window(1, _window_bytes(planned))
+
+    async def _upload(self, planned: Entry, prepared: Prepared, claim: Claim) -> None:
+        content = prepared.digest.content_hash
+        try:
+            wrote = await upload(self._store, self._root, prepared)
+        except StoreSetupError as error:
+            self._give_up_claim(content, claim, prepared, str(error))
+            self._end(error)
+        except (ContentCollision, StoreError, OSError) as error:
+            self._give_up_claim(content, claim, prepared, str(error))
+            self._unanswered = self._unanswered + 1 if isinstance(error, Transient) else 0
+            if self._unanswered >= _GIVE_UP_AFTER:
+                self._end(
+                    StoreError(
+                        f"{error} {self._unanswered} files in a row had no better answer; "
+                        "run again when the store is back."
+                    )
+                )
+        else:
+            self._unanswered = 0
+            claim.acknowledged = True
+            if wrote:
+                self._report.bytes_uploaded += prepared.digest.size
+            self._acknowledge(prepared, Decision.UPLOAD if wrote else Decision.DUPLICATE)
+            for follower in claim.followers:
+                self._acknowledge(follower, Decision.DUPLICATE)
+            claim.followers.clear()
+        finally:
+            await self._leave_window(1, _window_bytes(planned))
+
+    def _give_up_claim(self, content: bytes, claim: Claim, prepared: Prepared, why: str) -> None:
+        del self._claims[content]
+        for one in (prepared, *claim.followers):
+            self._fail(one.entry, why)
+
+    def _acknowledge(self, prepared: Prepared, decision: Decision) -> None:
+        verdict = prepared.inspection.verdict
+        if verdict != "ok":
+            self._report.flagged[verdict] += 1
+        if decision is Decision.UPLOAD:
+            self._report.uploaded += 1
+        elif decision is Decision.DUPLICATE:
+            self._report.deduplicated += 1
+        self._committer.add(prepared)
+        if self._oldest_at is None:
+            self._oldest_at = self._clock()
+        if len(self._committer) >= self._options.commit_rows:
+            self._due.set()
+        self._progress.done(prepared.entry, decision.name.lower())
+
+    def _fail(self, entry: Entry, reason: str) -> None:
+        self._report.fail(display(entry.path), reason)
+        self._progress.done(entry, "failed")
+        if self._options.fail_fast:
+            self._stop.set()
+
+    def _end(self, error: MirrorError) -> None:
+        """Nothing more can succeed: finish what is in flight, commit, and say why."""
+        if self._report.error is None:
+            self._report.error = error
+        self._stop.set()
+
+    async def _commit_when_due(self, thread: ThreadPoolExecutor) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                async with asyncio.timeout(self._until_due()):
+                    await self._due.wait()
+            except TimeoutError:
+                if self._oldest_at is None or self._until_due() > 0:
+                    continue
+            last = self._fed.is_set()
+            self._due.clear()
+            self._oldest_at = None
+            if len(self._committer):
+                acknowledged = [c for c, claim in self._claims.items() if claim.acknowledged]
+                try:
+                    await loop.run_in_executor(thread, self._committer.commit)
+                except (CatalogError, StateError) as error:
+                    self._end(error)
+                    if isinstance(error, StateError) or last:
+                        return
+                else:
+                    # Those that the index now knows need no claim of this run any more.
+                    for content in acknowledged:
+                        if self._committer.index.object_sha256(content) is not None:
+                            del self._claims[content]
+                async with self._room:
+                    self._room.notify_all()
+            if last:
+                return
+
+    def _until_due(self) -> float:
+        """Seconds until the oldest uncommitted file has waited long enough."""
+        if self._oldest_at is None:
+            return self._options.commit_seconds
+        return max(0.0, self._oldest_at + self._options.commit_seconds - self._clock())
+
+    async def _enter_window(self, files: int, size: int) -> None:
+        most_files = 4 * self._options.concurrency + _BATCH_FILES * self._options.readers
+        async with self._room:
+            await self._room.wait_for(
+                lambda: (
+                    self._stop.is_set()
+                    or self._files_under_way == 0
+                    or (
+                        self._files_under_way + files <= most_files
+                        and self._bytes_under_way + size <= _WINDOW_BYTES
+                        # Commits that cannot keep up hold the feeding back, not memory.
+                        and len(self._committer) < 2 * self._options.commit_rows
+                    )
+                )
+            )
+            self._files_under_way += files
+            self._bytes_under_way += size
+
+    async def _leave_window(self, files: int, size: int) -> None:
+        async with self._room:
+            self._files_under_way -= files
+            self._bytes_under_way -= size
+            self._room.notify_all()
+
+
+def _window_bytes(entry: Entry) -> int:
+    """What a file holds in memory while under way; a large one passes in parts."""
+    size = entry.identity.size
+    return size if size <= WHOLE_UP_TO else 4 * PART_BYTES
+
+
+def _batches(plan: Plan) -> Iterator[list[Entry]]:
+    batch: list[Entry] = []
+    size = 0
+    for at in plan.order:
+        entry = plan.pending[at]
+        batch.append(entry)
+        size += entry.identity.size
+        if len(batch) >= _BATCH_FILES or size >= _BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
