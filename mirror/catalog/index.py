@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -80,11 +80,15 @@ _OBJECT_COLUMNS: Final = {"hash_hi": "u8", "hash_lo": "u8", "sha256": "V32"}
 
 @dataclass(frozen=True)
 class Index:
-    """The latest row of every URL, and the objects that live rows name, at one catalog version."""
+    """The latest row of every URL, and the objects that live rows name, at one catalog version.
+
+    `files` are the catalog's data files that it was made from.
+    """
 
     version: int
     sightings: Batch = field(repr=False)
     objects: Batch = field(repr=False)
+    files: frozenset[str] = field(default=frozenset(), repr=False)
 
     @classmethod
     def empty(cls) -> Index:
@@ -120,11 +124,10 @@ class Index:
         at = _find(self.objects["hash_hi"], self.objects["hash_lo"], content_hash)
         return None if at < 0 else self.objects["sha256"][at].tobytes()
 
-    def merged(self, batches: Iterable[Batch], version: int) -> Index:
-        """This index with more rows of the catalog, as of `version`."""
-        new = list(batches)
+    def merged(self, new: Sequence[Batch], version: int, files: frozenset[str]) -> Index:
+        """This index with more rows of the catalog, as of `version`, whose data files are `files`."""
         if not new:
-            return Index(version, self.sightings, self.objects)
+            return Index(version, self.sightings, self.objects, files)
         rows = {name: np.concatenate([batch[name] for batch in new]) for name in new[0]}
         sightings = _latest(
             {
@@ -139,7 +142,7 @@ class Index:
                 for name in _OBJECT_COLUMNS
             }
         )
-        return Index(version, sightings, _named_by(objects, sightings))
+        return Index(version, sightings, _named_by(objects, sightings), files)
 
     def save(self, folder: Path) -> None:
         """Write a snapshot that appears whole or not at all; readers of an older one keep theirs."""
@@ -149,7 +152,11 @@ class Index:
             for table, columns in (("sightings", self.sightings), ("objects", self.objects)):
                 for name, values in columns.items():
                     np.save(temporary / f"{table}.{name}.npy", values, allow_pickle=False)
-            meta = {"snapshot": SNAPSHOT, "version": self.version}
+            meta = {
+                "snapshot": SNAPSHOT,
+                "version": self.version,
+                "files": sorted(self.files),
+            }
             (temporary / "meta.json").write_bytes(msgspec.json.encode(meta))
             target = folder / f"v{self.version}"
             if not target.exists():
@@ -173,6 +180,7 @@ class Index:
                     meta["version"],
                     _load_table(snapshot, "sightings", _SIGHTING_COLUMNS),
                     _load_table(snapshot, "objects", _OBJECT_COLUMNS),
+                    frozenset(meta["files"]),
                 )
             except (OSError, ValueError, KeyError, TypeError, msgspec.DecodeError):
                 continue  # a damaged snapshot is only a cache: the catalog is read instead

@@ -7,16 +7,29 @@ Polars, pandas, Spark and Ray read the table as it is.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Final, TypeVar
+import asyncio
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Final, TypeVar
 
 import arro3.core as arrow
-from deltalake import CommitProperties, DeltaTable, Field, QueryBuilder, Schema, write_deltalake
-from deltalake.exceptions import DeltaError, TableNotFoundError
+from deltalake import (
+    CommitProperties,
+    DeltaTable,
+    Field,
+    QueryBuilder,
+    Schema,
+    convert_to_deltalake,
+    write_deltalake,
+)
+from deltalake.exceptions import TableNotFoundError
 
 from mirror.catalog.index import COLUMNS, Batch, Index, batch_from_arrow
 from mirror.catalog.row import Row, Source
 from mirror.errors import CatalogError
+from mirror.layout import CATALOG
+from mirror.store.base import Store
 
 T = TypeVar("T")
 
@@ -59,11 +72,13 @@ class Catalog:
     """The catalog of one mirror.
 
     Args:
-        uri: `s3://…/catalog` or a folder.
+        store: rooted at the mirror; data files are read through it.
+        uri: the same place for deltalake: `s3://…/catalog` or a folder.
         options: gives deltalake's storage options, with the credentials of the moment.
     """
 
-    def __init__(self, uri: str, options: Callable[[], dict[str, str]]) -> None:
+    def __init__(self, store: Store, uri: str, options: Callable[[], dict[str, str]]) -> None:
+        self._store = store
         self._uri = uri
         self._options = options
         self._table: DeltaTable | None = None
@@ -86,13 +101,12 @@ class Catalog:
                 schema=Schema([Field(n, t, nullable=n in _NULLABLE) for n, t in _FIELDS]),
                 mode="ignore",  # two machines may create it at once; both then open the same
                 name="dataset-mirror catalog",
-                # The change feed lets an index read only what was appended since its version.
-                configuration={"delta.appendOnly": "true", "delta.enableChangeDataFeed": "true"},
+                configuration={"delta.appendOnly": "true"},
                 storage_options=options,
             )
 
     def append(self, rows: Sequence[Row]) -> int:
-        """Commit rows; returns the catalog's version, which holds them all.
+        """Commit rows; returns the catalog's version, which holds them all. Blocks: call in a thread.
 
         Raises:
             CatalogError: nothing was committed (or the answer was lost: rows may then stand twice,
@@ -110,36 +124,60 @@ class Catalog:
         )
         return int(table.version())
 
-    def refresh(self, index: Index) -> Index:
-        """`index` brought up to the catalog's newest version, reading only what is new."""
-        table = self._open()
-        _translated(table.update_incremental)
+    async def refresh(self, index: Index) -> Index:
+        """`index` brought up to the catalog's newest version, reading only files that are new to it.
+
+        A compaction brings rows that the index has already, in new files: merging them again
+        changes nothing.
+        """
+        table = await asyncio.to_thread(self._newest)
+        files = frozenset(self._files(table))
+        if index.version < 0:
+            index = Index.empty()
         version = table.version()
         if version == index.version:
             return index
-        if index.version >= 0:
-            try:
-                return index.merged(_changes(table, index.version + 1), version)
-            except (DeltaError, OSError):
-                pass  # the log or a file since then was cleaned away: read the table whole
-        return _translated(lambda: Index.empty().merged(_everything(table), version))
+        columns = ", ".join(name for name, _ in COLUMNS)
+        batches: list[Batch] = []
+        for file in sorted(files - index.files):
+            found = await self._read(file, f"SELECT {columns} FROM catalog")  # noqa: S608 - our names
+            batches += [batch_from_arrow(batch) for batch in found]
+        return await asyncio.to_thread(index.merged, batches, version, files)
 
-    def sources_of(self, urls: Iterable[bytes]) -> dict[bytes, Source]:
-        """The latest known source of each `url_md5` that has one."""
-        table = self._open()
+    async def sources_of(self, urls: Iterable[bytes]) -> dict[bytes, Source]:
+        """The latest known source of each `url_md5` that has one; reads the whole catalog."""
         wanted = ", ".join(f"X'{url.hex()}'" for url in urls)
-        if not wanted:
-            return {}
         query = (
-            "SELECT arrow_cast(url_md5, 'Binary') AS url_md5, source_url, license, attribution "  # noqa: S608 - hex digits
-            f"FROM catalog WHERE source_url IS NOT NULL AND url_md5 IN ({wanted}) ORDER BY seen_at"
+            "SELECT arrow_cast(url_md5, 'Binary'), arrow_cast(seen_at, 'Int64'), "  # noqa: S608
+            "source_url, license, attribution "
+            f"FROM catalog WHERE source_url IS NOT NULL AND url_md5 IN ({wanted})"
         )
-        sources: dict[bytes, Source] = {}
-        for batch in _translated(lambda: _query(table, query)):
-            columns = [batch.column(i).to_pylist() for i in range(4)]
-            for url, *source in zip(*columns, strict=True):
-                sources[url] = Source(*source)
-        return sources
+        latest: dict[bytes, tuple[int, Source]] = {}
+        for file in self._files(await asyncio.to_thread(self._newest)):
+            for batch in await self._read(file, query):
+                columns = [batch.column(i).to_pylist() for i in range(5)]
+                for url, seen_at, *source in zip(*columns, strict=True):
+                    if url not in latest or latest[url][0] < seen_at:
+                        latest[url] = (seen_at, Source(*source))
+        return {url: source for url, (_, source) in latest.items()}
+
+    def _newest(self) -> DeltaTable:
+        table = self._open()
+        _translated(table.update_incremental)
+        return table
+
+    def _files(self, table: DeltaTable) -> list[str]:
+        """The data files of the table's version, relative to the catalog."""
+        return [uri.rsplit("/", 1)[1] for uri in table.file_uris()]
+
+    async def _read(self, file: str, query: str) -> list[arrow.RecordBatch]:
+        """The answer of one data file to a query over `catalog`.
+
+        The file comes through the store and is read from a local copy. deltalake's own readers hold
+        the interpreter's lock while they wait for the network, which stops uploads and signals.
+        """
+        body = await self._store.get(f"{CATALOG}/{file}")
+        return await asyncio.to_thread(_query_parquet, body, query)
 
     def compact(self) -> bool:
         """Merge small files when there are many; True when it did.
@@ -154,20 +192,16 @@ class Catalog:
         return True
 
 
-def _changes(table: DeltaTable, since: int) -> Iterator[Batch]:
-    columns = [name for name, _ in COLUMNS]
-    for batch in table.load_cdf(starting_version=since, columns=columns):
-        yield batch_from_arrow(arrow.RecordBatch.from_arrow(batch))
+def _query_parquet(body: bytes, query: str) -> list[arrow.RecordBatch]:
+    with tempfile.TemporaryDirectory(prefix="mirror-catalog-") as folder:
+        (Path(folder) / "part.parquet").write_bytes(body)
 
+        def read() -> list[arrow.RecordBatch]:
+            convert_to_deltalake(folder)
+            builder = QueryBuilder().register("catalog", DeltaTable(folder))
+            return list(builder.execute(query))
 
-def _everything(table: DeltaTable) -> Iterator[Batch]:
-    selected = ", ".join(name for name, _ in COLUMNS)
-    for batch in _query(table, f"SELECT {selected} FROM catalog"):  # noqa: S608 - our own names
-        yield batch_from_arrow(batch)
-
-
-def _query(table: DeltaTable, sql: str) -> Iterable[Any]:
-    return QueryBuilder().register("catalog", table).execute(sql)
+        return _translated(read)
 
 
 def _to_arrow(rows: Sequence[Row]) -> arrow.Table:
@@ -190,7 +224,8 @@ def _to_arrow(rows: Sequence[Row]) -> arrow.Table:
 def _translated(action: Callable[[], T]) -> T:
     try:
         return action()
-    except (DeltaError, OSError) as error:
+    except Exception as error:
+        # deltalake raises OSError, DeltaError, and bare Exception from its readers.
         words = str(error).split("\n\nDebug source:", 1)[0].splitlines()
         raise CatalogError(
             f"The catalog could not be read or written: {words[0] if words else error}; "

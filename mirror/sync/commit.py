@@ -7,9 +7,10 @@ that the next run finds undone and finishes without uploading an object again.
 
 from __future__ import annotations
 
-import threading
+import asyncio
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,7 +32,8 @@ class CommitCount:
 class Committer:
     """Turns acknowledged files into rows, and commits them.
 
-    `add` is called on the event loop, `commit` in one thread; the buffer changes hands whole.
+    Lives on the event loop; only what blocks (deltalake's commit, SQLite) is handed to a thread.
+    One `commit` at a time.
 
     Args:
         catalog: the mirror's.
@@ -55,15 +57,14 @@ class Committer:
         self._snapshots = snapshots
         self._sources = sources
         self._now = now
-        self._lock = threading.Lock()
         self._seen: list[SeenFile] = []
         self._rows: dict[bytes, Row] = {}
         self._committing: dict[bytes, Row] = {}
         self.index = Index.load(snapshots)
 
-    def refresh(self) -> None:
+    async def refresh(self) -> None:
         """Learn what the catalog says by now."""
-        self.index = self._catalog.refresh(self.index)
+        self.index = await self._catalog.refresh(self.index)
 
     def __len__(self) -> int:
         return len(self._seen)
@@ -77,16 +78,14 @@ class Committer:
             judged.width, judged.height, judged.verdict, judged.reason,
             source or UNKNOWN_SOURCE, int(self._now() * 1e6),
         )  # fmt: skip
-        with self._lock:
-            prior = self._prior(entry.url_md5)
-            if prior is not None:
-                # A clock that went back, or another machine's that runs ahead, must not make
-                # yesterday's row the latest.
-                row = row._replace(seen_at=max(row.seen_at, prior.seen_at + 1))
-            if supersedes(row, prior):
-                self._rows[row.url_md5] = row
-            digest_of_source = source_digest(source) if source else None
-            self._seen.append(SeenFile(entry, row, digest_of_source))
+        prior = self._prior(entry.url_md5)
+        if prior is not None:
+            # A clock that went back, or another machine's that runs ahead, must not make
+            # yesterday's row the latest.
+            row = row._replace(seen_at=max(row.seen_at, prior.seen_at + 1))
+        if supersedes(row, prior):
+            self._rows[row.url_md5] = row
+        self._seen.append(SeenFile(entry, row, source_digest(source) if source else None))
 
     def describe(self, path: bytes, row: Row, source: Source) -> bool:
         """An unchanged file whose source has become known: a new row, without opening it.
@@ -94,13 +93,12 @@ class Committer:
         Returns:
             False when the catalog meanwhile says something else of this URL.
         """
-        with self._lock:
-            prior = self._prior(row.url_md5)
-            if prior is None or prior.content_hash != row.content_hash:
-                return False
-            seen_at = max(int(self._now() * 1e6), prior.seen_at + 1)
-            self._rows[row.url_md5] = row._replace(source=source, seen_at=seen_at)
-            return True
+        prior = self._prior(row.url_md5)
+        if prior is None or prior.content_hash != row.content_hash:
+            return False
+        seen_at = max(int(self._now() * 1e6), prior.seen_at + 1)
+        self._rows[row.url_md5] = row._replace(source=source, seen_at=seen_at)
+        return True
 
     def _prior(self, url_md5: bytes) -> Sighting | None:
         row = self._rows.get(url_md5) or self._committing.get(url_md5)
@@ -111,7 +109,7 @@ class Committer:
             row.source.url is not None, row.seen_at,
         )  # fmt: skip
 
-    def commit(self) -> None:
+    async def commit(self) -> None:
         """Catalog, then state, then what the catalog says by now.
 
         Raises:
@@ -119,27 +117,24 @@ class Committer:
             StateError: the catalog has the batch, the state does not: the next run reads those
                 files again and uploads nothing.
         """
-        with self._lock:
-            seen, self._seen = self._seen, []
-            self._committing, self._rows = self._rows, {}
+        seen, self._seen = self._seen, []
+        self._committing, self._rows = self._rows, {}
         try:
             if self._committing:
-                version = self._catalog.append(self._with_carried_sources())
+                rows = await self._with_carried_sources()
+                self.count.version = await asyncio.to_thread(self._catalog.append, rows)
                 self.count.commits += 1
-                self.count.version = version
         except BaseException:
-            with self._lock:
-                self._seen = seen + self._seen
-                self._rows = {**self._committing, **self._rows}
-                self._committing = {}
-            raise
-        self._state.record(seen)
-        if self._committing:
-            self.refresh()
-        with self._lock:
+            self._seen = seen + self._seen
+            self._rows = {**self._committing, **self._rows}
             self._committing = {}
+            raise
+        await asyncio.to_thread(self._state.record, seen)
+        if self._committing:
+            await self.refresh()
+        self._committing = {}
 
-    def _with_carried_sources(self) -> list[Row]:
+    async def _with_carried_sources(self) -> list[Row]:
         """A row that takes the place of one with a source keeps that source."""
         unsourced = [
             url
@@ -148,16 +143,14 @@ class Committer:
             and (prior := self.index.sighting(url)) is not None
             and prior.sourced
         ]
-        carried = self._catalog.sources_of(unsourced) if unsourced else {}
+        carried = await self._catalog.sources_of(unsourced) if unsourced else {}
         return [
             row._replace(source=carried.get(url, row.source))
             for url, row in self._committing.items()
         ]
 
-    def save_index(self) -> None:
-        """Keep the index for the next run, which then reads only what is newer."""
-        self.index.save(self._snapshots)
-
-    def compact(self) -> None:
-        """Merge the catalog's small files when there are many."""
-        self._catalog.compact()
+    async def tidy(self) -> None:
+        """Keep the index for the next run, and merge the catalog's small files if there are many."""
+        with suppress(OSError):  # the snapshot is a convenience
+            await asyncio.to_thread(self.index.save, self._snapshots)
+        await asyncio.to_thread(self._catalog.compact)

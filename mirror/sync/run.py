@@ -249,12 +249,12 @@ class _Run:
 
         sync = self._settings.sync
         committer = Committer(
-            Catalog(self._catalog_uri(), self._delta_options),
+            Catalog(Retrying(counting), self._catalog_uri(), self._delta_options),
             state,
             self._snapshots,
             self._sources,
         )
-        await asyncio.to_thread(committer.refresh)
+        await committer.refresh()
         bandwidth = BandwidthLimit(parse_rate(sync.limit_rate)) if sync.limit_rate else None
         gate = ConcurrencyGate(AdaptiveLimit(sync.concurrency))
         retrying = Retrying(Throttling(counting, gate, bandwidth))
@@ -279,20 +279,20 @@ class _Run:
             with self._stopping_on_signals(stop):
                 await transfer.run(plan)
             if self._sources is not None and self._report.error is None and not stop.is_set():
-                await asyncio.to_thread(self._describe, state, committer)
+                await self._describe(state, committer)
         finally:
             self._report.retries = retrying.retries
             self._report.catalog_commits = committer.count.commits
             self._report.catalog_version = committer.count.version
-        await asyncio.to_thread(self._tidy, committer)
+        await committer.tidy()
 
-    def _describe(self, state: State, committer: Committer) -> None:
+    async def _describe(self, state: State, committer: Committer) -> None:
         """Sources for files that were synced before their dataset was known."""
         assert self._sources is not None
         told: list[tuple[bytes, bytes]] = []
 
-        def flush() -> None:
-            committer.commit()
+        async def flush() -> None:
+            await committer.commit()
             state.set_sources(told)
             self._report.described += len(told)
             told.clear()
@@ -304,14 +304,9 @@ class _Run:
             if committer.describe(path, row, source):
                 told.append((source_digest(source), path))
             if len(told) >= _DESCRIBE_BATCH:
-                flush()
+                await flush()
         if told:
-            flush()
-
-    def _tidy(self, committer: Committer) -> None:
-        with suppress(OSError):  # the snapshot is a convenience of the next run
-            committer.save_index()
-        committer.compact()
+            await flush()
 
     def _catalog_uri(self) -> str:
         if self._access is None:

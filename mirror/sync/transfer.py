@@ -1,6 +1,6 @@
 """The shell of a sync: files through threads, decisions, uploads and commits, in bounded windows.
 
-    feed ──► prepare (threads) ──► decide ──► upload (tasks) ──► add ──► commit (one thread)
+    feed ──► prepare (threads) ──► decide ──► upload (tasks) ──► add ──► commit (one at a time)
 
 Never more than a window of files is under way, by count and by bytes: memory does not grow with the
 cache. A failure of one file is noted and the run goes on; a failure that every file would meet (the
@@ -120,11 +120,8 @@ class Transfer:
         An error that ends the run is in the report.
         """
         feed = _batches(plan)
-        with (
-            ThreadPoolExecutor(self._options.readers, "read") as readers,
-            ThreadPoolExecutor(1, "commit") as commits,
-        ):
-            committing = asyncio.create_task(self._commit_when_due(commits))
+        with ThreadPoolExecutor(self._options.readers, "read") as readers:
+            committing = asyncio.create_task(self._commit_when_due())
             feeders = [
                 asyncio.create_task(self._feed(feed, readers))
                 for _ in range(self._options.readers + 1)
@@ -240,8 +237,7 @@ class Transfer:
             self._report.error = error
         self._stop.set()
 
-    async def _commit_when_due(self, thread: ThreadPoolExecutor) -> None:
-        loop = asyncio.get_running_loop()
+    async def _commit_when_due(self) -> None:
         while True:
             try:
                 async with asyncio.timeout(self._until_due()):
@@ -255,7 +251,7 @@ class Transfer:
             if len(self._committer):
                 acknowledged = [c for c, claim in self._claims.items() if claim.acknowledged]
                 try:
-                    await loop.run_in_executor(thread, self._committer.commit)
+                    await self._committer.commit()
                 except (CatalogError, StateError) as error:
                     self._end(error)
                     if isinstance(error, StateError) or last:

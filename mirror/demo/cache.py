@@ -1,0 +1,154 @@
+"""A small cache as a training run leaves it: photographs under MD5 names, and what went wrong.
+
+The photographs are crops of those that scikit-image ships, at the sizes that iNaturalist serves.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import msgspec
+from PIL import Image
+
+from mirror.errors import UsageError
+from mirror.layout import url_md5
+
+_PHOTOGRAPHS: Final = (
+    "astronaut.png", "chelsea.png", "coffee.png", "hubble_deep_field.jpg", "motorcycle_left.png",
+    "rocket.jpg",
+)  # fmt: skip
+# iNaturalist's renders fit these boxes, in pixels; the weights are what a training set asks for.
+_SIZES: Final = {"medium": (500, 12), "small": (240, 4), "thumb": (100, 1), "square": (75, 1)}
+_SPECIES: Final = ("Urtica dioica", "Bellis perennis", "Trifolium repens", "Plantago major")
+_LICENSES: Final = ("CC-BY-NC", "CC-BY", "CC0", None)
+_HOST: Final = "https://inaturalist-open-data.s3.amazonaws.com"
+_OLD_HOST: Final = "https://static.inaturalist.org"
+
+
+@dataclass
+class DemoCache:
+    """What was made. Counts are files; `dataset` is the JSONL that refers to them."""
+
+    folder: Path
+    dataset: Path
+    photographs: int = 0
+    duplicates: int = 0
+    blanks: int = 0
+    broken: int = 0
+    not_images: int = 0
+    ignored: int = 0
+
+    @property
+    def files(self) -> int:
+        return (
+            self.photographs + self.duplicates + self.blanks + self.broken + self.not_images
+        )
+
+
+def make_cache(folder: Path, photographs: int = 300, seed: int = 1) -> DemoCache:
+    """Fill `folder/cache` and `folder/dataset_raw.jsonl`; the same seed gives the same bytes.
+
+    Raises:
+        UsageError: scikit-image, which ships the photographs, is not installed.
+    """
+    made = DemoCache(folder / "cache", folder / "dataset_raw.jsonl")
+    made.folder.mkdir(parents=True, exist_ok=True)
+    chance = random.Random(seed)  # noqa: S311 - repeatable, not secret
+    originals = _load_photographs()
+    records: list[dict[str, object]] = []
+
+    def keep(url: str, body: bytes) -> None:
+        (made.folder / f"{url_md5(url).hex()}.jpg").write_bytes(body)
+        number = len(records)
+        records.append(
+            {
+                "id": 1000 + number,
+                "observation_id": 500 + number // 2,
+                "species": chance.choice(_SPECIES),
+                "image_url": url,
+                "license": chance.choice(_LICENSES),
+                "attribution": f"© observer {number % 37}",
+            }
+        )
+
+    kept: list[tuple[int, str, bytes]] = []
+    for number in range(photographs):
+        size = chance.choices(list(_SIZES), [weight for _, weight in _SIZES.values()])[0]
+        body = _crop(chance, chance.choice(originals), _SIZES[size][0])
+        photo = 10_000_000 + number
+        keep(f"{_HOST}/photos/{photo}/{size}.jpg", body)
+        kept.append((photo, size, body))
+        made.photographs += 1
+    for photo, size, body in chance.sample(kept, photographs // 4):
+        # One photo under another spelling of its URL: where a cache's duplicates come from.
+        other = chance.choice(
+            (
+                f"{_HOST}/photos/{photo}/{size}.jpeg",
+                f"{_OLD_HOST}/photos/{photo}/{size}.jpg?1545{photo % 1000:03d}",
+            )
+        )
+        keep(other, body)
+        made.duplicates += 1
+    for number in range(photographs // 15):
+        # What the old loader put in place of an image that it was refused with 429.
+        frame = _jpeg(Image.new("RGB", (224, 224)), chance.randint(60, 95))
+        keep(f"{_HOST}/photos/{20_000_000 + number}/medium.jpg", frame)
+        made.blanks += 1
+    for number, damage in enumerate(_DAMAGES):
+        keep(f"{_HOST}/photos/{30_000_000 + number}/medium.jpg", damage(kept[number][2]))
+        made.broken += 1
+    for number, body in enumerate(_NOT_IMAGES):
+        keep(f"{_HOST}/photos/{40_000_000 + number}/medium.jpg", body)
+        made.not_images += 1
+    (made.folder / "ab12.jpg.part").write_bytes(kept[0][2][:5000])
+    (made.folder / "README.txt").write_text("not an image, and not under an MD5 name\n")
+    made.ignored = 2
+    made.dataset.write_bytes(b"".join(msgspec.json.encode(record) + b"\n" for record in records))
+    return made
+
+
+_DAMAGES: Final[tuple[Callable[[bytes], bytes], ...]] = (
+    lambda body: body[: len(body) // 2],
+    lambda body: body[: len(body) // 2] + b"\xff\xd9",
+    lambda body: body[: len(body) * 2 // 3] + bytes(len(body) // 3),
+    lambda body: body[:400],
+)
+
+_NOT_IMAGES: Final = (
+    b"",
+    b"<!DOCTYPE html><html><head><title>429 Too Many Requests</title></head></html>",
+    b'{"error": "rate limited", "status": 429}',
+)
+
+
+def _load_photographs() -> list[Image.Image]:
+    found = importlib.util.find_spec("skimage")
+    if found is None or not found.submodule_search_locations:
+        raise UsageError('The demo needs its extra: pip install "dataset-mirror[demo]".')
+    data = Path(found.submodule_search_locations[0]) / "data"
+    return [Image.open(data / name).convert("RGB") for name in _PHOTOGRAPHS]
+
+
+def _crop(chance: random.Random, photograph: Image.Image, box: int) -> bytes:
+    """A random part of a photograph, as large as `box` allows, never enlarged."""
+    side = chance.uniform(0.5, 0.95)
+    width, height = (round(length * side) for length in photograph.size)
+    left = chance.randrange(photograph.width - width)
+    top = chance.randrange(photograph.height - height)
+    part = photograph.crop((left, top, left + width, top + height))
+    part.thumbnail((box, box))
+    if chance.random() < 0.5:
+        part = part.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    return _jpeg(part, chance.randint(80, 92))
+
+
+def _jpeg(image: Image.Image, quality: int) -> bytes:
+    out = io.BytesIO()
+    image.save(out, "JPEG", quality=quality)
+    return out.getvalue()

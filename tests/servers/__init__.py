@@ -1,0 +1,24 @@
+"""S3 servers for the tests, each a process of its own on loopback.
+
+`install.sh` installs them (`make servers`), the context managers here run them, and the fixtures of
+`conftest_fixtures.py` keep one of each for a session. They differ on purpose: moto believes
+everything, SeaweedFS checks as AWS does, miniflare has R2's shape.
+"""
+
+from .miniflare import miniflare_server
+from .moto import moto_server
+from .process import ServerUnavailable
+from .s3 import Identity, S3Server
+from .seaweedfs import READER, WRITER, allow, seaweedfs_server
+
+__all__ = [
+    "READER",
+    "WRITER",
+    "Identity",
+    "S3Server",
+    "ServerUnavailable",
+    "allow",
+    "miniflare_server",
+    "moto_server",
+    "seaweedfs_server",
+]

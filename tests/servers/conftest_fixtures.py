@@ -1,0 +1,35 @@
+"""One server of each kind for a whole session, started when the first test asks for it.
+
+For the conftest.py of the tests to load. A server that is not there fails the tests that need it:
+a suite that skips them would pass having tried nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from . import READER, WRITER, S3Server, miniflare_server, moto_server, seaweedfs_server
+
+
+@pytest.fixture(scope="session")
+def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """Fast and broad; believes any credentials and checksums."""
+    with moto_server(tmp_path_factory.mktemp("moto")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def seaweedfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """Checks as AWS does; `acting_as(WRITER)` may not delete, `acting_as(READER)` may not write."""
+    folder = tmp_path_factory.mktemp("seaweedfs")
+    with seaweedfs_server(folder, identities=[WRITER, READER]) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def miniflare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """Shaped like R2: region auto, no CreateBucket, no versioning, public reads."""
+    with miniflare_server(tmp_path_factory.mktemp("miniflare")) as server:
+        yield server

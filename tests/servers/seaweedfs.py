@@ -1,0 +1,140 @@
+"""SeaweedFS: an S3 that checks signatures, policies and checksums as AWS does."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import signal
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from .process import free_ports, installed, running
+from .s3 import Identity, S3Server
+
+ADMIN = Identity(
+    "admin", "weed-admin", "weed-admin-secret", ("Admin", "Read", "List", "Write", "Tagging")
+)
+
+
+def allow(*actions: str, bucket: str = "*") -> str:
+    """A policy document that allows S3 actions ("s3:PutObject") on buckets and what is in them."""
+    resources = [f"arn:aws:s3:::{bucket}", f"arn:aws:s3:::{bucket}/*"]
+    statement = {"Effect": "Allow", "Action": list(actions), "Resource": resources}
+    return json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+
+
+WRITER = Identity(
+    "writer",
+    "weed-writer",
+    "weed-writer-secret",
+    # By policy, since SeaweedFS's own action Write lets its holder delete as well.
+    policy=allow("s3:GetObject", "s3:ListBucket", "s3:PutObject", "s3:AbortMultipartUpload"),
+)
+READER = Identity("reader", "weed-reader", "weed-reader-secret", ("Read", "List"))
+
+# One server is four, and each listens for gRPC as well, by default on a port that may be taken.
+ROLES = ("master", "volume", "filer", "s3")
+
+
+@contextlib.contextmanager
+def seaweedfs_server(folder: Path, identities: Sequence[Identity] = ()) -> Iterator[S3Server]:
+    """Run SeaweedFS for an admin, who may create buckets, and for `identities` beside."""
+    ports = dict(zip(ROLES, free_ports(4), strict=True))
+    grpc_ports = dict(zip(ROLES, free_ports(4), strict=True))
+    server = S3Server(
+        name="seaweedfs",
+        endpoint=f"http://127.0.0.1:{ports['s3']}",
+        region="us-east-1",
+        access_key=ADMIN.access_key,
+        secret_key=ADMIN.secret_key,
+        bucket="mirror-test",
+        admin=ADMIN,
+    )
+    weed = str(installed("venv", "bin", "weed"))
+    (folder / "data").mkdir(parents=True, exist_ok=True)
+    (folder / "identities.json").write_text(_identities_file([ADMIN, *identities]))
+    command = [weed, "server", *OPTIONS]
+    for role in ROLES:
+        command += [f"-{role}.port={ports[role]}", f"-{role}.port.grpc={grpc_ports[role]}"]
+    try:
+        with running(
+            "SeaweedFS",
+            command,
+            folder,
+            ready=lambda: _stores_objects(server),
+            # Room is taken volume by volume; by default seven for each bucket's first object.
+            environment={"WEED_MASTER_VOLUME_GROWTH_COPY_1": "1"},
+            # It takes up to 16 seconds to leave in order, and nothing it holds is wanted.
+            stop_signal=signal.SIGKILL,
+        ):
+            yield server
+    finally:
+        remove_sockets(folder)
+
+
+OPTIONS = (
+    "-dir=data",
+    "-ip=127.0.0.1",
+    "-ip.bind=127.0.0.1",
+    "-filer",
+    "-filer.localSocket=filer.sock",
+    "-s3",
+    "-s3.localSocket=s3.sock",
+    "-s3.config=identities.json",
+    "-s3.port.iceberg=0",
+    "-s3.port.lance=0",
+    # As AWS has it: a PUT makes no bucket, and a bucket with objects in it is not deleted.
+    "-s3.autoCreateBucket=false",
+    "-s3.allowDeleteBucketNotEmpty=false",
+    # Every bucket that holds an object has a volume to itself, which takes the room of what is in
+    # it; when none is left, writes fail with 500. A nearly full disk must not fail the tests.
+    "-volume.max=500",
+    "-volume.minFreeSpace=64MiB",
+    "-master.volumeSizeLimitMB=256",
+    "-master.telemetry=false",
+)
+
+
+def remove_sockets(folder: Path) -> None:
+    """Remove the sockets that a killed server leaves in the system's folder for temporary files.
+
+    Their place is not ours to choose; the server's log says where they are.
+    """
+    log = folder / "server.log"
+    for line in log.read_text(errors="replace").splitlines() if log.exists() else ():
+        if found := re.search(r"gRPC also listening on Unix socket (\S+)$", line):
+            Path(found[1]).unlink(missing_ok=True)
+
+
+def _identities_file(identities: Sequence[Identity]) -> str:
+    return json.dumps(
+        {
+            "identities": [
+                {
+                    "name": identity.name,
+                    "credentials": [
+                        {"accessKey": identity.access_key, "secretKey": identity.secret_key}
+                    ],
+                    "actions": list(identity.actions),
+                    "policyNames": [identity.name] if identity.policy else [],
+                }
+                for identity in identities
+            ],
+            "policies": [
+                {"name": identity.name, "content": identity.policy}
+                for identity in identities
+                if identity.policy
+            ],
+        }
+    )
+
+
+def _stores_objects(server: S3Server) -> bool:
+    """The S3 side answers before there is a volume to write to: only a stored object tells."""
+    key = f"/{server.bucket}/ready"
+    return (
+        server.request("PUT", f"/{server.bucket}") in (200, 409)
+        and server.request("PUT", key, b"ready") == 200
+        and server.request("DELETE", key) == 204
+    )
