@@ -47,14 +47,14 @@ class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     pass
 
 
-class CacheSettings(_Section):
+class CacheSettings(_Section, frozen=True):
     """The URL-keyed cache. `dir`: its folder; `extensions`: what an image file may end with."""
 
     dir: str | None = None
     extensions: tuple[str, ...] = IMAGE_EXTENSIONS
 
 
-class BucketSettings(_Section):
+class BucketSettings(_Section, frozen=True):
     """Where the mirror is. `endpoint` is absent on AWS; `public_url` is a CDN over the prefix."""
 
     url: str | None = None
@@ -64,13 +64,13 @@ class BucketSettings(_Section):
     engine: EngineName = "auto"
 
 
-class StateSettings(_Section):
+class StateSettings(_Section, frozen=True):
     """`dir`: the folder that holds one sub-folder per pair of bucket and cache."""
 
     dir: str | None = None
 
 
-class SyncSettings(_Section):
+class SyncSettings(_Section, frozen=True):
     """`concurrency`: requests in flight; `limit_rate`: bytes a second, such as "20M"."""
 
     concurrency: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 64
@@ -80,7 +80,7 @@ class SyncSettings(_Section):
     commit_seconds: Annotated[float, msgspec.Meta(gt=0)] = 60.0
 
 
-class PriceSettings(_Section):
+class PriceSettings(_Section, frozen=True):
     """US dollars: storage per GB and month, requests per million, egress per GB."""
 
     storage_gb_month: Price
@@ -89,7 +89,7 @@ class PriceSettings(_Section):
     egress_gb: Price
 
 
-class Prices(_Section):
+class Prices(_Section, frozen=True):
     # Public price lists of both vendors, first storage class, November 2026; without free tiers.
     r2: PriceSettings = PriceSettings(
         storage_gb_month=0.015, write_million=4.50, read_million=0.36, egress_gb=0.0
@@ -99,7 +99,7 @@ class Prices(_Section):
     )
 
 
-class Settings(_Section):
+class Settings(_Section, frozen=True):
     """All sections of mirror.toml. Every value is checked when this is made."""
 
     cache: CacheSettings = CacheSettings()
@@ -218,13 +218,13 @@ def parse_rate(text: str) -> float:
     """
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGkmg]?)(?:i?[Bb])?(?:/s)?\s*", text)
     if not match or float(match[1]) <= 0:
-        raise ConfigError(f"The rate {text!r} is not understood; write bytes a second, such as 20M.")
-    return float(match[1]) * 1024 ** " KMG".index(match[2].upper() or " ")
+        raise ConfigError(
+            f"The rate {text!r} is not understood; write bytes a second, such as 20M."
+        )
+    return float(match[1]) * float(1024 ** " KMG".index(match[2].upper() or " "))
 
 
-def _file_layers(
-    config: Path | None, cwd: Path, environ: Mapping[str, str]
-) -> Iterator[Layer]:
+def _file_layers(config: Path | None, cwd: Path, environ: Mapping[str, str]) -> Iterator[Layer]:
     import platformdirs
 
     if config is not None:

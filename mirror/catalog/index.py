@@ -130,17 +130,11 @@ class Index:
             return Index(version, self.sightings, self.objects, files)
         rows = {name: np.concatenate([batch[name] for batch in new]) for name in new[0]}
         sightings = _latest(
-            {
-                name: np.concatenate([self.sightings[name], rows[name]])
-                for name in _SIGHTING_COLUMNS
-            }
+            {name: np.concatenate([self.sightings[name], rows[name]]) for name in _SIGHTING_COLUMNS}
         )
         ok = rows["verdict"] == _OK
         objects = _unique_objects(
-            {
-                name: np.concatenate([self.objects[name], rows[name][ok]])
-                for name in _OBJECT_COLUMNS
-            }
+            {name: np.concatenate([self.objects[name], rows[name][ok]]) for name in _OBJECT_COLUMNS}
         )
         return Index(version, sightings, _named_by(objects, sightings), files)
 

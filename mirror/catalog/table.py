@@ -24,6 +24,7 @@ from deltalake import (
     write_deltalake,
 )
 from deltalake.exceptions import TableNotFoundError
+from deltalake.schema import PrimitiveType
 
 from mirror.catalog.index import COLUMNS, Batch, Index, batch_from_arrow
 from mirror.catalog.row import Row, Source
@@ -98,7 +99,9 @@ class Catalog:
         except TableNotFoundError:
             return DeltaTable.create(
                 self._uri,
-                schema=Schema([Field(n, t, nullable=n in _NULLABLE) for n, t in _FIELDS]),
+                schema=Schema(
+                    [Field(n, PrimitiveType(t), nullable=n in _NULLABLE) for n, t in _FIELDS]
+                ),
                 mode="ignore",  # two machines may create it at once; both then open the same
                 name="dataset-mirror catalog",
                 configuration={"delta.appendOnly": "true"},

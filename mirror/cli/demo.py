@@ -32,7 +32,11 @@ _MARK = ".mirror-demo"
     help="Where the demo's cache is made; an earlier demo's is replaced.",
 )
 @click.option(
-    "--images", type=click.IntRange(20, 100_000), default=300, show_default=True, help="Photographs."
+    "--images",
+    type=click.IntRange(20, 100_000),
+    default=300,
+    show_default=True,
+    help="Photographs.",
 )
 @session_options
 @click.pass_obj
@@ -98,7 +102,10 @@ def _make_room(folder: Path) -> None:
 @contextmanager
 def _demo_credentials() -> Iterator[None]:
     """The embedded server takes any key; the user's own must not be looked up for it."""
-    ours = {"AWS_ACCESS_KEY_ID": "demo", "AWS_SECRET_ACCESS_KEY": "demo"}  # pragma: allowlist secret
+    ours = {
+        "AWS_ACCESS_KEY_ID": "demo",
+        "AWS_SECRET_ACCESS_KEY": "demo",
+    }  # pragma: allowlist secret
     names = (*ours, "AWS_SESSION_TOKEN", "AWS_PROFILE")
     before = {name: os.environ.pop(name) for name in names if name in os.environ}
     os.environ.update(ours)
@@ -121,7 +128,11 @@ def _show(folder: Path, made: DemoCache, first: SyncReport, second: SyncReport) 
     output.table(
         [
             ("photographs", str(made.photographs), "crops at iNaturalist's sizes"),
-            ("duplicates", str(made.duplicates), "the same photo under another spelling of its URL"),
+            (
+                "duplicates",
+                str(made.duplicates),
+                "the same photo under another spelling of its URL",
+            ),
             ("black frames", str(made.blanks), "what the old loader put in place of a 429"),
             ("broken", str(made.broken), "cut short, or with a hole"),
             ("not images", str(made.not_images), "an error page, a JSON answer, an empty file"),

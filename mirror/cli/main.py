@@ -1,7 +1,7 @@
 """The command line: finds the command, maps every error to its exit status. The only place that does.
 
-    0 done    1 error    2 usage    3 done except for some items, which are listed
-    75 busy: another run holds the lock    78 bad configuration    130 interrupted
+0 done    1 error    2 usage    3 done except for some items, which are listed
+75 busy: another run holds the lock    78 bad configuration    130 interrupted
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ COMMANDS: Final = {
 
 
 class _LazyGroup(click.Group):
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+    def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
         command: click.Command = importlib.import_module(COMMANDS[cmd_name][0]).command
         return command
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
 
@@ -67,9 +67,7 @@ def run(arguments: list[str]) -> int:
     """
     session = Session()
     try:
-        status = mirror.main(
-            arguments, prog_name="mirror", standalone_mode=False, obj=session
-        )
+        status = mirror.main(arguments, prog_name="mirror", standalone_mode=False, obj=session)
         sys.stdout.flush()
     except click.exceptions.Exit as end:
         return end.exit_code
@@ -82,12 +80,14 @@ def run(arguments: list[str]) -> int:
     except MirrorError as error:
         return _fail(session, str(error), error.exit_status)
     except (KeyboardInterrupt, click.Abort):
-        return _fail(session, "Interrupted; nothing that was acknowledged is lost.", EXIT_INTERRUPTED)
+        return _fail(
+            session, "Interrupted; nothing that was acknowledged is lost.", EXIT_INTERRUPTED
+        )
     except BrokenPipeError:
         # The reader of a pipe has gone (`mirror … | head`): no error of ours, nothing left to say.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_ERROR
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - no traceback unless asked for
         if session.verbosity >= 2:
             traceback.print_exc()
         return _fail(

@@ -23,10 +23,14 @@ def _hex(_ctx: click.Context, _param: click.Parameter, value: str) -> str:
 
 @click.command("sync")
 @click.option("--cache", metavar="DIR", help="The cache's folder [cache.dir].")
-@click.option("--bucket", metavar="URL", help="s3://BUCKET[/PREFIX] or file:///FOLDER [bucket.url].")
+@click.option(
+    "--bucket", metavar="URL", help="s3://BUCKET[/PREFIX] or file:///FOLDER [bucket.url]."
+)
 @click.option("--endpoint", metavar="URL", help="The S3 endpoint; none on AWS [bucket.endpoint].")
 @click.option("--region", help="The bucket's region [bucket.region].")
-@click.option("--engine", type=click.Choice(["auto", "obstore", "aioboto3"]), help="[bucket.engine]")
+@click.option(
+    "--engine", type=click.Choice(["auto", "obstore", "aioboto3"]), help="[bucket.engine]"
+)
 @click.option("--state", metavar="DIR", help="Where the local state is kept [state.dir].")
 @click.option("-n", "--dry-run", is_flag=True, help="Show the plan and its cost; touch nothing.")
 @click.option(
@@ -34,12 +38,18 @@ def _hex(_ctx: click.Context, _param: click.Parameter, value: str) -> str:
     type=click.Choice(["decode", "header", "off"]),
     help="How far to look at each image [sync.inspect].",
 )
-@click.option("--include-flagged", is_flag=True, help="Upload blank, broken and placeholder files too.")
-@click.option("--limit-rate", metavar="RATE", help="Bytes a second at most, such as 20M [sync.limit_rate].")
+@click.option(
+    "--include-flagged", is_flag=True, help="Upload blank, broken and placeholder files too."
+)
+@click.option(
+    "--limit-rate", metavar="RATE", help="Bytes a second at most, such as 20M [sync.limit_rate]."
+)
 @click.option(
     "--concurrency", type=click.IntRange(1, 1024), help="Requests in flight [sync.concurrency]."
 )
-@click.option("--max-files", type=click.IntRange(min=1), help="At most so many new or changed files.")
+@click.option(
+    "--max-files", type=click.IntRange(min=1), help="At most so many new or changed files."
+)
 @click.option(
     "--prefix", default="", callback=_hex, metavar="HEX", help="Only URLs whose MD5 begins so."
 )
@@ -48,7 +58,9 @@ def _hex(_ctx: click.Context, _param: click.Parameter, value: str) -> str:
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Only files that this dataset refers to; its URLs and licences go into the catalog.",
 )
-@click.option("--url-field", default="image_url", show_default=True, help="The dataset's URL field.")
+@click.option(
+    "--url-field", default="image_url", show_default=True, help="The dataset's URL field."
+)
 @click.option("--license-field", default="license", show_default=True, help="Its licence field.")
 @click.option(
     "--attribution-field", default="attribution", show_default=True, help="Its attribution field."
@@ -56,7 +68,7 @@ def _hex(_ctx: click.Context, _param: click.Parameter, value: str) -> str:
 @click.option("--fail-fast", is_flag=True, help="Stop at the first file that fails.")
 @session_options
 @click.pass_obj
-def command(session: Session, **options: Any) -> int:
+def command(session: Session, /, **options: Any) -> int:
     """Bring the mirror up to date with the cache: bulk the first time, incremental ever after.
 
     Reads new and changed files once, uploads each content once, never a blank or broken image,
@@ -125,7 +137,11 @@ def _show(session: Session, report: SyncReport) -> None:
         ("  new", output.count(report.new)),
         ("  changed", output.count(report.changed)),
         ("  unchanged", output.count(report.unchanged)),
-        ("  vanished", output.count(report.vanished), "kept in the mirror" if report.vanished else ""),
+        (
+            "  vanished",
+            output.count(report.vanished),
+            "kept in the mirror" if report.vanished else "",
+        ),
     ]
     if report.estimate is not None:
         e = report.estimate
@@ -139,7 +155,11 @@ def _show(session: Session, report: SyncReport) -> None:
         elif e.bytes:
             at_100, at_1000 = e.bytes / 12.5e6, e.bytes / 125e6
             rows.append(
-                ("time", output.duration(at_1000), f"at 1 Gb/s; {output.duration(at_100)} at 100 Mb/s")
+                (
+                    "time",
+                    output.duration(at_1000),
+                    f"at 1 Gb/s; {output.duration(at_100)} at 100 Mb/s",
+                )
             )
         output.table(rows)
         click.echo("Dry run: nothing was read, sent or written.")
@@ -157,7 +177,11 @@ def _show(session: Session, report: SyncReport) -> None:
         rows.append(("described", output.count(report.described), "sources added to the catalog"))
     if report.catalog_commits:
         rows.append(
-            ("catalog", f"v{report.catalog_version}", f"{report.catalog_commits} commits by this run")
+            (
+                "catalog",
+                f"v{report.catalog_version}",
+                f"{report.catalog_commits} commits by this run",
+            )
         )
     rows.append(("took", output.duration(report.seconds)))
     output.table(rows)

@@ -34,7 +34,7 @@ class Identity(NamedTuple):
         return cls(stat.st_size, stat.st_mtime_ns, stat.st_ino)
 
 
-class FileChanged(Exception):  # noqa: N818 - an event, not a fault; never leaves this package
+class FileChanged(Exception):
     """The file was written to while it was read."""
 
 

@@ -48,7 +48,9 @@ class Inspection(NamedTuple):
     height: int
 
 
-_TEXT = re.compile(rb"\A(?:\xef\xbb\xbf)?\s*(?:(<!doctype\s+html|<html|<head|<body)|([\[{])|(<))", re.IGNORECASE)
+_TEXT = re.compile(
+    rb"\A(?:\xef\xbb\xbf)?\s*(?:(<!doctype\s+html|<html|<head|<body)|([\[{])|(<))", re.IGNORECASE
+)
 _BRANDS = {b"avif": "avif", b"avis": "avif", b"heic": "heic", b"heix": "heic", b"mif1": "heic"}
 
 
@@ -152,4 +154,6 @@ def _flat_or_ok(low: int, high: int, kind: str, width: int, height: int) -> Insp
 def _first_line(error: Exception) -> str:
     lines = str(error).strip().splitlines()
     words = lines[0] if lines else ""
-    return (words if isinstance(error, ValueError) and words else f"{type(error).__name__} {words}")[:120]
+    return (
+        words if isinstance(error, ValueError) and words else f"{type(error).__name__} {words}"
+    )[:120]

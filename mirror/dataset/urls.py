@@ -64,15 +64,8 @@ class DatasetUrls:
         self._db.execute("BEGIN")
         batch: list[tuple[bytes, str, str | None, str | None]] = []
         for record in read_records(path):
-            for url in _urls(record.get(fields.url)):
-                batch.append(
-                    (
-                        url_md5(url),
-                        url,
-                        _text(record.get(fields.license)),
-                        _text(record.get(fields.attribution)),
-                    )
-                )
+            rights = _text(record.get(fields.license)), _text(record.get(fields.attribution))
+            batch += [(url_md5(url), url, *rights) for url in _urls(record.get(fields.url))]
             if len(batch) >= _BATCH:
                 self._db.executemany(insert, batch)
                 batch.clear()

@@ -46,9 +46,7 @@ class DemoCache:
 
     @property
     def files(self) -> int:
-        return (
-            self.photographs + self.duplicates + self.blanks + self.broken + self.not_images
-        )
+        return self.photographs + self.duplicates + self.blanks + self.broken + self.not_images
 
 
 def make_cache(folder: Path, photographs: int = 300, seed: int = 1) -> DemoCache:

@@ -19,9 +19,7 @@ def s3_server(bucket: str) -> Iterator[str]:
     try:
         from moto.server import ThreadedMotoServer
     except ImportError:
-        raise UsageError(
-            'The demo needs its extra: pip install "dataset-mirror[demo]".'
-        ) from None
+        raise UsageError('The demo needs its extra: pip install "dataset-mirror[demo]".') from None
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()

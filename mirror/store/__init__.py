@@ -1,10 +1,10 @@
 """Object stores: one contract (`base`), engines that keep it, wrappers that add to it.
 
-    base.py       the contract: put, get, head, list, delete, sign, and its wrapper base
-    obstore.py    engine: bulk bytes          aioboto3.py   engine: botocore's compatibility
-    file.py       engine: a folder            control.py    boto3: credentials, region, diagnosis
-    retry.py      wrapper: another attempt    throttle.py   wrapper: concurrency, bandwidth, count
-    responses.py  one table from HTTP refusals to our errors
+base.py       the contract: put, get, head, list, delete, sign, and its wrapper base
+obstore.py    engine: bulk bytes          aioboto3.py   engine: botocore's compatibility
+file.py       engine: a folder            control.py    boto3: credentials, region, diagnosis
+retry.py      wrapper: another attempt    throttle.py   wrapper: concurrency, bandwidth, count
+responses.py  one table from HTTP refusals to our errors
 """
 
 from __future__ import annotations

@@ -51,9 +51,9 @@ class Aioboto3Store:
 
                 self._access.credentials()
                 options = self._access.client_options()
-                options["config"] = AioConfig(
-                    max_pool_connections=self._connections
-                ).merge(options["config"])
+                options["config"] = AioConfig(max_pool_connections=self._connections).merge(
+                    options["config"]
+                )
                 client = await self._stack.enter_async_context(
                     aioboto3.Session().client("s3", **options)
                 )
@@ -106,7 +106,7 @@ class Aioboto3Store:
             begun = await client.create_multipart_upload(**where, **_fields(headers))
             where["UploadId"] = begun["UploadId"]
             try:
-                parts = []
+                parts: list[dict[str, Any]] = []
                 async for chunk in chunks():
                     number = len(parts) + 1
                     done = await client.upload_part(
@@ -131,9 +131,7 @@ class Aioboto3Store:
     async def _read(self, key: str, fields: dict[str, str]) -> bytes:
         client = await self._client()
         async with self._translated(f"GET {key}"):
-            answer = await client.get_object(
-                Bucket=self._bucket, Key=self._prefix + key, **fields
-            )
+            answer = await client.get_object(Bucket=self._bucket, Key=self._prefix + key, **fields)
             async with answer["Body"] as stream:
                 data: bytes = await stream.read()
         return data

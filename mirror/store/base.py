@@ -157,9 +157,7 @@ class StoreWrapper:
         return self._inner.url
 
     async def put(self, key: str, body: bytes, mode: PutMode, headers: Headers) -> str:
-        return await self._call(
-            "put", len(body), lambda: self._inner.put(key, body, mode, headers)
-        )
+        return await self._call("put", len(body), lambda: self._inner.put(key, body, mode, headers))
 
     async def put_multipart(
         self, key: str, chunks: Chunks, part_size: int, headers: Headers

@@ -179,5 +179,3 @@ def _etag(stat: os.stat_result) -> str:
 def _info(key: str, stat: os.stat_result) -> ObjectInfo:
     modified = datetime.fromtimestamp(stat.st_mtime, UTC)
     return ObjectInfo(key, stat.st_size, _etag(stat), modified)
-
-

@@ -12,10 +12,16 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import obstore
-from obstore.exceptions import BaseError
+from obstore.exceptions import BaseError, GenericError
 from obstore.store import S3Store
 
-from mirror.errors import AlreadyExists, PreconditionFailed, StoreError, Unreachable
+from mirror.errors import (
+    AlreadyExists,
+    NotFound,
+    PreconditionFailed,
+    StoreError,
+    Unreachable,
+)
 from mirror.store.base import (
     LIST_PAGE,
     Chunks,
@@ -32,8 +38,10 @@ if TYPE_CHECKING:
     from obstore import Attributes
     from obstore.store import S3Credential
 
+# A missing object is Python's own FileNotFoundError.
+_FOREIGN = (BaseError, FileNotFoundError)
 _STATUS = re.compile(r"status code: (\d{3})")
-_CODE = re.compile(r"<Code>([A-Za-z0-9]+)</Code>")
+_CODE = re.compile(r"<Code>([A-Za-z0-9]+)</Code>|\(code: ([A-Za-z0-9]+)")
 # Credentials of a role are asked for again this often; boto3 refreshes them when they are due.
 _CREDENTIAL_LIFE = timedelta(minutes=5)
 
@@ -94,14 +102,11 @@ class ObstoreStore:
                 mode=how,
                 use_multipart=False,
             )
-        except BaseError as error:
+        except _FOREIGN as error:
             ours = _translate(error, f"PUT {key}")
             if isinstance(mode, Create) and isinstance(ours, PreconditionFailed):
                 raise AlreadyExists(f"PUT {key}: the key is taken.") from None
-            raise ours from None
-        except FileNotFoundError as error:
-            ours = _translate(error, f"PUT {key}")
-            if isinstance(mode, IfMatch) and type(ours) is not StoreError:
+            if isinstance(mode, IfMatch) and isinstance(ours, NotFound):
                 raise PreconditionFailed(f"PUT {key}: there is no such object.") from None
             raise ours from None
         return done["e_tag"] or ""
@@ -119,7 +124,7 @@ class ObstoreStore:
                 chunk_size=part_size,
                 max_concurrency=4,
             )
-        except (BaseError, FileNotFoundError) as error:
+        except _FOREIGN as error:
             raise _translate(error, f"PUT {key}") from None
         return done["e_tag"] or ""
 
@@ -127,20 +132,20 @@ class ObstoreStore:
         try:
             result = await obstore.get_async(self._store, key)
             return bytes(await result.bytes_async())
-        except (BaseError, FileNotFoundError) as error:
+        except _FOREIGN as error:
             raise _translate(error, f"GET {key}") from None
 
     async def get_range(self, key: str, start: int, length: int) -> bytes:
         try:
             found = await obstore.get_range_async(self._store, key, start=start, length=length)
-        except (BaseError, FileNotFoundError) as error:
+        except _FOREIGN as error:
             raise _translate(error, f"GET {key}") from None
         return bytes(found)
 
     async def head(self, key: str) -> ObjectInfo:
         try:
             meta = await obstore.head_async(self._store, key)
-        except (BaseError, FileNotFoundError) as error:
+        except _FOREIGN as error:
             raise _translate(error, f"HEAD {key}") from None
         return _info(meta)
 
@@ -149,23 +154,24 @@ class ObstoreStore:
             self._store, prefix or None, offset=after or None, chunk_size=LIST_PAGE
         )
         try:
-            page = await anext(stream, [])
-        except (BaseError, FileNotFoundError) as error:
+            # The first page only: the stream would fetch the next without a retry of ours.
+            page: Sequence[Any] = await stream.__anext__()
+        except StopAsyncIteration:
+            return []
+        except _FOREIGN as error:
             raise _translate(error, f"LIST {prefix}") from None
         return [_info(meta) for meta in page]
 
     async def delete(self, keys: Sequence[str]) -> None:
         try:
             await obstore.delete_async(self._store, list(keys))
-        except FileNotFoundError as error:
-            ours = _translate(error, "DELETE")
-            if type(ours) is StoreError:
+        except _FOREIGN as error:
+            ours = _translate(error, f"DELETE {len(keys)} objects")
+            if not isinstance(ours, NotFound):
                 raise ours from None
-        except BaseError as error:
-            raise _translate(error, f"DELETE {len(keys)} objects") from None
 
     async def sign(self, keys: Sequence[str], expires: timedelta) -> list[str]:
-        return await obstore.sign_async(self._store, "GET", list(keys), expires)
+        return list(await obstore.sign_async(self._store, "GET", list(keys), expires))
 
     async def aclose(self) -> None:
         """Nothing to close: obstore's connections end with the object."""
@@ -175,7 +181,7 @@ def _attributes(headers: Headers) -> Attributes:
     attributes: dict[str, str] = {"Content-Type": headers.content_type}
     if headers.cache_control:
         attributes["Cache-Control"] = headers.cache_control
-    return attributes  # type: ignore[return-value]
+    return attributes
 
 
 def _info(meta: Any) -> ObjectInfo:
@@ -183,12 +189,16 @@ def _info(meta: Any) -> ObjectInfo:
 
 
 def _translate(error: BaseException, what: str) -> StoreError:
-    """obstore's errors carry the status and the server's answer in their words only."""
+    """Obstore's errors carry the status and the server's answer in their words only."""
     words = str(error).split("\n\nDebug source:", 1)[0]
     if "BareRedirect" in str(error) or "redirect without LOCATION" in words:
         return error_from(301, "PermanentRedirect", what)
-    status = _STATUS.search(words)
-    if status is None:
+    status, named = _STATUS.search(words), _CODE.search(words)
+    code = (named[1] or named[2]) if named else ""
+    if status is not None:
+        return error_from(int(status[1]), code, what)
+    if code:  # one key of a DeleteObjects, whose answer as a whole was 200
+        return error_from(403 if code == "AccessDenied" else 500, code, what)
+    if isinstance(error, GenericError):
         return Unreachable(f"{what}: the server cannot be reached ({words.splitlines()[0]}).")
-    code = _CODE.search(words)
-    return error_from(int(status[1]), code[1] if code else "", what)
+    return StoreError(f"{what}: {words.splitlines()[0]}.")

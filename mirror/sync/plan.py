@@ -157,9 +157,7 @@ class Estimate:
     seconds: float | None
 
 
-def estimate(
-    plan: Plan, prices: PriceSettings, commit_rows: int, rate: float | None
-) -> Estimate:
+def estimate(plan: Plan, prices: PriceSettings, commit_rows: int, rate: float | None) -> Estimate:
     """What carrying out a plan costs at most.
 
     Args:

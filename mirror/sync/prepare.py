@@ -65,9 +65,7 @@ def prepare(root: bytes, entry: Entry, level: Level) -> Prepared | Unprepared:
     return Prepared(Entry(entry.path, read.identity), read.digest, inspection, read.body)
 
 
-def prepare_all(
-    root: bytes, entries: Sequence[Entry], level: Level
-) -> list[Prepared | Unprepared]:
+def prepare_all(root: bytes, entries: Sequence[Entry], level: Level) -> list[Prepared | Unprepared]:
     """`prepare` for several files at once: one hop to a thread costs as much as a small file."""
     return [prepare(root, entry, level) for entry in entries]
 

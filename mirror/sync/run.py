@@ -77,7 +77,7 @@ class Observer(Progress):
 
 def sync(
     settings: Settings,
-    options: SyncOptions = SyncOptions(),  # noqa: B008 - frozen
+    options: SyncOptions = SyncOptions(),
     *,
     sources: Sources | None = None,
     observer: Observer | None = None,
@@ -116,9 +116,7 @@ class _Run:
         self._root = os.fsencode(settings.cache_dir)
         self._folder = settings.state_dir
         self._url = settings.bucket_url
-        self._access = (
-            S3Access(self._url, settings.bucket) if self._url.scheme == "s3" else None
-        )
+        self._access = S3Access(self._url, settings.bucket) if self._url.scheme == "s3" else None
         self._started_at, self._clock_at_start = time.time(), time.monotonic()
         self._report = SyncReport(
             run_id=f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{uuid.uuid4().hex[:6]}",
@@ -212,9 +210,7 @@ class _Run:
             plan = self._plan(state)
             self._observer.planned(plan, self._report)
             try:
-                state.mark(
-                    vanished=plan.vanished_signatures, returned=plan.returned_signatures
-                )
+                state.mark(vanished=plan.vanished_signatures, returned=plan.returned_signatures)
                 if plan.order or self._sources is not None:
                     await self._transfer(counting, state, plan)
             except MirrorError as error:
@@ -263,7 +259,7 @@ class _Run:
             retrying,
             committer,
             self._root,
-            TransferOptions(
+            options=TransferOptions(
                 concurrency=sync.concurrency,
                 level=self._options.inspect or sync.inspect,
                 include_flagged=self._options.include_flagged,
@@ -271,9 +267,9 @@ class _Run:
                 commit_rows=sync.commit_rows,
                 commit_seconds=sync.commit_seconds,
             ),
-            self._report,
-            self._observer,
-            stop,
+            report=self._report,
+            progress=self._observer,
+            stop=stop,
         )
         try:
             with self._stopping_on_signals(stop):
@@ -351,10 +347,10 @@ class _Run:
 class _NothingKnown:
     """The state of a cache that was never synced."""
 
-    def signatures(self, *, gone: bool) -> bytes:  # noqa: ARG002
+    def signatures(self, *, gone: bool) -> bytes:
         return b""
 
-    def signatures_of(self, paths: object) -> Iterator[tuple[bytes, bytes]]:  # noqa: ARG002
+    def signatures_of(self, paths: object) -> Iterator[tuple[bytes, bytes]]:
         return iter(())
 
 
@@ -394,5 +390,3 @@ def locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-

@@ -137,7 +137,7 @@ class State:
             for seen in files
         ]  # fmt: skip
         marks = ",".join("?" * 13)
-        self._execute_all([(f"INSERT OR REPLACE INTO files VALUES ({marks})", rows)])
+        self._execute_all([(f"INSERT OR REPLACE INTO files VALUES ({marks})", rows)])  # noqa: S608
 
     def mark(self, *, vanished: Iterable[bytes] = (), returned: Iterable[bytes] = ()) -> None:
         """Note by signature which files have left the cache and which have come back as they were.
@@ -157,8 +157,37 @@ class State:
             "SELECT path, url_md5, content_hash, sha256, size, format, width, height, verdict,"
             " reason, source_digest FROM files WHERE gone = 0 ORDER BY path"
         )
-        for path, *facts, verdict, reason, digest in cursor:
-            yield path, Row(*facts, cast("Verdict", verdict), reason, UNKNOWN_SOURCE, 0), digest
+        for (
+            path,
+            url,
+            content,
+            sha256,
+            size,
+            kind,
+            width,
+            height,
+            verdict,
+            reason,
+            digest,
+        ) in cursor:
+            judged = cast("Verdict", verdict)
+            yield (
+                path,
+                Row(
+                    url,
+                    content,
+                    sha256,
+                    size,
+                    kind,
+                    width,
+                    height,
+                    judged,
+                    reason,
+                    UNKNOWN_SOURCE,
+                    0,
+                ),
+                digest,
+            )
 
     def set_sources(self, digests: Iterable[tuple[bytes, bytes]]) -> None:
         """Remember `(source_digest, path)`: this source is in the catalog."""

@@ -90,6 +90,7 @@ class Transfer:
         store: Store,
         committer: Committer,
         root: bytes,
+        *,
         options: TransferOptions,
         report: SyncReport,
         progress: Progress,

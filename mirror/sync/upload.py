@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncIterator
 
 from mirror.content.digest import Hasher, digest_of
@@ -68,17 +67,21 @@ async def _upload_large(
 
     async def parts() -> AsyncIterator[bytes]:
         hasher = Hasher()
-        with open(path, "rb", buffering=0) as file:
-            while chunk := await asyncio.to_thread(os.read, file.fileno(), part):
-                while len(chunk) < part and (rest := os.read(file.fileno(), part - len(chunk))):
-                    chunk += rest
-                hasher.update(chunk)
-                yield chunk
+        for start in range(0, size, part):
+            chunk = await asyncio.to_thread(_read_part, path, start, part)
+            hasher.update(chunk)
+            yield chunk
         if hasher.digest() != prepared.digest:
             raise StoreError("changed while it was sent; left for the next run")
 
     await store.put_multipart(key, parts, part, headers)
     return True
+
+
+def _read_part(path: bytes, start: int, length: int) -> bytes:
+    with open(path, "rb") as file:
+        file.seek(start)
+        return file.read(length)
 
 
 async def _reads_back(store: Store, key: str, prepared: Prepared) -> bool:

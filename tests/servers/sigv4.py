@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
+import datetime as dt
 import hashlib
 import hmac
 import http.client
@@ -22,7 +22,7 @@ def signed_request(
 ) -> int:
     """Send one request to a loopback server and return its status. Paths must need no quoting."""
     parts = urllib.parse.urlsplit(url)
-    now = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%SZ")
+    now = dt.datetime.now(dt.UTC).strftime("%Y%m%dT%H%M%SZ")
     headers = {
         "host": parts.netloc,
         "x-amz-content-sha256": hashlib.sha256(body).hexdigest(),
@@ -37,7 +37,7 @@ def signed_request(
     for step in scope.split("/"):
         key = hmac.digest(key, step.encode(), "sha256")
     signature = hmac.digest(
-        key, "\n".join(["AWS4-HMAC-SHA256", now, scope, digest]).encode(), "sha256"
+        key, f"AWS4-HMAC-SHA256\n{now}\n{scope}\n{digest}".encode(), "sha256"
     ).hex()
     headers["authorization"] = (
         f"AWS4-HMAC-SHA256 Credential={access_key}/{scope}, "

@@ -1,0 +1,282 @@
+"""The store's contract: one suite that every engine passes on every server, and the folder too."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import urllib.request
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from mirror.errors import (
+    AccessDenied,
+    AlreadyExists,
+    BadCredentials,
+    BucketMissing,
+    NotFound,
+    PreconditionFailed,
+    StoreError,
+    Unreachable,
+)
+from mirror.store.base import Create, Headers, IfMatch, Overwrite, Store, list_all
+from tests.conftest import MakePlace, Place
+from tests.servers import READER
+
+PLAIN = Headers()
+JPEG = Headers("image/jpeg", "public, max-age=31536000, immutable")
+
+
+def run(place: Place, story: Callable[[Store], Awaitable[Any]]) -> Any:
+    async def tell() -> Any:
+        store = place.open()
+        try:
+            return await story(store)
+        finally:
+            await store.aclose()
+
+    return asyncio.run(tell())
+
+
+def test_what_is_put_is_got_whole_and_in_ranges(place: Place) -> None:
+    body = bytes(range(256)) * 300
+
+    async def story(store: Store) -> None:
+        etag = await store.put("objects/ab/x.jpg", body, Create(), JPEG)
+        assert await store.get("objects/ab/x.jpg") == body
+        assert await store.get_range("objects/ab/x.jpg", 250, 20) == body[250:270]
+        assert await store.get_range("objects/ab/x.jpg", len(body) - 3, 20) == body[-3:]
+        info = await store.head("objects/ab/x.jpg")
+        assert (info.key, info.size, info.etag) == ("objects/ab/x.jpg", len(body), etag)
+        assert abs(datetime.now(UTC) - info.last_modified) < timedelta(minutes=5)
+
+    run(place, story)
+
+
+def test_an_empty_object_is_an_object(place: Place) -> None:
+    async def story(store: Store) -> None:
+        await store.put("empty", b"", Create(), PLAIN)
+        assert await store.get("empty") == b""
+        assert (await store.head("empty")).size == 0
+
+    run(place, story)
+
+
+def test_create_refuses_a_key_that_is_taken_and_keeps_what_stands_there(place: Place) -> None:
+    async def story(store: Store) -> None:
+        await store.put("k", b"first", Create(), PLAIN)
+        with pytest.raises(AlreadyExists):
+            await store.put("k", b"second", Create(), PLAIN)
+        assert await store.get("k") == b"first"
+
+    run(place, story)
+
+
+def test_of_many_creators_at_once_one_wins(place: Place) -> None:
+    async def story(store: Store) -> None:
+        async def create(number: int) -> bool:
+            try:
+                await store.put("raced", b"%d" % number, Create(), PLAIN)
+            except (AlreadyExists, StoreError):
+                return False
+            return True
+
+        won = await asyncio.gather(*(create(number) for number in range(8)))
+        assert won.count(True) == 1
+        assert await store.get("raced") == b"%d" % won.index(True)
+
+    run(place, story)
+
+
+def test_overwrite_replaces(place: Place) -> None:
+    async def story(store: Store) -> None:
+        await store.put("k", b"first", Overwrite(), PLAIN)
+        await store.put("k", b"second", Overwrite(), PLAIN)
+        assert await store.get("k") == b"second"
+
+    run(place, story)
+
+
+def test_if_match_replaces_only_what_it_names(place: Place) -> None:
+    async def story(store: Store) -> None:
+        first = await store.put("k", b"first", Create(), PLAIN)
+        second = await store.put("k", b"second", IfMatch(first), PLAIN)
+        assert second != first
+        with pytest.raises(PreconditionFailed):
+            await store.put("k", b"third", IfMatch(first), PLAIN)
+        with pytest.raises(PreconditionFailed):
+            await store.put("absent", b"x", IfMatch(first), PLAIN)
+        assert await store.get("k") == b"second"
+
+    run(place, story)
+
+
+@pytest.mark.parametrize("operation", ["get", "get_range", "head"])
+def test_a_key_that_is_not_there_is_not_found(place: Place, operation: str) -> None:
+    async def story(store: Store) -> None:
+        arguments = (0, 1) if operation == "get_range" else ()
+        with pytest.raises(NotFound):
+            await getattr(store, operation)("no/such/key", *arguments)
+
+    run(place, story)
+
+
+def test_listing_is_in_key_order_page_by_page_and_only_below_the_prefix(place: Place) -> None:
+    keys = [f"objects/{n % 7:02x}/{n:04d}.jpg" for n in range(1030)]
+
+    async def story(store: Store) -> None:
+        gate = asyncio.Semaphore(32)
+
+        async def put(key: str) -> None:
+            async with gate:
+                await store.put(key, b"x", Create(), PLAIN)
+
+        await asyncio.gather(*(put(key) for key in [*keys, "format.json", "objects.txt"]))
+        listed = [info async for info in list_all(store, "objects/")]
+        assert [info.key for info in listed] == sorted(keys)
+        assert {info.size for info in listed} == {1}
+        page = await store.list_page("objects/", "objects/03/9999.jpg")
+        assert [info.key for info in page] == [k for k in sorted(keys) if k > "objects/03/9999.jpg"]
+        # Sorted here: SeaweedFS puts a folder before a file whose name begins with the folder's.
+        everything = sorted([info.key async for info in list_all(store, "")])
+        assert everything == sorted([*keys, "format.json", "objects.txt"])
+        assert await store.list_page("nothing/", "") == []
+
+    run(place, story)
+
+
+def test_delete_takes_many_and_minds_no_missing_one(place: Place) -> None:
+    async def story(store: Store) -> None:
+        for key in ("a", "b", "c"):
+            await store.put(key, b"x", Create(), PLAIN)
+        await store.delete(["a", "c", "never-was"])
+        assert [info.key async for info in list_all(store, "")] == ["b"]
+        with pytest.raises(NotFound):
+            await store.get("a")
+
+    run(place, story)
+
+
+def test_a_large_object_goes_in_parts_and_comes_back_whole(place: Place) -> None:
+    part = 5 << 20
+    parts = [bytes([n]) * part for n in range(2)] + [b"tail"]
+
+    async def chunks() -> AsyncIterator[bytes]:
+        for one in parts:
+            yield one
+
+    async def story(store: Store) -> None:
+        await store.put_multipart("large", chunks, part, JPEG)
+        body = await store.get("large")
+        assert hashlib.sha256(body).digest() == hashlib.sha256(b"".join(parts)).digest()
+
+    run(place, story)
+
+
+def test_a_large_object_whose_source_breaks_does_not_appear(place: Place) -> None:
+    async def breaking() -> AsyncIterator[bytes]:
+        yield bytes(5 << 20)
+        raise StoreError("changed while it was sent")
+
+    async def story(store: Store) -> None:
+        with pytest.raises(StoreError, match="changed while it was sent"):
+            await store.put_multipart("large", breaking, 5 << 20, PLAIN)
+        with pytest.raises(NotFound):
+            await store.head("large")
+
+    run(place, story)
+
+
+def test_a_signed_url_reads_without_credentials(place: Place) -> None:
+    async def story(store: Store) -> list[str]:
+        await store.put("objects/ab/a b+c.jpg", b"signed", Create(), JPEG)
+        return await store.sign(["objects/ab/a b+c.jpg"], timedelta(minutes=5))
+
+    (url,) = run(place, story)
+    with urllib.request.urlopen(url) as answer:
+        assert answer.read() == b"signed"
+        if url.startswith("http"):
+            assert answer.headers["Content-Type"] == "image/jpeg"
+            assert answer.headers["Cache-Control"] == "public, max-age=31536000, immutable"
+
+
+S3_PLACES = ("seaweedfs-obstore", "seaweedfs-aioboto3")
+
+
+@pytest.mark.parametrize("name", S3_PLACES)
+def test_a_wrong_secret_is_bad_credentials(
+    name: str, make_place: MakePlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = make_place(name)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not-the-secret")
+
+    async def story(store: Store) -> None:
+        with pytest.raises((BadCredentials, AccessDenied)):
+            await store.put("k", b"x", Create(), PLAIN)
+
+    run(place, story)
+
+
+@pytest.mark.parametrize("name", S3_PLACES)
+def test_a_reader_may_read_and_not_write(
+    name: str, make_place: MakePlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = make_place(name)
+
+    async def write(store: Store) -> None:
+        await store.put("k", b"x", Create(), PLAIN)
+
+    async def read(store: Store) -> None:
+        assert await store.get("k") == b"x"
+        with pytest.raises(AccessDenied):
+            await store.put("other", b"x", Create(), PLAIN)
+        with pytest.raises(AccessDenied):
+            await store.delete(["k"])
+
+    run(place, write)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", READER.access_key)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", READER.secret_key)
+    run(place, read)
+
+
+@pytest.mark.parametrize("name", [p for p in ("moto-obstore", "moto-aioboto3", *S3_PLACES)])
+def test_a_missing_bucket_is_said_to_be_missing(name: str, make_place: MakePlace) -> None:
+    made = make_place(name)
+    place = Place(name, made.layer | {"url": "s3://no-such-bucket/x"}, made.server)
+
+    async def story(store: Store) -> None:
+        with pytest.raises((BucketMissing, AccessDenied)):
+            await store.put("k", b"x", Create(), PLAIN)
+
+    run(place, story)
+
+
+@pytest.mark.parametrize("engine", ["obstore", "aioboto3"])
+def test_nobody_listening_is_unreachable(
+    engine: str, clean_environment: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "b")
+    layer = {
+        "url": "s3://bkt",
+        "endpoint": "http://127.0.0.1:9",
+        "region": "auto",
+        "engine": engine,
+    }
+
+    async def story(store: Store) -> None:
+        with pytest.raises(Unreachable):
+            await store.get("k")
+
+    run(Place(f"closed-{engine}", layer), story)
+
+
+@pytest.mark.parametrize("key", ["../escape", "a/../../b", "/absolute", "a//b", ""])
+def test_a_folder_is_never_left(key: str, make_place: MakePlace) -> None:
+    async def story(store: Store) -> None:
+        with pytest.raises(StoreError):
+            await store.put(key, b"x", Create(), PLAIN)
+
+    run(make_place("file"), story)
