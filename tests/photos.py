@@ -1,0 +1,46 @@
+"""Small real images for tests, made and not shipped: distinct by seed, the same on every run."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+
+@cache
+def photo(seed: int, side: int = 48) -> bytes:
+    """A JPEG with structure (no flat frame), different for every seed."""
+    chance = np.random.default_rng(seed)
+    coarse = chance.integers(0, 256, (6, 6, 3), dtype=np.uint8)
+    image = Image.fromarray(coarse).resize((side, side), Image.Resampling.BICUBIC)
+    return encoded(image)
+
+
+def blank(side: int = 224, quality: int = 80) -> bytes:
+    """The black frame that an old loader put in place of a refused download."""
+    return encoded(Image.new("RGB", (side, side)), quality)
+
+
+def encoded(image: Image.Image, quality: int = 88) -> bytes:
+    out = io.BytesIO()
+    image.save(out, "JPEG", quality=quality)
+    return out.getvalue()
+
+
+def url_of(number: int) -> str:
+    return f"https://inaturalist-open-data.s3.amazonaws.com/photos/{number}/medium.jpg"
+
+
+def name_of(url: str, extension: str = "jpg") -> str:
+    return f"{hashlib.md5(url.encode()).hexdigest()}.{extension}"
+
+
+def fill(folder: Path, bodies: dict[str, bytes]) -> None:
+    """Put bodies into a cache under the names of their URLs."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for url, body in bodies.items():
+        (folder / name_of(url)).write_bytes(body)
