@@ -8,7 +8,6 @@ that the next run finds undone and finishes without uploading an object again.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -49,7 +48,7 @@ class Committer:
         state: State,
         snapshots: Path,
         sources: Sources | None,
-        now: Callable[[], float] = time.time,
+        now: Callable[[], float],
     ) -> None:
         self.count = CommitCount()
         self._catalog = catalog

@@ -8,7 +8,7 @@ import os
 import signal
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -81,6 +81,7 @@ def sync(
     *,
     sources: Sources | None = None,
     observer: Observer | None = None,
+    now: Callable[[], float] = time.time,
 ) -> SyncReport:
     """Bring the mirror up to date with the cache.
 
@@ -90,6 +91,7 @@ def sync(
         sources: a dataset's URLs; only files that it refers to are synced, and what it tells of
             them goes into the catalog.
         observer: is told of progress.
+        now: seconds since 1970, for the catalog's `seen_at`.
 
     Returns:
         The report. An error that came after the plan is in `report.error`, with the counts of what
@@ -98,7 +100,7 @@ def sync(
     Raises:
         MirrorError: the run could not begin: a missing folder, a wrong key, another run's lock.
     """
-    return _Run(settings, options, sources, observer or Observer()).run()
+    return _Run(settings, options, sources, observer or Observer(), now).run()
 
 
 class _Run:
@@ -108,7 +110,9 @@ class _Run:
         options: SyncOptions,
         sources: Sources | None,
         observer: Observer,
+        now: Callable[[], float],
     ) -> None:
+        self._now = now
         self._settings = settings
         self._options = options
         self._sources = sources
@@ -117,7 +121,7 @@ class _Run:
         self._folder = settings.state_dir
         self._url = settings.bucket_url
         self._access = S3Access(self._url, settings.bucket) if self._url.scheme == "s3" else None
-        self._started_at, self._clock_at_start = time.time(), time.monotonic()
+        self._started_at, self._clock_at_start = now(), time.monotonic()
         self._report = SyncReport(
             run_id=f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{uuid.uuid4().hex[:6]}",
             dry_run=options.dry_run,
@@ -249,6 +253,7 @@ class _Run:
             state,
             self._snapshots,
             self._sources,
+            self._now,
         )
         await committer.refresh()
         bandwidth = BandwidthLimit(parse_rate(sync.limit_rate)) if sync.limit_rate else None

@@ -241,7 +241,7 @@ def test_a_reader_may_read_and_not_write(
     run(place, read)
 
 
-@pytest.mark.parametrize("name", ("moto-obstore", "moto-aioboto3", *S3_PLACES))
+@pytest.mark.parametrize("name", ["moto-obstore", "moto-aioboto3", *S3_PLACES])
 def test_a_missing_bucket_is_said_to_be_missing(name: str, make_place: MakePlace) -> None:
     made = make_place(name)
     place = Place(name, made.layer | {"url": "s3://no-such-bucket/x"}, made.server)

@@ -1,0 +1,404 @@
+"""What a sync does to a mirror, in every kind of place and by every engine."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mirror.catalog.row import Source
+from mirror.config import Settings
+from mirror.content.digest import digest_of
+from mirror.layout import object_key, url_md5
+from mirror.store.base import Create, Headers, list_all
+from mirror.sync.report import SyncReport
+from mirror.sync.run import SyncOptions, sync
+from tests.conftest import MakePlace, Place
+from tests.photos import blank, fill, name_of, photo, url_of
+
+
+class Workshop:
+    """A cache, a place for its mirror, and a state: what a user has."""
+
+    def __init__(self, place: Place, folder: Path) -> None:
+        self.place = place
+        self.cache = folder / "cache"
+        self.cache.mkdir(exist_ok=True)
+        self.state = folder / "state"
+
+    def settings(self, **sync_section: Any) -> Settings:
+        return self.place.settings(
+            cache={"dir": str(self.cache)}, state={"dir": str(self.state)}, sync=sync_section
+        )
+
+    def sync(self, sources: Any = None, **options: Any) -> SyncReport:
+        return sync(self.settings(), SyncOptions(**options), sources=sources)
+
+    def objects(self) -> dict[str, bytes]:
+        """Key → bytes of everything under objects/."""
+
+        async def read() -> dict[str, bytes]:
+            store = self.place.open()
+            try:
+                keys = [info.key async for info in list_all(store, "objects/")]
+                return {key: await store.get(key) for key in keys}
+            finally:
+                await store.aclose()
+
+        return asyncio.run(read())
+
+    def put(self, key: str, body: bytes) -> None:
+        async def write() -> None:
+            store = self.place.open()
+            await store.put(key, body, Create(), Headers())
+            await store.aclose()
+
+        asyncio.run(write())
+
+    def rows(self) -> dict[bytes, dict[str, Any]]:
+        """The latest catalog row of every URL."""
+        import polars
+
+        options: dict[str, str] = {}
+        if self.place.server is not None:
+            from mirror.store.control import S3Access
+
+            options = S3Access(self.place.url, self.settings().bucket).delta_options()
+        table = polars.read_delta(f"{self.place.url}/catalog", storage_options=options)
+        return {row["url_md5"]: row for row in table.sort("seen_at").to_dicts()}
+
+
+@pytest.fixture
+def shop(place: Place, tmp_path: Path) -> Workshop:
+    return Workshop(place, tmp_path)
+
+
+@pytest.fixture
+def local(make_place: MakePlace, tmp_path: Path) -> Workshop:
+    """A mirror in a folder, for behaviour that does not depend on the place."""
+    return Workshop(make_place("file"), tmp_path)
+
+
+def expected_objects(*bodies: bytes) -> dict[str, bytes]:
+    return {object_key(digest_of(body).content_hash, "jpeg"): body for body in bodies}
+
+
+def test_every_content_stands_once_under_its_hash_and_every_url_has_a_row(shop: Workshop) -> None:
+    bodies = {url_of(n): photo(n % 7) for n in range(20)}
+    fill(shop.cache, bodies)
+    report = shop.sync()
+    assert (report.scanned, report.new, report.failed) == (20, 20, 0)
+    assert (report.uploaded, report.deduplicated) == (7, 13)
+    assert report.bytes_uploaded == sum(len(photo(n)) for n in range(7))
+    assert shop.objects() == expected_objects(*(photo(n) for n in range(7)))
+    rows = shop.rows()
+    assert set(rows) == {url_md5(url) for url in bodies}
+    for url, body in bodies.items():
+        row = rows[url_md5(url)]
+        digest = digest_of(body)
+        assert (row["content_hash"], row["sha256"]) == (digest.content_hash, digest.sha256)
+        assert (row["size"], row["format"], row["verdict"]) == (len(body), "jpeg", "ok")
+        assert (row["width"], row["height"]) == (48, 48)
+
+
+def test_a_run_without_changes_sends_one_get_and_opens_no_image(shop: Workshop) -> None:
+    fill(shop.cache, {url_of(n): photo(n) for n in range(5)})
+    shop.sync()
+    for file in shop.cache.iterdir():
+        # Other bytes behind the same name, size, mtime and inode: seen only if it were opened.
+        stat = file.stat()
+        file.write_bytes(bytes(stat.st_size))
+        os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    report = shop.sync()
+    assert (report.unchanged, report.new, report.changed, report.uploaded) == (5, 0, 0, 0)
+    assert report.requests == {"put": 0, "get": 1, "head": 0, "list": 0, "delete": 0}
+    assert report.exit_status == 0
+
+
+def test_losing_the_state_uploads_nothing_again_and_adds_no_row(shop: Workshop) -> None:
+    fill(shop.cache, {url_of(n): photo(n % 4) for n in range(8)})
+    shop.sync()
+    before = shop.rows()
+    shutil.rmtree(shop.state)
+    report = shop.sync()
+    assert (report.uploaded, report.bytes_uploaded, report.deduplicated) == (0, 0, 8)
+    assert report.catalog_commits == 0
+    assert shop.rows() == before
+
+
+def test_an_object_without_a_row_is_compared_and_adopted(shop: Workshop) -> None:
+    fill(shop.cache, {url_of(1): photo(1)})
+    key = object_key(digest_of(photo(1)).content_hash, "jpeg")
+    shop.put(key, photo(1))
+    report = shop.sync()
+    assert (report.uploaded, report.deduplicated, report.failed) == (0, 1, 0)
+    assert shop.rows()[url_md5(url_of(1))]["verdict"] == "ok"
+
+
+def test_an_object_that_is_not_what_its_name_says_is_replaced(shop: Workshop) -> None:
+    fill(shop.cache, {url_of(1): photo(1)})
+    shop.put(object_key(digest_of(photo(1)).content_hash, "jpeg"), photo(1)[:-20])
+    report = shop.sync()
+    assert (report.uploaded, report.failed) == (1, 0)
+    assert shop.objects() == expected_objects(photo(1))
+
+
+def test_a_large_file_goes_in_parts_and_is_checked(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = photo(1) + os.urandom(11 << 20)
+    fill(shop.cache, {url_of(1): body, url_of(2): body})
+    monkeypatch.setattr("mirror.sync.prepare.WHOLE_UP_TO", 1 << 20)
+    monkeypatch.setattr("mirror.sync.upload.PART_BYTES", 5 << 20)
+    report = shop.sync()
+    assert (report.uploaded, report.deduplicated, report.failed) == (1, 1, 0)
+    assert shop.objects() == expected_objects(body)
+    shutil.rmtree(shop.state)
+    assert shop.sync().uploaded == 0
+
+
+def test_changed_vanished_and_returned_files_are_told_apart(local: Workshop) -> None:
+    fill(local.cache, {url_of(n): photo(n) for n in range(4)})
+    local.sync()
+    fill(local.cache, {url_of(0): photo(100), url_of(9): photo(9)})
+    gone = local.cache / name_of(url_of(1))
+    gone.rename(local.cache.parent / "aside.jpg")
+    report = local.sync()
+    counts = (report.scanned, report.new, report.changed, report.unchanged, report.vanished)
+    assert counts == (4, 1, 1, 2, 1)
+    assert report.uploaded == 2
+    assert set(local.objects()) == set(
+        expected_objects(*(photo(n) for n in (0, 1, 2, 3, 9, 100)))
+    ), "nothing is deleted from the mirror"
+    (local.cache.parent / "aside.jpg").rename(gone)
+    report = local.sync()
+    assert (report.unchanged, report.new, report.changed, report.vanished) == (5, 0, 0, 0)
+    assert local.rows()[url_md5(url_of(0))]["content_hash"] == digest_of(photo(100)).content_hash
+
+
+def test_an_unmounted_cache_costs_nothing_when_it_is_back(local: Workshop) -> None:
+    fill(local.cache, {url_of(n): photo(n) for n in range(3)})
+    local.sync()
+    local.cache.rename(local.cache.parent / "unmounted")
+    local.cache.mkdir()
+    report = local.sync()
+    assert report.vanished == 3
+    assert "mounted" in report.warnings[0]
+    assert len(local.objects()) == 3
+    local.cache.rmdir()
+    (local.cache.parent / "unmounted").rename(local.cache)
+    report = local.sync()
+    assert (report.unchanged, report.new, report.requests["put"]) == (3, 0, 0)
+
+
+def test_flagged_files_stay_out_and_leave_a_trail(local: Workshop) -> None:
+    bad = {
+        url_of(1): (blank(), "blank"),
+        url_of(2): (photo(2)[:600], "corrupt"),
+        url_of(3): (b"<html>429 Too Many Requests</html>", "not_image"),
+        url_of(4): (b"", "not_image"),
+    }
+    fill(local.cache, {url: body for url, (body, _) in bad.items()} | {url_of(5): photo(5)})
+    report = local.sync()
+    assert report.flagged == {"blank": 1, "corrupt": 1, "not_image": 2, "placeholder": 0}
+    assert (report.uploaded, report.failed, report.exit_status) == (1, 0, 0)
+    assert local.objects() == expected_objects(photo(5))
+    rows = local.rows()
+    for url, (_, verdict) in bad.items():
+        row = rows[url_md5(url)]
+        assert row["verdict"] == verdict
+        assert row["reason"]
+
+
+def test_a_bad_file_replaced_by_a_good_one_becomes_ok(local: Workshop) -> None:
+    fill(local.cache, {url_of(1): blank()})
+    local.sync()
+    fill(local.cache, {url_of(1): photo(1)})
+    report = local.sync()
+    assert (report.changed, report.uploaded, report.flagged["blank"]) == (1, 1, 0)
+    assert local.rows()[url_md5(url_of(1))]["verdict"] == "ok"
+
+
+def test_a_good_image_is_not_given_up_for_a_bad_one(local: Workshop) -> None:
+    fill(local.cache, {url_of(1): photo(1)})
+    local.sync()
+    fill(local.cache, {url_of(1): blank()})
+    report = local.sync()
+    assert report.flagged["blank"] == 1
+    row = local.rows()[url_md5(url_of(1))]
+    assert (row["verdict"], row["content_hash"]) == ("ok", digest_of(photo(1)).content_hash)
+
+
+def test_include_flagged_uploads_them_with_their_verdict(local: Workshop) -> None:
+    fill(local.cache, {url_of(1): blank()})
+    report = local.sync(include_flagged=True)
+    assert (report.uploaded, report.flagged["blank"]) == (1, 1)
+    assert local.rows()[url_md5(url_of(1))]["verdict"] == "blank"
+    assert list(local.objects().values()) == [blank()]
+
+
+def test_the_extension_in_the_key_is_what_the_bytes_say(local: Workshop) -> None:
+    import io
+
+    from PIL import Image
+
+    out = io.BytesIO()
+    Image.open(io.BytesIO(photo(1))).save(out, "PNG")
+    fill(local.cache, {url_of(1): out.getvalue()})
+    local.sync()
+    (key,) = local.objects()
+    assert key.endswith(".png")
+
+
+def test_a_dry_run_touches_nothing(local: Workshop) -> None:
+    fill(local.cache, {url_of(n): photo(n) for n in range(3)})
+    report = local.sync(dry_run=True)
+    assert report.dry_run
+    assert (report.new, report.uploaded, sum(report.requests.values())) == (3, 0, 0)
+    assert report.estimate is not None
+    assert report.estimate.bytes == sum(len(photo(n)) for n in range(3))
+    assert not local.state.exists()
+    assert not Path(local.place.url.path).exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "uploaded"),
+    [({"max_files": 3}, 3), ({"prefix": name_of(url_of(0))[:2]}, 1), ({"prefix": "zz"}, 0)],
+    ids=["max-files", "prefix", "prefix that is nobody's"],
+)
+def test_a_part_of_the_cache_can_be_asked_for(
+    local: Workshop, options: dict[str, Any], uploaded: int
+) -> None:
+    fill(local.cache, {url_of(n): photo(n) for n in range(10)})
+    report = local.sync(**options)
+    assert report.uploaded == uploaded
+    assert report.vanished == 0
+    whole = local.sync()
+    assert (whole.uploaded, whole.vanished) == (10 - uploaded, 0)
+
+
+class Told:
+    """A dataset's URLs, in memory."""
+
+    def __init__(self, sources: dict[str, Source]) -> None:
+        self._sources = {url_md5(url): source for url, source in sources.items()}
+
+    def get(self, key: bytes) -> Source | None:
+        return self._sources.get(key)
+
+    def __contains__(self, key: bytes) -> bool:
+        return key in self._sources
+
+    def __len__(self) -> int:
+        return len(self._sources)
+
+
+def test_a_dataset_selects_files_and_tells_their_sources(local: Workshop) -> None:
+    fill(local.cache, {url_of(n): photo(n) for n in range(4)})
+    told = Told({url_of(1): Source(url_of(1), "CC-BY", "© somebody")})
+    report = local.sync(told)
+    assert (report.scanned, report.uploaded) == (1, 1)
+    row = local.rows()[url_md5(url_of(1))]
+    assert (row["source_url"], row["license"], row["attribution"]) == (
+        url_of(1), "CC-BY", "© somebody",
+    )  # fmt: skip
+
+
+def test_sources_reach_files_that_were_synced_before_without_opening_them(local: Workshop) -> None:
+    fill(local.cache, {url_of(n): photo(n) for n in range(3)})
+    local.sync()
+    told = Told({url_of(n): Source(url_of(n), "CC0") for n in range(2)})
+    report = local.sync(told)
+    assert (report.described, report.unchanged, report.uploaded) == (2, 2, 0)
+    assert local.sync(told).described == 0, "once is enough"
+    licenses = {url: row["license"] for url, row in local.rows().items()}
+    assert licenses == {
+        url_md5(url_of(0)): "CC0", url_md5(url_of(1)): "CC0", url_md5(url_of(2)): None,
+    }  # fmt: skip
+
+
+def test_a_source_outlives_a_change_that_does_not_mention_it(local: Workshop) -> None:
+    fill(local.cache, {url_of(1): photo(1)})
+    local.sync(Told({url_of(1): Source(url_of(1), "CC0", "© her")}))
+    fill(local.cache, {url_of(1): photo(2)})
+    assert local.sync().changed == 1
+    row = local.rows()[url_md5(url_of(1))]
+    assert row["content_hash"] == digest_of(photo(2)).content_hash
+    assert (row["source_url"], row["license"], row["attribution"]) == (url_of(1), "CC0", "© her")
+
+
+def test_a_mirror_that_was_emptied_is_filled_again(local: Workshop) -> None:
+    fill(local.cache, {url_of(n): photo(n) for n in range(3)})
+    local.sync()
+    shutil.rmtree(local.place.url.path)
+    report = local.sync()
+    assert report.uploaded == 3
+    assert "another mirror" in report.warnings[0]
+
+
+def test_a_second_machine_adds_only_what_the_first_did_not_have(
+    make_place: MakePlace, tmp_path: Path
+) -> None:
+    place = make_place("file")
+    machines = [Workshop(place, tmp_path / name) for name in ("a", "b") if _folder(tmp_path / name)]
+    fill(machines[0].cache, {url_of(n): photo(n) for n in range(6)})
+    fill(machines[1].cache, {url_of(n): photo(n) for n in range(3, 9)})
+    assert machines[0].sync().uploaded == 6
+    report = machines[1].sync()
+    assert (report.uploaded, report.deduplicated) == (3, 3)
+    assert len(machines[0].rows()) == 9
+
+
+def _folder(path: Path) -> Path:
+    path.mkdir()
+    return path
+
+
+def test_a_clock_that_went_back_does_not_make_an_old_row_the_latest(local: Workshop) -> None:
+    fill(local.cache, {url_of(1): photo(1)})
+    local.sync()
+    fill(local.cache, {url_of(1): photo(2)})
+    sync(local.settings(), now=lambda: 1_000_000_000.0)
+    assert local.rows()[url_md5(url_of(1))]["content_hash"] == digest_of(photo(2)).content_hash
+
+
+def test_nothing_in_the_cache_is_changed(local: Workshop) -> None:
+    fill(local.cache, {url_of(n): photo(n) for n in range(3)} | {url_of(9): blank()})
+    (local.cache / "notes.txt").write_text("mine")
+    before = {f.name: (f.read_bytes(), f.stat()) for f in _files(local.cache)}
+    local.sync()
+    after = {f.name: (f.read_bytes(), f.stat()) for f in _files(local.cache)}
+    assert before.keys() == after.keys()
+    for name, (body, stat) in before.items():
+        assert after[name][0] == body
+        assert after[name][1].st_mtime_ns == stat.st_mtime_ns
+        assert after[name][1].st_mode == stat.st_mode
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    return (path for path in folder.rglob("*") if path.is_file())
+
+
+def test_two_contents_with_one_xxh3_are_never_made_one(
+    local: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Colliding:
+        @staticmethod
+        def xxh3_128_digest(data: bytes) -> bytes:
+            return b"\x01" * 16
+
+    fill(local.cache, {url_of(1): photo(1)})
+    with monkeypatch.context() as patch:
+        patch.setattr("mirror.content.digest.xxhash", Colliding)
+        local.sync()
+        fill(local.cache, {url_of(2): photo(2)})
+        report = local.sync()
+    assert (report.failed, report.exit_status, report.uploaded) == (1, 3, 0)
+    assert "same xxh3-128" in report.failures[0][1]
+    assert list(local.objects().values()) == [photo(1)]
+    assert url_md5(url_of(2)) not in local.rows()
