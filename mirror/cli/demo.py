@@ -157,14 +157,14 @@ def _show(folder: Path, made: DemoCache, first: SyncReport, second: SyncReport) 
         ]
     )
     title("Next")
-    shown = os.path.relpath(folder)
-    where = folder if shown.startswith("..") else shown
+    where = Path(os.path.relpath(folder))
+    if where.parts[0] == "..":
+        where = folder
     click.echo(
-        f"  ls {where}/cache                        the cache; dataset_raw.jsonl refers to it\n"
-        f"  mirror sync --cache {where}/cache \\\n"
-        f"      --bucket file://{folder}/mirror     a mirror in a folder, no server needed\n"
-        "  mirror sync --cache DIR --bucket s3://BUCKET/PREFIX --dry-run\n"
-        "                                          your own: what it would do, and cost"
+        "  A mirror in a folder, no server needed; twice, to see the second run do nothing:\n"
+        f"    mirror sync --cache {where}/cache --bucket file://{folder}/mirror\n"
+        "  Your own cache and bucket: what it would do, and what that costs:\n"
+        "    mirror sync --cache DIR --bucket s3://BUCKET/PREFIX --dry-run"
     )
 
 

@@ -11,6 +11,10 @@ def count(number: int) -> str:
     return f"{number:,}"
 
 
+def plural(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
 def size(nbytes: float) -> str:
     """Bytes in decimal units, as providers bill them: 132.8 MB."""
     for unit in ("B", "kB", "MB", "GB", "TB"):
@@ -21,6 +25,8 @@ def size(nbytes: float) -> str:
 
 
 def duration(seconds: float) -> str:
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)

@@ -164,15 +164,14 @@ def _show(session: Session, report: SyncReport) -> None:
         output.table(rows)
         click.echo("Dry run: nothing was read, sent or written.")
         return
-    flagged = ", ".join(f"{name} {n:,}" for name, n in report.flagged.items() if n)
-    requests = ", ".join(f"{name} {n:,}" for name, n in report.requests.items() if n)
-    rows += [
-        ("uploaded", output.count(report.uploaded), output.size(report.bytes_uploaded)),
-        ("deduplicated", output.count(report.deduplicated), "content the mirror had already"),
-        ("flagged", output.count(report.flagged_total), flagged),
-        ("failed", output.count(report.failed)),
-        ("requests", output.count(sum(report.requests.values())), requests),
-    ]
+    if report.new or report.changed or report.error:
+        flagged = ", ".join(f"{name} {n:,}" for name, n in report.flagged.items() if n)
+        rows += [
+            ("uploaded", output.count(report.uploaded), output.size(report.bytes_uploaded)),
+            ("deduplicated", output.count(report.deduplicated), "their content was there already"),
+            ("flagged", output.count(report.flagged_total), flagged),
+            ("failed", output.count(report.failed)),
+        ]
     if report.described:
         rows.append(("described", output.count(report.described), "sources added to the catalog"))
     if report.catalog_commits:
@@ -180,8 +179,12 @@ def _show(session: Session, report: SyncReport) -> None:
             (
                 "catalog",
                 f"v{report.catalog_version}",
-                f"{report.catalog_commits} commits by this run",
+                output.plural(report.catalog_commits, "commit") + " by this run",
             )
         )
-    rows.append(("took", output.duration(report.seconds)))
+    requests = ", ".join(f"{name} {n:,}" for name, n in report.requests.items() if n)
+    rows += [
+        ("requests", output.count(sum(report.requests.values())), requests),
+        ("took", output.duration(report.seconds)),
+    ]
     output.table(rows)

@@ -1,0 +1,120 @@
+"""The documents are true: sessions run, options and keys are written down, examples load."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+from mirror.cli.main import COMMANDS, mirror
+from mirror.config import IMAGE_EXTENSIONS, SyncSettings, known_keys, load
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+DOCUMENTS = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+
+
+def sessions(text: str) -> list[tuple[str, str]]:
+    """`(command, output)` of the console block that is marked as a session."""
+    block = text.split("<!-- session:", 1)[1].split("```console\n", 1)[1].split("```", 1)[0]
+    pieces = re.split(r"^\$ (.*)\n", block, flags=re.MULTILINE)[1:]
+    return list(zip(pieces[::2], pieces[1::2], strict=True))
+
+
+def comparable(output: str) -> list[str]:
+    """Lines without what differs from machine to machine: durations, encoders' sizes, spaces."""
+    text = re.sub(r"\d[\d.,]* (ms|s|B|kB|MB|GB)\b", r"N", output)
+    return [re.sub(r"\s+", " ", line).strip() for line in text.splitlines()]
+
+
+def test_the_readme_is_short() -> None:
+    assert len(README.splitlines()) < 250
+
+
+def test_the_readmes_session_is_what_happens(tmp_path: Path, clean_environment: None) -> None:
+    for command, printed in sessions(README):
+        words = command.replace("file:///home/you", f"file://{tmp_path}").split()
+        assert words[0] == "mirror"
+        done = subprocess.run(
+            [sys.executable, "-m", "mirror", *words[1:]],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        happened = done.stdout.replace(str(tmp_path), "/home/you")
+        assert comparable(happened) == comparable(printed), command
+
+
+def test_the_example_configuration_has_every_key_and_loads(clean_environment: None) -> None:
+    example = ROOT / "config" / "mirror.example.toml"
+    settings = load(config=example, environ={}, cwd=ROOT / "config")
+    assert settings.cache.extensions == IMAGE_EXTENSIONS
+    assert settings.sync == SyncSettings(limit_rate="20M")
+    text = example.read_text()
+    for key in known_keys():
+        section, name = key.rsplit(".", 1)
+        table = text.split(f"[{section}]\n", 1)[1].split("\n[", 1)[0]
+        assert re.search(rf"^{name} = ", table, re.MULTILINE), key
+
+
+def test_every_key_is_documented() -> None:
+    text = (ROOT / "docs" / "configuration.md").read_text()
+    missing = [key for key in known_keys() if f"`{key}`" not in text]
+    assert not missing
+
+
+def test_the_readmes_configuration_loads(tmp_path: Path, clean_environment: None) -> None:
+    (block,) = re.findall(r"```toml\n(.*?)```", README, re.DOTALL)
+    (tmp_path / "mirror.toml").write_text(block)
+    assert load(environ={}, cwd=tmp_path).bucket.url == "s3://plants/inat"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_option_has_help_and_every_command_an_example(name: str) -> None:
+    command = mirror.get_command(click.Context(mirror), name)
+    assert command is not None
+    assert command.help is not None
+    assert re.search(r"Examples?:", command.help)
+    for parameter in command.params:
+        if isinstance(parameter, click.Option):
+            assert parameter.help, f"{name} {parameter.opts}"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_lead_somewhere(document: Path) -> None:
+    for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", document.read_text()):
+        if "://" not in target:
+            assert (document.parent / target).exists(), target
+
+
+def test_the_formats_example_reads_a_catalog(tmp_path: Path, clean_environment: None) -> None:
+    """The Polars example of docs/format.md, on a mirror in a folder."""
+    from mirror.config import Layer, merge
+    from mirror.sync.run import sync
+    from tests.photos import blank, fill, photo, url_of
+
+    fill(tmp_path / "cache", {url_of(1): photo(1), url_of(2): photo(2), url_of(3): blank()})
+    place = {
+        "cache": {"dir": str(tmp_path / "cache")},
+        "bucket": {"url": f"file://{tmp_path}/mirror"},
+        "state": {"dir": str(tmp_path / "state")},
+    }
+    sync(merge([Layer("test", place)]))
+    text = (ROOT / "docs" / "format.md").read_text()
+    polars, _pandas, key = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    names: dict[str, object] = {}
+    exec(polars.replace("s3://plants/inat", f"{tmp_path}/mirror"), names)  # noqa: S102
+    latest = names["latest"]
+    verdicts = latest.group_by("verdict").len().rows()  # type: ignore[attr-defined]
+    assert dict(verdicts) == {"ok": 2, "blank": 1}
+    for row in latest.to_dicts():  # type: ignore[attr-defined]
+        if row["verdict"] == "ok":
+            found: dict[str, object] = {"row": row}
+            exec(key, found)  # noqa: S102
+            assert (tmp_path / "mirror" / str(found["key"])).is_file()
