@@ -109,12 +109,12 @@ def test_the_formats_example_reads_a_catalog(tmp_path: Path, clean_environment: 
     text = (ROOT / "docs" / "format.md").read_text()
     polars, _pandas, key = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     names: dict[str, object] = {}
-    exec(polars.replace("s3://plants/inat", f"{tmp_path}/mirror"), names)  # noqa: S102
+    exec(polars.replace("s3://plants/inat", f"{tmp_path}/mirror"), names)
     latest = names["latest"]
     verdicts = latest.group_by("verdict").len().rows()  # type: ignore[attr-defined]
     assert dict(verdicts) == {"ok": 2, "blank": 1}
     for row in latest.to_dicts():  # type: ignore[attr-defined]
         if row["verdict"] == "ok":
             found: dict[str, object] = {"row": row}
-            exec(key, found)  # noqa: S102
+            exec(key, found)
             assert (tmp_path / "mirror" / str(found["key"])).is_file()

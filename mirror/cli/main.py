@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
 import traceback
 from typing import Final
@@ -56,6 +57,8 @@ def mirror() -> None:
 
 def main() -> None:
     """Entry point of the command `mirror`; ends the process."""
+    # A service manager's stop is a Ctrl-C: the same clean end, the same exit status.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(run(sys.argv[1:]))
 
 

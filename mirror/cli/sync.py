@@ -188,3 +188,5 @@ def _show(session: Session, report: SyncReport) -> None:
         ("took", output.duration(report.seconds)),
     ]
     output.table(rows)
+    if report.interrupted:
+        click.echo("Interrupted: what was acknowledged is committed; run again for the rest.")

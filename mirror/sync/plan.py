@@ -16,6 +16,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, Protocol
 
 import numpy as np
@@ -34,7 +35,7 @@ class Known(Protocol):
 
     def signatures(self, *, gone: bool) -> bytes: ...
 
-    def signatures_of(self, paths: Iterable[bytes]) -> Iterator[tuple[bytes, bytes]]: ...
+    def signatures_of(self, paths: Sequence[bytes]) -> Iterator[tuple[bytes, bytes]]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +124,7 @@ def make_plan(
         plan.unchanged += len(chosen) - len(unseen)
         pending = [chosen[at] for at in unseen]
         if len(here):
-            changed_signatures += [s for _, s in known.signatures_of(f[0] for f in pending)]
+            changed_signatures += [s for _, s in known.signatures_of([f[0] for f in pending])]
         for file in pending:
             plan.pending.append(*file)
     plan.changed = len(changed_signatures)
@@ -217,11 +218,6 @@ class _Signatures:
 def _chunked(
     files: Iterable[tuple[bytes, int, int, int]], size: int
 ) -> Iterator[list[tuple[bytes, int, int, int]]]:
-    chunk: list[tuple[bytes, int, int, int]] = []
-    for file in files:
-        chunk.append(file)
-        if len(chunk) == size:
-            yield chunk
-            chunk = []
-    if chunk:
+    iterator = iter(files)
+    while chunk := list(islice(iterator, size)):
         yield chunk

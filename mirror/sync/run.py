@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import os
-import signal
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -17,7 +16,7 @@ import msgspec
 from mirror.catalog.root import open_root
 from mirror.config import Settings, parse_rate
 from mirror.content.image import Level
-from mirror.errors import Busy, MirrorError, StateDamaged, StateError, StoreError
+from mirror.errors import MirrorError, StateDamaged, StateError, StoreError
 from mirror.layout import CATALOG
 from mirror.store import open_store
 from mirror.store.base import Store
@@ -31,9 +30,11 @@ from mirror.store.throttle import (
     Throttling,
 )
 from mirror.sync.commit import Committer
+from mirror.sync.lock import locked
 from mirror.sync.plan import Plan, Selection, estimate, make_plan
 from mirror.sync.report import SyncReport
 from mirror.sync.scan import ScanCount, walk
+from mirror.sync.signals import leaving_at_once_on_ctrl_c, stopping_on_signals
 from mirror.sync.sources import Sources, source_digest
 from mirror.sync.state import State, set_aside
 from mirror.sync.transfer import Progress, Transfer, TransferOptions
@@ -211,7 +212,8 @@ class _Run:
         try:
             await self._know_the_mirror(counting, state)
             # Nothing needs the loop yet: a walk of a million files may hold it.
-            plan = self._plan(state)
+            with leaving_at_once_on_ctrl_c():
+                plan = self._plan(state)
             self._observer.planned(plan, self._report)
             try:
                 state.mark(vanished=plan.vanished_signatures, returned=plan.returned_signatures)
@@ -277,7 +279,7 @@ class _Run:
             stop=stop,
         )
         try:
-            with self._stopping_on_signals(stop):
+            with stopping_on_signals(self._interrupt(stop)):
                 await transfer.run(plan)
             if self._sources is not None and self._report.error is None and not stop.is_set():
                 await self._describe(state, committer)
@@ -286,6 +288,16 @@ class _Run:
             self._report.catalog_commits = committer.count.commits
             self._report.catalog_version = committer.count.version
         await committer.tidy()
+
+    def _interrupt(self, stop: asyncio.Event) -> Callable[[], None]:
+        def interrupt() -> None:
+            self._report.interrupted = True
+            self._observer.warned(
+                "Stopping: what is in flight is finished and committed. Once more leaves at once."
+            )
+            stop.set()
+
+        return interrupt
 
     async def _describe(self, state: State, committer: Committer) -> None:
         """Sources for files that were synced before their dataset was known."""
@@ -319,35 +331,6 @@ class _Run:
     def _delta_options(self) -> dict[str, str]:
         return {} if self._access is None else self._access.delta_options()
 
-    @contextmanager
-    def _stopping_on_signals(self, stop: asyncio.Event) -> Iterator[None]:
-        """The first Ctrl-C or SIGTERM finishes what is in flight; a second one leaves at once.
-
-        Leaving at once loses nothing acknowledged: what stands in the bucket without a row is met
-        by the next run, compared, and catalogued.
-        """
-        loop = asyncio.get_running_loop()
-
-        def asked() -> None:
-            if self._report.interrupted:
-                os._exit(130)
-            self._report.interrupted = True
-            self._observer.warned(
-                "Stopping: what is in flight is finished and committed. Once more leaves at once."
-            )
-            stop.set()
-
-        added = []
-        try:
-            for number in (signal.SIGINT, signal.SIGTERM):
-                with suppress(ValueError, RuntimeError):  # not in the main thread: the caller's
-                    loop.add_signal_handler(number, asked)
-                    added.append(number)
-            yield
-        finally:
-            for number in added:
-                loop.remove_signal_handler(number)
-
 
 class _NothingKnown:
     """The state of a cache that was never synced."""
@@ -366,32 +349,3 @@ def _last_rate(state: State) -> float | None:
         if report["bytes_uploaded"] > 1 << 20 and report["seconds"] > 0:
             return float(report["bytes_uploaded"] / report["seconds"])
     return None
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Holds a state folder for one run; the lock goes with the process, however it ends.
-
-    Raises:
-        Busy: another run holds it.
-        StateError: the folder cannot be made or written.
-    """
-    from filelock import FileLock, Timeout
-
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / "lock", blocking=False)
-        lock.acquire()
-    except Timeout:
-        raise Busy(
-            f"Another run is at work on {folder}; wait for it to end, or look at its log."
-        ) from None
-    except OSError as error:
-        raise StateError(
-            f"The state folder {folder} cannot be written ({error.strerror}); make it writable "
-            "for this user, or set state.dir."
-        ) from None
-    try:
-        yield
-    finally:
-        lock.release()

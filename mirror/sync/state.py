@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -115,9 +115,10 @@ class State:
                 pieces.append(b"".join([row[0] for row in rows]))
         return b"".join(pieces)
 
-    def signatures_of(self, paths: Iterable[bytes]) -> Iterator[tuple[bytes, bytes]]:
+    def signatures_of(self, paths: Sequence[bytes]) -> Iterator[tuple[bytes, bytes]]:
         """`(path, signature)` of those of `paths` that are known and have not vanished."""
-        for some in _chunks(paths, _LOOK_UP):
+        for begin in range(0, len(paths), _LOOK_UP):
+            some = paths[begin : begin + _LOOK_UP]
             marks = ",".join("?" * len(some))
             query = f"SELECT path, signature FROM files WHERE gone = 0 AND path IN ({marks})"  # noqa: S608 - marks
             with _translated(self.path):
@@ -253,14 +254,3 @@ def _translated(path: Path) -> Iterator[None]:
 
 def _tuples(values: Iterable[bytes]) -> list[tuple[bytes]]:
     return [(value,) for value in values]
-
-
-def _chunks(values: Iterable[bytes], size: int) -> Iterator[list[bytes]]:
-    some: list[bytes] = []
-    for value in values:
-        some.append(value)
-        if len(some) == size:
-            yield some
-            some = []
-    if some:
-        yield some
