@@ -80,23 +80,35 @@ class SyncSettings(_Section, frozen=True):
     commit_seconds: Annotated[float, msgspec.Meta(gt=0)] = 60.0
 
 
-class PriceSettings(_Section, frozen=True):
-    """US dollars: storage per GB and month, requests per million, egress per GB."""
+class R2Prices(_Section, frozen=True):
+    """US dollars: storage per GB and month, requests per million, egress per GB.
 
-    storage_gb_month: Price
-    write_million: Price
-    read_million: Price
-    egress_gb: Price
+    Cloudflare's public list, standard storage, without the free tier.
+    """
+
+    storage_gb_month: Price = 0.015
+    write_million: Price = 4.50
+    read_million: Price = 0.36
+    egress_gb: Price = 0.0
+
+
+class S3Prices(_Section, frozen=True):
+    """The same of AWS S3 Standard, us-east-1."""
+
+    storage_gb_month: Price = 0.023
+    write_million: Price = 5.00
+    read_million: Price = 0.40
+    egress_gb: Price = 0.09
+
+
+PriceSettings = R2Prices | S3Prices
 
 
 class Prices(_Section, frozen=True):
-    # Public price lists of both vendors, first storage class, November 2026; without free tiers.
-    r2: PriceSettings = PriceSettings(
-        storage_gb_month=0.015, write_million=4.50, read_million=0.36, egress_gb=0.0
-    )
-    s3: PriceSettings = PriceSettings(
-        storage_gb_month=0.023, write_million=5.00, read_million=0.40, egress_gb=0.09
-    )
+    """The list in use follows the endpoint: `r2` for Cloudflare's, else `s3`."""
+
+    r2: R2Prices = R2Prices()
+    s3: S3Prices = S3Prices()
 
 
 class Settings(_Section, frozen=True):
@@ -152,7 +164,7 @@ class Settings(_Section, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One source of settings: where it comes from, and what it says, nested by section."""
+    """One source of settings: where it comes from, and what it says, by dotted keys or nested."""
 
     origin: str
     values: Mapping[str, Any]
@@ -177,7 +189,7 @@ def load(
         ConfigError: an unreadable file, an unknown key, or a value of the wrong kind.
     """
     environ = os.environ if environ is None else environ
-    layers = [Layer("flag", _nested({k: v for k, v in (flags or {}).items() if v is not None}))]
+    layers = [Layer("flag", {k: v for k, v in (flags or {}).items() if v is not None})]
     layers.append(_environment_layer(environ))
     layers.extend(_file_layers(config, cwd or Path.cwd(), environ))
     return merge(layers)
@@ -194,13 +206,13 @@ def merge(layers: Sequence[Layer]) -> Settings:
     for layer in reversed(layers):
         for key, value in _leaves(layer.values):
             _require_known(key, layer.origin)
-            _put(merged, key, value)
+            merged[key] = value
             origins[key] = layer.origin
     try:
-        settings = msgspec.convert(merged, Settings, strict=False)
+        settings = msgspec.convert(_nested(merged), Settings, strict=False)
     except msgspec.ValidationError as error:
         sentence, _, path = str(error).partition(" - at `$.")
-        key = path.rstrip("`")
+        key = path.rstrip("`").partition("[")[0]
         origin = origins.get(key, "defaults")
         raise ConfigError(f"{key} (from {origin}) is wrong: {sentence}.") from None
     if settings.bucket.url:
@@ -262,29 +274,28 @@ def _environment_layer(environ: Mapping[str, str]) -> Layer:
         for name, value in environ.items()
         if name.startswith(ENV_PREFIX) and "__" in name.removeprefix(ENV_PREFIX)
     }
-    return Layer("environment", _nested(flat))
+    return Layer("environment", flat)
 
 
 def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
     nested: dict[str, Any] = {}
     for key, value in flat.items():
-        _put(nested, key, value)
+        *sections, leaf = key.split(".")
+        tree = nested
+        for section in sections:
+            tree = tree.setdefault(section, {})
+        tree[leaf] = value
     return nested
-
-
-def _put(tree: dict[str, Any], key: str, value: Any) -> None:
-    *sections, leaf = key.split(".")
-    for section in sections:
-        tree = tree.setdefault(section, {})
-    tree[leaf] = value
 
 
 def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for name, value in values.items():
-        if isinstance(value, Mapping):
+        if not isinstance(value, Mapping):
+            yield f"{prefix}{name}", value
+        elif value or f"{prefix}{name}" in _known_sections():
             yield from _leaves(value, f"{prefix}{name}.")
         else:
-            yield f"{prefix}{name}", value
+            yield f"{prefix}{name}", value  # an empty table that is no section of ours
 
 
 def known_keys(section: type[msgspec.Struct] = Settings, prefix: str = "") -> list[str]:
@@ -298,10 +309,15 @@ def known_keys(section: type[msgspec.Struct] = Settings, prefix: str = "") -> li
     return keys
 
 
+def _known_sections() -> set[str]:
+    return {key[:at] for key in known_keys() for at, c in enumerate(key) if c == "."}
+
+
 def _require_known(key: str, origin: str) -> None:
     known = known_keys()
     if key in known:
         return
-    close = difflib.get_close_matches(key, known, n=1)
+    within = [k for k in known if k.startswith(f"{key}.")]  # a section written as if it were a key
+    close = within or difflib.get_close_matches(key, [*known, *_known_sections()], n=1, cutoff=0.5)
     hint = f"did you mean {close[0]}?" if close else "known keys are in docs/configuration.md."
     raise ConfigError(f"Unknown key {key} (from {origin}); {hint}")

@@ -42,6 +42,7 @@ FORMATS: Final[dict[str, tuple[str, str]]] = {
     "unknown": ("bin", "application/octet-stream"),
 }
 
+_BUCKET_NAME: Final = re.compile(r"[A-Za-z0-9._-]+")
 _OBJECT_KEY: Final = re.compile(r"objects/([0-9a-f]{2})/((?:\1)[0-9a-f]{30})\.([a-z0-9]{1,8})")
 
 
@@ -90,8 +91,12 @@ class BucketUrl:
 
     @classmethod
     def parse(cls, url: str) -> BucketUrl:
-        parts = urlsplit(url)
-        if parts.scheme == "s3" and parts.netloc and not parts.query and not parts.fragment:
+        try:
+            parts = urlsplit(url)
+        except ValueError:
+            parts = urlsplit("")
+        plain = not (parts.query or parts.fragment or "?" in url or "#" in url)
+        if parts.scheme == "s3" and plain and _BUCKET_NAME.fullmatch(parts.netloc):
             prefix = unquote(parts.path).strip("/")
             if any(piece in ("", ".", "..") for piece in prefix.split("/")) and prefix:
                 raise ConfigError(
@@ -99,7 +104,7 @@ class BucketUrl:
                     "write it as s3://BUCKET/PREFIX."
                 )
             return cls("s3", parts.netloc, prefix)
-        if parts.scheme == "file" and not parts.netloc and parts.path.strip("/"):
+        if parts.scheme == "file" and plain and not parts.netloc and unquote(parts.path).strip("/"):
             return cls("file", "", unquote(parts.path).rstrip("/"))
         raise ConfigError(
             f"bucket.url {url!r} is not understood; write s3://BUCKET[/PREFIX] or file:///FOLDER."
@@ -108,4 +113,4 @@ class BucketUrl:
     def __str__(self) -> str:
         if self.scheme == "file":
             return f"file://{quote(self.path)}"
-        return f"s3://{self.bucket}/{self.path}" if self.path else f"s3://{self.bucket}"
+        return f"s3://{self.bucket}/{quote(self.path)}" if self.path else f"s3://{self.bucket}"

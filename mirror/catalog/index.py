@@ -8,15 +8,15 @@ so that a search is numpy's on integers.
 
 from __future__ import annotations
 
-import os
+import re
 import shutil
 import tempfile
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Self
 
 import arro3.core as arrow
 import msgspec
@@ -84,13 +84,14 @@ _OBJECT_COLUMNS: Final = {"hash_hi": "u8", "hash_lo": "u8", "sha256": "V32"}
 class Index:
     """The latest row of every URL, and the objects that live rows name, at one catalog version.
 
-    `files` are the catalog's data files that it was made from.
+    `files` are the catalog's data files that it was made from; `path` is where it is mapped from.
     """
 
     version: int
     sightings: Batch = field(repr=False)
     objects: Batch = field(repr=False)
     files: frozenset[str] = field(default=frozenset(), repr=False)
+    path: Path | None = None
 
     @classmethod
     def empty(cls) -> Index:
@@ -134,68 +135,166 @@ class Index:
         at = _find(*self._hashes, content_hash)
         return None if at < 0 else self.objects["sha256"][at].tobytes()
 
-    def merged(self, new: Sequence[Batch], version: int, files: frozenset[str]) -> Index:
-        """This index with more rows of the catalog, as of `version`, whose data files are `files`."""
-        if not new:
-            return Index(version, self.sightings, self.objects, files)
-        rows = {name: np.concatenate([batch[name] for batch in new]) for name in new[0]}
-        sightings = _latest(
-            {name: np.concatenate([self.sightings[name], rows[name]]) for name in _SIGHTING_COLUMNS}
+    def merged(
+        self,
+        new: Sequence[Batch],
+        version: int,
+        files: frozenset[str],
+        folder: Path | None = None,
+    ) -> Index:
+        """This index with more rows of the catalog.
+
+        Args:
+            new: the rows.
+            version: the catalog's version that they make up.
+            files: that version's data files.
+            folder: where to write the result, which is then memory-mapped and takes the place of
+                older snapshots there; None keeps it in memory. Written a column at a time: at ten
+                million rows a second copy of all of them would not fit.
+        """
+        rows = (
+            {name: np.concatenate([batch[name] for batch in new]) for name in new[0]} if new else {}
         )
+        if not rows:
+            merged = Index(version, self.sightings, self.objects, files)
+            return merged if folder is None else _written(merged, folder)
+        keep = self._latest(rows)
+        sightings = (
+            (name, _taken(self._column("sightings", name), rows[name], keep))
+            for name in _SIGHTING_COLUMNS
+        )
+        if folder is None:
+            columns = dict(sightings)
+            objects = self._merged_objects(rows, columns)
+            return Index(version, columns, dict(objects), files)
+        with _Snapshot(folder) as snapshot:
+            snapshot.write("sightings", sightings)
+            columns = snapshot.load("sightings", _SIGHTING_COLUMNS)
+            snapshot.write("objects", self._merged_objects(rows, columns))
+            return snapshot.finished(version, files)
+
+    def _merged_objects(self, rows: Batch, sightings: Batch) -> Iterator[tuple[str, NDArray[Any]]]:
+        """Columns of the objects that live rows name: of those known, and of new rows' own."""
         ok = rows["verdict"] == _OK
-        objects = _unique_objects(
-            {name: np.concatenate([self.objects[name], rows[name][ok]]) for name in _OBJECT_COLUMNS}
+        new = {name: rows[name][ok] for name in _OBJECT_COLUMNS}
+        hi, lo = (
+            np.concatenate([self._column("objects", name), new[name]])
+            for name in ("hash_hi", "hash_lo")
         )
-        return Index(version, sightings, _named_by(objects, sightings), files)
+        order = np.lexsort((lo, hi))
+        keep = order[_last_of_each(hi[order], lo[order])]
+        keep = keep[_named_by(hi[keep], lo[keep], sightings)]
+        return (
+            (name, _taken(self._column("objects", name), new[name], keep))
+            for name in _OBJECT_COLUMNS
+        )
+
+    def _latest(self, new: Batch) -> NDArray[np.intp]:
+        """Positions in this index followed by `new` of each URL's latest row, sorted by URL."""
+        hi, lo, seen_at = (
+            np.concatenate([self._column("sightings", name), new[name]])
+            for name in ("url_hi", "url_lo", "seen_at")
+        )
+        order = np.lexsort((seen_at, lo, hi))
+        return order[_last_of_each(hi[order], lo[order])]
+
+    def _column(self, table: str, name: str) -> NDArray[Any]:
+        """A whole column, to be let go after use: mapped pages would stay with the process."""
+        if self.path is None:
+            return (self.sightings if table == "sightings" else self.objects)[name]
+        loaded: NDArray[Any] = np.load(_file(self.path, table, name), allow_pickle=False)
+        return loaded
 
     def save(self, folder: Path) -> None:
-        """Write a snapshot that appears whole or not at all; readers of an older one keep theirs."""
-        folder.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=".writing-", dir=folder))
-        try:
-            for table, columns in (("sightings", self.sightings), ("objects", self.objects)):
-                for name, values in columns.items():
-                    np.save(temporary / f"{table}.{name}.npy", values, allow_pickle=False)
-            meta = {
-                "snapshot": SNAPSHOT,
-                "version": self.version,
-                "files": sorted(self.files),
-            }
-            (temporary / "meta.json").write_bytes(msgspec.json.encode(meta))
-            target = folder / f"v{self.version}"
-            if not target.exists():
-                os.rename(temporary, target)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-        for stale in folder.iterdir():
-            if stale.name != f"v{self.version}" and not stale.name.startswith(".writing-"):
-                shutil.rmtree(stale, ignore_errors=True)
+        """Write a snapshot that appears whole or not at all, in place of older ones."""
+        _written(self, folder)
 
     @classmethod
     def load(cls, folder: Path) -> Index:
         """The newest readable snapshot below `folder`, memory-mapped; empty when there is none."""
-        found = sorted(folder.glob("v*"), key=lambda path: int(path.name[1:] or 0), reverse=True)
-        for snapshot in found:
+        found = [path for path in folder.glob("v*") if _IS_SNAPSHOT(path.name)]
+        for snapshot in sorted(found, key=lambda path: int(path.name[1:]), reverse=True):
             try:
-                meta = msgspec.json.decode((snapshot / "meta.json").read_bytes())
-                if meta["snapshot"] != SNAPSHOT:
-                    continue
-                return cls(
-                    meta["version"],
-                    _load_table(snapshot, "sightings", _SIGHTING_COLUMNS),
-                    _load_table(snapshot, "objects", _OBJECT_COLUMNS),
-                    frozenset(meta["files"]),
-                )
-            except (OSError, ValueError, KeyError, TypeError, msgspec.DecodeError):
+                return _load(snapshot)
+            except (OSError, EOFError, ValueError, KeyError, TypeError, msgspec.DecodeError):
                 continue  # a damaged snapshot is only a cache: the catalog is read instead
         return cls.empty()
 
 
-def _load_table(snapshot: Path, table: str, columns: dict[str, str]) -> Batch:
+_WRITING: Final = ".writing-"
+_IS_SNAPSHOT: Final = re.compile(r"v\d+").fullmatch
+_MADE_BY_US: Final = re.compile(rf"v\d+|{re.escape(_WRITING)}.+").fullmatch
+
+
+class _Snapshot:
+    """A snapshot being written: it appears whole or not at all, and older ones then go.
+
+    A process that has an older one mapped keeps it: the files live until they are unmapped.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
+        self._path = Path(tempfile.mkdtemp(prefix=_WRITING, dir=folder))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        shutil.rmtree(self._path, ignore_errors=True)
+
+    def write(self, table: str, columns: Iterable[tuple[str, NDArray[Any]]]) -> None:
+        for name, values in columns:
+            np.save(_file(self._path, table, name), values, allow_pickle=False)
+
+    def load(self, table: str, columns: Iterable[str]) -> Batch:
+        return _load_table(self._path, table, columns)
+
+    def finished(self, version: int, files: frozenset[str]) -> Index:
+        meta = {"snapshot": SNAPSHOT, "version": version, "files": sorted(files)}
+        (self._path / "meta.json").write_bytes(msgspec.json.encode(meta))
+        target = self._folder / f"v{version}"
+        if (
+            target.exists()
+        ):  # of the same version, perhaps damaged: the new one is known to be whole
+            target.rename(self._path.with_name(f"{self._path.name}-replaced"))
+        self._path.rename(target)
+        index = _load(target)
+        for stale in self._folder.iterdir():
+            if stale != target and _MADE_BY_US(stale.name):
+                shutil.rmtree(stale, ignore_errors=True)
+        return index
+
+
+def _written(index: Index, folder: Path) -> Index:
+    with _Snapshot(folder) as snapshot:
+        snapshot.write("sightings", index.sightings.items())
+        snapshot.write("objects", index.objects.items())
+        return snapshot.finished(index.version, index.files)
+
+
+def _load(snapshot: Path) -> Index:
+    """Raises: OSError, ValueError, KeyError, TypeError or DecodeError for a damaged snapshot."""
+    meta = msgspec.json.decode((snapshot / "meta.json").read_bytes())
+    if meta["snapshot"] != SNAPSHOT:
+        raise ValueError("a snapshot of another version of dataset-mirror")
+    return Index(
+        meta["version"],
+        _load_table(snapshot, "sightings", _SIGHTING_COLUMNS),
+        _load_table(snapshot, "objects", _OBJECT_COLUMNS),
+        frozenset(meta["files"]),
+        snapshot,
+    )
+
+
+def _file(snapshot: Path, table: str, column: str) -> Path:
+    return snapshot / f"{table}.{column}.npy"
+
+
+def _load_table(snapshot: Path, table: str, columns: Iterable[str]) -> Batch:
     loaded: Batch = {}
     for name in columns:
-        path = snapshot / f"{table}.{name}.npy"
-        loaded[name] = np.load(path, mmap_mode="r", allow_pickle=False)
+        loaded[name] = np.load(_file(snapshot, table, name), mmap_mode="r", allow_pickle=False)
     if len({len(values) for values in loaded.values()}) > 1:
         raise ValueError("columns of unequal length")
     return loaded
@@ -242,19 +341,13 @@ def _find(hi: memoryview, lo: memoryview, key: bytes) -> int:
     return -1
 
 
-def _latest(columns: Batch) -> Batch:
-    """Rows sorted by URL, keeping of each the one with the greatest `seen_at`."""
-    order = np.lexsort((columns["seen_at"], columns["url_lo"], columns["url_hi"]))
-    hi, lo = columns["url_hi"][order], columns["url_lo"][order]
-    keep = order[_last_of_each(hi, lo)]
-    return {name: values[keep] for name, values in columns.items()}
-
-
-def _unique_objects(columns: Batch) -> Batch:
-    order = np.lexsort((columns["hash_lo"], columns["hash_hi"]))
-    hi, lo = columns["hash_hi"][order], columns["hash_lo"][order]
-    keep = order[_last_of_each(hi, lo)]
-    return {name: values[keep] for name, values in columns.items()}
+def _taken(base: NDArray[Any], new: NDArray[Any], positions: NDArray[np.intp]) -> NDArray[Any]:
+    """`np.concatenate([base, new])[positions]` without making the whole of the first."""
+    taken = np.empty(len(positions), base.dtype)
+    from_base = positions < len(base)
+    taken[from_base] = base[positions[from_base]]
+    taken[~from_base] = new[positions[~from_base] - len(base)]
+    return taken
 
 
 def _last_of_each(hi: NDArray[Any], lo: NDArray[Any]) -> NDArray[np.bool_]:
@@ -263,23 +356,22 @@ def _last_of_each(hi: NDArray[Any], lo: NDArray[Any]) -> NDArray[np.bool_]:
     return last
 
 
-def _named_by(objects: Batch, sightings: Batch) -> Batch:
-    """The objects that a live `ok` row names: gc may take the others, so nothing may rely on them."""
+def _named_by(hash_hi: NDArray[Any], hash_lo: NDArray[Any], sightings: Batch) -> NDArray[np.bool_]:
+    """Which objects a live `ok` row names: gc may take the others, so nothing may rely on them."""
     ok = sightings["verdict"] == _OK
-    pairs = np.empty(int(ok.sum()), [("hi", "u8"), ("lo", "u8")])
-    pairs["hi"], pairs["lo"] = sightings["hash_hi"][ok], sightings["hash_lo"][ok]
-    order = np.lexsort((pairs["lo"], pairs["hi"]))
-    hi, lo = pairs["hi"][order], pairs["lo"][order]
-    at = np.searchsorted(hi, objects["hash_hi"])
-    named = np.zeros(len(objects["hash_hi"]), bool)
+    hi, lo = sightings["hash_hi"][ok], sightings["hash_lo"][ok]
+    order = np.lexsort((lo, hi))
+    hi, lo = hi[order], lo[order]
+    at = np.searchsorted(hi, hash_hi)
+    named = np.zeros(len(hash_hi), bool)
     # Equal high halves with different low ones are a curiosity of 64-bit chance; step over them.
     pending = np.flatnonzero(at < len(hi))
     while len(pending):
         here = at[pending]
-        same_hi = hi[here] == objects["hash_hi"][pending]
-        same = same_hi & (lo[here] == objects["hash_lo"][pending])
+        same_hi = hi[here] == hash_hi[pending]
+        same = same_hi & (lo[here] == hash_lo[pending])
         named[pending[same]] = True
         pending = pending[same_hi & ~same]
         at[pending] += 1
         pending = pending[at[pending] < len(hi)]
-    return {name: values[named] for name, values in objects.items()}
+    return named

@@ -76,7 +76,7 @@ def _new_root() -> bytes:
 def _parse(body: bytes, url: str) -> Root:
     try:
         root = msgspec.json.decode(body, type=Root)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         raise FormatError(
             f"{url}/{FORMAT_KEY} is not a mirror's; choose an empty prefix in bucket.url."
         ) from None

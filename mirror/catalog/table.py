@@ -8,10 +8,12 @@ Polars, pandas, Spark and Ray read the table as it is.
 from __future__ import annotations
 
 import asyncio
+import re
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import arro3.core as arrow
 from deltalake import (
@@ -23,7 +25,7 @@ from deltalake import (
     convert_to_deltalake,
     write_deltalake,
 )
-from deltalake.exceptions import TableNotFoundError
+from deltalake.exceptions import DeltaError, TableNotFoundError
 from deltalake.schema import PrimitiveType
 
 from mirror.catalog.index import COLUMNS, Batch, Index, batch_from_arrow
@@ -63,10 +65,15 @@ COMPACT_AFTER: Final = 50
 # A conflict is another writer's commit; the loser reads it and tries the next version.
 _COMMIT_RETRIES: Final = 50
 
-# What one commit costs in requests of the store, as measured against a counting server
-# (tests/catalog/test_requests.py): the data file, the log entry; the listing of the log.
+# What one commit costs in requests that deltalake sends itself (tests/catalog/test_requests.py
+# counts them): the data file and the log's entry; listings of the log; the entries it reads.
 COMMIT_PUTS: Final = 2
-COMMIT_LISTS: Final = 1
+COMMIT_LISTS: Final = 3
+COMMIT_GETS: Final = 2
+# At most, of a run: to make the table, to open it, and to bring the index up to date.
+OPEN_PUTS: Final = 1
+OPEN_LISTS: Final = 8
+OPEN_GETS: Final = 18
 
 
 class Catalog:
@@ -94,19 +101,20 @@ class Catalog:
         return self._table
 
     def _open_or_create(self, options: dict[str, str]) -> DeltaTable:
-        try:
+        with suppress(TableNotFoundError):
             return DeltaTable(self._uri, storage_options=options)
-        except TableNotFoundError:
-            return DeltaTable.create(
+        # Several machines may make it at once; one does, and whoever lost opens what that one made.
+        with suppress(DeltaError):
+            DeltaTable.create(
                 self._uri,
                 schema=Schema(
                     [Field(n, PrimitiveType(t), nullable=n in _NULLABLE) for n, t in _FIELDS]
                 ),
-                mode="ignore",  # two machines may create it at once; both then open the same
                 name="dataset-mirror catalog",
                 configuration={"delta.appendOnly": "true"},
                 storage_options=options,
             )
+        return DeltaTable(self._uri, storage_options=options)
 
     def append(self, rows: Sequence[Row]) -> int:
         """Commit rows; returns the catalog's version, which holds them all. Blocks: call in a thread.
@@ -127,29 +135,33 @@ class Catalog:
         )
         return int(table.version())
 
-    async def refresh(self, index: Index) -> Index:
+    async def refresh(self, index: Index, folder: Path | None = None) -> Index:
         """`index` brought up to the catalog's newest version, reading only files that are new to it.
 
         A compaction brings rows that the index has already, in new files: merging them again
         changes nothing.
+
+        Args:
+            index: of any earlier version, or empty.
+            folder: where the new index is kept, memory-mapped; None keeps it in memory.
         """
         table = await asyncio.to_thread(self._newest)
         files = frozenset(self._files(table))
-        if index.version < 0:
-            index = Index.empty()
         version = table.version()
         if version == index.version:
             return index
         columns = ", ".join(name for name, _ in COLUMNS)
+        query = f"SELECT {columns} FROM catalog"  # noqa: S608 - our names
         batches: list[Batch] = []
         for file in sorted(files - index.files):
-            found = await self._read(file, f"SELECT {columns} FROM catalog")  # noqa: S608 - our names
-            batches += [batch_from_arrow(batch) for batch in found]
-        return await asyncio.to_thread(index.merged, batches, version, files)
+            batches += await self._read(file, query, batch_from_arrow)
+        return await asyncio.to_thread(index.merged, batches, version, files, folder)
 
     async def sources_of(self, urls: Iterable[bytes]) -> dict[bytes, Source]:
         """The latest known source of each `url_md5` that has one; reads the whole catalog."""
         wanted = ", ".join(f"X'{url.hex()}'" for url in urls)
+        if not wanted:
+            return {}
         query = (
             "SELECT arrow_cast(url_md5, 'Binary'), arrow_cast(seen_at, 'Int64'), "  # noqa: S608
             "source_url, license, attribution "
@@ -157,9 +169,8 @@ class Catalog:
         )
         latest: dict[bytes, tuple[int, Source]] = {}
         for file in self._files(await asyncio.to_thread(self._newest)):
-            for batch in await self._read(file, query):
-                columns = [batch.column(i).to_pylist() for i in range(5)]
-                for url, seen_at, *source in zip(*columns, strict=True):
+            for rows in await self._read(file, query, _rows_of):
+                for url, seen_at, *source in rows:
                     if url not in latest or latest[url][0] < seen_at:
                         latest[url] = (seen_at, Source(*source))
         return {url: source for url, (_, source) in latest.items()}
@@ -173,14 +184,16 @@ class Catalog:
         """The data files of the table's version, relative to the catalog."""
         return [uri.rsplit("/", 1)[1] for uri in table.file_uris()]
 
-    async def _read(self, file: str, query: str) -> list[arrow.RecordBatch]:
-        """The answer of one data file to a query over `catalog`.
+    async def _read(
+        self, file: str, query: str, convert: Callable[[arrow.RecordBatch], T]
+    ) -> list[T]:
+        """The answer of one data file to a query over `catalog`, each batch converted as it comes.
 
         The file comes through the store and is read from a local copy. deltalake's own readers hold
         the interpreter's lock while they wait for the network, which stops uploads and signals.
         """
         body = await self._store.get(f"{CATALOG}/{file}")
-        return await asyncio.to_thread(_query_parquet, body, query)
+        return await asyncio.to_thread(_query_parquet, body, query, convert)
 
     def compact(self) -> bool:
         """Merge small files when there are many; True when it did.
@@ -195,16 +208,21 @@ class Catalog:
         return True
 
 
-def _query_parquet(body: bytes, query: str) -> list[arrow.RecordBatch]:
+def _query_parquet(body: bytes, query: str, convert: Callable[[arrow.RecordBatch], T]) -> list[T]:
     with tempfile.TemporaryDirectory(prefix="mirror-catalog-") as folder:
         (Path(folder) / "part.parquet").write_bytes(body)
 
-        def read() -> list[arrow.RecordBatch]:
+        def read() -> list[T]:
             convert_to_deltalake(folder)
             builder = QueryBuilder().register("catalog", DeltaTable(folder))
-            return list(builder.execute(query))
+            return [convert(batch) for batch in builder.execute(query)]
 
         return _translated(read)
+
+
+def _rows_of(batch: arrow.RecordBatch) -> list[tuple[Any, ...]]:
+    columns = [batch.column(at).to_pylist() for at in range(len(batch.schema.names))]
+    return list(zip(*columns, strict=True))
 
 
 def _to_arrow(rows: Sequence[Row]) -> arrow.Table:
@@ -229,8 +247,14 @@ def _translated(action: Callable[[], T]) -> T:
         return action()
     except Exception as error:
         # deltalake raises OSError, DeltaError, and bare Exception from its readers.
-        words = str(error).split("\n\nDebug source:", 1)[0].splitlines()
         raise CatalogError(
-            f"The catalog could not be read or written: {words[0] if words else error}; "
+            f"The catalog could not be read or written ({_words(error)}); "
             "nothing that was acknowledged is lost, run again."
         ) from error
+
+
+def _words(error: Exception) -> str:
+    """deltalake draws the causes of an error as a coloured tree; here they are one line."""
+    text = str(error).split("\n\nDebug source:", 1)[0]
+    lines = [re.sub(r"\x1b\[\d+m|↳", "", line).strip() for line in text.splitlines()]
+    return ": ".join(line for line in lines if line) or type(error).__name__

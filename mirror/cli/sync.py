@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,12 +81,11 @@ def command(session: Session, /, **options: Any) -> int:
       mirror sync                          # everything is in mirror.toml; the same from cron
       mirror sync --prefix 3f --limit-rate 20M
     """
-    from contextlib import nullcontext
-
     from mirror.cli.progress import observer_for
     from mirror.dataset.urls import DatasetUrls, Fields
     from mirror.sync.run import SyncOptions, sync
 
+    _give_large_arrays_back()
     settings = session.settings(
         {
             "cache.dir": options["cache"],
@@ -116,6 +116,19 @@ def command(session: Session, /, **options: Any) -> int:
         )
     _show(session, report)
     return report.exit_status
+
+
+def _give_large_arrays_back() -> None:
+    """Have glibc return each large array to the system when it is freed, not keep it in its heap.
+
+    Its threshold for that grows with use; fixed at 1 MiB, a bulk sync of 900,000 files holds about
+    a quarter less memory. Elsewhere than on glibc there is nothing to set.
+    """
+    import ctypes
+
+    m_mmap_threshold = -3  # malloc.h
+    with suppress(AttributeError, OSError):
+        ctypes.CDLL(None).mallopt(m_mmap_threshold, 1 << 20)
 
 
 def _show(session: Session, report: SyncReport) -> None:

@@ -90,9 +90,8 @@ def read(path: bytes | str, *, keep_up_to: int) -> Contents:
         FileChanged: size, mtime or inode differ after the read from before it.
         OSError: the file cannot be opened or read.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    with open(descriptor, "rb", buffering=0) as file:
-        before = Identity.of(os.fstat(descriptor))
+    with open(path, "rb", buffering=0, opener=_open_no_link) as file:
+        before = Identity.of(os.fstat(file.fileno()))
         if before.size <= keep_up_to:
             body: bytes | None = file.read()
             assert body is not None
@@ -100,10 +99,14 @@ def read(path: bytes | str, *, keep_up_to: int) -> Contents:
         else:
             body = None
             head, digest = _digest_in_chunks(file)
-        after = Identity.of(os.fstat(descriptor))
+        after = Identity.of(os.fstat(file.fileno()))
     if before != after or digest.size != before.size:
         raise FileChanged
     return Contents(digest, before, body, head)
+
+
+def _open_no_link(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW)
 
 
 def _digest_in_chunks(file: BinaryIO) -> tuple[bytes, Digest]:

@@ -98,7 +98,10 @@ class FileStore:
 
     async def head(self, key: str) -> ObjectInfo:
         with self._translated(f"HEAD {key}"):
-            return _info(key, self._path(key).stat())
+            path = self._path(key)
+            if path.is_dir():
+                raise IsADirectoryError
+            return _info(key, path.stat())
 
     async def list_page(self, prefix: str, after: str) -> list[ObjectInfo]:
         def first() -> list[ObjectInfo]:
@@ -162,7 +165,7 @@ class _Translated:
         return None
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, (FileNotFoundError, NotADirectoryError)):
+        if isinstance(error, (FileNotFoundError, NotADirectoryError, IsADirectoryError)):
             raise NotFound(f"{self._what}: there is no such file.") from None
         if isinstance(error, PermissionError):
             raise AccessDenied(

@@ -43,6 +43,11 @@ _DAMAGED_ON_THE_WAY = {
 }
 
 
+# Of the 5xx (Cloudflare adds 520 to 527), those that another attempt does not change: not
+# implemented, version not supported, no room.
+_FINAL = {501, 505, 507}
+
+
 def error_from(
     status: int, code: str, what: str, message: str = "", retry_after: float | None = None
 ) -> StoreError:
@@ -86,6 +91,6 @@ def error_from(
         )
     if code in _DAMAGED_ON_THE_WAY or status == 408:
         return Unreachable(f"{what}: the request did not arrive whole{said}.", retry_after)
-    if status == 429 or status in (500, 502, 503, 504) or code == "SlowDown":
+    if status == 429 or code == "SlowDown" or (status >= 500 and status not in _FINAL):
         return Throttled(f"{what}: the server asks to slow down{said}.", retry_after)
     return StoreError(f"{what}: the server refused{said}.")

@@ -62,8 +62,8 @@ class Committer:
         self.index = Index.load(snapshots)
 
     async def refresh(self) -> None:
-        """Learn what the catalog says by now."""
-        self.index = await self._catalog.refresh(self.index)
+        """Learn what the catalog says by now: this run's rows, and other machines'."""
+        self.index = await self._catalog.refresh(self.index, self._snapshots)
 
     def __len__(self) -> int:
         return len(self._seen)
@@ -109,7 +109,7 @@ class Committer:
         )  # fmt: skip
 
     async def commit(self) -> None:
-        """Catalog, then state, then what the catalog says by now.
+        """Catalog, then state.
 
         Raises:
             CatalogError: nothing of this batch is committed; it is kept, and may be tried again.
@@ -129,8 +129,6 @@ class Committer:
             self._committing = {}
             raise
         await asyncio.to_thread(self._state.record, seen)
-        if self._committing:
-            await self.refresh()
         self._committing = {}
 
     async def _with_carried_sources(self) -> list[Row]:
@@ -149,7 +147,7 @@ class Committer:
         ]
 
     async def tidy(self) -> None:
-        """Keep the index for the next run, and merge the catalog's small files if there are many."""
+        """Keep an index of what was committed for the next run, and merge many small files."""
         with suppress(OSError):  # the snapshot is a convenience
-            await asyncio.to_thread(self.index.save, self._snapshots)
+            await self.refresh()
         await asyncio.to_thread(self._catalog.compact)

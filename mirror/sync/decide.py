@@ -31,7 +31,7 @@ class Decision(Enum):
     COLLIDE = auto()
 
 
-@dataclass
+@dataclass(slots=True)
 class Claim:
     """A content that this run uploads: single-flight by hash. `followers` wait for it, bodiless."""
 

@@ -22,12 +22,21 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from mirror.catalog.table import COMMIT_LISTS, COMMIT_PUTS
+from mirror.catalog.table import (
+    COMMIT_GETS,
+    COMMIT_LISTS,
+    COMMIT_PUTS,
+    OPEN_GETS,
+    OPEN_LISTS,
+    OPEN_PUTS,
+)
 from mirror.config import PriceSettings
 from mirror.content.digest import Identity
 from mirror.sync.scan import SIGNATURE_BYTES, Entries, ScanCount, signature
 
 _CHUNK = 1 << 14
+# A new mirror's format.json, and the trial that the endpoint honours conditions.
+_ROOT_PUTS = 2
 
 
 class Known(Protocol):
@@ -169,9 +178,13 @@ def estimate(plan: Plan, prices: PriceSettings, commit_rows: int, rate: float | 
     """
     files, size = len(plan.order), plan.pending_bytes
     commits = -(-files // commit_rows)
-    puts = files + COMMIT_PUTS * commits
-    lists = COMMIT_LISTS * (commits + 1) if files else 0
-    gets = 1
+    puts = lists = 0
+    gets = 1  # format.json
+    if files:
+        puts = _ROOT_PUTS + files + OPEN_PUTS + COMMIT_PUTS * commits
+        lists = OPEN_LISTS + COMMIT_LISTS * commits
+        # Each commit's data file is read once by the index.
+        gets += OPEN_GETS + (COMMIT_GETS + 1) * commits
     return Estimate(
         puts=puts,
         requests=puts + lists + gets,

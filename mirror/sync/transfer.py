@@ -41,6 +41,8 @@ _BATCH_FILES = 16
 _BATCH_BYTES = 4 << 20
 # Bytes of files under way, read but not yet acknowledged.
 _WINDOW_BYTES = 128 << 20
+# Contents that a run holds in memory before the catalog's index on disk takes them over.
+_REFRESH_AFTER = 60_000
 # So many files in a row that the store did not answer for, each after all its attempts.
 _GIVE_UP_AFTER = 20
 
@@ -250,22 +252,25 @@ class Transfer:
             self._due.clear()
             self._oldest_at = None
             if len(self._committer):
-                acknowledged = [c for c, claim in self._claims.items() if claim.acknowledged]
                 try:
                     await self._committer.commit()
+                    if len(self._claims) >= _REFRESH_AFTER:
+                        await self._refresh()
                 except (CatalogError, StateError) as error:
                     self._end(error)
                     if isinstance(error, StateError) or last:
                         return
-                else:
-                    # Those that the index now knows need no claim of this run any more.
-                    for content in acknowledged:
-                        if self._committer.index.object_sha256(content) is not None:
-                            del self._claims[content]
                 async with self._room:
                     self._room.notify_all()
             if last:
                 return
+
+    async def _refresh(self) -> None:
+        """Let the index take over the claims it knows by now: on disk they cost no memory."""
+        await self._committer.refresh()
+        for content in [c for c, claim in self._claims.items() if claim.acknowledged]:
+            if self._committer.index.object_sha256(content) is not None:
+                del self._claims[content]
 
     def _until_due(self) -> float:
         """Seconds until the oldest uncommitted file has waited long enough."""
