@@ -80,20 +80,11 @@ class SyncSettings(_Section, frozen=True):
     commit_seconds: Annotated[float, msgspec.Meta(gt=0)] = 60.0
 
 
-class R2Prices(_Section, frozen=True):
+class PriceSettings(_Section, frozen=True):
     """US dollars: storage per GB and month, requests per million, egress per GB.
 
-    Cloudflare's public list, standard storage, without the free tier.
+    The defaults are AWS's public list: S3 Standard, us-east-1, first tier.
     """
-
-    storage_gb_month: Price = 0.015
-    write_million: Price = 4.50
-    read_million: Price = 0.36
-    egress_gb: Price = 0.0
-
-
-class S3Prices(_Section, frozen=True):
-    """The same of AWS S3 Standard, us-east-1."""
 
     storage_gb_month: Price = 0.023
     write_million: Price = 5.00
@@ -101,14 +92,20 @@ class S3Prices(_Section, frozen=True):
     egress_gb: Price = 0.09
 
 
-PriceSettings = R2Prices | S3Prices
+class R2Prices(PriceSettings, frozen=True):
+    """The same by Cloudflare's public list: standard storage, without the free tier."""
+
+    storage_gb_month: Price = 0.015
+    write_million: Price = 4.50
+    read_million: Price = 0.36
+    egress_gb: Price = 0.0
 
 
 class Prices(_Section, frozen=True):
     """The list in use follows the endpoint: `r2` for Cloudflare's, else `s3`."""
 
     r2: R2Prices = R2Prices()
-    s3: S3Prices = S3Prices()
+    s3: PriceSettings = PriceSettings()
 
 
 class Settings(_Section, frozen=True):

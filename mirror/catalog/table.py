@@ -254,7 +254,7 @@ def _translated(action: Callable[[], T]) -> T:
 
 
 def _words(error: Exception) -> str:
-    """deltalake draws the causes of an error as a coloured tree; here they are one line."""
+    """Deltalake draws the causes of an error as a coloured tree; here they are one line."""
     text = str(error).split("\n\nDebug source:", 1)[0]
     lines = [re.sub(r"\x1b\[\d+m|↳", "", line).strip() for line in text.splitlines()]
     return ": ".join(line for line in lines if line) or type(error).__name__

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -68,8 +67,3 @@ def prepare(root: bytes, entry: Entry, level: Level) -> Prepared | Unprepared:
 def prepare_all(root: bytes, entries: Sequence[Entry], level: Level) -> list[Prepared | Unprepared]:
     """`prepare` for several files at once: one hop to a thread costs as much as a small file."""
     return [prepare(root, entry, level) for entry in entries]
-
-
-def display(path: bytes) -> str:
-    """A path for people: always printable, whatever bytes the file system holds."""
-    return os.fsdecode(path).encode("utf-8", "backslashreplace").decode()

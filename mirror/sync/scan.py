@@ -47,6 +47,11 @@ def signature(path: bytes, identity: Identity) -> bytes:
     return xxhash.xxh3_128_digest(b"%b\0%d %d %d" % (path, *identity))
 
 
+def display(path: bytes) -> str:
+    """A path for people and for JSON: printable, whatever bytes the file system holds."""
+    return os.fsdecode(path).encode("utf-8", "backslashreplace").decode()
+
+
 @dataclass
 class Entries:
     """Many entries, about 80 bytes each: paths end to end in one buffer, numbers in arrays."""
@@ -114,7 +119,7 @@ def walk(
         except OSError as error:
             if not folder:
                 raise CacheError(_unreadable_root(root, error)) from None
-            count.unreadable.append(f"{os.fsdecode(folder)}: {error.strerror}")
+            count.unreadable.append(f"{display(folder)}: {error.strerror}")
             continue
         prefix = folder + b"/" if folder else b""
         with scan:
@@ -128,7 +133,7 @@ def walk(
                             continue
                     except OSError as error:
                         if not isinstance(error, FileNotFoundError):
-                            count.unreadable.append(f"{os.fsdecode(name)}: {error.strerror}")
+                            count.unreadable.append(f"{display(prefix + name)}: {error.strerror}")
                         continue  # gone between the listing and the look
                 elif not name.startswith(b".") and item.is_dir(follow_symlinks=False):
                     folders.append(prefix + name)
@@ -137,7 +142,7 @@ def walk(
 
 
 def _unreadable_root(root: bytes, error: OSError) -> str:
-    where = os.fsdecode(root)
+    where = display(root)
     if isinstance(error, FileNotFoundError):
         return f"The cache folder {where} does not exist; is its disk mounted, is cache.dir right?"
     if isinstance(error, NotADirectoryError):

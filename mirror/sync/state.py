@@ -8,14 +8,13 @@ one mirror: a state that belongs to another one is discarded.
 from __future__ import annotations
 
 import sqlite3
-import time
+import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 from mirror.catalog.row import UNKNOWN_SOURCE, Row
-from mirror.content.image import Verdict
 from mirror.errors import StateDamaged, StateError
 from mirror.sync.scan import Entry
 
@@ -154,41 +153,11 @@ class State:
 
     def files(self) -> Iterator[tuple[bytes, Row, bytes | None]]:
         """`(path, row, source_digest)` of every file that is in the cache; rows lack `seen_at`."""
-        cursor = self._db.execute(
-            "SELECT path, url_md5, content_hash, sha256, size, format, width, height, verdict,"
-            " reason, source_digest FROM files WHERE gone = 0 ORDER BY path"
-        )
-        for (
-            path,
-            url,
-            content,
-            sha256,
-            size,
-            kind,
-            width,
-            height,
-            verdict,
-            reason,
-            digest,
-        ) in cursor:
-            judged = cast("Verdict", verdict)
-            yield (
-                path,
-                Row(
-                    url,
-                    content,
-                    sha256,
-                    size,
-                    kind,
-                    width,
-                    height,
-                    judged,
-                    reason,
-                    UNKNOWN_SOURCE,
-                    0,
-                ),
-                digest,
-            )
+        columns = "url_md5, content_hash, sha256, size, format, width, height, verdict, reason"
+        query = f"SELECT path, source_digest, {columns} FROM files WHERE gone = 0 ORDER BY path"  # noqa: S608
+        with _translated(self.path):
+            for path, digest, *facts in self._db.execute(query):
+                yield path, Row._make((*facts, UNKNOWN_SOURCE, 0)), digest
 
     def set_sources(self, digests: Iterable[tuple[bytes, bytes]]) -> None:
         """Remember `(source_digest, path)`: this source is in the catalog."""
@@ -206,7 +175,8 @@ class State:
     def last_reports(self, count: int) -> list[str]:
         """The reports of the last runs as JSON, the newest first."""
         query = "SELECT report FROM runs ORDER BY started_at DESC LIMIT ?"
-        return [row[0] for row in self._db.execute(query, (count,))]
+        with _translated(self.path):
+            return [row[0] for row in self._db.execute(query, (count,))]
 
     def _execute_all(self, statements: Iterable[tuple[str, Iterable[Any]]]) -> None:
         with _translated(self.path):
@@ -226,7 +196,7 @@ class State:
 
 def set_aside(folder: Path) -> Path:
     """Move a damaged state out of the way; returns where it went."""
-    aside = folder / f"{FILE_NAME}.damaged-{int(time.time())}"
+    aside = folder / f"{FILE_NAME}.damaged-{uuid.uuid4().hex[:8]}"
     (folder / FILE_NAME).replace(aside)
     for suffix in ("-wal", "-shm"):
         (folder / f"{FILE_NAME}{suffix}").unlink(missing_ok=True)

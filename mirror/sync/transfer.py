@@ -31,9 +31,9 @@ from mirror.store.base import Store
 from mirror.sync.commit import Committer
 from mirror.sync.decide import Claim, Decision, decide
 from mirror.sync.plan import Plan
-from mirror.sync.prepare import WHOLE_UP_TO, Prepared, Unprepared, display, prepare_all
+from mirror.sync.prepare import WHOLE_UP_TO, Prepared, Unprepared, prepare_all
 from mirror.sync.report import SyncReport
-from mirror.sync.scan import Entry
+from mirror.sync.scan import Entry, display
 from mirror.sync.upload import PART_BYTES, upload
 
 # Files that go to a thread together: one hop costs about as much as reading a small file.
