@@ -148,7 +148,7 @@ class Settings(_Section, frozen=True):
             root = platformdirs.user_state_path("mirror")
         url = self.bucket_url
         cache = os.path.realpath(self.cache_dir)
-        identity = f"{url}\0{self.bucket.endpoint or ''}\0{cache}"
+        identity = f"{url}\0{(self.bucket.endpoint or '').rstrip('/')}\0{cache}"
         digest = hashlib.sha256(identity.encode(errors="surrogateescape")).hexdigest()[:12]
         name = re.sub(r"[^A-Za-z0-9.-]+", "-", f"{url.bucket}-{url.path}").strip("-.")[:40]
         return root / f"{name}-{digest}"

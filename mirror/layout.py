@@ -98,10 +98,11 @@ class BucketUrl:
         plain = not (parts.query or parts.fragment or "?" in url or "#" in url)
         if parts.scheme == "s3" and plain and _BUCKET_NAME.fullmatch(parts.netloc):
             prefix = unquote(parts.path).strip("/")
-            if any(piece in ("", ".", "..") for piece in prefix.split("/")) and prefix:
+            strange = any(piece in ("", ".", "..") for piece in prefix.split("/"))
+            if prefix and (strange or "%2f" in prefix.lower()):
                 raise ConfigError(
-                    f"bucket.url {url!r} has an empty or dotted piece in its prefix; "
-                    "write it as s3://BUCKET/PREFIX."
+                    f"bucket.url {url!r} has an empty, dotted or doubly escaped piece in its "
+                    "prefix; write it as s3://BUCKET/PREFIX."
                 )
             return cls("s3", parts.netloc, prefix)
         if parts.scheme == "file" and plain and not parts.netloc and unquote(parts.path).strip("/"):

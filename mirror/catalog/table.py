@@ -25,7 +25,7 @@ from deltalake import (
     convert_to_deltalake,
     write_deltalake,
 )
-from deltalake.exceptions import DeltaError, TableNotFoundError
+from deltalake.exceptions import CommitFailedError, TableNotFoundError
 from deltalake.schema import PrimitiveType
 
 from mirror.catalog.index import COLUMNS, Batch, Index, batch_from_arrow
@@ -103,16 +103,19 @@ class Catalog:
     def _open_or_create(self, options: dict[str, str]) -> DeltaTable:
         with suppress(TableNotFoundError):
             return DeltaTable(self._uri, storage_options=options)
-        # Several machines may make it at once; one does, and whoever lost opens what that one made.
-        with suppress(DeltaError):
+        # Several machines may make it at once: one does, and whoever lost opens what that one made.
+        # Tried again, the loser would commit its metadata as version 1, under others' appends.
+        with suppress(CommitFailedError):
             DeltaTable.create(
                 self._uri,
                 schema=Schema(
                     [Field(n, PrimitiveType(t), nullable=n in _NULLABLE) for n, t in _FIELDS]
                 ),
+                mode="ignore",
                 name="dataset-mirror catalog",
                 configuration={"delta.appendOnly": "true"},
                 storage_options=options,
+                commit_properties=CommitProperties(max_commit_retries=0),
             )
         return DeltaTable(self._uri, storage_options=options)
 

@@ -7,6 +7,7 @@ exclusive between processes because link(2) refuses a name that exists.
 from __future__ import annotations
 
 import asyncio
+import errno
 import heapq
 import os
 import tempfile
@@ -60,6 +61,13 @@ class FileStore:
                 os.link(temporary, target)
             except FileExistsError:
                 raise AlreadyExists(f"PUT {target}: the file exists.") from None
+            except OSError as error:
+                if error.errno in (errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK):
+                    raise StoreError(
+                        f"PUT {target}: this file system has no hard links, which a mirror in a "
+                        "folder needs; choose a folder on another one."
+                    ) from None
+                raise
         elif isinstance(mode, IfMatch):
             with FileLock(self._root / f"{_HIDDEN}lock"):
                 if not target.exists() or _etag(target.stat()) != mode.etag:

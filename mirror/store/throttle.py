@@ -121,9 +121,10 @@ class Throttling(StoreWrapper):
     async def _call(
         self, operation: Operation, nbytes: int, request: Callable[[], Awaitable[T]]
     ) -> T:
-        if self._bandwidth is not None and nbytes:
-            await self._bandwidth.take(nbytes)
         async with self._gate:
+            # Inside the gate: bytes that were paced first could leave in one burst when it opens.
+            if self._bandwidth is not None and nbytes:
+                await self._bandwidth.take(nbytes)
             try:
                 result = await request()
             except (Throttled, Unreachable):

@@ -8,7 +8,7 @@
     | no              |    no      | new:       read, judged, sent        |
 
 A known signature that the walk did not meet, and whose path did not change, has vanished: that is
-counted, and nothing is deleted anywhere.
+counted, and nothing is deleted anywhere. A file that vanished and comes back with other bytes is new.
 """
 
 from __future__ import annotations
@@ -138,7 +138,8 @@ def make_plan(
             plan.pending.append(*file)
     plan.changed = len(changed_signatures)
     plan.new = len(plan.pending) - plan.changed
-    if selection.everything:
+    # A folder that could not be read hides its files; they have not vanished.
+    if selection.everything and not count.unreadable:
         changed = set(changed_signatures)
         plan.vanished_signatures = [s for s in here.never_matched() if s not in changed]
     plan.order = plan.pending.by_inode()[: selection.max_files]

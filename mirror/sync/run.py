@@ -134,7 +134,12 @@ class _Run:
         with locked(self._folder):
             state = self._open_state()
             try:
-                asyncio.run(self._sync(state))
+                try:
+                    asyncio.run(self._sync(state))
+                except StateDamaged as error:  # further in than opening it looks
+                    state.close()
+                    state = self._renew_state(error)
+                    asyncio.run(self._sync(state))
                 self._finish()
                 with suppress(StateError):
                     # The run is done; a disk that is full by now must not call it undone.
@@ -167,11 +172,9 @@ class _Run:
 
     def _open_state(self) -> State:
         try:
-            state = State(self._folder)
-            state.get("mirror_id")
+            return State(self._folder)
         except StateDamaged as error:
             return self._renew_state(error)
-        return state
 
     def _renew_state(self, error: StateDamaged) -> State:
         aside = set_aside(self._folder)

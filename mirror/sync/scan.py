@@ -123,7 +123,7 @@ def walk(
             continue
         prefix = folder + b"/" if folder else b""
         with scan:
-            for item in scan:
+            for item in _entries(scan, folder, count):
                 name = item.name
                 if is_cache_file(name):
                     try:
@@ -139,6 +139,16 @@ def walk(
                     folders.append(prefix + name)
                     continue
                 count.ignored += 1
+
+
+def _entries(
+    scan: Iterator[os.DirEntry[bytes]], folder: bytes, count: ScanCount
+) -> Iterator[os.DirEntry[bytes]]:
+    """A folder's entries as far as the disk gives them; a folder that breaks off is said to."""
+    try:
+        yield from scan
+    except OSError as error:
+        count.unreadable.append(f"{display(folder) or '.'}: {error.strerror}")
 
 
 def _unreadable_root(root: bytes, error: OSError) -> str:

@@ -311,3 +311,17 @@ class answering:  # noqa: N801 - reads as a verb
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
+
+
+def test_a_state_damaged_further_in_is_set_aside_too(mirror: Run, cache: Path) -> None:
+    fill(cache, {url_of(n): photo(n % 5) for n in range(2000)})
+    assert mirror("sync", *flags(cache)).returncode == 0
+    (database,) = (cache.parent / "state").glob("*/state.sqlite")
+    size = database.stat().st_size
+    with database.open("r+b") as file:
+        file.seek(4096 * 3)
+        file.write(b"\xff" * (size - 4096 * 3))
+    done = mirror("--json", "sync", *flags(cache))
+    assert_said(done, 0, "is damaged", "moved to")
+    report = json.loads(done.stdout)
+    assert (report["uploaded"], report["deduplicated"]) == (0, 2000)

@@ -1,0 +1,204 @@
+"""The folder as a store: what its files promise beyond the contract of all stores."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mirror.errors import AccessDenied, AlreadyExists, NotFound, PreconditionFailed, StoreError
+from mirror.layout import BucketUrl
+from mirror.store.base import Create, Headers, IfMatch, Overwrite, PutMode
+from mirror.store.file import FileStore
+
+PLAIN = Headers()
+
+
+def store_at(folder: Path) -> FileStore:
+    return FileStore(BucketUrl("file", "", str(folder)))
+
+
+def listed(store: FileStore) -> list[str]:
+    return [info.key for info in asyncio.run(store.list_page("", ""))]
+
+
+# A store whose process dies on the spot at a step of a PUT.
+KILLED = """
+import asyncio, os, signal, sys
+from mirror.layout import BucketUrl
+from mirror.store.base import Create, Headers, Overwrite
+from mirror.store.file import FileStore
+
+def die(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+async def dying():
+    yield b"first part"
+    die()
+
+folder, step = sys.argv[1:]
+store = FileStore(BucketUrl("file", "", folder))
+if step == "parts":
+    asyncio.run(store.put_multipart("objects/ab/k", dying, 10, Headers()))
+else:
+    store._publish = die
+    mode = Create() if step == "create" else Overwrite()
+    asyncio.run(store.put("objects/ab/k", b"body", mode, Headers()))
+"""
+
+
+@pytest.mark.parametrize("step", ["create", "overwrite", "parts"])
+def test_a_killed_write_leaves_no_object(step: str, tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path), step], check=False)
+    assert done.returncode == -signal.SIGKILL
+    store = store_at(tmp_path)
+    left = [name for _, _, names in os.walk(tmp_path) for name in names]
+    assert len(left) == 1, "the kill came too early to show anything"
+    assert listed(store) == []
+    with pytest.raises(NotFound):
+        asyncio.run(store.get("objects/ab/k"))
+    asyncio.run(store.put("objects/ab/k", b"again", Create(), PLAIN))
+    assert listed(store) == ["objects/ab/k"]
+
+
+@pytest.mark.parametrize("mode", [Create(), Overwrite(), IfMatch('"other"')])
+def test_a_put_leaves_nothing_beside_its_object(mode: PutMode, tmp_path: Path) -> None:
+    store = store_at(tmp_path)
+    asyncio.run(store.put("k", b"first", Create(), PLAIN))
+    with suppress(AlreadyExists, PreconditionFailed):
+        asyncio.run(store.put("k", b"second", mode, PLAIN))
+    assert {name for name in os.listdir(tmp_path) if not name.endswith("lock")} == {"k"}
+
+
+def test_an_object_may_be_read_by_a_web_server(tmp_path: Path) -> None:
+    asyncio.run(store_at(tmp_path).put("k", b"x", Create(), PLAIN))
+    assert (tmp_path / "k").stat().st_mode & 0o777 == 0o644
+
+
+def test_a_reader_meets_the_old_bytes_or_the_new_ones_whole(tmp_path: Path) -> None:
+    store = store_at(tmp_path)
+    bodies = [bytes([n]) * 200_000 for n in range(2)]
+
+    async def story() -> None:
+        await store.put("k", bodies[0], Create(), PLAIN)
+
+        async def write() -> None:
+            for n in range(40):
+                await store.put("k", bodies[n % 2], Overwrite(), PLAIN)
+
+        async def read() -> None:
+            for _ in range(40):
+                assert await store.get("k") in bodies
+
+        await asyncio.gather(write(), read())
+
+    asyncio.run(story())
+
+
+RACING = """
+import sys
+from mirror.errors import AlreadyExists
+from mirror.layout import BucketUrl
+from mirror.store.base import Create
+from mirror.store.file import FileStore
+
+store = FileStore(BucketUrl("file", "", sys.argv[1]))
+name = sys.argv[2]
+print("ready", flush=True)
+sys.stdin.read()
+for key in range(300):
+    try:
+        store._put(f"{key}", name.encode(), Create())
+    except AlreadyExists:
+        continue
+    print(key)
+"""
+
+
+def test_of_many_processes_one_creates_each_object(tmp_path: Path) -> None:
+    start, gun = os.pipe()
+    racers = [
+        subprocess.Popen(
+            [sys.executable, "-c", RACING, str(tmp_path), str(n)],
+            stdin=start,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for n in range(4)
+    ]
+    os.close(start)
+    for racer in racers:
+        assert racer.stdout
+        assert racer.stdout.readline() == "ready\n"
+    os.close(gun)
+    won = [racer.communicate()[0].split() for racer in racers]
+    assert sorted(key for keys in won for key in keys) == sorted(str(key) for key in range(300))
+    for number, keys in enumerate(won):
+        assert {(tmp_path / key).read_text() for key in keys} <= {str(number)}
+
+
+@contextmanager
+def as_somebody() -> Iterator[None]:
+    """Permissions mean nothing to root: be nobody for a while."""
+    me = os.geteuid()
+    os.seteuid(65534 if me == 0 else me)
+    try:
+        yield
+    finally:
+        os.seteuid(me)
+
+
+Action = Callable[[FileStore], Coroutine[Any, Any, object]]
+FORBIDDEN: dict[str, Action] = {
+    "put": lambda store: store.put("new", b"x", Create(), PLAIN),
+    "put in a new folder": lambda store: store.put("objects/ab/new", b"x", Create(), PLAIN),
+    "delete": lambda store: store.delete(["k"]),
+    "get": lambda store: store.get("k"),
+    "get_range": lambda store: store.get_range("k", 0, 1),
+    "list": lambda store: store.list_page("closed/", ""),
+}
+
+
+@pytest.mark.parametrize("action", FORBIDDEN)
+def test_what_this_user_may_not_do_is_access_denied(action: str) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        asyncio.run(store_at(folder).put("k", b"x", Create(), PLAIN))
+        (folder / "k").chmod(0)
+        (folder / "closed").mkdir(0)
+        folder.chmod(0o555)
+        with as_somebody(), pytest.raises(AccessDenied, match="permission denied"):
+            asyncio.run(FORBIDDEN[action](store_at(folder)))
+        folder.chmod(0o755)
+
+
+@pytest.mark.parametrize("taken", ["objects", "objects/ab"])
+def test_a_file_where_a_folder_belongs_is_a_store_error(taken: str, tmp_path: Path) -> None:
+    store = store_at(tmp_path)
+    asyncio.run(store.put(taken, b"a stranger's file", Create(), PLAIN))
+    with pytest.raises(StoreError):
+        asyncio.run(store.put("objects/ab/k", b"x", Create(), PLAIN))
+    assert (tmp_path / taken).read_bytes() == b"a stranger's file"
+
+
+@pytest.mark.parametrize("operation", ["get", "get_range", "head"])
+def test_a_folder_is_not_an_object(operation: str, tmp_path: Path) -> None:
+    (tmp_path / "objects").mkdir()
+    store = store_at(tmp_path)
+    arguments = (0, 1) if operation == "get_range" else ()
+    with pytest.raises(NotFound):
+        asyncio.run(getattr(store, operation)("objects", *arguments))
+    assert listed(store) == []
+
+
+def test_a_mirror_that_is_not_there_yet_is_empty(tmp_path: Path) -> None:
+    assert listed(store_at(tmp_path / "not" / "yet")) == []

@@ -1,0 +1,330 @@
+"""A sync that is killed or stopped at any moment loses nothing that was acknowledged.
+
+CHAOS_KILLS sets how often the process is killed (10 by default); CHAOS_SEED chooses the moments.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import shutil
+import signal
+import subprocess
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from tests.conftest import MakePlace, Place
+from tests.photos import blank, fill, photo, url_of
+from tests.proxy import Delay, Fault, FaultProxy, Hold, Request, ResetAfter, Stall
+from tests.servers.process import eventually
+from tests.sync import invariants
+from tests.sync.command import PATIENCE, changed_nothing, completed, started
+
+KILLS = int(os.environ.get("CHAOS_KILLS", "10"))
+SEED = int(os.environ.get("CHAOS_SEED", "1"))
+# Kills must not run out of work; each lets about this many files through.
+FILES_A_KILL = 25
+
+# Commits come often, so that kills fall between those of objects, of the catalog and of the state.
+CONCURRENCY = 8
+COMMIT_ROWS = 20
+OFTEN = {"concurrency": CONCURRENCY, "commit_rows": COMMIT_ROWS, "commit_seconds": 0.3}
+STOPPED = 130
+
+
+@dataclass
+class Scene:
+    """A cache, a state, an empty place for the mirror, and a proxy that sees every request."""
+
+    place: Place
+    proxy: FaultProxy
+    folder: Path
+    images: dict[str, bytes] = field(default_factory=dict)
+    flagged: dict[str, bytes] = field(default_factory=dict)
+
+    @property
+    def where(self) -> tuple[Place, str, Path, Path]:
+        """What `started` and `completed` ask for."""
+        return self.place, self.proxy.endpoint, self.folder / "cache", self.folder / "state"
+
+    def fill_cache(self, count: int) -> None:
+        """So many photographs, some of them under two URLs, and two blanks."""
+        self.images = {url_of(number): photo(number) for number in range(count)}
+        self.images |= {url_of(100_000 + number): photo(number) for number in range(0, count, 10)}
+        self.flagged = {url_of(200_000 + n): blank(64 + n) for n in range(2)}
+        fill(self.folder / "cache", {**self.images, **self.flagged})
+
+    def check(self) -> invariants.Mirrored:
+        """What must hold at any moment."""
+        mirrored = invariants.read(self.place)
+        invariants.promise_kept(mirrored)
+        invariants.state_is_behind(self.folder / "state", mirrored, self.folder)
+        return mirrored
+
+    def check_completed(self) -> None:
+        """What must hold after a run to the end, and that there is nothing left to do."""
+        invariants.complete(self.check(), self.images, self.flagged)
+        assert changed_nothing(completed(*self.where))
+
+    def objects_put(self) -> list[str]:
+        """Names of the objects that a PUT was sent for."""
+        return [
+            path.rpartition("/")[2]
+            for method, path in list(self.proxy.requests)
+            if method == "PUT" and "/objects/" in path
+        ]
+
+
+@pytest.fixture(params=["seaweedfs-obstore"])
+def scene(request: pytest.FixtureRequest, make_place: MakePlace, tmp_path: Path) -> Iterator[Scene]:
+    place = make_place(request.param)
+    assert place.server is not None
+    with FaultProxy(place.server.endpoint) as proxy:
+        yield Scene(place, proxy, tmp_path)
+
+
+def puts_object(request: Request) -> bool:
+    return request.operation == "put" and "/objects/" in request.path
+
+
+def commits(request: Request) -> bool:
+    return request.operation == "put" and "/_delta_log/" in request.path
+
+
+@dataclass(frozen=True)
+class Moment:
+    """When to kill: at the `nth` request, or the `nth` commit of the catalog, seen from the proxy.
+
+    `when`: before the server hears of it; after it has answered, but before the client hears that;
+    or so many seconds after the request came, whatever is going on then.
+    """
+
+    nth: int
+    of: Literal["requests", "commits"]
+    when: Literal["before", "answered"] | float
+
+    @classmethod
+    def chosen(cls, chance: random.Random) -> Moment:
+        if chance.random() < 0.5:
+            nth, of = chance.randint(1, 60), "requests"
+        else:
+            nth, of = chance.randint(1, 2), "commits"
+        when = chance.choice(["before", "answered", chance.uniform(0.0, 0.05)])
+        return cls(nth, of, when)  # type: ignore[arg-type]
+
+
+class Killer:
+    """A rule of the proxy that kills a process at a moment, and lets some uploads take their time:
+    so there are always some whose end the commits may not wait for, and may not take for granted.
+    """
+
+    def __init__(
+        self, moment: Moment, process: subprocess.Popen[bytes], chance: random.Random
+    ) -> None:
+        self._moment = moment
+        self._process = process
+        self._chance = chance
+        self._seen = 0
+
+    def __call__(self, request: Request) -> Fault | None:
+        self._seen += self._moment.of == "requests" or commits(request)
+        if self._seen != self._moment.nth:
+            slow = puts_object(request) and self._chance.random() < 0.1
+            return Delay(0.3) if slow else None
+        self._seen += 1  # once
+        if self._moment.when == "before":
+            self._process.kill()
+        elif self._moment.when == "answered":
+            return ResetAfter(self._process.kill)
+        else:
+            asyncio.get_running_loop().call_later(self._moment.when, self._process.kill)
+        return None
+
+
+@pytest.mark.parametrize(
+    ("scene", "kills", "forgetful"),
+    [("seaweedfs-obstore", KILLS, False), ("seaweedfs-aioboto3", -(-KILLS // 2), True)],
+    indirect=["scene"],
+    ids=["keeping the state", "losing the state"],
+)
+def test_killed_at_any_moment_it_keeps_its_promise_and_completes_later(
+    scene: Scene, kills: int, forgetful: bool
+) -> None:
+    scene.fill_cache(kills * FILES_A_KILL)
+    before = invariants.contents(scene.folder / "cache")
+    killed = 0
+    for number in range(kills):
+        chance = random.Random(f"{SEED}, {number}")
+        forget = forgetful and chance.random() < 0.5
+        moment = Moment.chosen(chance)
+        story = f"CHAOS_SEED={SEED}, kill {number}: {moment}"
+        with started(*scene.where, OFTEN) as command:
+            scene.proxy.rule = Killer(moment, command.process, chance)
+            status = command.status()
+        scene.proxy.rule = None
+        assert status in (0, -signal.SIGKILL), (story, command.log.read_text())
+        killed += status != 0
+        try:
+            scene.check()
+        except AssertionError as error:
+            raise AssertionError(story) from error
+        assert invariants.contents(scene.folder / "cache") == before, story
+        if forget:
+            shutil.rmtree(scene.folder / "state")
+
+    assert killed > kills // 2, f"CHAOS_SEED={SEED}: it was done too soon to be killed"
+    report = completed(*scene.where)
+    assert report["failed"] == 0
+    scene.check_completed()
+    assert invariants.contents(scene.folder / "cache") == before
+
+
+class Gate:
+    """A rule that lets `count` of the requests it applies to pass, and holds the others."""
+
+    def __init__(self, count: int, fault: Fault, applies=puts_object) -> None:
+        self._count = count
+        self._fault = fault
+        self._applies = applies
+        self.passed = self.held = 0
+
+    def __call__(self, request: Request) -> Fault | None:
+        if not self._applies(request):
+            return None
+        if self.passed < self._count:
+            self.passed += 1
+            return None
+        self.held += 1
+        return self._fault
+
+    def holds(self, count: int) -> bool:
+        """Whether so many requests come to be held."""
+        return eventually(lambda: self.held >= count, within=PATIENCE)
+
+
+@pytest.mark.parametrize(
+    ("scene", "number"),
+    [("seaweedfs-obstore", signal.SIGTERM), ("seaweedfs-aioboto3", signal.SIGINT)],
+    indirect=["scene"],
+)
+def test_the_first_signal_finishes_what_is_in_flight_and_commits_it(
+    scene: Scene, number: signal.Signals
+) -> None:
+    scene.fill_cache(200)
+    release = threading.Event()
+    gate = scene.proxy.rule = Gate(30, Hold(release, PATIENCE))
+
+    with started(*scene.where, OFTEN) as command:
+        assert gate.holds(1)
+        command.send(number)
+        command.says("Stopping")
+        release.set()
+        assert command.status() == STOPPED
+
+    report = command.report
+    assert report["interrupted"] is True
+    assert report["failed"] == 0
+    assert 30 < report["uploaded"] < 200
+    mirrored = scene.check()
+    # All that the store has acknowledged is in the catalog, and there is nothing else.
+    assert len(mirrored.objects) == report["uploaded"]
+    done = report["uploaded"] + report["deduplicated"] + sum(report["flagged"].values())
+    assert len(mirrored.latest) == done
+
+    scene.proxy.rule = None
+    scene.proxy.forget()
+    report = completed(*scene.where)
+    assert report["uploaded"] == 200 - len(mirrored.objects)
+    assert not {key.rpartition("/")[2] for key in mirrored.objects} & set(scene.objects_put())
+    scene.check_completed()
+
+
+def test_a_signal_lets_the_uploads_in_flight_end_and_begins_no_other(scene: Scene) -> None:
+    scene.fill_cache(200)
+    release = threading.Event()
+    gate = scene.proxy.rule = Gate(30, Hold(release, PATIENCE))
+
+    with started(*scene.where, OFTEN) as command:
+        assert gate.holds(CONCURRENCY)
+        command.send(signal.SIGTERM)
+        command.says("Stopping")
+        release.set()
+        assert command.status() == STOPPED
+
+    assert len(scene.objects_put()) == 30 + CONCURRENCY
+    assert command.report["uploaded"] == 30 + CONCURRENCY
+
+
+def test_the_second_signal_leaves_at_once_and_loses_nothing(scene: Scene) -> None:
+    scene.fill_cache(100)
+    gate = scene.proxy.rule = Gate(30, Stall(PATIENCE))
+
+    with started(*scene.where, OFTEN) as command:
+        assert gate.holds(1)
+        command.send(signal.SIGINT)
+        command.says("Stopping")
+        assert command.process.poll() is None
+        command.send(signal.SIGINT)
+        assert command.status() == STOPPED
+
+    mirrored = scene.check()
+    assert len(mirrored.objects) == 30
+    uncatalogued = len(mirrored.objects) - len(
+        {row["content_hash"] for row in mirrored.latest.values() if row["verdict"] == "ok"}
+    )
+    scene.proxy.rule = None
+    report = completed(*scene.where)
+    # What stood there already is met, compared and catalogued, not written again.
+    assert report["uploaded"] == 100 - len(mirrored.objects)
+    assert report["deduplicated"] >= uncatalogued
+    scene.check_completed()
+
+
+def test_a_signal_is_heard_while_the_catalog_waits_for_the_network(scene: Scene) -> None:
+    scene.fill_cache(100)
+    release = threading.Event()
+    # Version 0 is the empty table.
+    gate = scene.proxy.rule = Gate(1, Hold(release, PATIENCE), commits)
+
+    with started(*scene.where, OFTEN) as command:
+        assert gate.holds(1)
+        command.send(signal.SIGTERM)
+        command.says("Stopping")
+        release.set()
+        assert command.status() == STOPPED
+
+    assert command.report["interrupted"] is True
+    assert len(scene.check().latest) >= COMMIT_ROWS
+    scene.proxy.rule = None
+    completed(*scene.where)
+    scene.check_completed()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda n: n.name)
+def test_a_signal_before_there_is_anything_to_finish_ends_it_in_order(
+    scene: Scene, number: signal.Signals
+) -> None:
+    scene.fill_cache(5)
+    release = threading.Event()
+    gate = scene.proxy.rule = Gate(
+        0, Hold(release, PATIENCE), lambda request: request.path.endswith("format.json")
+    )
+
+    with started(*scene.where, OFTEN) as command:
+        assert gate.holds(1)
+        command.send(number)
+        status = command.status()
+        release.set()
+
+    assert status == STOPPED
+    assert "Traceback" not in command.log.read_text()
+    assert command.report["exit_status"] == STOPPED
+    scene.proxy.rule = None
+    completed(*scene.where)
+    scene.check_completed()

@@ -1,0 +1,319 @@
+"""A sync through a network that refuses, breaks and lies: late perhaps, but right."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+
+from mirror.config import Settings
+from mirror.errors import AccessDenied, CatalogError
+from mirror.store.retry import RetryPolicy
+from mirror.sync.report import SyncReport
+from mirror.sync.run import sync
+from tests.conftest import MakePlace, Place
+from tests.photos import blank, fill, photo, url_of
+from tests.proxy import (
+    ACCESS_DENIED,
+    INTERNAL_ERROR,
+    SLOW_DOWN,
+    TOO_MANY_REQUESTS,
+    Fault,
+    FaultProxy,
+    Request,
+    Reset,
+    ResetAfter,
+    Rule,
+    Stall,
+    Truncate,
+    seeded,
+)
+from tests.sync import invariants
+
+CONCURRENCY = 8
+
+
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many attempts as ever, sooner after each other."""
+    monkeypatch.setattr(RetryPolicy.__init__, "__defaults__", (8, 0.002, 0.02, 0.05))
+
+
+@dataclass
+class Scene:
+    """A cache, an empty place for its mirror, and a network between them that does as told."""
+
+    place: Place
+    proxy: FaultProxy
+    folder: Path
+    images: dict[str, bytes] = field(default_factory=dict)
+    flagged: dict[str, bytes] = field(default_factory=dict)
+
+    def cache(self, count: int) -> None:
+        """So many photographs, a fifth of them under two URLs, and two blanks."""
+        self.images = {url_of(number): photo(number) for number in range(count)}
+        self.images |= {url_of(1000 + n): photo(n) for n in range(count // 5)}
+        self.flagged = {url_of(2000 + n): blank(64 + n) for n in range(2)}
+        fill(self.folder / "cache", {**self.images, **self.flagged})
+
+    def settings(self, state: str = "state", commit_rows: int = 25) -> Settings:
+        return self.place.settings(
+            cache={"dir": str(self.folder / "cache")},
+            state={"dir": str(self.folder / state)},
+            bucket={"endpoint": self.proxy.endpoint},
+            sync={"concurrency": CONCURRENCY, "commit_rows": commit_rows},
+        )
+
+    def sync(self, rule: Rule | None = None, commit_rows: int = 25) -> SyncReport:
+        self.proxy.rule = rule
+        try:
+            return sync(self.settings(commit_rows=commit_rows))
+        finally:
+            self.proxy.rule = None
+
+    def catalogued(self) -> int:
+        return len(invariants.read(self.place).latest)
+
+    def is_complete(self) -> None:
+        invariants.complete(invariants.read(self.place), self.images, self.flagged)
+
+
+@pytest.fixture(params=["moto-obstore", "moto-aioboto3"])
+def scene(request: pytest.FixtureRequest, make_place: MakePlace, tmp_path: Path) -> Iterator[Scene]:
+    place = make_place(request.param)
+    assert place.server is not None
+    with FaultProxy(place.server.endpoint) as proxy:
+        yield Scene(place, proxy, tmp_path)
+
+
+def went_well(report: SyncReport, story: str = "") -> None:
+    assert report.error is None, f"{report.error} {story}"
+    assert (report.failures, report.exit_status) == ([], 0), story
+
+
+def writes_object(request: Request) -> bool:
+    return request.operation == "put" and "/objects/" in request.path
+
+
+def commits(request: Request) -> bool:
+    return request.operation == "put" and "/_delta_log/" in request.path
+
+
+def once_each(applies: Callable[[Request], bool], fault: Fault) -> Rule:
+    """The fault meets the first request for each path that it applies to."""
+    met: Counter[str] = Counter()
+
+    def rule(request: Request) -> Fault | None:
+        if not applies(request):
+            return None
+        met[request.path] += 1
+        return fault if met[request.path] == 1 else None
+
+    return rule
+
+
+def at(nth: int, applies: Callable[[Request], bool], fault: Fault) -> Rule:
+    """The fault meets the `nth` request that it applies to, and no other."""
+    met = 0
+
+    def rule(request: Request) -> Fault | None:
+        nonlocal met
+        met += applies(request)
+        return fault if met == nth and applies(request) else None
+
+    return rule
+
+
+def after(count: int, applies: Callable[[Request], bool], fault: Fault) -> Rule:
+    """The fault meets every request that it applies to, but for the first `count`."""
+    met = 0
+
+    def rule(request: Request) -> Fault | None:
+        nonlocal met
+        met += applies(request)
+        return fault if met > count and applies(request) else None
+
+    return rule
+
+
+@pytest.mark.parametrize(("probability", "seed"), [(0.05, 11), (0.2, 11), (0.2, 12)])
+def test_refusals_and_broken_connections_lose_nothing(
+    scene: Scene, probability: float, seed: int
+) -> None:
+    scene.cache(60)
+    faults: list[Fault] = [TOO_MANY_REQUESTS, SLOW_DOWN, INTERNAL_ERROR, Reset(), Stall(0.02)]
+
+    report = scene.sync(seeded(probability, faults, seed))
+
+    went_well(report, f"{seed=}")
+    assert (report.uploaded, report.deduplicated, report.flagged["blank"]) == (60, 12, 2)
+    assert report.retries > 0
+    scene.is_complete()
+    assert scene.sync().unchanged == 74
+
+
+def test_an_upload_whose_answer_is_lost_is_one_object_and_a_row(scene: Scene) -> None:
+    scene.cache(10)
+
+    report = scene.sync(once_each(writes_object, ResetAfter()))
+
+    went_well(report)
+    assert report.uploaded + report.deduplicated == 12
+    puts = Counter(path for method, path in scene.proxy.requests if "/objects/" in path)
+    assert set(puts.values()) == {3}  # written, refused the second time, read back and compared
+    scene.is_complete()
+
+
+@pytest.mark.parametrize("scene", ["moto-obstore"], indirect=True)
+@pytest.mark.parametrize("nth", [1, 2], ids=["creating the table", "committing rows"])
+@pytest.mark.parametrize(
+    "fault",
+    [Reset(), ResetAfter(), INTERNAL_ERROR, replace(INTERNAL_ERROR, after=True)],
+    ids=["broken", "written and broken", "refused", "written and refused"],
+)
+def test_a_commit_that_meets_a_fault_is_tried_again(scene: Scene, fault: Fault, nth: int) -> None:
+    scene.cache(30)
+
+    report = scene.sync(at(nth, commits, fault), commit_rows=15)
+
+    went_well(report)
+    rows = invariants.read(scene.place).rows
+    # The same row may stand twice, which means the same as once; no other may come of it.
+    assert len({tuple(row.values()) for row in rows}) == 38
+    scene.is_complete()
+    assert scene.sync().unchanged == 38
+
+
+def test_a_store_that_stops_answering_ends_the_run_and_keeps_what_it_acknowledged(
+    scene: Scene,
+) -> None:
+    scene.cache(80)
+
+    report = scene.sync(after(10, writes_object, SLOW_DOWN))
+
+    assert report.exit_status == 1
+    assert report.error is not None
+    assert "SlowDown" in str(report.error)
+    assert "run again" in str(report.error)
+    assert "\n" not in str(report.error)
+    assert report.uploaded == 10
+    # Given up before every file has had all of its attempts.
+    assert report.failed < 80
+    invariants.promise_kept(invariants.read(scene.place))
+    assert scene.catalogued() == 10 + report.deduplicated + report.flagged_total
+
+    report = scene.sync()
+    assert (report.exit_status, report.uploaded) == (0, 70)
+    scene.is_complete()
+
+
+@pytest.mark.parametrize("scene", ["moto-obstore"], indirect=True)
+def test_a_few_files_that_the_store_will_not_take_are_listed_and_the_rest_is_done(
+    scene: Scene,
+) -> None:
+    scene.cache(40)
+    unlucky = tuple(
+        key
+        for key in (invariants.key_of(photo(number)) for number in range(40))
+        if key < "objects/2"
+    )
+
+    def rule(request: Request) -> Fault | None:
+        return SLOW_DOWN if writes_object(request) and request.path.endswith(unlucky) else None
+
+    report = scene.sync(rule)
+
+    assert (report.exit_status, report.error) == (3, None)
+    assert 0 < len(unlucky) <= report.failed == len(report.failures)
+    assert report.uploaded == 40 - len(unlucky)
+    assert all("slow down" in reason for _, reason in report.failures)
+
+    assert scene.sync().uploaded == len(unlucky)
+    scene.is_complete()
+
+
+def test_a_key_that_may_not_write_ends_the_run_at_its_first_request(scene: Scene) -> None:
+    scene.cache(80)
+
+    with pytest.raises(AccessDenied):
+        scene.sync(after(0, lambda request: request.operation == "put", ACCESS_DENIED))
+
+    assert scene.proxy.counts["put"] == 1
+    assert scene.sync().exit_status == 0
+    scene.is_complete()
+
+
+def test_a_key_that_may_not_write_objects_ends_the_run_early(scene: Scene) -> None:
+    scene.cache(120)
+
+    report = scene.sync(after(0, writes_object, ACCESS_DENIED))
+
+    assert isinstance(report.error, AccessDenied)
+    assert report.exit_status == 1
+    assert report.uploaded == 0
+    refused = sum("/objects/" in path for method, path in scene.proxy.requests if method == "PUT")
+    assert refused <= 2 * CONCURRENCY
+
+    assert scene.sync().exit_status == 0
+    scene.is_complete()
+
+
+@pytest.mark.parametrize("scene", ["moto-obstore"], indirect=True)
+def test_a_catalog_that_may_not_be_written_ends_the_run_and_costs_no_second_upload(
+    scene: Scene,
+) -> None:
+    scene.cache(60)
+
+    # The empty table may be made; the first commit with rows may not.
+    report = scene.sync(after(1, commits, ACCESS_DENIED), commit_rows=10)
+
+    assert isinstance(report.error, CatalogError)
+    assert "403" in str(report.error)  # what a person can act on
+    assert report.exit_status == 1
+    stranded = invariants.read(scene.place)
+    assert (len(stranded.objects), stranded.rows) == (report.uploaded, [])
+
+    again = scene.sync()
+    assert again.exit_status == 0
+    assert again.uploaded == 60 - report.uploaded
+    scene.is_complete()
+
+
+@pytest.mark.parametrize("scene", ["moto-obstore"], indirect=True)
+@pytest.mark.parametrize("fault", [Reset(), ACCESS_DENIED], ids=["broken", "refused"])
+def test_a_compaction_that_fails_is_not_the_failure_of_a_run_that_is_done(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, fault: Fault
+) -> None:
+    monkeypatch.setattr("mirror.catalog.table.COMPACT_AFTER", 2)
+    scene.cache(60)
+    # Appends write snappy, compactions zstd.
+    compacts = after(0, lambda request: request.path.endswith(".zstd.parquet"), fault)
+
+    report = scene.sync(compacts, commit_rows=5)
+
+    assert any(path.endswith(".zstd.parquet") for _, path in scene.proxy.requests)
+    went_well(report)
+    assert report.catalog_commits >= 2
+    scene.is_complete()
+
+
+@pytest.mark.parametrize("scene", ["moto-obstore"], indirect=True)
+def test_a_catalog_that_comes_cut_short_is_read_again(scene: Scene) -> None:
+    scene.cache(20)
+    assert scene.sync(commit_rows=5).exit_status == 0
+    shutil.rmtree(scene.folder / "state")
+    scene.proxy.forget()
+
+    def reads_catalog(request: Request) -> bool:
+        return request.operation == "get" and "/catalog/" in request.path
+
+    report = scene.sync(once_each(reads_catalog, Truncate(20)))
+
+    went_well(report)
+    assert (report.uploaded, report.deduplicated) == (0, 24)
+    assert scene.proxy.counts["put"] == 1  # of format.json, to see that it is refused
+    scene.is_complete()

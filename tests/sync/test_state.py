@@ -1,0 +1,281 @@
+"""The local state: what it remembers, and how it says that it cannot."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mirror.catalog.row import UNKNOWN_SOURCE, Row, Source
+from mirror.content.digest import Identity
+from mirror.content.image import VERDICTS
+from mirror.errors import StateDamaged, StateError
+from mirror.sync.scan import SIGNATURE_BYTES, Entry
+from mirror.sync.state import FILE_NAME, SCHEMA_VERSION, SeenFile, State, set_aside
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Iterator[State]:
+    made = State(tmp_path)
+    yield made
+    made.close()
+
+
+def seen(number: int, *, size: int = 7, inode: int = 1, folder: bytes = b"") -> SeenFile:
+    path = folder + b"%032x.jpg" % number
+    entry = Entry(path, Identity(size, 1_000 + number, inode))
+    verdict = VERDICTS[number % len(VERDICTS)]
+    row = Row(
+        number.to_bytes(16, "big"), bytes(16), bytes(32), size, "jpeg", 3, 4,
+        verdict, "why", Source("https://example.org"), 9,
+    )  # fmt: skip
+    return SeenFile(entry, row, b"12345678" if number % 2 else None)
+
+
+def signatures(state: State, *, gone: bool = False) -> list[bytes]:
+    joined = state.signatures(gone=gone)
+    return [joined[at : at + SIGNATURE_BYTES] for at in range(0, len(joined), SIGNATURE_BYTES)]
+
+
+def remembered(state: State) -> dict[bytes, tuple[Row, bytes | None]]:
+    return {path: (row, digest) for path, row, digest in state.files()}
+
+
+FILES = [seen(n, folder=b"\xff sub/" if n % 2 else b"") for n in range(40)]
+
+
+def expected(files: list[SeenFile]) -> dict[bytes, tuple[Row, bytes | None]]:
+    return {
+        one.entry.path: (one.row._replace(source=UNKNOWN_SOURCE, seen_at=0), one.source_digest)
+        for one in files
+    }
+
+
+def test_what_is_recorded_is_remembered_by_the_next_run(tmp_path: Path) -> None:
+    first = State(tmp_path)
+    first.record(FILES)
+    first.set("mirror_id", "abc")
+    first.close()
+    again = State(tmp_path)
+    assert remembered(again) == expected(FILES)
+    assert signatures(again) == sorted(one.entry.signature for one in FILES)
+    assert (again.get("mirror_id"), again.get("other")) == ("abc", None)
+    again.close()
+
+
+def test_a_file_recorded_again_takes_its_own_place(state: State) -> None:
+    state.record(FILES)
+    changed = seen(0, size=99)
+    state.record([changed])
+    assert remembered(state) == expected(FILES) | expected([changed])
+    assert len(signatures(state)) == len(FILES)
+    assert changed.entry.signature in signatures(state)
+
+
+def test_known_paths_give_their_signatures_and_others_nothing(state: State) -> None:
+    many = [seen(n) for n in range(1200)]  # more than one look-up takes
+    state.record(many)
+    state.mark(vanished=[many[3].entry.signature])
+    asked = [one.entry.path for one in many] + [b"never-seen.jpg"]
+    known = {one.entry.path: one.entry.signature for one in many if one is not many[3]}
+    assert dict(state.signatures_of(asked)) == known
+    assert list(state.signatures_of([])) == []
+
+
+def test_a_record_is_made_whole_or_not_at_all(state: State) -> None:
+    state.record(FILES[:2])
+    bad = seen(9)._replace(source_digest=object())  # type: ignore[arg-type]
+    with pytest.raises(StateError):
+        state.record([*FILES, bad])
+    assert remembered(state) == expected(FILES[:2])
+    state.record(FILES)  # and the state is usable after it
+    assert remembered(state) == expected(FILES)
+
+
+@given(st.lists(st.tuples(st.sampled_from(range(12)), st.booleans()), max_size=30))
+@settings(deadline=None, max_examples=40)
+def test_files_go_and_come_back_by_their_signature(steps: list[tuple[int, bool]]) -> None:
+    files, gone = FILES[:12], set[int]()
+    with tempfile.TemporaryDirectory() as name:
+        state = State(Path(name))
+        state.record(files)
+        for number, leaves in steps:
+            signature = files[number].entry.signature
+            if leaves:
+                state.mark(vanished=[signature, bytes(16)])  # an unknown one says nothing
+                gone.add(number)
+            else:
+                state.mark(returned=[signature])
+                gone.discard(number)
+            here = [one for n, one in enumerate(files) if n not in gone]
+            away = [one for n, one in enumerate(files) if n in gone]
+            assert signatures(state) == sorted(one.entry.signature for one in here)
+            assert signatures(state, gone=True) == sorted(one.entry.signature for one in away)
+            assert remembered(state) == expected(here)
+        state.close()
+
+
+def test_a_vanished_file_that_is_recorded_is_here_again(state: State) -> None:
+    state.record(FILES)
+    state.mark(vanished=[FILES[0].entry.signature])
+    state.record([seen(0, size=8)])
+    assert signatures(state, gone=True) == []
+    assert len(signatures(state)) == len(FILES)
+
+
+def test_forgetting_forgets_files_and_nothing_else(state: State) -> None:
+    state.record(FILES)
+    state.mark(vanished=[FILES[0].entry.signature])
+    state.set("mirror_id", "abc")
+    assert state.forget_all_files() == len(FILES)
+    assert (state.signatures(gone=False), state.signatures(gone=True)) == (b"", b"")
+    assert state.get("mirror_id") == "abc"
+
+
+def test_sources_are_noted_beside_their_files(state: State) -> None:
+    state.record(FILES[:2])
+    state.set_sources([(b"ABCDEFGH", FILES[0].entry.path), (b"ABCDEFGH", b"unknown.jpg")])
+    digests = {path: digest for path, _, digest in state.files()}
+    assert digests == {FILES[0].entry.path: b"ABCDEFGH", FILES[1].entry.path: b"12345678"}
+
+
+def test_the_last_reports_come_newest_first_and_old_ones_go(state: State) -> None:
+    for number in range(1005):
+        state.record_run(f"run-{number}", float(number), 1.0, 0, f"report {number}")
+    assert state.last_reports(2) == ["report 1004", "report 1003"]
+    assert len(state.last_reports(5000)) == 1000
+
+
+def make(folder: Path, count: int = 400) -> Path:
+    state = State(folder)
+    state.record(seen(n) for n in range(count))
+    state.set("mirror_id", "abc")
+    state.close()  # what stands in the write-ahead log goes into the file
+    return folder / FILE_NAME
+
+
+def use(folder: Path) -> None:
+    """All that a run does with a state."""
+    state = State(folder)
+    try:
+        state.get("mirror_id")
+        signatures(state)
+        list(state.signatures_of([one.entry.path for one in FILES]))
+        remembered(state)
+        state.last_reports(5)
+        state.record([seen(7, size=8)])
+        state.mark(vanished=[seen(8).entry.signature])
+        state.forget_all_files()
+    finally:
+        state.close()
+
+
+def overwrite(path: Path, start: int, body: bytes) -> None:
+    with path.open("r+b") as file:
+        file.seek(start)
+        file.write(body)
+
+
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "garbage from the start": lambda path: path.write_bytes(b"garbage" * 5000),
+    "a garbled header": lambda path: overwrite(path, 0, b"not a database!!"),
+    "cut in the middle": lambda path: os.truncate(path, path.stat().st_size // 2),
+    "cut in the first page": lambda path: os.truncate(path, 1000),
+    "zeros from the second page": lambda path: overwrite(
+        path, 4096, bytes(path.stat().st_size - 4096)
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_state_says_so_and_makes_room(damage: str, tmp_path: Path) -> None:
+    path = make(tmp_path)
+    DAMAGES[damage](path)
+    with pytest.raises(StateDamaged, match=FILE_NAME):
+        use(tmp_path)
+    damaged = path.read_bytes()
+    aside = set_aside(tmp_path)
+    assert aside.read_bytes() == damaged
+    use(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "read", [lambda state: list(state.files()), lambda state: state.last_reports(5)]
+)
+def test_whatever_is_read_of_a_damaged_state_says_so(
+    read: Callable[[State], object], tmp_path: Path
+) -> None:
+    path = make(tmp_path)
+    state = State(tmp_path)
+    overwrite(path, 4096, b"\xff" * (path.stat().st_size - 4096))
+    try:
+        with pytest.raises(StateDamaged):
+            read(state)
+    finally:
+        state.close()
+
+
+def test_setting_aside_twice_keeps_both(tmp_path: Path) -> None:
+    for number in range(2):
+        (tmp_path / FILE_NAME).write_bytes(b"%d" % number)
+        set_aside(tmp_path)
+    assert {path.read_bytes() for path in tmp_path.iterdir()} == {b"0", b"1"}
+
+
+def test_setting_aside_takes_the_log_along(tmp_path: Path) -> None:
+    make(tmp_path)
+    for suffix in ("-wal", "-shm"):
+        (tmp_path / f"{FILE_NAME}{suffix}").write_bytes(b"of the damaged one")
+    aside = set_aside(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {aside.name}
+
+
+@pytest.mark.parametrize("version", [SCHEMA_VERSION + 1, -1])
+def test_another_versions_state_is_refused_and_left_alone(version: int, tmp_path: Path) -> None:
+    path = make(tmp_path)
+    database = sqlite3.connect(path)
+    database.execute(f"PRAGMA user_version = {version}")
+    database.close()
+    with pytest.raises(StateError, match="another version") as caught:
+        State(tmp_path)
+    assert not isinstance(caught.value, StateDamaged)
+    assert path.exists()
+
+
+def test_a_strangers_database_is_not_taken_for_a_state(tmp_path: Path) -> None:
+    database = sqlite3.connect(tmp_path / FILE_NAME)
+    database.executescript("CREATE TABLE files (name TEXT); INSERT INTO files VALUES ('theirs');")
+    database.close()
+    with pytest.raises(StateError):
+        State(tmp_path)
+    database = sqlite3.connect(tmp_path / FILE_NAME)
+    assert database.execute("SELECT * FROM files").fetchall() == [("theirs",)]
+    database.close()
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_a_folder_that_may_not_be_written_is_a_state_error(known: bool) -> None:
+    me = os.geteuid()
+    with tempfile.TemporaryDirectory() as name:
+        if known:
+            make(Path(name), 3)
+        os.chmod(name, 0o555)
+        os.seteuid(65534 if me == 0 else me)  # permissions mean nothing to root
+        try:
+            with pytest.raises(StateError, match=r"state\.dir") as caught:
+                use(Path(name))
+        finally:
+            os.seteuid(me)
+            os.chmod(name, 0o755)
+        assert not isinstance(caught.value, StateDamaged)
+
+
+def test_a_folder_that_is_not_there_is_a_state_error(tmp_path: Path) -> None:
+    with pytest.raises(StateError, match=r"state\.dir"):
+        State(tmp_path / "absent")
