@@ -8,11 +8,11 @@ from collections import Counter
 from collections.abc import Callable
 from typing import TextIO
 
+from mirror.cache.scan import Entry
 from mirror.cli import output
 from mirror.sync.plan import Plan
 from mirror.sync.report import SyncReport
 from mirror.sync.run import Observer
-from mirror.sync.scan import Entry
 
 LOG_EVERY_SECONDS = 60.0
 

@@ -13,11 +13,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from mirror.cache.prepare import Prepared
 from mirror.catalog.index import Index, Sighting
 from mirror.catalog.row import UNKNOWN_SOURCE, Row, Source
 from mirror.catalog.table import Catalog
 from mirror.sync.decide import supersedes
-from mirror.sync.prepare import Prepared
 from mirror.sync.sources import Sources, source_digest
 from mirror.sync.state import SeenFile, State
 

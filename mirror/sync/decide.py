@@ -18,9 +18,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
+from mirror.cache.prepare import Prepared
 from mirror.catalog.index import Sighting
 from mirror.catalog.row import Row
-from mirror.sync.prepare import Prepared
 
 
 class Decision(Enum):

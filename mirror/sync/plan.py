@@ -22,6 +22,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from mirror.cache.scan import SIGNATURE_BYTES, Entries, ScanCount, signature
 from mirror.catalog.table import (
     COMMIT_GETS,
     COMMIT_LISTS,
@@ -32,7 +33,6 @@ from mirror.catalog.table import (
 )
 from mirror.config import PriceSettings
 from mirror.content.digest import Identity
-from mirror.sync.scan import SIGNATURE_BYTES, Entries, ScanCount, signature
 
 _CHUNK = 1 << 14
 # A new mirror's format.json, and the trial that the endpoint honours conditions.

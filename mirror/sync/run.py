@@ -13,6 +13,7 @@ from pathlib import Path
 
 import msgspec
 
+from mirror.cache.scan import ScanCount, walk
 from mirror.catalog.root import open_root
 from mirror.config import Settings, parse_rate
 from mirror.content.image import Level
@@ -33,7 +34,6 @@ from mirror.sync.commit import Committer
 from mirror.sync.lock import locked
 from mirror.sync.plan import Plan, Selection, estimate, make_plan
 from mirror.sync.report import SyncReport
-from mirror.sync.scan import ScanCount, walk
 from mirror.sync.signals import leaving_at_once_on_ctrl_c, stopping_on_signals
 from mirror.sync.sources import Sources, source_digest
 from mirror.sync.state import State, set_aside

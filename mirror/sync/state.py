@@ -14,9 +14,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
+from mirror.cache.scan import Entry
 from mirror.catalog.row import UNKNOWN_SOURCE, Row
 from mirror.errors import StateDamaged, StateError
-from mirror.sync.scan import Entry
 
 SCHEMA_VERSION = 1
 FILE_NAME = "state.sqlite"

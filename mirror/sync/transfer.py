@@ -17,6 +17,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
 
+from mirror.cache.prepare import WHOLE_UP_TO, Prepared, Unprepared, prepare_all
+from mirror.cache.scan import Entry, display
 from mirror.content.image import Level
 from mirror.errors import (
     CatalogError,
@@ -31,9 +33,7 @@ from mirror.store.base import Store
 from mirror.sync.commit import Committer
 from mirror.sync.decide import Claim, Decision, decide
 from mirror.sync.plan import Plan
-from mirror.sync.prepare import WHOLE_UP_TO, Prepared, Unprepared, prepare_all
 from mirror.sync.report import SyncReport
-from mirror.sync.scan import Entry, display
 from mirror.sync.upload import PART_BYTES, upload
 
 # Files that go to a thread together: one hop costs about as much as reading a small file.

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 
+from mirror.cache.prepare import Prepared
 from mirror.content.digest import Hasher, digest_of
 from mirror.errors import AlreadyExists, ContentCollision, NotFound, StoreError
 from mirror.layout import CACHE_CONTROL, content_type, object_key
 from mirror.store.base import Create, Headers, Overwrite, Store
-from mirror.sync.prepare import Prepared
 
 PART_BYTES = 16 << 20
 _MOST_PARTS = 10_000

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from mirror.cache.prepare import Prepared
+from mirror.cache.scan import Entry
 from mirror.catalog.index import Sighting
 from mirror.catalog.row import UNKNOWN_SOURCE, Row, Source
 from mirror.content.digest import Digest, Identity
 from mirror.content.image import VERDICTS, Inspection, Verdict
 from mirror.sync.decide import Claim, Decision, decide, supersedes
-from mirror.sync.prepare import Prepared
-from mirror.sync.scan import Entry
 
 SAME, OTHER = b"s" * 32, b"o" * 32
 CONTENT, OTHER_CONTENT = b"c" * 16, b"d" * 16

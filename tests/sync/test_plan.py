@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from mirror.cache.scan import Entries, Entry, ScanCount, signature, walk
 from mirror.catalog.row import UNKNOWN_SOURCE, Row
 from mirror.catalog.table import COMMIT_PUTS
 from mirror.config import IMAGE_EXTENSIONS, PriceSettings
@@ -19,7 +20,6 @@ from mirror.content.digest import Identity
 from mirror.errors import CacheError
 from mirror.sync import plan as plan_module
 from mirror.sync.plan import Plan, Selection, estimate, make_plan
-from mirror.sync.scan import Entries, Entry, ScanCount, signature, walk
 from mirror.sync.state import SeenFile, State
 
 Files = dict[bytes, Identity]

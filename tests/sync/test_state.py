@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mirror.cache.scan import SIGNATURE_BYTES, Entry
 from mirror.catalog.row import UNKNOWN_SOURCE, Row, Source
 from mirror.content.digest import Identity
 from mirror.content.image import VERDICTS
 from mirror.errors import StateDamaged, StateError
-from mirror.sync.scan import SIGNATURE_BYTES, Entry
 from mirror.sync.state import FILE_NAME, SCHEMA_VERSION, SeenFile, State, set_aside
 
 

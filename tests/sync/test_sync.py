@@ -153,7 +153,7 @@ def test_a_large_file_goes_in_parts_and_is_checked(
 ) -> None:
     body = photo(1) + os.urandom(11 << 20)
     fill(shop.cache, {url_of(1): body, url_of(2): body})
-    monkeypatch.setattr("mirror.sync.prepare.WHOLE_UP_TO", 1 << 20)
+    monkeypatch.setattr("mirror.cache.prepare.WHOLE_UP_TO", 1 << 20)
     monkeypatch.setattr("mirror.sync.upload.PART_BYTES", 5 << 20)
     report = shop.sync()
     assert (report.uploaded, report.deduplicated, report.failed) == (1, 1, 0)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from mirror.cache.scan import Entry
 from mirror.content import digest
 from mirror.content.digest import Digest, FileChanged
 from mirror.content.image import Inspection, Level, inspect
-from mirror.sync.scan import Entry
 
 # Larger files are hashed in chunks, and sent in parts from a second read.
 WHOLE_UP_TO = 32 << 20
