@@ -8,10 +8,13 @@ Polars, pandas, Spark and Ray read the table as it is.
 from __future__ import annotations
 
 import asyncio
+import random
 import re
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -33,6 +36,7 @@ from mirror.catalog.row import Row, Source
 from mirror.errors import CatalogError
 from mirror.layout import CATALOG
 from mirror.store.base import Store
+from mirror.store.retry import RetryPolicy
 
 T = TypeVar("T")
 
@@ -64,6 +68,8 @@ _ARROW: Final = {
 COMPACT_AFTER: Final = 50
 # A conflict is another writer's commit; the loser reads it and tries the next version.
 _COMMIT_RETRIES: Final = 50
+# Around deltalake's own attempts, for what it does not repeat.
+_ATTEMPTS: Final = 5
 
 # What one commit costs in requests that deltalake sends itself (tests/catalog/test_requests.py
 # counts them): the data file and the log's entry; listings of the log; the entries it reads.
@@ -83,10 +89,21 @@ class Catalog:
         store: rooted at the mirror; data files are read through it.
         uri: the same place for deltalake: `s3://…/catalog` or a folder.
         options: gives deltalake's storage options, with the credentials of the moment.
+        retry: how soon what deltalake does not repeat itself is tried again.
+        sleep: waits so many seconds.
     """
 
-    def __init__(self, store: Store, uri: str, options: Callable[[], dict[str, str]]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        uri: str,
+        options: Callable[[], dict[str, str]],
+        retry: RetryPolicy | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
         self._store = store
+        self._retry = replace(retry or RetryPolicy(), attempts=_ATTEMPTS)
+        self._sleep = sleep
         self._uri = uri
         self._options = options
         self._table: DeltaTable | None = None
@@ -96,7 +113,7 @@ class Catalog:
         """The table at the version last seen; created if absent, reopened for new credentials."""
         options = self._options()
         if self._table is None or options != self._opened_with:
-            self._table = _translated(lambda: self._open_or_create(options))
+            self._table = self._attempt(lambda: self._open_or_create(options))
             self._opened_with = options
         return self._table
 
@@ -113,7 +130,8 @@ class Catalog:
                 ),
                 mode="ignore",
                 name="dataset-mirror catalog",
-                configuration={"delta.appendOnly": "true"},
+                # To open the table costs two requests an entry of the log since a checkpoint.
+                configuration={"delta.appendOnly": "true", "delta.checkpointInterval": "10"},
                 storage_options=options,
                 commit_properties=CommitProperties(max_commit_retries=0),
             )
@@ -128,7 +146,7 @@ class Catalog:
         """
         table = self._open()
         data = _to_arrow(rows)
-        _translated(
+        self._attempt(
             lambda: write_deltalake(
                 table,
                 data,
@@ -178,9 +196,28 @@ class Catalog:
                         latest[url] = (seen_at, Source(*source))
         return {url: source for url, (_, source) in latest.items()}
 
+    def _attempt(self, action: Callable[[], T]) -> T:
+        """The result of `action`, which may be called again; blocks.
+
+        deltalake repeats what was refused, but not a conditional PUT whose connection broke, because
+        it may have been written. Here it may be repeated: a row that stands twice means the same as
+        once.
+        """
+        failures = 0
+        while True:
+            try:
+                return action()
+            except Exception as error:
+                # deltalake raises OSError for what is the network's doing, DeltaError, and others.
+                failures += 1
+                if failures == _ATTEMPTS or not isinstance(error, OSError):
+                    raise _failed(error) from error
+                pause = self._retry.pause(failures, None, random.random())  # noqa: S311 - no secret
+            self._sleep(pause)
+
     def _newest(self) -> DeltaTable:
         table = self._open()
-        _translated(table.update_incremental)
+        self._attempt(table.update_incremental)
         return table
 
     def _files(self, table: DeltaTable) -> list[str]:
@@ -206,8 +243,8 @@ class Catalog:
         table = self._open()
         if len(table.file_uris()) < COMPACT_AFTER:
             return False
-        _translated(table.optimize.compact)
-        _translated(table.create_checkpoint)
+        self._attempt(table.optimize.compact)
+        self._attempt(table.create_checkpoint)
         return True
 
 
@@ -220,7 +257,10 @@ def _query_parquet(body: bytes, query: str, convert: Callable[[arrow.RecordBatch
             builder = QueryBuilder().register("catalog", DeltaTable(folder))
             return [convert(batch) for batch in builder.execute(query)]
 
-        return _translated(read)
+        try:
+            return read()
+        except Exception as error:
+            raise _failed(error) from error
 
 
 def _rows_of(batch: arrow.RecordBatch) -> list[tuple[Any, ...]]:
@@ -245,15 +285,11 @@ def _to_arrow(rows: Sequence[Row]) -> arrow.Table:
     return arrow.Table.from_arrays(list(arrays.values()), schema=schema)
 
 
-def _translated(action: Callable[[], T]) -> T:
-    try:
-        return action()
-    except Exception as error:
-        # deltalake raises OSError, DeltaError, and bare Exception from its readers.
-        raise CatalogError(
-            f"The catalog could not be read or written ({_words(error)}); "
-            "nothing that was acknowledged is lost, run again."
-        ) from error
+def _failed(error: Exception) -> CatalogError:
+    return CatalogError(
+        f"The catalog could not be read or written ({_words(error)}); "
+        "nothing that was acknowledged is lost, run again."
+    )
 
 
 def _words(error: Exception) -> str:

@@ -17,6 +17,7 @@ from mirror.cache.prepare import Prepared
 from mirror.catalog.index import Index, Sighting
 from mirror.catalog.row import UNKNOWN_SOURCE, Row, Source
 from mirror.catalog.table import Catalog
+from mirror.errors import MirrorError
 from mirror.sync.decide import supersedes
 from mirror.sync.sources import Sources, source_digest
 from mirror.sync.state import SeenFile, State
@@ -148,6 +149,7 @@ class Committer:
 
     async def tidy(self) -> None:
         """Keep an index of what was committed for the next run, and merge many small files."""
-        with suppress(OSError):  # the snapshot is a convenience
+        with suppress(OSError, MirrorError):  # the snapshot is a convenience
             await self.refresh()
-        await asyncio.to_thread(self._catalog.compact)
+        with suppress(MirrorError):  # the next run that commits tries again
+            await asyncio.to_thread(self._catalog.compact)

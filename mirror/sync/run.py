@@ -9,6 +9,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import field
 from pathlib import Path
 
 import msgspec
@@ -53,6 +54,7 @@ class SyncOptions:
         include_flagged: upload flagged files too.
         fail_fast: the first failure ends the run.
         inspect: overrides `sync.inspect`.
+        retry: how often and how soon a request that failed is tried again.
     """
 
     dry_run: bool = False
@@ -61,6 +63,7 @@ class SyncOptions:
     include_flagged: bool = False
     fail_fast: bool = False
     inspect: Level | None = None
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
 
 
 class Observer(Progress):
@@ -229,7 +232,8 @@ class _Run:
 
     async def _know_the_mirror(self, store: Store, state: State) -> None:
         """One small GET: is the mirror there, in a format we know, and the one the state means?"""
-        patient = Retrying(store, RetryPolicy(attempts=4))
+        # Fewer attempts: nothing has been done that would be lost by saying what is wrong soon.
+        patient = Retrying(store, dataclasses.replace(self._options.retry, attempts=4))
         proven_for = f"{self._url} {self._settings.bucket.endpoint or ''}"
         proven = state.get("conditional_put_proven") == proven_for
         try:
@@ -254,7 +258,12 @@ class _Run:
 
         sync = self._settings.sync
         committer = Committer(
-            Catalog(Retrying(counting), self._catalog_uri(), self._delta_options),
+            Catalog(
+                Retrying(counting, self._options.retry),
+                self._catalog_uri(),
+                self._delta_options,
+                self._options.retry,
+            ),
             state,
             self._snapshots,
             self._sources,
@@ -263,7 +272,7 @@ class _Run:
         await committer.refresh()
         bandwidth = BandwidthLimit(parse_rate(sync.limit_rate)) if sync.limit_rate else None
         gate = ConcurrencyGate(AdaptiveLimit(sync.concurrency))
-        retrying = Retrying(Throttling(counting, gate, bandwidth))
+        retrying = Retrying(Throttling(counting, gate, bandwidth), self._options.retry)
         stop = asyncio.Event()
         transfer = Transfer(
             retrying,

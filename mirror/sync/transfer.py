@@ -109,6 +109,7 @@ class Transfer:
         self._clock = clock
         self._claims: dict[bytes, Claim] = {}
         self._uploads: set[asyncio.Task[None]] = set()
+        self._turn = asyncio.Semaphore(options.concurrency)
         self._unanswered = 0
         self._room = asyncio.Condition()
         self._files_under_way = 0
@@ -182,7 +183,12 @@ class Transfer:
     async def _upload(self, planned: Entry, prepared: Prepared, claim: Claim) -> None:
         content = prepared.digest.content_hash
         try:
-            wrote = await upload(self._store, self._root, prepared)
+            async with self._turn:
+                if self._stop.is_set():
+                    # Read, but not begun: it and its followers are the next run's.
+                    del self._claims[content]
+                    return
+                wrote = await upload(self._store, self._root, prepared)
         except StoreSetupError as error:
             self._give_up_claim(content, claim, prepared, str(error))
             self._end(error)

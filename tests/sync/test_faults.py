@@ -14,7 +14,7 @@ from mirror.config import Settings
 from mirror.errors import AccessDenied, CatalogError
 from mirror.store.retry import RetryPolicy
 from mirror.sync.report import SyncReport
-from mirror.sync.run import sync
+from mirror.sync.run import SyncOptions, sync
 from tests.conftest import MakePlace, Place
 from tests.photos import blank, fill, photo, url_of
 from tests.proxy import (
@@ -37,10 +37,8 @@ from tests.sync import invariants
 CONCURRENCY = 8
 
 
-@pytest.fixture(autouse=True)
-def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As many attempts as ever, sooner after each other."""
-    monkeypatch.setattr(RetryPolicy.__init__, "__defaults__", (8, 0.002, 0.02, 0.05))
+# As many attempts as ever, sooner after each other.
+SOON = RetryPolicy(base=0.002, cap=0.02, longest_retry_after=0.05)
 
 
 @dataclass
@@ -71,7 +69,7 @@ class Scene:
     def sync(self, rule: Rule | None = None, commit_rows: int = 25) -> SyncReport:
         self.proxy.rule = rule
         try:
-            return sync(self.settings(commit_rows=commit_rows))
+            return sync(self.settings(commit_rows=commit_rows), SyncOptions(retry=SOON))
         finally:
             self.proxy.rule = None
 
