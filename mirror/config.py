@@ -76,8 +76,18 @@ class SyncSettings(_Section, frozen=True):
     concurrency: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 64
     limit_rate: str | None = None
     inspect: InspectLevel = "decode"
-    commit_rows: Count = 20_000
+    commit_rows: Count = 10_000
     commit_seconds: Annotated[float, msgspec.Meta(gt=0)] = 60.0
+
+
+class InspectSettings(_Section, frozen=True):
+    """`placeholder_photos`: so many photos under one content make it a placeholder.
+
+    `known_bad`: a file of hashes, one a line, of contents that are bad wherever they are met.
+    """
+
+    placeholder_photos: Annotated[int, msgspec.Meta(ge=2)] = 5
+    known_bad: str | None = None
 
 
 class PriceSettings(_Section, frozen=True):
@@ -115,6 +125,7 @@ class Settings(_Section, frozen=True):
     bucket: BucketSettings = BucketSettings()
     state: StateSettings = StateSettings()
     sync: SyncSettings = SyncSettings()
+    inspect: InspectSettings = InspectSettings()
     prices: Prices = Prices()
 
     @property
@@ -257,11 +268,11 @@ def _read_file(path: Path) -> Layer:
 
 
 def _with_absolute_paths(values: dict[str, Any], base: Path) -> dict[str, Any]:
-    """Folders named in a file are relative to that file, wherever the command runs from."""
-    for section in ("cache", "state"):
+    """Paths named in a file are relative to that file, wherever the command runs from."""
+    for section, key in (("cache", "dir"), ("state", "dir"), ("inspect", "known_bad")):
         table = values.get(section)
-        if isinstance(table, dict) and isinstance(table.get("dir"), str):
-            table["dir"] = str(base.absolute() / Path(table["dir"]).expanduser())
+        if isinstance(table, dict) and isinstance(table.get(key), str):
+            table[key] = str(base.absolute() / Path(table[key]).expanduser())
     return values
 
 

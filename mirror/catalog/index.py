@@ -118,9 +118,8 @@ class Index:
         at = _find(*self._urls, url_md5)
         if at < 0:
             return None
-        content = (int(columns["hash_hi"][at]) << 64) | int(columns["hash_lo"][at])
         return Sighting(
-            content.to_bytes(16, "big"),
+            _joined(int(columns["hash_hi"][at]), int(columns["hash_lo"][at])),
             int(columns["size"][at]),
             int(columns["width"][at]),
             int(columns["height"][at]),
@@ -134,6 +133,29 @@ class Index:
         """SHA-256 of an object that a live row names, or None when no row does."""
         at = _find(*self._hashes, content_hash)
         return None if at < 0 else self.objects["sha256"][at].tobytes()
+
+    def contents_judged(self, verdict: Verdict) -> set[bytes]:
+        """Content hashes of the rows that have this verdict."""
+        at = np.flatnonzero(self.sightings["verdict"] == _VERDICT_CODES[verdict])
+        hi, lo = self.sightings["hash_hi"][at], self.sightings["hash_lo"][at]
+        return {_joined(int(high), int(low)) for high, low in zip(hi, lo, strict=True)}
+
+    def contents_under_many_urls(self, least: int) -> Iterator[tuple[bytes, list[bytes]]]:
+        """`(content_hash, [url_md5, …])` of each content that `least` or more `ok` rows name."""
+        ok = np.flatnonzero(self.sightings["verdict"] == _OK)
+        hi, lo = self.sightings["hash_hi"][ok], self.sightings["hash_lo"][ok]
+        order = np.lexsort((lo, hi))
+        hi, lo = hi[order], lo[order]
+        ends = np.flatnonzero(_last_of_each(hi, lo)) + 1
+        begins = np.concatenate([[0], ends[:-1]]) if len(ends) else ends
+        for begin, end in zip(begins, ends, strict=True):
+            if end - begin >= least:
+                rows = ok[order[begin:end]]
+                urls = zip(
+                    self.sightings["url_hi"][rows], self.sightings["url_lo"][rows], strict=True
+                )
+                content = _joined(int(hi[begin]), int(lo[begin]))
+                yield content, [_joined(int(high), int(low)) for high, low in urls]
 
     def merged(
         self,
@@ -324,6 +346,10 @@ def batch_from_arrow(batch: arrow.RecordBatch) -> Batch:
         else:
             arrays[name] = column.to_numpy().astype(kind)
     return arrays
+
+
+def _joined(high: int, low: int) -> bytes:
+    return (high << 64 | low).to_bytes(16, "big")
 
 
 def _find(hi: memoryview, lo: memoryview, key: bytes) -> int:

@@ -8,7 +8,7 @@ that the next run finds undone and finishes without uploading an object again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,6 +99,10 @@ class Committer:
         seen_at = max(int(self._now() * 1e6), prior.seen_at + 1)
         self._rows[row.url_md5] = row._replace(source=source, seen_at=seen_at)
         return True
+
+    def supersede(self, rows: Iterable[Row]) -> None:
+        """Rows that say something new of URLs without a file having been read."""
+        self._rows.update((row.url_md5, row) for row in rows)
 
     def _prior(self, url_md5: bytes) -> Sighting | None:
         row = self._rows.get(url_md5) or self._committing.get(url_md5)

@@ -16,8 +16,10 @@ import msgspec
 
 from mirror.cache.scan import ScanCount, walk
 from mirror.catalog.root import open_root
+from mirror.catalog.table import Catalog
 from mirror.config import Settings, parse_rate
 from mirror.content.image import Level
+from mirror.content.placeholder import load_known_bad
 from mirror.errors import MirrorError, StateDamaged, StateError, StoreError
 from mirror.layout import CATALOG
 from mirror.store import open_store
@@ -33,6 +35,7 @@ from mirror.store.throttle import (
 )
 from mirror.sync.commit import Committer
 from mirror.sync.lock import locked
+from mirror.sync.placeholders import KnownPlaceholders, newly_found
 from mirror.sync.plan import Plan, Selection, estimate, make_plan
 from mirror.sync.report import SyncReport
 from mirror.sync.signals import leaving_at_once_on_ctrl_c, stopping_on_signals
@@ -254,22 +257,23 @@ class _Run:
         self._snapshots = self._folder / "index" / root.id
 
     async def _transfer(self, counting: Counting, state: State, plan: Plan) -> None:
-        from mirror.catalog.table import Catalog
-
         sync = self._settings.sync
+        catalog = Catalog(
+            Retrying(counting, self._options.retry),
+            self._catalog_uri(),
+            self._delta_options,
+            self._options.retry,
+        )
         committer = Committer(
-            Catalog(
-                Retrying(counting, self._options.retry),
-                self._catalog_uri(),
-                self._delta_options,
-                self._options.retry,
-            ),
+            catalog,
             state,
             self._snapshots,
             self._sources,
             self._now,
         )
         await committer.refresh()
+        level = self._options.inspect or sync.inspect
+        known_bad = load_known_bad(self._settings.inspect.known_bad)
         bandwidth = BandwidthLimit(parse_rate(sync.limit_rate)) if sync.limit_rate else None
         gate = ConcurrencyGate(AdaptiveLimit(sync.concurrency))
         retrying = Retrying(Throttling(counting, gate, bandwidth), self._options.retry)
@@ -278,9 +282,10 @@ class _Run:
             retrying,
             committer,
             self._root,
+            placeholders=KnownPlaceholders.of(committer.index, known_bad),
             options=TransferOptions(
                 concurrency=sync.concurrency,
-                level=self._options.inspect or sync.inspect,
+                level=level,
                 include_flagged=self._options.include_flagged,
                 fail_fast=self._options.fail_fast,
                 commit_rows=sync.commit_rows,
@@ -295,6 +300,8 @@ class _Run:
                 await transfer.run(plan)
             if self._sources is not None and self._report.error is None and not stop.is_set():
                 await self._describe(state, committer)
+            if level != "off" and self._report.error is None and not stop.is_set():
+                await self._weigh_evidence(catalog, committer)
         finally:
             self._report.retries = retrying.retries
             self._report.catalog_commits = committer.count.commits
@@ -332,6 +339,21 @@ class _Run:
                 await flush()
         if told:
             await flush()
+
+    async def _weigh_evidence(self, catalog: Catalog, committer: Committer) -> None:
+        """Contents that by now stand under too many photos become placeholders."""
+        await committer.refresh()
+        rows = await newly_found(
+            committer.index,
+            catalog,
+            self._settings.inspect.placeholder_photos,
+            int(self._started_at * 1e6),
+            int(self._now() * 1e6),
+        )
+        if rows:
+            committer.supersede(rows)
+            await committer.commit()
+            self._report.flagged["placeholder"] += len(rows)
 
     def _catalog_uri(self) -> str:
         if self._access is None:

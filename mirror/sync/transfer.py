@@ -32,6 +32,7 @@ from mirror.errors import (
 from mirror.store.base import Store
 from mirror.sync.commit import Committer
 from mirror.sync.decide import Claim, Decision, decide
+from mirror.sync.placeholders import KnownPlaceholders
 from mirror.sync.plan import Plan
 from mirror.sync.report import SyncReport
 from mirror.sync.upload import PART_BYTES, upload
@@ -42,7 +43,7 @@ _BATCH_BYTES = 4 << 20
 # Bytes of files under way, read but not yet acknowledged.
 _WINDOW_BYTES = 128 << 20
 # Contents that a run holds in memory before the catalog's index on disk takes them over.
-_REFRESH_AFTER = 60_000
+_REFRESH_AFTER = 40_000
 # So many files in a row that the store did not answer for, each after all its attempts.
 _GIVE_UP_AFTER = 20
 
@@ -71,7 +72,7 @@ class TransferOptions:
     level: Level = "decode"
     include_flagged: bool = False
     fail_fast: bool = False
-    commit_rows: int = 20_000
+    commit_rows: int = 10_000
     commit_seconds: float = 60.0
     readers: int = max(2, (os.cpu_count() or 2))
 
@@ -82,6 +83,7 @@ class Transfer:
     Args:
         store: with retry and throttle around it.
         committer: with its index fresh.
+        placeholders: contents that are known not to be photographs.
         root: the cache's folder.
         report: is filled while the transfer runs.
         stop: once set, nothing more is begun; what is in flight is finished and committed.
@@ -93,6 +95,7 @@ class Transfer:
         committer: Committer,
         root: bytes,
         *,
+        placeholders: KnownPlaceholders,
         options: TransferOptions,
         report: SyncReport,
         progress: Progress,
@@ -102,6 +105,7 @@ class Transfer:
         self._store = store
         self._committer = committer
         self._root = root
+        self._placeholders = placeholders
         self._options = options
         self._report = report
         self._progress = progress
@@ -155,6 +159,8 @@ class Transfer:
         if isinstance(prepared, Unprepared):
             self._fail(prepared.entry, prepared.reason)
         else:
+            if self._options.level != "off":
+                prepared = self._placeholders.judged(prepared)
             content = prepared.digest.content_hash
             claim = self._claims.get(content)
             decision = decide(

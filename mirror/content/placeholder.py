@@ -1,0 +1,110 @@
+"""What a placeholder is: one content in place of many photos, or a content that is known to be bad.
+
+Pure but for `load_known_bad`. A server or a loader that has no photo puts the same picture in place
+of each; a photograph is under several URLs too, but they all mean one photo: its sizes, spellings
+and hosts. So photos are counted, not URLs.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+from mirror.content.digest import Digest
+from mirror.errors import ConfigError
+
+KNOWN_BAD: Final = "known bad content"
+
+_HASH = re.compile(r"[0-9a-fA-F]{64}|[0-9a-fA-F]{32}")
+
+# /photos/ID[/SIZE[.EXT]] of inaturalist.org's hosts and of its open-data bucket, whose name may
+# stand in the host or, as S3 allows too, at the path's beginning.
+_INATURALIST = re.compile(
+    r"""(?: https? : )? //
+    (?: [^/?\#]* @ )?
+    (?i: (?: [a-z0-9-]+ \. )* inaturalist \. org \.?
+       | inaturalist-open-data \. s3 (?: [.-] [a-z0-9.-]+ )? \. amazonaws \. com \.? )
+    (?: : \d+ )?
+    /+ photos / (?P<id> [0-9]+ ) (?: / [^/?\#]* )? /? (?: [?\#] .* )?
+    | (?: https? : )? //
+    (?i: s3 (?: [.-] [a-z0-9.-]+ )? \. amazonaws \. com )
+    (?: : \d+ )?
+    / (?: inaturalist-open-data | static\.inaturalist\.org )
+    / photos / (?P<id_by_path> [0-9]+ ) (?: / [^/?\#]* )? /? (?: [?\#] .* )?
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+
+
+def photo_of(url: str) -> str:
+    """Which photo a URL shows: the same text for every URL of one photo.
+
+    An iNaturalist photo is known by its number whatever host, size, extension and query its URL
+    has; its page's address stands for it. Any other URL is its own photo.
+    """
+    match = _INATURALIST.fullmatch(url.strip())
+    if match is None:
+        return url
+    number = match["id"] or match["id_by_path"]
+    return f"https://www.inaturalist.org/photos/{number}"
+
+
+def distinct_photos(urls: Iterable[str]) -> int:
+    return len({photo_of(url) for url in urls})
+
+
+def shared_reason(count: int, noun: str = "photos") -> str:
+    """The reason of a placeholder that was found out by its number."""
+    return f"one content under {count} {noun}"
+
+
+def is_known_bad(digest: Digest, known_bad: frozenset[bytes]) -> bool:
+    return digest.sha256 in known_bad or digest.content_hash in known_bad
+
+
+def parse_known_bad(text: str, name: str = "known_bad") -> frozenset[bytes]:
+    """The hashes of a list: 32 bytes are a SHA-256, 16 an XXH3-128.
+
+    Args:
+        text: one hash a line in hexadecimal; `#` begins a comment, blank lines say nothing.
+        name: what to call the list when a line is wrong.
+
+    Raises:
+        ConfigError: a line is neither; it is named by its number.
+    """
+    found = set()
+    for number, line in enumerate(text.split("\n"), 1):
+        word = line.partition("#")[0].strip()
+        if not word:
+            continue
+        if not _HASH.fullmatch(word):
+            raise ConfigError(
+                f"{name}, line {number}: {word[:80]!r} is no hash; write 64 hexadecimal digits "
+                "(SHA-256) or 32 (XXH3-128) on a line, and comments after #."
+            )
+        found.add(bytes.fromhex(word))
+    return frozenset(found)
+
+
+def load_known_bad(path: Path | str | None) -> frozenset[bytes]:
+    """The hashes of the file `inspect.known_bad`; none where no file is named.
+
+    Raises:
+        ConfigError: the file cannot be read, or one of its lines is wrong.
+    """
+    if path is None:
+        return frozenset()
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise ConfigError(
+            f"The list of known bad hashes {path} cannot be read ({error.strerror}); "
+            "set inspect.known_bad to a file that is there."
+        ) from None
+    except ValueError:
+        raise ConfigError(
+            f"The list of known bad hashes {path} is not text; one hash a line is expected."
+        ) from None
+    return parse_known_bad(text, str(path))

@@ -1,0 +1,136 @@
+"""One content under implausibly many photos: found when the evidence is there, and kept out after."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mirror.catalog.row import Source
+from mirror.layout import url_md5
+from mirror.sync.report import SyncReport
+from mirror.sync.run import SyncOptions, sync
+from tests.conftest import MakePlace
+from tests.photos import fill, photo, url_of
+from tests.sync.test_sync import Told, Workshop
+
+REPLACEMENT = photo(999)
+
+
+@pytest.fixture
+def shop(make_place: MakePlace, tmp_path: Path) -> Workshop:
+    return Workshop(make_place("file"), tmp_path)
+
+
+def replaced(shop: Workshop, numbers: Sequence[int]) -> None:
+    """These photos were answered with the replacement picture."""
+    fill(shop.cache, {url_of(number): REPLACEMENT for number in numbers})
+
+
+def verdicts(shop: Workshop) -> dict[bytes, str]:
+    return {url: row["verdict"] for url, row in shop.rows().items()}
+
+
+def sync_with(shop: Workshop, sources: Any = None, **inspect: Any) -> SyncReport:
+    settings = shop.place.settings(
+        cache={"dir": str(shop.cache)}, state={"dir": str(shop.state)}, inspect=inspect
+    )
+    return sync(settings, SyncOptions(), sources=sources)
+
+
+def test_a_content_under_five_photos_is_a_placeholder_and_four_are_not(shop: Workshop) -> None:
+    replaced(shop, range(4))
+    fill(shop.cache, {url_of(n): photo(n) for n in range(10, 14)})
+    assert shop.sync().flagged["placeholder"] == 0
+    assert set(verdicts(shop).values()) == {"ok"}
+    replaced(shop, [4])
+    report = shop.sync()
+    assert report.flagged["placeholder"] == 5
+    assert {url for url, verdict in verdicts(shop).items() if verdict == "placeholder"} == {
+        url_md5(url_of(n)) for n in range(5)
+    }
+    row = shop.rows()[url_md5(url_of(0))]
+    assert row["reason"] == "one content under 5 photos"
+
+
+def test_once_found_it_is_flagged_at_sight(shop: Workshop) -> None:
+    replaced(shop, range(5))
+    shop.sync()
+    objects = shop.objects()
+    replaced(shop, [7])
+    report = shop.sync()
+    assert (report.flagged["placeholder"], report.uploaded, report.deduplicated) == (1, 0, 0)
+    assert verdicts(shop)[url_md5(url_of(7))] == "placeholder"
+    assert shop.objects() == objects
+    again = shop.sync()
+    assert (again.flagged["placeholder"], again.catalog_commits) == (0, 0)
+
+
+def test_the_evidence_of_several_machines_adds_up(make_place: MakePlace, tmp_path: Path) -> None:
+    place = make_place("file")
+    shops = []
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        shops.append(Workshop(place, tmp_path / name))
+    replaced(shops[0], range(3))
+    replaced(shops[1], range(3, 6))
+    assert shops[0].sync().flagged["placeholder"] == 0
+    assert shops[1].sync().flagged["placeholder"] == 6
+    assert set(verdicts(shops[0]).values()) == {"placeholder"}
+
+
+def test_the_threshold_is_a_setting(shop: Workshop) -> None:
+    replaced(shop, range(5))
+    assert sync_with(shop, placeholder_photos=6).flagged["placeholder"] == 0
+    replaced(shop, range(6))
+    assert sync_with(shop, placeholder_photos=6).flagged["placeholder"] == 6
+
+
+def test_spellings_of_one_photo_are_one_photo_where_a_dataset_tells(shop: Workshop) -> None:
+    spellings = [
+        f"https://{host}/photos/77/medium.{extension}"
+        for host in ("static.inaturalist.org", "inaturalist-open-data.s3.amazonaws.com")
+        for extension in ("jpg", "jpeg", "jpg?1545", "jpeg?1545")
+    ]
+    fill(shop.cache, dict.fromkeys(spellings, REPLACEMENT))
+    told = Told({url: Source(url) for url in spellings})
+    assert shop.sync(told).flagged["placeholder"] == 0
+    assert set(verdicts(shop).values()) == {"ok"}
+
+
+def test_a_rejudged_row_keeps_its_source(shop: Workshop) -> None:
+    replaced(shop, range(5))
+    told = Told({url_of(n): Source(url_of(n), "CC0", "© her") for n in range(5)})
+    assert shop.sync(told).flagged["placeholder"] == 5
+    row = shop.rows()[url_md5(url_of(1))]
+    assert (row["verdict"], row["source_url"], row["license"]) == ("placeholder", url_of(1), "CC0")
+
+
+def test_a_good_image_in_its_place_becomes_ok(shop: Workshop) -> None:
+    replaced(shop, range(5))
+    shop.sync()
+    fill(shop.cache, {url_of(1): photo(1)})
+    assert shop.sync().uploaded == 1
+    assert verdicts(shop)[url_md5(url_of(1))] == "ok"
+
+
+def test_nothing_is_judged_when_inspection_is_off(shop: Workshop) -> None:
+    replaced(shop, range(8))
+    assert shop.sync(inspect="off").flagged["placeholder"] == 0
+
+
+@pytest.mark.parametrize("which", ["sha256", "content_hash"])
+def test_a_known_bad_content_never_enters(shop: Workshop, tmp_path: Path, which: str) -> None:
+    from mirror.content.digest import digest_of
+
+    listed = tmp_path / "bad.txt"
+    listed.write_text(
+        f"# the replacement picture\n{getattr(digest_of(REPLACEMENT), which).hex()}\n"
+    )
+    replaced(shop, [1])
+    report = sync_with(shop, known_bad=str(listed))
+    assert (report.flagged["placeholder"], report.uploaded) == (1, 0)
+    assert shop.objects() == {}
+    assert verdicts(shop)[url_md5(url_of(1))] == "placeholder"
