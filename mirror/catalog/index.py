@@ -147,15 +147,12 @@ class Index:
         order = np.lexsort((lo, hi))
         hi, lo = hi[order], lo[order]
         ends = np.flatnonzero(_last_of_each(hi, lo)) + 1
-        begins = np.concatenate([[0], ends[:-1]]) if len(ends) else ends
-        for begin, end in zip(begins, ends, strict=True):
-            if end - begin >= least:
-                rows = ok[order[begin:end]]
-                urls = zip(
-                    self.sightings["url_hi"][rows], self.sightings["url_lo"][rows], strict=True
-                )
-                content = _joined(int(hi[begin]), int(lo[begin]))
-                yield content, [_joined(int(high), int(low)) for high, low in urls]
+        counts = np.diff(ends, prepend=0)
+        for end, count in zip(ends[counts >= least], counts[counts >= least], strict=True):
+            rows = ok[order[end - count : end]]
+            url_hi, url_lo = self.sightings["url_hi"][rows], self.sightings["url_lo"][rows]
+            urls = [_joined(int(h), int(w)) for h, w in zip(url_hi, url_lo, strict=True)]
+            yield _joined(int(hi[end - 1]), int(lo[end - 1])), urls
 
     def merged(
         self,
@@ -174,28 +171,26 @@ class Index:
                 older snapshots there; None keeps it in memory. Written a column at a time: at ten
                 million rows a second copy of all of them would not fit.
         """
-        rows = (
-            {name: np.concatenate([batch[name] for batch in new]) for name in new[0]} if new else {}
-        )
-        if not rows:
-            merged = Index(version, self.sightings, self.objects, files)
-            return merged if folder is None else _written(merged, folder)
+        if not new and folder is None:
+            return Index(version, self.sightings, self.objects, files)
+        new = new or [_no_rows()]
+        rows = {name: np.concatenate([batch[name] for batch in new]) for name in new[0]}
         keep = self._latest(rows)
         sightings = (
-            (name, _taken(self._column("sightings", name), rows[name], keep))
+            (name, _Taken(self._column("sightings", name), rows[name], keep))
             for name in _SIGHTING_COLUMNS
         )
         if folder is None:
-            columns = dict(sightings)
-            objects = self._merged_objects(rows, columns)
-            return Index(version, columns, dict(objects), files)
+            columns = {name: taken.whole() for name, taken in sightings}
+            objects = {n: taken.whole() for n, taken in self._merged_objects(rows, columns)}
+            return Index(version, columns, objects, files)
         with _Snapshot(folder) as snapshot:
             snapshot.write("sightings", sightings)
             columns = snapshot.load("sightings", _SIGHTING_COLUMNS)
             snapshot.write("objects", self._merged_objects(rows, columns))
             return snapshot.finished(version, files)
 
-    def _merged_objects(self, rows: Batch, sightings: Batch) -> Iterator[tuple[str, NDArray[Any]]]:
+    def _merged_objects(self, rows: Batch, sightings: Batch) -> Iterator[tuple[str, _Taken]]:
         """Columns of the objects that live rows name: of those known, and of new rows' own."""
         ok = rows["verdict"] == _OK
         new = {name: rows[name][ok] for name in _OBJECT_COLUMNS}
@@ -207,7 +202,7 @@ class Index:
         keep = order[_last_of_each(hi[order], lo[order])]
         keep = keep[_named_by(hi[keep], lo[keep], sightings)]
         return (
-            (name, _taken(self._column("objects", name), new[name], keep))
+            (name, _Taken(self._column("objects", name), new[name], keep))
             for name in _OBJECT_COLUMNS
         )
 
@@ -221,15 +216,13 @@ class Index:
         return order[_last_of_each(hi[order], lo[order])]
 
     def _column(self, table: str, name: str) -> NDArray[Any]:
-        """A whole column, to be let go after use: mapped pages would stay with the process."""
+        """A column for one pass, mapped anew: the pages that it touches go when it goes."""
         if self.path is None:
             return (self.sightings if table == "sightings" else self.objects)[name]
-        loaded: NDArray[Any] = np.load(_file(self.path, table, name), allow_pickle=False)
-        return loaded
-
-    def save(self, folder: Path) -> None:
-        """Write a snapshot that appears whole or not at all, in place of older ones."""
-        _written(self, folder)
+        mapped: NDArray[Any] = np.load(
+            _file(self.path, table, name), mmap_mode="r", allow_pickle=False
+        )
+        return mapped
 
     @classmethod
     def load(cls, folder: Path) -> Index:
@@ -265,9 +258,17 @@ class _Snapshot:
     def __exit__(self, *_: object) -> None:
         shutil.rmtree(self._path, ignore_errors=True)
 
-    def write(self, table: str, columns: Iterable[tuple[str, NDArray[Any]]]) -> None:
-        for name, values in columns:
-            np.save(_file(self._path, table, name), values, allow_pickle=False)
+    def write(self, table: str, columns: Iterable[tuple[str, _Taken]]) -> None:
+        for name, taken in columns:
+            with _file(self._path, table, name).open("wb") as file:
+                header = {
+                    "descr": np.lib.format.dtype_to_descr(taken.base.dtype),
+                    "fortran_order": False,
+                    "shape": (len(taken.positions),),
+                }
+                np.lib.format.write_array_header_1_0(file, header)
+                for piece in taken.pieces():
+                    file.write(piece.tobytes())
 
     def load(self, table: str, columns: Iterable[str]) -> Batch:
         return _load_table(self._path, table, columns)
@@ -286,13 +287,6 @@ class _Snapshot:
             if stale != target and _MADE_BY_US(stale.name):
                 shutil.rmtree(stale, ignore_errors=True)
         return index
-
-
-def _written(index: Index, folder: Path) -> Index:
-    with _Snapshot(folder) as snapshot:
-        snapshot.write("sightings", index.sightings.items())
-        snapshot.write("objects", index.objects.items())
-        return snapshot.finished(index.version, index.files)
 
 
 def _load(snapshot: Path) -> Index:
@@ -367,13 +361,31 @@ def _find(hi: memoryview, lo: memoryview, key: bytes) -> int:
     return -1
 
 
-def _taken(base: NDArray[Any], new: NDArray[Any], positions: NDArray[np.intp]) -> NDArray[Any]:
-    """`np.concatenate([base, new])[positions]` without making the whole of the first."""
-    taken = np.empty(len(positions), base.dtype)
-    from_base = positions < len(base)
-    taken[from_base] = base[positions[from_base]]
-    taken[~from_base] = new[positions[~from_base] - len(base)]
-    return taken
+def _no_rows() -> Batch:
+    return {n: np.empty(0, kind) for n, kind in (_SIGHTING_COLUMNS | _OBJECT_COLUMNS).items()}
+
+
+_PIECE: Final = 1 << 16
+
+
+class _Taken(NamedTuple):
+    """`np.concatenate([base, new])[positions]`, a piece at a time."""
+
+    base: NDArray[Any]
+    new: NDArray[Any]
+    positions: NDArray[np.intp]
+
+    def pieces(self) -> Iterator[NDArray[Any]]:
+        for begin in range(0, len(self.positions), _PIECE):
+            at = self.positions[begin : begin + _PIECE]
+            piece = np.empty(len(at), self.base.dtype)
+            from_base = at < len(self.base)
+            piece[from_base] = self.base[at[from_base]]
+            piece[~from_base] = self.new[at[~from_base] - len(self.base)]
+            yield piece
+
+    def whole(self) -> NDArray[Any]:
+        return np.concatenate([np.empty(0, self.base.dtype), *self.pieces()])
 
 
 def _last_of_each(hi: NDArray[Any], lo: NDArray[Any]) -> NDArray[np.bool_]:
