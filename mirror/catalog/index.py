@@ -400,16 +400,27 @@ def _named_by(hash_hi: NDArray[Any], hash_lo: NDArray[Any], sightings: Batch) ->
     hi, lo = sightings["hash_hi"][ok], sightings["hash_lo"][ok]
     order = np.lexsort((lo, hi))
     hi, lo = hi[order], lo[order]
-    at = np.searchsorted(hi, hash_hi)
     named = np.zeros(len(hash_hi), bool)
-    # Equal high halves with different low ones are a curiosity of 64-bit chance; step over them.
+    for begin in range(0, len(hash_hi), _PIECE):
+        piece = slice(begin, begin + _PIECE)
+        named[piece] = _among(hash_hi[piece], hash_lo[piece], hi, lo)
+    return named
+
+
+def _among(
+    key_hi: NDArray[Any], key_lo: NDArray[Any], hi: NDArray[Any], lo: NDArray[Any]
+) -> NDArray[np.bool_]:
+    """Which keys stand in the sorted halves `hi`, `lo`."""
+    found = np.zeros(len(key_hi), bool)
+    at = np.searchsorted(hi, key_hi)
     pending = np.flatnonzero(at < len(hi))
+    # Equal high halves with different low ones are a curiosity of 64-bit chance; step over them.
     while len(pending):
         here = at[pending]
-        same_hi = hi[here] == hash_hi[pending]
-        same = same_hi & (lo[here] == hash_lo[pending])
-        named[pending[same]] = True
+        same_hi = hi[here] == key_hi[pending]
+        same = same_hi & (lo[here] == key_lo[pending])
+        found[pending[same]] = True
         pending = pending[same_hi & ~same]
         at[pending] += 1
         pending = pending[at[pending] < len(hi)]
-    return named
+    return found

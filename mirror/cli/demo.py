@@ -136,6 +136,7 @@ def _show(folder: Path, made: DemoCache, first: SyncReport, second: SyncReport) 
             ("black frames", str(made.blanks), "what the old loader put in place of a 429"),
             ("broken", str(made.broken), "cut short, or with a hole"),
             ("not images", str(made.not_images), "an error page, a JSON answer, an empty file"),
+            ("replaced", str(made.replaced), "different photos, one picture: not available"),
         ]
     )
     title("First sync: every content once, nothing bad")
@@ -143,7 +144,7 @@ def _show(folder: Path, made: DemoCache, first: SyncReport, second: SyncReport) 
         [
             ("uploaded", str(first.uploaded), f"objects, {output.size(first.bytes_uploaded)}"),
             ("deduplicated", str(first.deduplicated), "files: their content was there already"),
-            *((f"  {name}", str(n), "kept out") for name, n in first.flagged.items() if n),
+            *((f"  {name}", str(n), _REMARKS[name]) for name, n in first.flagged.items() if n),
             ("requests", str(sum(first.requests.values())), _requests(first)),
             ("took", output.duration(first.seconds)),
         ]
@@ -166,6 +167,14 @@ def _show(folder: Path, made: DemoCache, first: SyncReport, second: SyncReport) 
         "  Your own cache and bucket: what it would do, and what that costs:\n"
         "    mirror sync --cache DIR --bucket s3://BUCKET/PREFIX --dry-run"
     )
+
+
+_REMARKS = {
+    "blank": "kept out",
+    "corrupt": "kept out",
+    "not_image": "kept out",
+    "placeholder": "found out by their number, and no longer offered",
+}
 
 
 def _requests(report: SyncReport) -> str:

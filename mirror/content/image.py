@@ -2,40 +2,65 @@
 
 The cascade, cheapest test first; the first row that applies decides:
 
-    | test                                    | verdict     | reason                         |
-    |-----------------------------------------|-------------|--------------------------------|
-    | no bytes                                | not_image   | empty                          |
-    | magic bytes of HTML, JSON, XML          | not_image   | html · json · xml              |
-    | no known image magic                    | not_image   | unknown magic                  |
-    | header does not parse                   | corrupt     | header: …                      |
-    | more pixels than `MAX_PIXELS`           | corrupt     | too many pixels: W x H         |
-    | level `header` stops here               | ok          | header only                    |
-    | the stream does not decode to its end   | corrupt     | decode: …                      |
-    | the decoded frame is one flat grey      | blank       | flat frame, level N            |
-    | otherwise                               | ok          |                                |
-
-With level `off` only the magic bytes are read, for the object's extension: everything is `ok`,
-reason `not inspected`.
+    | test                                       | verdict     | reason                         |
+    |--------------------------------------------|-------------|--------------------------------|
+    | level `off` stops here                     | ok          | not inspected                  |
+    | no bytes                                   | not_image   | empty                          |
+    | magic bytes of HTML, JSON, XML             | not_image   | html · json · xml              |
+    | no known image magic                       | not_image   | unknown magic                  |
+    | a format that no library here decodes      | corrupt     | no decoder for F here          |
+    | header does not parse                      | corrupt     | header: …                      |
+    | more pixels than the limit                 | corrupt     | too many pixels: W x H         |
+    | level `header` stops here                  | ok          | header only                    |
+    | chunks, blocks, strips, scans do not reach | corrupt     | structure: …                   |
+    |   the end, or a PNG's checksum is wrong    |             |                                |
+    | the stream does not decode to its end      | corrupt     | decode: …                      |
+    | the last row is not flat                   | ok          |                                |
+    | the frame is flat, in colour and in full   | blank       | flat frame, level N            |
+    | a painted band at the bottom               | corrupt     | bottom N rows filled with C    |
+    | otherwise                                  | ok          |                                |
 
 JPEG is decoded by libjpeg-turbo (simplejpeg), scaled, strict: its warnings are errors, so a file
 that was cut short and closed with an end marker is refused, which Pillow passes (it fills the rest
-with grey). The whole entropy-coded stream is read at every scale. Other formats go to Pillow.
+with grey). The whole entropy-coded stream is read at every scale. Other formats go to Pillow's
+plugins, which are called directly: `Image.open` would judge sizes by a process-wide switch, and
+warn. Sizes are read before either library allocates anything.
+
+The last row is what nearly every photograph is let through by: one row's minimum and maximum. Only
+what is flat there is looked at again, in colour and larger, so stars in a black sky, a letterbox, a
+caption and a dark ground are told from a blank frame and from what a lenient decoder painted.
 """
 
 from __future__ import annotations
 
 import io
-import re
-from typing import Final, Literal, NamedTuple
+from contextlib import suppress
+from functools import cache
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
+
+from mirror.content import formats
+from mirror.content.formats import sniff
+
+if TYPE_CHECKING:
+    from PIL.ImageFile import ImageFile
+
+__all__ = ["VERDICTS", "Inspection", "Level", "Verdict", "inspect", "sniff"]
 
 Verdict = Literal["ok", "blank", "corrupt", "not_image", "placeholder"]
 Level = Literal["decode", "header", "off"]
 
 VERDICTS: Final[tuple[Verdict, ...]] = ("ok", "blank", "corrupt", "not_image", "placeholder")
 
+# JPEG is decoded at an eighth of its size; what Pillow decodes takes four bytes a pixel, in every
+# thread. The largest photographs that telephones take have 200 million.
 MAX_PIXELS: Final = 200_000_000
-# Grey levels that a scaled decode of one flat colour may differ by: JPEG rounds each block's mean.
+MAX_PIXELS_IN_FULL: Final = 120_000_000
+# Levels that a scaled frame of one colour may differ by: JPEG rounds each block's mean.
 FLAT_SPREAD: Final = 3
+# The same at full size, where the noise of dithering survives. The dimmest star is brighter.
+FLAT_SPREAD_IN_FULL: Final = 12
+# Rows that are enough to see where a band begins.
+_BAND_HEIGHT: Final = 256
 
 
 class Inspection(NamedTuple):
@@ -48,37 +73,6 @@ class Inspection(NamedTuple):
     height: int
 
 
-_TEXT = re.compile(
-    rb"\A(?:\xef\xbb\xbf)?\s*(?:(<!doctype\s+html|<html|<head|<body)|([\[{])|(<))", re.IGNORECASE
-)
-_BRANDS = {b"avif": "avif", b"avis": "avif", b"heic": "heic", b"heix": "heic", b"mif1": "heic"}
-
-
-def sniff(head: bytes) -> str:
-    """The format that the first bytes say: a name of `mirror.layout.FORMATS`."""
-    if head.startswith(b"\xff\xd8\xff"):
-        return "jpeg"
-    if head.startswith(b"\x89PNG\r\n\x1a\n"):
-        return "png"
-    if head.startswith((b"GIF87a", b"GIF89a")):
-        return "gif"
-    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-        return "webp"
-    if head[4:8] == b"ftyp":
-        return _BRANDS.get(head[8:12], "unknown")
-    if head.startswith((b"II*\0", b"MM\0*")):
-        return "tiff"
-    if head.startswith(b"BM"):
-        return "bmp"
-    if head.startswith(b"\0\0\0\x0cjP  \r\n\x87\n"):
-        return "jp2"
-    if head.startswith((b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n")):
-        return "jxl"
-    if text := _TEXT.match(head[:1024]):
-        return "html" if text[1] else "json" if text[2] else "xml"
-    return "unknown"
-
-
 def inspect(data: bytes, level: Level = "decode") -> Inspection:
     """The verdict on a file's bytes.
 
@@ -86,7 +80,7 @@ def inspect(data: bytes, level: Level = "decode") -> Inspection:
         data: the whole file.
         level: how far to look; see the table above.
     """
-    kind = sniff(data)
+    kind = sniff(data[:1024])
     if level == "off":
         return Inspection("ok", "not inspected", kind, 0, 0)
     if not data:
@@ -95,60 +89,164 @@ def inspect(data: bytes, level: Level = "decode") -> Inspection:
         return Inspection("not_image", kind, kind, 0, 0)
     if kind == "unknown":
         return Inspection("not_image", "unknown magic", kind, 0, 0)
-    return _inspect_jpeg(data, level) if kind == "jpeg" else _inspect_other(data, kind, level)
+    if kind != "jpeg" and _plugin(kind) is None:
+        return Inspection("corrupt", f"no decoder for {kind} here", kind, 0, 0)
+    # What the step at hand is called, if it fails: libraries raise anything on hostile bytes.
+    step, width, height = "header", 0, 0
+    try:
+        width, height = _jpeg_size(data) if kind == "jpeg" else formats.dimensions(data, kind)
+        if width * height > (MAX_PIXELS if kind == "jpeg" else MAX_PIXELS_IN_FULL):
+            return Inspection("corrupt", f"too many pixels: {width} x {height}", kind, width, height)
+        if level == "header":
+            return Inspection("ok", "header only", kind, width, height)
+        step = "structure"
+        if kind == "jpeg":
+            with suppress(IndexError):
+                formats.jpeg_scans(data)
+            step = "decode"
+            verdict, reason = _judge_jpeg(data, height)
+        else:
+            pixels = formats.whole(data, kind)
+            step = "decode"
+            verdict, reason = _judge_other(pixels, kind, width * height)
+    except Exception as error:  # noqa: BLE001 - see above
+        return Inspection("corrupt", f"{step}: {_first_line(error)}", kind, width, height)
+    return Inspection(verdict, reason, kind, width, height)
 
 
-def _inspect_jpeg(data: bytes, level: Level) -> Inspection:
+def _jpeg_size(data: bytes) -> tuple[int, int]:
     import simplejpeg
 
+    height, width, _, _ = simplejpeg.decode_jpeg_header(data, strict=False)
+    return width, height
+
+
+def _judge_jpeg(data: bytes, height: int) -> tuple[Verdict, str]:
+    import simplejpeg
+
+    from mirror.content import frame
+
     try:
-        height, width, _, _ = simplejpeg.decode_jpeg_header(data, strict=False)
-    except Exception as error:  # noqa: BLE001 - a KeyError for an unknown colour space, among others
-        return Inspection("corrupt", f"header: {_first_line(error)}", "jpeg", 0, 0)
-    if width * height > MAX_PIXELS:
-        return Inspection("corrupt", f"too many pixels: {width} x {height}", "jpeg", width, height)
-    if level == "header":
-        return Inspection("ok", "header only", "jpeg", width, height)
-    try:
-        grey = simplejpeg.decode_jpeg(
-            data, colorspace="GRAY", min_height=16, min_width=16, min_factor=1, strict=True
-        )
-    except Exception as error:  # noqa: BLE001
-        return Inspection("corrupt", f"decode: {_first_line(error)}", "jpeg", width, height)
-    low, high = int(grey.min()), int(grey.max())
-    return _flat_or_ok(low, high, "jpeg", width, height)
+        grey = _decode_jpeg(data, "GRAY")
+    except ValueError as error:
+        # Some cameras pad with zeros before the end marker. All the same the stream must be whole.
+        if "extraneous bytes before marker 0xd9" not in str(error):
+            raise
+        data = data[: data.rindex(b"\xff\xd9")].rstrip(b"\0") + b"\xff\xd9"
+        grey = _decode_jpeg(data, "GRAY")
+    row = grey[-1]
+    if frame.spread(row) > FLAT_SPREAD:
+        return "ok", ""
+    # Rare from here on: what costs may cost.
+    colours = "CMYK" if simplejpeg.decode_jpeg_header(data)[2] == "CMYK" else "RGB"
+    if frame.spread(grey) <= FLAT_SPREAD:
+        if (
+            max(frame.spread(band) for band in _bands(_decode_jpeg(data, colours)))
+            <= FLAT_SPREAD_IN_FULL
+            and frame.spread(full := _decode_jpeg(data, "GRAY", height)) <= FLAT_SPREAD_IN_FULL
+        ):
+            return "blank", f"flat frame, level {round(float(full.mean()))}"
+    elif colours == "RGB" and frame.could_be_fill(row):
+        larger = _decode_jpeg(data, colours, min(height, _BAND_HEIGHT))
+        return _filled_or_ok(larger, height)
+    return "ok", ""
 
 
-def _inspect_other(data: bytes, kind: str, level: Level) -> Inspection:
-    from PIL import Image, UnidentifiedImageError
+def _decode_jpeg(data: bytes, colours: str, rows: int = 16) -> Any:
+    """The frame at the smallest scale that leaves `rows` rows; every warning is an error."""
+    import simplejpeg
 
-    width = height = 0
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            width, height = image.size
-            if width * height > MAX_PIXELS:
-                return Inspection(
-                    "corrupt", f"too many pixels: {width} x {height}", kind, width, height
-                )
-            if level == "header":
-                return Inspection("ok", "header only", kind, width, height)
-            image.load()
-            low, high = image.convert("L").getextrema()
-    except UnidentifiedImageError:
-        return Inspection("corrupt", "header: not understood", kind, 0, 0)
-    except Image.DecompressionBombError as error:
-        return Inspection("corrupt", f"header: {_first_line(error)}", kind, width, height)
-    except Exception as error:  # noqa: BLE001 - Pillow's plugins raise anything on hostile bytes
-        return Inspection("corrupt", f"decode: {_first_line(error)}", kind, width, height)
-    assert isinstance(low, (int, float))
-    assert isinstance(high, (int, float))
-    return _flat_or_ok(int(low), int(high), kind, width, height)
+    return simplejpeg.decode_jpeg(
+        data, colorspace=colours, min_height=rows, min_width=16, min_factor=1, strict=True
+    )
 
 
-def _flat_or_ok(low: int, high: int, kind: str, width: int, height: int) -> Inspection:
-    if high - low <= FLAT_SPREAD:
-        return Inspection("blank", f"flat frame, level {(low + high) // 2}", kind, width, height)
-    return Inspection("ok", "", kind, width, height)
+def _bands(frame: Any) -> list[Any]:
+    return [frame[:, :, band] for band in range(frame.shape[2])]
+
+
+@cache
+def _plugin(kind: str) -> type[ImageFile] | None:
+    """Pillow's class for a format, if it is there and has its decoder."""
+    from importlib import import_module
+
+    from PIL import features
+
+    library = {"webp": "webp", "avif": "avif", "jp2": "jpg_2000"}.get(kind)
+    module = {
+        "png": "Png", "gif": "Gif", "webp": "WebP", "avif": "Avif", "bmp": "Bmp", "tiff": "Tiff",
+        "jp2": "Jpeg2K",
+    }.get(kind)  # fmt: skip
+    if module is None or (library and not features.check(library)):
+        return None
+    found = import_module(f"PIL.{module}ImagePlugin")
+    plugin: type[ImageFile] = getattr(found, f"{module}ImageFile")
+    return plugin
+
+
+def _judge_other(data: bytes, kind: str, pixels: int) -> tuple[Verdict, str]:
+    from PIL import Image
+
+    from mirror.content import frame
+
+    plugin = _plugin(kind)
+    assert plugin is not None
+    with plugin(io.BytesIO(data)) as opened:
+        if opened.width * opened.height > max(pixels, 1):
+            raise ValueError("larger than its header says")
+        opened.load()
+        # A palette's numbers are not levels.
+        image: Image.Image = opened.convert("RGBA") if opened.mode in ("P", "PA") else opened
+        width, height = image.size
+        if _spread(image.crop((0, height - 1, width, height))) > FLAT_SPREAD_IN_FULL:
+            return "ok", ""
+        deep = image.mode not in ("1", "L", "LA", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "HSV")
+        if deep:
+            # Sixteen bits and more: levels are finer than noise is, and a band stays unseen.
+            if _spread(image) <= (0 if image.mode == "F" else FLAT_SPREAD):
+                return "blank", "flat frame"
+            return "ok", ""
+        if (found := _spread(image)) <= FLAT_SPREAD_IN_FULL:
+            scale = max(1, min(8, width // 16, height // 16))
+            if (
+                found <= FLAT_SPREAD
+                or _spread(image.reduce(scale).convert("L")) <= FLAT_SPREAD
+            ):
+                level = round(sum(_ends(image.convert("L"))) / 2)
+                return "blank", f"flat frame, level {level}"
+            return "ok", ""
+        if image.mode not in ("L", "RGB", "RGBA"):
+            return "ok", ""
+        if image.mode == "RGBA" and _spread(image.getchannel("A")):
+            return "ok", ""  # what is transparent may well be black
+        import numpy as np
+
+        smaller = image.convert("RGB").reduce(max(1, height // _BAND_HEIGHT))
+        if frame.could_be_fill(np.asarray(smaller.convert("L"))[-1]):
+            return _filled_or_ok(np.asarray(smaller), height)
+    return "ok", ""
+
+
+def _ends(image: Any) -> tuple[float, float]:
+    low, high = image.getextrema()
+    return float(low), float(high)
+
+
+def _spread(image: Any) -> float:
+    """The widest range of any band; of one that is not a number, none at all counts as flat."""
+    ends = image.getextrema()
+    bands = ends if isinstance(ends[0], tuple) else (ends,)
+    return max(float(high) - float(low) for low, high in bands)
+
+
+def _filled_or_ok(array: Any, height: int) -> tuple[Verdict, str]:
+    from mirror.content import frame
+
+    scale = height / array.shape[0]
+    if found := frame.trailing_fill(array, scale):
+        colour, rows = found
+        return "corrupt", f"bottom {round(rows * scale)} rows filled with {colour}"
+    return "ok", ""
 
 
 def _first_line(error: Exception) -> str:

@@ -15,7 +15,8 @@ from typing import Final
 from mirror.content.digest import Digest
 from mirror.errors import ConfigError
 
-KNOWN_BAD: Final = "known bad content"
+# The reason of a placeholder that was known before it was met.
+KNOWN_BAD: Final = "known placeholder"
 
 _HASH = re.compile(r"[0-9a-fA-F]{64}|[0-9a-fA-F]{32}")
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from mirror.errors import UsageError
 from mirror.layout import url_md5
@@ -42,11 +42,19 @@ class DemoCache:
     blanks: int = 0
     broken: int = 0
     not_images: int = 0
+    replaced: int = 0
     ignored: int = 0
 
     @property
     def files(self) -> int:
-        return self.photographs + self.duplicates + self.blanks + self.broken + self.not_images
+        return (
+            self.photographs
+            + self.duplicates
+            + self.blanks
+            + self.broken
+            + self.not_images
+            + self.replaced
+        )
 
 
 def make_cache(folder: Path, photographs: int = 300, seed: int = 1) -> DemoCache:
@@ -104,6 +112,10 @@ def make_cache(folder: Path, photographs: int = 300, seed: int = 1) -> DemoCache
     for number, body in enumerate(_NOT_IMAGES):
         keep(f"{_HOST}/photos/{40_000_000 + number}/medium.jpg", body)
         made.not_images += 1
+    for number in range(6):
+        # Six photos that a server has hidden, and answers with the same picture.
+        keep(f"{_HOST}/photos/{50_000_000 + number}/medium.jpg", _replacement())
+        made.replaced += 1
     (made.folder / "ab12.jpg.part").write_bytes(kept[0][2][:5000])
     (made.folder / "README.txt").write_text("not an image, and not under an MD5 name\n")
     made.ignored = 2
@@ -144,6 +156,15 @@ def _crop(chance: random.Random, photograph: Image.Image, box: int) -> bytes:
     if chance.random() < 0.5:
         part = part.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     return _jpeg(part, chance.randint(80, 92))
+
+
+def _replacement() -> bytes:
+    picture = Image.new("RGB", (500, 375), (236, 236, 232))
+    draw = ImageDraw.Draw(picture)
+    draw.rectangle((90, 90, 410, 285), outline=(150, 150, 146), width=4)
+    draw.line((90, 285, 410, 90), fill=(150, 150, 146), width=4)
+    draw.text((176, 310), "photo not available", fill=(110, 110, 106))
+    return _jpeg(picture, 85)
 
 
 def _jpeg(image: Image.Image, quality: int) -> bytes:
