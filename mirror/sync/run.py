@@ -7,7 +7,7 @@ import dataclasses
 import os
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import suppress
 from dataclasses import field
 from pathlib import Path
@@ -20,7 +20,7 @@ from mirror.catalog.table import Catalog
 from mirror.config import Settings, parse_rate
 from mirror.content.image import Level
 from mirror.content.placeholder import load_known_bad
-from mirror.errors import MirrorError, StateDamaged, StateError, StoreError
+from mirror.errors import Interrupted, MirrorError, StateDamaged, StateError, StoreError
 from mirror.layout import CATALOG
 from mirror.store import open_store
 from mirror.store.base import Store
@@ -219,7 +219,7 @@ class _Run:
         )
         self._report.requests = counting.requests
         try:
-            await self._know_the_mirror(counting, state)
+            await _unless_stopped(self._know_the_mirror(counting, state))
             # Nothing needs the loop yet: a walk of a million files may hold it.
             with leaving_at_once_on_ctrl_c():
                 plan = self._plan(state)
@@ -364,6 +364,20 @@ class _Run:
 
     def _delta_options(self) -> dict[str, str]:
         return {} if self._access is None else self._access.delta_options()
+
+
+async def _unless_stopped(beginning: Coroutine[None, None, None]) -> None:
+    """Await what comes before there is anything to finish; a signal gives it up.
+
+    Raises:
+        Interrupted: the signal came.
+    """
+    task = asyncio.ensure_future(beginning)
+    try:
+        with stopping_on_signals(task.cancel):
+            await task
+    except asyncio.CancelledError:
+        raise Interrupted("Interrupted before anything was begun.") from None
 
 
 class _NothingKnown:

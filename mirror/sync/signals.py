@@ -13,7 +13,7 @@ from mirror.errors import EXIT_INTERRUPTED
 
 
 @contextmanager
-def stopping_on_signals(interrupt: Callable[[], None]) -> Iterator[None]:
+def stopping_on_signals(interrupt: Callable[[], object]) -> Iterator[None]:
     """The first signal calls `interrupt` on the event loop; a second one leaves at once.
 
     Leaving at once loses nothing acknowledged: what stands in the bucket without a row is met by
