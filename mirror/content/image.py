@@ -57,8 +57,10 @@ MAX_PIXELS: Final = 200_000_000
 MAX_PIXELS_IN_FULL: Final = 120_000_000
 # Levels that a scaled frame of one colour may differ by: JPEG rounds each block's mean.
 FLAT_SPREAD: Final = 3
-# The same at full size, where the noise of dithering survives. The dimmest star is brighter.
-FLAT_SPREAD_IN_FULL: Final = 12
+# The same at full size, where the noise of dithering survives, in luma and in any one band: lossy
+# formats keep colours worse. The dimmest star is brighter.
+FLAT_SPREAD_IN_FULL: Final = 8
+FLAT_SPREAD_OF_BAND: Final = 16
 # Rows that are enough to see where a band begins.
 _BAND_HEIGHT: Final = 256
 
@@ -96,7 +98,9 @@ def inspect(data: bytes, level: Level = "decode") -> Inspection:
     try:
         width, height = _jpeg_size(data) if kind == "jpeg" else formats.dimensions(data, kind)
         if width * height > (MAX_PIXELS if kind == "jpeg" else MAX_PIXELS_IN_FULL):
-            return Inspection("corrupt", f"too many pixels: {width} x {height}", kind, width, height)
+            return Inspection(
+                "corrupt", f"too many pixels: {width} x {height}", kind, width, height
+            )
         if level == "header":
             return Inspection("ok", "header only", kind, width, height)
         step = "structure"
@@ -142,7 +146,7 @@ def _judge_jpeg(data: bytes, height: int) -> tuple[Verdict, str]:
     if frame.spread(grey) <= FLAT_SPREAD:
         if (
             max(frame.spread(band) for band in _bands(_decode_jpeg(data, colours)))
-            <= FLAT_SPREAD_IN_FULL
+            <= FLAT_SPREAD_OF_BAND
             and frame.spread(full := _decode_jpeg(data, "GRAY", height)) <= FLAT_SPREAD_IN_FULL
         ):
             return "blank", f"flat frame, level {round(float(full.mean()))}"
@@ -198,7 +202,7 @@ def _judge_other(data: bytes, kind: str, pixels: int) -> tuple[Verdict, str]:
         # A palette's numbers are not levels.
         image: Image.Image = opened.convert("RGBA") if opened.mode in ("P", "PA") else opened
         width, height = image.size
-        if _spread(image.crop((0, height - 1, width, height))) > FLAT_SPREAD_IN_FULL:
+        if _spread(image.crop((0, height - 1, width, height))) > FLAT_SPREAD_OF_BAND:
             return "ok", ""
         deep = image.mode not in ("1", "L", "LA", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "HSV")
         if deep:
@@ -206,14 +210,11 @@ def _judge_other(data: bytes, kind: str, pixels: int) -> tuple[Verdict, str]:
             if _spread(image) <= (0 if image.mode == "F" else FLAT_SPREAD):
                 return "blank", "flat frame"
             return "ok", ""
-        if (found := _spread(image)) <= FLAT_SPREAD_IN_FULL:
+        luma = image.convert("L")
+        if _spread(image) <= FLAT_SPREAD_OF_BAND:
             scale = max(1, min(8, width // 16, height // 16))
-            if (
-                found <= FLAT_SPREAD
-                or _spread(image.reduce(scale).convert("L")) <= FLAT_SPREAD
-            ):
-                level = round(sum(_ends(image.convert("L"))) / 2)
-                return "blank", f"flat frame, level {level}"
+            if _spread(luma) <= FLAT_SPREAD_IN_FULL and _spread(luma.reduce(scale)) <= FLAT_SPREAD:
+                return "blank", f"flat frame, level {round(sum(_ends(luma)) / 2)}"
             return "ok", ""
         if image.mode not in ("L", "RGB", "RGBA"):
             return "ok", ""

@@ -1,0 +1,236 @@
+"""What a file says of itself: its format by magic bytes, its size in pixels, where it ends.
+
+Pure, and no pixel is decoded here. `dimensions` and `whole` raise ValueError with the reason, and
+may raise IndexError or struct.error where the bytes run out.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+import zlib
+from collections.abc import Iterator
+from typing import Final
+
+# More scans than any encoder writes: a few bytes each make a decoder walk the whole frame again.
+MAX_SCANS: Final = 200
+
+_HTML = re.compile(rb"<(?:!doctype\s+html|(?:html|head|body|title|script|center|h1)\b)", re.I)
+_TEXT = re.compile(rb"\A(?:\xef\xbb\xbf)?\s*([\[{<])")
+_AVIF: Final = frozenset((b"avif", b"avis"))
+_HEIC: Final = frozenset(
+    (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1", b"mif2")
+)
+
+
+def sniff(head: bytes) -> str:
+    """The format that the first bytes say: a name of `mirror.layout.FORMATS`."""
+    if head.startswith(b"\xff\xd8\xff"):
+        return "jpeg"
+    if head.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "png"
+    if head.startswith((b"GIF87a", b"GIF89a")):
+        return "gif"
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return "webp"
+    if head[4:8] == b"ftyp":
+        end = min(int.from_bytes(head[:4]), 256)
+        brands = {head[8:12], *(head[at : at + 4] for at in range(16, end, 4))}
+        return "avif" if brands & _AVIF else "heic" if brands & _HEIC else "unknown"
+    if head.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")):
+        return "tiff"
+    if head.startswith(b"BM"):
+        return "bmp"
+    if head.startswith(b"\0\0\0\x0cjP  \r\n\x87\n"):
+        return "jp2"
+    if head.startswith((b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n")):
+        return "jxl"
+    if text := _TEXT.match(head[:1024]):
+        return "json" if text[1] in b"[{" else "html" if _HTML.search(head[:1024]) else "xml"
+    return "unknown"
+
+
+def dimensions(data: bytes, kind: str) -> tuple[int, int]:
+    """`(width, height)` in pixels of what a decoder would allocate. Not for JPEG: ask its library."""
+    match kind:
+        case "png":
+            if data[12:16] != b"IHDR":
+                raise ValueError("no IHDR")
+            width, height = struct.unpack_from(">II", data, 16)
+        case "gif":
+            width, height = struct.unpack_from("<HH", data, 6)
+            for at in _gif_frames(data):
+                # A decoder grows the screen to hold its first frame.
+                x, y, w, h = struct.unpack_from("<HHHH", data, at + 1)
+                width, height = max(width, x + w), max(height, y + h)
+                break
+        case "webp":
+            width, height = _webp_size(data)
+        case "bmp":
+            if struct.unpack_from("<I", data, 14)[0] == 12:
+                width, height = struct.unpack_from("<HH", data, 18)
+            else:
+                width, height = map(abs, struct.unpack_from("<ii", data, 18))
+        case "tiff":
+            tags = _tiff_tags(data)
+            width, height = tags[256][0], tags[257][0]
+        case "avif":
+            boxes = [
+                struct.unpack_from(">II", data, m.end() + 4) for m in re.finditer(b"ispe", data)
+            ]
+            width, height = max(boxes, key=lambda size: size[0] * size[1])
+        case "jp2":
+            height, width = struct.unpack_from(">II", data, data.index(b"ihdr") + 4)
+        case _:
+            raise ValueError(f"no header of {kind} is read here")
+    if not (width and height):
+        raise ValueError(f"no pixels: {width} x {height}")
+    return width, height
+
+
+def whole(data: bytes, kind: str) -> bytes:
+    """The part of a file that holds its pixels, once its structure reaches its end.
+
+    Decoders are content when they have filled the frame: what they then leave unread is read here.
+    """
+    match kind:
+        case "png":
+            return _png_pixels(data)
+        case "gif":
+            for _ in _gif_frames(data):
+                pass
+        case "webp":
+            if len(data) < 8 + struct.unpack_from("<I", data, 4)[0]:
+                raise ValueError("shorter than its header says")
+        case "tiff":
+            tags = _tiff_tags(data)
+            for offsets, counts in ((273, 279), (324, 325)):
+                ends = map(sum, zip(tags.get(offsets, ()), tags.get(counts, ()), strict=False))
+                if max(ends, default=0) > len(data):
+                    raise ValueError("a strip lies beyond the end")
+    return data
+
+
+def jpeg_scans(data: bytes) -> None:
+    """Refuse a JPEG whose scans leave coefficients out: cut between two scans and closed.
+
+    libjpeg has no warning for that. Judged are the first component's coefficients, and that every
+    component has a scan; anything this walk does not understand is left to libjpeg.
+    """
+    components = b""
+    seen: set[int] = set()
+    # Of the first component: the bits that each coefficient still lacks.
+    lacking = [16] * 64
+    scans, at = 0, 2
+    while (marker := _MARKER.search(data, at)) is not None:
+        code, at = data[marker.end() - 1], marker.end()
+        if code == 0xD9:
+            break
+        length = int.from_bytes(data[at : at + 2])
+        if 0xC0 <= code <= 0xCF and code not in (0xC4, 0xC8, 0xCC):
+            components = data[at + 8 : at + 8 + 3 * data[at + 7] : 3]
+        elif code == 0xDA and components:
+            count = data[at + 2]
+            if count == len(components) and data[at + 3 + 2 * count : at + length] == b"\0\x3f\0":
+                return  # one scan with all there is
+            ids = data[at + 3 : at + 3 + 2 * count : 2]
+            first, last, bits = (data[at + 3 + 2 * count + i] for i in range(3))
+            seen.update(ids)
+            if components[0] in ids and last < 64:
+                lacking[first : last + 1] = [bits & 15] * (last + 1 - first)
+            scans += 1
+            if scans > MAX_SCANS:
+                raise ValueError("too many scans")
+        at += length
+    if components and (any(lacking) or not seen.issuperset(components)):
+        raise ValueError("ends between two scans")
+
+
+# A marker that ends entropy-coded data: neither a stuffed zero, nor a restart, nor a fill byte.
+_MARKER: Final = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+
+
+def _png_pixels(data: bytes) -> bytes:
+    """The chunks that make the picture, each with its checksum right, to the end chunk.
+
+    Text, profiles and animation are left out: they are not the picture, and they are where
+    decoders fail on files whose pixels are whole.
+    """
+    view, parts, at = memoryview(data), [data[:8]], 8
+    while True:
+        length, name = struct.unpack_from(">I4s", data, at)
+        end = at + 12 + length
+        if end > len(data):
+            raise ValueError("ends within a chunk")
+        if not name[0] & 0x20 or name == b"tRNS":
+            if zlib.crc32(view[at + 4 : end - 4]) != int.from_bytes(view[end - 4 : end]):
+                raise ValueError(f"checksum of {name.decode('latin-1')!r}")
+            parts.append(view[at:end])
+        if name == b"IEND":
+            return b"".join(parts)
+        at = end
+
+
+def _gif_frames(data: bytes) -> Iterator[int]:
+    """Where each frame's descriptor stands; exhausted only if the trailer is there."""
+    at = 13 + _gif_palette(data[10])
+    while (block := data[at]) != 0x3B:
+        if block == 0x2C:
+            yield at
+            at += 10 + _gif_palette(data[at + 9]) + 1
+        elif block == 0x21:
+            at += 2
+        else:
+            raise ValueError("a block of no known kind")
+        while length := data[at]:
+            at += 1 + length
+        at += 1
+
+
+def _gif_palette(flags: int) -> int:
+    return 3 << (flags & 7) + 1 if flags & 0x80 else 0
+
+
+def _webp_size(data: bytes) -> tuple[int, int]:
+    match data[12:16]:
+        case b"VP8X":
+            return 1 + int.from_bytes(data[24:27], "little"), 1 + int.from_bytes(
+                data[27:30], "little"
+            )
+        case b"VP8L":
+            bits = struct.unpack_from("<I", data, 21)[0]
+            return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+        case b"VP8 ":
+            width, height = struct.unpack_from("<HH", data, 26)
+            return width & 0x3FFF, height & 0x3FFF
+    raise ValueError("no known first chunk")
+
+
+_TIFF_TYPES: Final = {
+    1: "B", 2: "s", 3: "H", 4: "I", 5: "II", 6: "b", 7: "s", 8: "h", 9: "i", 10: "ii", 11: "f",
+    12: "d", 13: "I", 16: "Q", 17: "q", 18: "Q",
+}  # fmt: skip
+
+
+def _tiff_tags(data: bytes) -> dict[int, tuple[int, ...]]:
+    """Size and strips of the first picture; raises where any of its tags lies beyond the end."""
+    order, big = "<" if data[:2] == b"II" else ">", data[2:4] in (b"+\0", b"\0+")
+    at = struct.unpack_from(order + ("Q" if big else "I"), data, 8 if big else 4)[0]
+    head, entry, room = ("Q", "HHQ", 8) if big else ("H", "HHI", 4)
+    tags: dict[int, tuple[int, ...]] = {}
+    number = struct.unpack_from(order + head, data, at)[0]
+    at += struct.calcsize(order + head)
+    for _ in range(number):
+        tag, code, count = struct.unpack_from(order + entry, data, at)
+        at += struct.calcsize(order + entry) + room
+        if code not in _TIFF_TYPES:
+            continue
+        size = struct.calcsize(order + _TIFF_TYPES[code]) * count
+        here = at - room
+        if size > room:
+            here = struct.unpack_from(order + ("Q" if big else "I"), data, here)[0]
+        if max(here + size, at) > len(data):
+            raise ValueError(f"tag {tag} lies beyond the end")
+        if tag in (256, 257, 273, 279, 324, 325) and len(_TIFF_TYPES[code]) == 1:
+            tags[tag] = struct.unpack_from(f"{order}{count}{_TIFF_TYPES[code]}", data, here)
+    return tags

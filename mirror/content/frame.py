@@ -1,0 +1,108 @@
+"""What a decoded frame shows: nothing at all, or a picture whose lower part was filled in.
+
+Pure functions of arrays. A decoder that was told to be lenient (Pillow's LOAD_TRUNCATED_IMAGES)
+paints what a cut file lacks: libjpeg in mid grey, Pillow in black. Saved again, such a file is
+flawless to every decoder; only the band at its bottom tells.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+Frame = NDArray[np.uint8]
+
+# Levels by which a painted row's luma and its colours may differ: a lossy encoder rounds.
+_LUMA, _COLOUR = 2, 8
+# Levels above black, or away from grey, that count as picture.
+_PICTURE: Final = {0: 24, 128: 8}
+# What writing differs by from its paper, and an encoder's ringing does not.
+_BOLD: Final = 32
+# The share of the columns that must show picture right above the band.
+_ENOUGH: Final = 0.6
+
+
+def spread(values: NDArray[Any]) -> int:
+    return int(values.max()) - int(values.min())
+
+
+def could_be_fill(row: NDArray[Any]) -> bool:
+    """Whether the frame's last row, in grey, has a level that a lenient decoder paints."""
+    return int(row.max()) <= _LUMA or abs(int(row.flat[0]) - 128) <= _LUMA
+
+
+def trailing_fill(frame: Frame, scale: float) -> tuple[str, int] | None:
+    """`("black" or "grey", rows)` of a band painted at the bottom, or None.
+
+    Such a band is flat and neutral over the whole width and starts at a sharp edge, with picture
+    above it that reaches a border. So these stay: a letterbox (its like is at the top),
+    a caption (paper is above the writing too), a silhouette or a dark ground (no straight edge), an
+    object on black (reaches no border), darkness that sets in slowly.
+
+    Args:
+        frame: height × width × red, green, blue, as decoded.
+        scale: how many rows of the file one row of `frame` stands for.
+    """
+    luma = frame @ np.array((0.299, 0.587, 0.114), np.float32)
+    level = 0 if float(luma[-1].max()) <= _LUMA + 0.5 else 128
+    # From here on from the bottom up: how far from the level each pixel is.
+    away = np.abs(frame[::-1].astype(np.int16) - level).max(axis=2)
+    painted = (np.abs(luma[::-1] - level) <= _LUMA + 0.5).all(axis=1) & (away <= _COLOUR).all(
+        axis=1
+    )
+    if painted.all() or not painted[0] or _is_bar(away[-3:], level):
+        return None
+    rows = int(np.argmin(painted))
+    # What an encoder smears over the edge, in rows: a block of colour, and of luma.
+    smear = round(24 / scale) + 2
+    if level:
+        # A row of blocks, of a file that may have been enlarged since.
+        sharp = _is_grey_edge(away[rows:], smear, step=max(smear, away.shape[0] // 8))
+    else:
+        sharp = _is_black_edge(away[rows - 1 :], smear)
+    return (("grey" if level else "black"), rows) if sharp else None
+
+
+def _is_bar(top: NDArray[np.int16], level: int) -> bool:
+    """Whether one of the first rows is of the level too, as a letterbox's is but for ringing.
+
+    A file that broke off within its first row of blocks has picture at its left.
+    """
+    plain = top <= _PICTURE[level] + 4
+    left = plain[:, : max(1, plain.shape[1] // 12)]
+    return bool(((plain.mean(axis=1) > 0.85) & (left.mean(axis=1) > 0.5)).any())
+
+
+def _is_grey_edge(away: NDArray[np.int16], smear: int, step: int) -> bool:
+    """One edge, or two that meet in a step where the stream broke off within a row of blocks.
+
+    Above that is picture, and it stays. Above writing is paper again.
+    """
+    share = (away > _PICTURE[128]).mean(axis=1)
+    first = int(np.argmax(share > 0.05))
+    if share[first] <= 0.05 or first > step:
+        return False
+    share, bold = share[first:], (away[first:] > _BOLD).mean(axis=1)
+    full = int(np.argmax(share > _ENOUGH))
+    if share[full] <= _ENOUGH:
+        full = share.size
+        if full > smear:  # else it broke off within the first row of blocks
+            return False
+    reach = full + smear
+    written = np.maximum.accumulate(bold[:reach]) / 3
+    return full <= step + smear and bool(
+        (share[:reach] >= np.where(written > 0.02, written, 0)).all()
+    )
+
+
+def _is_black_edge(away: NDArray[np.int16], smear: int) -> bool:
+    """From a border on, columns leave black at one and the same row, at a jump."""
+    share = (away > _PICTURE[0]).mean(axis=1)
+    edge = int(np.argmax(share > _ENOUGH / 2))
+    if share[edge] <= _ENOUGH / 2 or edge > smear:
+        return False
+    jump = away[min(edge + 1, away.shape[0] - 1)] - away[max(edge - 2, 0)] > _PICTURE[0]
+    side = max(1, jump.size // 12)
+    return bool(jump.mean() > _ENOUGH and max(jump[:side].mean(), jump[-side:].mean()) > 0.25)

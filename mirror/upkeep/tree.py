@@ -1,0 +1,238 @@
+"""A folder whose files are reached without following any symbolic link below it, and moved with care.
+
+Every step is by file descriptor: what a name meant when it was checked is what it means when the
+file is moved, and no link that somebody puts on the way leads out of the folder.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import NamedTuple, Self
+
+from mirror.content.digest import CHUNK_BYTES, Digest, Hasher
+
+# No hard link can be made here: another file system, or one that knows none, or not our file.
+_NO_LINK = {
+    errno.EXDEV,
+    errno.EPERM,
+    errno.EACCES,
+    errno.EOPNOTSUPP,
+    errno.ENOSYS,
+    errno.EMLINK,
+    errno.EINVAL,
+}
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+
+
+class Seen(NamedTuple):
+    """A file as it was when its bytes were read."""
+
+    digest: Digest
+    device: int
+    inode: int
+    mtime_ns: int
+
+
+class Tree:
+    """A folder. Use it as a context.
+
+    Raises:
+        OSError: the folder cannot be opened.
+    """
+
+    def __init__(self, root: bytes) -> None:
+        self._root = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._root)
+
+    @contextmanager
+    def parent(self, path: bytes, *, make: bool = False) -> Iterator[int]:
+        """A descriptor of the folder that `path` is in.
+
+        Args:
+            path: relative, of plain names.
+            make: make the folders that are not there.
+
+        Raises:
+            OSError: a folder is missing, or no folder, or a symbolic link.
+        """
+        here = os.dup(self._root)
+        try:
+            for name in path.split(b"/")[:-1]:
+                if make:
+                    with suppress(FileExistsError):
+                        os.mkdir(name, dir_fd=here)
+                        os.fsync(here)
+                below = os.open(name, _FOLDER, dir_fd=here)
+                os.close(here)
+                here = below
+            yield here
+        finally:
+            os.close(here)
+
+    def read(self, path: bytes) -> Seen | None:
+        """Read a file to its end; None where there is none, nor a folder for it.
+
+        Raises:
+            OSError: it cannot be read, or something else than a file has its name.
+        """
+        try:
+            with self.parent(path) as folder:
+                return _seen(folder, os.path.basename(path))
+        except FileNotFoundError:
+            return None
+
+
+def move(source: Tree, target: Tree, path: bytes, seen: Seen) -> bool:
+    """Move a file to the same path of another tree, never over another file.
+
+    The file has two names before it loses the first, and across file systems a copy that was
+    flushed and read back. A process that is killed leaves it under one of them or both.
+
+    Args:
+        source: has the file.
+        target: gets it; its folders are made.
+        path: of the file in both.
+        seen: the file as it was read; it is left where it is if it is another one by now.
+
+    Returns:
+        Whether it was moved; False when it changed meanwhile.
+
+    Raises:
+        FileExistsError: the target has another file of that name.
+        OSError: the file could not be moved; it is still where it was.
+    """
+    name = os.path.basename(path)
+    with source.parent(path) as here, target.parent(path, make=True) as there:
+        if not _is_still(here, name, seen):
+            return False
+        if (placed := _status(there, name)) is None:
+            if not _place(here, there, name, seen):
+                return False
+        elif not _is_same(placed, seen) and _digest(there, name) != seen.digest:
+            raise FileExistsError(errno.EEXIST, "another file is there")
+        with suppress(FileNotFoundError):
+            os.unlink(
+                _part(name), dir_fd=there
+            )  # of a run that was killed with the copy just named
+        os.fsync(there)
+        if not _is_still(here, name, seen):
+            return False  # replaced this instant: both are kept
+        os.unlink(name, dir_fd=here)
+        os.fsync(here)
+    return True
+
+
+def _place(here: int, there: int, name: bytes, seen: Seen) -> bool:
+    """Give the file its second name, or copy it. False if it is not the file that was read."""
+    try:
+        os.link(name, name, src_dir_fd=here, dst_dir_fd=there, follow_symlinks=False)
+    except OSError as error:
+        if error.errno not in _NO_LINK:
+            raise
+        return _copy(here, there, name, seen)
+    placed = _status(there, name)
+    if placed is None or not _is_same(placed, seen):
+        os.unlink(name, dir_fd=there)  # a second name of what came between, made by this call
+        return False
+    return True
+
+
+def _part(name: bytes) -> bytes:
+    """The name of a copy before it has its own: one that no scan of a cache looks at."""
+    return b"." + name + b".mirror-part"
+
+
+def _copy(here: int, there: int, name: bytes, seen: Seen) -> bool:
+    """A copy that is flushed and read back before it gets its name."""
+    part = _part(name)
+    read = os.open(name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=here)
+    try:
+        status = os.fstat(read)
+        with suppress(FileNotFoundError):
+            os.unlink(part, dir_fd=there)  # of a run that was killed: begun anew
+        mode = stat.S_IMODE(status.st_mode)
+        written = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode, dir_fd=there)
+        try:
+            while chunk := os.read(read, CHUNK_BYTES):
+                _write_all(written, chunk)
+            os.utime(written, ns=(status.st_atime_ns, status.st_mtime_ns))
+            os.fsync(written)
+            if hasattr(os, "posix_fadvise"):  # so that it is the disk that is read back
+                os.posix_fadvise(written, 0, 0, os.POSIX_FADV_DONTNEED)
+        finally:
+            os.close(written)
+        if _digest(there, part) != seen.digest:
+            return False
+        _rename_to_nothing(there, part, name)
+        return True
+    finally:
+        os.close(read)
+        with suppress(OSError):
+            os.unlink(part, dir_fd=there)
+
+
+def _rename_to_nothing(folder: int, part: bytes, name: bytes) -> None:
+    """Raises: FileExistsError where there is something of that name."""
+    try:
+        os.link(part, name, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False)
+    except OSError as error:
+        if error.errno not in _NO_LINK:
+            raise
+        # Without hard links: nobody but the holder of the quarantine's lock writes such names.
+        if _status(folder, name) is not None:
+            raise FileExistsError(errno.EEXIST, "another file is there") from None
+        os.rename(part, name, src_dir_fd=folder, dst_dir_fd=folder)
+
+
+def _write_all(file: int, data: bytes) -> None:
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(file, rest) :]
+
+
+def _seen(folder: int, name: bytes) -> Seen:
+    file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
+    try:
+        status = os.fstat(file)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "is no plain file")
+        hasher = Hasher()
+        while chunk := os.read(file, CHUNK_BYTES):
+            hasher.update(chunk)
+        return Seen(hasher.digest(), status.st_dev, status.st_ino, status.st_mtime_ns)
+    finally:
+        os.close(file)
+
+
+def _digest(folder: int, name: bytes) -> Digest:
+    return _seen(folder, name).digest
+
+
+def _status(folder: int, name: bytes) -> os.stat_result | None:
+    try:
+        return os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+
+
+def _is_same(status: os.stat_result, seen: Seen) -> bool:
+    return (status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size) == (
+        seen.device,
+        seen.inode,
+        seen.mtime_ns,
+        seen.digest.size,
+    )
+
+
+def _is_still(folder: int, name: bytes, seen: Seen) -> bool:
+    status = _status(folder, name)
+    return status is not None and _is_same(status, seen)

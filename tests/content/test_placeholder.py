@@ -1,0 +1,145 @@
+"""Which URLs mean one photo, and the list of known bad hashes."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mirror.content.digest import digest_of
+from mirror.content.placeholder import (
+    distinct_photos,
+    is_known_bad,
+    load_known_bad,
+    parse_known_bad,
+    photo_of,
+)
+from mirror.errors import ConfigError
+
+ONE_PHOTO = [
+    "https://inaturalist-open-data.s3.amazonaws.com/photos/123/medium.jpg",
+    "https://inaturalist-open-data.s3.amazonaws.com/photos/123/medium.jpeg",
+    "https://inaturalist-open-data.s3.amazonaws.com/photos/123/original.JPG?1545345",
+    "https://inaturalist-open-data.s3.us-east-1.amazonaws.com/photos/123/square.png",
+    "http://s3.amazonaws.com/inaturalist-open-data/photos/123/large.jpg",
+    "https://s3.us-east-1.amazonaws.com/inaturalist-open-data/photos/123/large.jpg",
+    "https://s3.amazonaws.com/static.inaturalist.org/photos/123/large.jpg",
+    "https://static.inaturalist.org/photos/123/medium.jpg?1545345",
+    "https://STATIC.inaturalist.org:443/photos/123/medium.jpg#top",
+    "http://static.inaturalist.org/photos/123/",
+    "//static.inaturalist.org/photos/123/small.jpg",
+    "https://www.inaturalist.org/photos/123",
+    "https://inaturalist.org/photos/123?size=large",
+    " https://static.inaturalist.org/photos/123/medium.jpg\n",
+]
+
+OTHERS = [
+    "https://static.inaturalist.org/photos/124/medium.jpg",
+    "https://static.inaturalist.org/photos/1234/medium.jpg",
+    "https://static.inaturalist.org/photos/123x/medium.jpg",
+    "https://static.inaturalist.org/photos/123/sub/medium.jpg",
+    "https://static.inaturalist.org/attachments/users/icons/123/medium.jpg",
+    "https://static.inaturalist.org.example.com/photos/123/medium.jpg",
+    "https://notinaturalist.org/photos/123/medium.jpg",
+    "https://example.com/?u=https://static.inaturalist.org/photos/123/medium.jpg",
+    "https://example.com/photos/123/medium.jpg",
+    "https://s3.amazonaws.com/other-bucket/photos/123/medium.jpg",
+    "https://other.s3.amazonaws.com/photos/123/medium.jpg",
+    "ftp://static.inaturalist.org/photos/123/medium.jpg",
+    "https://static.inaturalist.org/photos/\u0661\u0662\u0663/medium.jpg",
+    "not a url",
+    "",
+]
+
+
+@pytest.mark.parametrize("url", ONE_PHOTO)
+def test_every_spelling_of_a_photos_url_is_that_photo(url: str) -> None:
+    assert photo_of(url) == "https://www.inaturalist.org/photos/123"
+
+
+@pytest.mark.parametrize("url", OTHERS)
+def test_other_urls_are_not_that_photo(url: str) -> None:
+    assert photo_of(url) not in {photo_of(spelling) for spelling in ONE_PHOTO}
+
+
+def test_photos_are_counted_and_not_urls() -> None:
+    assert distinct_photos(ONE_PHOTO) == 1
+    assert distinct_photos([*ONE_PHOTO, *OTHERS]) == 1 + len(OTHERS)
+    assert distinct_photos(iter([])) == 0
+
+
+@given(st.text())
+def test_any_other_text_is_its_own_photo(text: str) -> None:
+    assert photo_of(f"https://example.org/{text}") == f"https://example.org/{text}"
+
+
+@given(st.one_of(st.text(), st.sampled_from([*ONE_PHOTO, *OTHERS])))
+def test_the_photo_of_a_photo_is_itself(text: str) -> None:
+    assert photo_of(photo_of(text)) == photo_of(text)
+
+
+@given(
+    st.integers(0, 10**12),
+    st.sampled_from(["medium", "square", "original", "large", "thumb"]),
+    st.sampled_from(["jpg", "jpeg", "png", "gif", "JPG"]),
+    st.sampled_from(["", "?1", "?1545345000", "#x"]),
+    st.sampled_from(["static.inaturalist.org", "inaturalist-open-data.s3.amazonaws.com"]),
+)
+def test_only_the_number_counts(number: int, size: str, ext: str, query: str, host: str) -> None:
+    url = f"https://{host}/photos/{number}/{size}.{ext}{query}"
+    assert photo_of(url) == f"https://www.inaturalist.org/photos/{number}"
+
+
+HASH = st.one_of(st.binary(min_size=16, max_size=16), st.binary(min_size=32, max_size=32))
+NOISE = st.sampled_from(["", "   ", "# a comment", "\t# another", "\r"])
+
+
+@given(st.lists(st.tuples(HASH, NOISE, st.booleans(), st.sampled_from(["", " ", " # why", "\r"]))))
+def test_a_list_gives_the_hashes_that_are_on_it(
+    rows: list[tuple[bytes, str, bool, str]],
+) -> None:
+    lines = []
+    for value, noise, upper, after in rows:
+        digits = value.hex()
+        lines += [noise, f"  {digits.upper() if upper else digits}{after}"]
+    assert parse_known_bad("\n".join(lines)) == {value for value, *_ in rows}
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["abc", "g" * 32, "0" * 31, "0" * 33, "0" * 63, "0" * 65, "0" * 16 + " " + "0" * 16, "\u0661" * 32,
+     "0" * 64 + "  file.jpg"],
+)  # fmt: skip
+def test_a_bad_line_is_named(line: str, tmp_path: Path) -> None:
+    path = tmp_path / "bad.txt"
+    path.write_text(f"# bad ones\n{'a' * 64}\n\n{line}\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"bad\.txt, line 4: .*is no hash"):
+        load_known_bad(path)
+
+
+def test_no_file_means_no_hashes() -> None:
+    assert load_known_bad(None) == frozenset()
+
+
+def test_a_file_with_a_byte_order_mark(tmp_path: Path) -> None:
+    path = tmp_path / "bad.txt"
+    path.write_bytes(b"\xef\xbb\xbf" + b"a" * 32 + b"\r\n")
+    assert load_known_bad(str(path)) == {b"\xaa" * 16}
+
+
+@pytest.mark.parametrize("make", [lambda _: None, Path.mkdir, lambda p: p.write_bytes(b"\xff\xfe")])
+def test_a_list_that_cannot_be_read_says_what_to_do(make, tmp_path: Path) -> None:
+    make(tmp_path / "bad.txt")
+    with pytest.raises(ConfigError, match=r"bad\.txt .*(inspect\.known_bad|is not text)"):
+        load_known_bad(tmp_path / "bad.txt")
+
+
+def test_a_content_is_known_by_either_hash() -> None:
+    body = b"a placeholder"
+    digest = digest_of(body)
+    assert is_known_bad(digest, frozenset({hashlib.sha256(body).digest()}))
+    assert is_known_bad(digest, frozenset({digest.content_hash}))
+    assert not is_known_bad(digest, frozenset({b"\0" * 16, b"\0" * 32}))
