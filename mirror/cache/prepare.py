@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from mirror.cache.scan import Entry
@@ -10,6 +10,9 @@ from mirror.content import digest
 from mirror.content.digest import Digest, FileChanged
 from mirror.content.image import Inspection, Level, inspect
 
+# Files that go to a thread together: one hop costs about as much as reading a small file.
+BATCH_FILES = 16
+_BATCH_BYTES = 4 << 20
 # Larger files are hashed in chunks, and sent in parts from a second read.
 WHOLE_UP_TO = 32 << 20
 # Pixels of files that large are not decoded: no photograph of a dataset is, and memory is shared.
@@ -67,3 +70,17 @@ def prepare(root: bytes, entry: Entry, level: Level) -> Prepared | Unprepared:
 def prepare_all(root: bytes, entries: Sequence[Entry], level: Level) -> list[Prepared | Unprepared]:
     """`prepare` for several files at once: one hop to a thread costs as much as a small file."""
     return [prepare(root, entry, level) for entry in entries]
+
+
+def batches(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
+    """Entries in groups for `prepare_all`: few at a time, and fewer where they are large."""
+    batch: list[Entry] = []
+    size = 0
+    for entry in entries:
+        batch.append(entry)
+        size += entry.identity.size
+        if len(batch) >= BATCH_FILES or size >= _BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch

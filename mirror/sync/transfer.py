@@ -17,7 +17,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
 
-from mirror.cache.prepare import WHOLE_UP_TO, Prepared, Unprepared, prepare_all
+from mirror.cache.prepare import (
+    BATCH_FILES,
+    WHOLE_UP_TO,
+    Prepared,
+    Unprepared,
+    batches,
+    prepare_all,
+)
 from mirror.cache.scan import Entry, display
 from mirror.content.image import Level
 from mirror.errors import (
@@ -37,9 +44,6 @@ from mirror.sync.plan import Plan
 from mirror.sync.report import SyncReport
 from mirror.sync.upload import PART_BYTES, upload
 
-# Files that go to a thread together: one hop costs about as much as reading a small file.
-_BATCH_FILES = 16
-_BATCH_BYTES = 4 << 20
 # Bytes of files under way, read but not yet acknowledged.
 _WINDOW_BYTES = 128 << 20
 # Contents that a run holds in memory before the catalog's index on disk takes them over.
@@ -127,7 +131,7 @@ class Transfer:
 
         An error that ends the run is in the report.
         """
-        feed = _batches(plan)
+        feed = batches(plan.pending[at] for at in plan.order)
         with ThreadPoolExecutor(self._options.readers, "read") as readers:
             committing = asyncio.create_task(self._commit_when_due())
             feeders = [
@@ -291,7 +295,7 @@ class Transfer:
         return max(0.0, self._oldest_at + self._options.commit_seconds - self._clock())
 
     async def _enter_window(self, files: int, size: int) -> None:
-        most_files = 4 * self._options.concurrency + _BATCH_FILES * self._options.readers
+        most_files = 4 * self._options.concurrency + BATCH_FILES * self._options.readers
         async with self._room:
             await self._room.wait_for(
                 lambda: (
@@ -319,17 +323,3 @@ def _window_bytes(entry: Entry) -> int:
     """What a file holds in memory while under way; a large one passes in parts."""
     size = entry.identity.size
     return size if size <= WHOLE_UP_TO else 4 * PART_BYTES
-
-
-def _batches(plan: Plan) -> Iterator[list[Entry]]:
-    batch: list[Entry] = []
-    size = 0
-    for at in plan.order:
-        entry = plan.pending[at]
-        batch.append(entry)
-        size += entry.identity.size
-        if len(batch) >= _BATCH_FILES or size >= _BATCH_BYTES:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from itertools import islice
 from typing import Final, NamedTuple
 
-from mirror.cache.prepare import Prepared, prepare
+from mirror.cache.prepare import Prepared, batches, prepare
 from mirror.cache.scan import Entries, Entry, ScanCount, display, walk
 from mirror.content.image import VERDICTS, Level, Verdict
 from mirror.content.placeholder import KNOWN_BAD, is_known_bad, shared_reason
@@ -27,9 +27,7 @@ from mirror.errors import StateError
 
 # Files that are sorted by inode together: disks that turn read them in their own order.
 _CHUNK_FILES = 50_000
-# Files that go to a thread together, and how many such batches wait for each thread.
-_BATCH_FILES = 16
-_BATCH_BYTES = 4 << 20
+# How many batches of files wait for each thread.
 _BATCHES_A_READER = 4
 # A disk that fails for every file must not make a report of a million lines.
 LISTED: Final = 1000
@@ -279,7 +277,7 @@ def _judge_all(
     pool = ThreadPoolExecutor(readers, "inspect")
     under_way: deque[Future[_Batch]] = deque()
     try:
-        for batch in _batches(entries):
+        for batch in batches(entries):
             under_way.append(pool.submit(_judge, root, batch, level, known_bad))
             if len(under_way) >= readers * _BATCHES_A_READER:
                 yield under_way.popleft().result()
@@ -328,19 +326,6 @@ def _chunk(files: Iterable[tuple[bytes, int, int, int]]) -> Entries:
     for file in islice(files, _CHUNK_FILES):
         chunk.append(*file)
     return chunk
-
-
-def _batches(entries: Iterator[Entry]) -> Iterator[list[Entry]]:
-    batch: list[Entry] = []
-    size = 0
-    for entry in entries:
-        batch.append(entry)
-        size += entry.identity.size
-        if len(batch) >= _BATCH_FILES or size >= _BATCH_BYTES:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
 
 
 @contextmanager
