@@ -17,6 +17,7 @@ import xxhash
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from mirror.cache import prepare
 from mirror.content.digest import digest_of
 from mirror.errors import CacheError, StateError, UsageError
 from mirror.upkeep import inspection
@@ -151,7 +152,7 @@ def test_placeholders_are_what_counting_says_in_whatever_order_files_are_read(
     fill(folder, {url_of(n): photo(content) for n, content in enumerate(contents)})
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(inspection, "_CHUNK_FILES", chunk)
-        patch.setattr(inspection, "_BATCH_FILES", 3)
+        patch.setattr(prepare, "BATCH_FILES", 3)
         found = judged(folder, placeholder_photos=least, readers=readers)
     expected = {
         name_of(url_of(n)): "placeholder" if contents.count(content) >= least else "ok"
@@ -189,7 +190,7 @@ def test_no_more_files_are_read_than_a_window(cache: Path, monkeypatch: pytest.M
     monkeypatch.setattr(inspection, "_judge", slow)
     with inspected(cache, readers=2) as findings:
         assert findings.checked == 600
-    window = (2 * inspection._BATCHES_A_READER + 1) * inspection._BATCH_FILES
+    window = (2 * inspection._BATCHES_A_READER + 1) * prepare.BATCH_FILES
     assert most <= window
 
 
