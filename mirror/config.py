@@ -76,7 +76,7 @@ class SyncSettings(_Section, frozen=True):
     concurrency: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 64
     limit_rate: str | None = None
     inspect: InspectLevel = "decode"
-    commit_rows: Count = 10_000
+    commit_rows: Count = 5_000
     commit_seconds: Annotated[float, msgspec.Meta(gt=0)] = 60.0
 
 

@@ -7,20 +7,19 @@ are the encoder's. Kinds are functions that yield `(data, name)`; `GOOD` and `BA
 from __future__ import annotations
 
 import io
-import math
 import random
 import struct
 import threading
 import zlib
 from collections.abc import Callable, Iterator
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import simplejpeg
 import skimage
-from PIL import Image, ImageDraw, ImageFile, ImageFilter
+from PIL import Image, ImageDraw, ImageFile
 
 from mirror.content.image import Verdict
 
@@ -48,7 +47,10 @@ BRIGHT = (
     "camera.png", "brick.png", "grass.png", "gravel.png", "ihc.png",
 )  # fmt: skip
 QUALITIES = (30, 40, 50, 60, 70, 80, 90, 95)
-FORTY_SIZES = tuple((48 + 24 * step, 40 + (step * 53) % 471) for step in range(39)) + ((224, 224),)
+FORTY_SIZES = (
+    *((48 + 24 * step, 40 + (step * 53) % 471) for step in range(39)),
+    (224, 224),
+)
 
 
 @cache
@@ -413,7 +415,7 @@ def tail_zeroed(chance: random.Random) -> Made:
             yield f"{name} {fraction}", body[:kept] + bytes(len(body) - kept)
 
 
-def scan_start(body: bytes) -> int:
+def scan_start(body: bytes | bytearray) -> int:
     return body.index(b"\xff\xda") + 14
 
 
@@ -686,24 +688,15 @@ BAD: tuple[tuple[Kind, Verdict, str], ...] = (
 )
 
 
+@lru_cache(len(GOOD) + len(BAD))
+def bodies_of(kind: Kind, seed: int = 1) -> tuple[tuple[str, bytes], ...]:
+    """What a kind makes, kept: several tests ask for the same."""
+    return tuple(kind(random.Random(f"{kind.__name__} {seed}")))
+
+
 def samples_of(
     kind: Kind, verdict: Verdict = "ok", reason: str = "", seed: int = 1
 ) -> list[Sample]:
-    name = kind.__name__
-    chance = random.Random(f"{name} {seed}")
-    return [Sample(name, made, data, verdict, reason) for made, data in kind(chance)]
-
-
-def labelled(seed: int = 1) -> Iterator[Sample]:
-    """Every sample, kind by kind."""
-    for kind in GOOD:
-        yield from samples_of(kind, seed=seed)
-    for bad, verdict, reason in BAD:
-        yield from samples_of(bad, verdict, reason, seed)
-
-
-def spread_of(data: bytes) -> float:
-    """For looking at a sample by hand: the standard deviation of its levels."""
-    return math.sqrt(
-        float(np.var(np.asarray(leniently(data).convert("L").filter(ImageFilter.BLUR))))
-    )
+    return [
+        Sample(kind.__name__, name, data, verdict, reason) for name, data in bodies_of(kind, seed)
+    ]

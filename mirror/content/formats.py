@@ -15,7 +15,9 @@ from typing import Final
 # More scans than any encoder writes: a few bytes each make a decoder walk the whole frame again.
 MAX_SCANS: Final = 200
 
-_HTML = re.compile(rb"<(?:!doctype\s+html|(?:html|head|body|title|script|center|h1)\b)", re.I)
+_HTML = re.compile(
+    rb"<(?:!doctype\s+html|(?:html|head|body|title|script|center|h1)\b)", re.IGNORECASE
+)
 _TEXT = re.compile(rb"\A(?:\xef\xbb\xbf)?\s*([\[{<])")
 _AVIF: Final = frozenset((b"avif", b"avis"))
 _HEIC: Final = frozenset(
@@ -156,7 +158,8 @@ def _png_pixels(data: bytes) -> bytes:
     Text, profiles and animation are left out: they are not the picture, and they are where
     decoders fail on files whose pixels are whole.
     """
-    view, parts, at = memoryview(data), [data[:8]], 8
+    view, at = memoryview(data), 8
+    parts: list[bytes | memoryview] = [data[:8]]
     while True:
         length, name = struct.unpack_from(">I4s", data, at)
         end = at + 12 + length

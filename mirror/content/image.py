@@ -204,14 +204,13 @@ def _judge_other(data: bytes, kind: str, pixels: int) -> tuple[Verdict, str]:
         width, height = image.size
         if _spread(image.crop((0, height - 1, width, height))) > FLAT_SPREAD_OF_BAND:
             return "ok", ""
-        deep = image.mode not in ("1", "L", "LA", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "HSV")
-        if deep:
+        if image.mode not in ("1", "L", "LA", "RGB", "RGBA", "CMYK", "YCbCr"):
             # Sixteen bits and more: levels are finer than noise is, and a band stays unseen.
             if _spread(image) <= (0 if image.mode == "F" else FLAT_SPREAD):
                 return "blank", "flat frame"
             return "ok", ""
-        luma = image.convert("L")
         if _spread(image) <= FLAT_SPREAD_OF_BAND:
+            luma = image.convert("L")
             scale = max(1, min(8, width // 16, height // 16))
             if _spread(luma) <= FLAT_SPREAD_IN_FULL and _spread(luma.reduce(scale)) <= FLAT_SPREAD:
                 return "blank", f"flat frame, level {round(sum(_ends(luma)) / 2)}"

@@ -76,7 +76,7 @@ class TransferOptions:
     level: Level = "decode"
     include_flagged: bool = False
     fail_fast: bool = False
-    commit_rows: int = 10_000
+    commit_rows: int = 5_000
     commit_seconds: float = 60.0
     readers: int = max(2, (os.cpu_count() or 2))
 
