@@ -66,6 +66,8 @@ _ARROW: Final = {
 
 # Once this many commits stand uncompacted, their small files are merged into few.
 COMPACT_AFTER: Final = 50
+# What it makes of them; one at a time, it holds about seven times as much in memory.
+_COMPACTED_BYTES: Final = 16 << 20
 # A conflict is another writer's commit; the loser reads it and tries the next version.
 _COMMIT_RETRIES: Final = 50
 # Around deltalake's own attempts, for what it does not repeat.
@@ -241,9 +243,12 @@ class Catalog:
         Appends of other machines do not conflict with it. The files it replaces stay until gc.
         """
         table = self._open()
-        if len(table.file_uris()) < COMPACT_AFTER:
+        sizes = table.get_add_actions().column("size_bytes").to_pylist()
+        if sum(size < _COMPACTED_BYTES // 2 for size in sizes) < COMPACT_AFTER:
             return False
-        self._attempt(table.optimize.compact)
+        self._attempt(
+            lambda: table.optimize.compact(target_size=_COMPACTED_BYTES, max_concurrent_tasks=1)
+        )
         self._attempt(table.create_checkpoint)
         return True
 

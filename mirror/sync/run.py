@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from mirror.cache.scan import ScanCount, walk
+from mirror.cache.scan import Entries, ScanCount, walk
 from mirror.catalog.root import open_root
 from mirror.catalog.table import Catalog
 from mirror.config import Settings, parse_rate
@@ -298,6 +298,7 @@ class _Run:
         try:
             with stopping_on_signals(self._interrupt(stop)):
                 await transfer.run(plan)
+            plan.pending, plan.order = Entries(), ()  # at a million files, memory to be used again
             if self._sources is not None and self._report.error is None and not stop.is_set():
                 await self._describe(state, committer)
             if level != "off" and self._report.error is None and not stop.is_set():
