@@ -1,6 +1,7 @@
 # Two commands do everything on a machine with Python 3.11+, make and node:
 #   make demo   the environment, then `mirror demo`
 #   make test   the environment, the test servers, lint, types, import rules, tests
+#   make bench-verdicts   recall, false alarms and cost of the verdicts (writes the table of docs/verdicts.md)
 
 PYTHON ?= python3
 VENV   := .venv
@@ -8,7 +9,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed-dev
 DEMO   := $(VENV)/.installed-demo
 
-.PHONY: help demo test check lint types imports servers unit format clean
+.PHONY: help demo test check lint types imports servers unit bench-verdicts format clean
 
 help:
 	@sed -n 's/^#   /  /p' Makefile
@@ -50,9 +51,12 @@ unit: $(STAMP) servers
 
 test: check unit
 
+bench-verdicts: $(STAMP)
+	@$(BIN)/python bench/verdicts.py --markdown
+
 format: $(STAMP)
 	$(BIN)/ruff check --quiet --fix . || true
 	$(BIN)/ruff format --quiet .
 
 clean:
-	rm -rf $(VENV) .servers .mypy_cache .ruff_cache .pytest_cache .hypothesis mirror-demo .import-linter.log
+	rm -rf $(VENV) .servers .mypy_cache .ruff_cache .pytest_cache .hypothesis mirror-demo .import-linter.log .bench
