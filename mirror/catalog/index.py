@@ -199,8 +199,9 @@ class Index:
             for name in ("hash_hi", "hash_lo")
         )
         order = np.lexsort((lo, hi))
-        keep = order[_last_of_each(hi[order], lo[order])]
-        keep = keep[_named_by(hi[keep], lo[keep], sightings)]
+        hi, lo = hi[order], lo[order]
+        last = _last_of_each(hi, lo)
+        keep = order[last][_named_by(hi[last], lo[last], sightings)]
         return (
             (name, _Taken(self._column("objects", name), new[name], keep))
             for name in _OBJECT_COLUMNS
@@ -213,7 +214,10 @@ class Index:
             for name in ("url_hi", "url_lo", "seen_at")
         )
         order = np.lexsort((seen_at, lo, hi))
-        return order[_last_of_each(hi[order], lo[order])]
+        del seen_at  # each of these is eight bytes a row
+        hi = hi[order]
+        lo = lo[order]
+        return order[_last_of_each(hi, lo)]
 
     def _column(self, table: str, name: str) -> NDArray[Any]:
         """A column for one pass, mapped anew: the pages that it touches go when it goes."""
