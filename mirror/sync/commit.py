@@ -72,7 +72,7 @@ class Committer:
     def add(self, prepared: Prepared) -> None:
         """A file whose content the mirror has acknowledged, or has flagged."""
         entry, digest, judged = prepared.entry, prepared.digest, prepared.inspection
-        source = self._sources.get(entry.url_md5) if self._sources else None
+        source = self._sources.get(entry.url_md5) if self._sources is not None else None
         row = Row(
             entry.url_md5, digest.content_hash, digest.sha256, digest.size, judged.format,
             judged.width, judged.height, judged.verdict, judged.reason,

@@ -16,8 +16,6 @@ class Sources(Protocol):
 
     def __contains__(self, url_md5: bytes) -> bool: ...
 
-    def __len__(self) -> int: ...
-
 
 def source_digest(source: Source) -> bytes:
     """Eight bytes that differ when a source does: has it been catalogued already?"""
