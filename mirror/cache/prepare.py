@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mirror.cache.scan import Entry
 from mirror.content import digest
 from mirror.content.digest import Digest, FileChanged
 from mirror.content.image import Inspection, Level, inspect
+from mirror.content.placeholder import with_known_bad
 
 # Files that go to a thread together: one hop costs about as much as reading a small file.
 BATCH_FILES = 16
@@ -30,6 +31,11 @@ class Prepared:
     digest: Digest
     inspection: Inspection
     body: bytes | None
+
+    def judged_again(self, known_bad: frozenset[bytes]) -> Prepared:
+        """This, with the verdict that a list of known placeholders gives it."""
+        found = with_known_bad(self.inspection, self.digest, known_bad)
+        return self if found is self.inspection else replace(self, inspection=found)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from mirror.content.digest import Digest
+from mirror.content.image import Inspection
 from mirror.errors import ConfigError
 
 # The reason of a placeholder that was known before it was met.
@@ -63,6 +64,15 @@ def shared_reason(count: int, noun: str = "photos") -> str:
 
 def is_known_bad(digest: Digest, known_bad: frozenset[bytes]) -> bool:
     return digest.sha256 in known_bad or digest.content_hash in known_bad
+
+
+def with_known_bad(
+    inspection: Inspection, digest: Digest, known_bad: frozenset[bytes]
+) -> Inspection:
+    """`inspection`, or `placeholder` in place of an `ok` whose content is known to be one."""
+    if inspection.verdict != "ok" or not is_known_bad(digest, known_bad):
+        return inspection
+    return inspection._replace(verdict="placeholder", reason=KNOWN_BAD)
 
 
 def parse_known_bad(text: str, name: str = "known_bad") -> frozenset[bytes]:

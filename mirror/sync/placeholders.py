@@ -9,33 +9,10 @@ where a dataset has told the URLs; where none has, every name in the cache count
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
-
-from mirror.cache.prepare import Prepared
 from mirror.catalog.index import Index, Sighting
 from mirror.catalog.row import UNKNOWN_SOURCE, Row
 from mirror.catalog.table import Catalog
-from mirror.content.placeholder import distinct_photos, is_known_bad, shared_reason
-
-
-@dataclass(frozen=True, slots=True)
-class KnownPlaceholders:
-    """Contents that are placeholders already, by content hash or SHA-256."""
-
-    hashes: frozenset[bytes]
-
-    @classmethod
-    def of(cls, index: Index, known_bad: Iterable[bytes]) -> KnownPlaceholders:
-        return cls(frozenset(known_bad) | index.contents_judged("placeholder"))
-
-    def judged(self, prepared: Prepared) -> Prepared:
-        """`prepared`, with the verdict `placeholder` if its content is one of these."""
-        digest, inspection = prepared.digest, prepared.inspection
-        if inspection.verdict != "ok" or not is_known_bad(digest, self.hashes):
-            return prepared
-        found = inspection._replace(verdict="placeholder", reason="known placeholder")
-        return Prepared(prepared.entry, digest, found, prepared.body)
+from mirror.content.placeholder import distinct_photos, shared_reason
 
 
 async def newly_found(

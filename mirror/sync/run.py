@@ -35,12 +35,12 @@ from mirror.store.throttle import (
 )
 from mirror.sync.commit import Committer
 from mirror.sync.lock import locked
-from mirror.sync.placeholders import KnownPlaceholders, newly_found
+from mirror.sync.placeholders import newly_found
 from mirror.sync.plan import Plan, Selection, estimate, make_plan
 from mirror.sync.report import SyncReport
 from mirror.sync.signals import leaving_at_once_on_ctrl_c, stopping_on_signals
 from mirror.sync.sources import Sources, source_digest
-from mirror.sync.state import State, set_aside
+from mirror.sync.state import FILE_NAME, State, set_aside
 from mirror.sync.transfer import Progress, Transfer, TransferOptions
 
 _DESCRIBE_BATCH = 20_000
@@ -165,7 +165,7 @@ class _Run:
 
     def _dry_run(self) -> SyncReport:
         state: State | _NothingKnown = _NothingKnown()
-        if (self._folder / "state.sqlite").exists():
+        if (self._folder / FILE_NAME).exists():
             state = State(self._folder)
         plan = self._plan(state)
         rate = _last_rate(state) if isinstance(state, State) else None
@@ -282,7 +282,7 @@ class _Run:
             retrying,
             committer,
             self._root,
-            placeholders=KnownPlaceholders.of(committer.index, known_bad),
+            placeholders=known_bad | committer.index.contents_judged("placeholder"),
             options=TransferOptions(
                 concurrency=sync.concurrency,
                 level=level,

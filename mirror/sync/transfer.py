@@ -39,7 +39,6 @@ from mirror.errors import (
 from mirror.store.base import Store
 from mirror.sync.commit import Committer
 from mirror.sync.decide import Claim, Decision, decide
-from mirror.sync.placeholders import KnownPlaceholders
 from mirror.sync.plan import Plan
 from mirror.sync.report import SyncReport
 from mirror.sync.upload import PART_BYTES, upload
@@ -72,12 +71,12 @@ class TransferOptions:
         readers: threads that read, hash and judge.
     """
 
-    concurrency: int = 64
-    level: Level = "decode"
-    include_flagged: bool = False
-    fail_fast: bool = False
-    commit_rows: int = 5_000
-    commit_seconds: float = 60.0
+    concurrency: int
+    level: Level
+    include_flagged: bool
+    fail_fast: bool
+    commit_rows: int
+    commit_seconds: float
     readers: int = max(2, (os.cpu_count() or 2))
 
 
@@ -87,7 +86,7 @@ class Transfer:
     Args:
         store: with retry and throttle around it.
         committer: with its index fresh.
-        placeholders: contents that are known not to be photographs.
+        placeholders: hashes of contents that are known not to be photographs.
         root: the cache's folder.
         report: is filled while the transfer runs.
         stop: once set, nothing more is begun; what is in flight is finished and committed.
@@ -99,7 +98,7 @@ class Transfer:
         committer: Committer,
         root: bytes,
         *,
-        placeholders: KnownPlaceholders,
+        placeholders: frozenset[bytes],
         options: TransferOptions,
         report: SyncReport,
         progress: Progress,
@@ -164,7 +163,7 @@ class Transfer:
             self._fail(prepared.entry, prepared.reason)
         else:
             if self._options.level != "off":
-                prepared = self._placeholders.judged(prepared)
+                prepared = prepared.judged_again(self._placeholders)
             content = prepared.digest.content_hash
             claim = self._claims.get(content)
             decision = decide(

@@ -22,7 +22,7 @@ from typing import Final, NamedTuple
 from mirror.cache.prepare import Prepared, batches, prepare
 from mirror.cache.scan import Entries, Entry, ScanCount, display, walk
 from mirror.content.image import VERDICTS, Level, Verdict
-from mirror.content.placeholder import KNOWN_BAD, is_known_bad, shared_reason
+from mirror.content.placeholder import shared_reason, with_known_bad
 from mirror.errors import StateError
 
 # Files that are sorted by inode together: disks that turn read them in their own order.
@@ -296,9 +296,8 @@ def _judge(root: bytes, entries: list[Entry], level: Level, known_bad: frozenset
         if not isinstance(prepared, Prepared):
             failures.append((display(entry.path), prepared.reason))
             continue
-        found, digest = prepared.inspection, prepared.digest
-        if found.verdict == "ok" and is_known_bad(digest, known_bad):
-            found = found._replace(verdict="placeholder", reason=KNOWN_BAD)
+        digest = prepared.digest
+        found = with_known_bad(prepared.inspection, digest, known_bad)
         judged.append(
             Judged(
                 entry.path,
