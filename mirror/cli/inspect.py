@@ -24,15 +24,25 @@ _REASONS = 8
 _NAMES = 3
 
 
-@click.command("inspect")
-@click.option("--cache", metavar="DIR", help="The cache's folder [cache.dir].")
-@click.option(
+# Of every command that judges a cache.
+cache_option = click.option("--cache", metavar="DIR", help="The cache's folder [cache.dir].")
+level_option = click.option(
     "--level",
     type=click.Choice(["decode", "header"]),
     default="decode",
     show_default=True,
     help="Decode every image to its end, or read no more than its header.",
 )
+known_bad_option = click.option(
+    "--known-bad",
+    metavar="FILE",
+    help="Hashes of contents that are bad wherever they are met [inspect.known_bad].",
+)
+
+
+@click.command("inspect")
+@cache_option
+@level_option
 @click.option(
     "--csv",
     "csv_file",
@@ -46,11 +56,7 @@ _NAMES = 3
     type=click.Path(dir_okay=False, path_type=Path),
     help="A page with a thumbnail of everything flagged, in one file.",
 )
-@click.option(
-    "--known-bad",
-    metavar="FILE",
-    help="Hashes of contents that are bad wherever they are met [inspect.known_bad].",
-)
+@known_bad_option
 @session_options
 @click.pass_obj
 def command(session: Session, /, **options: Any) -> int:

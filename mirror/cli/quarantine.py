@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mirror.cli.inspect import counting, request, settings_of
+from mirror.cli.inspect import (
+    cache_option,
+    counting,
+    known_bad_option,
+    level_option,
+    request,
+    settings_of,
+)
 from mirror.cli.session import Session, session_options
 
 if TYPE_CHECKING:
@@ -16,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @click.command("quarantine")
-@click.option("--cache", metavar="DIR", help="The cache's folder [cache.dir].")
+@cache_option
 @click.option(
     "--to",
     "folder",
@@ -27,18 +34,8 @@ if TYPE_CHECKING:
 )
 @click.option("--restore", is_flag=True, help="Move them back into the cache.")
 @click.option("--yes", is_flag=True, help="Do it; without this, only say what would be done.")
-@click.option(
-    "--level",
-    type=click.Choice(["decode", "header"]),
-    default="decode",
-    show_default=True,
-    help="Decode every image to its end, or read no more than its header.",
-)
-@click.option(
-    "--known-bad",
-    metavar="FILE",
-    help="Hashes of contents that are bad wherever they are met [inspect.known_bad].",
-)
+@level_option
+@known_bad_option
 @session_options
 @click.pass_obj
 def command(session: Session, /, **options: Any) -> int:

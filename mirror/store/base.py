@@ -7,6 +7,7 @@ request (a multipart PUT is several), raises only errors of `mirror.errors`, and
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -130,7 +131,7 @@ async def list_all(store: Store, prefix: str) -> AsyncIterator[ObjectInfo]:
 Operation = Literal["put", "get", "head", "list", "delete"]
 
 
-class StoreWrapper:
+class StoreWrapper(ABC):
     """A store around a store: a subclass says in `_call` what happens around each request.
 
     Retrying, throttling and counting are wrappers and not code of an engine, so that each is
@@ -140,6 +141,7 @@ class StoreWrapper:
     def __init__(self, inner: Store) -> None:
         self._inner = inner
 
+    @abstractmethod
     async def _call(
         self, operation: Operation, nbytes: int, request: Callable[[], Awaitable[T]]
     ) -> T:
@@ -150,7 +152,6 @@ class StoreWrapper:
             nbytes: how many bytes it sends.
             request: makes the request anew at each call.
         """
-        raise NotImplementedError
 
     @property
     def url(self) -> str:
