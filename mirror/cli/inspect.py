@@ -193,8 +193,8 @@ def _write(
 
 
 def _as_json(findings: Findings, seconds: float) -> dict[str, Any]:
+    from mirror.cache.failures import LISTED
     from mirror.cache.scan import display
-    from mirror.upkeep.inspection import LISTED
 
     flagged = [
         {
@@ -212,7 +212,7 @@ def _as_json(findings: Findings, seconds: float) -> dict[str, Any]:
         **{str(verdict): number for verdict, number in findings.counts.items()},
         "ignored": findings.ignored,
         "failed": findings.failed,
-        "failures": [{"path": path, "reason": reason} for path, reason in findings.failures],
+        "failures": findings.failures.as_json(),
         "flagged": flagged,
         "flagged_listed": len(flagged),
         "seconds": round(seconds, 3),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from mirror.cache.failures import Failures
 from mirror.content.image import VERDICTS
 from mirror.errors import (
     EXIT_DONE,
@@ -14,9 +15,6 @@ from mirror.errors import (
 )
 from mirror.sync.plan import Estimate, Plan
 
-# A disk that fails for every file must not make a report of a million lines.
-LISTED = 1000
-
 
 @dataclass
 class SyncReport:
@@ -24,7 +22,7 @@ class SyncReport:
 
     Attributes:
         flagged: by verdict.
-        failures: `(path, reason)` of the first `LISTED` files that failed.
+        failures: `(path, reason)` of the first files that failed.
         warnings: sentences that a person should read.
         error: what ended the run early, if anything did.
         described: unchanged files whose source was added to the catalog (`--dataset`).
@@ -44,7 +42,7 @@ class SyncReport:
         default_factory=lambda: {verdict: 0 for verdict in VERDICTS if verdict != "ok"}
     )
     failed: int = 0
-    failures: list[tuple[str, str]] = field(default_factory=list)
+    failures: Failures = field(default_factory=Failures)
     warnings: list[str] = field(default_factory=list)
     bytes_uploaded: int = 0
     requests: dict[str, int] = field(
@@ -68,8 +66,7 @@ class SyncReport:
 
     def fail(self, path: str, reason: str) -> None:
         self.failed += 1
-        if len(self.failures) < LISTED:
-            self.failures.append((path, reason))
+        self.failures.note(path, reason)
 
     @property
     def flagged_total(self) -> int:
@@ -98,7 +95,7 @@ class SyncReport:
             "described": self.described,
             "flagged": self.flagged,
             "failed": self.failed,
-            "failures": [{"path": path, "reason": reason} for path, reason in self.failures],
+            "failures": self.failures.as_json(),
             "bytes_uploaded": self.bytes_uploaded,
             "requests": self.requests,
             "retries": self.retries,

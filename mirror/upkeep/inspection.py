@@ -17,8 +17,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import islice
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
+from mirror.cache.failures import Failures
 from mirror.cache.prepare import Prepared, batches, prepare
 from mirror.cache.scan import Entries, Entry, ScanCount, display, walk
 from mirror.content.image import VERDICTS, Level, Verdict
@@ -29,8 +30,6 @@ from mirror.errors import StateError
 _CHUNK_FILES = 50_000
 # How many batches of files wait for each thread.
 _BATCHES_A_READER = 4
-# A disk that fails for every file must not make a report of a million lines.
-LISTED: Final = 1000
 
 Progress = Callable[[int, int], None]
 
@@ -100,7 +99,7 @@ class Findings:
         bytes: of all of them.
         ignored: what the walk passed over.
         failed: files and folders that could not be read.
-        failures: `(path, reason)` of the first `LISTED` of them.
+        failures: `(path, reason)` of the first of them.
     """
 
     def __init__(self, db: sqlite3.Connection) -> None:
@@ -110,7 +109,7 @@ class Findings:
         self.counts: Counter[Verdict] = Counter(dict.fromkeys(VERDICTS, 0))
         self.ignored = 0
         self.failed = 0
-        self.failures: list[tuple[str, str]] = []
+        self.failures = Failures()
         db.execute(_SCHEMA)
 
     @property
@@ -172,8 +171,7 @@ class Findings:
 
     def fail(self, path: str, reason: str) -> None:
         self.failed += 1
-        if len(self.failures) < LISTED:
-            self.failures.append((path, reason))
+        self.failures.note(path, reason)
 
     def settle(self, placeholder_photos: int) -> None:
         """Judge again, now that every file is seen: what is under too many URLs is a placeholder.

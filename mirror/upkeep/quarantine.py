@@ -21,6 +21,7 @@ from typing import Any, Literal, NamedTuple
 
 from filelock import FileLock, Timeout
 
+from mirror.cache.failures import Failures
 from mirror.cache.scan import display
 from mirror.content.digest import Digest
 from mirror.errors import (
@@ -32,7 +33,7 @@ from mirror.errors import (
     UsageError,
 )
 from mirror.upkeep import manifest
-from mirror.upkeep.inspection import LISTED, Progress, inspect_cache
+from mirror.upkeep.inspection import Progress, inspect_cache
 from mirror.upkeep.manifest import Action, BadLine, Line
 from mirror.upkeep.tree import Seen, Tree, move
 
@@ -66,7 +67,7 @@ class QuarantineReport:
     restored: int = 0
     skipped: int = 0
     failed: int = 0
-    failures: list[tuple[str, str]] = field(default_factory=list)
+    failures: Failures = field(default_factory=Failures)
     bytes: int = 0
     verdicts: Counter[str] = field(default_factory=Counter)
     examples: list[str] = field(default_factory=list)
@@ -83,7 +84,7 @@ class QuarantineReport:
             "restored": self.restored,
             "skipped": self.skipped,
             "failed": self.failed,
-            "failures": [{"path": path, "reason": reason} for path, reason in self.failures],
+            "failures": self.failures.as_json(),
             "bytes": self.bytes,
             "dry_run": self.dry_run,
             "manifest": self.manifest,
@@ -91,11 +92,11 @@ class QuarantineReport:
 
     def skip(self, path: str, reason: str) -> None:
         self.skipped += 1
-        self._list(path, reason)
+        self.failures.note(path, reason)
 
     def fail(self, path: str, reason: str) -> None:
         self.failed += 1
-        self._list(path, reason)
+        self.failures.note(path, reason)
 
     def done(self, line: Line) -> None:
         if line.action == "quarantine":
@@ -106,10 +107,6 @@ class QuarantineReport:
         self.verdicts[line.verdict] += 1
         if len(self.examples) < _EXAMPLES:
             self.examples.append(display(line.path))
-
-    def _list(self, path: str, reason: str) -> None:
-        if len(self.failures) < LISTED:
-            self.failures.append((path, reason))
 
 
 def quarantine(
