@@ -164,7 +164,7 @@ class _Log:
 
 
 def _opened(outputs: ExitStack, path: Path | None) -> TextIO | None:
-    from mirror.upkeep.replacing import replacing
+    from mirror.files import replacing
 
     if path is None:
         return None

@@ -20,10 +20,10 @@ from hypothesis import strategies as st
 from mirror.cache import prepare
 from mirror.content.digest import digest_of
 from mirror.errors import CacheError, StateError, UsageError
+from mirror.files import replacing
 from mirror.upkeep import inspection
 from mirror.upkeep.inspection import printable, shown
 from mirror.upkeep.listing import COLUMNS, write_csv
-from mirror.upkeep.replacing import replacing
 from tests.cli.test_bad_input import OBEYING
 from tests.photos import blank, encoded, fill, name_of, photo, url_of
 from tests.upkeep.caches import inspected, judged, make, put
