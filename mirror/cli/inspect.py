@@ -15,8 +15,8 @@ from mirror.cli.session import Session, session_options
 from mirror.errors import EXIT_DONE, EXIT_SOME_FAILED, UsageError
 
 if TYPE_CHECKING:
+    from mirror.cache.inspection import Findings
     from mirror.config import Settings
-    from mirror.upkeep.inspection import Findings
 
 LOG_EVERY_SECONDS = 60.0
 # In the table: reasons of one verdict, and names of one reason.
@@ -71,7 +71,7 @@ def command(session: Session, /, **options: Any) -> int:
       mirror inspect --sheet flagged.html        # to be looked at in a browser
       mirror inspect --csv - | grep -v ',ok,'
     """
-    from mirror.upkeep.inspection import inspect_cache
+    from mirror.cache.inspection import inspect_cache
 
     csv_file: Path | None = options["csv_file"]
     to_stdout = csv_file is not None and str(csv_file) == "-"
@@ -237,9 +237,9 @@ def _show(findings: Findings, seconds: float, csv_file: Path | None, sheet: Path
 
 def verdict_rows(findings: Findings) -> list[tuple[str, str, str]]:
     """The lines of a table: each verdict, under it its reasons with a few names."""
+    from mirror.cache.inspection import printable, shown
     from mirror.cli import output
     from mirror.content.image import VERDICTS
-    from mirror.upkeep.inspection import printable, shown
 
     groups = findings.groups()
     rows = []
@@ -259,8 +259,8 @@ def verdict_rows(findings: Findings) -> list[tuple[str, str, str]]:
 
 
 def list_failures(findings: Findings) -> None:
+    from mirror.cache.inspection import printable
     from mirror.cli import output
-    from mirror.upkeep.inspection import printable
 
     output.listing(
         f"{output.plural(findings.failed, 'file')} could not be read:" if findings.failed else "",

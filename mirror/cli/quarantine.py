@@ -66,8 +66,8 @@ def command(session: Session, /, **options: Any) -> int:
 
 
 def _show(session: Session, report: QuarantineReport, *, restoring: bool, folder: Path) -> None:
+    from mirror.cache.inspection import printable
     from mirror.cli import output
-    from mirror.upkeep.inspection import printable
 
     left = report.skipped + report.failed
     output.listing(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import csv
 from typing import Final, TextIO
 
+from mirror.cache.inspection import Findings
 from mirror.cache.scan import display
-from mirror.upkeep.inspection import Findings
 
 COLUMNS: Final = (
     "path", "verdict", "reason", "format", "width", "height", "size", "content_hash", "sha256",

@@ -22,6 +22,7 @@ from typing import Any, Literal, NamedTuple
 from filelock import FileLock, Timeout
 
 from mirror.cache.failures import Failures
+from mirror.cache.inspection import Progress, inspect_cache
 from mirror.cache.scan import display
 from mirror.content.digest import Digest
 from mirror.errors import (
@@ -33,7 +34,6 @@ from mirror.errors import (
     UsageError,
 )
 from mirror.upkeep import manifest
-from mirror.upkeep.inspection import Progress, inspect_cache
 from mirror.upkeep.manifest import Action, BadLine, Line
 from mirror.upkeep.tree import Seen, Tree, move
 

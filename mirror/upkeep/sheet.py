@@ -16,10 +16,10 @@ from datetime import datetime
 from importlib import resources
 from typing import TYPE_CHECKING, Final, NamedTuple, TextIO
 
+from mirror.cache.inspection import Content, Findings, Group, Judged, printable, shown
 from mirror.cache.prepare import WHOLE_UP_TO
 from mirror.content import digest
 from mirror.content.image import VERDICTS, Verdict
-from mirror.upkeep.inspection import Content, Findings, Group, Judged, printable, shown
 
 if TYPE_CHECKING:
     from PIL.Image import Image

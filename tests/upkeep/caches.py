@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from mirror.cache.inspection import Findings, Judged, inspect_cache
 from mirror.config import IMAGE_EXTENSIONS
-from mirror.upkeep.inspection import Findings, Judged, inspect_cache
 from tests.photos import blank, fill, name_of, photo, url_of
 
 HTML = b"<!DOCTYPE html><script>alert(1)</script>"

@@ -17,12 +17,10 @@ import xxhash
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mirror.cache import prepare
+from mirror.cache import inspection, prepare
+from mirror.cache.inspection import printable, shown
 from mirror.content.digest import digest_of
-from mirror.errors import CacheError, StateError, UsageError
-from mirror.files import replacing
-from mirror.upkeep import inspection
-from mirror.upkeep.inspection import printable, shown
+from mirror.errors import CacheError, StateError
 from mirror.upkeep.listing import COLUMNS, write_csv
 from tests.cli.test_bad_input import OBEYING
 from tests.photos import blank, encoded, fill, name_of, photo, url_of
@@ -196,7 +194,7 @@ def test_no_more_files_are_read_than_a_window(cache: Path, monkeypatch: pytest.M
 
 MEMORY = """
 import os, resource, sys
-from mirror.upkeep.inspection import inspect_cache
+from mirror.cache.inspection import inspect_cache
 def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 with inspect_cache(os.fsencode(sys.argv[1]), ["jpg"]) as found: pass
 before = peak()
@@ -226,7 +224,7 @@ def test_what_cannot_be_read_is_said_and_the_rest_is_judged(cache: Path, tmp_pat
     (cache / name_of(url_of(2))).chmod(0)
     (cache / "closed").chmod(0)
     script = (
-        "import os, sys, json\nfrom mirror.upkeep.inspection import inspect_cache\n"
+        "import os, sys, json\nfrom mirror.cache.inspection import inspect_cache\n"
         "with inspect_cache(os.fsencode(sys.argv[1]), ['jpg']) as f:\n"
         "    print(json.dumps([f.checked, f.failed, f.failures]))"
     )
@@ -322,43 +320,6 @@ def test_any_path_can_be_shown(path: bytes) -> None:
     text = shown(path)
     assert text.isprintable()
     text.encode()
-
-
-def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
-    path = tmp_path / "out.csv"
-    path.write_text("old")
-
-    def fail_halfway() -> None:
-        with replacing(path) as out:
-            out.write("half")
-            assert path.read_text() == "old"
-            _ = 1 / 0
-
-    with pytest.raises(ZeroDivisionError):
-        fail_halfway()
-    assert (path.read_text(), os.listdir(tmp_path)) == ("old", ["out.csv"])
-    with replacing(path) as out:
-        out.write("new")
-    assert (path.read_text(), os.listdir(tmp_path)) == ("new", ["out.csv"])
-
-
-def test_a_link_is_followed_and_a_device_is_written_to(tmp_path: Path) -> None:
-    (tmp_path / "real").write_text("old")
-    (tmp_path / "link").symlink_to("real")
-    with replacing(tmp_path / "link") as out:
-        out.write("new")
-    assert (tmp_path / "link").is_symlink()
-    assert (tmp_path / "real").read_text() == "new"
-    with replacing(Path("/dev/null")) as out:
-        out.write("gone")
-    assert Path("/dev/null").is_char_device()
-
-
-@pytest.mark.parametrize("name", ["nowhere/out.csv", "", "file/out.csv"])
-def test_a_file_that_cannot_be_made_is_said_at_once(name: str, tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(UsageError, match="cannot be written"), replacing(tmp_path / name):
-        raise AssertionError
 
 
 def test_large_files_are_judged_without_their_pixels(
