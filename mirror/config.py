@@ -25,6 +25,7 @@ import msgspec
 
 from mirror.errors import ConfigError
 from mirror.layout import BucketUrl
+from mirror.urls import ObjectUrls
 
 ENV_PREFIX = "MIRROR_"
 SYSTEM_CONFIG = Path("/etc/mirror/mirror.toml")
@@ -65,7 +66,7 @@ class BucketSettings(_Section, frozen=True):
 
 
 class StateSettings(_Section, frozen=True):
-    """`dir`: the folder that holds one sub-folder per pair of bucket and cache."""
+    """`dir`: the folder of one sub-folder per pair of bucket and cache, and of the mirrors' index."""
 
     dir: str | None = None
 
@@ -139,6 +140,12 @@ class Settings(_Section, frozen=True):
         return BucketUrl.parse(self.bucket.url)
 
     @property
+    def object_urls(self) -> ObjectUrls:
+        """Raises: ConfigError when one of the URLs in `bucket` is absent or not understood."""
+        bucket = self.bucket
+        return ObjectUrls(self.bucket_url, bucket.endpoint, bucket.region, bucket.public_url)
+
+    @property
     def cache_dir(self) -> Path:
         """Raises: ConfigError when `cache.dir` is absent."""
         if not self.cache.dir:
@@ -149,20 +156,27 @@ class Settings(_Section, frozen=True):
         return Path(self.cache.dir)
 
     @property
+    def _state_root(self) -> Path:
+        if self.state.dir:
+            return Path(self.state.dir)
+        import platformdirs
+
+        return platformdirs.user_state_path("mirror")
+
+    @property
+    def index_dir(self) -> Path:
+        """Local snapshots of catalogs, a sub-folder for each mirror whatever cache is in use."""
+        return self._state_root / "index"
+
+    @property
     def state_dir(self) -> Path:
         """The state's folder for this bucket and this cache."""
-        if self.state.dir:
-            root = Path(self.state.dir)
-        else:
-            import platformdirs
-
-            root = platformdirs.user_state_path("mirror")
         url = self.bucket_url
         cache = os.path.realpath(self.cache_dir)
         identity = f"{url}\0{(self.bucket.endpoint or '').rstrip('/')}\0{cache}"
         digest = hashlib.sha256(identity.encode(errors="surrogateescape")).hexdigest()[:12]
         name = re.sub(r"[^A-Za-z0-9.-]+", "-", f"{url.bucket}-{url.path}").strip("-.")[:40]
-        return root / f"{name}-{digest}"
+        return self._state_root / f"{name}-{digest}"
 
     @property
     def price_list(self) -> PriceSettings:
@@ -224,7 +238,7 @@ def merge(layers: Sequence[Layer]) -> Settings:
         origin = origins.get(key, "defaults")
         raise ConfigError(f"{key} (from {origin}) is wrong: {sentence}.") from None
     if settings.bucket.url:
-        BucketUrl.parse(settings.bucket.url)
+        _ = settings.object_urls  # a wrong address is told of before any work is done
     if settings.sync.limit_rate is not None:
         parse_rate(settings.sync.limit_rate)
     return settings

@@ -8,6 +8,7 @@
     ├── CacheError                   1   the cache folder cannot be read
     ├── StateError                   1   the local state cannot be read or written
     │   └── StateDamaged                 … because SQLite finds it malformed
+    ├── DatasetError                 1   a dataset holds what its user said it must not
     ├── FormatError                  1   the bucket holds a format this version does not know
     ├── CatalogError                 1   the catalog could not be read or written
     ├── ContentCollision             1   two contents share one xxh3-128 but not one SHA-256
@@ -74,6 +75,10 @@ class StateError(MirrorError):
 
 
 class StateDamaged(StateError):
+    pass
+
+
+class DatasetError(MirrorError):
     pass
 
 

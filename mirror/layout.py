@@ -1,4 +1,4 @@
-"""Keys and URLs of format 1. Pure, and the only code that knows how the bucket is laid out.
+"""Keys of format 1. Pure, and the only code that knows how the bucket is laid out.
 
     <prefix>/format.json
     <prefix>/objects/<h[0:2]>/<h>.<ext>     h = xxh3-128 of the bytes, 32 lower-case hex digits
@@ -42,7 +42,11 @@ FORMATS: Final[dict[str, tuple[str, str]]] = {
     "unknown": ("bin", "application/octet-stream"),
 }
 
-_BUCKET_NAME: Final = re.compile(r"[A-Za-z0-9._-]+")
+_BUCKET_NAME: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
+# Control characters (object_store refuses them in a key), and what UTF-8 cannot hold.
+_UNFIT: Final = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
+_USER_INFO: Final = re.compile(r"//.*@")
+_CONTENT_HASH: Final = re.compile(r"[0-9a-f]{32}")
 _OBJECT_KEY: Final = re.compile(r"objects/([0-9a-f]{2})/((?:\1)[0-9a-f]{30})\.([a-z0-9]{1,8})")
 
 
@@ -71,6 +75,11 @@ def parse_object_key(key: str) -> tuple[bytes, str] | None:
     return (bytes.fromhex(match[2]), match[3]) if match else None
 
 
+def parse_content_hash(text: str) -> bytes | None:
+    """The 16 bytes of a content hash written as a key writes it, or None for any other text."""
+    return bytes.fromhex(text) if _CONTENT_HASH.fullmatch(text) else None
+
+
 def content_type(image_format: str) -> str:
     return FORMATS[image_format][1]
 
@@ -95,20 +104,23 @@ class BucketUrl:
             parts = urlsplit(url)
         except ValueError:
             parts = urlsplit("")
-        plain = not (parts.query or parts.fragment or "?" in url or "#" in url)
+        plain = not (
+            parts.query or parts.fragment or "?" in url or "#" in url or _UNFIT.search(url)
+        )
+        shown = _USER_INFO.sub("//…@", url)  # a password must not reach a log
         if parts.scheme == "s3" and plain and _BUCKET_NAME.fullmatch(parts.netloc):
             prefix = unquote(parts.path).strip("/")
             strange = any(piece in ("", ".", "..") for piece in prefix.split("/"))
-            if prefix and (strange or "%2f" in prefix.lower()):
+            if prefix and (strange or "%2f" in prefix.lower() or _UNFIT.search(prefix)):
                 raise ConfigError(
-                    f"bucket.url {url!r} has an empty, dotted or doubly escaped piece in its "
-                    "prefix; write it as s3://BUCKET/PREFIX."
+                    f"bucket.url {shown!r} has an empty, dotted or doubly escaped piece or a "
+                    "control character in its prefix; write it as s3://BUCKET/PREFIX."
                 )
             return cls("s3", parts.netloc, prefix)
         if parts.scheme == "file" and plain and not parts.netloc and unquote(parts.path).strip("/"):
             return cls("file", "", unquote(parts.path).rstrip("/"))
         raise ConfigError(
-            f"bucket.url {url!r} is not understood; write s3://BUCKET[/PREFIX] or file:///FOLDER."
+            f"bucket.url {shown!r} is not understood; write s3://BUCKET[/PREFIX] or file:///FOLDER."
         )
 
     def __str__(self) -> str:

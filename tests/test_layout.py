@@ -1,4 +1,4 @@
-"""Keys and URLs of format 1, built and parsed."""
+"""Keys of format 1 and bucket urls, built and parsed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mirror.errors import ConfigError
-from mirror.layout import FORMATS, BucketUrl, content_type, object_key, parse_object_key, url_md5
+from mirror.layout import (
+    FORMATS,
+    BucketUrl,
+    content_type,
+    object_key,
+    parse_content_hash,
+    parse_object_key,
+    url_md5,
+)
 
 HASH = "ab" + "0" * 29 + "f"
 
@@ -57,6 +65,28 @@ def test_what_parses_as_a_key_is_built_again_as_the_same(text: str) -> None:
             assert key == f"objects/{digits[:2]}/{digits}.{parsed[1]}"
 
 
+@given(st.binary(min_size=16, max_size=16))
+def test_a_content_hash_is_read_as_a_key_writes_it(content: bytes) -> None:
+    assert parse_content_hash(content.hex()) == content
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        HASH[:-1],
+        f"{HASH}0",
+        HASH.upper(),
+        f" {HASH}",
+        f"{HASH}\n",
+        f"{HASH}.jpg",
+        f"{HASH[:-1]}٣",
+    ],
+)
+def test_other_text_is_no_content_hash(text: str) -> None:
+    assert parse_content_hash(text) is None
+
+
 def test_formats_have_distinct_extensions_and_a_content_type_each() -> None:
     assert len({extension for extension, _ in FORMATS.values()}) == len(FORMATS)
     assert {content_type(kind).count("/") for kind in FORMATS} == {1}
@@ -97,6 +127,12 @@ def test_a_bucket_url_is_understood(text: str, parts: tuple[str, str, str]) -> N
         "s3://plants/a/%2e%2e/b",
         "s3://plants/a?versionId=1",
         "s3://plants/a#b",
+        "s3://../a",
+        "s3://pla\nnts/a",
+        "s3://plants/a\tb",
+        "s3://plants/a%0Ab",
+        "s3://plants/a%7f",
+        "s3://plants/\udcff",
         "s3://KEY:SECRET@plants/a",
         "s3://[plants",
         "file://host/data",
@@ -105,6 +141,7 @@ def test_a_bucket_url_is_understood(text: str, parts: tuple[str, str, str]) -> N
         "file:///%2F",
         "file:///data/a?b",
         "file:///data/a#b",
+        "file:///data/\udcff",
     ],
 )
 def test_a_bucket_url_that_is_not_one_is_refused(text: str) -> None:
@@ -112,8 +149,15 @@ def test_a_bucket_url_that_is_not_one_is_refused(text: str) -> None:
         BucketUrl.parse(text)
 
 
+@pytest.mark.parametrize("text", ["s3://KEY:SECRET@plants/a", "https://KEY:SEC/RET@h/a"])
+def test_what_is_refused_is_shown_without_its_password(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"//…@") as caught:
+        BucketUrl.parse(text)
+    assert "SEC" not in str(caught.value)
+
+
 PIECE = st.text(
-    st.characters(min_codepoint=32, max_codepoint=0x2FF, exclude_characters="/"), min_size=1
+    st.characters(min_codepoint=32, max_codepoint=0x2FF, exclude_characters="/\x7f"), min_size=1
 ).filter(lambda piece: piece not in (".", ".."))
 
 

@@ -1,52 +1,43 @@
 """A memory-mapped, sorted snapshot of the catalog, for look-ups.
 
 One file a column, sorted by `url_md5`; a second, smaller table of the objects that live rows name,
-sorted by content hash. About 58 bytes a sighting and 48 an object, shared by all processes that map
+sorted by content hash. About 67 bytes a sighting and 48 an object, shared by all processes that map
 it; never a dict of a million entries. Sixteen-byte keys are kept as two big-endian 64-bit halves,
 so that a search is numpy's on integers.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import tempfile
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Self
 
-import arro3.core as arrow
 import msgspec
 import numpy as np
+from filelock import FileLock
 from numpy.typing import NDArray
 
 from mirror.content.image import VERDICTS, Verdict
 from mirror.layout import FORMATS
 
 # Bumped whenever the files of a snapshot change their meaning: an old snapshot is then built anew.
-SNAPSHOT: Final = 1
+SNAPSHOT: Final = 2
 
-# The catalog's columns that an index reads, and how each is kept.
-COLUMNS: Final = (
-    ("url_md5", "key"),
-    ("content_hash", "key"),
-    ("sha256", "bytes32"),
-    ("size", "i8"),
-    ("width", "i4"),
-    ("height", "i4"),
-    ("format", "code"),
-    ("verdict", "code"),
-    ("source_url", "known"),
-    ("seen_at", "i8"),
-)
+# How long to wait for another process that is writing a snapshot: it may be stopped, or its disk be
+# slow. Ten million rows take about twenty seconds.
+LOCK_SECONDS: Final = 60.0
 
-_FORMAT_CODES: Final = {name: code for code, name in enumerate(FORMATS)}
-_FORMAT_NAMES: Final = tuple(FORMATS)
-_VERDICT_CODES: Final = {name: code for code, name in enumerate(VERDICTS)}
-_OK: Final = _VERDICT_CODES["ok"]
+# A format in a batch is a position in these, and a verdict one in `VERDICTS`.
+FORMAT_NAMES: Final = tuple(FORMATS)
+_OK: Final = VERDICTS.index("ok")
 
 Batch = dict[str, NDArray[Any]]
 
@@ -76,6 +67,7 @@ _SIGHTING_COLUMNS: Final = {
     "verdict": "u1",
     "sourced": "?",
     "seen_at": "i8",
+    "photo": "u8",
 }
 _OBJECT_COLUMNS: Final = {"hash_hi": "u8", "hash_lo": "u8", "sha256": "V32"}
 
@@ -84,7 +76,10 @@ _OBJECT_COLUMNS: Final = {"hash_hi": "u8", "hash_lo": "u8", "sha256": "V32"}
 class Index:
     """The latest row of every URL, and the objects that live rows name, at one catalog version.
 
-    `files` are the catalog's data files that it was made from; `path` is where it is mapped from.
+    `sightings` are sorted by `url_md5`, a column each: `url_hi`, `url_lo`, `hash_hi`, `hash_lo`,
+    `size`, `width`, `height`, `format` (a position in `FORMAT_NAMES`), `verdict` (in `VERDICTS`),
+    `sourced`, `seen_at`, `photo` (a `photo_key`, 0 where no row has told the URL). `files` are the
+    catalog's data files that it was made from; `path` is where it is mapped from.
     """
 
     version: int
@@ -123,11 +118,84 @@ class Index:
             int(columns["size"][at]),
             int(columns["width"][at]),
             int(columns["height"][at]),
-            _FORMAT_NAMES[columns["format"][at]],
+            FORMAT_NAMES[columns["format"][at]],
             VERDICTS[columns["verdict"][at]],
             bool(columns["sourced"][at]),
             int(columns["seen_at"][at]),
         )
+
+    def find(self, digests: NDArray[np.uint8] | bytes) -> NDArray[np.intp]:
+        """Positions in `sightings` of many URLs at once.
+
+        Args:
+            digests: the URLs' MD5s: (n, 16) bytes.
+
+        Returns:
+            (n,) positions, -1 for each URL that the mirror has never seen.
+        """
+        hi, lo = halves(digests)
+        # In the index's order, so that one search begins where the last one has left the caches.
+        order = np.argsort(hi)
+        found = np.empty(len(hi), np.intp)
+        columns = self.sightings["url_hi"], self.sightings["url_lo"]
+        found[order] = _positions(hi[order], lo[order], *columns)
+        return found
+
+    def find_photos(self, keys: NDArray[np.uint64]) -> NDArray[np.intp]:
+        """Positions in `sightings` of the best sighting of each photo.
+
+        The best one is `ok` if any is, then the latest, then that of the smallest `url_md5`.
+
+        Args:
+            keys: (n,) of `photo_key`.
+
+        Returns:
+            (n,) positions, -1 for a photo that no row's `source_url` tells of, and for key 0.
+        """
+        photos, best = self._photos
+        keys = np.asarray(keys, np.uint64)  # of mixed kinds NumPy would compare floats
+        at = np.searchsorted(photos, keys)
+        found = np.full(len(keys), -1, np.intp)
+        inside = np.flatnonzero(at < len(photos))
+        known = inside[photos[at[inside]] == keys[inside]]
+        found[known] = best[at[known]]
+        return found
+
+    @cached_property
+    def _photos(self) -> tuple[NDArray[np.uint64], NDArray[np.intp]]:
+        """The photos that are known, sorted by key, and the position of each one's best sighting."""
+        at = np.flatnonzero(self.sightings["photo"])
+        photos = self.sightings["photo"][at]
+        flagged = self.sightings["verdict"][at] != _OK
+        # Stable: of two that are equally good the first in the order of `url_md5` stays first.
+        order = np.lexsort((-self.sightings["seen_at"][at], flagged, photos))
+        photos = photos[order]
+        first = np.ones(len(photos), bool)
+        first[1:] = photos[1:] != photos[:-1]
+        return photos[first], at[order[first]]
+
+    def find_content(self, content_hash: bytes) -> int:
+        """Position in `sightings` of one that has this content, an `ok` one if any is; else -1."""
+        hi, lo = halves(content_hash)
+        hashes, order = self._by_content
+        begin, end = (np.searchsorted(hashes, hi[0], side) for side in ("left", "right"))
+        rows = order[begin:end]
+        rows = rows[self.sightings["hash_lo"][rows] == lo[0]]
+        good = rows[self.sightings["verdict"][rows] == _OK]
+        return int(good[0] if len(good) else rows[0]) if len(rows) else -1
+
+    @cached_property
+    def _by_content(self) -> tuple[NDArray[np.uint64], NDArray[np.intp]]:
+        """The first halves of all contents' hashes, sorted, and the positions of their sightings."""
+        hi = self.sightings["hash_hi"]
+        order = np.argsort(hi, kind="stable")
+        return hi[order], order
+
+    def content_hashes(self, at: NDArray[np.intp]) -> NDArray[np.uint8]:
+        """(n, 16) bytes: the content hashes of the rows at n positions, none of them -1."""
+        both = np.empty((len(at), 2), ">u8")
+        both[:, 0], both[:, 1] = self.sightings["hash_hi"][at], self.sightings["hash_lo"][at]
+        return both.view(np.uint8)
 
     def object_sha256(self, content_hash: bytes) -> bytes | None:
         """SHA-256 of an object that a live row names, or None when no row does."""
@@ -136,7 +204,7 @@ class Index:
 
     def contents_judged(self, verdict: Verdict) -> set[bytes]:
         """Content hashes of the rows that have this verdict."""
-        at = np.flatnonzero(self.sightings["verdict"] == _VERDICT_CODES[verdict])
+        at = np.flatnonzero(self.sightings["verdict"] == VERDICTS.index(verdict))
         hi, lo = self.sightings["hash_hi"][at], self.sightings["hash_lo"][at]
         return {_joined(int(high), int(low)) for high, low in zip(hi, lo, strict=True)}
 
@@ -167,28 +235,42 @@ class Index:
             new: the rows.
             version: the catalog's version that they make up.
             files: that version's data files.
-            folder: where to write the result, which is then memory-mapped and takes the place of
+            folder: where to keep the result, which is then memory-mapped and takes the place of
                 older snapshots there; None keeps it in memory. Written a column at a time: at ten
                 million rows a second copy of all of them would not fit.
+
+        Several processes may do this in one folder at once: one writes, the others wait and take
+        what it wrote if all their rows are in it. A snapshot is only a cache: where none can be
+        written (no permission, no room, another writer that does not end) the result is in memory.
         """
-        if not new and folder is None:
+        if folder is not None:
+            with suppress(OSError, NotImplementedError), _writing(folder):
+                kept = Index.load(folder)
+                if files and files <= kept.files and version <= kept.version:
+                    return kept
+                return self._written(new, version, files, folder)
+        if not new:
             return Index(version, self.sightings, self.objects, files)
-        new = new or [_no_rows()]
-        rows = {name: np.concatenate([batch[name] for batch in new]) for name in new[0]}
-        keep = self._latest(rows)
-        sightings = (
-            (name, _Taken(self._column("sightings", name), rows[name], keep))
-            for name in _SIGHTING_COLUMNS
-        )
-        if folder is None:
-            columns = {name: taken.whole() for name, taken in sightings}
-            objects = {n: taken.whole() for n, taken in self._merged_objects(rows, columns)}
-            return Index(version, columns, objects, files)
+        rows = _joined_batches(new)
+        columns = {name: taken.whole() for name, taken in self._merged_sightings(rows)}
+        objects = {name: taken.whole() for name, taken in self._merged_objects(rows, columns)}
+        return Index(version, columns, objects, files)
+
+    def _written(
+        self, new: Sequence[Batch], version: int, files: frozenset[str], folder: Path
+    ) -> Index:
+        rows = _joined_batches(new or [_no_rows()])
         with _Snapshot(folder) as snapshot:
-            snapshot.write("sightings", sightings)
+            snapshot.write("sightings", self._merged_sightings(rows))
             columns = snapshot.load("sightings", _SIGHTING_COLUMNS)
             snapshot.write("objects", self._merged_objects(rows, columns))
             return snapshot.finished(version, files)
+
+    def _merged_sightings(self, rows: Batch) -> Iterator[tuple[str, _Taken]]:
+        latest, telling = self._latest(rows)
+        for name in _SIGHTING_COLUMNS:
+            keep = telling if name == "photo" else latest
+            yield name, _Taken(self._column("sightings", name), rows[name], keep)
 
     def _merged_objects(self, rows: Batch, sightings: Batch) -> Iterator[tuple[str, _Taken]]:
         """Columns of the objects that live rows name: of those known, and of new rows' own."""
@@ -207,8 +289,14 @@ class Index:
             for name in _OBJECT_COLUMNS
         )
 
-    def _latest(self, new: Batch) -> NDArray[np.intp]:
-        """Positions in this index followed by `new` of each URL's latest row, sorted by URL."""
+    def _latest(self, new: Batch) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Positions in this index followed by `new`, one for each URL, sorted by URL.
+
+        Returns:
+            The latest row of each URL; and the row to take its photo from: the same, or where that
+            one does not tell it the latest that does. A later sighting by somebody who knows only
+            the MD5 must not make it forgotten.
+        """
         hi, lo, seen_at = (
             np.concatenate([self._column("sightings", name), new[name]])
             for name in ("url_hi", "url_lo", "seen_at")
@@ -217,43 +305,85 @@ class Index:
         del seen_at  # each of these is eight bytes a row
         hi = hi[order]
         lo = lo[order]
-        return order[_last_of_each(hi, lo)]
+        last = _last_of_each(hi, lo)
+        del hi, lo
+        latest = order[last]
+        superseded = np.flatnonzero(~last)
+        # How many of the latest rows stand before each: all that do, but for those superseded.
+        heirs = superseded - np.arange(len(superseded))
+        superseded = order[superseded]
+        photos = self._column("sightings", "photo"), new["photo"]
+        told = _Taken(*photos, superseded).whole() != 0
+        forgotten = told & (_Taken(*photos, latest[heirs]).whole() == 0)
+        if not forgotten.any():
+            return latest, latest
+        telling = latest.copy()
+        telling[heirs[forgotten]] = superseded[forgotten]  # in the order of seen_at: the last stays
+        return latest, telling
 
     def _column(self, table: str, name: str) -> NDArray[Any]:
         """A column for one pass, mapped anew: the pages that it touches go when it goes."""
-        if self.path is None:
-            return (self.sightings if table == "sightings" else self.objects)[name]
-        mapped: NDArray[Any] = np.load(
-            _file(self.path, table, name), mmap_mode="r", allow_pickle=False
-        )
-        return mapped
+        if self.path is not None:
+            # Another process may have replaced the snapshot; what is mapped already is still good.
+            with suppress(OSError, ValueError):
+                return _mapped(self.path, table, name)
+        return (self.sightings if table == "sightings" else self.objects)[name]
 
     @classmethod
     def load(cls, folder: Path) -> Index:
-        """The newest readable snapshot below `folder`, memory-mapped; empty when there is none."""
-        found = [path for path in folder.glob("v*") if _IS_SNAPSHOT(path.name)]
-        for snapshot in sorted(found, key=lambda path: int(path.name[1:]), reverse=True):
+        """The newest readable snapshot below `folder`, memory-mapped; empty when there is none.
+
+        Another process may put a new one in the place of the one that is being read: each failure
+        is followed by another look, and no snapshot is tried twice.
+        """
+        tried: set[str] = set()
+        while (name := _newest(folder, tried)) is not None:
             try:
-                return _load(snapshot)
+                return _load(folder / name)
             except (OSError, EOFError, ValueError, KeyError, TypeError, msgspec.DecodeError):
-                continue  # a damaged snapshot is only a cache: the catalog is read instead
+                tried.add(name)  # a damaged snapshot is only a cache: the catalog is read instead
         return cls.empty()
 
 
+_LOCK: Final = ".lock"
 _WRITING: Final = ".writing-"
-_IS_SNAPSHOT: Final = re.compile(r"v\d+").fullmatch
-_MADE_BY_US: Final = re.compile(rf"v\d+|{re.escape(_WRITING)}.+").fullmatch
+_IS_SNAPSHOT: Final = re.compile(r"v(\d+)-\w+").fullmatch
+
+
+def _newest(folder: Path, tried: set[str]) -> str | None:
+    """Name of the snapshot of the latest version that was not tried yet."""
+    try:
+        names = set(os.listdir(folder)) - tried
+    except OSError:
+        return None
+    found = [(int(match[1]), match[0]) for match in map(_IS_SNAPSHOT, names) if match]
+    return max(found)[1] if found else None
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """Holds a folder of snapshots for one writer; the lock goes with the process, however it ends.
+
+    Raises:
+        OSError: the folder cannot be written, or another writer has not ended in `LOCK_SECONDS`.
+        NotImplementedError: its file system has no locks.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / _LOCK, timeout=LOCK_SECONDS):
+        yield
 
 
 class _Snapshot:
     """A snapshot being written: it appears whole or not at all, and older ones then go.
 
-    A process that has an older one mapped keeps it: the files live until they are unmapped.
+    Only for who holds the folder. A name is never used twice, so that no reader takes one column
+    from this snapshot and the next from another; and who has an older one mapped keeps it: the
+    files live until they are unmapped.
     """
 
     def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
+        self._clear(lambda name: name.startswith(_WRITING))  # of writers that were killed
         self._path = Path(tempfile.mkdtemp(prefix=_WRITING, dir=folder))
 
     def __enter__(self) -> Self:
@@ -261,6 +391,10 @@ class _Snapshot:
 
     def __exit__(self, *_: object) -> None:
         shutil.rmtree(self._path, ignore_errors=True)
+
+    def _clear(self, is_stale: Callable[[str], object]) -> None:
+        for name in filter(is_stale, os.listdir(self._folder)):
+            shutil.rmtree(self._folder / name, ignore_errors=True)
 
     def write(self, table: str, columns: Iterable[tuple[str, _Taken]]) -> None:
         for name, taken in columns:
@@ -280,16 +414,10 @@ class _Snapshot:
     def finished(self, version: int, files: frozenset[str]) -> Index:
         meta = {"snapshot": SNAPSHOT, "version": version, "files": sorted(files)}
         (self._path / "meta.json").write_bytes(msgspec.json.encode(meta))
-        target = self._folder / f"v{version}"
-        if (
-            target.exists()
-        ):  # of the same version, perhaps damaged: the new one is known to be whole
-            target.rename(self._path.with_name(f"{self._path.name}-replaced"))
+        target = self._folder / self._path.name.replace(_WRITING, f"v{version}-")
         self._path.rename(target)
         index = _load(target)
-        for stale in self._folder.iterdir():
-            if stale != target and _MADE_BY_US(stale.name):
-                shutil.rmtree(stale, ignore_errors=True)
+        self._clear(lambda name: _IS_SNAPSHOT(name) and name != target.name)
         return index
 
 
@@ -311,39 +439,26 @@ def _file(snapshot: Path, table: str, column: str) -> Path:
     return snapshot / f"{table}.{column}.npy"
 
 
+def _mapped(snapshot: Path, table: str, column: str) -> NDArray[Any]:
+    """Raises: OSError or ValueError when it is not there, or damaged."""
+    mapped = np.load(_file(snapshot, table, column), mmap_mode="r", allow_pickle=False)
+    # np.memmap's own class makes every slice of it cost more.
+    plain: NDArray[Any] = mapped.view(np.ndarray)
+    return plain
+
+
 def _load_table(snapshot: Path, table: str, columns: Iterable[str]) -> Batch:
-    loaded: Batch = {}
-    for name in columns:
-        loaded[name] = np.load(_file(snapshot, table, name), mmap_mode="r", allow_pickle=False)
+    loaded = {name: _mapped(snapshot, table, name) for name in columns}
     if len({len(values) for values in loaded.values()}) > 1:
         raise ValueError("columns of unequal length")
     return loaded
 
 
-def batch_from_arrow(batch: arrow.RecordBatch) -> Batch:
-    """A record batch with `COLUMNS` (and perhaps others) as the arrays that an index keeps."""
-    arrays: Batch = {}
-    names = batch.schema.names
-    for name, kind in COLUMNS:
-        column = batch.column(names.index(name))
-        if kind == "key":
-            joined = b"".join(column.to_pylist())
-            halves = np.frombuffer(joined, ">u8").astype("u8").reshape(-1, 2)
-            short = "url" if name == "url_md5" else "hash"
-            arrays[f"{short}_hi"], arrays[f"{short}_lo"] = halves[:, 0], halves[:, 1]
-        elif kind == "bytes32":
-            arrays[name] = np.frombuffer(b"".join(column.to_pylist()), "V32")
-        elif kind == "code":
-            codes = _FORMAT_CODES if name == "format" else _VERDICT_CODES
-            arrays[name] = np.array([codes[value] for value in column.to_pylist()], "u1")
-        elif kind == "known":
-            known = [value is not None for value in column.to_pylist()]
-            arrays["sourced"] = np.array(known, "?")
-        elif name == "seen_at":
-            arrays[name] = column.cast(arrow.DataType.int64()).to_numpy().astype("i8")
-        else:
-            arrays[name] = column.to_numpy().astype(kind)
-    return arrays
+def halves(keys: NDArray[np.uint8] | bytes) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+    """16-byte keys, in one buffer or (n, 16), as two columns of 64-bit integers, each (n,)."""
+    buffer = keys if isinstance(keys, bytes) else np.ascontiguousarray(keys, np.uint8)
+    both = np.frombuffer(buffer, ">u8").reshape(-1, 2).astype(np.uint64)
+    return both[:, 0], both[:, 1]
 
 
 def _joined(high: int, low: int) -> bytes:
@@ -367,6 +482,10 @@ def _find(hi: memoryview, lo: memoryview, key: bytes) -> int:
 
 def _no_rows() -> Batch:
     return {n: np.empty(0, kind) for n, kind in (_SIGHTING_COLUMNS | _OBJECT_COLUMNS).items()}
+
+
+def _joined_batches(batches: Sequence[Batch]) -> Batch:
+    return {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
 
 
 _PIECE: Final = 1 << 16
@@ -407,23 +526,23 @@ def _named_by(hash_hi: NDArray[Any], hash_lo: NDArray[Any], sightings: Batch) ->
     named = np.zeros(len(hash_hi), bool)
     for begin in range(0, len(hash_hi), _PIECE):
         piece = slice(begin, begin + _PIECE)
-        named[piece] = _among(hash_hi[piece], hash_lo[piece], hi, lo)
+        named[piece] = _positions(hash_hi[piece], hash_lo[piece], hi, lo) >= 0
     return named
 
 
-def _among(
+def _positions(
     key_hi: NDArray[Any], key_lo: NDArray[Any], hi: NDArray[Any], lo: NDArray[Any]
-) -> NDArray[np.bool_]:
-    """Which keys stand in the sorted halves `hi`, `lo`."""
-    found = np.zeros(len(key_hi), bool)
+) -> NDArray[np.intp]:
+    """Position of each key in the sorted halves `hi`, `lo`, or -1."""
     at = np.searchsorted(hi, key_hi)
+    found = np.full(len(key_hi), -1, np.intp)
     pending = np.flatnonzero(at < len(hi))
     # Equal high halves with different low ones are a curiosity of 64-bit chance; step over them.
     while len(pending):
         here = at[pending]
         same_hi = hi[here] == key_hi[pending]
         same = same_hi & (lo[here] == key_lo[pending])
-        found[pending[same]] = True
+        found[pending[same]] = here[same]
         pending = pending[same_hi & ~same]
         at[pending] += 1
         pending = pending[at[pending] < len(hi)]

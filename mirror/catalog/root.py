@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import uuid
 from datetime import UTC, datetime
+from typing import Annotated
 
 import msgspec
 
@@ -23,9 +24,24 @@ class Root(msgspec.Struct, frozen=True, kw_only=True):
     """Contents of format.json; further keys are kept for later formats and ignored here."""
 
     format: int
-    id: str
+    # A folder of this machine is named by it, so it must not be a path.
+    id: Annotated[str, msgspec.Meta(pattern=r"\A[0-9A-Za-z][0-9A-Za-z-]{0,63}\Z")]
     created_at: str = ""
     created_by: str = ""
+
+
+async def read_root(store: Store) -> Root:
+    """The root of the mirror in `store`. Writes nothing: a key that may only read is enough.
+
+    Raises:
+        NotFound: there is no mirror.
+        FormatError: the mirror has a format this version does not know.
+    """
+    try:
+        body = await store.get(FORMAT_KEY)
+    except NotFound:
+        raise NotFound(f"There is no mirror at {store.url}; run mirror sync first.") from None
+    return _parse(body, store.url)
 
 
 async def open_root(store: Store, *, proven: bool) -> Root:

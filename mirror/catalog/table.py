@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import arro3.core as arrow
+import numpy as np
 from deltalake import (
     CommitProperties,
     DeltaTable,
@@ -31,8 +32,10 @@ from deltalake import (
 from deltalake.exceptions import CommitFailedError, TableNotFoundError
 from deltalake.schema import PrimitiveType
 
-from mirror.catalog.index import COLUMNS, Batch, Index, batch_from_arrow
+from mirror.catalog.index import FORMAT_NAMES, Batch, Index, halves
 from mirror.catalog.row import Row, Source
+from mirror.content.image import VERDICTS
+from mirror.content.photo import photo_key
 from mirror.errors import CatalogError
 from mirror.layout import CATALOG
 from mirror.store.base import Store
@@ -63,6 +66,14 @@ _ARROW: Final = {
     "integer": arrow.DataType.int32(),
     "string": arrow.DataType.string(),
 }
+
+# Of these, what an index is made from.
+_INDEXED: Final = (
+    "url_md5", "content_hash", "sha256", "size", "width", "height", "format", "verdict",
+    "source_url", "seen_at",
+)  # fmt: skip
+_FORMAT_CODES: Final = {name: code for code, name in enumerate(FORMAT_NAMES)}
+_VERDICT_CODES: Final = {name: code for code, name in enumerate(VERDICTS)}
 
 # Once this many commits stand uncompacted, their small files are merged into few.
 COMPACT_AFTER: Final = 50
@@ -111,33 +122,19 @@ class Catalog:
         self._table: DeltaTable | None = None
         self._opened_with: dict[str, str] = {}
 
-    def _open(self) -> DeltaTable:
-        """The table at the version last seen; created if absent, reopened for new credentials."""
+    def _open(self) -> DeltaTable | None:
+        """The table at the version last seen, reopened for new credentials; None if there is none."""
         options = self._options()
         if self._table is None or options != self._opened_with:
-            self._table = self._attempt(lambda: self._open_or_create(options))
+            self._table = self._attempt(lambda: _opened(self._uri, options))
             self._opened_with = options
         return self._table
 
-    def _open_or_create(self, options: dict[str, str]) -> DeltaTable:
-        with suppress(TableNotFoundError):
-            return DeltaTable(self._uri, storage_options=options)
-        # Several machines may make it at once: one does, and whoever lost opens what that one made.
-        # Tried again, the loser would commit its metadata as version 1, under others' appends.
-        with suppress(CommitFailedError):
-            DeltaTable.create(
-                self._uri,
-                schema=Schema(
-                    [Field(n, PrimitiveType(t), nullable=n in _NULLABLE) for n, t in _FIELDS]
-                ),
-                mode="ignore",
-                name="dataset-mirror catalog",
-                # To open the table costs two requests an entry of the log since a checkpoint.
-                configuration={"delta.appendOnly": "true", "delta.checkpointInterval": "10"},
-                storage_options=options,
-                commit_properties=CommitProperties(max_commit_retries=0),
-            )
-        return DeltaTable(self._uri, storage_options=options)
+    def _open_or_create(self) -> DeltaTable:
+        table = self._open()
+        if table is None:
+            table = self._table = self._attempt(lambda: _created(self._uri, self._opened_with))
+        return table
 
     def append(self, rows: Sequence[Row]) -> int:
         """Commit rows; returns the catalog's version, which holds them all. Blocks: call in a thread.
@@ -146,7 +143,7 @@ class Catalog:
             CatalogError: nothing was committed (or the answer was lost: rows may then stand twice,
                 which means the same as once).
         """
-        table = self._open()
+        table = self._open_or_create()
         data = _to_arrow(rows)
         self._attempt(
             lambda: write_deltalake(
@@ -161,19 +158,26 @@ class Catalog:
     async def refresh(self, index: Index, folder: Path | None = None) -> Index:
         """`index` brought up to the catalog's newest version, reading only files that are new to it.
 
-        A compaction brings rows that the index has already, in new files: merging them again
-        changes nothing.
+        Writes nothing to the mirror. A compaction brings rows that the index has already, in new
+        files: merging them again changes nothing.
 
         Args:
             index: of any earlier version, or empty.
-            folder: where the new index is kept, memory-mapped; None keeps it in memory.
+            folder: where snapshots are kept, memory-mapped, by this process and others: what one of
+                them has read meanwhile is not read again. None keeps the new index in memory.
         """
+        if folder is not None:
+            kept = await asyncio.to_thread(Index.load, folder)
+            index = kept if kept.version > index.version else index
         table = await asyncio.to_thread(self._newest)
-        files = frozenset(self._files(table))
-        version = table.version()
-        if version == index.version:
+        if table is None:
+            return Index.empty()
+        version, files = int(table.version()), frozenset(self._files(table))
+        if version == index.version and files == index.files:
             return index
-        columns = ", ".join(name for name, _ in COLUMNS)
+        if version <= index.version:  # not the catalog that the index was made from
+            index = Index.empty()
+        columns = ", ".join(_INDEXED)
         query = f"SELECT {columns} FROM catalog"  # noqa: S608 - our names
         batches: list[Batch] = []
         for file in sorted(files - index.files):
@@ -191,7 +195,8 @@ class Catalog:
             f"FROM catalog WHERE source_url IS NOT NULL AND url_md5 IN ({wanted})"
         )
         latest: dict[bytes, tuple[int, Source]] = {}
-        for file in self._files(await asyncio.to_thread(self._newest)):
+        table = await asyncio.to_thread(self._newest)
+        for file in self._files(table) if table else ():
             for rows in await self._read(file, query, _rows_of):
                 for url, seen_at, *source in rows:
                     if url not in latest or latest[url][0] < seen_at:
@@ -217,9 +222,10 @@ class Catalog:
                 pause = self._retry.pause(failures, None, random.random())  # noqa: S311 - no secret
             self._sleep(pause)
 
-    def _newest(self) -> DeltaTable:
+    def _newest(self) -> DeltaTable | None:
         table = self._open()
-        self._attempt(table.update_incremental)
+        if table is not None:
+            self._attempt(table.update_incremental)
         return table
 
     def _files(self, table: DeltaTable) -> list[str]:
@@ -243,6 +249,8 @@ class Catalog:
         Appends of other machines do not conflict with it. The files it replaces stay until gc.
         """
         table = self._open()
+        if table is None:
+            return False
         sizes = table.get_add_actions().column("size_bytes").to_pylist()
         if sum(size < _COMPACTED_BYTES // 2 for size in sizes) < COMPACT_AFTER:
             return False
@@ -251,6 +259,32 @@ class Catalog:
         )
         self._attempt(table.create_checkpoint)
         return True
+
+
+def _opened(uri: str, options: dict[str, str]) -> DeltaTable | None:
+    try:
+        return DeltaTable(uri, storage_options=options)
+    except TableNotFoundError:
+        return None
+
+
+def _created(uri: str, options: dict[str, str]) -> DeltaTable:
+    # Several machines may make it at once: one does, and whoever lost opens what that one made.
+    # Tried again, the loser would commit its metadata as version 1, under others' appends.
+    with suppress(CommitFailedError):
+        DeltaTable.create(
+            uri,
+            schema=Schema(
+                [Field(n, PrimitiveType(t), nullable=n in _NULLABLE) for n, t in _FIELDS]
+            ),
+            mode="ignore",
+            name="dataset-mirror catalog",
+            # To open the table costs two requests an entry of the log since a checkpoint.
+            configuration={"delta.appendOnly": "true", "delta.checkpointInterval": "10"},
+            storage_options=options,
+            commit_properties=CommitProperties(max_commit_retries=0),
+        )
+    return DeltaTable(uri, storage_options=options)
 
 
 def _query_parquet(body: bytes, query: str, convert: Callable[[arrow.RecordBatch], T]) -> list[T]:
@@ -288,6 +322,30 @@ def _to_arrow(rows: Sequence[Row]) -> arrow.Table:
         [arrow.Field(n, arrays[n].type, nullable=n in _NULLABLE) for n, _ in _FIELDS]
     )
     return arrow.Table.from_arrays(list(arrays.values()), schema=schema)
+
+
+def batch_from_arrow(batch: arrow.RecordBatch) -> Batch:
+    """A record batch of the catalog's columns as the arrays that an index keeps."""
+    column = {name: batch.column(at) for at, name in enumerate(batch.schema.names)}
+    url_hi, url_lo = halves(b"".join(column["url_md5"].to_pylist()))
+    hash_hi, hash_lo = halves(b"".join(column["content_hash"].to_pylist()))
+    formats, verdicts = column["format"].to_pylist(), column["verdict"].to_pylist()
+    urls = column["source_url"].to_pylist()
+    return {
+        "url_hi": url_hi,
+        "url_lo": url_lo,
+        "hash_hi": hash_hi,
+        "hash_lo": hash_lo,
+        "sha256": np.frombuffer(b"".join(column["sha256"].to_pylist()), "V32"),
+        "size": column["size"].to_numpy().astype("i8"),
+        "width": column["width"].to_numpy().astype("i4"),
+        "height": column["height"].to_numpy().astype("i4"),
+        "format": np.array([_FORMAT_CODES[name] for name in formats], "u1"),
+        "verdict": np.array([_VERDICT_CODES[name] for name in verdicts], "u1"),
+        "sourced": np.array([url is not None for url in urls], "?"),
+        "photo": np.array([photo_key(url) if url else 0 for url in urls], "u8"),
+        "seen_at": column["seen_at"].cast(arrow.DataType.int64()).to_numpy().astype("i8"),
+    }
 
 
 def _failed(error: Exception) -> CatalogError:

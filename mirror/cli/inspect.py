@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
+from mirror.cli.log import EVERY_SECONDS, Log
 from mirror.cli.session import Session, session_options
 from mirror.errors import EXIT_DONE, EXIT_SOME_FAILED, UsageError
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from mirror.cache.inspection import Findings
     from mirror.config import Settings
 
-LOG_EVERY_SECONDS = 60.0
+LOG_EVERY_SECONDS = EVERY_SECONDS
 # In the table: reasons of one verdict, and names of one reason.
 _REASONS = 8
 _NAMES = 3
@@ -136,31 +137,23 @@ def counting(
 
             yield count
     else:
-        log = _Log(stream, clock)
-        yield log.done
+        yield _logging(Log(stream, clock))
 
 
-class _Log:
-    def __init__(self, stream: TextIO, clock: Callable[[], float]) -> None:
-        self._stream = stream
-        self._clock = clock
-        self._began_at = self._said_at = clock()
-        self._files = self._bytes = 0
+def _logging(log: Log) -> Callable[[int, int], None]:
+    from mirror.cli import output
 
-    def done(self, files: int, size: int) -> None:
-        from mirror.cli import output
+    judged = read = 0
 
-        self._files += files
-        self._bytes += size
-        now = self._clock()
-        if now - self._said_at >= LOG_EVERY_SECONDS:
-            self._said_at = now
-            rate = self._files / (now - self._began_at)
-            click.echo(
-                f"mirror: {self._files:,} files judged, {output.size(self._bytes)}, "
-                f"{rate:,.0f} files/s",
-                file=self._stream,
-            )
+    def count(files: int, size: int) -> None:
+        nonlocal judged, read
+        judged += files
+        read += size
+        if (seconds := log.due()) is not None:
+            rate = judged / seconds
+            log.say(f"{judged:,} files judged, {output.size(read)}, {rate:,.0f} files/s")
+
+    return count
 
 
 def _opened(outputs: ExitStack, path: Path | None) -> TextIO | None:

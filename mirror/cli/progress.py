@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections import Counter
-from collections.abc import Callable
 from typing import TextIO
 
 from mirror.cache.scan import Entry
 from mirror.cli import output
+from mirror.cli.log import Log
 from mirror.sync.plan import Plan
 from mirror.sync.report import SyncReport
 from mirror.sync.run import Observer
-
-LOG_EVERY_SECONDS = 60.0
 
 
 def observer_for(verbosity: int, stream: TextIO | None = None) -> Observer:
@@ -22,7 +19,7 @@ def observer_for(verbosity: int, stream: TextIO | None = None) -> Observer:
     stream = sys.stderr if stream is None else stream
     if verbosity < 0:
         return Observer()
-    return BarObserver(stream) if stream.isatty() else LogObserver(stream)
+    return BarObserver(stream) if stream.isatty() else LogObserver(Log(stream))
 
 
 class BarObserver(Observer):
@@ -75,19 +72,16 @@ class BarObserver(Observer):
 class LogObserver(Observer):
     """A line when a plan stands, one a minute, and warnings as they come."""
 
-    def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
-        self._stream = stream
-        self._clock = clock
-        self._said_at = clock()
-        self._began_at = self._said_at
+    def __init__(self, log: Log) -> None:
+        self._log = log
         self._outcomes: Counter[str] = Counter()
         self._bytes = 0
 
     def planned(self, plan: Plan, report: SyncReport) -> None:
         self._files, self._total = len(plan.order), plan.pending_bytes
-        self._began_at = self._said_at = self._clock()
+        self._log.restart()
         if plan.order and not report.dry_run:
-            self._say(
+            self._log.say(
                 f"{plan.scanned:,} files scanned; {self._files:,} to read "
                 f"({output.size(self._total)})"
             )
@@ -96,19 +90,14 @@ class LogObserver(Observer):
         assert isinstance(entry, Entry)
         self._outcomes[outcome] += 1
         self._bytes += entry.identity.size
-        now = self._clock()
-        if now - self._said_at >= LOG_EVERY_SECONDS:
-            self._said_at = now
-            rate = self._bytes / (now - self._began_at)
+        if (seconds := self._log.due()) is not None:
+            rate = self._bytes / seconds
             left = (self._total - self._bytes) / rate if rate else 0.0
             counts = ", ".join(f"{name} {n:,}" for name, n in sorted(self._outcomes.items()))
-            self._say(
+            self._log.say(
                 f"{self._outcomes.total():,}/{self._files:,} files, {output.size(self._bytes)}, "
                 f"{output.size(rate)}/s, {output.duration(left)} left ({counts})"
             )
 
     def warned(self, sentence: str) -> None:
-        self._say(sentence)
-
-    def _say(self, sentence: str) -> None:
-        print(f"mirror: {sentence}", file=self._stream, flush=True)
+        self._log.say(sentence)

@@ -14,43 +14,13 @@ from typing import Final
 
 from mirror.content.digest import Digest
 from mirror.content.image import Inspection
+from mirror.content.photo import photo_of
 from mirror.errors import ConfigError
 
 # The reason of a placeholder that was known before it was met.
 KNOWN_BAD: Final = "known placeholder"
 
 _HASH = re.compile(r"[0-9a-fA-F]{64}|[0-9a-fA-F]{32}")
-
-# /photos/ID[/SIZE[.EXT]] of inaturalist.org's hosts and of its open-data bucket, whose name may
-# stand in the host or, as S3 allows too, at the path's beginning.
-_INATURALIST = re.compile(
-    r"""(?: https? : )? //
-    (?: [^/?\#]* @ )?
-    (?i: (?: [a-z0-9-]+ \. )* inaturalist \. org \.?
-       | inaturalist-open-data \. s3 (?: [.-] [a-z0-9.-]+ )? \. amazonaws \. com \.? )
-    (?: : \d+ )?
-    /+ photos / (?P<id> [0-9]+ ) (?: / [^/?\#]* )? /? (?: [?\#] .* )?
-    | (?: https? : )? //
-    (?i: s3 (?: [.-] [a-z0-9.-]+ )? \. amazonaws \. com )
-    (?: : \d+ )?
-    / (?: inaturalist-open-data | static\.inaturalist\.org )
-    / photos / (?P<id_by_path> [0-9]+ ) (?: / [^/?\#]* )? /? (?: [?\#] .* )?
-    """,
-    re.VERBOSE | re.DOTALL,
-)
-
-
-def photo_of(url: str) -> str:
-    """Which photo a URL shows: the same text for every URL of one photo.
-
-    An iNaturalist photo is known by its number whatever host, size, extension and query its URL
-    has; its page's address stands for it. Any other URL is its own photo.
-    """
-    match = _INATURALIST.fullmatch(url.strip())
-    if match is None:
-        return url
-    number = match["id"] or match["id_by_path"]
-    return f"https://www.inaturalist.org/photos/{number}"
 
 
 def distinct_photos(urls: Iterable[str]) -> int:

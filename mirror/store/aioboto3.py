@@ -9,7 +9,6 @@ import base64
 import hashlib
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from datetime import timedelta
 from typing import Any
 
 import aioboto3
@@ -175,17 +174,6 @@ class Aioboto3Store:
                     },
                     "DeleteObjects",
                 )
-
-    async def sign(self, keys: Sequence[str], expires: timedelta) -> list[str]:
-        client = await self._client()
-        return [
-            await client.generate_presigned_url(
-                "get_object",
-                Params={"Bucket": self._bucket, "Key": self._prefix + key},
-                ExpiresIn=int(expires.total_seconds()),
-            )
-            for key in keys
-        ]
 
     async def aclose(self) -> None:
         await self._stack.aclose()

@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Literal, Protocol, TypeVar
 
 T = TypeVar("T")
@@ -112,10 +112,6 @@ class Store(Protocol):
         """Delete up to `DELETE_PAGE` objects; a missing one is no error."""
         ...
 
-    async def sign(self, keys: Sequence[str], expires: timedelta) -> list[str]:
-        """URLs that read the keys without credentials until they expire. No request is sent."""
-        ...
-
     async def aclose(self) -> None: ...
 
 
@@ -181,9 +177,6 @@ class StoreWrapper(ABC):
 
     async def delete(self, keys: Sequence[str]) -> None:
         return await self._call("delete", 0, lambda: self._inner.delete(keys))
-
-    async def sign(self, keys: Sequence[str], expires: timedelta) -> list[str]:
-        return await self._inner.sign(keys, expires)
 
     async def aclose(self) -> None:
         await self._inner.aclose()

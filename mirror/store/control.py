@@ -99,6 +99,8 @@ class S3Access:
                 connect_timeout=CONNECT_SECONDS,
                 read_timeout=READ_SECONDS,
                 retries={"total_max_attempts": 1},
+                # R2 and newer regions of AWS know no older one, which botocore may yet choose.
+                signature_version="s3v4",
                 s3={"addressing_style": "path" if self.endpoint else "auto"},
                 # R2 refuses the CRC32 trailers that boto3 adds by default.
                 request_checksum_calculation="when_required",

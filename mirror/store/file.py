@@ -13,9 +13,8 @@ import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
-from urllib.parse import quote
 
 from filelock import FileLock
 
@@ -139,9 +138,6 @@ class FileStore:
         with self._translated("DELETE"):
             for key in keys:
                 self._path(key).unlink(missing_ok=True)
-
-    async def sign(self, keys: Sequence[str], expires: timedelta) -> list[str]:
-        return [f"{self.url}/{quote(key)}" for key in keys]
 
     async def aclose(self) -> None:
         """Nothing to close."""

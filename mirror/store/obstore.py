@@ -170,9 +170,6 @@ class ObstoreStore:
             if not isinstance(ours, NotFound):
                 raise ours from None
 
-    async def sign(self, keys: Sequence[str], expires: timedelta) -> list[str]:
-        return list(await obstore.sign_async(self._store, "GET", list(keys), expires))
-
     async def aclose(self) -> None:
         """Nothing to close: obstore's connections end with the object."""
 

@@ -60,7 +60,7 @@ class Committer:
         self._seen: list[SeenFile] = []
         self._rows: dict[bytes, Row] = {}
         self._committing: dict[bytes, Row] = {}
-        self.index = Index.load(snapshots)
+        self.index = Index.empty()  # until `refresh`, which finds the snapshots
 
     async def refresh(self) -> None:
         """Learn what the catalog says by now: this run's rows, and other machines'."""

@@ -10,21 +10,18 @@ import uuid
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import suppress
 from dataclasses import field
-from pathlib import Path
 
 import msgspec
 
 from mirror.cache.scan import Entries, ScanCount, walk
+from mirror.catalog.reading import Location, first_attempts
 from mirror.catalog.root import open_root
 from mirror.catalog.table import Catalog
 from mirror.config import Settings, parse_rate
 from mirror.content.image import Level
 from mirror.content.placeholder import load_known_bad
 from mirror.errors import Interrupted, MirrorError, StateDamaged, StateError, StoreError
-from mirror.layout import CATALOG
-from mirror.store import open_store
 from mirror.store.base import Store
-from mirror.store.control import S3Access, explain
 from mirror.store.retry import Retrying, RetryPolicy
 from mirror.store.throttle import (
     AdaptiveLimit,
@@ -126,8 +123,7 @@ class _Run:
         self._observer = observer
         self._root = os.fsencode(settings.cache_dir)
         self._folder = settings.state_dir
-        self._url = settings.bucket_url
-        self._access = S3Access(self._url, settings.bucket) if self._url.scheme == "s3" else None
+        self._location = Location(settings)
         self._started_at, self._clock_at_start = now(), time.monotonic()
         self._report = SyncReport(
             run_id=f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{uuid.uuid4().hex[:6]}",
@@ -212,11 +208,7 @@ class _Run:
         return plan
 
     async def _sync(self, state: State) -> None:
-        counting = Counting(
-            open_store(
-                self._url, self._access, self._settings.bucket, self._settings.sync.concurrency
-            )
-        )
+        counting = Counting(self._location.store())
         self._report.requests = counting.requests
         try:
             await _unless_stopped(self._know_the_mirror(counting, state))
@@ -235,35 +227,31 @@ class _Run:
 
     async def _know_the_mirror(self, store: Store, state: State) -> None:
         """One small GET: is the mirror there, in a format we know, and the one the state means?"""
-        # Fewer attempts: nothing has been done that would be lost by saying what is wrong soon.
-        patient = Retrying(store, dataclasses.replace(self._options.retry, attempts=4))
-        proven_for = f"{self._url} {self._settings.bucket.endpoint or ''}"
+        patient = Retrying(store, first_attempts(self._options.retry))
+        url = self._location.url
+        proven_for = f"{url} {self._settings.bucket.endpoint or ''}"
         proven = state.get("conditional_put_proven") == proven_for
         try:
             root = await open_root(patient, proven=proven)
         except StoreError as error:
-            raise (explain(self._access, error) if self._access else error) from None
+            raise self._location.explained(error) from None
         known = state.get("mirror_id")
         if known is not None and known != root.id:
             forgotten = state.forget_all_files()
             self._warn(
-                f"{self._url} is another mirror than the one this state was made for (it was "
+                f"{url} is another mirror than the one this state was made for (it was "
                 f"emptied or replaced); {forgotten} files are read and compared again."
             )
         if known != root.id:
             state.set("mirror_id", root.id)
         if not proven:
             state.set("conditional_put_proven", proven_for)
-        self._snapshots = self._folder / "index" / root.id
+        self._snapshots = self._location.snapshots(root)
 
     async def _transfer(self, counting: Counting, state: State, plan: Plan) -> None:
         sync = self._settings.sync
-        catalog = Catalog(
-            Retrying(counting, self._options.retry),
-            self._catalog_uri(),
-            self._delta_options,
-            self._options.retry,
-        )
+        retry = self._options.retry
+        catalog = self._location.catalog(Retrying(counting, retry), retry)
         committer = Committer(
             catalog,
             state,
@@ -276,7 +264,7 @@ class _Run:
         known_bad = load_known_bad(self._settings.inspect.known_bad)
         bandwidth = BandwidthLimit(parse_rate(sync.limit_rate)) if sync.limit_rate else None
         gate = ConcurrencyGate(AdaptiveLimit(sync.concurrency))
-        retrying = Retrying(Throttling(counting, gate, bandwidth), self._options.retry)
+        retrying = Retrying(Throttling(counting, gate, bandwidth), retry)
         stop = asyncio.Event()
         transfer = Transfer(
             retrying,
@@ -355,16 +343,6 @@ class _Run:
             committer.supersede(rows)
             await committer.commit()
             self._report.flagged["placeholder"] += len(rows)
-
-    def _catalog_uri(self) -> str:
-        if self._access is None:
-            folder = Path(self._url.path) / CATALOG
-            folder.mkdir(parents=True, exist_ok=True)
-            return str(folder)
-        return f"{self._url}/{CATALOG}"
-
-    def _delta_options(self) -> dict[str, str]:
-        return {} if self._access is None else self._access.delta_options()
 
 
 async def _unless_stopped(beginning: Coroutine[None, None, None]) -> None:

@@ -9,22 +9,30 @@ from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mirror.catalog.index import SNAPSHOT, Batch, Index, Sighting, batch_from_arrow
+from mirror.catalog.index import FORMAT_NAMES, SNAPSHOT, Batch, Index, Sighting
 from mirror.catalog.row import UNKNOWN_SOURCE, Row, Source
-from mirror.catalog.table import _to_arrow
+from mirror.catalog.table import _to_arrow, batch_from_arrow
 from mirror.content.image import VERDICTS, Verdict
+from mirror.content.photo import photo_key
 from mirror.layout import FORMATS
 
 # Halves that meet: equal high ones, zero bytes at either end, the greatest numbers.
 HALVES = [bytes(8), b"\0" * 7 + b"\1", b"\1" + bytes(7), b"\x7f" + b"\xff" * 7, b"\xff" * 8]
 KEYS = [high + low for high in HALVES for low in HALVES]
+
+PHOTOS = [
+    f"https://static.inaturalist.org/photos/{number}/{size}.jpg"
+    for number in (1, 2)
+    for size in ("medium", "large")
+]
+URLS = [None, "https://example.org/x", *PHOTOS]
 
 
 class Seen(NamedTuple):
@@ -33,7 +41,7 @@ class Seen(NamedTuple):
     verdict: Verdict
     format: str
     width: int
-    sourced: bool
+    source: str | None
 
 
 SEEN = st.builds(
@@ -43,7 +51,7 @@ SEEN = st.builds(
     st.sampled_from(VERDICTS),
     st.sampled_from(sorted(FORMATS)),
     st.integers(0, 2**31 - 1),
-    st.booleans(),
+    st.sampled_from(URLS),
 )
 
 
@@ -53,7 +61,7 @@ def sha256_of(content: bytes) -> bytes:
 
 
 def row_of(seen: Seen, seen_at: int) -> Row:
-    source = Source("https://example.org/x") if seen.sourced else UNKNOWN_SOURCE
+    source = Source(seen.source) if seen.source else UNKNOWN_SOURCE
     sha256, size = sha256_of(seen.content), seen.width * 1000
     return Row(
         seen.url, seen.content, sha256, size, seen.format, seen.width, 7,
@@ -74,6 +82,12 @@ def save(index: Index, folder: Path) -> Index:
     return index.merged([], index.version, index.files, folder)
 
 
+def the_one_in(folder: Path) -> Path:
+    """The one snapshot of a folder, which holds nothing else but its lock."""
+    (found,) = (path for path in folder.iterdir() if path.name != ".lock")
+    return found
+
+
 def agrees(index: Index, rows: Sequence[Row]) -> None:
     """Every look-up of the index is that of a dict of the latest rows."""
     latest: dict[bytes, Row] = {}
@@ -89,6 +103,34 @@ def agrees(index: Index, rows: Sequence[Row]) -> None:
         )  # fmt: skip
         assert index.sighting(key) == expected
         assert index.object_sha256(key) == (sha256_of(key) if key in live else None)
+    finds(index, KEYS, sorted(latest))
+    agrees_on_photos(index, rows, latest)
+
+
+def finds(index: Index, wanted: Sequence[bytes], known: Sequence[bytes]) -> None:
+    """Many are found at once where they stand among the known, which are in order."""
+    position = {key: at for at, key in enumerate(known)}
+    expected = [position.get(key, -1) for key in wanted]
+    digests = np.frombuffer(b"".join(wanted), "u1").reshape(-1, 16)
+    for form in (b"".join(wanted), digests, np.asfortranarray(digests)):
+        assert index.find(form).tolist() == expected
+
+
+def agrees_on_photos(index: Index, rows: Sequence[Row], latest: dict[bytes, Row]) -> None:
+    """What any row has told of a URL's photo is kept; the best sighting of a photo is found."""
+    photos: dict[bytes, int] = {}
+    for one in sorted(rows, key=lambda one: one.seen_at):
+        key = photo_key(one.source.url or "")
+        photos[one.url_md5] = key or photos.get(one.url_md5, 0)
+    known = sorted(latest)
+    assert index.sightings["photo"].tolist() == [photos[url] for url in known]
+    wanted = [0, *map(photo_key, PHOTOS), 2**64 - 1]
+    best = []
+    for key in wanted:
+        those = [latest[url] for url in known if photos[url] == key != 0]
+        those.sort(key=lambda one: (one.verdict != "ok", -one.seen_at, one.url_md5))
+        best.append(known.index(those[0].url_md5) if those else -1)
+    assert index.find_photos(np.array(wanted, "u8")).tolist() == best
 
 
 @given(st.lists(SEEN, max_size=60), st.data())
@@ -123,11 +165,12 @@ def test_an_index_kept_in_a_folder_answers_as_one_in_memory(
         folder, index = Path(name), Index.empty()
         for number, (begin, end) in enumerate(pairwise([0, *cuts, len(rows)])):
             batches = [batch(arriving[begin:end])] if end > begin else []
-            index = index.merged(batches, number, frozenset({"f"}), folder)
+            files = frozenset({f"f{number}"})
+            index = index.merged(batches, number, files, folder)
             for one in (index, Index.load(folder)):
                 agrees(one, arriving[:end])
-                assert (one.version, one.files) == (number, frozenset({"f"}))
-            assert [path.name for path in folder.iterdir()] == [f"v{number}"]
+                assert (one.version, one.files) == (number, files)
+            assert the_one_in(folder).name.startswith(f"v{number}-")
 
 
 @given(st.lists(SEEN, max_size=20))
@@ -143,7 +186,7 @@ def test_a_saved_index_is_loaded_as_it_was(seen: list[Seen]) -> None:
         agrees(loaded.merged([batch(rows)] if rows else [], 4, frozenset()), rows)
 
 
-ROWS = [row_of(Seen(key, key, "ok", "jpeg", 5, False), at) for at, key in enumerate(KEYS)]
+ROWS = [row_of(Seen(key, key, "ok", "jpeg", 5, None), at) for at, key in enumerate(KEYS)]
 
 
 def test_an_empty_index_knows_nothing_and_is_kept_too(tmp_path: Path) -> None:
@@ -168,26 +211,106 @@ def test_of_two_rows_of_one_instant_one_wins_and_the_index_stays_sorted() -> Non
     assert index.sighting(KEYS[-1]) is not None
 
 
+@given(st.data())
+@settings(deadline=None)
+def test_of_many_urls_each_is_found_where_it_stands(data: st.DataObject) -> None:
+    # Few high halves, so that most are shared by several, and runs of equal ones end the index.
+    key = st.builds(bytes.__add__, st.sampled_from(HALVES), st.binary(min_size=8, max_size=8))
+    known = sorted(data.draw(st.sets(key, max_size=40)))
+    strangers = st.one_of(key, st.binary(min_size=16, max_size=16), st.sampled_from(KEYS))
+    wanted = data.draw(st.lists(st.sampled_from(known) | strangers if known else strangers))
+    index = index_of([ROWS[0]._replace(url_md5=url) for url in known])
+    finds(index, wanted, known)
+
+
+@pytest.mark.parametrize("nbytes", [1, 8, 15, 24])
+def test_half_a_digest_is_refused(nbytes: int) -> None:
+    with pytest.raises(ValueError):
+        index_of(ROWS).find(bytes(nbytes))
+
+
+def test_columns_tell_of_many_rows_what_a_sighting_tells_of_one(tmp_path: Path) -> None:
+    rows = [
+        one._replace(verdict=VERDICTS[at % 5], format=sorted(FORMATS)[at % 14], width=at)
+        for at, one in enumerate(ROWS)
+    ]
+    for index in (index_of(rows), save(index_of(rows), tmp_path)):
+        at = index.find(b"".join(KEYS[::3]))
+        hashes = index.content_hashes(at)
+        assert hashes.shape == (len(at), 16)
+        verdicts, formats = (index.sightings[name][at] for name in ("verdict", "format"))
+        for key, *found in zip(KEYS[::3], hashes, verdicts, formats, strict=True):
+            one = index.sighting(key)
+            assert one is not None
+            content, verdict, format_code = found
+            assert content.tobytes() == one.content_hash
+            assert (VERDICTS[verdict], FORMAT_NAMES[format_code]) == (one.verdict, one.format)
+        assert index.sightings["width"][at].tolist() == list(range(0, 25, 3))
+
+
+@pytest.mark.parametrize(
+    ("better", "worse"),
+    [
+        ({"seen_at": 1}, {"seen_at": 9, "verdict": "corrupt"}),
+        ({"seen_at": 1}, {"seen_at": 9, "verdict": "placeholder"}),
+        ({"seen_at": 9}, {"seen_at": 8}),
+        ({"seen_at": 9, "verdict": "blank"}, {"seen_at": 8, "verdict": "corrupt"}),
+        ({"seen_at": 9, "url_md5": KEYS[3]}, {"seen_at": 9, "url_md5": KEYS[4]}),
+    ],
+)
+@pytest.mark.parametrize("turned", [False, True])
+def test_the_better_sighting_of_a_photo_is_found(
+    better: dict[str, Any], worse: dict[str, Any], turned: bool
+) -> None:
+    urls = {"url_md5": KEYS[7]}, {"url_md5": KEYS[5]}
+    if turned:
+        urls = urls[::-1]
+    one = row_of(Seen(KEYS[0], KEYS[0], "ok", "jpeg", 5, PHOTOS[0]), 0)
+    rows = [one._replace(**{**url, **how}) for url, how in zip(urls, (better, worse), strict=True)]
+    index = index_of(rows)
+    (at,) = index.find_photos(np.array([photo_key(PHOTOS[0])], "u8"))
+    assert at == index.find(rows[0].url_md5)[0]
+
+
+def test_photos_that_differ_in_their_last_bit_are_told_apart() -> None:
+    number = 10**18 - 1  # beyond what a float can tell from its neighbours
+    medium, large = (
+        photo_key(f"https://static.inaturalist.org/photos/{number}/{size}.jpg")
+        for size in ("medium", "large")
+    )
+    url = f"https://static.inaturalist.org/photos/{number}/medium.jpg"
+    index = index_of([row_of(Seen(KEYS[0], KEYS[0], "ok", "jpeg", 5, url), 0)])
+    for kind in ("u8", "i8"):
+        assert index.find_photos(np.array([medium, large], kind)).tolist() == [0, -1]
+
+
+def test_a_photo_that_was_told_once_is_not_forgotten(tmp_path: Path) -> None:
+    told = row_of(Seen(KEYS[3], KEYS[0], "ok", "jpeg", 5, PHOTOS[0]), 5)
+    later = told._replace(source=UNKNOWN_SOURCE, seen_at=9)
+    index = save(index_of([told], 1), tmp_path)
+    for version, new in ((2, [later]), (3, [later._replace(seen_at=11)]), (4, ROWS[:3])):
+        index = index.merged([batch(new)], version, frozenset({str(version)}), tmp_path)
+        assert index.find_photos(np.array([photo_key(PHOTOS[0])], "u8")) == index.find(KEYS[3])
+    found = index.sighting(KEYS[3])
+    assert found is not None
+    assert (found.seen_at, found.sourced) == (11, False)
+
+
 def test_a_new_snapshot_takes_the_place_of_the_old_one(tmp_path: Path) -> None:
     save(index_of(ROWS[:1], 1), tmp_path)
     reader = Index.load(tmp_path)
     save(index_of(ROWS, 2), tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["v2"]
+    assert the_one_in(tmp_path).name.startswith("v2-")
     agrees(reader, ROWS[:1])  # who has mapped the old one keeps it
+    agrees(reader.merged([batch(ROWS)], 3, frozenset({"new"}), tmp_path), ROWS)  # and goes on
     agrees(Index.load(tmp_path), ROWS)
-
-
-def test_a_snapshot_of_a_killed_run_is_cleared_away(tmp_path: Path) -> None:
-    (tmp_path / ".writing-killed").mkdir()
-    (tmp_path / ".writing-killed" / "sightings.size.npy").write_bytes(b"half")
-    save(index_of(ROWS, 1), tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["v1"]
 
 
 def test_the_newest_snapshot_is_by_number(tmp_path: Path) -> None:
     for version in (9, 10):
         save(index_of(ROWS, version), tmp_path / str(version))
-        (tmp_path / str(version) / f"v{version}").rename(tmp_path / f"v{version}")
+        made = the_one_in(tmp_path / str(version))
+        made.rename(tmp_path / made.name)
     assert Index.load(tmp_path).version == 10
 
 
@@ -221,19 +344,30 @@ def test_a_damaged_snapshot_is_passed_over(
     name: str, damage: Callable[[Path], object], tmp_path: Path
 ) -> None:
     save(index_of(ROWS, 2), tmp_path)
-    damage(tmp_path / "v2" / name)
+    damage(the_one_in(tmp_path) / name)
     agrees(Index.load(tmp_path), [])
     assert Index.load(tmp_path).version == -1
 
 
+def test_of_two_snapshots_the_damaged_one_is_passed_over(tmp_path: Path) -> None:
+    for version, rows in ((1, ROWS[:2]), (2, ROWS)):
+        save(index_of(rows, version), tmp_path / str(version))
+        made = the_one_in(tmp_path / str(version))
+        made.rename(tmp_path / made.name)
+        if version == 2:
+            cut(tmp_path / made.name / ARRAY)
+    agrees(Index.load(tmp_path), ROWS[:2])
+
+
 def test_a_damaged_snapshot_is_made_anew_by_the_next_one(tmp_path: Path) -> None:
     save(index_of(ROWS, 2), tmp_path)
-    cut(tmp_path / "v2" / ARRAY)
+    cut(the_one_in(tmp_path) / ARRAY)
     save(index_of(ROWS, 2), tmp_path)
+    assert the_one_in(tmp_path).name.startswith("v2-")
     agrees(Index.load(tmp_path), ROWS)
 
 
-@pytest.mark.parametrize("stranger", ["v", "v2.bak", "vacation"])
+@pytest.mark.parametrize("stranger", ["v", "v3", "v3.bak", "v3-", "vacation-1"])
 def test_a_stranger_among_the_snapshots_is_passed_over(stranger: str, tmp_path: Path) -> None:
     save(index_of(ROWS, 2), tmp_path)
     (tmp_path / stranger).mkdir()

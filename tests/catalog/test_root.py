@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import pytest
 
-from mirror.catalog.root import Root, open_root
+from mirror.catalog.root import Root, open_root, read_root
 from mirror.errors import ConditionalPutIgnored, FormatError, NotFound
 from mirror.layout import FORMAT, FORMAT_KEY, BucketUrl
 from mirror.store.base import Create, Headers, Operation, Overwrite, PutMode, Store, StoreWrapper
@@ -51,6 +51,19 @@ def test_a_root_is_made_once_and_kept(store: Store) -> None:
     held = json.loads(asyncio.run(store.get(FORMAT_KEY)))
     assert held["id"] == first.id
     assert held["created_by"].startswith("dataset-mirror ")
+
+
+def test_a_root_is_read_with_one_request_that_changes_nothing(store: Store) -> None:
+    made = asyncio.run(open_root(store, proven=False))
+    counting = Counting(store)
+    assert asyncio.run(read_root(counting)) == made
+    assert counting.requests == {"put": 0, "get": 1, "head": 0, "list": 0, "delete": 0}
+
+
+def test_reading_makes_no_root(store: Store, tmp_path: Path) -> None:
+    with pytest.raises(NotFound, match=f"no mirror at file://{tmp_path}; run mirror sync first"):
+        asyncio.run(read_root(store))
+    assert not list(tmp_path.iterdir())
 
 
 def test_two_mirrors_are_told_apart(store: Store, tmp_path: Path) -> None:
@@ -119,13 +132,19 @@ def test_keys_of_a_later_version_are_ignored(store: Store) -> None:
         b'{"format": 1, "id": 5}',
         b'{"format": 1, "id": "\xff"}',
         b'{"format": 1, "id": "x"',
+        b'{"format": 1, "id": ""}',
+        b'{"format": 1, "id": ".."}',
+        b'{"format": 1, "id": "../x"}',
+        b'{"format": 1, "id": "/etc"}',
+        b'{"format": 1, "id": "x\\n"}',
         b"<html>404</html>",
     ],
 )
 def test_garbage_is_refused_and_left_alone(body: bytes, store: Store) -> None:
     hold(store, body)
-    with pytest.raises(FormatError, match="not a mirror's"):
-        asyncio.run(open_root(store, proven=False))
+    for opening in (open_root(store, proven=False), read_root(store)):
+        with pytest.raises(FormatError, match="not a mirror's"):
+            asyncio.run(opening)
     assert asyncio.run(store.get(FORMAT_KEY)) == body
 
 

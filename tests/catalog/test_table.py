@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import shutil
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
 
+import numpy as np
 import polars as pl
 import pytest
 
@@ -21,6 +23,7 @@ from mirror.catalog.index import Index
 from mirror.catalog.row import UNKNOWN_SOURCE, Row, Source
 from mirror.catalog.table import Catalog
 from mirror.content.image import VERDICTS
+from mirror.content.photo import photo_key
 from mirror.errors import CatalogError
 from mirror.layout import CATALOG, FORMATS
 from mirror.store.base import Create, Headers
@@ -166,6 +169,46 @@ def test_a_catalog_that_was_never_written_is_empty(here: Table) -> None:
     assert (len(index), read) == (0, 0)
     assert here.append(ROWS) == [1]
     knows(here.refreshed(index)[0], ROWS)
+
+
+def test_to_read_makes_no_catalog(here: Table) -> None:
+    async def story(catalog: Catalog, store: Counting) -> None:
+        assert len(await catalog.refresh(EMPTY)) == 0
+        assert await catalog.sources_of([key(1)]) == {}
+        assert not catalog.compact()
+        assert not await store.list_page(CATALOG, "")
+
+    here.with_catalog(story)
+
+
+def test_photos_are_known_by_what_any_row_tells(here: Table) -> None:
+    url = "https://static.inaturalist.org/photos/7/medium.jpg?1"
+    here.append([row(1, 10, Source(url)), row(2, 10, Source("https://example.org/x")), row(3)])
+    index, _ = here.refreshed(EMPTY)
+    here.append([row(1, 20), row(2, 20), row(3, 20)])
+    for known in (index, EMPTY):
+        newer, _ = here.refreshed(known)
+        assert newer.find_photos(np.array([photo_key(url), 0], "u8")).tolist() == [
+            newer.find(key(1))[0],
+            -1,
+        ]
+        assert np.count_nonzero(newer.sightings["photo"]) == 1
+
+
+@pytest.mark.parametrize("before", [1, 2, 3])
+def test_a_catalog_that_was_made_anew_is_not_the_one_before(
+    before: int, folder: Table, tmp_path: Path
+) -> None:
+    async def story(catalog: Catalog, store: Counting) -> Index:
+        return await catalog.refresh(EMPTY, tmp_path / "index")
+
+    folder.append(*([one] for one in ROWS[:before]))
+    knows(folder.with_catalog(story), ROWS[:before])
+    shutil.rmtree(folder.uri)
+    assert len(folder.with_catalog(story)) == 0
+    folder.append(ROWS[10:12])
+    knows(folder.with_catalog(story), ROWS[10:12])
+    knows(folder.with_catalog(story), ROWS[10:12])
 
 
 def test_writers_at_once_lose_nothing(here: Table) -> None:

@@ -1,4 +1,4 @@
-"""Which URLs mean one photo, and the list of known bad hashes."""
+"""Photos are counted and not URLs; the list of known bad hashes."""
 
 from __future__ import annotations
 
@@ -15,82 +15,15 @@ from mirror.content.placeholder import (
     is_known_bad,
     load_known_bad,
     parse_known_bad,
-    photo_of,
 )
 from mirror.errors import ConfigError
-
-ONE_PHOTO = [
-    "https://inaturalist-open-data.s3.amazonaws.com/photos/123/medium.jpg",
-    "https://inaturalist-open-data.s3.amazonaws.com/photos/123/medium.jpeg",
-    "https://inaturalist-open-data.s3.amazonaws.com/photos/123/original.JPG?1545345",
-    "https://inaturalist-open-data.s3.us-east-1.amazonaws.com/photos/123/square.png",
-    "http://s3.amazonaws.com/inaturalist-open-data/photos/123/large.jpg",
-    "https://s3.us-east-1.amazonaws.com/inaturalist-open-data/photos/123/large.jpg",
-    "https://s3.amazonaws.com/static.inaturalist.org/photos/123/large.jpg",
-    "https://static.inaturalist.org/photos/123/medium.jpg?1545345",
-    "https://STATIC.inaturalist.org:443/photos/123/medium.jpg#top",
-    "http://static.inaturalist.org/photos/123/",
-    "//static.inaturalist.org/photos/123/small.jpg",
-    "https://www.inaturalist.org/photos/123",
-    "https://inaturalist.org/photos/123?size=large",
-    " https://static.inaturalist.org/photos/123/medium.jpg\n",
-]
-
-OTHERS = [
-    "https://static.inaturalist.org/photos/124/medium.jpg",
-    "https://static.inaturalist.org/photos/1234/medium.jpg",
-    "https://static.inaturalist.org/photos/123x/medium.jpg",
-    "https://static.inaturalist.org/photos/123/sub/medium.jpg",
-    "https://static.inaturalist.org/attachments/users/icons/123/medium.jpg",
-    "https://static.inaturalist.org.example.com/photos/123/medium.jpg",
-    "https://notinaturalist.org/photos/123/medium.jpg",
-    "https://example.com/?u=https://static.inaturalist.org/photos/123/medium.jpg",
-    "https://example.com/photos/123/medium.jpg",
-    "https://s3.amazonaws.com/other-bucket/photos/123/medium.jpg",
-    "https://other.s3.amazonaws.com/photos/123/medium.jpg",
-    "ftp://static.inaturalist.org/photos/123/medium.jpg",
-    "https://static.inaturalist.org/photos/\u0661\u0662\u0663/medium.jpg",
-    "not a url",
-    "",
-]
-
-
-@pytest.mark.parametrize("url", ONE_PHOTO)
-def test_every_spelling_of_a_photos_url_is_that_photo(url: str) -> None:
-    assert photo_of(url) == "https://www.inaturalist.org/photos/123"
-
-
-@pytest.mark.parametrize("url", OTHERS)
-def test_other_urls_are_not_that_photo(url: str) -> None:
-    assert photo_of(url) not in {photo_of(spelling) for spelling in ONE_PHOTO}
+from tests.content.test_photo import ONE_PHOTO, OTHERS
 
 
 def test_photos_are_counted_and_not_urls() -> None:
     assert distinct_photos(ONE_PHOTO) == 1
     assert distinct_photos([*ONE_PHOTO, *OTHERS]) == 1 + len(OTHERS)
     assert distinct_photos(iter([])) == 0
-
-
-@given(st.text())
-def test_any_other_text_is_its_own_photo(text: str) -> None:
-    assert photo_of(f"https://example.org/{text}") == f"https://example.org/{text}"
-
-
-@given(st.one_of(st.text(), st.sampled_from([*ONE_PHOTO, *OTHERS])))
-def test_the_photo_of_a_photo_is_itself(text: str) -> None:
-    assert photo_of(photo_of(text)) == photo_of(text)
-
-
-@given(
-    st.integers(0, 10**12),
-    st.sampled_from(["medium", "square", "original", "large", "thumb"]),
-    st.sampled_from(["jpg", "jpeg", "png", "gif", "JPG"]),
-    st.sampled_from(["", "?1", "?1545345000", "#x"]),
-    st.sampled_from(["static.inaturalist.org", "inaturalist-open-data.s3.amazonaws.com"]),
-)
-def test_only_the_number_counts(number: int, size: str, ext: str, query: str, host: str) -> None:
-    url = f"https://{host}/photos/{number}/{size}.{ext}{query}"
-    assert photo_of(url) == f"https://www.inaturalist.org/photos/{number}"
 
 
 HASH = st.one_of(st.binary(min_size=16, max_size=16), st.binary(min_size=32, max_size=32))

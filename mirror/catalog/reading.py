@@ -1,0 +1,102 @@
+"""Where settings say that a mirror is, and the one way to read it for commands that only read.
+
+A sync opens the same store, catalog and snapshots, by the same `Location`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+
+from mirror.catalog.index import Index
+from mirror.catalog.root import Root, read_root
+from mirror.catalog.table import Catalog
+from mirror.config import Settings
+from mirror.errors import StoreError
+from mirror.layout import CATALOG
+from mirror.store import open_store
+from mirror.store.base import Store
+from mirror.store.control import S3Access, explain
+from mirror.store.retry import Retrying, RetryPolicy
+
+# Fewer than later on: nothing has been done that would be lost by saying what is wrong soon.
+_FIRST_ATTEMPTS = 4
+
+
+class Location:
+    """Where a mirror is and who asks for it.
+
+    Attributes:
+        url: the parsed `bucket.url`.
+
+    Raises:
+        ConfigError: `bucket.url` is absent or not understood.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.url = settings.bucket_url
+        self._settings = settings
+        self._access = S3Access(self.url, settings.bucket) if self.url.scheme == "s3" else None
+
+    def store(self) -> Store:
+        """The bare engine; whoever opens it closes it."""
+        settings = self._settings
+        return open_store(self.url, self._access, settings.bucket, settings.sync.concurrency)
+
+    def catalog(self, store: Store, retry: RetryPolicy) -> Catalog:
+        """The mirror's catalog; `store` is what its data files are read through."""
+        access = self._access
+        if access is None:
+            return Catalog(store, str(Path(self.url.path) / CATALOG), dict, retry)
+        return Catalog(store, f"{self.url}/{CATALOG}", access.delta_options, retry)
+
+    def snapshots(self, root: Root) -> Path:
+        """Where this machine keeps the index of the mirror, for all its processes and caches.
+
+        Below the mirror's id a folder for each address: a bucket that was copied has the id of the
+        first, but from then on a catalog of its own.
+        """
+        endpoint = (self._settings.bucket.endpoint or "").rstrip("/")
+        address = f"{self.url}\0{endpoint}".encode(errors="surrogateescape")
+        return self._settings.index_dir / root.id / hashlib.sha256(address).hexdigest()[:12]
+
+    def explained(self, error: StoreError) -> StoreError:
+        """A clearer error for a first request that failed."""
+        return explain(self._access, error) if self._access else error
+
+
+def first_attempts(retry: RetryPolicy) -> RetryPolicy:
+    """The policy of a command's first request."""
+    return replace(retry, attempts=_FIRST_ATTEMPTS)
+
+
+def read_index(settings: Settings, *, retry: RetryPolicy | None = None) -> tuple[Root, Index]:
+    """The mirror of `settings`, and an index of its newest catalog: empty where there is none yet.
+
+    Writes nothing to the mirror, and on this machine only the index's snapshot, if it can. Blocks;
+    not to be called on a thread whose event loop runs.
+
+    Args:
+        settings: where the bucket and the state are; no cache is needed.
+        retry: how often and how soon a request that failed is tried again.
+
+    Raises:
+        NotFound: there is no mirror.
+        MirrorError: it cannot be read: the bucket, the key, the network, the format, the catalog.
+    """
+    return asyncio.run(_read(Location(settings), retry or RetryPolicy()))
+
+
+async def _read(location: Location, retry: RetryPolicy) -> tuple[Root, Index]:
+    store = location.store()
+    try:
+        try:
+            root = await read_root(Retrying(store, first_attempts(retry)))
+        except StoreError as error:
+            raise location.explained(error) from None
+        catalog = location.catalog(Retrying(store, retry), retry)
+        return root, await catalog.refresh(Index.empty(), location.snapshots(root))
+    finally:
+        await store.aclose()
