@@ -16,9 +16,9 @@ from mirror.store import open_store
 from mirror.store.base import Store
 from mirror.store.control import S3Access
 from tests.servers import S3Server
-from tests.servers.conftest_fixtures import miniflare, moto, seaweedfs
+from tests.servers.conftest_fixtures import miniflare, mongodb, moto, seaweedfs
 
-__all__ = ["miniflare", "moto", "seaweedfs"]
+__all__ = ["miniflare", "mongodb", "moto", "seaweedfs"]
 
 # Every kind of place a mirror may stand in, by every engine that reaches it.
 PLACES = (

@@ -10,7 +10,16 @@ from collections.abc import Iterator
 
 import pytest
 
-from . import READER, WRITER, S3Server, miniflare_server, moto_server, seaweedfs_server
+from . import (
+    READER,
+    WRITER,
+    MongoServer,
+    S3Server,
+    miniflare_server,
+    mongodb_server,
+    moto_server,
+    seaweedfs_server,
+)
 
 
 @pytest.fixture(scope="session")
@@ -32,4 +41,11 @@ def seaweedfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 def miniflare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     """Shaped like R2: region auto, no CreateBucket, no versioning, public reads."""
     with miniflare_server(tmp_path_factory.mktemp("miniflare")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def mongodb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MongoServer]:
+    """Asks for a password; its failpoints break scans where a test wants them broken."""
+    with mongodb_server(tmp_path_factory.mktemp("mongodb")) as server:
         yield server
