@@ -23,6 +23,11 @@ from mirror.errors import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_USAGE, MirrorError
 # so that `mirror --version` does not pay for an image decoder.
 COMMANDS: Final = {
     "sync": ("mirror.cli.sync", "Bring the mirror up to date with the cache."),
+    "rewrite": (
+        "mirror.cli.rewrite",
+        "Rewrite datasets to the mirror's URLs; filter and split them.",
+    ),
+    "export": ("mirror.cli.export", "Write a MongoDB collection to a dataset's file."),
     "inspect": ("mirror.cli.inspect", "Judge every file of the cache; no bucket is touched."),
     "quarantine": ("mirror.cli.quarantine", "Move flagged files out of the cache, or back."),
     "demo": ("mirror.cli.demo", "See it work on an embedded S3 server and a small real cache."),

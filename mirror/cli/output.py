@@ -47,6 +47,15 @@ def table(rows: Iterable[Sequence[str]]) -> None:
         click.echo(f"{label:<{wide}}  {number:>{high}}  {remark}".rstrip())
 
 
+def grid(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Names on the left, columns of numbers after them, each under its title."""
+    lines = [list(header), *map(list, rows)]
+    wide = [max(len(line[at]) for line in lines) for at in range(len(header))]
+    for name, *numbers in lines:
+        cells = [f"{cell:>{width}}" for cell, width in zip(numbers, wide[1:], strict=True)]
+        click.echo("  ".join([f"{name:<{wide[0]}}", *cells]).rstrip())
+
+
 def listing(title: str, lines: Sequence[str], most: int = 20) -> None:
     """A list on standard error, cut with a word about the rest."""
     if not lines:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import nullcontext, suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -56,7 +55,7 @@ def _hex(_ctx: click.Context, _param: click.Parameter, value: str) -> str:
 )
 @click.option(
     "--dataset",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="IN",
     help="Only files that this dataset refers to; its URLs and licences go into the catalog.",
 )
 @click.option(
@@ -82,6 +81,7 @@ def command(session: Session, /, **options: Any) -> int:
       mirror sync --prefix 3f --limit-rate 20M
     """
     from mirror.cli.progress import observer_for
+    from mirror.dataset.inputs import Input
     from mirror.dataset.urls import DatasetUrls, Fields
     from mirror.sync.run import SyncOptions, sync
 
@@ -100,8 +100,10 @@ def command(session: Session, /, **options: Any) -> int:
         }
     )
     fields = Fields(options["url_field"], options["license_field"], options["attribution_field"])
-    dataset: Path | None = options["dataset"]
-    with DatasetUrls.read(dataset, fields) if dataset else nullcontext() as sources:
+    dataset = options["dataset"]
+    if dataset:
+        Input(dataset).check()
+    with DatasetUrls.read(Input(dataset), fields) if dataset else nullcontext() as sources:
         report = sync(
             settings,
             SyncOptions(

@@ -1,33 +1,181 @@
-"""Records of a dataset's file, one at a time."""
+"""The contract between datasets' formats and what is done with their records.
+
+A reader gives `Batch`es: where the URLs are, what the other fields asked for hold, and what could
+not be read. A batch gives its records back, with new URLs, as a `Chunk`.
+"""
 
 from __future__ import annotations
 
-import gzip
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Any, Final, NamedTuple
 
-import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
-from mirror.errors import UsageError
+from mirror.dataset.chunks import Chunk, Row, Rows
+from mirror.dataset.fields import (
+    BadRecord,
+    FieldPath,
+    Site,
+    holds_other,
+    parse_path,
+    replace_urls,
+    sites_of,
+    value_at,
+)
+
+SOURCE_FIELD: Final = "source_url"
 
 
-def read_records(path: Path) -> Iterator[dict[str, Any]]:
-    """Every record of a JSON-lines file, plain or gzip (by its first bytes), in order.
+@dataclass(frozen=True)
+class Reading:
+    """What is wanted of a dataset.
 
-    Raises:
-        UsageError: the file cannot be read, or a line is not a JSON object; the sentence names it.
+    Attributes:
+        url: path of the field that holds a record's URL, or its URLs.
+        source: the field beside it that the original URL goes to.
+        others: paths of further fields whose values are asked for.
     """
-    decode = msgspec.json.Decoder(dict[str, Any]).decode
-    number = 0
-    try:
-        with path.open("rb") as raw:
-            packed = raw.read(2) == b"\x1f\x8b"
-        with gzip.open(path) if packed else path.open("rb") as lines:
-            for number, line in enumerate(lines, 1):  # noqa: B007 - named in the errors below
-                if not line.isspace():
-                    yield decode(line)
-    except msgspec.DecodeError as error:
-        raise UsageError(f"{path}, line {number}, is not a JSON object: {error}.") from None
-    except (OSError, EOFError) as error:
-        raise UsageError(f"{path} cannot be read: {error}.") from None
+
+    url: FieldPath = ("image_url",)
+    source: str = SOURCE_FIELD
+    others: tuple[FieldPath, ...] = ()
+
+    @classmethod
+    def of(cls, url: str, source: str = SOURCE_FIELD, *others: str | None) -> Reading:
+        """The same of dotted texts; None among the others says nothing.
+
+        Raises:
+            UsageError: one of them is no path.
+        """
+        return cls(parse_path(url), source, tuple(parse_path(o) for o in others if o is not None))
+
+
+class Rejected(NamedTuple):
+    """A record that could not be read. `number`: its line, or its place, from 1 on."""
+
+    number: int
+    reason: str
+    raw: bytes
+
+
+@dataclass
+class Batch(ABC):
+    """Records that were read together.
+
+    Attributes:
+        numbers: line of each in its file, or its place there, from 1 on.
+        urls: of all records end to end, as UTF-8.
+        owners: for each URL the position of its record; None where each record has exactly one.
+        others: for each path of `Reading.others`, a value a record, or MISSING.
+        sourced: positions of records whose source field holds something other than their URL.
+        rejected: what was read and is no record.
+    """
+
+    numbers: Sequence[int] = ()
+    urls: list[bytes] = field(default_factory=list)
+    owners: NDArray[np.intp] | None = None
+    others: dict[FieldPath, list[Any]] = field(default_factory=dict)
+    sourced: set[int] = field(default_factory=set)
+    rejected: list[Rejected] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    @abstractmethod
+    def rewritten(self, keep: Sequence[int], urls: Sequence[bytes | None]) -> Chunk:
+        """The records at the positions `keep`, with new URLs; called once.
+
+        Args:
+            keep: positions of records, ascending.
+            urls: one for each of `self.urls`: None takes it out of its list; a record of `keep` has
+                one at least that is not None. Equal to the old one, it leaves the record as it is.
+        """
+
+    @abstractmethod
+    def unchanged(self, keep: Sequence[int]) -> Chunk:
+        """The records at the positions `keep`, as they were read."""
+
+    def raw(self, at: int) -> bytes:
+        """What was read of one record."""
+        return self.unchanged([at]).lines()[0]
+
+
+Batches = Iterator[Batch]
+
+
+@dataclass
+class RowBatch(Batch):
+    """A batch of Python objects: of CSV, of documents, of what has to be taken apart."""
+
+    rows: list[Row] = field(default_factory=list)
+    url_path: FieldPath = ()
+    source: str = SOURCE_FIELD
+
+    @classmethod
+    def of(
+        cls, numbered: Sequence[tuple[int, Row]], reading: Reading, raw: Callable[[Row], bytes]
+    ) -> RowBatch:
+        """A batch of rows.
+
+        Args:
+            numbered: rows with their numbers.
+            reading: what is wanted of them.
+            raw: what to show of a row that is rejected.
+        """
+        batch = cls(url_path=reading.url, source=reading.source)
+        numbers: list[int] = []
+        owners: list[int] = []
+        for number, row in numbered:
+            try:
+                sites = sites_of(row, reading.url)
+            except BadRecord as bad:
+                batch.rejected.append(Rejected(number, str(bad), raw(row)))
+                continue
+            at = len(numbers)
+            numbers.append(number)
+            batch.rows.append(row)
+            found = urls_of(sites)
+            batch.urls += found
+            owners += [at] * len(found)
+            if any(holds_other(site, reading.source) for site in sites):
+                batch.sourced.add(at)
+        batch.numbers = numbers
+        if len(owners) != len(numbers):
+            batch.owners = np.array(owners, np.intp)
+        batch.others = {
+            path: [value_at(row, path) for row in batch.rows] for path in reading.others
+        }
+        return batch
+
+    def rewritten(self, keep: Sequence[int], urls: Sequence[bytes | None]) -> Chunk:
+        for at, new in zip(keep, urls_by_record(self, keep, urls), strict=True):
+            texts = (url if url is None else url.decode() for url in new)
+            replace_urls(self.rows[at], self.url_path, self.source, texts)
+        return self.unchanged(keep)
+
+    def unchanged(self, keep: Sequence[int]) -> Chunk:
+        return Rows([self.rows[at] for at in keep])
+
+
+def urls_of(sites: Sequence[Site]) -> list[bytes]:
+    # A lone surrogate is no character, so no UTF-8; JSON from Python may hold one all the same.
+    return [
+        url.encode("utf-8", "backslashreplace") for url in chain(*(site.urls for site in sites))
+    ]
+
+
+def urls_by_record(
+    batch: Batch, keep: Sequence[int], urls: Sequence[bytes | None]
+) -> Iterator[Sequence[bytes | None]]:
+    """For each record of `keep` its part of `urls`."""
+    if batch.owners is None:
+        yield from ((urls[at],) for at in keep)
+        return
+    begins = np.searchsorted(batch.owners, np.asarray(keep, np.intp))
+    ends = np.searchsorted(batch.owners, np.asarray(keep, np.intp), side="right")
+    for begin, end in zip(begins.tolist(), ends.tolist(), strict=True):
+        yield urls[begin:end]

@@ -6,19 +6,18 @@ import sqlite3
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from mirror.catalog.row import Source
-from mirror.dataset.records import read_records
+from mirror.dataset.fields import parse_path
+from mirror.dataset.inputs import Input, read
+from mirror.dataset.records import Batch, Reading
+from mirror.dataset.resolve import digests_of
 from mirror.errors import UsageError
-from mirror.layout import url_md5
-
-_BATCH = 20_000
 
 
 class Fields(NamedTuple):
-    """Names of the fields of a record that hold its URL, licence and attribution."""
+    """Dotted names of the fields of a record that hold its URL, licence and attribution."""
 
     url: str = "image_url"
     license: str = "license"
@@ -33,17 +32,16 @@ class DatasetUrls:
 
     @classmethod
     @contextmanager
-    def read(cls, path: Path, fields: Fields) -> Iterator[DatasetUrls]:
+    def read(cls, source: Input, fields: Fields) -> Iterator[DatasetUrls]:
         """Read a dataset's URLs.
 
         Args:
-            path: JSON lines, plain or gzip.
+            source: a file of any format that `mirror rewrite` reads, or a collection.
             fields: where a record holds what.
 
         Raises:
-            UsageError: the file is not JSON lines, or no record has the URL field.
+            UsageError: the dataset cannot be read, or one of its records has no URL.
         """
-        # "" names a temporary database that SQLite spills to disk and deletes by itself.
         with tempfile.TemporaryDirectory(prefix="mirror-dataset-") as folder:
             db = sqlite3.connect(f"{folder}/urls.sqlite", isolation_level=None)
             try:
@@ -54,27 +52,25 @@ class DatasetUrls:
                     " attribution TEXT) WITHOUT ROWID"
                 )
                 urls = cls(db)
-                urls._fill(path, fields)
+                urls._fill(source, fields)
                 yield urls
             finally:
                 db.close()
 
-    def _fill(self, path: Path, fields: Fields) -> None:
-        insert = "INSERT OR REPLACE INTO urls VALUES (?, ?, ?, ?)"
+    def _fill(self, source: Input, fields: Fields) -> None:
+        rights = parse_path(fields.license), parse_path(fields.attribution)
+        reading = Reading(parse_path(fields.url), others=rights)
         self._db.execute("BEGIN")
-        batch: list[tuple[bytes, str, str | None, str | None]] = []
-        for record in read_records(path):
-            rights = _text(record.get(fields.license)), _text(record.get(fields.attribution))
-            batch += [(url_md5(url), url, *rights) for url in _urls(record.get(fields.url))]
-            if len(batch) >= _BATCH:
-                self._db.executemany(insert, batch)
-                batch.clear()
-        self._db.executemany(insert, batch)
+        for batch in read(source, reading):
+            for rejected in batch.rejected:
+                raise UsageError(
+                    f"{source.shown}, record {rejected.number}: {rejected.reason}; name the URL's "
+                    "field with --url-field, or have such records set aside by mirror rewrite."
+                )
+            self._db.executemany("INSERT OR REPLACE INTO urls VALUES (?, ?, ?, ?)", _rows(batch))
         self._db.execute("COMMIT")
         if not len(self):
-            raise UsageError(
-                f"No record of {path} has a URL in the field {fields.url!r}; name it with --url-field."
-            )
+            raise UsageError(f"{source.shown} has no records.")
 
     def get(self, url_md5: bytes) -> Source | None:
         found = self._db.execute(
@@ -89,11 +85,15 @@ class DatasetUrls:
         return int(self._db.execute("SELECT count(*) FROM urls").fetchone()[0])
 
 
-def _urls(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, list):
-        yield from (item for item in value if isinstance(item, str))
+def _rows(batch: Batch) -> Iterator[tuple[bytes, str, str | None, str | None]]:
+    digests = digests_of(batch.urls)
+    owners = range(len(batch)) if batch.owners is None else batch.owners.tolist()
+    rights = [[_text(value) for value in values] for values in batch.others.values()]
+    # One column where licence and attribution are one field.
+    licenses, attributions = rights[0], rights[-1]
+    for at, (url, owner) in enumerate(zip(batch.urls, owners, strict=True)):
+        digest = digests[16 * at : 16 * at + 16]
+        yield digest, url.decode(), licenses[owner], attributions[owner]
 
 
 def _text(value: Any) -> str | None:

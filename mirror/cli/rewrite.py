@@ -1,0 +1,364 @@
+"""`mirror rewrite`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TextIO
+
+import click
+
+from mirror.cli.inspect import known_bad_option, level_option
+from mirror.cli.session import Session, session_options
+
+if TYPE_CHECKING:
+    from mirror.config import Settings
+    from mirror.dataset.fields import FieldPath
+    from mirror.dataset.resolve import Positions, Resolver
+    from mirror.dataset.rewrite import Addresses, RewriteOptions
+    from mirror.dataset.training_config import Assignment
+    from mirror.urls import Scheme
+
+
+@click.command("rewrite")
+@click.argument("inputs", metavar="IN...", nargs=-1, required=True)
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    metavar="OUT",
+    type=click.Path(path_type=Path),
+    help="The file to write; its name says the format: .jsonl .csv .tsv .parquet, and .gz .zst.",
+)
+@click.option(
+    "--url-field",
+    default="image_url",
+    show_default=True,
+    metavar="FIELD",
+    help="Where a record holds its URL or a list of them; dotted for nested ones.",
+)
+@click.option(
+    "--source-field",
+    default="source_url",
+    show_default=True,
+    metavar="FIELD",
+    help="Where the original URL goes, beside the new one.",
+)
+@click.option(
+    "--bucket", metavar="URL", help="s3://BUCKET[/PREFIX] or file:///FOLDER [bucket.url]."
+)
+@click.option("--endpoint", metavar="URL", help="The S3 endpoint; none on AWS [bucket.endpoint].")
+@click.option("--region", help="The bucket's region [bucket.region].")
+@click.option(
+    "--public-url", metavar="URL", help="What public URLs begin with [bucket.public_url]."
+)
+@click.option("--state", metavar="DIR", help="Where the local state is kept [state.dir].")
+@click.option(
+    "--scheme",
+    type=click.Choice(["public", "s3", "presigned", "file"]),
+    help="What the new URLs are; without it public if bucket.public_url is set, else as bucket.url.",
+)
+@click.option(
+    "--expires",
+    type=click.FloatRange(min=0, min_open=True),
+    default=7.0,
+    show_default=True,
+    metavar="DAYS",
+    help="How long presigned URLs live, 7 days at most.",
+)
+@click.option(
+    "--match",
+    type=click.Choice(["url", "photo"]),
+    default="url",
+    show_default=True,
+    help="photo: also find an iNaturalist photo under another spelling of its URL.",
+)
+@click.option(
+    "--missing",
+    type=click.Choice(["drop", "keep", "fail"]),
+    default="drop",
+    show_default=True,
+    help="What becomes of records whose image is not mirrored.",
+)
+@click.option(
+    "--min-size",
+    type=click.IntRange(min=0),
+    default=0,
+    metavar="PX",
+    help="Drop images whose shorter side has fewer pixels.",
+)
+@click.option(
+    "--license-field", metavar="FIELD", help="Where a record holds its licence; turns its check on."
+)
+@click.option(
+    "--allow-license",
+    "licenses",
+    multiple=True,
+    metavar="NAME",
+    help="A licence that may be written, such as cc-by; again or with commas for more.",
+)
+@click.option(
+    "--sample", metavar="N|SHARE", help="Only so many records (1000), or such a share (0.1)."
+)
+@click.option("--split", "splits", metavar="SPLITS", help="Such as train=0.8,val=0.1,test=0.1.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of splits and of the sample.")
+@click.option("--group-by", metavar="FIELD", help="Records equal here stay in one split.")
+@click.option(
+    "--stratify-by", metavar="FIELD", help="Hold the shares of the splits within each class."
+)
+@click.option(
+    "--tolerance",
+    type=click.FloatRange(0, 1),
+    default=0.01,
+    show_default=True,
+    help="How far a class's share may be off, as a part of the class.",
+)
+@click.option(
+    "--allow-leaks", is_flag=True, help="Let records with the same image be in different splits."
+)
+@click.option(
+    "--cached-only",
+    metavar="DIR",
+    help="No bucket: keep what this cache holds; URLs stay as they are without --scheme file.",
+)
+@level_option
+@known_bad_option
+@click.option("--strict", is_flag=True, help="Stop at the first invalid record.")
+@click.option("--force", is_flag=True, help="Replace what is there.")
+@click.option("-n", "--dry-run", is_flag=True, help="Count and show; write nothing.")
+@click.option(
+    "--report",
+    "report_file",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Write what was dropped and why, with examples, as JSON.",
+)
+@click.option(
+    "--update-config",
+    "config_file",
+    metavar="YAML",
+    type=click.Path(path_type=Path),
+    help="A training's configuration to point at the new files.",
+)
+@click.option(
+    "--set",
+    "assignments",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="A key of it and its value; {train}, {val} or {out} stand for the files written.",
+)
+@session_options
+@click.pass_obj
+def command(session: Session, /, **options: Any) -> int:
+    """Rewrite datasets to the mirror's URLs; filter them, split them, point the training at them.
+
+    IN is JSON lines, CSV or Parquet (plain, .gz or .zst), - for standard input, or
+    mongodb://HOST/DATABASE/COLLECTION. What is not in the mirror, or blank, broken or a
+    placeholder, is dropped and counted; every other field stays as it was. A record keeps its split
+    when the dataset is re-ordered or grows, and the same image is never in two splits.
+
+    \b
+    Examples:
+      mirror rewrite dataset_raw.jsonl -o dataset.jsonl
+      mirror rewrite dataset_raw.jsonl -o dataset.jsonl --split train=0.8,val=0.1,test=0.1 \\
+        --group-by observation_id --stratify-by species
+      mirror rewrite dataset_raw.jsonl -o today.jsonl --cached-only /data/image_cache
+      mirror rewrite raw.jsonl -o plants.jsonl --split train=0.9,val=0.1 \\
+        --update-config config/teacher_global.yaml \\
+        --set data.train_jsonl={train} --set data.val_jsonl={val}
+    """
+    from mirror.cli.rewrite_view import progress_for, show
+    from mirror.dataset.inputs import Input
+    from mirror.dataset.rewrite import check_outputs, outputs_of, rewrite
+    from mirror.dataset.training_config import check, update
+
+    settings = _settings(session, options)
+    scheme = _scheme(settings, options)
+    asked = _asked(options, public=scheme == "public")
+    inputs = [Input(name) for name in options["inputs"]]
+    output: Path = options["output"]
+    config_file: Path | None = options["config_file"]
+    files = outputs_of(output, asked.splits)
+    written = [] if asked.dry_run else list(files.values())
+    written += [options["report_file"]] if options["report_file"] is not None else []
+    check_outputs(inputs, written, force=asked.force)
+    assignments = _assignments(options, {name: str(path) for name, path in files.items()})
+    if config_file is not None:
+        check(config_file, assignments)
+    with ExitStack() as stack:
+        report_file = _opened(stack, options["report_file"])
+        resolver, addresses = _images(settings, options, scheme)
+        progress = stack.enter_context(progress_for(session.verbosity, inputs))
+        report = rewrite(inputs, output, asked, resolver, addresses=addresses, progress=progress)
+        if config_file is not None:
+            updated = update(config_file, assignments, dry_run=asked.dry_run)
+            report.config_diff = updated.diff
+            report.config_backup = str(updated.backup) if updated.backup else None
+        if report_file is not None:
+            import msgspec
+
+            body = msgspec.json.format(msgspec.json.encode(report.as_json()), indent=2)
+            report_file.write(body.decode() + "\n")
+    show(session, report)
+    return report.exit_status
+
+
+def _settings(session: Session, options: dict[str, Any]) -> Settings:
+    return session.settings(
+        {
+            "cache.dir": options["cached_only"],
+            "bucket.url": options["bucket"],
+            "bucket.endpoint": options["endpoint"],
+            "bucket.region": options["region"],
+            "bucket.public_url": options["public_url"],
+            "state.dir": options["state"],
+            "inspect.known_bad": options["known_bad"],
+        }
+    )
+
+
+def _scheme(settings: Settings, options: dict[str, Any]) -> Scheme | Literal["presigned"] | None:
+    """What the new URLs are; None leaves them as they are."""
+    from mirror.errors import UsageError
+
+    asked: Scheme | Literal["presigned"] | None = options["scheme"]
+    if options["cached_only"] is None:
+        return asked or settings.object_urls.default_scheme
+    if asked in (None, "file"):
+        return asked
+    raise UsageError(f"A cache has no {asked} URLs: leave --scheme out, or choose --scheme file.")
+
+
+def _asked(options: dict[str, Any], *, public: bool) -> RewriteOptions:
+    from mirror.dataset.fields import parse_path
+    from mirror.dataset.licenses import license_name
+    from mirror.dataset.records import Reading
+    from mirror.dataset.rewrite import RewriteOptions
+    from mirror.dataset.split import parse_splits
+    from mirror.errors import UsageError
+
+    def path(name: str) -> FieldPath | None:
+        return None if options[name] is None else parse_path(options[name])
+
+    names = [name for text in options["licenses"] for name in text.split(",")]
+    allowed = frozenset(filter(None, map(license_name, names)))
+    if names and not allowed:
+        raise UsageError("--allow-license names no licence; write such as cc-by or cc0.")
+    if names and options["license_field"] is None:
+        options["license_field"] = "license"
+    if options["assignments"] and options["config_file"] is None:
+        raise UsageError("--set needs --update-config FILE: which file to set it in.")
+    if options["config_file"] is not None and not options["assignments"]:
+        raise UsageError("--update-config needs --set KEY=VALUE: what to set in it.")
+    for name in ("group_by", "stratify_by"):
+        if options[name] is not None and options["splits"] is None:
+            option = "--" + name.replace("_", "-")
+            raise UsageError(f"{option} needs --split, such as train=0.8,val=0.1,test=0.1.")
+    return RewriteOptions(
+        reading=Reading(parse_path(options["url_field"]), options["source_field"]),
+        missing=options["missing"],
+        license=path("license_field"),
+        allowed=allowed,
+        license_required=public,
+        sample=_sample(options["sample"]),
+        splits=() if options["splits"] is None else parse_splits(options["splits"]),
+        seed=options["seed"],
+        group=path("group_by"),
+        stratify=path("stratify_by"),
+        tolerance=options["tolerance"],
+        allow_leaks=options["allow_leaks"],
+        strict=options["strict"],
+        force=options["force"],
+        dry_run=options["dry_run"],
+    )
+
+
+def _sample(text: str | None) -> Fraction | int | None:
+    """`1000` is a number of records, `0.1` and `10%` are a share of them."""
+    from mirror.errors import UsageError
+
+    if text is None:
+        return None
+    if re.fullmatch(r"[0-9]{1,18}", text):
+        return int(text)
+    if match := re.fullmatch(r"([0-9]{0,18}\.?[0-9]{1,18})(%?)", text):
+        share = Fraction(match[1]) / (100 if match[2] else 1)
+        if share <= 1:
+            return share
+    raise UsageError(f"--sample {text} is no number of records and no share; write 1000 or 0.1.")
+
+
+def _assignments(options: dict[str, Any], files: dict[str, str]) -> list[Assignment]:
+    """The keys to set, with the files' names in place of `{train}` and the like."""
+    from mirror.dataset.training_config import parse_assignment
+    from mirror.errors import UsageError
+
+    def file(match: re.Match[str]) -> str:
+        if match[1] not in files:
+            known = ", ".join(f"{{{name}}}" for name in files)
+            raise UsageError(f"--set knows no {match[0]}; the files written are {known}.")
+        return files[match[1]]
+
+    return [
+        replace(one, value=re.sub(r"\{([A-Za-z0-9_-]+)\}", file, one.value))
+        for one in map(parse_assignment, options["assignments"])
+    ]
+
+
+def _opened(files: ExitStack, path: Path | None) -> TextIO | None:
+    from mirror.files import replacing
+
+    return None if path is None else files.enter_context(replacing(path))
+
+
+def _images(
+    settings: Settings,
+    options: dict[str, Any],
+    scheme: Scheme | Literal["presigned"] | None,
+) -> tuple[Resolver, Addresses | None]:
+    """What finds an image, and what gives it its new URL."""
+    from mirror.dataset.resolve import Resolver
+
+    if options["cached_only"] is not None:
+        from mirror.cache.inspection import inspect_cache
+        from mirror.cli.inspect import request
+        from mirror.dataset.cached import CachedImages
+
+        with inspect_cache(**request(settings, options)) as findings:
+            images = CachedImages(settings.cache_dir, findings)
+        resolver = Resolver(images.index, None, options["match"], options["min_size"])
+        return resolver, images.file_urls if scheme == "file" else None
+
+    from mirror.catalog.reading import read_index
+
+    urls = settings.object_urls
+    sign = _signer(settings, options["expires"]) if scheme == "presigned" else None
+    base = b"" if scheme is None or scheme == "presigned" else urls.base(scheme).encode()
+    _, index = read_index(settings)
+    resolver = Resolver(index, urls, options["match"], options["min_size"])
+
+    def addresses(at: Positions) -> list[bytes]:
+        keys = resolver.object_keys(at)
+        return sign(keys) if sign else [base + key for key in keys]
+
+    return resolver, addresses
+
+
+def _signer(settings: Settings, days: float) -> Callable[[list[bytes]], list[bytes]]:
+    from datetime import timedelta
+
+    from mirror.store.control import S3Access
+    from mirror.store.signing import Signer
+
+    signer = Signer(S3Access(settings.bucket_url, settings.bucket))
+    life = timedelta(seconds=round(days * 86_400))
+    signer.sign([], life)  # a wrong life or no credentials: better said before a million records
+
+    def sign(keys: list[bytes]) -> list[bytes]:
+        return [url.encode() for url in signer.sign([key.decode() for key in keys], life)]
+
+    return sign

@@ -1,0 +1,154 @@
+"""How a rewriting looks: its progress, its tables."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TextIO
+
+import click
+
+from mirror.cache.inspection import printable
+from mirror.cli import output
+from mirror.cli.session import Session
+from mirror.dataset.inputs import Input
+from mirror.dataset.report import RewriteReport
+from mirror.dataset.rewrite import Progress
+
+_CLASSES_SHOWN = 20
+_URL_SHOWN = 88
+
+_WORDS = {
+    "not_mirrored": "not in the mirror",
+    "not_image": "not an image",
+    "too_small": "too small",
+    "license": "licence",
+    "sample": "not in the sample",
+}
+_WHY = {
+    "few_units": "in fewer groups than there are splits",
+    "large_units": "in groups too large to divide so",
+    "mixed_units": "in groups that other classes share",
+}
+
+
+@contextmanager
+def progress_for(
+    verbosity: int, inputs: Sequence[Input], stream: TextIO | None = None
+) -> Iterator[Progress]:
+    """A bar on a terminal, nothing where nobody looks or when quiet."""
+    stream = sys.stderr if stream is None else stream
+    if verbosity < 0 or not stream.isatty():
+        yield Progress()
+        return
+    from tqdm import tqdm
+
+    sizes = [source.size for source in inputs]
+    known = [size for size in sizes if size is not None]
+    total = sum(known) if len(known) == len(sizes) else None
+    with tqdm(
+        total=total, unit="B", unit_scale=True, dynamic_ncols=True, leave=False, file=stream
+    ) as bar:
+
+        class Bar(Progress):
+            def read(self, size: int) -> None:
+                bar.update(size)
+
+            def done(self, report: RewriteReport) -> None:
+                bar.set_description_str(f"{report.records:,} records", refresh=False)
+
+        yield Bar()
+
+
+def show(session: Session, report: RewriteReport) -> None:
+    """The report on standard output: one JSON object, or tables."""
+    for warning in report.warnings:
+        click.echo(f"mirror: {warning}", err=True)
+    if session.json:
+        session.print_json(report.as_json())
+        return
+    if session.verbosity < 0:
+        return
+    output.table(_rows(report))
+    if report.classes:
+        click.echo()
+        output.grid(["class", *report.splits], _class_rows(report))
+        _show_imbalances(report)
+    if report.config_diff:
+        click.echo()
+        click.echo(report.config_diff, nl=False)
+    if report.dry_run:
+        click.echo("Dry run: nothing was written.")
+        return
+    for path in report.outputs.values():
+        click.echo(f"Written: {path}")
+    if report.rejected:
+        click.echo(f"Invalid records were set aside in {report.rejected}")
+    if report.config_backup:
+        click.echo(f"The configuration as it was: {report.config_backup}")
+
+
+def _rows(report: RewriteReport) -> list[tuple[str, str, str]]:
+    share = f"{report.written / report.records:.1%}" if report.records else ""
+    rows = [
+        ("records", output.count(report.records), ""),
+        ("written", output.count(report.written), share),
+    ]
+    for name, count in report.splits.items():
+        part = f"{count / report.written:.1%}" if report.written else ""
+        rows.append((f"  {name}", output.count(count), part))
+    if report.matched_by_photo:
+        rows.append(("  matched by photo", output.count(report.matched_by_photo), "images"))
+    if report.kept_missing:
+        rows.append(("  not mirrored", output.count(report.kept_missing), "kept as they were"))
+    rows.append(("dropped", output.count(sum(report.dropped.values())), ""))
+    for reason, count in report.dropped.items():
+        if count:
+            rows.append(
+                (f"  {_WORDS.get(reason, reason)}", output.count(count), _one(report, reason))
+            )
+    if report.urls_dropped:
+        rows.append(
+            ("URLs taken out", output.count(report.urls_dropped), "of lists that were kept")
+        )
+    rows.append(("took", output.duration(report.seconds), ""))
+    return rows
+
+
+def _one(report: RewriteReport, reason: str) -> str:
+    """The first example of a reason, in one line."""
+    if not report.examples[reason]:
+        return ""
+    example = report.examples[reason][0]
+    what = printable(example.what)
+    what = what if len(what) <= _URL_SHOWN else f"{what[:_URL_SHOWN]}…"
+    return f"record {example.number}: {what}"
+
+
+def _class_rows(report: RewriteReport) -> Iterator[list[str]]:
+    by_size = sorted(report.classes.items(), key=lambda item: (-sum(item[1]), item[0]))
+    for name, counts in by_size[:_CLASSES_SHOWN]:
+        yield [printable(name), *map(output.count, counts)]
+    rest = by_size[_CLASSES_SHOWN:]
+    if rest:
+        sums = [sum(column) for column in zip(*(counts for _, counts in rest), strict=True)]
+        yield [f"and {len(rest):,} more", *map(output.count, sums)]
+
+
+def _show_imbalances(report: RewriteReport) -> None:
+    if not report.imbalances:
+        return
+    click.echo()
+    number = len(report.imbalances)
+    click.echo(
+        f"{number:,} {'class' if number == 1 else 'classes'} could not have "
+        f"{'its' if number == 1 else 'their'} share in every split:"
+    )
+    for one in report.imbalances[:10]:
+        click.echo(
+            f"  {printable(one.name)}: {output.plural(one.records, 'record')} "
+            f"{_WHY[one.reason]}; {one.have:,} in {one.split} where {one.want:,.1f} were due"
+        )
+    if len(report.imbalances) > 10:
+        click.echo(f"  … and {len(report.imbalances) - 10:,} more (all of them with --json)")

@@ -1,0 +1,158 @@
+"""`mirror export`: a MongoDB collection → a dataset's file."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mirror.cache.failures import Failures
+from mirror.dataset.documents import Rendering, Style
+from mirror.dataset.mongo import BATCH_SIZE, RETRY, Break, MongoUrl, connected
+from mirror.dataset.mongo_query import Query
+from mirror.dataset.output import writing
+from mirror.errors import EXIT_DONE, EXIT_SOME_FAILED, UsageError
+from mirror.store.retry import RetryPolicy
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """What is asked of an export.
+
+    Attributes:
+        query: which documents, and what of them.
+        style: how what JSON has not is written; see `mirror.dataset.documents`.
+        batch_size: documents asked for at a time.
+        force: replaces an output that is there.
+        retry: how often in a row the scan may break, and the pauses between.
+    """
+
+    query: Query = field(default_factory=Query)
+    style: Style = "plain"
+    batch_size: int = BATCH_SIZE
+    force: bool = False
+    retry: RetryPolicy = RETRY
+
+
+@dataclass
+class ExportReport:
+    """What an export did.
+
+    Attributes:
+        documents: matched and read.
+        written: records in the output.
+        failed: documents left out since they are not valid BSON; `failures` are the first of them,
+            as `(_id, reason)`.
+        non_finite: numbers written as null since JSON has no NaN and no infinity; plain only.
+        resumed: times that the scan broke and went on.
+        seconds: wall time.
+    """
+
+    output: Path
+    documents: int = 0
+    written: int = 0
+    failed: int = 0
+    failures: Failures = field(default_factory=Failures)
+    non_finite: int = 0
+    resumed: int = 0
+    seconds: float = 0.0
+
+    @property
+    def exit_status(self) -> int:
+        return EXIT_SOME_FAILED if self.failed else EXIT_DONE
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "documents": self.documents,
+            "written": self.written,
+            "failed": self.failed,
+            "failures": [{"_id": name, "reason": reason} for name, reason in self.failures],
+            "non_finite": self.non_finite,
+            "resumed": self.resumed,
+            "output": str(self.output),
+            "seconds": round(self.seconds, 3),
+        }
+
+
+class Observer:
+    """Is told how far an export is."""
+
+    def counted(self, documents: int | None) -> None:
+        """How many documents are going to come, about; None when it is not known."""
+
+    def written(self, documents: int) -> None:
+        """So many documents more are done with."""
+
+    def broke(self, what: Break) -> None:
+        """The scan has lost its cursor and is going on."""
+
+
+def export(
+    url: MongoUrl,
+    output: Path,
+    options: ExportOptions | None = None,
+    observer: Observer | None = None,
+    *,
+    sleep: Callable[[float], object] = time.sleep,
+    jitter: Callable[[], float] = random.random,
+) -> ExportReport:
+    """Write all documents of a collection that a query finds, in the order of their `_id`.
+
+    Args:
+        url: where the collection is.
+        output: its name says the format, as `mirror.dataset.output.writing` has it. It appears
+            whole or not at all.
+        options: what is asked for.
+        observer: is told how far it is.
+        sleep: called with the seconds of a pause after a break.
+        jitter: random numbers, uniform in [0, 1), for the length of a pause.
+
+    Raises:
+        UsageError: the output is there already or can not be made, or the server does not take the
+            query.
+        ConfigError: user and password are refused, or wanted and not given.
+        DatasetError: the server is out of reach, has no such collection, or is lost for good.
+    """
+    options = options or ExportOptions()
+    observer = observer or Observer()
+    _check_output(output, force=options.force)
+    began_at = time.monotonic()
+    report = ExportReport(output)
+    rendering = Rendering(options.style, keep_id=options.query.keeps_id)
+
+    def broke(what: Break) -> None:
+        report.resumed += 1
+        observer.broke(what)
+
+    with writing(output) as writer, connected(url) as source:
+        observer.counted(source.count(options.query))
+        for batch in source.batches(
+            options.query,
+            batch_size=options.batch_size,
+            retry=options.retry,
+            told=broke,
+            sleep=sleep,
+            jitter=jitter,
+        ):
+            chunk, undecodable = rendering.chunk(batch)
+            writer.write(chunk)
+            report.written += len(chunk)
+            for one in undecodable:
+                report.failures.note(one.shown_id or f"document {one.number}", one.reason)
+            observer.written(len(chunk) + len(undecodable))
+    report.documents = rendering.documents
+    report.failed = rendering.undecodable
+    report.non_finite = rendering.non_finite
+    report.seconds = time.monotonic() - began_at
+    return report
+
+
+def _check_output(path: Path, *, force: bool) -> None:
+    """Before anything is asked of the server. Raises UsageError."""
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder; name a file.")
+    if path.is_file() and not force:
+        raise UsageError(f"{path} exists; --force replaces it.")

@@ -1,0 +1,46 @@
+"""Chunks set aside on disk until all have been seen."""
+
+from __future__ import annotations
+
+import pickle
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Self
+
+from mirror.dataset.chunks import Chunk
+from mirror.errors import UsageError
+
+
+class Spool:
+    """A queue of chunks in a file that has no name: it goes with the process, however that ends.
+
+    Args:
+        folder: on the disk that has room for it, such as the output's.
+
+    Raises:
+        UsageError: no file can be made there.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        try:
+            self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - closed by __exit__
+        except OSError as error:
+            raise UsageError(f"{folder} cannot be written to ({error.strerror}).") from None
+        self._count = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def add(self, chunk: Chunk) -> None:
+        pickle.dump(chunk, self._file, protocol=5)
+        self._count += 1
+
+    def __iter__(self) -> Iterator[Chunk]:
+        self._file.seek(0)
+        for _ in range(self._count):
+            chunk: Chunk = pickle.load(self._file)  # noqa: S301 - written by us, unreachable by others
+            yield chunk
