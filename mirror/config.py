@@ -66,7 +66,7 @@ class BucketSettings(_Section, frozen=True):
 
 
 class StateSettings(_Section, frozen=True):
-    """`dir`: the folder of one sub-folder per pair of bucket and cache, and of the mirrors' index."""
+    """`dir`: one sub-folder for each pair of bucket and cache, one for the mirrors' index and upkeep."""
 
     dir: str | None = None
 
@@ -89,6 +89,12 @@ class InspectSettings(_Section, frozen=True):
 
     placeholder_photos: Annotated[int, msgspec.Meta(ge=2)] = 5
     known_bad: str | None = None
+
+
+class GcSettings(_Section, frozen=True):
+    """`grace_days`: what was written or named within so many days is never deleted."""
+
+    grace_days: Annotated[float, msgspec.Meta(ge=0)] = 7.0
 
 
 class PriceSettings(_Section, frozen=True):
@@ -127,6 +133,7 @@ class Settings(_Section, frozen=True):
     state: StateSettings = StateSettings()
     sync: SyncSettings = SyncSettings()
     inspect: InspectSettings = InspectSettings()
+    gc: GcSettings = GcSettings()
     prices: Prices = Prices()
 
     @property
@@ -167,6 +174,11 @@ class Settings(_Section, frozen=True):
     def index_dir(self) -> Path:
         """Local snapshots of catalogs, a sub-folder for each mirror whatever cache is in use."""
         return self._state_root / "index"
+
+    @property
+    def upkeep_dir(self) -> Path:
+        """What this machine found out about mirrors, a sub-folder for each."""
+        return self._state_root / "upkeep"
 
     @property
     def state_dir(self) -> Path:

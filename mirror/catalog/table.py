@@ -203,6 +203,15 @@ class Catalog:
                         latest[url] = (seen_at, Source(*source))
         return {url: source for url, (_, source) in latest.items()}
 
+    def data_files(self) -> dict[str, int]:
+        """Name below the catalog, and bytes, of each data file of the newest version; blocks."""
+        table = self._newest()
+        if table is None:
+            return {}
+        added = table.get_add_actions()
+        paths, sizes = (added.column(name).to_pylist() for name in ("path", "size_bytes"))
+        return dict(zip(paths, sizes, strict=True))
+
     def _attempt(self, action: Callable[[], T]) -> T:
         """The result of `action`, which may be called again; blocks.
 
