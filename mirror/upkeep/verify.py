@@ -27,7 +27,7 @@ from mirror.catalog.index import Index
 from mirror.catalog.objects import NamedObjects, named_objects, spans
 from mirror.catalog.reading import OpenMirror, open_mirror
 from mirror.config import Settings
-from mirror.errors import MirrorError, NotFound, StoreError, StoreSetupError, Transient
+from mirror.errors import MirrorError, NotFound, StoreError
 from mirror.files import replacing
 from mirror.layout import CATALOG, parse_object_key
 from mirror.lock import locked
@@ -38,12 +38,11 @@ from mirror.store.retry import RetryPolicy
 from mirror.store.window import Window
 from mirror.upkeep.comparison import Comparison, problem_of
 from mirror.upkeep.ledger import Ledger, Pass
+from mirror.upkeep.patience import Patience
 from mirror.upkeep.report import Kind, Problem, UpkeepReport
 
 # Objects that are read before their end is noted: what a kill costs at most.
 _BATCH: Final = 1_000
-# So many objects in a row that the store did not answer for, each after all its attempts.
-_GIVE_UP_AFTER: Final = 20
 
 Progress = Callable[[int, int], None]
 Wrong = tuple[Kind, str]
@@ -138,7 +137,9 @@ def verify(
                 stack.callback(ledger.close)
                 path = options.report
                 lines = _Lines(None if path is None else stack.enter_context(replacing(path)))
-                verification = Verification(mirror, ledger, settings, report, progress)
+                verification = Verification(
+                    mirror, ledger, settings, report=report, progress=progress
+                )
                 with stopping_on_signals(verification.stop.set):
                     await verification.run(options, young_since, lines)
                 verification.conclude(lines)
@@ -175,6 +176,7 @@ class Verification:
         mirror: OpenMirror,
         ledger: Ledger,
         settings: Settings,
+        *,
         report: VerifyReport,
         progress: Progress,
     ) -> None:
@@ -185,7 +187,7 @@ class Verification:
         self._concurrency = settings.sync.concurrency
         self._report = report
         self._progress = progress
-        self._unanswered = 0
+        self._patience = Patience()
 
     async def run(self, options: VerifyOptions, young_since: datetime, lines: _Lines) -> None:
         """Look as far as is asked; what is wrong stands in the ledger then."""
@@ -338,14 +340,10 @@ class Verification:
         """
         try:
             wrong = await wrong_with(self._mirror.store, key, size, content, sha256)
-        except StoreSetupError:
-            raise
         except StoreError as error:
-            self._unanswered = self._unanswered + 1 if isinstance(error, Transient) else 0
-            if self._unanswered >= _GIVE_UP_AFTER:
-                raise
+            self._patience.refused(error)
             return "unread", str(error)
-        self._unanswered = 0
+        self._patience.answered()
         return wrong
 
     async def _forget_what_is_not_named(self) -> None:
