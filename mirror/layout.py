@@ -3,6 +3,7 @@
     <prefix>/format.json
     <prefix>/objects/<h[0:2]>/<h>.<ext>     h = xxh3-128 of the bytes, 32 lower-case hex digits
     <prefix>/catalog/                       a Delta table
+    <prefix>/gc.json                        whether objects are being removed
 
 The specification is docs/format.md. Keys here are relative to the prefix: a store is rooted there.
 """
@@ -21,6 +22,7 @@ FORMAT: Final = 1
 FORMAT_KEY: Final = "format.json"
 OBJECTS: Final = "objects/"
 CATALOG: Final = "catalog"
+SWEEP_KEY: Final = "gc.json"
 
 CACHE_CONTROL: Final = "public, max-age=31536000, immutable"
 
