@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import random
 import shutil
 import signal
+import subprocess
+import sys
 import threading
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -18,6 +21,7 @@ from mirror.catalog.comparison import pages
 from mirror.catalog.objects import Span
 from mirror.errors import Busy, UsageError
 from mirror.store.retry import RetryPolicy
+from mirror.upkeep.gc import gc
 from mirror.upkeep.verify import Progress, VerifyOptions, VerifyReport, verify
 from tests.conftest import MakePlace
 from tests.photos import blank, fill, photo, url_of
@@ -32,10 +36,13 @@ from tests.proxy import (
     Truncate,
     seeded,
 )
+from tests.sync.command import started
 from tests.workshop import Workshop, key_of
 
 PLACES = ("file", "seaweedfs-obstore", "seaweedfs-aioboto3", "miniflare-obstore")
 FULL = VerifyOptions(share=1.0)
+SEED = int(os.environ.get("CHAOS_SEED", "1"))
+KILLS = int(os.environ.get("CHAOS_KILLS", "10"))
 SOON = RetryPolicy(base=0.002, cap=0.02, longest_retry_after=0.05)
 
 
@@ -377,3 +384,58 @@ def test_a_store_that_stops_answering_ends_it_with_what_is_known(
     assert report.error is not None
     assert (report.exit_status, report.missing) == (1, 1)
     assert proxy.counts["get"] < 60
+
+
+def test_killed_anywhere_the_next_one_finds_all_that_is_wrong(local: Workshop) -> None:
+    chance = random.Random(SEED)
+    stocked(local, 30)
+    local.remove(key_of(photo(0)))
+    local.put({key_of(photo(n)): flipped(photo(n)) for n in range(5, 30, 5)})
+    words = ["--json", "verify", "--full", f"--bucket={local.place.url}", f"--state={local.state}"]
+    modules = "mirror.upkeep.verify,mirror.upkeep.ledger,mirror.database"
+
+    def run(at: int) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "tests.upkeep.die_at_line", str(at), f"in={modules}", *words],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+
+    whole = run(0)
+    assert whole.returncode == 3, whole.stderr
+    lines = int(whole.stderr.split()[-1])
+    killed = 0
+    for _ in range(-(-KILLS // 3)):
+        shutil.rmtree(local.state / "upkeep")
+        at = chance.randint(1, lines)
+        killed += run(at).returncode == -9
+        report = verify(local.settings(), FULL)
+        assert counts(report) == (30, 1, 5, 0), f"CHAOS_SEED={SEED}, line {at} of {lines}"
+    assert killed
+
+
+def test_a_sync_at_the_same_moment_makes_nothing_look_missing(
+    make_place: MakePlace, tmp_path: Path
+) -> None:
+    """Verifications and collections one after the other, for as long as a sync takes."""
+    place = make_place("seaweedfs-obstore")
+    assert place.server is not None
+    shop = Workshop(place, tmp_path)
+    stocked(shop)
+    fill(shop.cache, {url_of(n): photo(n) for n in range(100, 400)})
+    often = {"concurrency": 4, "commit_rows": 20, "commit_seconds": 0.3}
+    looks = 0
+    with started(place, place.server.endpoint, shop.cache, shop.state, often) as command:
+        while command.process.poll() is None:
+            report = verify(shop.settings())
+            assert (report.missing, report.mismatched, report.error) == (0, 0, None)
+            assert (report.old_orphans, report.exit_status) == (0, 0)
+            collected = gc(shop.settings())
+            assert (collected.planned, collected.error) == (0, None)
+            looks += 1
+        assert command.status() == 0
+    assert looks
+    report = verify(shop.settings(), FULL)
+    assert (counts(report), report.read) == ((312, 0, 0, 0), 312)
