@@ -16,6 +16,7 @@ from typing import Final
 import click
 
 from mirror import __version__
+from mirror.cli.log import Style, say, set_style, speaks_json
 from mirror.cli.session import Session, session_options
 from mirror.errors import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_USAGE, MirrorError
 
@@ -77,16 +78,23 @@ def run(arguments: list[str]) -> int:
     """
     session = Session()
     try:
+        return _run(arguments, session)
+    finally:
+        set_style(Style())  # a caller in the same process has its own
+
+
+def _run(arguments: list[str], session: Session) -> int:
+    try:
         status = mirror.main(arguments, prog_name="mirror", standalone_mode=False, obj=session)
         sys.stdout.flush()
     except click.exceptions.Exit as end:
         return end.exit_code
-    except click.UsageError as error:
-        error.show()
-        return EXIT_USAGE
     except click.ClickException as error:
-        error.show()
-        return EXIT_ERROR
+        if speaks_json():
+            say(error.format_message(), "error")
+        else:
+            error.show()
+        return EXIT_USAGE if isinstance(error, click.UsageError) else EXIT_ERROR
     except MirrorError as error:
         return _fail(session, str(error), error.exit_status)
     except (KeyboardInterrupt, click.Abort):
@@ -112,7 +120,7 @@ def run(arguments: list[str]) -> int:
 def _fail(session: Session, sentence: str, status: int) -> int:
     if session.verbosity >= 2 and sys.exc_info()[1] is not None:
         traceback.print_exc()
-    click.echo(f"mirror: {sentence}", err=True)
+    say(sentence, "error", exit_status=status)
     if session.json:
         session.print_json({"error": sentence, "exit_status": status})
     return status

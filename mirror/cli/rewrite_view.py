@@ -11,6 +11,7 @@ import click
 
 from mirror.cache.inspection import printable
 from mirror.cli import output
+from mirror.cli.log import say, wants_bar
 from mirror.cli.session import Session
 from mirror.dataset.inputs import Input
 from mirror.dataset.report import RewriteReport
@@ -39,7 +40,7 @@ def progress_for(
 ) -> Iterator[Progress]:
     """A bar on a terminal, nothing where nobody looks or when quiet."""
     stream = sys.stderr if stream is None else stream
-    if verbosity < 0 or not stream.isatty():
+    if verbosity < 0 or not wants_bar(stream):
         yield Progress()
         return
     from tqdm import tqdm
@@ -64,7 +65,7 @@ def progress_for(
 def show(session: Session, report: RewriteReport) -> None:
     """The report on standard output: one JSON object, or tables."""
     for warning in report.warnings:
-        click.echo(f"mirror: {warning}", err=True)
+        say(warning, "warning")
     if session.json:
         session.print_json(report.as_json())
         return
