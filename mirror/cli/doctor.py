@@ -6,7 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mirror.cli.options import bucket_flags, bucket_options, cache_option
+from mirror.cli.options import (
+    bucket_flags,
+    bucket_options,
+    cache_option,
+    public_url_option,
+)
 from mirror.cli.session import Session, session_options
 
 if TYPE_CHECKING:
@@ -21,6 +26,7 @@ _WIDTH = len("if-none-match")
 @click.command("doctor")
 @cache_option
 @bucket_options
+@public_url_option
 @click.option("--read-only", is_flag=True, help="Write no probes: for a key that may only read.")
 @session_options
 @click.pass_obj
@@ -38,7 +44,11 @@ def command(session: Session, /, **options: Any) -> int:
       mirror doctor --read-only            # on a machine whose key may only read
       mirror doctor --bucket s3://plants/inat --endpoint https://s3.example.org
     """
-    flags = {"cache.dir": options["cache"], **bucket_flags(options)}
+    flags = {
+        **bucket_flags(options),
+        "bucket.public_url": options["public_url"],
+        "cache.dir": options["cache"],
+    }
     return examine_and_show(session, session.settings(flags), read_only=options["read_only"])
 
 

@@ -31,6 +31,7 @@ COMMANDS: Final = {
     "export": ("mirror.cli.export", "Write a MongoDB collection to a dataset's file."),
     "inspect": ("mirror.cli.inspect", "Judge every file of the cache; no bucket is touched."),
     "quarantine": ("mirror.cli.quarantine", "Move flagged files out of the cache, or back."),
+    "status": ("mirror.cli.status", "What is in the mirror, what is not yet, and what it costs."),
     "doctor": ("mirror.cli.doctor", "Look at all that a run relies on."),
     "demo": ("mirror.cli.demo", "See it work on an embedded S3 server and a small real cache."),
 }

@@ -1,17 +1,22 @@
-"""Options that many commands take, written once."""
+"""Options that several commands have, written once: where the cache and the bucket are."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+cache_option = click.option("--cache", metavar="DIR", help="The cache's folder [cache.dir].")
+public_url_option = click.option(
+    "--public-url", metavar="URL", help="What public URLs begin with [bucket.public_url]."
+)
+
 
 def bucket_options(command: F) -> F:
-    """`--bucket --endpoint --region --public-url --state`: where the mirror is."""
+    """`--bucket --endpoint --region --engine --state`: of every command that reaches the mirror."""
     for option in reversed(
         [
             click.option(
@@ -20,13 +25,15 @@ def bucket_options(command: F) -> F:
                 help="s3://BUCKET[/PREFIX] or file:///FOLDER [bucket.url].",
             ),
             click.option(
-                "--endpoint", metavar="URL", help="The S3 endpoint; none on AWS [bucket.endpoint]."
+                "--endpoint",
+                metavar="URL",
+                help="The S3 endpoint; none on AWS [bucket.endpoint].",
             ),
             click.option("--region", help="The bucket's region [bucket.region]."),
             click.option(
-                "--public-url",
-                metavar="URL",
-                help="What public URLs begin with [bucket.public_url].",
+                "--engine",
+                type=click.Choice(["auto", "obstore", "aioboto3"]),
+                help="What moves the bytes [bucket.engine].",
             ),
             click.option(
                 "--state", metavar="DIR", help="Where the local state is kept [state.dir]."
@@ -37,17 +44,12 @@ def bucket_options(command: F) -> F:
     return command
 
 
-def bucket_flags(options: Mapping[str, Any]) -> dict[str, Any]:
-    """What `bucket_options` were given, as `Session.settings` takes them."""
+def bucket_flags(options: dict[str, Any]) -> dict[str, Any]:
+    """What `bucket_options` were given, as settings."""
     return {
         "bucket.url": options["bucket"],
         "bucket.endpoint": options["endpoint"],
         "bucket.region": options["region"],
-        "bucket.public_url": options["public_url"],
+        "bucket.engine": options["engine"],
         "state.dir": options["state"],
     }
-
-
-def cache_option(command: F) -> F:
-    """`--cache`: the cache's folder."""
-    return click.option("--cache", metavar="DIR", help="The cache's folder [cache.dir].")(command)
