@@ -210,11 +210,42 @@ def load(
     Raises:
         ConfigError: an unreadable file, an unknown key, or a value of the wrong kind.
     """
+    return merge(read_layers(config=config, flags=flags, environ=environ, cwd=cwd))
+
+
+def read_layers(
+    *,
+    config: Path | None = None,
+    flags: Mapping[str, Any] | None = None,
+    environ: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+) -> list[Layer]:
+    """All layers that there are, the strongest first; arguments as of `load`.
+
+    Raises:
+        ConfigError: a file that cannot be read, or is no TOML.
+    """
     environ = os.environ if environ is None else environ
     layers = [Layer("flag", {k: v for k, v in (flags or {}).items() if v is not None})]
     layers.append(_environment_layer(environ))
     layers.extend(_file_layers(config, cwd or Path.cwd(), environ))
-    return merge(layers)
+    return layers
+
+
+def values_and_origins(layers: Sequence[Layer]) -> tuple[dict[str, Any], dict[str, str]]:
+    """The strongest value of every key that a layer sets, and which layer that is.
+
+    Raises:
+        ConfigError: an unknown key.
+    """
+    values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for layer in reversed(layers):
+        for key, value in _leaves(layer.values):
+            _require_known(key, layer.origin)
+            values[key] = value
+            origins[key] = layer.origin
+    return values, origins
 
 
 def merge(layers: Sequence[Layer]) -> Settings:
@@ -223,13 +254,7 @@ def merge(layers: Sequence[Layer]) -> Settings:
     Raises:
         ConfigError: an unknown key or a value of the wrong kind, naming the layer at fault.
     """
-    merged: dict[str, Any] = {}
-    origins: dict[str, str] = {}
-    for layer in reversed(layers):
-        for key, value in _leaves(layer.values):
-            _require_known(key, layer.origin)
-            merged[key] = value
-            origins[key] = layer.origin
+    merged, origins = values_and_origins(layers)
     try:
         settings = msgspec.convert(_nested(merged), Settings, strict=False)
     except msgspec.ValidationError as error:

@@ -52,8 +52,8 @@ def command(session: Session, /, **options: Any) -> int:
     return examine_and_show(session, session.settings(flags), read_only=options["read_only"])
 
 
-def examine_and_show(session: Session, settings: Settings, *, read_only: bool) -> int:
-    """All findings, each shown as it is made; returns the exit status."""
+def examine_and_show(session: Session, settings: Settings, *, read_only: bool, **more: str) -> int:
+    """All findings, each shown as it is made; returns the exit status. `more` goes into the JSON."""
     from mirror.diagnosis.doctor import DoctorOptions, examine
     from mirror.diagnosis.finding import exit_status
 
@@ -66,7 +66,7 @@ def examine_and_show(session: Session, settings: Settings, *, read_only: bool) -
     if session.json:
         counts = {name: sum(f.status == name for f in found) for name in _MARKS}
         checks = [finding.as_json() for finding in found]
-        session.print_json({**counts, "checks": checks, "exit_status": status})
+        session.print_json({**more, **counts, "checks": checks, "exit_status": status})
     return status
 
 

@@ -23,6 +23,10 @@ from mirror.errors import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_USAGE, MirrorError
 # name → (module that holds `command`, its line in `mirror --help`). Modules load when called for,
 # so that `mirror --version` does not pay for an image decoder.
 COMMANDS: Final = {
+    "init": (
+        "mirror.cli.init",
+        "Write mirror.toml from a few answers, and look at all it relies on.",
+    ),
     "sync": ("mirror.cli.sync", "Bring the mirror up to date with the cache."),
     "rewrite": (
         "mirror.cli.rewrite",
@@ -33,6 +37,8 @@ COMMANDS: Final = {
     "quarantine": ("mirror.cli.quarantine", "Move flagged files out of the cache, or back."),
     "status": ("mirror.cli.status", "What is in the mirror, what is not yet, and what it costs."),
     "doctor": ("mirror.cli.doctor", "Look at all that a run relies on."),
+    "config": ("mirror.cli.config", "Show the configuration and where it comes from; check it."),
+    "completion": ("mirror.cli.completion", "Print what makes a shell complete mirror's words."),
     "demo": ("mirror.cli.demo", "See it work on an embedded S3 server and a small real cache."),
 }
 
@@ -62,6 +68,7 @@ def mirror() -> None:
     Start here:
       mirror demo                                         see it work, no account needed
       mirror sync --cache DIR --bucket s3://BUCKET/PREFIX --dry-run
+      mirror init                                         write mirror.toml, look at the bucket
     """
 
 
