@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Final, Literal, TextIO
 
 EVERY_SECONDS: Final = 60.0
@@ -53,6 +51,9 @@ def line(sentence: str, level: Level = "info", **facts: object) -> str:
     style = _Current.style
     if style.format == "text":
         return f"mirror: {sentence}"
+    import json
+    from datetime import UTC, datetime
+
     now = datetime.now(UTC).isoformat(timespec="milliseconds")
     head = {"time": now, "level": level, "run_id": style.run_id, "message": sentence}
     return json.dumps(head | facts, ensure_ascii=False)
