@@ -28,6 +28,7 @@ COMMANDS: Final = {
         "Rewrite datasets to the mirror's URLs; filter and split them.",
     ),
     "export": ("mirror.cli.export", "Write a MongoDB collection to a dataset's file."),
+    "backfill": ("mirror.cli.backfill", "Download what the cache lacks, politely, over days."),
     "inspect": ("mirror.cli.inspect", "Judge every file of the cache; no bucket is touched."),
     "quarantine": ("mirror.cli.quarantine", "Move flagged files out of the cache, or back."),
     "demo": ("mirror.cli.demo", "See it work on an embedded S3 server and a small real cache."),
