@@ -127,10 +127,8 @@ class Asking:
         return reply
 
     def _tell_of_the_breaker(self, source: str) -> None:
-        pace = self.turns.pace(source)
-        if pace.breaker != "open":
-            return
-        decision = pace.may_start(self.turns.clock())
-        if isinstance(decision, Wait):
+        pace, now = self.turns.pace(source), self.turns.clock()
+        decision = pace.may_start(now)
+        if pace.breaker(now) == "open" and isinstance(decision, Wait):
             when = time.strftime("%d %B, %H:%M", time.localtime(self.wall() + decision.seconds))
             self.warned(f"{source} is left alone until {when}: {decision.reason}.")

@@ -25,13 +25,14 @@ class Estimate(NamedTuple):
 def estimate(
     images: int, limits: Limits, least_interval: float, mean_size: float | None
 ) -> Estimate:
-    """Seconds that so many images take at these limits.
+    """Seconds that so many images take at these limits, and which of them makes it so.
 
-    | limit                    | images a day                 |
-    |--------------------------|------------------------------|
-    | `per_hour`, `per_day`    | 24 · per_hour, per_day       |
-    | `per_second`, robots.txt | 86,400 · per_second, …       |
-    | bytes an hour, a day     | 24 · limit / size, …         |
+    | limit                    | seconds                                      |
+    |--------------------------|----------------------------------------------|
+    | `per_second`, robots.txt | images / rate                                |
+    | `per_hour`               | beyond the first burst, evenly spaced        |
+    | `per_day`                | beyond the first day's, a day for each day's |
+    | bytes an hour, a day     | the same with bytes                          |
 
     Args:
         images: how many.
@@ -39,34 +40,45 @@ def estimate(
         least_interval: seconds between requests that the source states; 0 for none.
         mean_size: bytes of an image, where that is known.
     """
-    size = mean_size or _GUESSED_SIZE
-    per_second = min(limits.per_second, 1 / least_interval if least_interval else limits.per_second)
-    allowed = {
-        f"{limits.per_hour:,} an hour": 24.0 * limits.per_hour,
-        f"{limits.per_day:,} a day": float(limits.per_day),
-        f"{per_second:g} a second": DAY * per_second,
-        f"{limits.bytes_per_hour / 1e9:g} GB an hour": 24.0 * limits.bytes_per_hour / size,
-        f"{limits.bytes_per_day / 1e9:g} GB a day": limits.bytes_per_day / size,
+    size = images * (mean_size or _GUESSED_SIZE)
+    rate = min(limits.per_second, 1 / least_interval if least_interval else limits.per_second)
+    times = {
+        f"{rate:g} a second": images / rate,
+        f"{limits.per_hour:,} an hour": _beyond(images, limits.burst, HOUR / limits.per_hour),
+        f"{limits.per_day:,} a day": _beyond(images, limits.per_day, DAY / limits.per_day),
+        f"{limits.bytes_per_hour / 1e9:g} GB an hour": _beyond(
+            size, limits.bytes_per_hour, HOUR / limits.bytes_per_hour
+        ),
+        f"{limits.bytes_per_day / 1e9:g} GB a day": _beyond(
+            size, limits.bytes_per_day, DAY / limits.bytes_per_day
+        ),
     }
-    name, a_day = min(allowed.items(), key=lambda item: item[1])
-    # The first of an hour may come at once.
-    at_once = limits.per_hour if name.endswith("an hour") and "GB" not in name else 0
-    seconds = max(images / per_second, (images - at_once) / a_day * DAY)
+    name, seconds = max(times.items(), key=lambda item: item[1])
     about = "" if mean_size else "about "
-    total = f"{about}{_bytes(images * size)} in all"
-    plural = "image" if images == 1 else "images"
-    return Estimate(seconds, f"{images:,} {plural} at {name} are {spell(seconds)}; {total}.")
+    noun = "image" if images == 1 else "images"
+    verb = "is" if spell(seconds).startswith("1 ") else "are"
+    return Estimate(
+        seconds,
+        f"{images:,} {noun} at {name} {verb} {spell(seconds)}; {about}{_bytes(size)} in all.",
+    )
+
+
+def _beyond(amount: float, at_once: float, each: float) -> float:
+    return max(0.0, amount - at_once) * each
 
 
 def spell(seconds: float) -> str:
-    """A duration in its two largest units, or in days alone where there are many."""
+    """A duration in round numbers: 40 seconds, 75 minutes, 31 hours, 142 days."""
     if seconds < 90:
-        return f"{seconds:.0f} seconds"
-    if seconds < 90 * 60:
-        return f"{seconds / 60:.0f} minutes"
-    if seconds < 2 * DAY:
-        return f"{seconds / HOUR:.0f} hours"
-    return f"{seconds / DAY:,.0f} days"
+        number, unit = seconds, "second"
+    elif seconds < 90 * 60:
+        number, unit = seconds / 60, "minute"
+    elif seconds < 2 * DAY:
+        number, unit = seconds / HOUR, "hour"
+    else:
+        number, unit = seconds / DAY, "day"
+    whole = round(number)
+    return f"{whole:,} {unit}" if whole == 1 else f"{whole:,} {unit}s"
 
 
 def _bytes(number: float) -> str:

@@ -93,9 +93,9 @@ class Limits:
         return self.largest + ON_THE_WAY
 
     @property
-    def hourly(self) -> float:
-        """Requests an hour that all the limits on requests allow together, day after day."""
-        return min(self.per_second * HOUR, self.per_hour, self.per_day / 24)
+    def burst(self) -> int:
+        """Requests that may come one after the other before they are spaced evenly."""
+        return max(1, self.per_hour // _BURST)
 
 
 class Go(NamedTuple):
@@ -162,11 +162,10 @@ class Pace:
             window.take_value(before.as_value(), before.seconds)
             self._windows["second"] = window
 
-    @property
-    def breaker(self) -> Literal["closed", "open", "half-open"]:
+    def breaker(self, now: float) -> Literal["closed", "open", "half-open"]:
         if not self._cool_down:
             return "closed"
-        return "open" if self._latest < self._open_until else "half-open"
+        return "open" if max(self._latest, now) < self._open_until else "half-open"
 
     @property
     def forbidden_since(self) -> float:
@@ -181,11 +180,11 @@ class Pace:
     @property
     def _burst(self) -> float:
         """Seconds by which requests may come before their turn."""
-        return max(0, self.limits.per_hour // _BURST - 1) * HOUR / self.limits.per_hour
+        return (self.limits.burst - 1) * HOUR / self.limits.per_hour
 
     def may_start(self, now: float) -> Go | Wait:
-        """Whether a request may start; changes nothing but what is forgotten."""
-        now = self._now(now)
+        """Whether a request may start. Changes nothing."""
+        now = max(self._latest, now)
         running = len(self.in_flight)
         if running >= self.limits.concurrency or (self._cool_down and running):
             return Wait(math.inf, "a request is under way")
@@ -256,9 +255,9 @@ class Pace:
             if outcome == "refused":
                 self._slow_down(now, began, retry_after)
             # What was in flight when it opened is no news.
-            if self.breaker == "half-open" or (
-                self.breaker == "closed" and self._failures >= MOST_FAILURES
-            ):
+            breaker = self.breaker(now)
+            enough = self._failures >= MOST_FAILURES
+            if breaker == "half-open" or (breaker == "closed" and enough):
                 self._open(now, 2 * self._cool_down)
 
     def _charge(self, now: float, nbytes: int) -> None:

@@ -251,6 +251,7 @@ class _Run:
             now=self._turns.clock(),
             progress=self._observer,
         )
+        self._known_bad |= plan.placeholders
         self._left = dict(plan.queued)
         report.failed["not_allowed"] = plan.not_allowed
         report.estimate = self._estimate(plan.to_ask)

@@ -114,6 +114,7 @@ class Plan:
         gone: known to be gone. given_up: tried too often.
         queued: to be asked for, by source; postponed: of them, those that must wait.
         flagged: of the wanted, those that the cache has a bad file for.
+        placeholders: contents that the cache has in place of many photos.
         unreadable: files and folders of the cache; failures: the first of them, and why.
     """
 
@@ -130,6 +131,7 @@ class Plan:
     flagged: int = 0
     queued: dict[str, int] = field(default_factory=dict)
     reasons: Counter[str] = field(default_factory=Counter)
+    placeholders: frozenset[bytes] = frozenset()
     unreadable: int = 0
     failures: Failures = field(default_factory=Failures)
 
@@ -419,6 +421,7 @@ class _Planning:
                     >= least
                 ):
                     bad.add(content)
+            self._plan.placeholders = frozenset(bad)
             self._db.executemany("INSERT INTO temp.bad VALUES (?)", ((one,) for one in bad))
             self._db.execute(strike, (_CACHED,))
 

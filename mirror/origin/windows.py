@@ -42,20 +42,16 @@ class Window:
         at = self._slice(now)
         self.counts[at] = self.counts.get(at, 0) + amount
 
-    def total(self, now: float) -> int:
-        self.forget(now)
-        return sum(self.counts.values())
-
     def fits_at(self, now: float, amount: int) -> float:
         """When `amount` more will fit; `now` when it does already, infinity when it never will."""
-        self.forget(now)
-        excess = sum(self.counts.values()) + amount - self.limit
+        within = [at for at in self.counts if self._leaves_at(at) > now]
+        excess = sum(self.counts[at] for at in within) + amount - self.limit
         if excess <= 0:
             return now
-        for at in sorted(self.counts):
+        for at in sorted(within):
             excess -= self.counts[at]
             if excess <= 0:
-                return max(now, self._leaves_at(at))
+                return self._leaves_at(at)
         return math.inf
 
     def as_value(self) -> list[list[int]]:

@@ -177,10 +177,10 @@ class INaturalist:
 
     def most_requests(self, seconds: float) -> int:
         """In any stretch of so many seconds."""
-        return _most([(hit.at, 1) for hit in self.hits], seconds)
+        return most_within([(hit.at, 1) for hit in self.hits], seconds)
 
     def most_bytes(self, seconds: float) -> int:
-        return _most(self.sent, seconds)
+        return most_within(self.sent, seconds)
 
     # --- serving ---
 
@@ -265,7 +265,12 @@ class INaturalist:
         length: int | None,
         more: Sequence[str] = (),
     ) -> None:
-        lines = [f"HTTP/1.1 {status} So", f"Content-Type: {content_type}", "Connection: close", *more]
+        lines = [
+            f"HTTP/1.1 {status} So",
+            f"Content-Type: {content_type}",
+            "Connection: close",
+            *more,
+        ]
         if length is not None:
             lines.append(f"Content-Length: {length}")
         writer.write("\r\n".join([*lines, "", ""]).encode())
@@ -279,7 +284,7 @@ class INaturalist:
             self.sent.append((self.clock(), len(piece)))
 
 
-def _most(events: Sequence[tuple[float, int]], seconds: float) -> int:
+def most_within(events: Sequence[tuple[float, int]], seconds: float) -> int:
     """The largest sum of events within less than so many seconds."""
     most = total = begin = 0
     for at, amount in events:

@@ -22,7 +22,7 @@ BEGIN = 1_790_000_000.0
 
 
 class VirtualTime:
-    """A clock that stands still until somebody sleeps, and costs `latency` for every look at it."""
+    """A clock that stands still until somebody sleeps."""
 
     def __init__(self, now: float = BEGIN) -> None:
         self.now = now
@@ -40,12 +40,13 @@ class VirtualTime:
 
 @dataclass
 class Scene:
-    """Runs backfills in virtual time. `backfill`: what mirror.toml says of it."""
+    """Runs backfills in virtual time. `backfill`, `inspect`: what mirror.toml says of them."""
 
     folder: Path
     server: INaturalist
     time: VirtualTime
     backfill: dict[str, Any] = field(default_factory=dict)
+    inspect: dict[str, Any] = field(default_factory=dict)
     bucket: bool = False
 
     @property
@@ -58,6 +59,7 @@ class Scene:
         fast = {"stall_seconds": 0.3, "deadline_seconds": 5.0}
         sections: dict[str, Any] = {
             "cache": {"dir": str(self.cache)},
+            "inspect": self.inspect,
             "state": {"dir": str(self.folder / "state")},
             "backfill": {
                 "contact": "test@example.org", "allow_private": True, **fast, **self.backfill,
@@ -79,14 +81,14 @@ class Scene:
     def run(
         self,
         dataset: Input | Sequence[str],
-        options: BackfillOptions = BackfillOptions(),
+        options: BackfillOptions | None = None,
         observer: Observer | None = None,
     ) -> BackfillReport:
         source = dataset if isinstance(dataset, Input) else self.dataset(dataset)
         return backfill(
             self.settings,
             [source],
-            options,
+            options or BackfillOptions(),
             observer=observer,
             clock=lambda _: self.time,
             sleep=self.time.sleep,
