@@ -13,7 +13,7 @@ from mirror.origin.pacing import Go, Limits, Outcome, Pace, Wait
 Sleep = Callable[[float], Awaitable[object]]
 
 # Time goes on while a machine sleeps and a timer does not: look at it again at least so often.
-_LONGEST_SLEEP: Final = 60.0
+_LONGEST_SLEEP: Final = 300.0
 # What is shorter may be too short to be seen on a clock that counts from 1970.
 _SHORTEST_SLEEP: Final = 0.001
 

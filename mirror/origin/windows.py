@@ -19,12 +19,13 @@ class Window:
     """At most `limit` of something in any `seconds`.
 
     Attributes:
-        counts: by slice; at most `SLICES` + 2 of them.
+        counts: by slice, the earliest first; at most `SLICES` + 2 of them.
     """
 
     seconds: float
     limit: int
     counts: dict[int, int] = field(default_factory=dict)
+    _total: int = 0
 
     def _slice(self, now: float) -> int:
         return math.floor(now * SLICES / self.seconds)
@@ -32,30 +33,29 @@ class Window:
     def _leaves_at(self, at: int) -> float:
         return (at + 1) * self.seconds / SLICES + self.seconds
 
-    def forget(self, now: float) -> None:
-        """Let go of what has left the window."""
-        for at in [at for at in self.counts if self._leaves_at(at) <= now]:
-            del self.counts[at]
-
     def add(self, now: float, amount: int) -> None:
-        self.forget(now)
+        """Count something, no earlier than what was counted before; forget what has left."""
+        while (first := next(iter(self.counts), None)) is not None:
+            if self._leaves_at(first) > now:
+                break
+            self._total -= self.counts.pop(first)
         at = self._slice(now)
         self.counts[at] = self.counts.get(at, 0) + amount
+        self._total += amount
 
     def fits_at(self, now: float, amount: int) -> float:
         """When `amount` more will fit; `now` when it does already, infinity when it never will."""
-        within = [at for at in self.counts if self._leaves_at(at) > now]
-        excess = sum(self.counts[at] for at in within) + amount - self.limit
+        excess = self._total + amount - self.limit
         if excess <= 0:
             return now
-        for at in sorted(within):
-            excess -= self.counts[at]
+        for at, counted in self.counts.items():
+            excess -= counted
             if excess <= 0:
-                return self._leaves_at(at)
+                return max(now, self._leaves_at(at))
         return math.inf
 
     def as_value(self) -> list[list[int]]:
-        return [[at, amount] for at, amount in sorted(self.counts.items())]
+        return [[at, amount] for at, amount in self.counts.items()]
 
     def take_value(self, value: Any, seconds: float) -> None:
         """Remember what a window of another time counted; its length may have been another."""
@@ -64,3 +64,4 @@ class Window:
             # The end of the slice: where lengths differ, later is on the safe side.
             mine = self._slice((at + 1) * width) if seconds != self.seconds else at
             self.counts[mine] = self.counts.get(mine, 0) + amount
+            self._total += amount

@@ -193,8 +193,8 @@ class INaturalist:
             path = head[0].split(" ")[1]
             headers = dict(line.split(": ", 1) for line in head[1:] if line)
             await self._answer(path, headers, writer)
-        except (ConnectionError, asyncio.IncompleteReadError):
-            pass
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            pass  # the client has gone, or the test is over
         finally:
             writer.close()
             with contextlib.suppress(ConnectionError):

@@ -25,17 +25,17 @@ from tests.origin.inaturalist import (
     redirect,
 )
 from tests.origin.scene import Scene
-from tests.photos import blank, encoded, fill, name_of, photo
 from tests.origin.test_backfill import png
+from tests.photos import blank, fill, name_of, photo
 
-LIMITS = {
+LIMITS: dict[str, Any] = {
     "per_hour": 12,
     "per_day": 200,
     "per_second": 0.5,
     "max_size": "30K",
-    # A request reserves what is on its way too: a megabyte.
-    "bytes_per_hour": "1.1M",
-    "bytes_per_day": "1.3M",
+    # A request reserves what may be on its way too, a megabyte; what is broken off costs that.
+    "bytes_per_hour": "1.09M",
+    "bytes_per_day": "6M",
 }
 # The server is stricter than we think: it refuses sooner.
 PORTER = 9
@@ -67,12 +67,12 @@ class World:
     def fill(self) -> list[str]:
         """The dataset's URLs."""
         body = photo(0)
-        for seed in range(1, 330):
+        for seed in range(1, 240):
             self.put(Image(photo(seed)))
         for status in (403, 404, 410, 451) * 6:
             self.put(gone(status), self.gone)
         for _ in range(9):  # a replacement picture
-            self.put(Image(encoded_banner()), self.gone)
+            self.put(Image(banner()), self.gone)
         for seed, passing in enumerate(
             [
                 Reset(), Reset(body), Stall(), gone(500), gone(502), html(), Image(body[:-99]),
@@ -100,7 +100,7 @@ class World:
         return [urls[at] for begin in range(7) for at in range(begin, len(urls), 7)]
 
 
-def encoded_banner() -> bytes:
+def banner() -> bytes:
     """The replacement picture: a good JPEG, only not a photograph of anything."""
     return photo(987_654, side=32)
 
@@ -120,15 +120,14 @@ def test_a_week_exceeds_no_limit_loses_nothing_and_asks_for_nothing_twice(scene:
         assert report.error is None
         scene.time.now += [HOUR, 7.0, 3 * HOUR][runs % 3]
         runs += 1
-    scene.time.now += DAY
-    report = scene.run(urls)
+    report = scene.run(urls, BackfillOptions(seconds=1))
 
     server = scene.server
     assert server.most_requests(2) <= 1
     assert server.most_requests(HOUR) <= LIMITS["per_hour"]
     assert server.most_requests(DAY) <= LIMITS["per_day"]
-    assert server.most_bytes(HOUR) <= 1_100_000
-    assert server.most_bytes(DAY) <= 1_300_000
+    assert server.most_bytes(HOUR) <= 1_090_000
+    assert server.most_bytes(DAY) <= 6_000_000
     refused = sum(hit.status == 429 for hit in server.hits)
     assert 0 < refused < len(server.hits) / 10
 
@@ -139,7 +138,8 @@ def test_a_week_exceeds_no_limit_loses_nothing_and_asks_for_nothing_twice(scene:
         expected = before[url] if url == urls[8] else body
         assert (scene.cache / name_of(url)).read_bytes() == expected
     assert all(server.times_asked(url) == 1 for url in world.gone)
-    assert all(server.times_asked(url) <= 8 for url in world.bad if "redirect" not in url)
+    # Four attempts, or eight. One that goes in circles is six requests, or fewer and a refusal.
+    assert max(server.times_asked(url) for url in world.bad) <= 4 * 6 + 5 * refused
     assert (report.left, report.plan.gone) == (0, len(world.gone))
     assert report.plan.given_up + report.failed_total == len(world.bad)
 
@@ -156,13 +156,19 @@ def test_every_file_was_good_at_every_moment(scene: Scene) -> None:
 
     class Watching:
         def __call__(self) -> float:
-            for path in scene.cache.glob("*.jpg"):
-                seen.append(inspect(path.read_bytes()).verdict)
+            here = scene.cache.glob("*.jpg")
+            seen.extend(inspect(path.read_bytes()).verdict for path in here)
             return scene.time.now
 
     scene.server.clock = Watching()
     body = photo(1)
-    bad = [Image(body[:-50]), Reset(body), html(), Image(blank()), Image(body, length=10**4)]
+    bad: list[Any] = [
+        Image(body[:-50]),
+        Reset(body),
+        html(),
+        Image(blank()),
+        Image(body, length=10**4),
+    ]
     urls = [scene.server.photo(n, answer) for n, answer in enumerate(bad)]
     urls += [scene.server.photo(100 + n, Image(photo(n))) for n in range(10)]
     scene.run(urls, BackfillOptions(seconds=HOUR))
@@ -171,5 +177,4 @@ def test_every_file_was_good_at_every_moment(scene: Scene) -> None:
 
 
 def test_the_banner_is_no_bad_image_by_itself() -> None:
-    assert inspect(encoded_banner()).verdict == "ok"
-    assert encoded  # photographs are made by one function
+    assert inspect(banner()).verdict == "ok"
