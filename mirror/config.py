@@ -42,6 +42,7 @@ EngineName = Literal["auto", "obstore", "aioboto3"]
 
 Count = Annotated[int, msgspec.Meta(ge=1)]
 Price = Annotated[float, msgspec.Meta(ge=0)]
+Rate = Annotated[float, msgspec.Meta(gt=0)]
 
 
 class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -91,6 +92,33 @@ class InspectSettings(_Section, frozen=True):
     known_bad: str | None = None
 
 
+class BackfillSettings(_Section, frozen=True):
+    """What may be asked of the servers that a dataset's URLs name, and how much.
+
+    `hosts`: the only ones that are asked, as `HOST` or `HOST:PORT`. `contact`: an e-mail address or
+    a web page, for whoever reads their logs. Limits are for a source: iNaturalist's hosts are one.
+    `max_size`: bytes of one image. `licenses`: what may be fetched; empty for anything.
+    `allow_private` is for tests: it lifts the guard around this machine's own network.
+    """
+
+    hosts: tuple[str, ...] = (
+        "static.inaturalist.org",
+        "inaturalist-open-data.s3.amazonaws.com",
+    )
+    contact: str | None = None
+    per_second: Rate = 1.0
+    per_hour: Count = 150
+    per_day: Count = 10_000
+    bytes_per_hour: str = "4.5G"
+    bytes_per_day: str = "22G"
+    concurrency: Annotated[int, msgspec.Meta(ge=1, le=16)] = 1
+    max_size: str = "20M"
+    stall_seconds: Rate = 30.0
+    deadline_seconds: Rate = 120.0
+    licenses: tuple[str, ...] = ()
+    allow_private: bool = False
+
+
 class PriceSettings(_Section, frozen=True):
     """US dollars: storage per GB and month, requests per million, egress per GB.
 
@@ -127,6 +155,7 @@ class Settings(_Section, frozen=True):
     state: StateSettings = StateSettings()
     sync: SyncSettings = SyncSettings()
     inspect: InspectSettings = InspectSettings()
+    backfill: BackfillSettings = BackfillSettings()
     prices: Prices = Prices()
 
     @property
@@ -167,6 +196,11 @@ class Settings(_Section, frozen=True):
     def index_dir(self) -> Path:
         """Local snapshots of catalogs, a sub-folder for each mirror whatever cache is in use."""
         return self._state_root / "index"
+
+    @property
+    def backfill_dir(self) -> Path:
+        """What was asked of other people's servers: one for all caches, for they count addresses."""
+        return self._state_root / "backfill"
 
     @property
     def state_dir(self) -> Path:
@@ -266,6 +300,8 @@ def merge(layers: Sequence[Layer]) -> Settings:
         _ = settings.object_urls  # a wrong address is told of before any work is done
     if settings.sync.limit_rate is not None:
         parse_rate(settings.sync.limit_rate)
+    for name in ("bytes_per_hour", "bytes_per_day", "max_size"):
+        parse_size(getattr(settings.backfill, name), f"backfill.{name}")
     return settings
 
 
@@ -275,12 +311,35 @@ def parse_rate(text: str) -> float:
     Raises:
         ConfigError: not a positive rate.
     """
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGkmg]?)(?:i?[Bb])?(?:/s)?\s*", text)
-    if not match or float(match[1]) <= 0:
+    rate = _bytes_of(text.strip().removesuffix("/s"), 1024)
+    if rate is None:
         raise ConfigError(
             f"The rate {text!r} is not understood; write bytes a second, such as 20M."
         )
-    return float(match[1]) * float(1024 ** " KMG".index(match[2].upper() or " "))
+    return rate
+
+
+def parse_size(text: str, what: str) -> int:
+    """Bytes of "500K", "20M", "4.5G" or a bare number (powers of 1000, as providers count).
+
+    Args:
+        text: the size.
+        what: what to call it when it is wrong.
+
+    Raises:
+        ConfigError: not a positive size.
+    """
+    size = _bytes_of(text, 1000)
+    if size is None or size < 1:
+        raise ConfigError(f"{what} = {text!r} is not understood; write bytes, such as 20M.")
+    return int(size)
+
+
+def _bytes_of(text: str, kilo: int) -> float | None:
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGTkmgt]?)(?:i?[Bb])?\s*", text)
+    if not match or float(match[1]) <= 0:
+        return None
+    return float(match[1]) * float(kilo ** " KMGT".index(match[2].upper() or " "))
 
 
 def _file_layers(config: Path | None, cwd: Path, environ: Mapping[str, str]) -> Iterator[Layer]:

@@ -33,6 +33,7 @@ COMMANDS: Final = {
         "Rewrite datasets to the mirror's URLs; filter and split them.",
     ),
     "export": ("mirror.cli.export", "Write a MongoDB collection to a dataset's file."),
+    "backfill": ("mirror.cli.backfill", "Download what the cache lacks, politely, over days."),
     "inspect": ("mirror.cli.inspect", "Judge every file of the cache; no bucket is touched."),
     "quarantine": ("mirror.cli.quarantine", "Move flagged files out of the cache, or back."),
     "status": ("mirror.cli.status", "What is in the mirror, what is not yet, and what it costs."),

@@ -20,7 +20,9 @@ from mirror.config import Settings, parse_rate
 from mirror.content.image import Level
 from mirror.content.placeholder import load_known_bad
 from mirror.errors import Interrupted, MirrorError, StateDamaged, StateError, StoreError
+from mirror.lock import locked
 from mirror.run_id import new_run_id
+from mirror.signals import leaving_at_once_on_ctrl_c, stopping_on_signals
 from mirror.store.base import Store
 from mirror.store.retry import Retrying, RetryPolicy
 from mirror.store.throttle import (
@@ -31,11 +33,9 @@ from mirror.store.throttle import (
     Throttling,
 )
 from mirror.sync.commit import Committer
-from mirror.sync.lock import locked
 from mirror.sync.placeholders import newly_found
 from mirror.sync.plan import Plan, Selection, estimate, make_plan
 from mirror.sync.report import SyncReport
-from mirror.sync.signals import leaving_at_once_on_ctrl_c, stopping_on_signals
 from mirror.sync.sources import Sources, source_digest
 from mirror.sync.state import FILE_NAME, State, set_aside
 from mirror.sync.transfer import Progress, Transfer, TransferOptions

@@ -7,16 +7,14 @@ one mirror: a state that belongs to another one is discarded.
 
 from __future__ import annotations
 
-import sqlite3
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 from mirror.cache.scan import Entry
 from mirror.catalog.row import UNKNOWN_SOURCE, Row
-from mirror.errors import StateDamaged, StateError
+from mirror.database import Database
 
 SCHEMA_VERSION = 1
 FILE_NAME = "state.sqlite"
@@ -61,7 +59,7 @@ class RunRecord(NamedTuple):
 
 
 class State:
-    """The state of one pair of cache and mirror. One process at a time: see `mirror.sync.lock`."""
+    """The state of one pair of cache and mirror. One process at a time: see `mirror.lock`."""
 
     def __init__(self, folder: Path) -> None:
         """Open, or create.
@@ -70,42 +68,27 @@ class State:
             StateDamaged: the file is not a database any more; `set_aside` makes room for a new one.
             StateError: the folder cannot be written, or the disk is full.
         """
-        self.path = folder / FILE_NAME
-        with _translated(self.path):
-            self._db = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
-            try:
-                self._prepare()
-            except BaseException:
-                self._db.close()
-                raise
+        remedy = "delete it, and the next run rebuilds it without uploading anything again"
+        self._file = Database(folder / FILE_NAME, _SCHEMA, SCHEMA_VERSION, remedy)
+        self._db = self._file.connection
 
-    def _prepare(self) -> None:
-        self._db.execute("PRAGMA journal_mode = WAL")
-        self._db.execute("PRAGMA synchronous = NORMAL")
-        version = self._db.execute("PRAGMA user_version").fetchone()[0]
-        if version == 0:
-            self._db.executescript(
-                f"BEGIN; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
-            )
-        elif version != SCHEMA_VERSION:
-            raise StateError(
-                f"{self.path} was written by another version of dataset-mirror; "
-                "delete it, and the next run rebuilds it without uploading anything again."
-            )
+    @property
+    def path(self) -> Path:
+        return self._file.path
 
     def get(self, key: str) -> str | None:
-        with _translated(self.path):
+        with self._file.translated():
             found = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
         return None if found is None else cast("str", found[0])
 
     def set(self, key: str, value: str) -> None:
-        self._execute_all([("INSERT OR REPLACE INTO meta VALUES (?, ?)", [(key, value)])])
+        self._file.execute_all([("INSERT OR REPLACE INTO meta VALUES (?, ?)", [(key, value)])])
 
     def forget_all_files(self) -> int:
         """Forget every file; returns how many were known."""
-        with _translated(self.path):
+        with self._file.translated():
             count = int(self._db.execute("SELECT count(*) FROM files").fetchone()[0])
-        self._execute_all([("DELETE FROM files", [()])])
+        self._file.execute_all([("DELETE FROM files", [()])])
         return count
 
     def signatures(self, *, gone: bool) -> bytes:
@@ -116,7 +99,7 @@ class State:
         """
         query = "SELECT signature FROM files WHERE gone = ? ORDER BY signature"
         pieces: list[bytes] = []
-        with _translated(self.path):
+        with self._file.translated():
             cursor = self._db.execute(query, (int(gone),))
             cursor.arraysize = 10_000
             while rows := cursor.fetchmany():
@@ -129,7 +112,7 @@ class State:
             some = paths[begin : begin + _LOOK_UP]
             marks = ",".join("?" * len(some))
             query = f"SELECT path, signature FROM files WHERE gone = 0 AND path IN ({marks})"  # noqa: S608 - marks
-            with _translated(self.path):
+            with self._file.translated():
                 found = self._db.execute(query, some).fetchall()
             yield from found
 
@@ -146,14 +129,14 @@ class State:
             for seen in files
         ]  # fmt: skip
         marks = ",".join("?" * 13)
-        self._execute_all([(f"INSERT OR REPLACE INTO files VALUES ({marks})", rows)])  # noqa: S608
+        self._file.execute_all([(f"INSERT OR REPLACE INTO files VALUES ({marks})", rows)])  # noqa: S608
 
     def mark(self, *, vanished: Iterable[bytes] = (), returned: Iterable[bytes] = ()) -> None:
         """Note by signature which files have left the cache and which have come back as they were.
 
         Vanished files are kept: a disk that was not mounted must not cost a second reading.
         """
-        self._execute_all(
+        self._file.execute_all(
             [
                 ("UPDATE files SET gone = 1 WHERE gone = 0 AND signature = ?", _tuples(vanished)),
                 ("UPDATE files SET gone = 0 WHERE gone = 1 AND signature = ?", _tuples(returned)),
@@ -164,20 +147,20 @@ class State:
         """`(path, row, source_digest)` of every file that is in the cache; rows lack `seen_at`."""
         columns = "url_md5, content_hash, sha256, size, format, width, height, verdict, reason"
         query = f"SELECT path, source_digest, {columns} FROM files WHERE gone = 0 ORDER BY path"  # noqa: S608
-        with _translated(self.path):
+        with self._file.translated():
             for path, digest, *facts in self._db.execute(query):
                 yield path, Row._make((*facts, UNKNOWN_SOURCE, 0)), digest
 
     def set_sources(self, digests: Iterable[tuple[bytes, bytes]]) -> None:
         """Remember `(source_digest, path)`: this source is in the catalog."""
-        self._execute_all([("UPDATE files SET source_digest = ? WHERE path = ?", digests)])
+        self._file.execute_all([("UPDATE files SET source_digest = ? WHERE path = ?", digests)])
 
     def record_run(
         self, run_id: str, started_at: float, seconds: float, exit_status: int, report: str
     ) -> None:
         values = (run_id, started_at, seconds, exit_status, report)
         keep = "DELETE FROM runs WHERE run_id NOT IN (SELECT run_id FROM runs ORDER BY started_at DESC LIMIT 1000)"
-        self._execute_all(
+        self._file.execute_all(
             [("INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?, ?)", [values]), (keep, [()])]
         )
 
@@ -190,23 +173,11 @@ class State:
     def last_reports(self, count: int) -> list[str]:
         """The reports of the last runs as JSON, the newest first."""
         query = "SELECT report FROM runs ORDER BY started_at DESC LIMIT ?"
-        with _translated(self.path):
+        with self._file.translated():
             return [row[0] for row in self._db.execute(query, (count,))]
 
-    def _execute_all(self, statements: Iterable[tuple[str, Iterable[Any]]]) -> None:
-        with _translated(self.path):
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                for statement, values in statements:
-                    self._db.executemany(statement, values)
-                self._db.execute("COMMIT")
-            except BaseException:
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
-                raise
-
     def close(self) -> None:
-        self._db.close()
+        self._file.close()
 
 
 def set_aside(folder: Path) -> Path:
@@ -216,25 +187,6 @@ def set_aside(folder: Path) -> Path:
     for suffix in ("-wal", "-shm"):
         (folder / f"{FILE_NAME}{suffix}").unlink(missing_ok=True)
     return aside
-
-
-@contextmanager
-def _translated(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except sqlite3.Error as error:
-        name = getattr(error, "sqlite_errorname", "")
-        if name.startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT")):
-            raise StateDamaged(f"The state {path} is damaged ({error}).") from None
-        if name == "SQLITE_FULL":
-            raise StateError(
-                f"The disk under {path.parent} is full; make room and run again: "
-                "nothing that was acknowledged is lost."
-            ) from None
-        raise StateError(
-            f"The state {path} cannot be used ({error}); make its folder writable for this user, "
-            "or set state.dir."
-        ) from None
 
 
 def _tuples(values: Iterable[bytes]) -> list[tuple[bytes]]:
