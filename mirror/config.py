@@ -67,7 +67,7 @@ class BucketSettings(_Section, frozen=True):
 
 
 class StateSettings(_Section, frozen=True):
-    """`dir`: the folder of one sub-folder per pair of bucket and cache, and of the mirrors' index."""
+    """`dir`: one sub-folder for each pair of bucket and cache, one for the mirrors' index and upkeep."""
 
     dir: str | None = None
 
@@ -119,6 +119,12 @@ class BackfillSettings(_Section, frozen=True):
     allow_private: bool = False
 
 
+class GcSettings(_Section, frozen=True):
+    """`grace_days`: what was written or named within so many days is never deleted."""
+
+    grace_days: Annotated[float, msgspec.Meta(ge=0)] = 7.0
+
+
 class PriceSettings(_Section, frozen=True):
     """US dollars: storage per GB and month, requests per million, egress per GB.
 
@@ -156,6 +162,7 @@ class Settings(_Section, frozen=True):
     sync: SyncSettings = SyncSettings()
     inspect: InspectSettings = InspectSettings()
     backfill: BackfillSettings = BackfillSettings()
+    gc: GcSettings = GcSettings()
     prices: Prices = Prices()
 
     @property
@@ -201,6 +208,11 @@ class Settings(_Section, frozen=True):
     def backfill_dir(self) -> Path:
         """What was asked of other people's servers: one for all caches, for they count addresses."""
         return self._state_root / "backfill"
+
+    @property
+    def upkeep_dir(self) -> Path:
+        """What this machine found out about mirrors, a sub-folder for each."""
+        return self._state_root / "upkeep"
 
     @property
     def state_dir(self) -> Path:

@@ -5,7 +5,7 @@
     ├── ConfigError                 78   mirror.toml, environment or flags are wrong
     ├── Busy                        75   another run holds the lock
     ├── Interrupted                130   Ctrl-C or SIGTERM; what was acknowledged is committed
-    ├── CacheError                   1   the cache folder cannot be read
+    ├── CacheError                   1   the cache folder cannot be read or written
     ├── StateError                   1   the local state cannot be read or written
     │   └── StateDamaged                 … because SQLite finds it malformed
     ├── DatasetError                 1   a dataset holds what its user said it must not

@@ -138,7 +138,7 @@ class Index:
         order = np.argsort(hi)
         found = np.empty(len(hi), np.intp)
         columns = self.sightings["url_hi"], self.sightings["url_lo"]
-        found[order] = _positions(hi[order], lo[order], *columns)
+        found[order] = positions_of(hi[order], lo[order], *columns)
         return found
 
     def find_photos(self, keys: NDArray[np.uint64]) -> NDArray[np.intp]:
@@ -197,6 +197,12 @@ class Index:
         both[:, 0], both[:, 1] = self.sightings["hash_hi"][at], self.sightings["hash_lo"][at]
         return both.view(np.uint8)
 
+    def url_md5s(self, at: NDArray[np.intp]) -> NDArray[np.uint8]:
+        """(n, 16) bytes: the MD5s of the URLs of the rows at n positions, none of them -1."""
+        both = np.empty((len(at), 2), ">u8")
+        both[:, 0], both[:, 1] = self.sightings["url_hi"][at], self.sightings["url_lo"][at]
+        return both.view(np.uint8)
+
     def object_sha256(self, content_hash: bytes) -> bytes | None:
         """SHA-256 of an object that a live row names, or None when no row does."""
         at = _find(*self._hashes, content_hash)
@@ -214,7 +220,7 @@ class Index:
         hi, lo = self.sightings["hash_hi"][ok], self.sightings["hash_lo"][ok]
         order = np.lexsort((lo, hi))
         hi, lo = hi[order], lo[order]
-        ends = np.flatnonzero(_last_of_each(hi, lo)) + 1
+        ends = np.flatnonzero(last_of_each(hi, lo)) + 1
         counts = np.diff(ends, prepend=0)
         for end, count in zip(ends[counts >= least], counts[counts >= least], strict=True):
             rows = ok[order[end - count : end]]
@@ -282,7 +288,7 @@ class Index:
         )
         order = np.lexsort((lo, hi))
         hi, lo = hi[order], lo[order]
-        last = _last_of_each(hi, lo)
+        last = last_of_each(hi, lo)
         keep = order[last][_named_by(hi[last], lo[last], sightings)]
         return (
             (name, _Taken(self._column("objects", name), new[name], keep))
@@ -305,7 +311,7 @@ class Index:
         del seen_at  # each of these is eight bytes a row
         hi = hi[order]
         lo = lo[order]
-        last = _last_of_each(hi, lo)
+        last = last_of_each(hi, lo)
         del hi, lo
         latest = order[last]
         superseded = np.flatnonzero(~last)
@@ -511,7 +517,8 @@ class _Taken(NamedTuple):
         return np.concatenate([np.empty(0, self.base.dtype), *self.pieces()])
 
 
-def _last_of_each(hi: NDArray[Any], lo: NDArray[Any]) -> NDArray[np.bool_]:
+def last_of_each(hi: NDArray[Any], lo: NDArray[Any]) -> NDArray[np.bool_]:
+    """Of sorted halves, which is the last of those equal to it."""
     last = np.ones(len(hi), bool)
     last[:-1] = (hi[1:] != hi[:-1]) | (lo[1:] != lo[:-1])
     return last
@@ -526,11 +533,11 @@ def _named_by(hash_hi: NDArray[Any], hash_lo: NDArray[Any], sightings: Batch) ->
     named = np.zeros(len(hash_hi), bool)
     for begin in range(0, len(hash_hi), _PIECE):
         piece = slice(begin, begin + _PIECE)
-        named[piece] = _positions(hash_hi[piece], hash_lo[piece], hi, lo) >= 0
+        named[piece] = positions_of(hash_hi[piece], hash_lo[piece], hi, lo) >= 0
     return named
 
 
-def _positions(
+def positions_of(
     key_hi: NDArray[Any], key_lo: NDArray[Any], hi: NDArray[Any], lo: NDArray[Any]
 ) -> NDArray[np.intp]:
     """Position of each key in the sorted halves `hi`, `lo`, or -1."""

@@ -203,6 +203,15 @@ class Catalog:
                         latest[url] = (seen_at, Source(*source))
         return {url: source for url, (_, source) in latest.items()}
 
+    def data_files(self) -> dict[str, int]:
+        """Name below the catalog, and bytes, of each data file of the newest version; blocks."""
+        table = self._newest()
+        if table is None:
+            return {}
+        added = table.get_add_actions()
+        paths, sizes = (added.column(name).to_pylist() for name in ("path", "size_bytes"))
+        return dict(zip(paths, sizes, strict=True))
+
     def _attempt(self, action: Callable[[], T]) -> T:
         """The result of `action`, which may be called again; blocks.
 
@@ -298,6 +307,8 @@ def _query_parquet(body: bytes, query: str, convert: Callable[[arrow.RecordBatch
 
         try:
             return read()
+        except CatalogError:
+            raise
         except Exception as error:
             raise _failed(error) from error
 
@@ -327,8 +338,8 @@ def _to_arrow(rows: Sequence[Row]) -> arrow.Table:
 def batch_from_arrow(batch: arrow.RecordBatch) -> Batch:
     """A record batch of the catalog's columns as the arrays that an index keeps."""
     column = {name: batch.column(at) for at, name in enumerate(batch.schema.names)}
-    url_hi, url_lo = halves(b"".join(column["url_md5"].to_pylist()))
-    hash_hi, hash_lo = halves(b"".join(column["content_hash"].to_pylist()))
+    url_hi, url_lo = halves(_joined(column["url_md5"], "url_md5", 16))
+    hash_hi, hash_lo = halves(_joined(column["content_hash"], "content_hash", 16))
     formats, verdicts = column["format"].to_pylist(), column["verdict"].to_pylist()
     urls = column["source_url"].to_pylist()
     return {
@@ -336,7 +347,7 @@ def batch_from_arrow(batch: arrow.RecordBatch) -> Batch:
         "url_lo": url_lo,
         "hash_hi": hash_hi,
         "hash_lo": hash_lo,
-        "sha256": np.frombuffer(b"".join(column["sha256"].to_pylist()), "V32"),
+        "sha256": np.frombuffer(_joined(column["sha256"], "sha256", 32), "V32"),
         "size": column["size"].to_numpy().astype("i8"),
         "width": column["width"].to_numpy().astype("i4"),
         "height": column["height"].to_numpy().astype("i4"),
@@ -346,6 +357,17 @@ def batch_from_arrow(batch: arrow.RecordBatch) -> Batch:
         "photo": np.array([photo_key(url) if url else 0 for url in urls], "u8"),
         "seen_at": column["seen_at"].cast(arrow.DataType.int64()).to_numpy().astype("i8"),
     }
+
+
+def _joined(column: arrow.Array, name: str, length: int) -> bytes:
+    """Values of one length, end to end: Delta itself does not hold a writer to it."""
+    values = column.to_pylist()
+    if any(len(value) != length for value in values):
+        raise CatalogError(
+            f"A row of the catalog has a {name} that is not {length} bytes long; it was written by "
+            "something that does not keep docs/format.md."
+        )
+    return b"".join(values)
 
 
 def _failed(error: Exception) -> CatalogError:

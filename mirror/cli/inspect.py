@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import click
 
 from mirror.cli.log import EVERY_SECONDS, Log, wants_bar
+from mirror.cli.options import cache_option
 from mirror.cli.session import Session, session_options
 from mirror.errors import EXIT_DONE, EXIT_SOME_FAILED, UsageError
 
@@ -26,7 +27,6 @@ _NAMES = 3
 
 
 # Of every command that judges a cache.
-cache_option = click.option("--cache", metavar="DIR", help="The cache's folder [cache.dir].")
 level_option = click.option(
     "--level",
     type=click.Choice(["decode", "header"]),

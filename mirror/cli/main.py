@@ -34,6 +34,8 @@ COMMANDS: Final = {
     ),
     "export": ("mirror.cli.export", "Write a MongoDB collection to a dataset's file."),
     "backfill": ("mirror.cli.backfill", "Download what the cache lacks, politely, over days."),
+    "verify": ("mirror.cli.verify", "Prove that the mirror has what its catalog says."),
+    "pull": ("mirror.cli.pull", "Restore the cache, or a part of it, from the mirror."),
     "inspect": ("mirror.cli.inspect", "Judge every file of the cache; no bucket is touched."),
     "quarantine": ("mirror.cli.quarantine", "Move flagged files out of the cache, or back."),
     "status": ("mirror.cli.status", "What is in the mirror, what is not yet, and what it costs."),

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, TextIO
 import click
 
 from mirror.cli.inspect import known_bad_option, level_option
+from mirror.cli.options import bucket_flags, bucket_options
 from mirror.cli.session import Session, session_options
 
 if TYPE_CHECKING:
@@ -48,15 +49,10 @@ if TYPE_CHECKING:
     metavar="FIELD",
     help="Where the original URL goes, beside the new one.",
 )
-@click.option(
-    "--bucket", metavar="URL", help="s3://BUCKET[/PREFIX] or file:///FOLDER [bucket.url]."
-)
-@click.option("--endpoint", metavar="URL", help="The S3 endpoint; none on AWS [bucket.endpoint].")
-@click.option("--region", help="The bucket's region [bucket.region].")
+@bucket_options
 @click.option(
     "--public-url", metavar="URL", help="What public URLs begin with [bucket.public_url]."
 )
-@click.option("--state", metavar="DIR", help="Where the local state is kept [state.dir].")
 @click.option(
     "--scheme",
     type=click.Choice(["public", "s3", "presigned", "file"]),
@@ -211,11 +207,8 @@ def _settings(session: Session, options: dict[str, Any]) -> Settings:
     return session.settings(
         {
             "cache.dir": options["cached_only"],
-            "bucket.url": options["bucket"],
-            "bucket.endpoint": options["endpoint"],
-            "bucket.region": options["region"],
+            **bucket_flags(options),
             "bucket.public_url": options["public_url"],
-            "state.dir": options["state"],
             "inspect.known_bad": options["known_bad"],
         }
     )

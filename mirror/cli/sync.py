@@ -8,6 +8,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mirror.cli.log import say
+from mirror.cli.options import (
+    bucket_flags,
+    bucket_options,
+    cache_option,
+    concurrency_option,
+    hex_prefix,
+)
 from mirror.cli.reporting import reporting, reporting_options
 from mirror.cli.session import Session, session_options
 
@@ -15,26 +22,10 @@ if TYPE_CHECKING:
     from mirror.dataset.urls import DatasetUrls
     from mirror.sync.report import SyncReport
 
-_HEX_PREFIX = 32
-
-
-def _hex(_ctx: click.Context, _param: click.Parameter, value: str) -> str:
-    if len(value) > _HEX_PREFIX or any(c not in "0123456789abcdefABCDEF" for c in value):
-        raise click.BadParameter("write up to 32 hexadecimal digits, such as 3f.")
-    return value
-
 
 @click.command("sync")
-@click.option("--cache", metavar="DIR", help="The cache's folder [cache.dir].")
-@click.option(
-    "--bucket", metavar="URL", help="s3://BUCKET[/PREFIX] or file:///FOLDER [bucket.url]."
-)
-@click.option("--endpoint", metavar="URL", help="The S3 endpoint; none on AWS [bucket.endpoint].")
-@click.option("--region", help="The bucket's region [bucket.region].")
-@click.option(
-    "--engine", type=click.Choice(["auto", "obstore", "aioboto3"]), help="[bucket.engine]"
-)
-@click.option("--state", metavar="DIR", help="Where the local state is kept [state.dir].")
+@cache_option
+@bucket_options
 @click.option("-n", "--dry-run", is_flag=True, help="Show the plan and its cost; touch nothing.")
 @click.option(
     "--inspect",
@@ -47,14 +38,16 @@ def _hex(_ctx: click.Context, _param: click.Parameter, value: str) -> str:
 @click.option(
     "--limit-rate", metavar="RATE", help="Bytes a second at most, such as 20M [sync.limit_rate]."
 )
-@click.option(
-    "--concurrency", type=click.IntRange(1, 1024), help="Requests in flight [sync.concurrency]."
-)
+@concurrency_option
 @click.option(
     "--max-files", type=click.IntRange(min=1), help="At most so many new or changed files."
 )
 @click.option(
-    "--prefix", default="", callback=_hex, metavar="HEX", help="Only URLs whose MD5 begins so."
+    "--prefix",
+    default="",
+    callback=hex_prefix,
+    metavar="HEX",
+    help="Only URLs whose MD5 begins so.",
 )
 @click.option(
     "--dataset",
@@ -92,11 +85,7 @@ def command(session: Session, /, **options: Any) -> int:
         run.settings = session.settings(
             {
                 "cache.dir": options["cache"],
-                "bucket.url": options["bucket"],
-                "bucket.endpoint": options["endpoint"],
-                "bucket.region": options["region"],
-                "bucket.engine": options["engine"],
-                "state.dir": options["state"],
+                **bucket_flags(options),
                 "sync.inspect": options["inspect"],
                 "sync.limit_rate": options["limit_rate"],
                 "sync.concurrency": options["concurrency"],

@@ -30,7 +30,13 @@ def read_csv(file: BinaryIO, reading: Reading, name: str, *, delimiter: str) -> 
     """
     csv.field_size_limit(_LONGEST_FIELD)
     text = io.TextIOWrapper(file, "utf-8-sig", errors="surrogateescape", newline="")
-    reader = csv.reader(text, delimiter=delimiter, strict=True)
+    try:
+        yield from _csv_batches(csv.reader(text, delimiter=delimiter, strict=True), reading, name)
+    finally:
+        text.detach()  # the file is its opener's to close
+
+
+def _csv_batches(reader: Any, reading: Reading, name: str) -> Batches:
     header = next(reader, None)
     if not header:
         raise UsageError(f"{name} is empty; a CSV file begins with the names of its columns.")

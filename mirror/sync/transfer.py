@@ -37,11 +37,11 @@ from mirror.errors import (
     Transient,
 )
 from mirror.store.base import Store
+from mirror.store.upload import PART_BYTES, upload
 from mirror.sync.commit import Committer
 from mirror.sync.decide import Claim, Decision, decide
 from mirror.sync.plan import Plan
 from mirror.sync.report import SyncReport
-from mirror.sync.upload import PART_BYTES, upload
 
 # Bytes of files under way, read but not yet acknowledged.
 _WINDOW_BYTES = 128 << 20
