@@ -167,7 +167,7 @@ class State:
     def last_runs(self, count: int) -> list[RunRecord]:
         """The last runs, the newest first."""
         query = "SELECT started_at, seconds, exit_status, report FROM runs ORDER BY started_at DESC LIMIT ?"
-        with _translated(self.path):
+        with self._file.translated():
             return [RunRecord(*row) for row in self._db.execute(query, (count,))]
 
     def last_reports(self, count: int) -> list[str]:
