@@ -174,22 +174,34 @@ class Index:
         first[1:] = photos[1:] != photos[:-1]
         return photos[first], at[order[first]]
 
+    def find_contents(self, hashes: NDArray[np.uint8] | bytes) -> NDArray[np.intp]:
+        """Positions in `sightings` of one row of each content, an `ok` one if any is.
+
+        Args:
+            hashes: of the contents: (n, 16) bytes.
+
+        Returns:
+            (n,) positions, -1 for each content that no row has.
+        """
+        hi, lo = halves(hashes)
+        known_hi, known_lo, best = self._by_content
+        found = _positions(hi, lo, known_hi, known_lo)
+        found[found >= 0] = best[found[found >= 0]]
+        return found
+
     def find_content(self, content_hash: bytes) -> int:
-        """Position in `sightings` of one that has this content, an `ok` one if any is; else -1."""
-        hi, lo = halves(content_hash)
-        hashes, order = self._by_content
-        begin, end = (np.searchsorted(hashes, hi[0], side) for side in ("left", "right"))
-        rows = order[begin:end]
-        rows = rows[self.sightings["hash_lo"][rows] == lo[0]]
-        good = rows[self.sightings["verdict"][rows] == _OK]
-        return int(good[0] if len(good) else rows[0]) if len(rows) else -1
+        """The same for one content."""
+        return int(self.find_contents(content_hash)[0])
 
     @cached_property
-    def _by_content(self) -> tuple[NDArray[np.uint64], NDArray[np.intp]]:
-        """The first halves of all contents' hashes, sorted, and the positions of their sightings."""
-        hi = self.sightings["hash_hi"]
-        order = np.argsort(hi, kind="stable")
-        return hi[order], order
+    def _by_content(self) -> tuple[NDArray[np.uint64], NDArray[np.uint64], NDArray[np.intp]]:
+        """Both halves of all contents' hashes, sorted, and the position of each one's best row."""
+        hi, lo = self.sightings["hash_hi"], self.sightings["hash_lo"]
+        order = np.lexsort((self.sightings["verdict"] != _OK, lo, hi))
+        first = np.ones(len(order), np.bool_)
+        first[1:] = (np.diff(hi[order]) != 0) | (np.diff(lo[order]) != 0)
+        order = order[first]
+        return hi[order], lo[order], order
 
     def content_hashes(self, at: NDArray[np.intp]) -> NDArray[np.uint8]:
         """(n, 16) bytes: the content hashes of the rows at n positions, none of them -1."""
