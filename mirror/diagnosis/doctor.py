@@ -52,7 +52,9 @@ def examine(settings: Settings, options: DoctorOptions = DoctorOptions()) -> Ite
         found = folder.examine(url, read_only=options.read_only)
     else:
         access = S3Access(url, settings.bucket)
-        looked_at = endpoint.Endpoint(access, options.now, options.clock, options.sleep)
+        engine = "aioboto3" if settings.bucket.engine == "aioboto3" else "obstore"
+        clocks = (options.now, options.clock, options.sleep)
+        looked_at = endpoint.Endpoint(access, engine, *clocks)
         found = endpoint.examine(looked_at, read_only=options.read_only)
     for finding in found:
         usable = usable and (finding.status != "fail" or finding.name not in _NEEDED)

@@ -66,6 +66,7 @@ class Endpoint:
 
     Attributes:
         access: where the bucket is and who asks.
+        engine: what moves the bytes, and decides by which checksum: `obstore` or `aioboto3`.
         now: seconds since 1970.
         clock: seconds of any origin, for latencies.
         sleep: waits so many seconds.
@@ -73,6 +74,7 @@ class Endpoint:
     """
 
     access: S3Access
+    engine: str = "obstore"
     now: Callable[[], float] = time.time
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
@@ -328,7 +330,7 @@ def if_match(endpoint: Endpoint, client: Any) -> Finding:
 
 
 def checksum(endpoint: Endpoint, client: Any) -> Finding:
-    """Bytes that are not what their checksum says must be refused, by both checksums in use.
+    """Bytes that are not what their checksum says must be refused: that of the engine in use at least.
 
     obstore sends SHA-256, aioboto3 Content-MD5.
     """
@@ -358,12 +360,16 @@ def checksum(endpoint: Endpoint, client: Any) -> Finding:
             raise translate_botocore(error, "PUT of damaged bytes") from None
     if len(verified) == 2:
         return ok("checksum", "damaged bytes are refused")
+    sent, other = ("MD5", "obstore") if endpoint.engine == "aioboto3" else ("SHA-256", "aioboto3")
+    if sent in verified:
+        return ok(
+            "checksum", f"damaged bytes are refused by their {sent}, which {endpoint.engine} sends"
+        )
+    if verified:
+        fix = f'Set bucket.engine = "{other}", which sends it.'
+        return warn("checksum", f"only a wrong {verified[0]} is refused", fix)
     fix = "Run mirror verify --deep now and then: damage on the way is not noticed at once."
-    if not verified:
-        return fail("checksum", "bytes with a wrong checksum are accepted", fix)
-    if verified == ["MD5"]:
-        fix = 'Set bucket.engine = "aioboto3", which sends an MD5.'
-    return warn("checksum", f"only a wrong {verified[0]} is refused", fix)
+    return fail("checksum", "bytes with a wrong checksum are accepted", fix)
 
 
 def pages(endpoint: Endpoint, client: Any) -> Finding:

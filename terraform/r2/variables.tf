@@ -89,9 +89,9 @@ variable "stale_upload_days" {
 }
 
 variable "lock_days" {
-  description = "For so many days after its upload nobody can delete or overwrite an object, whatever their token allows; 0 for no lock. gc can delete only what is older."
+  description = "For so many days after its upload nobody can delete or overwrite an object, whatever their token allows; 0 for no lock. gc's grace period must be at least as long: it could not delete what is younger."
   type        = number
-  default     = 30
+  default     = 7
 
   validation {
     condition     = var.lock_days >= 0 && floor(var.lock_days) == var.lock_days

@@ -114,7 +114,7 @@ def between(clinic: Clinic, rule: Callable[[Request], Fault | None]) -> Iterator
         ("seaweedfs-aioboto3", [], []),
         # R2 verifies SHA-256; its stand-in only the MD5.
         ("miniflare-obstore", ["checksum"], []),
-        ("miniflare-aioboto3", ["checksum"], []),
+        ("miniflare-aioboto3", [], []),
         ("moto-obstore", [], ["checksum"]),
     ],
 )

@@ -12,7 +12,7 @@ module "mirror" {
     min_tls = "1.3"
   }
   cors_origins     = ["https://label.example.org"]
-  lock_days        = 60
+  lock_days        = 30 # and so is gc's grace period
   tokens           = ["writer", "gc"]
   token_expires_on = "2027-12-31T00:00:00Z"
   allowed_ips      = ["192.0.2.0/24"]
