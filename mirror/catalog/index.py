@@ -185,7 +185,7 @@ class Index:
         """
         hi, lo = halves(hashes)
         known_hi, known_lo, best = self._by_content
-        found = _positions(hi, lo, known_hi, known_lo)
+        found = positions_of(hi, lo, known_hi, known_lo)
         found[found >= 0] = best[found[found >= 0]]
         return found
 

@@ -83,7 +83,7 @@ def _forked(at: int, errors: int | None = None) -> int:
     child = os.fork()
     if not child:
         os.dup2(os.open(os.devnull, os.O_WRONLY) if errors is None else errors, 2)
-        status = die_at_line.main(at, [])
+        status = die_at_line.main(at, {module.__file__ for module in CODE}, [])
         sys.stderr.flush()
         os._exit(status)
     return os.waitpid(child, 0)[1]
@@ -105,6 +105,5 @@ if __name__ == "__main__":
     number, where, state, bucket, out, splits = sys.argv[1:]
     assert Path(where).is_absolute()
     vars(die_at_line)["run"] = Rewriting(state, bucket, Path(out), splits)
-    vars(die_at_line)["FILES"] = {module.__file__ for module in CODE}
     os.chdir(where)
     main(int(number), Path(where))
