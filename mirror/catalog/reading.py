@@ -23,6 +23,7 @@ from mirror.store.base import Store
 from mirror.store.control import S3Access, explain
 from mirror.store.retry import Retrying, RetryPolicy
 from mirror.store.throttle import AdaptiveLimit, ConcurrencyGate, Counting, Throttling
+from mirror.store.unfinished import HalfWritten, half_written
 
 # Fewer than later on: nothing has been done that would be lost by saying what is wrong soon.
 _FIRST_ATTEMPTS = 4
@@ -72,6 +73,10 @@ class Location:
         endpoint = (self._settings.bucket.endpoint or "").rstrip("/")
         address = f"{self.url}\0{endpoint}".encode(errors="surrogateescape")
         return hashlib.sha256(address).hexdigest()[:12]
+
+    def half_written(self) -> HalfWritten:
+        """What writers that were killed left half written."""
+        return half_written(self.url, self._access)
 
     def explained(self, error: StoreError) -> StoreError:
         """A clearer error for a first request that failed."""

@@ -181,7 +181,7 @@ class Catalog:
         query = f"SELECT {columns} FROM catalog"  # noqa: S608 - our names
         batches: list[Batch] = []
         for file in sorted(files - index.files):
-            batches += await self._read(file, query, batch_from_arrow)
+            batches += await self.read_file(file, query, batch_from_arrow)
         return await asyncio.to_thread(index.merged, batches, version, files, folder)
 
     async def sources_of(self, urls: Iterable[bytes]) -> dict[bytes, Source]:
@@ -197,7 +197,7 @@ class Catalog:
         latest: dict[bytes, tuple[int, Source]] = {}
         table = await asyncio.to_thread(self._newest)
         for file in self._files(table) if table else ():
-            for rows in await self._read(file, query, _rows_of):
+            for rows in await self.read_file(file, query, _rows_of):
                 for url, seen_at, *source in rows:
                     if url not in latest or latest[url][0] < seen_at:
                         latest[url] = (seen_at, Source(*source))
@@ -206,11 +206,14 @@ class Catalog:
     def data_files(self) -> dict[str, int]:
         """Name below the catalog, and bytes, of each data file of the newest version; blocks."""
         table = self._newest()
-        if table is None:
-            return {}
-        added = table.get_add_actions()
-        paths, sizes = (added.column(name).to_pylist() for name in ("path", "size_bytes"))
-        return dict(zip(paths, sizes, strict=True))
+        return {} if table is None else _sizes(table)
+
+    def data_files_at(self, version: int) -> dict[str, int]:
+        """The same of an older version. Raises: CatalogError when it cannot be read any more."""
+        options = self._options()
+        return _sizes(
+            self._attempt(lambda: DeltaTable(self._uri, version=version, storage_options=options))
+        )
 
     def _attempt(self, action: Callable[[], T]) -> T:
         """The result of `action`, which may be called again; blocks.
@@ -241,10 +244,10 @@ class Catalog:
         """The data files of the table's version, relative to the catalog."""
         return [uri.rsplit("/", 1)[1] for uri in table.file_uris()]
 
-    async def _read(
+    async def read_file(
         self, file: str, query: str, convert: Callable[[arrow.RecordBatch], T]
     ) -> list[T]:
-        """The answer of one data file to a query over `catalog`, each batch converted as it comes.
+        """The answer of one data file to a query over `catalog`, each batch converted.
 
         The file comes through the store and is read from a local copy. deltalake's own readers hold
         the interpreter's lock while they wait for the network, which stops uploads and signals.
@@ -268,6 +271,12 @@ class Catalog:
         )
         self._attempt(table.create_checkpoint)
         return True
+
+
+def _sizes(table: DeltaTable) -> dict[str, int]:
+    added = table.get_add_actions()
+    paths, sizes = (added.column(name).to_pylist() for name in ("path", "size_bytes"))
+    return dict(zip(paths, sizes, strict=True))
 
 
 def _opened(uri: str, options: dict[str, str]) -> DeltaTable | None:

@@ -31,7 +31,7 @@ from mirror.store.base import (
 )
 
 # Names that a listing passes over: files being written, and the lock of conditional replacement.
-_HIDDEN = ".mirror-"
+HIDDEN = ".mirror-"
 
 
 class FileStore:
@@ -68,7 +68,7 @@ class FileStore:
                     ) from None
                 raise
         elif isinstance(mode, IfMatch):
-            with FileLock(self._root / f"{_HIDDEN}lock"):
+            with FileLock(self._root / f"{HIDDEN}lock"):
                 if not target.exists() or _etag(target.stat()) != mode.etag:
                     raise PreconditionFailed(f"PUT {target}: the file has changed.")
                 temporary.replace(target)
@@ -127,7 +127,7 @@ class FileStore:
             return
         for name, entry in sorted(entries, key=lambda one: one[0]):
             key = folder + name
-            if name.startswith(_HIDDEN):
+            if name.startswith(HIDDEN):
                 continue
             if name.endswith("/"):
                 if f"{key[:-1]}0" > after:  # "0" follows "/": the folder may hold greater keys
@@ -152,7 +152,7 @@ class FileStore:
     def _temporary(self, key: str) -> Path:
         folder = self._path(key).parent
         folder.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(prefix=_HIDDEN, dir=folder)
+        descriptor, name = tempfile.mkstemp(prefix=HIDDEN, dir=folder)
         os.close(descriptor)
         os.chmod(name, 0o644)
         return Path(name)
