@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from mirror.sync.lock import locked
 from prometheus_client.parser import text_string_to_metric_families
 
 from mirror.cli.main import run
 from mirror.cli.metrics import FinishedRun, rendered, samples, write
 from mirror.cli.ping import ping_url
+from mirror.lock import locked
 from mirror.run_id import new_run_id
 from tests.cli.test_bad_input import OBEYING
 from tests.photos import blank, fill, name_of, photo, url_of
