@@ -9,6 +9,7 @@
     ├── StateError                   1   the local state cannot be read or written
     │   └── StateDamaged                 … because SQLite finds it malformed
     ├── DatasetError                 1   a dataset holds what its user said it must not
+    │   └── TooManyBadSamples            … found out while training on it
     ├── FormatError                  1   the bucket holds a format this version does not know
     ├── CatalogError                 1   the catalog could not be read or written
     ├── ContentCollision             1   two contents share one xxh3-128 but not one SHA-256
@@ -16,6 +17,7 @@
     │   ├── NotMirrored                  the mirror has never seen the URL
     │   ├── Flagged                      it has, and found no good image there
     │   ├── CorruptObject                the mirror's bytes are not those of the content hash
+    │   ├── Undecodable                  its bytes are those, and the decoder refuses them
     │   ├── OriginBlocked                the request would have left the mirror
     │   └── StoreUnavailable             the mirror does not give the object now
     │       └── NotCached                … because only caches of this machine may be asked
@@ -89,6 +91,10 @@ class DatasetError(MirrorError):
     pass
 
 
+class TooManyBadSamples(DatasetError):
+    pass
+
+
 class FormatError(MirrorError):
     pass
 
@@ -121,6 +127,10 @@ class Flagged(FetchError):
 
 
 class CorruptObject(FetchError):
+    pass
+
+
+class Undecodable(FetchError):
     pass
 
 

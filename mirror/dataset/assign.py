@@ -12,7 +12,7 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from mirror.dataset.fields import MISSING
+from mirror.dataset.fields import MISSING, class_name
 from mirror.dataset.report import Imbalance
 from mirror.dataset.split import (
     Keys,
@@ -144,7 +144,7 @@ class Assigner:
         self._count += len(records)
 
     def _code_of(self, value: Any) -> int:
-        name = _name_of(value)
+        name = class_name(value)
         return _NO_CLASS if name is None else self._codes.setdefault(name, len(self._codes))
 
     def assign(self) -> Assignment:
@@ -229,9 +229,3 @@ def _key_of(value: Any) -> int | None:
         return None
     text = msgspec.json.encode(value, enc_hook=str, order="deterministic")
     return xxhash.xxh3_64_intdigest(text)
-
-
-def _name_of(value: Any) -> str | None:
-    if value is MISSING or value is None or value == "":
-        return None
-    return value if isinstance(value, str) else msgspec.json.encode(value, enc_hook=str).decode()

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
+import msgspec
+
 from mirror.errors import UsageError
 
 FieldPath = tuple[str, ...]
@@ -67,6 +69,13 @@ def _values(value: Any, path: Sequence[str]) -> Iterator[Any]:
             yield from _values(item, path)
     elif isinstance(value, dict) and path[0] in value:
         yield from _values(value[path[0]], path[1:])
+
+
+def class_name(value: Any) -> str | None:
+    """The class that a field's value names: text as it is, anything else as JSON, nothing as None."""
+    if value is MISSING or value is None or value == "":
+        return None
+    return value if isinstance(value, str) else msgspec.json.encode(value, enc_hook=str).decode()
 
 
 def sites_of(record: dict[str, Any], path: FieldPath) -> list[Site]:
