@@ -8,7 +8,7 @@ import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Any, BinaryIO, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, TextIO
 
 from mirror.dataset.chunks import ArrowChunk, Chunk, Row, json_line
 from mirror.dataset.fields import MISSING, FieldPath, value_at
@@ -30,6 +30,13 @@ def read_csv(file: BinaryIO, reading: Reading, name: str, *, delimiter: str) -> 
     """
     csv.field_size_limit(_LONGEST_FIELD)
     text = io.TextIOWrapper(file, "utf-8-sig", errors="surrogateescape", newline="")
+    try:
+        yield from _read_csv(text, reading, name, delimiter)
+    finally:
+        text.detach()  # else it would close the file, which is not ours, whenever it is collected
+
+
+def _read_csv(text: TextIO, reading: Reading, name: str, delimiter: str) -> Batches:
     reader = csv.reader(text, delimiter=delimiter, strict=True)
     header = next(reader, None)
     if not header:

@@ -162,5 +162,8 @@ class MirrorIterableDataset(Samples, Resumable, IterableDataset[Any]):
             )
         return self._tracked(loader, self._batch_size)
 
+    def _fetched(self) -> Any:
+        return self.stats()
+
     def _begin_here(self) -> None:
         self._place.set(self._seed, self.epoch, self._consumed)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Iterator
 from typing import Any, Final
 
 from mirror.errors import UsageError
 from mirror.fetch.torch.order import EpochOrder, Share
+
+_log = logging.getLogger(__name__)
 
 _STATE: Final = ("epoch", "seed", "consumed", "samples", "fingerprint")
 
@@ -106,12 +110,28 @@ class Resumable:
         """Batches as the loader gives them, each counted before it is handed over."""
         self._begin_here()
         left = self.share.left
+        before, batches = self._fetched(), 0
+        began = asked = time.monotonic()
+        waited = 0.0
         for batch in loader:
+            waited += time.monotonic() - asked
             taken = min(batch_size, left)
             left -= taken
+            batches += 1
             self.advance(taken)
             yield batch
+            asked = time.monotonic()
+        now = time.monotonic()
+        _log.info(
+            "epoch %d, rank %d of %d: %d batches in %.1f s, %.1f s of them without data%s",
+            *(self.epoch, self.rank, self.world_size, batches, now - began),
+            waited + now - asked,
+            "" if before is None else f"; {self._fetched() - before}",
+        )
         self.set_epoch(self.epoch + 1)
 
     def _begin_here(self) -> None:
         """The next iteration begins at the present epoch and position: tell who has to know."""
+
+    def _fetched(self) -> Any:
+        """What the dataset's fetchers have counted so far; None where the dataset is another's."""

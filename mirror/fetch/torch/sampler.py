@@ -89,6 +89,10 @@ class ResumableSampler(Resumable, Sampler[int]):
             )
         return self._tracked(loader, loader.batch_size or 1)
 
+    def _fetched(self) -> Any:
+        stats = getattr(self._dataset, "stats", None)
+        return None if stats is None else stats()
+
     def _begin_here(self) -> None:
         # Workers need the epoch to choose replacements, and only the dataset goes to them.
         if set_epoch := getattr(self._dataset, "set_epoch", None):

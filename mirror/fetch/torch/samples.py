@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -23,7 +24,9 @@ from mirror.errors import (
     UsageError,
 )
 from mirror.fetch.client import Fetcher
+from mirror.fetch.statistics import FetchStats
 from mirror.fetch.torch.bad import BadSample, BadSamples, OnBad, allowance
+from mirror.fetch.torch.counted import WorkerStats
 from mirror.fetch.torch.order import replacement
 from mirror.fetch.torch.shared import SharedPlace
 from mirror.fetch.torch.table import OnMissing, read_table
@@ -32,6 +35,9 @@ from mirror.fetch.torch.table import OnMissing, read_table
 # without whatever was asked for meanwhile would be another training.
 _BAD: Final = (NotMirrored, Flagged, CorruptObject, Undecodable)
 _ATTEMPTS: Final = 32
+_TELL_EVERY: Final = 64
+
+_log = logging.getLogger(__name__)
 
 
 def rgb(data: bytes) -> Any:
@@ -123,6 +129,7 @@ class Samples:
         self._on_bad = on_bad
         self._bad = BadSamples(allowance(len(self._table), budget, world_size))
         self._place = SharedPlace.at(seed)
+        self._counted = WorkerStats()
 
     def __len__(self) -> int:
         return len(self._table)
@@ -147,6 +154,10 @@ class Samples:
         """What could not be had so far, by any worker of this process."""
         return self._bad.all()
 
+    def stats(self) -> FetchStats:
+        """What has been fetched so far, by all workers of this process."""
+        return self._counted.total()
+
     def url(self, index: int) -> str:
         """The URL of a sample, as the dataset has it."""
         return self._table.url(index)
@@ -164,9 +175,14 @@ class Samples:
                 asked.append(index)
                 yield self._table.url(index)
 
-        for url, result in self._fetch.many(urls()):
-            index = asked.popleft()
-            yield index, self._sample(index, url, result)
+        try:
+            for number, (url, result) in enumerate(self._fetch.many(urls()), 1):
+                index = asked.popleft()
+                yield index, self._sample(index, url, result)
+                if number % _TELL_EVERY == 0:
+                    self._counted.tell(self._fetch.stats())
+        finally:
+            self._counted.tell(self._fetch.stats())
 
     def _sample(self, index: int, url: str, result: bytes | FetchError) -> Any:
         if isinstance(result, FetchError):
@@ -192,6 +208,7 @@ class Samples:
         """
         if self._on_bad == "raise":
             raise error
+        _log.warning("%s is left out, as on_bad=%r has it: %s", index, self._on_bad, error)
         self._bad.note(BadSample(self._place.epoch, index, self._table.url(index), str(error)))
 
     def replacement(self, index: int) -> Any:
