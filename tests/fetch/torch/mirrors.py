@@ -39,19 +39,13 @@ def prepared(
     bodies = {url_of(n): photo(n, SIDE) for n in range(count)}
     bodies |= {url_of(count + n): blank(quality=60 + n) for n in range(flagged)}
     fill(folder / "cache", bodies)
-    settings = merge(
-        [
-            Layer(
-                "test",
-                {
-                    "cache": {"dir": str(folder / "cache")},
-                    "bucket": bucket or {"url": f"file://{folder}/mirror"},
-                    "state": {"dir": str(folder / "state")},
-                },
-            )
-        ]
-    )
-    assert not sync(settings).failed
+    place = {
+        "bucket": bucket or {"url": f"file://{folder}/mirror"},
+        "state": {"dir": str(folder / "state")},
+    }
+    cache = {"cache": {"dir": str(folder / "cache")}}
+    assert not sync(merge([Layer("test", place | cache)])).failed
+    settings = merge([Layer("test", place)])  # training has no cache to find an image in
     dataset = folder / "train.jsonl"
     write_dataset(dataset, list(bodies))
     return Prepared(settings, dataset, flagged)
