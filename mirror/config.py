@@ -119,6 +119,24 @@ class Prices(_Section, frozen=True):
     s3: PriceSettings = PriceSettings()
 
 
+class FetchSettings(_Section, frozen=True):
+    """Reading for training.
+
+    `cache_dir`: a folder of this machine for what was read, up to `cache_bytes`; when it is full,
+    `pin` keeps what is there and `lru` makes room. `bytes_in_flight`: of images that are read ahead
+    of their use. `concurrency`: requests in flight. `match`: `photo` also finds an iNaturalist photo
+    by another spelling of its URL. `offline`: caches only.
+    """
+
+    cache_dir: str | None = None
+    cache_bytes: str = "100G"
+    admission: Literal["pin", "lru"] = "pin"
+    bytes_in_flight: str = "64M"
+    concurrency: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 64
+    match: Literal["url", "photo"] = "url"
+    offline: bool = False
+
+
 class Settings(_Section, frozen=True):
     """All sections of mirror.toml. Every value is checked when this is made."""
 
@@ -127,6 +145,7 @@ class Settings(_Section, frozen=True):
     state: StateSettings = StateSettings()
     sync: SyncSettings = SyncSettings()
     inspect: InspectSettings = InspectSettings()
+    fetch: FetchSettings = FetchSettings()
     prices: Prices = Prices()
 
     @property
@@ -241,6 +260,8 @@ def merge(layers: Sequence[Layer]) -> Settings:
         _ = settings.object_urls  # a wrong address is told of before any work is done
     if settings.sync.limit_rate is not None:
         parse_rate(settings.sync.limit_rate)
+    parse_size(settings.fetch.cache_bytes)
+    parse_size(settings.fetch.bytes_in_flight)
     return settings
 
 
@@ -250,12 +271,31 @@ def parse_rate(text: str) -> float:
     Raises:
         ConfigError: not a positive rate.
     """
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGkmg]?)(?:i?[Bb])?(?:/s)?\s*", text)
-    if not match or float(match[1]) <= 0:
+    amount = _amount(text, "(?:/s)?")
+    if amount is None:
         raise ConfigError(
             f"The rate {text!r} is not understood; write bytes a second, such as 20M."
         )
-    return float(match[1]) * float(1024 ** " KMG".index(match[2].upper() or " "))
+    return amount
+
+
+def parse_size(text: str) -> int:
+    """Bytes of "500K", "20M", "1.5G", "2T" or a bare number (powers of 1024).
+
+    Raises:
+        ConfigError: not a positive size.
+    """
+    amount = _amount(text, "")
+    if amount is None:
+        raise ConfigError(f"The size {text!r} is not understood; write bytes, such as 200G.")
+    return max(1, int(amount))
+
+
+def _amount(text: str, behind: str) -> float | None:
+    match = re.fullmatch(rf"\s*(\d+(?:\.\d+)?)\s*([KMGTkmgt]?)(?:i?[Bb])?{behind}\s*", text)
+    if not match or float(match[1]) <= 0:
+        return None
+    return float(match[1]) * float(1024 ** " KMGT".index(match[2].upper() or " "))
 
 
 def _file_layers(config: Path | None, cwd: Path, environ: Mapping[str, str]) -> Iterator[Layer]:
@@ -283,7 +323,12 @@ def _read_file(path: Path) -> Layer:
 
 def _with_absolute_paths(values: dict[str, Any], base: Path) -> dict[str, Any]:
     """Paths named in a file are relative to that file, wherever the command runs from."""
-    for section, key in (("cache", "dir"), ("state", "dir"), ("inspect", "known_bad")):
+    for section, key in (
+        ("cache", "dir"),
+        ("state", "dir"),
+        ("inspect", "known_bad"),
+        ("fetch", "cache_dir"),
+    ):
         table = values.get(section)
         if isinstance(table, dict) and isinstance(table.get(key), str):
             table[key] = str(base.absolute() / Path(table[key]).expanduser())
