@@ -67,4 +67,4 @@ format: $(STAMP)
 	$(BIN)/ruff format --quiet .
 
 clean:
-	rm -rf $(VENV) .servers .mypy_cache .ruff_cache .pytest_cache .hypothesis mirror-demo .import-linter.log .bench
+	rm -rf $(VENV) .servers .mypy_cache .ruff_cache .pytest_cache .hypothesis mirror-demo mirror-demo-training .import-linter.log .bench

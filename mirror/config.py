@@ -153,6 +153,24 @@ class Prices(_Section, frozen=True):
     s3: PriceSettings = PriceSettings()
 
 
+class FetchSettings(_Section, frozen=True):
+    """Reading for training.
+
+    `cache_dir`: a folder of this machine for what was read, up to `cache_bytes`; when it is full,
+    `pin` keeps what is there and `lru` makes room. `bytes_in_flight`: of images that are read ahead
+    of their use. `concurrency`: requests in flight. `match`: `photo` also finds an iNaturalist photo
+    by another spelling of its URL. `offline`: caches only.
+    """
+
+    cache_dir: str | None = None
+    cache_bytes: str = "100G"
+    admission: Literal["pin", "lru"] = "pin"
+    bytes_in_flight: str = "64M"
+    concurrency: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 64
+    match: Literal["url", "photo"] = "url"
+    offline: bool = False
+
+
 class Settings(_Section, frozen=True):
     """All sections of mirror.toml. Every value is checked when this is made."""
 
@@ -163,6 +181,7 @@ class Settings(_Section, frozen=True):
     inspect: InspectSettings = InspectSettings()
     backfill: BackfillSettings = BackfillSettings()
     gc: GcSettings = GcSettings()
+    fetch: FetchSettings = FetchSettings()
     prices: Prices = Prices()
 
     @property
@@ -314,6 +333,8 @@ def merge(layers: Sequence[Layer]) -> Settings:
         parse_rate(settings.sync.limit_rate)
     for name in ("bytes_per_hour", "bytes_per_day", "max_size"):
         parse_size(getattr(settings.backfill, name), f"backfill.{name}")
+    for name in ("cache_bytes", "bytes_in_flight"):
+        parse_size(getattr(settings.fetch, name), f"fetch.{name}")
     return settings
 
 
@@ -379,7 +400,12 @@ def _read_file(path: Path) -> Layer:
 
 def _with_absolute_paths(values: dict[str, Any], base: Path) -> dict[str, Any]:
     """Paths named in a file are relative to that file, wherever the command runs from."""
-    for section, key in (("cache", "dir"), ("state", "dir"), ("inspect", "known_bad")):
+    for section, key in (
+        ("cache", "dir"),
+        ("state", "dir"),
+        ("inspect", "known_bad"),
+        ("fetch", "cache_dir"),
+    ):
         table = values.get(section)
         if isinstance(table, dict) and isinstance(table.get(key), str):
             table[key] = str(base.absolute() / Path(table[key]).expanduser())

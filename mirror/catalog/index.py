@@ -26,6 +26,7 @@ from filelock import FileLock
 from numpy.typing import NDArray
 
 from mirror.content.image import VERDICTS, Verdict
+from mirror.errors import CatalogError
 from mirror.layout import FORMATS
 
 # Bumped whenever the files of a snapshot change their meaning: an old snapshot is then built anew.
@@ -87,6 +88,12 @@ class Index:
     objects: Batch = field(repr=False)
     files: frozenset[str] = field(default=frozenset(), repr=False)
     path: Path | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A snapshot crosses processes as its path, an index in memory as its arrays."""
+        if self.path is not None:
+            return _reopened, (self.path,)
+        return Index, (self.version, self.sightings, self.objects, self.files)
 
     @classmethod
     def empty(cls) -> Index:
@@ -451,6 +458,19 @@ def _load(snapshot: Path) -> Index:
         frozenset(meta["files"]),
         snapshot,
     )
+
+
+def _reopened(snapshot: Path) -> Index:
+    """The index that was mapped from this snapshot, or a later one that has taken its place."""
+    with suppress(OSError, ValueError, KeyError, TypeError, msgspec.DecodeError):
+        return _load(snapshot)
+    index = Index.load(snapshot.parent)
+    if index.path is None:
+        raise CatalogError(
+            f"The snapshot of the index at {snapshot} is gone; keep state.dir where all processes "
+            "of a training can read it."
+        )
+    return index
 
 
 def _file(snapshot: Path, table: str, column: str) -> Path:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any, Final
 
-import msgspec
 import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from mirror.dataset.fields import MISSING
+from mirror.dataset.fields import class_name
 from mirror.dataset.report import Imbalance
 from mirror.dataset.split import (
     Keys,
@@ -145,7 +143,7 @@ class Assigner:
         self._count += len(records)
 
     def _code_of(self, value: Any) -> int:
-        name = _name_of(value)
+        name = class_name(value)
         return _NO_CLASS if name is None else self._codes.setdefault(name, len(self._codes))
 
     def assign(self) -> Assignment:
@@ -235,23 +233,5 @@ def _chosen(tables: list[RecordKeys], chosen: NDArray[np.bool_]) -> RecordKeys:
 
 def _key_of(value: Any) -> int | None:
     """64 bits that are equal for equal values; None for a value that keeps nothing together."""
-    name = _name_of(value)
+    name = class_name(value)
     return None if name is None else xxhash.xxh3_64_intdigest(name.encode())
-
-
-def _name_of(value: Any) -> str | None:
-    """A value as text; None where there is none: null, empty, no number at all.
-
-    A value has one name however a format spells it, so that groups and classes are the same in
-    JSON, CSV, Parquet and MongoDB: 7, "7" and 7.0.
-    """
-    if value is MISSING or value is None or value == "":
-        return None
-    if isinstance(value, str):
-        # A lone surrogate is no character, so no UTF-8.
-        return value.encode("utf-8", "backslashreplace").decode()
-    if isinstance(value, float):
-        if not math.isfinite(value):
-            return None
-        value = int(value) if value.is_integer() else value
-    return msgspec.json.encode(value, enc_hook=str, order="deterministic").decode().strip('"')

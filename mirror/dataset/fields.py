@@ -6,8 +6,11 @@ list of them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any, Final, NamedTuple
+
+import msgspec
 
 from mirror.errors import UsageError
 
@@ -86,6 +89,24 @@ def _values(value: Any, path: Sequence[str]) -> Iterator[Any]:
             yield from _values(item, path)
     elif isinstance(value, dict) and path[0] in value:
         yield from _values(value[path[0]], path[1:])
+
+
+def class_name(value: Any) -> str | None:
+    """A value as text; None where there is none: null, empty, no number at all.
+
+    A value has one name however a format spells it, so that groups and classes are the same in
+    JSON, CSV, Parquet and MongoDB: 7, "7" and 7.0.
+    """
+    if value is MISSING or value is None or value == "":
+        return None
+    if isinstance(value, str):
+        # A lone surrogate is no character, so no UTF-8.
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            return None
+        value = int(value) if value.is_integer() else value
+    return msgspec.json.encode(value, enc_hook=str, order="deterministic").decode().strip('"')
 
 
 def sites_of(record: dict[str, Any], path: FieldPath) -> list[Site]:
