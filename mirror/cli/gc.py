@@ -49,7 +49,8 @@ def command(session: Session, /, **options: Any) -> int:
       mirror gc --max-delete 1000
     """
     from mirror.cli.upkeep_view import counting, show
-    from mirror.upkeep.gc import GcOptions, Limit, gc
+    from mirror.upkeep.gc import GcOptions, gc
+    from mirror.upkeep.limit import Limit
 
     settings = session.settings(
         {
@@ -60,7 +61,7 @@ def command(session: Session, /, **options: Any) -> int:
     )
     asked = GcOptions(
         dry_run=options["dry_run"],
-        limit=Limit.parse(options["max_delete"]),
+        limit=Limit.parse(options["max_delete"], "--max-delete"),
         flagged=options["flagged"],
     )
     with counting(session.verbosity, "objects") as progress:

@@ -35,6 +35,11 @@ COMMANDS: Final = {
     "export": ("mirror.cli.export", "Write a MongoDB collection to a dataset's file."),
     "backfill": ("mirror.cli.backfill", "Download what the cache lacks, politely, over days."),
     "verify": ("mirror.cli.verify", "Prove that the mirror has what its catalog says."),
+    "repair": ("mirror.cli.repair", "Write again what is missing or damaged in the mirror."),
+    "rebuild-state": (
+        "mirror.cli.rebuild_state",
+        "Make the local state anew, from the bucket and the cache.",
+    ),
     "gc": ("mirror.cli.gc", "Remove from the bucket what no row names any more."),
     "pull": ("mirror.cli.pull", "Restore the cache, or a part of it, from the mirror."),
     "inspect": ("mirror.cli.inspect", "Judge every file of the cache; no bucket is touched."),

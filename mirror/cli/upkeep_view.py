@@ -11,10 +11,10 @@ from typing import TextIO
 import click
 
 from mirror.cache.inspection import printable
+from mirror.catalog.health import UpkeepReport
 from mirror.cli import output
 from mirror.cli.log import Log
 from mirror.cli.session import Session
-from mirror.upkeep.report import UpkeepReport
 
 Row = tuple[str, str, str]
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -12,28 +13,63 @@ from mirror.cli.session import Session, session_options
 
 if TYPE_CHECKING:
     from mirror.cli.upkeep_view import Row
-    from mirror.upkeep.verify import VerifyReport
+    from mirror.upkeep.verify import VerifyOptions, VerifyReport
+
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def depth_options(command: F) -> F:
+    """How far to look, and where to write what was found: of all who verify."""
+    for option in reversed(
+        [
+            click.option(
+                "--exists", is_flag=True, help="Compare one listing with the catalog; the default."
+            ),
+            click.option(
+                "--sample",
+                metavar="SHARE",
+                callback=share,
+                help="And read back such a share of the objects, such as 1%.",
+            ),
+            click.option("--full", is_flag=True, help="And read back every object, and hash it."),
+            click.option(
+                "--seed",
+                type=click.IntRange(min=0),
+                help="Chooses the sample; without it, each is another.",
+            ),
+            click.option(
+                "--restart", is_flag=True, help="Begin a reading anew that was interrupted."
+            ),
+            click.option(
+                "--report",
+                metavar="FILE",
+                type=click.Path(dir_okay=False, path_type=Path),
+                help="Write all that is wrong to this file, a JSON object a line.",
+            ),
+        ]
+    ):
+        command = option(command)
+    return command
+
+
+def depth_asked(options: dict[str, Any]) -> VerifyOptions:
+    """What `depth_options` were given. Raises: UsageError."""
+    from mirror.errors import UsageError
+    from mirror.upkeep.verify import VerifyOptions
+
+    if sum((options["exists"], options["full"], options["sample"] is not None)) > 1:
+        raise UsageError("Choose one of --exists, --sample and --full.")
+    return VerifyOptions(
+        share=1.0 if options["full"] else options["sample"] or 0.0,
+        seed=options["seed"],
+        restart=options["restart"],
+        report=options["report"],
+    )
 
 
 @click.command("verify")
-@click.option("--exists", is_flag=True, help="Compare one listing with the catalog; the default.")
-@click.option(
-    "--sample",
-    metavar="SHARE",
-    callback=share,
-    help="And read back such a share of the objects, such as 1%.",
-)
-@click.option("--full", is_flag=True, help="And read back every object, and hash it.")
-@click.option(
-    "--seed", type=click.IntRange(min=0), help="Chooses the sample; without it, each is another."
-)
-@click.option("--restart", is_flag=True, help="Begin a reading anew that was interrupted.")
-@click.option(
-    "--report",
-    metavar="FILE",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="Write all that is wrong to this file, a JSON object a line.",
-)
+@depth_options
 @bucket_options
 @concurrency_option
 @session_options
@@ -52,19 +88,11 @@ def command(session: Session, /, **options: Any) -> int:
       mirror verify --full --report wrong.jsonl
     """
     from mirror.cli.upkeep_view import counting, show
-    from mirror.errors import UsageError
-    from mirror.upkeep.verify import VerifyOptions, verify
+    from mirror.upkeep.verify import verify
 
-    if sum((options["exists"], options["full"], options["sample"] is not None)) > 1:
-        raise UsageError("Choose one of --exists, --sample and --full.")
+    asked = depth_asked(options)
     settings = session.settings(
         {**bucket_flags(options), "sync.concurrency": options["concurrency"]}
-    )
-    asked = VerifyOptions(
-        share=1.0 if options["full"] else options["sample"] or 0.0,
-        seed=options["seed"],
-        restart=options["restart"],
-        report=options["report"],
     )
     with counting(session.verbosity, "objects") as progress:
         report = verify(settings, asked, progress=progress)

@@ -13,6 +13,7 @@ from dataclasses import field
 import msgspec
 
 from mirror.cache.scan import Entries, ScanCount, walk
+from mirror.catalog.index import Index
 from mirror.catalog.reading import Location, first_attempts
 from mirror.catalog.root import open_root
 from mirror.catalog.table import Catalog
@@ -217,6 +218,7 @@ class _Run:
         self._report.requests = counting.requests
         try:
             await _unless_stopped(self._know_the_mirror(counting, state))
+            await self._forget_what_was_lost(counting, state)
             # Nothing needs the loop yet: a walk of a million files may hold it.
             with leaving_at_once_on_ctrl_c():
                 plan = self._plan(state)
@@ -252,6 +254,23 @@ class _Run:
         if not proven:
             state.set("conditional_put_proven", proven_for)
         self._snapshots = self._location.snapshots(root)
+        self._losses = root.losses
+
+    async def _forget_what_was_lost(self, counting: Counting, state: State) -> None:
+        """After a repair that could not restore everything, what this cache still has is read again."""
+        if self._losses == (state.get("losses") or ""):
+            return
+        retry = self._options.retry
+        catalog = self._location.catalog(Retrying(counting, retry), retry)
+        index = await catalog.refresh(Index.empty(), self._snapshots)
+        lost = [
+            path
+            for path, url_md5, content_hash in state.acknowledged()
+            if (row := index.sighting(url_md5)) is not None
+            and (row.verdict, row.content_hash) == ("corrupt", content_hash)
+        ]
+        state.forget(lost)
+        state.set("losses", self._losses)
 
     async def _transfer(self, counting: Counting, state: State, plan: Plan) -> None:
         sync = self._settings.sync

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import asyncio
 import platform
-import re
 import secrets
 import sqlite3
 import time
@@ -28,11 +27,13 @@ from typing import Any, Final
 
 import numpy as np
 
+from mirror.catalog.comparison import Comparison, Listed
+from mirror.catalog.health import Problem, UpkeepReport
 from mirror.catalog.history import Recent, recent, recently_named
 from mirror.catalog.index import Index, halves
 from mirror.catalog.reading import OpenMirror, open_mirror
 from mirror.config import Settings
-from mirror.errors import MirrorError, NotFound, StateError, StoreError, UsageError
+from mirror.errors import MirrorError, NotFound, StateError, StoreError
 from mirror.layout import CATALOG, parse_object_key
 from mirror.lock import locked
 from mirror.signals import stopping_on_signals
@@ -41,40 +42,13 @@ from mirror.store.retry import RetryPolicy
 from mirror.store.sweep import LEASE, RENEW, SHORTEST_GRACE, HeldSweep
 from mirror.store.unfinished import HalfWritten, Unfinished
 from mirror.store.window import Window
-from mirror.upkeep.comparison import Comparison, Listed
-from mirror.upkeep.report import Problem, UpkeepReport
+from mirror.upkeep.limit import Limit
 
 # Objects that are looked at once more and then deleted together.
 _BATCH: Final = 500
 _HASHES_AT_ONCE: Final = 1 << 20
 
 Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Limit:
-    """How much a plan may delete: a number of objects, or a share of those that there are."""
-
-    number: int | None = None
-    share: float = 0.5
-
-    @classmethod
-    def parse(cls, text: str) -> Limit:
-        """Of `500`, `10%` or `all`.
-
-        Raises:
-            UsageError: it is none of these.
-        """
-        if re.fullmatch(r"[0-9]{1,15}", text):
-            return cls(number=int(text))
-        if text == "all":
-            return cls(share=1.0)
-        if (match := re.fullmatch(r"([0-9]{1,3}(?:\.[0-9]+)?)%", text)) and float(match[1]) <= 100:
-            return cls(share=float(match[1]) / 100)
-        raise UsageError(f"--max-delete {text} is not understood; write such as 500, 10% or all.")
-
-    def allows(self, objects: int, of: int) -> bool:
-        return objects <= (self.share * of if self.number is None else self.number)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +63,7 @@ class GcOptions:
     """
 
     dry_run: bool = False
-    limit: Limit = Limit()
+    limit: Limit = field(default_factory=Limit)
     flagged: bool = False
     retry: RetryPolicy = field(default_factory=RetryPolicy)
 

@@ -13,9 +13,9 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from mirror.catalog.health import Problem
 from mirror.database import Database
 from mirror.errors import StateDamaged
-from mirror.upkeep.report import Problem
 
 FILE_NAME = "ledger.sqlite"
 _VERSION = 1
@@ -97,6 +97,22 @@ class Ledger:
                     "INSERT INTO meta VALUES ('pass', ?)",
                     [] if under_way is None else [(msgspec.json.encode(under_way).decode(),)],
                 ),
+            ]
+        )
+
+    @property
+    def owes_mark(self) -> bool:
+        """Rows were, or were about to be, flagged as lost, and the mirror's mark not yet set."""
+        with self._file.translated():
+            found = self._db.execute("SELECT 1 FROM meta WHERE key = 'owes mark'").fetchone()
+        return found is not None
+
+    @owes_mark.setter
+    def owes_mark(self, owes: bool) -> None:
+        self._file.execute_all(
+            [
+                ("DELETE FROM meta WHERE key = 'owes mark'", [()]),
+                ("INSERT INTO meta VALUES ('owes mark', '')", [()] if owes else []),
             ]
         )
 

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mirror.cache.prepare import WHOLE_UP_TO
+from mirror.catalog.health import Problem, UpkeepReport
 from mirror.catalog.index import Index, halves
 from mirror.catalog.objects import NamedObjects, named_objects, spans
 from mirror.catalog.reading import OpenMirror, open_mirror
@@ -37,7 +38,6 @@ from mirror.store.reading import bytes_held, hashed, parts_of
 from mirror.store.retry import RetryPolicy
 from mirror.store.window import Window
 from mirror.upkeep.patience import Patience
-from mirror.upkeep.report import Problem, UpkeepReport
 from mirror.upkeep.tree import Tree
 from mirror.upkeep.writing import ABSENT, ALREADY, CacheWriter, Name, Outcome
 

@@ -23,6 +23,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from mirror.catalog.comparison import Comparison, problem_of
+from mirror.catalog.health import Kind, Problem, UpkeepReport
 from mirror.catalog.index import Index
 from mirror.catalog.objects import NamedObjects, named_objects, spans
 from mirror.catalog.reading import OpenMirror, open_mirror
@@ -36,10 +38,8 @@ from mirror.store.base import ObjectInfo, Store, list_all
 from mirror.store.reading import bytes_held, digest_in
 from mirror.store.retry import RetryPolicy
 from mirror.store.window import Window
-from mirror.upkeep.comparison import Comparison, problem_of
 from mirror.upkeep.ledger import Ledger, Pass
 from mirror.upkeep.patience import Patience
-from mirror.upkeep.report import Kind, Problem, UpkeepReport
 
 # Objects that are read before their end is noted: what a kill costs at most.
 _BATCH: Final = 1_000
@@ -136,7 +136,7 @@ def verify(
                 ledger = Ledger(mirror.folder)
                 stack.callback(ledger.close)
                 path = options.report
-                lines = _Lines(None if path is None else stack.enter_context(replacing(path)))
+                lines = Lines(None if path is None else stack.enter_context(replacing(path)))
                 verification = Verification(
                     mirror, ledger, settings, report=report, progress=progress
                 )
@@ -149,7 +149,7 @@ def verify(
     return report
 
 
-class _Lines:
+class Lines:
     """The file that `--report` names, or none."""
 
     def __init__(self, file: TextIO | None) -> None:
@@ -189,7 +189,7 @@ class Verification:
         self._progress = progress
         self._patience = Patience()
 
-    async def run(self, options: VerifyOptions, young_since: datetime, lines: _Lines) -> None:
+    async def run(self, options: VerifyOptions, young_since: datetime, lines: Lines) -> None:
         """Look as far as is asked; what is wrong stands in the ledger then."""
         try:
             self.index = await self._mirror.index()
@@ -203,7 +203,7 @@ class Verification:
             self._report.error = error
         self._report.interrupted = self.stop.is_set() and self._report.error is None
 
-    def conclude(self, lines: _Lines) -> None:
+    def conclude(self, lines: Lines) -> None:
         """Counts and examples of all that is known to be wrong."""
         report = self._report
         counts = self._ledger.counts()
@@ -214,7 +214,7 @@ class Verification:
             report.example(problem)
             lines.write(problem)
 
-    async def _compare(self, young_since: datetime, lines: _Lines) -> None:
+    async def _compare(self, young_since: datetime, lines: Lines) -> None:
         report, ledger = self._report, self._ledger
 
         def unnamed(info: ObjectInfo, flagged: bool) -> None:

@@ -27,7 +27,8 @@ from mirror.store.file import FileStore
 from mirror.store.sweep import HeldSweep, Sweep
 from mirror.store.upload import upload_body
 from mirror.sync.run import Observer, sync
-from mirror.upkeep.gc import GcOptions, GcReport, Limit, gc
+from mirror.upkeep.gc import GcOptions, GcReport, gc
+from mirror.upkeep.limit import Limit
 from mirror.upkeep.verify import VerifyOptions, verify
 from tests.conftest import MakePlace
 from tests.photos import blank, fill, photo, url_of
@@ -178,7 +179,7 @@ def test_a_plan_that_deletes_too_much_is_refused(
     stocked(local)
     local.put({key_of(photo(n)): photo(n) for n in (70, 71, 72)})
     pass_days(local, 8)
-    report = gc(local.settings(), GcOptions(limit=Limit.parse(limit)))
+    report = gc(local.settings(), GcOptions(limit=Limit.parse(limit, "--max-delete")))
     assert (report.planned, report.deleted) == (3, 3 if allowed else 0)
     assert report.exit_status == (0 if allowed else 1)
     if not allowed:
@@ -198,7 +199,7 @@ def test_a_mirror_whose_catalog_is_gone_is_not_emptied(local: Workshop) -> None:
 @pytest.mark.parametrize("text", ["", "-1", "101%", "1.5", "many", "%"])
 def test_a_limit_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(UsageError):
-        Limit.parse(text)
+        Limit.parse(text, "--max-delete")
 
 
 def test_strangers_are_never_touched(local: Workshop) -> None:
@@ -684,7 +685,7 @@ def test_killed_anywhere_it_is_completed_by_the_next_and_nothing_is_lost(
         story = f"CHAOS_SEED={SEED}, killed before line {at} of {lines}"
         killed += run(at).returncode == -9
         assert keys(*range(6)) <= objects(local), story
-        report = gc(local.settings(), GcOptions(limit=Limit.parse("all")))
+        report = gc(local.settings(), GcOptions(limit=Limit.parse("all", "--max-delete")))
         assert report.error is None, story  # at once: it was this machine's own that died
         assert objects(local) == keys(*range(6)), story
         is_whole(local)

@@ -226,7 +226,7 @@ def test_a_second_pull_into_the_folder_is_told_that_it_is_busy(local: Workshop) 
 def test_a_full_disk_ends_it_and_leaves_no_half_image(
     local: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Made full by a limit on the size of files, which the kernel reports in the same place."""
+    """After so many bytes the system answers as it does for a full disk."""
     bodies = stocked(local, 30)
     real = os.write
     written = 0

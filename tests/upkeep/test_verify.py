@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from mirror.catalog.comparison import pages
 from mirror.catalog.objects import Span
 from mirror.errors import Busy, UsageError
 from mirror.store.retry import RetryPolicy
-from mirror.upkeep.comparison import pages
 from mirror.upkeep.verify import Progress, VerifyOptions, VerifyReport, verify
 from tests.conftest import MakePlace
 from tests.photos import blank, fill, photo, url_of

@@ -1,4 +1,4 @@
-"""What a command of upkeep did, as a value: the JSON of `--json`, and what its table is drawn from."""
+"""What was found of a mirror's health, and what was done for it, as a value: the JSON of `--json`."""
 
 from __future__ import annotations
 

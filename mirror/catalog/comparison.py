@@ -15,12 +15,12 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from mirror.catalog.health import Kind, Problem
 from mirror.catalog.index import Index
 from mirror.catalog.objects import NamedObjects, Span, named_objects, spans
 from mirror.layout import OBJECTS, parse_object_key
 from mirror.store.base import ObjectInfo, Store
 from mirror.store.window import Window
-from mirror.upkeep.report import Kind, Problem
 
 # Parts of the key space that are listed at once.
 _SPANS_AT_ONCE: Final = 4
