@@ -43,7 +43,7 @@ def estimate(
     size = images * (mean_size or _GUESSED_SIZE)
     rate = min(limits.per_second, 1 / least_interval if least_interval else limits.per_second)
     times = {
-        f"{rate:g} a second": images / rate,
+        f"{rate:g} a second" if rate >= 1 else f"one in {1 / rate:g} seconds": images / rate,
         f"{limits.per_hour:,} an hour": _beyond(images, limits.burst, HOUR / limits.per_hour),
         f"{limits.per_day:,} a day": _beyond(images, limits.per_day, DAY / limits.per_day),
         f"{limits.bytes_per_hour / 1e9:g} GB an hour": _beyond(
