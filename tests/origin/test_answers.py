@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from mirror.origin.answers import Fate, Reply, fate_of, outcome_of, seconds_to_wait, what_next
 from mirror.origin.clock import Clock, Reading, resumed, to_keep
-from mirror.origin.estimate import estimate, spell
+from mirror.origin.estimate import Situation, estimate, spell
 from mirror.origin.pacing import DAY, HOUR, Limits
 from mirror.origin.robots import least_interval
 from tests.photos import photo
@@ -142,13 +142,21 @@ def test_a_clock_goes_on_where_it_was_left() -> None:
 def test_the_arithmetic_names_what_makes_it_so(
     images: int, changes: dict[str, int], words: str
 ) -> None:
-    assert words in estimate(images, Limits(**changes), 0.0, None).arithmetic
+    assert words in estimate(images, Limits(**changes), Situation(30), None).arithmetic
 
 
 def test_the_arithmetic_knows_robots_txt_and_what_images_weigh() -> None:
-    told = estimate(1000, Limits(), 120.0, 2e6)
+    told = estimate(1000, Limits(), Situation(30, least_interval=120.0), 2e6)
     assert told.seconds == pytest.approx(120_000)
     assert told.arithmetic == "1,000 images at one in 120 seconds are 33 hours; 2.0 GB in all."
+
+
+def test_the_arithmetic_knows_how_the_pace_stands() -> None:
+    """What may come at once is used up by a run before, and refusals have halved the rate."""
+    assert estimate(31, Limits(), Situation(0), None).seconds == 31 * 24
+    told = estimate(30, Limits(), Situation(0, 0.5), None)
+    assert told.seconds == 30 * 48
+    assert "30 images at 75 an hour are 24 minutes" in told.arithmetic
 
 
 @pytest.mark.parametrize(
