@@ -123,6 +123,8 @@ class Rules:
                 address = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
             elif address.ipv4_mapped or address.sixtofour or address.teredo:
                 return f"address {text} hides another"
+            elif address.is_site_local and not self.allow_private:  # the old fec0::/10
+                return f"address {text} is not public"
         if address.is_multicast:
             return f"address {text} is multicast"
         if self.allow_private:

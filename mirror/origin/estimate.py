@@ -22,29 +22,44 @@ class Estimate(NamedTuple):
     arithmetic: str
 
 
+class Situation(NamedTuple):
+    """How the pace of a source stands.
+
+    Attributes:
+        at_once: requests that may still come one after the other.
+        factor: how much of the hourly rate is used, after refusals.
+        least_interval: seconds between requests that the source states; 0 for none.
+    """
+
+    at_once: int
+    factor: float = 1.0
+    least_interval: float = 0.0
+
+
 def estimate(
-    images: int, limits: Limits, least_interval: float, mean_size: float | None
+    images: int, limits: Limits, situation: Situation, mean_size: float | None
 ) -> Estimate:
     """Seconds that so many images take at these limits, and which of them makes it so.
 
     | limit                    | seconds                                      |
     |--------------------------|----------------------------------------------|
     | `per_second`, robots.txt | images / rate                                |
-    | `per_hour`               | beyond the first burst, evenly spaced        |
+    | `per_hour`               | beyond those at once, evenly spaced          |
     | `per_day`                | beyond the first day's, a day for each day's |
     | bytes an hour, a day     | the same with bytes                          |
 
     Args:
         images: how many.
         limits: of their source.
-        least_interval: seconds between requests that the source states; 0 for none.
+        situation: of its pace.
         mean_size: bytes of an image, where that is known.
     """
     size = images * (mean_size or _GUESSED_SIZE)
-    rate = min(limits.per_second, 1 / least_interval if least_interval else limits.per_second)
+    stated, hourly = situation.least_interval, limits.per_hour * situation.factor
+    rate = min(limits.per_second, 1 / stated if stated else limits.per_second)
     times = {
-        f"{rate:g} a second": images / rate,
-        f"{limits.per_hour:,} an hour": _beyond(images, limits.burst, HOUR / limits.per_hour),
+        f"{rate:g} a second" if rate >= 1 else f"one in {1 / rate:g} seconds": images / rate,
+        f"{round(hourly, 1):,g} an hour": _beyond(images, situation.at_once, HOUR / hourly),
         f"{limits.per_day:,} a day": _beyond(images, limits.per_day, DAY / limits.per_day),
         f"{limits.bytes_per_hour / 1e9:g} GB an hour": _beyond(
             size, limits.bytes_per_hour, HOUR / limits.bytes_per_hour

@@ -134,6 +134,8 @@ class Ledger:
         with self.translated():
             self.db.execute("PRAGMA busy_timeout = 30000")
             self.db.execute("PRAGMA temp_store = FILE")
+            self.db.execute("PRAGMA main.cache_size = -16384")
+            self.db.execute("PRAGMA temp.cache_size = -32768")
 
     @property
     def path(self) -> Path:

@@ -182,6 +182,11 @@ class Pace:
         """Seconds by which requests may come before their turn."""
         return (self.limits.burst - 1) * HOUR / self.limits.per_hour
 
+    def at_once(self, now: float) -> int:
+        """Requests that may come one after the other before they are spaced evenly."""
+        early = now + self._burst - max(self._turn, now)
+        return 0 if early < 0 else math.floor(early / self._interval) + 1
+
     def may_start(self, now: float) -> Go | Wait:
         """Whether a request may start. Changes nothing."""
         now = max(self._latest, now)

@@ -274,8 +274,8 @@ class _Run:
     def _estimate(self, images: int) -> Estimate | None:
         if not images:
             return None
-        interval, size = self._turns.least_interval, self._ledger.mean_size()
-        return estimate(images, self._limits, interval, size)
+        situation = self._turns.situation(source for source, n in self._left.items() if n)
+        return estimate(images, self._limits, situation, self._ledger.mean_size())
 
     # --- asking ---
 

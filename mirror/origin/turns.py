@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Final, Protocol
 
+from mirror.origin.estimate import Situation
 from mirror.origin.ledger import Ledger
 from mirror.origin.pacing import Go, Limits, Outcome, Pace, Wait
 
@@ -70,10 +71,15 @@ class Turns:
             self._paces[source] = Pace(self._limits)
         return self._paces[source]
 
-    @property
-    def least_interval(self) -> float:
-        """The longest that any source states between two requests, as far as that is known."""
-        return max((pace.least_interval for pace in self._paces.values()), default=0.0)
+    def situation(self, sources: Iterable[str]) -> Situation:
+        """How it stands with the slowest of these sources."""
+        now = self.clock()
+        paces = [self.pace(source) for source in sources] or [Pace(self._limits)]
+        return Situation(
+            min(pace.at_once(now) for pace in paces),
+            min(pace.factor for pace in paces),
+            max(pace.least_interval for pace in paces),
+        )
 
     def write_down(self, source: str) -> None:
         self._ledger.keep_pace(source, self.pace(source).as_value(), self.clock.to_keep())

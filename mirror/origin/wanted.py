@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import sqlite3
 from array import array
 from collections import Counter
@@ -40,20 +41,30 @@ from mirror.origin.ledger import Judged, Ledger
 _WANTED, _MIRRORED, _UNLICENSED, _NOT_ALLOWED, _CACHED = range(5)
 _CHUNK_FILES: Final = 50_000
 _NO_CLASS: Final = -1
+_BASE: Final = re.compile(r"[^/?#\\]*//[^/?#\\]*")
 _CONTENT_HASH_BYTES: Final = 16
 
+# Millions of rows in the order of chance are sorted and merged, never looked up one by one.
 _TABLES: Final = """
+DROP TABLE IF EXISTS temp.read;
 DROP TABLE IF EXISTS temp.named;
 DROP TABLE IF EXISTS temp.classes;
+DROP TABLE IF EXISTS temp.walked;
 DROP TABLE IF EXISTS temp.files;
 DROP TABLE IF EXISTS temp.good;
 DROP TABLE IF EXISTS temp.bad;
--- Each URL of the dataset once: the first record that names it counts, but for its licence.
-CREATE TEMP TABLE named (
-    seq INTEGER PRIMARY KEY, url_md5 BLOB NOT NULL UNIQUE, url TEXT, source TEXT, class INTEGER,
-    fate INTEGER NOT NULL
+CREATE TEMP TABLE read (
+    seq INTEGER PRIMARY KEY, url_md5 BLOB, url TEXT, source TEXT, class INTEGER, fate INTEGER
 );
+-- Each URL of the dataset once: the first record that names it counts, of those with a good licence.
+CREATE TEMP TABLE named (
+    url_md5 BLOB PRIMARY KEY, seq INTEGER NOT NULL, url TEXT, source TEXT, class INTEGER NOT NULL,
+    fate INTEGER NOT NULL
+) WITHOUT ROWID;
 CREATE TEMP TABLE classes (class INTEGER PRIMARY KEY, records INTEGER NOT NULL);
+CREATE TEMP TABLE walked (
+    url_md5 BLOB, path BLOB, size INTEGER, mtime_ns INTEGER, inode BLOB, signature BLOB, place BLOB
+);
 -- Files of the cache that the dataset names and the mirror lacks. place: the path, where a new
 -- image may take it.
 CREATE TEMP TABLE files (
@@ -64,15 +75,18 @@ CREATE TEMP TABLE files (
 CREATE TEMP TABLE good (url_md5 BLOB NOT NULL, content_hash BLOB NOT NULL);
 CREATE TEMP TABLE bad (content_hash BLOB PRIMARY KEY) WITHOUT ROWID;
 """
+_READ: Final = "INSERT INTO temp.read (url_md5, url, source, class, fate) VALUES (?, ?, ?, ?, ?)"
+# SQLite gives bare columns beside min() the values of the row where the minimum is.
 _NAME: Final = """
-INSERT INTO temp.named (url_md5, url, source, class, fate) VALUES (?, ?, ?, ?, ?)
-ON CONFLICT (url_md5) DO UPDATE SET url = excluded.url, source = excluded.source, fate = excluded.fate
-WHERE named.fate = 2 AND excluded.fate <> 2
+INSERT INTO temp.named (url_md5, url, source, class, fate, seq)
+SELECT url_md5, url, source, class, fate, min(CASE WHEN fate = 2 THEN seq + (1 << 62) ELSE seq END)
+FROM temp.read GROUP BY url_md5 ORDER BY url_md5
 """
+_WALK: Final = "INSERT INTO temp.walked VALUES (?, ?, ?, ?, ?, ?, ?)"
 _FILE: Final = """
 INSERT INTO temp.files (url_md5, path, size, mtime_ns, inode, signature, place)
-SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7
-WHERE EXISTS (SELECT 1 FROM temp.named WHERE url_md5 = ?1 AND fate IN (0, 3))
+SELECT w.* FROM (SELECT * FROM temp.walked ORDER BY url_md5) AS w
+CROSS JOIN temp.named AS n ON n.url_md5 = w.url_md5 WHERE n.fate IN (0, 3)
 """
 
 
@@ -254,7 +268,7 @@ class _Planning:
                 plan.invalid += len(batch.rejected)
                 with self._ledger.translated():
                     self._db.execute("BEGIN")
-                    self._db.executemany(_NAME, self._named(batch))
+                    self._db.executemany(_READ, self._named(batch))
                     self._db.execute("COMMIT")
                 self._progress.read(len(batch) + len(batch.rejected))
         if plan.records == plan.invalid:
@@ -265,12 +279,16 @@ class _Planning:
                 "name the URL's field with --url-field."
             )
         with self._ledger.translated():
+            self._db.execute("BEGIN")
+            self._db.execute(_NAME)
+            self._db.execute("DROP TABLE temp.read")
             self._db.executemany(
                 "INSERT INTO temp.classes VALUES (?, ?)", enumerate(self._records_of)
             )
+            self._db.execute("COMMIT")
 
     def _named(self, batch: Batch) -> Iterator[tuple[bytes, str | None, str | None, int, int]]:
-        """Rows of `named` of a batch."""
+        """Rows of `read`, of a batch."""
         digests = digests_of(batch.urls)
         owners = range(len(batch)) if batch.owners is None else batch.owners.tolist()
         licensed = self._licensed(batch)
@@ -284,23 +302,27 @@ class _Planning:
             of_class = classes[owner] if classes else _NO_CLASS
             if mirrored[at_url]:
                 yield digest, None, None, of_class, _MIRRORED
-                continue
-            text = url.decode()
-            judged = self._judged_base(_base_of(text))
-            if licensed and not licensed[owner]:
+            elif licensed and not licensed[owner]:
                 yield digest, None, None, of_class, _UNLICENSED
-            elif isinstance(judged, Refusal):
-                self._plan.reasons[judged.reason] += 1
-                yield digest, text, None, of_class, _NOT_ALLOWED
             else:
-                yield digest, text, judged, of_class, _WANTED
+                text = url.decode()
+                judged = self._judged_base(_base_of(text))
+                if isinstance(judged, Refusal):
+                    self._plan.reasons[judged.reason] += 1
+                    yield digest, text, None, of_class, _NOT_ALLOWED
+                else:
+                    yield digest, text, judged, of_class, _WANTED
 
     def _licensed(self, batch: Batch) -> list[bool]:
         """For each record whether its licence allows it; empty where none is asked for."""
         path, allowed = self._selection.license, self._selection.allowed
         if path is None or not allowed:
             return []
-        return [license_name(value) in allowed for value in batch.others[path]]
+        # A dataset has few licences, and each is spelled out a million times.
+        name_of = lru_cache(1024)(license_name)
+        return [
+            isinstance(value, str) and name_of(value) in allowed for value in batch.others[path]
+        ]
 
     def _classes(self, batch: Batch) -> list[int]:
         """For each record the number of its class; empty where none is asked for."""
@@ -339,7 +361,9 @@ class _Planning:
 
         with self._ledger.translated():
             self._db.execute("BEGIN")
-            self._db.executemany(_FILE, rows())
+            self._db.executemany(_WALK, rows())
+            self._db.execute(_FILE)
+            self._db.execute("DROP TABLE temp.walked")
             self._db.execute("CREATE INDEX temp.files_by_url ON files (url_md5)")
             self._db.execute("COMMIT")
         for line in count.unreadable:
@@ -466,12 +490,9 @@ class _Planning:
 
 
 def _base_of(url: str) -> str:
-    """A URL up to its path: scheme, host and port."""
-    begin = url.find("//")
-    if begin < 0:
-        return url
-    end = min((at for c in "/?#\\" if (at := url.find(c, begin + 2)) >= 0), default=len(url))
-    return url[:end]
+    """A URL up to its path: scheme, host and port; the whole of what has no host."""
+    match = _BASE.match(url)
+    return match[0] if match else url
 
 
 def _judge_base(rules: Rules, base: str) -> str | Refusal:

@@ -97,7 +97,6 @@ BAD: dict[str, tuple[Any, str, str]] = {
     "endless": (Endless(2_000_000), "too_large", "200,000"),
     "endless 404": (Endless(2_000_000, 404), "gone", "404"),
     "wrong length": (Image(photo(1), length=len(photo(1)) + 10), "network", "ended before"),
-    "more than said": (Image(photo(1), length=len(photo(1)) // 2), "network", ""),
     "reset": (Reset(), "network", "connection"),
     "reset midway": (Reset(photo(1)), "network", ""),
     "stall": (Stall(), "network", "too long"),
@@ -129,6 +128,14 @@ def test_a_bad_answer_is_recorded_and_not_stored(
     assert reason in why
     assert (report.downloaded, report.exit_status) == (1, 3)
     assert scene.files() == [name_of(good)]
+
+
+def test_more_bytes_than_announced_are_no_image(scene: Scene) -> None:
+    """As they come, the library sees an answer that is cut, or one that is no HTTP."""
+    url = scene.server.photo(1, Image(photo(1), length=len(photo(1)) // 2))
+    report = scene.run([url], BackfillOptions(seconds=5))
+    assert report.failures[0][1] in ("network", "corrupt")
+    assert scene.files() == []
 
 
 FOR_EVER = [name for name, (_, kind, _) in BAD.items() if kind in ("gone", "placeholder")]

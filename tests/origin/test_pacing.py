@@ -178,6 +178,16 @@ def test_a_small_backfill_is_soon_done() -> None:
     assert run(Pace(Limits()), "a" * 30) - BEGIN < 60
 
 
+def test_what_may_come_at_once_is_counted() -> None:
+    pace = Pace(Limits(per_second=100))
+    assert pace.at_once(BEGIN) == 30
+    now = run(pace, "a" * 12)
+    assert pace.at_once(now) == 18
+    now = run(pace, "a" * 18, now)
+    assert pace.at_once(now) == 0
+    assert pace.at_once(now + HOUR) == 30
+
+
 def test_a_refusal_halves_the_rate_and_success_restores_it_slowly() -> None:
     pace = Pace(Limits(per_hour=100_000, per_day=10**7, per_second=1000))
     end = run(pace, "a" * 100)
