@@ -183,19 +183,42 @@ class Index:
 
     def find_content(self, content_hash: bytes) -> int:
         """Position in `sightings` of one that has this content, an `ok` one if any is; else -1."""
-        hi, lo = halves(content_hash)
-        hashes, order = self._by_content
-        begin, end = (np.searchsorted(hashes, hi[0], side) for side in ("left", "right"))
-        rows = order[begin:end]
-        rows = rows[self.sightings["hash_lo"][rows] == lo[0]]
-        good = rows[self.sightings["verdict"][rows] == _OK]
-        return int(good[0] if len(good) else rows[0]) if len(rows) else -1
+        return int(self.find_contents(content_hash)[0])
+
+    def find_contents(self, hashes: NDArray[np.uint8] | bytes) -> NDArray[np.intp]:
+        """The same for many.
+
+        Args:
+            hashes: XXH3-128 of contents: (n, 16) bytes.
+
+        Returns:
+            (n,) positions, -1 for each content that no row has.
+        """
+        hi, lo = halves(hashes)
+        known, order = self._by_content
+        at = np.searchsorted(known, hi)
+        found = np.full(len(hi), -1, np.intp)
+        pending = np.flatnonzero(at < len(known))
+        # As in `_positions`, but the low halves stay where they are.
+        while len(pending):
+            here = at[pending]
+            rows = order[here]
+            same_hi = known[here] == hi[pending]
+            same = same_hi & (self.sightings["hash_lo"][rows] == lo[pending])
+            found[pending[same]] = rows[same]
+            pending = pending[same_hi & ~same]
+            at[pending] += 1
+            pending = pending[at[pending] < len(known)]
+        return found
 
     @cached_property
     def _by_content(self) -> tuple[NDArray[np.uint64], NDArray[np.intp]]:
-        """The first halves of all contents' hashes, sorted, and the positions of their sightings."""
+        """The first halves of all contents' hashes, sorted, and the positions of their sightings.
+
+        Of equal ones those that are `ok` stand first.
+        """
         hi = self.sightings["hash_hi"]
-        order = np.argsort(hi, kind="stable")
+        order = np.lexsort((self.sightings["verdict"] != _OK, hi))
         return hi[order], order
 
     def content_hashes(self, at: NDArray[np.intp]) -> NDArray[np.uint8]:

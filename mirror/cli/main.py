@@ -30,6 +30,11 @@ COMMANDS: Final = {
     "export": ("mirror.cli.export", "Write a MongoDB collection to a dataset's file."),
     "inspect": ("mirror.cli.inspect", "Judge every file of the cache; no bucket is touched."),
     "quarantine": ("mirror.cli.quarantine", "Move flagged files out of the cache, or back."),
+    "fetch": ("mirror.cli.fetch", "Read images from the mirror, checked, as training does."),
+    "prefetch": (
+        "mirror.cli.prefetch",
+        "Read a dataset's images into the fetch cache of this machine.",
+    ),
     "demo": ("mirror.cli.demo", "See it work on an embedded S3 server and a small real cache."),
 }
 

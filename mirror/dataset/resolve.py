@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import md5
+from itertools import accumulate, pairwise
 from typing import Final, Literal
 
 import numpy as np
@@ -25,6 +26,9 @@ OK: Final = OUTCOMES.index("ok")
 NOT_MIRRORED: Final = OUTCOMES.index("not_mirrored")
 TOO_SMALL: Final = OUTCOMES.index("too_small")
 LICENSE: Final = OUTCOMES.index("license")
+
+# URLs whose other spellings are looked up together: a dozen for each are in memory then.
+_SPELLED_TOGETHER: Final = 8192
 
 _EXTENSIONS: Final = tuple(f".{FORMATS[name][0]}".encode() for name in FORMAT_NAMES)
 
@@ -62,9 +66,11 @@ class Resolver:
         """
         at = self.index.find(digests)
         if self.urls is not None:
-            for i in np.flatnonzero(at < 0).tolist():
-                if content_hash := self.own(urls[i]):
-                    at[i] = self.index.find_content(content_hash)
+            unknown = np.flatnonzero(at < 0).tolist()
+            own = [(i, content) for i in unknown if (content := self.own(urls[i]))]
+            if own:
+                hashes = b"".join([content for _, content in own])
+                at[[i for i, _ in own]] = self.index.find_contents(hashes)
         if self.match == "photo":
             self._match_photos(urls, at)
         return at
@@ -78,14 +84,22 @@ class Resolver:
 
     def _match_photos(self, urls: Sequence[bytes], at: Positions) -> None:
         """Another spelling for what is unknown; and for what is flagged, if that one is good."""
-        verdicts = self.index.sightings["verdict"]
         wanting = np.flatnonzero((at < 0) | ~self._is_ok(at))
+        for begin in range(0, len(wanting), _SPELLED_TOGETHER):
+            self._match_some(urls, wanting[begin : begin + _SPELLED_TOGETHER], at)
+
+    def _match_some(self, urls: Sequence[bytes], wanting: Positions, at: Positions) -> None:
+        verdicts = self.index.sightings["verdict"]
         texts = [urls[i].decode(errors="replace") for i in wanting.tolist()]
         told = self.index.find_photos(np.array([photo_key(t) for t in texts], np.uint64))
-        for i, text, best in zip(wanting.tolist(), texts, told.tolist(), strict=True):
-            candidates = [best]
-            if not self._is_ok(np.array([best]))[0] and (others := spellings(text)):
-                candidates += self.index.find(b"".join(map(url_md5, others))).tolist()
+        told_ok = self._is_ok(told).tolist()
+        others = [[] if ok else spellings(t) for ok, t in zip(told_ok, texts, strict=True)]
+        spelled = self.index.find(b"".join([url_md5(other) for some in others for other in some]))
+        ends = accumulate(map(len, others), initial=0)
+        for i, best, (begin, end) in zip(
+            wanting.tolist(), told.tolist(), pairwise(ends), strict=True
+        ):
+            candidates = [best, *spelled[begin:end].tolist()]
             known = [candidate for candidate in candidates if candidate >= 0]
             good = [candidate for candidate in known if verdicts[candidate] == OK]
             if good or (at[i] < 0 and known):
