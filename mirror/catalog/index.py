@@ -196,10 +196,6 @@ class Index:
         found[found >= 0] = best[found[found >= 0]]
         return found
 
-    def find_content(self, content_hash: bytes) -> int:
-        """The same for one content."""
-        return int(self.find_contents(content_hash)[0])
-
     @cached_property
     def _by_content(self) -> tuple[NDArray[np.uint64], NDArray[np.uint64], NDArray[np.intp]]:
         """Both halves of all contents' hashes, sorted, and the position of each one's best row."""

@@ -44,6 +44,11 @@ COMMANDS: Final = {
     "pull": ("mirror.cli.pull", "Restore the cache, or a part of it, from the mirror."),
     "inspect": ("mirror.cli.inspect", "Judge every file of the cache; no bucket is touched."),
     "quarantine": ("mirror.cli.quarantine", "Move flagged files out of the cache, or back."),
+    "fetch": ("mirror.cli.fetch", "Read images from the mirror, checked, as training does."),
+    "prefetch": (
+        "mirror.cli.prefetch",
+        "Read a dataset's images into the fetch cache of this machine.",
+    ),
     "status": ("mirror.cli.status", "What is in the mirror, what is not yet, and what it costs."),
     "doctor": ("mirror.cli.doctor", "Look at all that a run relies on."),
     "config": ("mirror.cli.config", "Show the configuration and where it comes from; check it."),

@@ -73,8 +73,8 @@ class Resolver:
         at = self.index.find(digests)
         if self.urls is not None:
             own = {i: self.own(urls[i]) for i in np.flatnonzero(at < 0).tolist()}
-            known = {i: content_hash for i, content_hash in own.items() if content_hash}
-            at[list(known)] = self.index.find_contents(b"".join(known.values()))
+            if known := {i: content_hash for i, content_hash in own.items() if content_hash}:
+                at[list(known)] = self.index.find_contents(b"".join(known.values()))
         by_photo = np.zeros(len(at), np.bool_)
         if self.match == "photo":
             wanting = np.flatnonzero(~self._is_good(at))

@@ -142,9 +142,16 @@ class FetchCache:
 
     # --- writing ---
 
+    @property
+    def has_room(self) -> bool:
+        """Whether images are kept, as far as is known: not full, not read-only."""
+        return self._usage is not None and time.monotonic() >= max(
+            self._rests_until, self._full_until
+        )
+
     def begin(self, content_hash: bytes, size: int) -> Ticket | Begun:
         """Ask for the right to write an image. Does not wait for another process."""
-        if self._usage is None or time.monotonic() < max(self._rests_until, self._full_until):
+        if not self.has_room:
             return self._no_room()
         path = self._path(content_hash)
         try:

@@ -17,7 +17,7 @@ import threading
 import time
 import weakref
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -26,9 +26,10 @@ from typing import Any, Final, Self
 from mirror.catalog.index import Index
 from mirror.config import Settings, load, parse_size
 from mirror.errors import FetchError
-from mirror.fetch.engine import Engine, Tuning
+from mirror.fetch.engine import Engine, Order, Tuning
+from mirror.fetch.guard import Guard
 from mirror.fetch.index import index_of
-from mirror.fetch.resolve import Coverage, Images
+from mirror.fetch.resolve import Coverage, Found, Images
 from mirror.fetch.statistics import FetchStats
 from mirror.fetch.stream import Result, Stream
 
@@ -44,6 +45,7 @@ class Fetcher:
         tuning: how patient to be.
 
     Raises:
+        ConfigError: the settings name iNaturalist as the mirror.
         MirrorError: there is no mirror, or its index cannot be read.
     """
 
@@ -58,6 +60,7 @@ class Fetcher:
         self._settings = settings
         self._offline = settings.fetch.offline if offline is None else offline
         self._tuning = tuning or Tuning()
+        Guard(settings.object_urls.web_bases)  # before anything is asked for there
         self._index = index_of(settings, offline=self._offline) if index is None else index
         self._prepare()
 
@@ -114,6 +117,22 @@ class Fetcher:
     def coverage(self, urls: Iterable[str]) -> Coverage:
         """Which of them are mirrored, flagged, not mirrored: from the index, nothing is fetched."""
         return self._images.coverage(urls)
+
+    def cached(self, urls: Sequence[str]) -> list[bool | FetchError]:
+        """Whether a cache of this machine has each, by its name and size: no bytes are read.
+
+        What the mirror does not have, or has flagged, is the error that a fetch would give.
+        """
+        engine = self._live().engine
+        return [
+            engine.look(Order(found, _nobody)) if isinstance(found, Found) else found
+            for found in self._images.find_all(urls)
+        ]
+
+    @property
+    def has_room(self) -> bool:
+        """Whether the fetch cache keeps what is read now: it is there, not full, not read-only."""
+        return self._live().engine.has_room
 
     def stats(self) -> FetchStats:
         """What this fetcher has come to in this process."""
@@ -283,6 +302,10 @@ class _Here:
     def close(self) -> None:
         if self._end is not None:
             self._end()
+
+
+def _nobody(_: Order) -> None:
+    """Nobody waits for the order."""
 
 
 def _close(engine: Engine, pid: int) -> None:

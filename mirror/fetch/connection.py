@@ -39,15 +39,22 @@ class Connection(asyncio.BufferedProtocol):
     Args:
         clock: seconds; the loop's.
         where: host and port, for messages.
+        lost: called with this connection when it has ended.
 
     Attributes:
         free: nothing is under way and another request may be made.
         asked_at, heard_at: when the request under way was sent, and the last bytes came.
     """
 
-    def __init__(self, clock: Callable[[], float], where: str) -> None:
+    def __init__(
+        self,
+        clock: Callable[[], float],
+        where: str,
+        lost: Callable[[Connection], object],
+    ) -> None:
         self._clock = clock
         self._where = where
+        self._lost = lost
         self._transport: asyncio.Transport | None = None
         self._buffer = bytearray(_BUFFER)
         self._view = memoryview(self._buffer)
@@ -116,9 +123,9 @@ class Connection(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
-        if self._answer is None or self._answer.done():
-            self.free = False
-        elif self._used and not self._filled and self._head is None:
+        self.free = False
+        self._lost(self)
+        if self._used and not self._filled and self._head is None:
             self._fail(Stale())
         else:
             said = f" ({exc})" if exc else ""

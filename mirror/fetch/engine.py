@@ -104,8 +104,7 @@ class Engine:
         tuning: how patient to be.
 
     Raises:
-        ConfigError: the fetch cache's folder is not ours, or the mirror's address is iNaturalist's.
-        BadCredentials: nobody can sign.
+        ConfigError: the fetch cache's folder is not ours.
     """
 
     def __init__(self, settings: Settings, *, offline: bool, tuning: Tuning) -> None:
@@ -119,7 +118,10 @@ class Engine:
             most = parse_size(fetch.cache_bytes, "fetch.cache_bytes")
             self._cache = FetchCache(Path(fetch.cache_dir), most, fetch.admission)
         self.mismatches = 0
-        self._mirror = None if offline else _Mirror(settings, self._cache, tuning)
+        self._settings = settings
+        self._tuning = tuning
+        self._mutex = threading.Lock()
+        self._mirror: _Mirror | None = None
 
     def look(self, order: Order) -> bool:
         """Whether a file of this machine may be the image; it is then in the order."""
@@ -150,8 +152,17 @@ class Engine:
         return None
 
     def ask(self, orders: Sequence[Order]) -> None:
-        """Have the mirror read. Each order is filled in, and its `wake` called, on the loop."""
-        if self._mirror is not None:
+        """Have the mirror read. Each order is filled in, and its `wake` called, on the loop.
+
+        Raises:
+            BadCredentials: nobody can sign.
+        """
+        if not self._offline:
+            if self._mirror is None:
+                with self._mutex:
+                    self._mirror = self._mirror or _Mirror(
+                        self._settings, self._cache, self._tuning
+                    )
             self._mirror.ask(orders)
             return
         for order in orders:
@@ -161,6 +172,11 @@ class Engine:
                     "asked (offline); run mirror prefetch first."
                 )
             )
+
+    @property
+    def has_room(self) -> bool:
+        """Whether what is read now is kept on this machine, as far as that is known."""
+        return self._cache is not None and self._cache.has_room
 
     def counted(self) -> dict[str, Any]:
         """Values of `FetchStats` that are counted here."""
@@ -208,7 +224,7 @@ class _Mirror:
         self._addresses = None
         if settings.bucket_url.scheme == "s3" or settings.bucket.public_url:
             self._addresses = addresses_of(settings)
-            self._guard = Guard([self._addresses.base])
+            self._guard = Guard([*settings.object_urls.web_bases, self._addresses.base])
         self._pending: deque[Order] = deque()
         self._under_way: dict[bytes, list[Order]] = {}
         self._workers: set[asyncio.Task[None]] = set()

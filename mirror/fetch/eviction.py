@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Final, NamedTuple
 
-_SAMPLE: Final = 64
+_SAMPLE: Final = 64  # files of a shard
 _POOL: Final = 64
 # Below so many the pool is filled again: the youngest of a sample are not old among all.
 _LEAST: Final = 48
@@ -34,7 +34,7 @@ class Eviction:
         root: the folder of the shards. No link below it is followed.
         shards: names of its sub-folders.
         is_image: says of a file's name that it is ours.
-        random: chooses.
+        chance: chooses.
     """
 
     def __init__(
@@ -54,24 +54,25 @@ class Eviction:
         """Remove files until so many bytes are free, or none are left; returns how many are."""
         freed = 0
         while freed < wanted:
-            if len(self._pool) < _LEAST and not self._look() and not self._pool:
+            if len(self._pool) < _LEAST:
+                self._look()
+            if not self._pool:
                 break
             freed += self._remove(self._pool.pop(0))
         return freed
 
-    def _look(self) -> bool:
-        """Add a sample of some shard to the pool; False where all are empty."""
+    def _look(self) -> None:
+        """Fill the pool from samples of random shards, as many as it takes."""
+        pool = set(self._pool)
         for shard in self._chance.sample(self._shards, len(self._shards)):
             with suppress(OSError), _Folder(f"{self._root}/{shard}") as folder:
                 names = [name for name in os.listdir(folder) if self._is_image(name)]
-                pool = set(self._pool)
                 for name in self._chance.sample(names, min(_SAMPLE, len(names))):
                     if (found := _candidate(folder, shard, name)) is not None:
                         pool.add(found)
-                if len(pool) > len(self._pool):
-                    self._pool = sorted(pool)[:_POOL]
-                    return True
-        return False
+            if len(pool) >= _POOL:
+                break
+        self._pool = sorted(pool)[:_POOL]
 
     def _remove(self, one: _Candidate) -> int:
         with suppress(OSError), _Folder(f"{self._root}/{one.shard}") as folder:

@@ -23,7 +23,7 @@ from mirror.dataset.resolve import (
     Resolver,
     digests_of,
 )
-from mirror.errors import Flagged, NotMirrored
+from mirror.errors import FetchError, Flagged, NotMirrored
 from mirror.layout import object_key, parse_content_hash, url_md5
 from mirror.urls import ObjectUrls
 
@@ -154,13 +154,25 @@ class Images:
         raw = [text.encode("utf-8", "backslashreplace") for text in texts]
         at = self._resolver.find(raw, digests_of(raw)).at
         hashes = {i: parse_content_hash(texts[i]) for i in np.flatnonzero(at < 0).tolist()}
-        known = {i: content_hash for i, content_hash in hashes.items() if content_hash}
-        at[list(known)] = self.index.find_contents(b"".join(known.values()))
+        if named := {i: content_hash for i, content_hash in hashes.items() if content_hash}:
+            at[list(named)] = self.index.find_contents(b"".join(named.values()))
         return at
 
 
+def shown(text: str) -> str:
+    """A URL as people may see it: a signature lets anybody read what it signs."""
+    return text.partition("?")[0] if "Signature=" in text else text
+
+
+def reason(error: FetchError) -> str:
+    """An error in few words, for a list that names the URL beside it."""
+    if isinstance(error, NotMirrored):
+        return "not in the mirror"
+    return f"flagged: {error.verdict}" if isinstance(error, Flagged) else str(error)
+
+
 def _refusal(text: str, code: int) -> Flagged | NotMirrored:
-    text = text.partition("?")[0] if "Signature=" in text else text  # what it signs is a secret
+    text = shown(text)
     if code == NOT_MIRRORED:
         return NotMirrored(
             f"{text} is not in the mirror; run mirror sync where it is cached, "

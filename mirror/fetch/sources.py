@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
@@ -107,7 +108,7 @@ class Bucket:
             answer.status,
             code[1].decode() if code else "",
             f"GET {key}",
-            retry_after=_seconds(answer.headers.get("retry-after")),
+            retry_after=seconds_of(answer.headers.get("retry-after")),
         )
         if isinstance(error, Throttled):
             self.throttled += 1
@@ -115,7 +116,7 @@ class Bucket:
         raise error
 
     async def aclose(self) -> None:
-        self._transport.close()
+        await self._transport.aclose()
 
 
 class _Race:
@@ -173,12 +174,13 @@ class _Race:
             first.cancel()
 
 
-def _seconds(text: str | None) -> float | None:
+def seconds_of(text: str | None) -> float | None:
     """A Retry-After: seconds, or a date."""
     if text is None:
         return None
     with suppress(ValueError):
-        return max(0.0, float(text))
+        seconds = float(text)
+        return max(0.0, seconds) if math.isfinite(seconds) else None
     with suppress(ValueError):
         when = parsedate_to_datetime(text)
         if when.tzinfo is not None:

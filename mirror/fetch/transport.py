@@ -43,6 +43,7 @@ class Transport:
         self._deadlines = deadlines
         self._loop = asyncio.get_running_loop()
         self._free: dict[Origin, list[Connection]] = {origin: [] for origin in guard.origins}
+        self._all: set[Connection] = set()
         self._busy: set[Connection] = set()
         self._tls: ssl.SSLContext | None = None
         self._watch: asyncio.TimerHandle | None = None
@@ -108,7 +109,7 @@ class Transport:
         try:
             async with asyncio.timeout(self._deadlines.connect):
                 _, connection = await self._loop.create_connection(
-                    lambda: Connection(self._loop.time, str(origin)),
+                    lambda: Connection(self._loop.time, str(origin), self._all.discard),
                     host,
                     origin.port,
                     ssl=tls,
@@ -125,7 +126,9 @@ class Transport:
         except OSError as error:
             said = error.strerror or error
             raise Unreachable(f"{origin}: no connection ({said}).") from None
+        self._all.add(connection)
         if not connection.free:
+            self._all.discard(connection)
             raise Unreachable(f"{origin}: the connection ended as soon as it was there.")
         return connection
 
@@ -148,16 +151,15 @@ class Transport:
         every = min(limits.silence, limits.total) / 8
         self._watch = self._loop.call_later(every, self._look) if self._busy else None
 
-    def close(self) -> None:
+    async def aclose(self) -> None:
         """Ends all connections; what waits for an answer is told."""
         if self._watch is not None:
             self._watch.cancel()
             self._watch = None
-        for connection in list(self._busy):
+        for connection in list(self._all):
             connection.fail("closed")
-        for free in self._free.values():
-            while free:
-                free.pop().close()
+        while self._all:  # noqa: ASYNC110 - the loop tells each of its end
+            await asyncio.sleep(0)
 
 
 def _request(origin: Origin, target: str, *, fresh: bool) -> bytes:
