@@ -20,6 +20,7 @@ EXTENSIONS: Final = {".gz": "gzip", ".zst": "zstd"}
 
 _GZIP: Final = b"\x1f\x8b"
 _ZSTD: Final = b"\x28\xb5\x2f\xfd"
+_CHECKED: Final[dict[int, int]] = {zstd.CompressionParameter.checksum_flag: 1}
 _MOST: Final = 1 << 20
 
 
@@ -104,7 +105,9 @@ def compressed(file: BinaryIO, name: str) -> BinaryIO:
             # No time stamp and no name inside: running twice gives identical bytes.
             return cast("BinaryIO", gzip.GzipFile("", "wb", 6, fileobj=file, mtime=0))
         case "zstd":
-            return cast("BinaryIO", zstd.ZstdFile(file, "wb"))
+            packed = zstd.ZstdFile(file, "wb", options=_CHECKED)
+            packed.write(b"")  # or nothing would be no frame, which zstd's own tool refuses
+            return cast("BinaryIO", packed)
         case _:
             return cast("BinaryIO", _Open(file))
 

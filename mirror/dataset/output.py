@@ -185,7 +185,7 @@ class _ParquetWriter(Writer):
             if isinstance(chunk, ArrowChunk):
                 batch = chunk.batch
             else:
-                batch = _guessed(_rows(chunk, self._path))
+                batch = self._guessed(_rows(chunk, self._path))
                 self._is_guessed = True
             if self._is_empty:
                 self._schema = batch.schema
@@ -205,6 +205,14 @@ class _ParquetWriter(Writer):
         ):
             for batches in self._row_groups(schema):
                 writer.write_table(pa.Table.from_batches(batches, schema), _ROW_GROUP)
+
+    def _guessed(self, rows: Sequence[Row]) -> Any:
+        import pyarrow as pa
+
+        names = dict.fromkeys(name for row in rows for name in row)
+        if rows and not names:
+            raise _unfit(self._path, "one has no field at all")
+        return pa.RecordBatch.from_pydict({name: [row.get(name) for row in rows] for name in names})
 
     def _row_groups(self, schema: Any) -> Iterator[list[Any]]:
         batches: list[Any] = []
@@ -230,13 +238,6 @@ class _ParquetWriter(Writer):
             yield
         except (pa.ArrowException, OverflowError, UnicodeEncodeError) as error:
             raise _unfit(self._path, str(error).splitlines()[0].rstrip(".")) from None
-
-
-def _guessed(rows: Sequence[Row]) -> Any:
-    import pyarrow as pa
-
-    names = dict.fromkeys(name for row in rows for name in row)
-    return pa.RecordBatch.from_pydict({name: [row.get(name) for row in rows] for name in names})
 
 
 def _unified(schema: Any, other: Any) -> Any:

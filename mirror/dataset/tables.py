@@ -219,7 +219,7 @@ def read_parquet(path: str, reading: Reading) -> Batches:
                 return
             if batch is None:
                 return
-            yield ArrowBatch.over(batch, number, reading)
+            yield ArrowBatch.over(_without_views(batch), number, reading)
             number += batch.num_rows
 
 
@@ -227,6 +227,31 @@ def _rows_at_a_time(metadata: Any) -> int:
     groups = [metadata.row_group(at) for at in range(metadata.num_row_groups)]
     widest = max((g.total_byte_size / max(g.num_rows, 1) for g in groups), default=0)
     return min(_BATCH, max(1, int(_BATCH_SIZE / max(widest, 1))))
+
+
+def _without_views(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """The same as Parquet has it: views are Arrow's own, and Arrow cannot take rows of them."""
+    import pyarrow as pa
+
+    def plain(kind: Any) -> Any:
+        if kind == pa.string_view():
+            return pa.large_string()
+        if kind == pa.binary_view():
+            return pa.large_binary()
+        if _is_list(kind):
+            item = kind.value_field.with_type(plain(kind.value_type))
+            is_fixed = pa.types.is_fixed_size_list(kind)
+            return pa.list_(item, kind.list_size) if is_fixed else _list_of(item, kind)
+        if pa.types.is_struct(kind):
+            return pa.struct([inner.with_type(plain(inner.type)) for inner in kind])
+        if pa.types.is_map(kind):
+            return pa.map_(plain(kind.key_type), plain(kind.item_type))
+        return kind
+
+    if not any("_view" in str(kind) for kind in batch.schema.types):
+        return batch
+    fields = [field.with_type(plain(field.type)) for field in batch.schema]
+    return batch.cast(pa.schema(fields, metadata=batch.schema.metadata))
 
 
 def _check_text(kind: Any, path: Sequence[str], file: str) -> None:
@@ -348,7 +373,7 @@ def _fit_rows(batch: pa.RecordBatch, first: int) -> tuple[list[int], list[Reject
     fit, rejected = [], []
     for at in range(batch.num_rows):
         try:
-            batch.slice(at, 1).validate(full=True)
+            _taken(batch, [at]).validate(full=True)
         except pa.ArrowInvalid as error:
             rejected.append(Rejected(first + at, _first_line(error), b""))
         else:

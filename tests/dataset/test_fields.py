@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -283,12 +282,10 @@ def test_whatever_the_record(record: dict[str, Any], data: st.DataObject) -> Non
     old = [url_bytes(url) for site in sites for url in site.urls]
     changes = st.sampled_from(["same", "new", "none"])
     plan = data.draw(st.lists(changes, min_size=len(old), max_size=len(old)))
-    made: dict[str, Callable[[bytes], bytes | None]] = {
-        "same": lambda u: u,
-        "new": lambda u: b"NEW" + u,
-        "none": lambda u: None,
-    }
-    new = [made[change](url) for change, url in zip(plan, old, strict=True)]
+    new = [
+        {"same": url, "new": b"NEW" + url, "none": None}[change]
+        for change, url in zip(plan, old, strict=True)
+    ]
     if not any(new):
         return
     before = copy.deepcopy(record)

@@ -185,18 +185,13 @@ def test_no_record(line: bytes, reason: str, way: int) -> None:
 
 
 def test_all_in_one_file(way: int) -> None:
-    lines: list[tuple[bytes, bytes | None, str | None]]
-    lines = [(line, expected, None) for line, expected in GOOD]
-    lines += [(line, None, reason) for line, reason in BAD]
+    lines: list[tuple[bytes, bytes | str]] = [*GOOD, *BAD]
     mixed = lines[::3] + lines[1::3] + lines[2::3]
-    result = read(b"".join(line + b"\n" for line, _, _ in mixed), size=way)
-    assert result.lines == [expected for _, expected, _ in mixed if expected is not None]
-    expected = [(n, reason) for n, (_, _, reason) in enumerate(mixed, 1) if reason is not None]
-    found = [
-        (n, reason[: len(e[1])]) for (n, reason), e in zip(result.reasons, expected, strict=True)
-    ]
-    assert found == expected
-    assert result.numbers == [n for n, (_, _, reason) in enumerate(mixed, 1) if reason is None]
+    result = read(b"".join(line + b"\n" for line, _ in mixed), size=way)
+    expected = {n: found for n, (_, found) in enumerate(mixed, 1) if isinstance(found, bytes)}
+    assert dict(zip(result.numbers, result.lines, strict=True)) == expected
+    reasons = {n: found for n, (_, found) in enumerate(mixed, 1) if isinstance(found, str)}
+    assert {n: reason[: len(reasons[n])] for n, reason in result.reasons} == reasons
 
 
 @pytest.mark.parametrize(
@@ -475,13 +470,13 @@ def test_any_path_of_any_record(record: dict[str, Any], dotted: str, data: st.Da
     ascii_only = data.draw(st.booleans())
     line = json.dumps(record, ensure_ascii=ascii_only, separators=separators).encode()
     result = read(line, Reading(path))
-    bad = ""
+    reason = None
     try:
         sites = sites_of(record, path)
-    except BadRecord as error:
-        bad = str(error)
-    if bad:
-        assert result.rejected == [(1, bad, line)]
+    except BadRecord as bad:
+        reason = str(bad)
+    if reason is not None:
+        assert result.rejected == [(1, reason, line)]
         return
     assert result.urls == [[url.encode() for site in sites for url in site.urls]]
     replace_urls(record, path, "source_url", map(renamed, result.urls[0]))
