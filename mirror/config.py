@@ -67,7 +67,7 @@ class BucketSettings(_Section, frozen=True):
 
 
 class StateSettings(_Section, frozen=True):
-    """`dir`: the folder of one sub-folder per pair of bucket and cache, and of the mirrors' index."""
+    """`dir`: one sub-folder for each pair of bucket and cache, one for the mirrors' index and upkeep."""
 
     dir: str | None = None
 
@@ -119,6 +119,12 @@ class BackfillSettings(_Section, frozen=True):
     allow_private: bool = False
 
 
+class GcSettings(_Section, frozen=True):
+    """`grace_days`: what was written or named within so many days is never deleted."""
+
+    grace_days: Annotated[float, msgspec.Meta(ge=0)] = 7.0
+
+
 class PriceSettings(_Section, frozen=True):
     """US dollars: storage per GB and month, requests per million, egress per GB.
 
@@ -147,6 +153,24 @@ class Prices(_Section, frozen=True):
     s3: PriceSettings = PriceSettings()
 
 
+class FetchSettings(_Section, frozen=True):
+    """Reading for training.
+
+    `cache_dir`: a folder of this machine for what was read, up to `cache_bytes`; when it is full,
+    `pin` keeps what is there and `lru` makes room. `bytes_in_flight`: of images that are read ahead
+    of their use. `concurrency`: requests in flight. `match`: `photo` also finds an iNaturalist photo
+    by another spelling of its URL. `offline`: caches only.
+    """
+
+    cache_dir: str | None = None
+    cache_bytes: str = "100G"
+    admission: Literal["pin", "lru"] = "pin"
+    bytes_in_flight: str = "64M"
+    concurrency: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 64
+    match: Literal["url", "photo"] = "url"
+    offline: bool = False
+
+
 class Settings(_Section, frozen=True):
     """All sections of mirror.toml. Every value is checked when this is made."""
 
@@ -156,6 +180,8 @@ class Settings(_Section, frozen=True):
     sync: SyncSettings = SyncSettings()
     inspect: InspectSettings = InspectSettings()
     backfill: BackfillSettings = BackfillSettings()
+    gc: GcSettings = GcSettings()
+    fetch: FetchSettings = FetchSettings()
     prices: Prices = Prices()
 
     @property
@@ -203,6 +229,11 @@ class Settings(_Section, frozen=True):
         return self._state_root / "backfill"
 
     @property
+    def upkeep_dir(self) -> Path:
+        """What this machine found out about mirrors, a sub-folder for each."""
+        return self._state_root / "upkeep"
+
+    @property
     def state_dir(self) -> Path:
         """The state's folder for this bucket and this cache."""
         url = self.bucket_url
@@ -244,11 +275,42 @@ def load(
     Raises:
         ConfigError: an unreadable file, an unknown key, or a value of the wrong kind.
     """
+    return merge(read_layers(config=config, flags=flags, environ=environ, cwd=cwd))
+
+
+def read_layers(
+    *,
+    config: Path | None = None,
+    flags: Mapping[str, Any] | None = None,
+    environ: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+) -> list[Layer]:
+    """All layers that there are, the strongest first; arguments as of `load`.
+
+    Raises:
+        ConfigError: a file that cannot be read, or is no TOML.
+    """
     environ = os.environ if environ is None else environ
     layers = [Layer("flag", {k: v for k, v in (flags or {}).items() if v is not None})]
     layers.append(_environment_layer(environ))
     layers.extend(_file_layers(config, cwd or Path.cwd(), environ))
-    return merge(layers)
+    return layers
+
+
+def values_and_origins(layers: Sequence[Layer]) -> tuple[dict[str, Any], dict[str, str]]:
+    """The strongest value of every key that a layer sets, and which layer that is.
+
+    Raises:
+        ConfigError: an unknown key.
+    """
+    values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for layer in reversed(layers):
+        for key, value in _leaves(layer.values):
+            _require_known(key, layer.origin)
+            values[key] = value
+            origins[key] = layer.origin
+    return values, origins
 
 
 def merge(layers: Sequence[Layer]) -> Settings:
@@ -257,13 +319,7 @@ def merge(layers: Sequence[Layer]) -> Settings:
     Raises:
         ConfigError: an unknown key or a value of the wrong kind, naming the layer at fault.
     """
-    merged: dict[str, Any] = {}
-    origins: dict[str, str] = {}
-    for layer in reversed(layers):
-        for key, value in _leaves(layer.values):
-            _require_known(key, layer.origin)
-            merged[key] = value
-            origins[key] = layer.origin
+    merged, origins = values_and_origins(layers)
     try:
         settings = msgspec.convert(_nested(merged), Settings, strict=False)
     except msgspec.ValidationError as error:
@@ -277,6 +333,8 @@ def merge(layers: Sequence[Layer]) -> Settings:
         parse_rate(settings.sync.limit_rate)
     for name in ("bytes_per_hour", "bytes_per_day", "max_size"):
         parse_size(getattr(settings.backfill, name), f"backfill.{name}")
+    for name in ("cache_bytes", "bytes_in_flight"):
+        parse_size(getattr(settings.fetch, name), f"fetch.{name}")
     return settings
 
 
@@ -342,7 +400,12 @@ def _read_file(path: Path) -> Layer:
 
 def _with_absolute_paths(values: dict[str, Any], base: Path) -> dict[str, Any]:
     """Paths named in a file are relative to that file, wherever the command runs from."""
-    for section, key in (("cache", "dir"), ("state", "dir"), ("inspect", "known_bad")):
+    for section, key in (
+        ("cache", "dir"),
+        ("state", "dir"),
+        ("inspect", "known_bad"),
+        ("fetch", "cache_dir"),
+    ):
         table = values.get(section)
         if isinstance(table, dict) and isinstance(table.get(key), str):
             table[key] = str(base.absolute() / Path(table[key]).expanduser())

@@ -26,6 +26,7 @@ from filelock import FileLock
 from numpy.typing import NDArray
 
 from mirror.content.image import VERDICTS, Verdict
+from mirror.errors import CatalogError
 from mirror.layout import FORMATS
 
 # Bumped whenever the files of a snapshot change their meaning: an old snapshot is then built anew.
@@ -88,6 +89,12 @@ class Index:
     files: frozenset[str] = field(default=frozenset(), repr=False)
     path: Path | None = None
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A snapshot crosses processes as its path, an index in memory as its arrays."""
+        if self.path is not None:
+            return _reopened, (self.path,)
+        return Index, (self.version, self.sightings, self.objects, self.files)
+
     @classmethod
     def empty(cls) -> Index:
         return cls(
@@ -138,7 +145,7 @@ class Index:
         order = np.argsort(hi)
         found = np.empty(len(hi), np.intp)
         columns = self.sightings["url_hi"], self.sightings["url_lo"]
-        found[order] = _positions(hi[order], lo[order], *columns)
+        found[order] = positions_of(hi[order], lo[order], *columns)
         return found
 
     def find_photos(self, keys: NDArray[np.uint64]) -> NDArray[np.intp]:
@@ -174,27 +181,41 @@ class Index:
         first[1:] = photos[1:] != photos[:-1]
         return photos[first], at[order[first]]
 
-    def find_content(self, content_hash: bytes) -> int:
-        """Position in `sightings` of one that has this content, an `ok` one if any is; else -1."""
-        hi, lo = halves(content_hash)
-        hashes, order = self._by_content
-        begin, end = (np.searchsorted(hashes, hi[0], side) for side in ("left", "right"))
-        rows = order[begin:end]
-        rows = rows[self.sightings["hash_lo"][rows] == lo[0]]
-        good = rows[self.sightings["verdict"][rows] == _OK]
-        return int(good[0] if len(good) else rows[0]) if len(rows) else -1
+    def find_contents(self, hashes: NDArray[np.uint8] | bytes) -> NDArray[np.intp]:
+        """Positions in `sightings` of one row of each content, an `ok` one if any is.
+
+        Args:
+            hashes: of the contents: (n, 16) bytes.
+
+        Returns:
+            (n,) positions, -1 for each content that no row has.
+        """
+        hi, lo = halves(hashes)
+        known_hi, known_lo, best = self._by_content
+        found = positions_of(hi, lo, known_hi, known_lo)
+        found[found >= 0] = best[found[found >= 0]]
+        return found
 
     @cached_property
-    def _by_content(self) -> tuple[NDArray[np.uint64], NDArray[np.intp]]:
-        """The first halves of all contents' hashes, sorted, and the positions of their sightings."""
-        hi = self.sightings["hash_hi"]
-        order = np.argsort(hi, kind="stable")
-        return hi[order], order
+    def _by_content(self) -> tuple[NDArray[np.uint64], NDArray[np.uint64], NDArray[np.intp]]:
+        """Both halves of all contents' hashes, sorted, and the position of each one's best row."""
+        hi, lo = self.sightings["hash_hi"], self.sightings["hash_lo"]
+        order = np.lexsort((self.sightings["verdict"] != _OK, lo, hi))
+        first = np.ones(len(order), np.bool_)
+        first[1:] = (np.diff(hi[order]) != 0) | (np.diff(lo[order]) != 0)
+        order = order[first]
+        return hi[order], lo[order], order
 
     def content_hashes(self, at: NDArray[np.intp]) -> NDArray[np.uint8]:
         """(n, 16) bytes: the content hashes of the rows at n positions, none of them -1."""
         both = np.empty((len(at), 2), ">u8")
         both[:, 0], both[:, 1] = self.sightings["hash_hi"][at], self.sightings["hash_lo"][at]
+        return both.view(np.uint8)
+
+    def url_md5s(self, at: NDArray[np.intp]) -> NDArray[np.uint8]:
+        """(n, 16) bytes: the MD5s of the URLs of the rows at n positions, none of them -1."""
+        both = np.empty((len(at), 2), ">u8")
+        both[:, 0], both[:, 1] = self.sightings["url_hi"][at], self.sightings["url_lo"][at]
         return both.view(np.uint8)
 
     def object_sha256(self, content_hash: bytes) -> bytes | None:
@@ -214,7 +235,7 @@ class Index:
         hi, lo = self.sightings["hash_hi"][ok], self.sightings["hash_lo"][ok]
         order = np.lexsort((lo, hi))
         hi, lo = hi[order], lo[order]
-        ends = np.flatnonzero(_last_of_each(hi, lo)) + 1
+        ends = np.flatnonzero(last_of_each(hi, lo)) + 1
         counts = np.diff(ends, prepend=0)
         for end, count in zip(ends[counts >= least], counts[counts >= least], strict=True):
             rows = ok[order[end - count : end]]
@@ -282,7 +303,7 @@ class Index:
         )
         order = np.lexsort((lo, hi))
         hi, lo = hi[order], lo[order]
-        last = _last_of_each(hi, lo)
+        last = last_of_each(hi, lo)
         keep = order[last][_named_by(hi[last], lo[last], sightings)]
         return (
             (name, _Taken(self._column("objects", name), new[name], keep))
@@ -305,7 +326,7 @@ class Index:
         del seen_at  # each of these is eight bytes a row
         hi = hi[order]
         lo = lo[order]
-        last = _last_of_each(hi, lo)
+        last = last_of_each(hi, lo)
         del hi, lo
         latest = order[last]
         superseded = np.flatnonzero(~last)
@@ -435,6 +456,19 @@ def _load(snapshot: Path) -> Index:
     )
 
 
+def _reopened(snapshot: Path) -> Index:
+    """The index that was mapped from this snapshot, or a later one that has taken its place."""
+    with suppress(OSError, ValueError, KeyError, TypeError, msgspec.DecodeError):
+        return _load(snapshot)
+    index = Index.load(snapshot.parent)
+    if index.path is None:
+        raise CatalogError(
+            f"The snapshot of the index at {snapshot} is gone; keep state.dir where all processes "
+            "of a training can read it."
+        )
+    return index
+
+
 def _file(snapshot: Path, table: str, column: str) -> Path:
     return snapshot / f"{table}.{column}.npy"
 
@@ -511,7 +545,8 @@ class _Taken(NamedTuple):
         return np.concatenate([np.empty(0, self.base.dtype), *self.pieces()])
 
 
-def _last_of_each(hi: NDArray[Any], lo: NDArray[Any]) -> NDArray[np.bool_]:
+def last_of_each(hi: NDArray[Any], lo: NDArray[Any]) -> NDArray[np.bool_]:
+    """Of sorted halves, which is the last of those equal to it."""
     last = np.ones(len(hi), bool)
     last[:-1] = (hi[1:] != hi[:-1]) | (lo[1:] != lo[:-1])
     return last
@@ -526,11 +561,11 @@ def _named_by(hash_hi: NDArray[Any], hash_lo: NDArray[Any], sightings: Batch) ->
     named = np.zeros(len(hash_hi), bool)
     for begin in range(0, len(hash_hi), _PIECE):
         piece = slice(begin, begin + _PIECE)
-        named[piece] = _positions(hash_hi[piece], hash_lo[piece], hi, lo) >= 0
+        named[piece] = positions_of(hash_hi[piece], hash_lo[piece], hi, lo) >= 0
     return named
 
 
-def _positions(
+def positions_of(
     key_hi: NDArray[Any], key_lo: NDArray[Any], hi: NDArray[Any], lo: NDArray[Any]
 ) -> NDArray[np.intp]:
     """Position of each key in the sorted halves `hi`, `lo`, or -1."""

@@ -13,21 +13,34 @@ from typing import Annotated
 import msgspec
 
 from mirror import __version__
-from mirror.errors import AlreadyExists, ConditionalPutIgnored, FormatError, NotFound
+from mirror.errors import (
+    AlreadyExists,
+    ConditionalPutIgnored,
+    FormatError,
+    NotFound,
+    PreconditionFailed,
+    StoreError,
+)
 from mirror.layout import FORMAT, FORMAT_KEY
-from mirror.store.base import Create, Headers, Store
+from mirror.store.base import Create, Headers, IfMatch, Store
 
+_LOOKS = 5
 _HEADERS = Headers(content_type="application/json", cache_control="no-cache")
 
 
 class Root(msgspec.Struct, frozen=True, kw_only=True):
-    """Contents of format.json; further keys are kept for later formats and ignored here."""
+    """Contents of format.json; further keys are kept for later formats and ignored here.
+
+    `losses` is another one after rows were flagged whose objects were lost: who remembers what of
+    its files the mirror has must look at those again.
+    """
 
     format: int
     # A folder of this machine is named by it, so it must not be a path.
     id: Annotated[str, msgspec.Meta(pattern=r"\A[0-9A-Za-z][0-9A-Za-z-]{0,63}\Z")]
     created_at: str = ""
     created_by: str = ""
+    losses: str = ""
 
 
 async def read_root(store: Store) -> Root:
@@ -75,6 +88,26 @@ async def open_root(store: Store, *, proven: bool) -> Root:
             "other's catalog; use one that honours it (AWS S3, Cloudflare R2, SeaweedFS, MinIO)."
         )
     return root
+
+
+async def mark_losses(store: Store) -> None:
+    """Give the mirror another `losses`; whatever else format.json holds stays.
+
+    Raises:
+        FormatError: the mirror has a format this version does not know.
+        StoreError: it could not be written.
+    """
+    for _ in range(_LOOKS):
+        etag = (await store.head(FORMAT_KEY)).etag
+        body = await store.get(FORMAT_KEY)
+        _parse(body, store.url)
+        marked = msgspec.json.decode(body) | {"losses": uuid.uuid4().hex}
+        try:
+            await store.put(FORMAT_KEY, msgspec.json.encode(marked), IfMatch(etag), _HEADERS)
+        except PreconditionFailed:
+            continue  # another repair's mark, or our own first attempt's: either way once more
+        return
+    raise StoreError(f"{store.url}/{FORMAT_KEY} changes at every look; run again.")
 
 
 def _new_root() -> bytes:

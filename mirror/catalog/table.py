@@ -181,7 +181,7 @@ class Catalog:
         query = f"SELECT {columns} FROM catalog"  # noqa: S608 - our names
         batches: list[Batch] = []
         for file in sorted(files - index.files):
-            batches += await self._read(file, query, batch_from_arrow)
+            batches += await self.read_file(file, query, batch_from_arrow)
         return await asyncio.to_thread(index.merged, batches, version, files, folder)
 
     async def sources_of(self, urls: Iterable[bytes]) -> dict[bytes, Source]:
@@ -197,11 +197,23 @@ class Catalog:
         latest: dict[bytes, tuple[int, Source]] = {}
         table = await asyncio.to_thread(self._newest)
         for file in self._files(table) if table else ():
-            for rows in await self._read(file, query, _rows_of):
+            for rows in await self.read_file(file, query, _rows_of):
                 for url, seen_at, *source in rows:
                     if url not in latest or latest[url][0] < seen_at:
                         latest[url] = (seen_at, Source(*source))
         return {url: source for url, (_, source) in latest.items()}
+
+    def data_files(self) -> dict[str, int]:
+        """Name below the catalog, and bytes, of each data file of the newest version; blocks."""
+        table = self._newest()
+        return {} if table is None else _sizes(table)
+
+    def data_files_at(self, version: int) -> dict[str, int]:
+        """The same of an older version. Raises: CatalogError when it cannot be read any more."""
+        options = self._options()
+        return _sizes(
+            self._attempt(lambda: DeltaTable(self._uri, version=version, storage_options=options))
+        )
 
     def _attempt(self, action: Callable[[], T]) -> T:
         """The result of `action`, which may be called again; blocks.
@@ -232,10 +244,10 @@ class Catalog:
         """The data files of the table's version, relative to the catalog."""
         return [uri.rsplit("/", 1)[1] for uri in table.file_uris()]
 
-    async def _read(
+    async def read_file(
         self, file: str, query: str, convert: Callable[[arrow.RecordBatch], T]
     ) -> list[T]:
-        """The answer of one data file to a query over `catalog`, each batch converted as it comes.
+        """The answer of one data file to a query over `catalog`, each batch converted.
 
         The file comes through the store and is read from a local copy. deltalake's own readers hold
         the interpreter's lock while they wait for the network, which stops uploads and signals.
@@ -259,6 +271,12 @@ class Catalog:
         )
         self._attempt(table.create_checkpoint)
         return True
+
+
+def _sizes(table: DeltaTable) -> dict[str, int]:
+    added = table.get_add_actions()
+    paths, sizes = (added.column(name).to_pylist() for name in ("path", "size_bytes"))
+    return dict(zip(paths, sizes, strict=True))
 
 
 def _opened(uri: str, options: dict[str, str]) -> DeltaTable | None:
@@ -298,6 +316,8 @@ def _query_parquet(body: bytes, query: str, convert: Callable[[arrow.RecordBatch
 
         try:
             return read()
+        except CatalogError:
+            raise
         except Exception as error:
             raise _failed(error) from error
 
@@ -327,8 +347,8 @@ def _to_arrow(rows: Sequence[Row]) -> arrow.Table:
 def batch_from_arrow(batch: arrow.RecordBatch) -> Batch:
     """A record batch of the catalog's columns as the arrays that an index keeps."""
     column = {name: batch.column(at) for at, name in enumerate(batch.schema.names)}
-    url_hi, url_lo = halves(b"".join(column["url_md5"].to_pylist()))
-    hash_hi, hash_lo = halves(b"".join(column["content_hash"].to_pylist()))
+    url_hi, url_lo = halves(_joined(column["url_md5"], "url_md5", 16))
+    hash_hi, hash_lo = halves(_joined(column["content_hash"], "content_hash", 16))
     formats, verdicts = column["format"].to_pylist(), column["verdict"].to_pylist()
     urls = column["source_url"].to_pylist()
     return {
@@ -336,7 +356,7 @@ def batch_from_arrow(batch: arrow.RecordBatch) -> Batch:
         "url_lo": url_lo,
         "hash_hi": hash_hi,
         "hash_lo": hash_lo,
-        "sha256": np.frombuffer(b"".join(column["sha256"].to_pylist()), "V32"),
+        "sha256": np.frombuffer(_joined(column["sha256"], "sha256", 32), "V32"),
         "size": column["size"].to_numpy().astype("i8"),
         "width": column["width"].to_numpy().astype("i4"),
         "height": column["height"].to_numpy().astype("i4"),
@@ -346,6 +366,17 @@ def batch_from_arrow(batch: arrow.RecordBatch) -> Batch:
         "photo": np.array([photo_key(url) if url else 0 for url in urls], "u8"),
         "seen_at": column["seen_at"].cast(arrow.DataType.int64()).to_numpy().astype("i8"),
     }
+
+
+def _joined(column: arrow.Array, name: str, length: int) -> bytes:
+    """Values of one length, end to end: Delta itself does not hold a writer to it."""
+    values = column.to_pylist()
+    if any(len(value) != length for value in values):
+        raise CatalogError(
+            f"A row of the catalog has a {name} that is not {length} bytes long; it was written by "
+            "something that does not keep docs/format.md."
+        )
+    return b"".join(values)
 
 
 def _failed(error: Exception) -> CatalogError:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import heapq
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 
 from filelock import FileLock
@@ -31,7 +31,7 @@ from mirror.store.base import (
 )
 
 # Names that a listing passes over: files being written, and the lock of conditional replacement.
-_HIDDEN = ".mirror-"
+HIDDEN = ".mirror-"
 
 
 class FileStore:
@@ -68,7 +68,7 @@ class FileStore:
                     ) from None
                 raise
         elif isinstance(mode, IfMatch):
-            with FileLock(self._root / f"{_HIDDEN}lock"):
+            with FileLock(self._root / f"{HIDDEN}lock"):
                 if not target.exists() or _etag(target.stat()) != mode.etag:
                     raise PreconditionFailed(f"PUT {target}: the file has changed.")
                 temporary.replace(target)
@@ -111,25 +111,27 @@ class FileStore:
             return _info(key, path.stat())
 
     async def list_page(self, prefix: str, after: str) -> list[ObjectInfo]:
-        def first() -> list[ObjectInfo]:
-            return heapq.nsmallest(LIST_PAGE, self._walk(prefix, after), key=lambda o: o.key)
-
         with self._translated(f"LIST {prefix}"):
-            return await asyncio.to_thread(first)
+            return await asyncio.to_thread(
+                lambda: list(islice(self._walk(prefix, after), LIST_PAGE))
+            )
 
     def _walk(self, folder: str, after: str) -> Iterator[ObjectInfo]:
-        """Objects below `folder` (empty, or ending with `/`) with keys greater than `after`."""
+        """Objects below `folder` (empty, or ending with `/`) with keys greater than `after`.
+
+        In key order, so that a page looks no further than it reaches.
+        """
         try:
-            entries = list(os.scandir(self._root / folder))
+            entries = [(_sort_name(entry), entry) for entry in os.scandir(self._root / folder)]
         except FileNotFoundError:
             return
-        for entry in entries:
-            key = folder + entry.name
-            if entry.name.startswith(_HIDDEN):
+        for name, entry in sorted(entries, key=lambda one: one[0]):
+            key = folder + name
+            if name.startswith(HIDDEN):
                 continue
-            if entry.is_dir():
-                if f"{key}0" > after:  # "0" follows "/": the folder may hold greater keys
-                    yield from self._walk(f"{key}/", after)
+            if name.endswith("/"):
+                if f"{key[:-1]}0" > after:  # "0" follows "/": the folder may hold greater keys
+                    yield from self._walk(key, after)
             elif key > after:
                 with suppress(FileNotFoundError):
                     yield _info(key, entry.stat())
@@ -150,7 +152,7 @@ class FileStore:
     def _temporary(self, key: str) -> Path:
         folder = self._path(key).parent
         folder.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(prefix=_HIDDEN, dir=folder)
+        descriptor, name = tempfile.mkstemp(prefix=HIDDEN, dir=folder)
         os.close(descriptor)
         os.chmod(name, 0o644)
         return Path(name)
@@ -177,6 +179,11 @@ class _Translated:
             ) from None
         if isinstance(error, OSError):
             raise StoreError(f"{self._what}: {error.strerror or error}.") from None
+
+
+def _sort_name(entry: os.DirEntry[str]) -> str:
+    """A folder's keys all begin with its name and `/`, and so they are sorted among files."""
+    return f"{entry.name}/" if entry.is_dir() else entry.name
 
 
 def _etag(stat: os.stat_result) -> str:

@@ -17,7 +17,8 @@ from mirror.cache.prepare import Prepared
 from mirror.catalog.index import Index, Sighting
 from mirror.catalog.row import UNKNOWN_SOURCE, Row, Source
 from mirror.catalog.table import Catalog
-from mirror.errors import MirrorError
+from mirror.errors import CatalogError, MirrorError
+from mirror.store.sweep import KNOWN_FOR
 from mirror.sync.decide import supersedes
 from mirror.sync.sources import Sources, source_digest
 from mirror.sync.state import SeenFile, State
@@ -60,11 +61,20 @@ class Committer:
         self._seen: list[SeenFile] = []
         self._rows: dict[bytes, Row] = {}
         self._committing: dict[bytes, Row] = {}
+        self._known_at = now()
+        self._oldest_knowledge: float | None = None
         self.index = Index.empty()  # until `refresh`, which finds the snapshots
 
     async def refresh(self) -> None:
         """Learn what the catalog says by now: this run's rows, and other machines'."""
+        asked_at = self._now()
         self.index = await self._catalog.refresh(self.index, self._snapshots)
+        self._known_at = asked_at
+
+    @property
+    def knows_since(self) -> float:
+        """How many seconds ago the catalog was last asked."""
+        return self._now() - self._known_at
 
     def __len__(self) -> int:
         return len(self._seen)
@@ -85,6 +95,7 @@ class Committer:
             row = row._replace(seen_at=max(row.seen_at, prior.seen_at + 1))
         if supersedes(row, prior):
             self._rows[row.url_md5] = row
+            self._note_knowledge()
         self._seen.append(SeenFile(entry, row, source_digest(source) if source else None))
 
     def describe(self, path: bytes, row: Row, source: Source) -> bool:
@@ -94,15 +105,36 @@ class Committer:
             False when the catalog meanwhile says something else of this URL.
         """
         prior = self._prior(row.url_md5)
-        if prior is None or prior.content_hash != row.content_hash:
+        if prior is None or (prior.content_hash, prior.verdict) != (row.content_hash, row.verdict):
             return False
         seen_at = max(int(self._now() * 1e6), prior.seen_at + 1)
         self._rows[row.url_md5] = row._replace(source=source, seen_at=seen_at)
+        self._note_knowledge()
         return True
 
     def supersede(self, rows: Iterable[Row]) -> None:
         """Rows that say something new of URLs without a file having been read."""
         self._rows.update((row.url_md5, row) for row in rows)
+
+    def _note_knowledge(self) -> None:
+        if self._oldest_knowledge is None:
+            self._oldest_knowledge = self._known_at
+
+    def _require_fresh_knowledge(self) -> None:
+        """What a row names may have been removed since this run last saw that it is there.
+
+        Raises:
+            CatalogError: this run stood still for longer than a writer may rely on what it knows.
+        """
+        if self._oldest_knowledge is None:
+            return
+        hours = (self._now() - self._oldest_knowledge) / 3600
+        if hours > KNOWN_FOR.total_seconds() / 3600:
+            raise CatalogError(
+                f"This run learned {hours:.0f} hours ago what the mirror has, and has not committed "
+                "since (was the machine asleep?); run again: what was not committed is looked at "
+                "anew."
+            )
 
     def _prior(self, url_md5: bytes) -> Sighting | None:
         row = self._rows.get(url_md5) or self._committing.get(url_md5)
@@ -117,11 +149,14 @@ class Committer:
         """Catalog, then state.
 
         Raises:
-            CatalogError: nothing of this batch is committed; it is kept, and may be tried again.
+            CatalogError: nothing of this batch is committed; it is kept, and may be tried again
+                unless it has become too old.
             StateError: the catalog has the batch, the state does not: the next run reads those
                 files again and uploads nothing.
         """
+        self._require_fresh_knowledge()
         seen, self._seen = self._seen, []
+        oldest, self._oldest_knowledge = self._oldest_knowledge, None
         self._committing, self._rows = self._rows, {}
         try:
             if self._committing:
@@ -132,6 +167,7 @@ class Committer:
             self._seen = seen + self._seen
             self._rows = {**self._committing, **self._rows}
             self._committing = {}
+            self._oldest_knowledge = oldest
             raise
         await asyncio.to_thread(self._state.record, seen)
         self._committing = {}

@@ -6,7 +6,6 @@ import asyncio
 import dataclasses
 import os
 import time
-import uuid
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import suppress
 from dataclasses import field
@@ -14,6 +13,7 @@ from dataclasses import field
 import msgspec
 
 from mirror.cache.scan import Entries, ScanCount, walk
+from mirror.catalog.index import Index
 from mirror.catalog.reading import Location, first_attempts
 from mirror.catalog.root import open_root
 from mirror.catalog.table import Catalog
@@ -22,6 +22,7 @@ from mirror.content.image import Level
 from mirror.content.placeholder import load_known_bad
 from mirror.errors import Interrupted, MirrorError, StateDamaged, StateError, StoreError
 from mirror.lock import locked
+from mirror.run_id import new_run_id
 from mirror.signals import leaving_at_once_on_ctrl_c, stopping_on_signals
 from mirror.store.base import Store
 from mirror.store.retry import Retrying, RetryPolicy
@@ -55,6 +56,7 @@ class SyncOptions:
         fail_fast: the first failure ends the run.
         inspect: overrides `sync.inspect`.
         retry: how often and how soon a request that failed is tried again.
+        run_id: names the run in the report and the state; a new one where None.
     """
 
     dry_run: bool = False
@@ -64,6 +66,7 @@ class SyncOptions:
     fail_fast: bool = False
     inspect: Level | None = None
     retry: RetryPolicy = field(default_factory=RetryPolicy)
+    run_id: str | None = None
 
 
 class Observer(Progress):
@@ -86,6 +89,7 @@ def sync(
     sources: Sources | None = None,
     observer: Observer | None = None,
     now: Callable[[], float] = time.time,
+    began: Callable[[], object] = lambda: None,
 ) -> SyncReport:
     """Bring the mirror up to date with the cache.
 
@@ -96,6 +100,7 @@ def sync(
             them goes into the catalog.
         observer: is told of progress.
         now: seconds since 1970, for the catalog's `seen_at`.
+        began: is called once no other run stands in the way.
 
     Returns:
         The report. An error that came after the plan is in `report.error`, with the counts of what
@@ -104,7 +109,7 @@ def sync(
     Raises:
         MirrorError: the run could not begin: a missing folder, a wrong key, another run's lock.
     """
-    return _Run(settings, options, sources, observer or Observer(), now).run()
+    return _Run(settings, options, sources, observer or Observer(), now).run(began)
 
 
 class _Run:
@@ -126,14 +131,15 @@ class _Run:
         self._location = Location(settings)
         self._started_at, self._clock_at_start = now(), time.monotonic()
         self._report = SyncReport(
-            run_id=f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{uuid.uuid4().hex[:6]}",
+            run_id=options.run_id or new_run_id(),
             dry_run=options.dry_run,
         )
 
-    def run(self) -> SyncReport:
+    def run(self, began: Callable[[], object]) -> SyncReport:
         if self._options.dry_run:
             return self._dry_run()
         with locked(self._folder):
+            began()
             state = self._open_state()
             try:
                 try:
@@ -212,6 +218,7 @@ class _Run:
         self._report.requests = counting.requests
         try:
             await _unless_stopped(self._know_the_mirror(counting, state))
+            await self._forget_what_was_lost(counting, state)
             # Nothing needs the loop yet: a walk of a million files may hold it.
             with leaving_at_once_on_ctrl_c():
                 plan = self._plan(state)
@@ -247,6 +254,23 @@ class _Run:
         if not proven:
             state.set("conditional_put_proven", proven_for)
         self._snapshots = self._location.snapshots(root)
+        self._losses = root.losses
+
+    async def _forget_what_was_lost(self, counting: Counting, state: State) -> None:
+        """After a repair that could not restore everything, what this cache still has is read again."""
+        if self._losses == (state.get("losses") or ""):
+            return
+        retry = self._options.retry
+        catalog = self._location.catalog(Retrying(counting, retry), retry)
+        index = await catalog.refresh(Index.empty(), self._snapshots)
+        lost = [
+            path
+            for path, url_md5, content_hash in state.acknowledged()
+            if (row := index.sighting(url_md5)) is not None
+            and (row.verdict, row.content_hash) == ("corrupt", content_hash)
+        ]
+        state.forget(lost)
+        state.set("losses", self._losses)
 
     async def _transfer(self, counting: Counting, state: State, plan: Plan) -> None:
         sync = self._settings.sync

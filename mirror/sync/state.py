@@ -49,6 +49,15 @@ class SeenFile(NamedTuple):
     source_digest: bytes | None
 
 
+class RunRecord(NamedTuple):
+    """A run that has ended. `started_at` in seconds since 1970; `report` is its JSON."""
+
+    started_at: float
+    seconds: float
+    exit_status: int
+    report: str
+
+
 class State:
     """The state of one pair of cache and mirror. One process at a time: see `mirror.lock`."""
 
@@ -142,6 +151,31 @@ class State:
             for path, digest, *facts in self._db.execute(query):
                 yield path, Row._make((*facts, UNKNOWN_SOURCE, 0)), digest
 
+    def acknowledged(self) -> Iterator[tuple[bytes, bytes, bytes]]:
+        """`(path, url_md5, content_hash)` of every `ok` file, of those too that have vanished."""
+        query = "SELECT path, url_md5, content_hash FROM files WHERE verdict = 'ok'"
+        with self._file.translated():
+            yield from self._db.execute(query)
+
+    def forget(self, paths: Iterable[bytes]) -> None:
+        """What is read anew by the next run."""
+        self._file.execute_all([("DELETE FROM files WHERE path = ?", _tuples(paths))])
+
+    def take_files(self, other: State) -> None:
+        """Know what another state knows, and of files nothing else: at once, or not at all."""
+        with self._file.translated():
+            self._db.execute("ATTACH ? AS other", (str(other.path),))
+        try:
+            self._file.execute_all(
+                [
+                    ("DELETE FROM main.files", [()]),
+                    ("INSERT INTO main.files SELECT * FROM other.files", [()]),
+                ]
+            )
+        finally:
+            with self._file.translated():
+                self._db.execute("DETACH other")
+
     def set_sources(self, digests: Iterable[tuple[bytes, bytes]]) -> None:
         """Remember `(source_digest, path)`: this source is in the catalog."""
         self._file.execute_all([("UPDATE files SET source_digest = ? WHERE path = ?", digests)])
@@ -154,6 +188,12 @@ class State:
         self._file.execute_all(
             [("INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?, ?)", [values]), (keep, [()])]
         )
+
+    def last_runs(self, count: int) -> list[RunRecord]:
+        """The last runs, the newest first."""
+        query = "SELECT started_at, seconds, exit_status, report FROM runs ORDER BY started_at DESC LIMIT ?"
+        with self._file.translated():
+            return [RunRecord(*row) for row in self._db.execute(query, (count,))]
 
     def last_reports(self, count: int) -> list[str]:
         """The reports of the last runs as JSON, the newest first."""

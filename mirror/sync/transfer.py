@@ -37,16 +37,19 @@ from mirror.errors import (
     Transient,
 )
 from mirror.store.base import Store
+from mirror.store.reading import PART_BYTES
+from mirror.store.upload import upload
 from mirror.sync.commit import Committer
 from mirror.sync.decide import Claim, Decision, decide
 from mirror.sync.plan import Plan
 from mirror.sync.report import SyncReport
-from mirror.sync.upload import PART_BYTES, upload
 
 # Bytes of files under way, read but not yet acknowledged.
 _WINDOW_BYTES = 128 << 20
 # Contents that a run holds in memory before the catalog's index on disk takes them over.
 _REFRESH_AFTER = 40_000
+# A run asks the catalog anew this often: gc goes by what rows named within its grace period.
+_REFRESH_SECONDS = 3600.0
 # So many files in a row that the store did not answer for, each after all its attempts.
 _GIVE_UP_AFTER = 20
 
@@ -271,6 +274,9 @@ class Transfer:
                     await self._committer.commit()
                     if len(self._claims) >= _REFRESH_AFTER:
                         await self._refresh()
+                    elif self._committer.knows_since > _REFRESH_SECONDS:
+                        await self._refresh()
+                        self._forget_acknowledged()
                 except (CatalogError, StateError) as error:
                     self._end(error)
                     if isinstance(error, StateError) or last:
@@ -286,6 +292,11 @@ class Transfer:
         for content in [c for c, claim in self._claims.items() if claim.acknowledged]:
             if self._committer.index.object_sha256(content) is not None:
                 del self._claims[content]
+
+    def _forget_acknowledged(self) -> None:
+        """Of what the index does not tell, this run knows too long already that it is there."""
+        for content in [c for c, claim in self._claims.items() if claim.acknowledged]:
+            del self._claims[content]
 
     def _until_due(self) -> float:
         """Seconds until the oldest uncommitted file has waited long enough."""

@@ -1,4 +1,5 @@
-"""A folder whose files are reached without following any symbolic link below it, and moved with care.
+"""A folder whose files are reached without following any symbolic link below it, moved and made with
+care.
 
 Every step is by file descriptor: what a name meant when it was checked is what it means when the
 file is moved, and no link that somebody puts on the way leads out of the folder.
@@ -10,13 +11,13 @@ import errno
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import NamedTuple, Self
 
 from mirror.content.digest import CHUNK_BYTES, Digest, Hasher
 
 # No hard link can be made here: another file system, or one that knows none, or not our file.
-_NO_LINK = {
+NO_LINK = {
     errno.EXDEV,
     errno.EPERM,
     errno.EACCES,
@@ -78,6 +79,31 @@ class Tree:
         finally:
             os.close(here)
 
+    def status(self, path: bytes) -> os.stat_result | None:
+        """What has a name, a symbolic link itself and not what it leads to; None for nothing.
+
+        Raises:
+            OSError: a folder on the way is none.
+        """
+        try:
+            with self.parent(path) as folder:
+                return _status(folder, os.path.basename(path))
+        except FileNotFoundError:
+            return None
+
+    def flush(self) -> None:
+        """What was made directly in the folder outlasts a loss of power from here on."""
+        os.fsync(self._root)
+
+    def clear_parts(self) -> None:
+        """Take away what a process that was killed left directly in the folder under parts' names."""
+        with os.scandir(self._root) as entries:
+            names = [entry.name for entry in entries if entry.name.endswith(_PART.decode())]
+        for name in names:
+            if name.startswith("."):
+                with suppress(OSError):
+                    os.unlink(name, dir_fd=self._root)
+
     def read(self, path: bytes) -> Seen | None:
         """Read a file to its end; None where there is none, nor a folder for it.
 
@@ -89,6 +115,75 @@ class Tree:
                 return _seen(folder, os.path.basename(path))
         except FileNotFoundError:
             return None
+
+
+class Part:
+    """A new file on its way: it has its name once `publish` returns, whole and flushed, or never.
+
+    Args:
+        tree: gets it.
+        path: of plain names.
+
+    Raises:
+        OSError: it cannot be made there.
+    """
+
+    def __init__(self, tree: Tree, path: bytes) -> None:
+        self._name = os.path.basename(path)
+        self._stack = ExitStack()
+        with ExitStack() as stack:
+            self._folder = stack.enter_context(tree.parent(path))
+            with suppress(FileNotFoundError):
+                os.unlink(_part(self._name), dir_fd=self._folder)
+            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL
+            self._file = os.open(_part(self._name), flags, 0o644, dir_fd=self._folder)
+            stack.callback(os.close, self._file)
+            self._stack = stack.pop_all()
+
+    def write(self, data: bytes) -> None:
+        _write_all(self._file, data)
+
+    def copy(self, other: Part) -> None:
+        """Write what another one holds."""
+        os.lseek(other._file, 0, os.SEEK_SET)
+        while chunk := os.read(other._file, CHUNK_BYTES):
+            _write_all(self._file, chunk)
+
+    def publish(self, *, replace: bool) -> None:
+        """Raises: FileExistsError where something has the name and it is not to be replaced."""
+        os.fsync(self._file)
+        if replace:
+            part = _part(self._name)
+            os.rename(part, self._name, src_dir_fd=self._folder, dst_dir_fd=self._folder)
+        else:
+            _rename_to_nothing(self._folder, _part(self._name), self._name)
+
+    def link(self, name: bytes) -> None:
+        """Give the published file another name in its folder, never another file's.
+
+        Raises:
+            FileExistsError: something has the name.
+            OSError: the file system makes no such link.
+        """
+        os.link(
+            self._name,
+            name,
+            src_dir_fd=self._folder,
+            dst_dir_fd=self._folder,
+            follow_symlinks=False,
+        )
+
+    def close(self) -> None:
+        """Let go of it; what was not published is gone."""
+        with suppress(OSError):
+            os.unlink(_part(self._name), dir_fd=self._folder)
+        self._stack.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 def move(source: Tree, target: Tree, path: bytes, seen: Seen) -> bool:
@@ -136,7 +231,7 @@ def _place(here: int, there: int, name: bytes, seen: Seen) -> bool:
     try:
         os.link(name, name, src_dir_fd=here, dst_dir_fd=there, follow_symlinks=False)
     except OSError as error:
-        if error.errno not in _NO_LINK:
+        if error.errno not in NO_LINK:
             raise
         return _copy(here, there, name, seen)
     placed = _status(there, name)
@@ -146,9 +241,12 @@ def _place(here: int, there: int, name: bytes, seen: Seen) -> bool:
     return True
 
 
+_PART = b".mirror-part"
+
+
 def _part(name: bytes) -> bytes:
     """The name of a copy before it has its own: one that no scan of a cache looks at."""
-    return b"." + name + b".mirror-part"
+    return b"." + name + _PART
 
 
 def _copy(here: int, there: int, name: bytes, seen: Seen) -> bool:
@@ -185,7 +283,7 @@ def _rename_to_nothing(folder: int, part: bytes, name: bytes) -> None:
     try:
         os.link(part, name, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False)
     except OSError as error:
-        if error.errno not in _NO_LINK:
+        if error.errno not in NO_LINK:
             raise
         # Without hard links: nobody but the holder of the quarantine's lock writes such names.
         if _status(folder, name) is not None:

@@ -202,3 +202,36 @@ def test_a_folder_is_not_an_object(operation: str, tmp_path: Path) -> None:
 
 def test_a_mirror_that_is_not_there_yet_is_empty(tmp_path: Path) -> None:
     assert listed(store_at(tmp_path / "not" / "yet")) == []
+
+
+KEYS = ["a.txt", "a/1", "a/b/2", "a/b.c", "a0", "a-/x", "b", "é/1", "z/\U0001f331"]
+
+
+def test_keys_come_in_their_order_whatever_folders_they_are_in(tmp_path: Path) -> None:
+    store = store_at(tmp_path)
+    for key in KEYS:
+        asyncio.run(store.put(key, b"x", Create(), PLAIN))
+    assert listed(store) == sorted(KEYS)
+    for after in ["", *KEYS, "a", "a/", "a/b/", "zz"]:
+        rest = [info.key for info in asyncio.run(store.list_page("", after))]
+        assert rest == [key for key in sorted(KEYS) if key > after], after
+
+
+def test_a_page_looks_into_no_folder_before_or_behind_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = store_at(tmp_path)
+    for number in range(40):
+        asyncio.run(store.put(f"objects/{number:02}/x", b"x", Create(), PLAIN))
+    monkeypatch.setattr("mirror.store.file.LIST_PAGE", 3)
+    opened: list[str] = []
+    real = os.scandir
+
+    def scandir(path: Any) -> Any:
+        opened.append(Path(path).name)
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    page = asyncio.run(store.list_page("objects/", "objects/20/x"))
+    assert [info.key for info in page] == [f"objects/{n}/x" for n in (21, 22, 23)]
+    assert opened == ["objects", "20", "21", "22", "23"]

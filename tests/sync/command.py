@@ -1,4 +1,4 @@
-"""`mirror sync` as a process of its own, which can be signalled and killed."""
+"""`mirror sync`, or another command, as a process of its own, which can be signalled and killed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ _numbers = itertools.count()
 
 @dataclass(frozen=True)
 class Command:
-    """One call of `mirror sync --json` that has been started."""
+    """One call of `mirror --json` that has been started."""
 
     process: subprocess.Popen[bytes]
     output: Path
@@ -55,9 +55,15 @@ class Command:
 
 @contextlib.contextmanager
 def started(
-    place: Place, endpoint: str, cache: Path, state: Path, sync: Mapping[str, object] = DEFAULTS
+    place: Place,
+    endpoint: str,
+    cache: Path,
+    state: Path,
+    sync: Mapping[str, object] = DEFAULTS,
+    *,
+    arguments: Sequence[str] = ("sync",),
 ) -> Iterator[Command]:
-    """Start `mirror sync` with the environment's credentials; what is left of it is killed.
+    """Start `mirror` with the environment's credentials; what is left of it is killed.
 
     Args:
         place: the mirror's.
@@ -65,6 +71,7 @@ def started(
         cache: the cache's folder.
         state: the state's folder.
         sync: settings of the section `sync`.
+        arguments: the command and its options.
     """
     settings = {
         "CACHE__DIR": cache,
@@ -80,7 +87,7 @@ def started(
     output, log = folder / f"{number}.out", folder / f"{number}.err"
     with output.open("wb") as stdout, log.open("wb") as stderr:
         process = subprocess.Popen(
-            [sys.executable, "-m", "mirror", "--json", "sync"],
+            [sys.executable, "-m", "mirror", "--json", *arguments],
             cwd=folder,
             env={
                 **os.environ,

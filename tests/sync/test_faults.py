@@ -162,7 +162,7 @@ def test_an_upload_whose_answer_is_lost_is_one_object_and_a_row(scene: Scene) ->
     went_well(report)
     assert report.uploaded + report.deduplicated == 12
     puts = Counter(path for method, path in scene.proxy.requests if "/objects/" in path)
-    assert set(puts.values()) == {3}  # written, refused the second time, read back and compared
+    assert set(puts.values()) == {4}  # written, refused, looked at, read back
     scene.is_complete()
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 from mirror.demo.cache import make_cache
 from tests.conftest import MakePlace
 from tests.photos import blank, fill, photo, url_of
-from tests.sync.test_sync import Workshop
+from tests.workshop import Workshop
 
 
 @pytest.fixture(params=["file", "seaweedfs-obstore"])

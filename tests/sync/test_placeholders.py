@@ -14,7 +14,8 @@ from mirror.sync.report import SyncReport
 from mirror.sync.run import SyncOptions, sync
 from tests.conftest import MakePlace
 from tests.photos import fill, photo, url_of
-from tests.sync.test_sync import Told, Workshop
+from tests.sync.test_sync import Told
+from tests.workshop import Workshop
 
 REPLACEMENT = photo(999)
 

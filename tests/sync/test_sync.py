@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import shutil
 from collections.abc import Iterator
@@ -12,65 +11,12 @@ from typing import Any
 import pytest
 
 from mirror.catalog.row import Source
-from mirror.config import Settings
 from mirror.content.digest import digest_of
 from mirror.layout import object_key, url_md5
-from mirror.store.base import Create, Headers, list_all
-from mirror.sync.report import SyncReport
-from mirror.sync.run import SyncOptions, sync
+from mirror.sync.run import sync
 from tests.conftest import MakePlace, Place
 from tests.photos import blank, fill, name_of, photo, url_of
-
-
-class Workshop:
-    """A cache, a place for its mirror, and a state: what a user has."""
-
-    def __init__(self, place: Place, folder: Path) -> None:
-        self.place = place
-        self.cache = folder / "cache"
-        self.cache.mkdir(exist_ok=True)
-        self.state = folder / "state"
-
-    def settings(self, **sync_section: Any) -> Settings:
-        return self.place.settings(
-            cache={"dir": str(self.cache)}, state={"dir": str(self.state)}, sync=sync_section
-        )
-
-    def sync(self, sources: Any = None, **options: Any) -> SyncReport:
-        return sync(self.settings(), SyncOptions(**options), sources=sources)
-
-    def objects(self) -> dict[str, bytes]:
-        """Key → bytes of everything under objects/."""
-
-        async def read() -> dict[str, bytes]:
-            store = self.place.open()
-            try:
-                keys = [info.key async for info in list_all(store, "objects/")]
-                return {key: await store.get(key) for key in keys}
-            finally:
-                await store.aclose()
-
-        return asyncio.run(read())
-
-    def put(self, key: str, body: bytes) -> None:
-        async def write() -> None:
-            store = self.place.open()
-            await store.put(key, body, Create(), Headers())
-            await store.aclose()
-
-        asyncio.run(write())
-
-    def rows(self) -> dict[bytes, dict[str, Any]]:
-        """The latest catalog row of every URL."""
-        import polars
-
-        options: dict[str, str] = {}
-        if self.place.server is not None:
-            from mirror.store.control import S3Access
-
-            options = S3Access(self.place.url, self.settings().bucket).delta_options()
-        table = polars.read_delta(f"{self.place.url}/catalog", storage_options=options)
-        return {row["url_md5"]: row for row in table.sort("seen_at").to_dicts()}
+from tests.workshop import Workshop
 
 
 @pytest.fixture
@@ -134,7 +80,7 @@ def test_losing_the_state_uploads_nothing_again_and_adds_no_row(shop: Workshop) 
 def test_an_object_without_a_row_is_compared_and_adopted(shop: Workshop) -> None:
     fill(shop.cache, {url_of(1): photo(1)})
     key = object_key(digest_of(photo(1)).content_hash, "jpeg")
-    shop.put(key, photo(1))
+    shop.put({key: photo(1)})
     report = shop.sync()
     assert (report.uploaded, report.deduplicated, report.failed) == (0, 1, 0)
     assert shop.rows()[url_md5(url_of(1))]["verdict"] == "ok"
@@ -142,7 +88,7 @@ def test_an_object_without_a_row_is_compared_and_adopted(shop: Workshop) -> None
 
 def test_an_object_that_is_not_what_its_name_says_is_replaced(shop: Workshop) -> None:
     fill(shop.cache, {url_of(1): photo(1)})
-    shop.put(object_key(digest_of(photo(1)).content_hash, "jpeg"), photo(1)[:-20])
+    shop.put({object_key(digest_of(photo(1)).content_hash, "jpeg"): photo(1)[:-20]})
     report = shop.sync()
     assert (report.uploaded, report.failed) == (1, 0)
     assert shop.objects() == expected_objects(photo(1))
@@ -154,7 +100,7 @@ def test_a_large_file_goes_in_parts_and_is_checked(
     body = photo(1) + os.urandom(11 << 20)
     fill(shop.cache, {url_of(1): body, url_of(2): body})
     monkeypatch.setattr("mirror.cache.prepare.WHOLE_UP_TO", 1 << 20)
-    monkeypatch.setattr("mirror.sync.upload.PART_BYTES", 5 << 20)
+    monkeypatch.setattr("mirror.store.upload.PART_BYTES", 5 << 20)
     report = shop.sync()
     assert (report.uploaded, report.deduplicated, report.failed) == (1, 1, 0)
     assert shop.objects() == expected_objects(body)

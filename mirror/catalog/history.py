@@ -1,0 +1,200 @@
+"""What the catalog said within a period of the past: whoever read it then may still rely on that.
+
+A version's time is when its entry of the log was written, by the store's clock. A commit adds files
+and a compaction replaces them by others with the same rows; neither changes a file.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+import arro3.core as arrow
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from mirror.catalog.index import halves, positions_of
+from mirror.catalog.table import Catalog
+from mirror.errors import CatalogError, NotFound
+from mirror.layout import CATALOG
+from mirror.store.base import Store, list_all
+
+LOG: Final = f"{CATALOG}/_delta_log/"
+_ENTRY: Final = re.compile(rf"{LOG}(\d{{20}})\.json").fullmatch
+_AT_ONCE: Final = 16
+_QUERY: Final = "SELECT url_md5, content_hash, verdict, seen_at FROM catalog"
+
+Halves = tuple[NDArray[np.uint64], NDArray[np.uint64]]
+
+
+@dataclass(frozen=True, slots=True)
+class Recent:
+    """A catalog since a time.
+
+    Attributes:
+        began_with: data files of the version that was the newest then.
+        added: data files with rows that were committed since.
+        kept: all data files of any version since; whoever reads one of them may need them.
+    """
+
+    began_with: frozenset[str]
+    added: frozenset[str]
+    kept: frozenset[str]
+
+
+async def recent(store: Store, catalog: Catalog, since: datetime) -> Recent:
+    """The catalog since a time.
+
+    Where the version of that time cannot be read any more (its log was tidied away, or the bucket
+    is a copy that is younger), every row that ever was counts as one that was committed since.
+
+    Args:
+        store: the mirror's.
+        catalog: of the same mirror.
+        since: by the store's clock.
+
+    Raises:
+        CatalogError: the catalog cannot be read.
+        StoreError: the store refused.
+    """
+    entries = [
+        (int(match[1]), info.last_modified)
+        async for info in list_all(store, LOG)
+        if (match := _ENTRY(info.key))
+    ]
+    now = frozenset(await asyncio.to_thread(catalog.data_files))
+    if not entries:
+        return Recent(frozenset(), now, now)
+    old = [version for version, written in entries if written <= since]
+    later = sorted(version for version, written in entries if not old or version > max(old))
+    added, replaced = await _added(store, later)
+    began_with: frozenset[str] | None = frozenset()
+    if old:
+        began_with = await _files_at(catalog, max(old))
+    elif min(later) > 0:
+        began_with = None
+    if began_with is None:
+        return Recent(frozenset(), now | added, now | added | replaced)
+    return Recent(began_with, added, now | began_with | added | replaced)
+
+
+async def _files_at(catalog: Catalog, version: int) -> frozenset[str] | None:
+    try:
+        return frozenset(await asyncio.to_thread(catalog.data_files_at, version))
+    except CatalogError:
+        return None
+
+
+async def _added(store: Store, versions: Sequence[int]) -> tuple[frozenset[str], frozenset[str]]:
+    """Files that commits have added, and those that compactions have written."""
+    added: set[str] = set()
+    written: set[str] = set()
+    for begin in range(0, len(versions), _AT_ONCE):
+        some = versions[begin : begin + _AT_ONCE]
+        bodies = await asyncio.gather(*(store.get(f"{LOG}{v:020d}.json") for v in some))
+        for line in b"\n".join(bodies).splitlines():
+            if not line.strip():
+                continue
+            try:
+                action = msgspec.json.decode(line)
+            except (msgspec.DecodeError, UnicodeDecodeError):
+                raise CatalogError("An entry of the catalog's log is damaged.") from None
+            if add := action.get("add"):
+                (added if add.get("dataChange", True) else written).add(add["path"])
+    return frozenset(added), frozenset(written)
+
+
+async def recently_named(catalog: Catalog, past: Recent, contents: Halves) -> NDArray[np.bool_]:
+    """Which contents a live `ok` row has named at any time of a period.
+
+    Args:
+        catalog: of the mirror.
+        past: the period.
+        contents: content hashes, sorted, as two halves: (n,) each.
+
+    Returns:
+        (n,) of them.
+
+    Raises:
+        CatalogError: the catalog cannot be read.
+    """
+    named = np.zeros(len(contents[0]), bool)
+    if not len(named):
+        return named
+    try:
+        for file in sorted(past.added):
+            rows = await _rows_naming(catalog, file, contents)
+            named[rows.content] = True
+        suspects = [await _rows_naming(catalog, file, contents) for file in sorted(past.began_with)]
+        await _mark_those_live(catalog, past, _Rows.joined(suspects), named)
+    except NotFound:
+        # Somebody else has tidied files away that a reader of that time may need: so not by us.
+        named[:] = True
+    return named
+
+
+async def _mark_those_live(
+    catalog: Catalog, past: Recent, suspects: _Rows, named: NDArray[np.bool_]
+) -> None:
+    """Of rows that were there when the period began, those that were the latest of their URL."""
+    if not len(suspects.content):
+        return
+    order = np.lexsort((suspects.url_lo, suspects.url_hi))
+    suspects = suspects.taken(order)
+    urls = suspects.url_hi, suspects.url_lo
+    latest = np.full(len(order), np.iinfo(np.int64).min)
+    for file in sorted(past.began_with):
+        rows = await catalog.read_file(file, _QUERY, _columns)
+        for url_hi, url_lo, _, _, _, seen_at in rows:
+            at = positions_of(url_hi, url_lo, *urls)  # the first of equal URLs stands for all
+            np.maximum.at(latest, at[at >= 0], seen_at[at >= 0])
+    first = positions_of(*urls, *urls)
+    live = suspects.seen_at >= latest[first]
+    named[suspects.content[live]] = True
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """Rows that name one of the contents asked for; `content` is its position among them."""
+
+    url_hi: NDArray[np.uint64]
+    url_lo: NDArray[np.uint64]
+    seen_at: NDArray[np.int64]
+    content: NDArray[np.intp]
+
+    def taken(self, at: NDArray[np.intp]) -> _Rows:
+        return _Rows(self.url_hi[at], self.url_lo[at], self.seen_at[at], self.content[at])
+
+    @classmethod
+    def joined(cls, pieces: Sequence[_Rows]) -> _Rows:
+        empty = cls(np.empty(0, "u8"), np.empty(0, "u8"), np.empty(0, "i8"), np.empty(0, np.intp))
+        pieces = [empty, *pieces]
+        return cls(
+            np.concatenate([piece.url_hi for piece in pieces]),
+            np.concatenate([piece.url_lo for piece in pieces]),
+            np.concatenate([piece.seen_at for piece in pieces]),
+            np.concatenate([piece.content for piece in pieces]),
+        )
+
+
+async def _rows_naming(catalog: Catalog, file: str, contents: Halves) -> _Rows:
+    pieces = []
+    for url_hi, url_lo, hash_hi, hash_lo, ok, seen_at in await catalog.read_file(
+        file, _QUERY, _columns
+    ):
+        content = positions_of(hash_hi, hash_lo, *contents)
+        at = np.flatnonzero(ok & (content >= 0))
+        pieces.append(_Rows(url_hi[at], url_lo[at], seen_at[at], content[at]))
+    return _Rows.joined(pieces)
+
+
+def _columns(batch: arrow.RecordBatch) -> tuple[NDArray[Any], ...]:
+    urls, hashes, verdicts = (batch.column(at).to_pylist() for at in range(3))
+    seen_at = batch.column(3).cast(arrow.DataType.int64()).to_numpy().astype("i8")
+    ok = np.array([verdict == "ok" for verdict in verdicts], bool)
+    return (*halves(b"".join(urls)), *halves(b"".join(hashes)), ok, seen_at)

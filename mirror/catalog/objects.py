@@ -1,0 +1,168 @@
+"""The objects that a catalog tells of, in the order of their keys: what a listing is compared with.
+
+Taken a part of the key space at a time, so that memory stays a fraction of the catalog's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mirror.catalog.index import FORMAT_NAMES, Index, halves, positions_of
+from mirror.content.image import VERDICTS
+from mirror.layout import FORMATS, OBJECTS
+
+_OK: Final = VERDICTS.index("ok")
+# Below so many rows the key space is taken whole: each part costs a listing a page of its own.
+_WHOLE_UP_TO: Final = 100_000
+_PIECE: Final = 1 << 20
+
+EXTENSIONS: Final = tuple(sorted(extension for extension, _ in FORMATS.values()))
+_EXTENSION_CODES: Final = {extension: code for code, extension in enumerate(EXTENSIONS)}
+# Of a format's position in FORMAT_NAMES the position of its extension in EXTENSIONS.
+_OF_FORMAT: Final = np.array([_EXTENSION_CODES[FORMATS[name][0]] for name in FORMAT_NAMES], "u1")
+# No key of an object that a catalog can tell of has it.
+_FOREIGN: Final = len(EXTENSIONS)
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A part of the key space: keys greater than `after`, up to `until`; None is without end."""
+
+    number: int
+    of: int
+
+    @property
+    def after(self) -> str:
+        return "" if self.number == 0 else self._border(self.number)
+
+    @property
+    def until(self) -> str | None:
+        return None if self.number == self.of - 1 else self._border(self.number + 1)
+
+    def _border(self, number: int) -> str:
+        # Behind a folder's last object and not at the next one's name: SeaweedFS begins behind a
+        # folder that is named, and obstore takes a slash from the end of a name.
+        return f"{OBJECTS}{number * 256 // self.of - 1:02x}/~"
+
+
+def spans(index: Index) -> list[Span]:
+    """Parts of the key space, in order, that are small enough to be held one at a time."""
+    of = 1 if len(index) <= _WHOLE_UP_TO else 16
+    return [Span(number, of) for number in range(of)]
+
+
+@dataclass(frozen=True)
+class NamedObjects:
+    """Keys that live rows tell of, sorted; arrays of one element each.
+
+    Attributes:
+        hash_hi: first half of the content hash.
+        hash_lo: second half.
+        extension: position in `EXTENSIONS`.
+        size: bytes, as the catalog has it.
+        ok_rows: how many `ok` rows name it. Where there is none, only flagged rows have the
+            content, and the object is there only if somebody asked for it.
+        begins: where the rows of each begin in
+        rows: positions in the index's sightings, `ok` ones first within an object.
+    """
+
+    hash_hi: NDArray[np.uint64]
+    hash_lo: NDArray[np.uint64]
+    extension: NDArray[np.uint8]
+    size: NDArray[np.int64]
+    ok_rows: NDArray[np.int64]
+    begins: NDArray[np.intp]
+    rows: NDArray[np.intp]
+
+    def __len__(self) -> int:
+        return len(self.hash_hi)
+
+    @property
+    def ok(self) -> NDArray[np.bool_]:
+        """Which of them an `ok` row names: those must be there."""
+        return self.ok_rows > 0
+
+    def content_hash(self, at: int) -> bytes:
+        return (int(self.hash_hi[at]) << 64 | int(self.hash_lo[at])).to_bytes(16, "big")
+
+    def key(self, at: int) -> str:
+        digits = self.content_hash(at).hex()
+        return f"{OBJECTS}{digits[:2]}/{digits}.{EXTENSIONS[self.extension[at]]}"
+
+    def rows_of(self, at: int) -> NDArray[np.intp]:
+        """Positions of the `ok` rows that name an object."""
+        begin = self.begins[at]
+        return self.rows[begin : begin + self.ok_rows[at]]
+
+    def after(self, key: str) -> int:
+        """Position of the first object whose key is greater than `key`."""
+        low, high = 0, len(self)
+        while low < high:
+            middle = (low + high) // 2
+            low, high = (low, middle) if self.key(middle) > key else (middle + 1, high)
+        return low
+
+    def find(self, parsed: Sequence[tuple[bytes, str]]) -> NDArray[np.intp]:
+        """Positions of keys, as `parse_object_key` gives them; -1 for what no live row tells of."""
+        if not parsed or not len(self):
+            return np.full(len(parsed), -1, np.intp)
+        hi, lo = halves(b"".join([content for content, _ in parsed]))
+        codes = np.array([_EXTENSION_CODES.get(ext, _FOREIGN) for _, ext in parsed], "u1")
+        found = positions_of(hi, lo, self.hash_hi, self.hash_lo)
+        other = np.flatnonzero((found >= 0) & (self.extension[found] != codes))
+        for at in other.tolist():  # one content under two formats: the next ones have its hash too
+            found[at] = self._with_extension(int(found[at]), int(codes[at]))
+        return found
+
+    def _with_extension(self, first: int, code: int) -> int:
+        at = first
+        while at < len(self) and (self.hash_hi[at], self.hash_lo[at]) == (
+            self.hash_hi[first],
+            self.hash_lo[first],
+        ):
+            if self.extension[at] == code:
+                return at
+            at += 1
+        return -1
+
+
+def named_objects(index: Index, span: Span) -> NamedObjects:
+    """The objects of a part of the key space that live rows of the catalog tell of."""
+    sightings = index.sightings
+    at = _rows_within(sightings["hash_hi"], span)
+    hi, lo = sightings["hash_hi"][at], sightings["hash_lo"][at]
+    extension = _OF_FORMAT[sightings["format"][at]]
+    flagged = sightings["verdict"][at] != _OK
+    order = np.lexsort((flagged, extension, lo, hi))
+    hi, lo, extension = hi[order], lo[order], extension[order]
+    first = np.ones(len(hi), bool)
+    first[1:] = (hi[1:] != hi[:-1]) | (lo[1:] != lo[:-1]) | (extension[1:] != extension[:-1])
+    begins = np.flatnonzero(first)
+    rows = at[order]
+    ok_before = np.zeros(len(rows) + 1, np.int64)
+    np.cumsum(~flagged[order], out=ok_before[1:])
+    return NamedObjects(
+        hi[begins],
+        lo[begins],
+        extension[begins],
+        sightings["size"][rows[begins]],
+        np.diff(ok_before[np.append(begins, len(rows))]),
+        begins,
+        rows,
+    )
+
+
+def _rows_within(hash_hi: NDArray[Any], span: Span) -> NDArray[np.intp]:
+    if span.of == 1:
+        return np.arange(len(hash_hi))
+    shift = np.uint64(64 - (span.of.bit_length() - 1))
+    found = [
+        np.flatnonzero((hash_hi[begin : begin + _PIECE] >> shift) == span.number) + begin
+        for begin in range(0, len(hash_hi), _PIECE)
+    ]
+    return np.concatenate([np.empty(0, np.intp), *found])

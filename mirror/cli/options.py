@@ -1,0 +1,81 @@
+"""Options that several commands have, written once: where the mirror is, and how values are read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_HEX_PREFIX = 32
+
+cache_option = click.option("--cache", metavar="DIR", help="The cache's folder [cache.dir].")
+public_url_option = click.option(
+    "--public-url", metavar="URL", help="What public URLs begin with [bucket.public_url]."
+)
+concurrency_option = click.option(
+    "--concurrency", type=click.IntRange(1, 1024), help="Requests in flight [sync.concurrency]."
+)
+
+
+def bucket_options(command: F) -> F:
+    """`--bucket --endpoint --region --engine --state`: of every command that reaches the mirror."""
+    for option in reversed(
+        [
+            click.option(
+                "--bucket",
+                metavar="URL",
+                help="s3://BUCKET[/PREFIX] or file:///FOLDER [bucket.url].",
+            ),
+            click.option(
+                "--endpoint",
+                metavar="URL",
+                help="The S3 endpoint; none on AWS [bucket.endpoint].",
+            ),
+            click.option("--region", help="The bucket's region [bucket.region]."),
+            click.option(
+                "--engine",
+                type=click.Choice(["auto", "obstore", "aioboto3"]),
+                help="What moves the bytes [bucket.engine].",
+            ),
+            click.option(
+                "--state", metavar="DIR", help="Where the local state is kept [state.dir]."
+            ),
+        ]
+    ):
+        command = option(command)
+    return command
+
+
+def bucket_flags(options: dict[str, Any]) -> dict[str, Any]:
+    """What `bucket_options` were given, as settings."""
+    return {
+        "bucket.url": options["bucket"],
+        "bucket.endpoint": options["endpoint"],
+        "bucket.region": options["region"],
+        "bucket.engine": options["engine"],
+        "state.dir": options["state"],
+    }
+
+
+def hex_prefix(_ctx: click.Context, _param: click.Parameter, value: str) -> str:
+    """Checks the first digits of a URL's MD5."""
+    if len(value) > _HEX_PREFIX or any(c not in "0123456789abcdefABCDEF" for c in value):
+        raise click.BadParameter("write up to 32 hexadecimal digits, such as 3f.")
+    return value
+
+
+def share(_ctx: click.Context, _param: click.Parameter, value: str | None) -> float | None:
+    """Reads `1%` or `0.01`."""
+    if value is None:
+        return None
+    text = value.strip()
+    try:
+        number = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        number = -1.0
+    if not 0 < number <= 1:
+        raise click.BadParameter("write a share, such as 1% or 0.01.")
+    return number

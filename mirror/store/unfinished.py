@@ -1,0 +1,111 @@
+"""What writers that were killed left half written: parts of uploads in a bucket, files in a folder.
+
+Neither is an object, no listing shows them, and a bucket's owner pays for them all the same.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from mirror.layout import BucketUrl
+from mirror.store.control import S3Access, translate_botocore
+from mirror.store.file import HIDDEN
+
+# A server that has no such request says it in one of these ways.
+_UNSUPPORTED = {400, 404, 405, 501}
+
+
+class Unfinished(NamedTuple):
+    """`key`: below the mirror; `name`: of the upload, or the file's path."""
+
+    key: str
+    name: str
+
+
+class HalfWritten(Protocol):
+    """Finds and removes what is half written. Blocks: call in a thread."""
+
+    def find(self, before: datetime) -> list[Unfinished] | None:
+        """What was begun before a time; None where the server does not tell."""
+        ...
+
+    def remove(self, one: Unfinished) -> None: ...
+
+
+class InBucket:
+    """Multipart uploads below a mirror's prefix that were neither completed nor aborted."""
+
+    def __init__(self, access: S3Access) -> None:
+        self._access = access
+        self._prefix = f"{access.url.path}/" if access.url.path else ""
+
+    def find(self, before: datetime) -> list[Unfinished] | None:
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        found: list[Unfinished] = []
+        where: dict[str, Any] = {"Bucket": self._access.url.bucket, "Prefix": self._prefix}
+        client = self._access.client()
+        while True:
+            try:
+                page = client.list_multipart_uploads(**where)
+            except ClientError as error:
+                if error.response["ResponseMetadata"].get("HTTPStatusCode") in _UNSUPPORTED:
+                    return None
+                raise translate_botocore(error, "LIST uploads") from None
+            except BotoCoreError as error:
+                raise translate_botocore(error, "LIST uploads") from None
+            found += [
+                Unfinished(upload["Key"].removeprefix(self._prefix), upload["UploadId"])
+                for upload in page.get("Uploads", ())
+                if upload["Key"].startswith(self._prefix) and upload["Initiated"] < before
+            ]
+            if not page.get("IsTruncated"):
+                return found
+            where["KeyMarker"] = page["NextKeyMarker"]
+            where["UploadIdMarker"] = page["NextUploadIdMarker"]
+
+    def remove(self, one: Unfinished) -> None:
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        try:
+            self._access.client().abort_multipart_upload(
+                Bucket=self._access.url.bucket, Key=self._prefix + one.key, UploadId=one.name
+            )
+        except ClientError as error:
+            if error.response.get("Error", {}).get("Code") != "NoSuchUpload":
+                raise translate_botocore(error, f"ABORT {one.key}") from None
+        except BotoCoreError as error:
+            raise translate_botocore(error, f"ABORT {one.key}") from None
+
+
+class InFolder:
+    """Temporary files of a mirror in a folder."""
+
+    def __init__(self, url: BucketUrl) -> None:
+        self._root = Path(url.path)
+
+    def find(self, before: datetime) -> list[Unfinished]:
+        return list(self._walk(before))
+
+    def _walk(self, before: datetime) -> Iterator[Unfinished]:
+        for folder, _, names in os.walk(self._root):
+            for name in names:
+                path = Path(folder) / name
+                if not name.startswith(HIDDEN) or name == f"{HIDDEN}lock":
+                    continue
+                with suppress(FileNotFoundError):
+                    if datetime.fromtimestamp(path.lstat().st_mtime, UTC) < before:
+                        yield Unfinished(str(path.relative_to(self._root)), str(path))
+
+    def remove(self, one: Unfinished) -> None:
+        Path(one.name).unlink(missing_ok=True)
+
+
+def half_written(url: BucketUrl, access: S3Access | None) -> HalfWritten:
+    """Of a place: `access` is None for a folder."""
+    return InFolder(url) if access is None else InBucket(access)

@@ -1,0 +1,370 @@
+"""`mirror gc`: what no row names any more, out of the bucket; plan first.
+
+What goes, once it is older than the grace period by the store's own clock:
+
+- objects of which no live row tells, and that no live `ok` row has named within the grace period
+  either: a writer or a reader may still go by what the catalog said then;
+- data files of the catalog that no version within the grace period has;
+- uploads that were begun and never completed.
+
+What is not ours is left alone: keys that are not an object's, and everything outside the prefix.
+How this keeps out of the way of a sync that runs at the same moment: `mirror.store.sweep`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import platform
+import secrets
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from mirror.catalog.comparison import Comparison, Listed
+from mirror.catalog.health import Problem, UpkeepReport
+from mirror.catalog.history import Recent, recent, recently_named
+from mirror.catalog.index import Index, halves
+from mirror.catalog.reading import OpenMirror, open_mirror
+from mirror.config import Settings
+from mirror.errors import MirrorError, NotFound, StateError, StoreError
+from mirror.layout import CATALOG, parse_object_key
+from mirror.lock import locked
+from mirror.signals import stopping_on_signals
+from mirror.store.base import ObjectInfo, list_all
+from mirror.store.retry import RetryPolicy
+from mirror.store.sweep import LEASE, RENEW, SHORTEST_GRACE, HeldSweep
+from mirror.store.unfinished import HalfWritten, Unfinished
+from mirror.store.window import Window
+from mirror.upkeep.limit import Limit
+
+# Objects that are looked at once more and then deleted together.
+_BATCH: Final = 500
+_HASHES_AT_ONCE: Final = 1 << 20
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class GcOptions:
+    """What a collection is asked to do.
+
+    Attributes:
+        dry_run: show the plan; remove and write nothing.
+        limit: a plan that deletes more is refused.
+        flagged: objects go as well of which only flagged rows tell.
+        retry: how often and how soon a request that failed is tried again.
+    """
+
+    dry_run: bool = False
+    limit: Limit = field(default_factory=Limit)
+    flagged: bool = False
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
+
+
+@dataclass
+class GcReport(UpkeepReport):
+    """As its base says, where `checked` are objects that were listed, and:
+
+    Attributes:
+        planned: objects that are to be deleted,
+        planned_bytes: and their bytes.
+        young: objects that no row names, within the grace period.
+        named_recently: those that a row has named within the grace period.
+        flagged: objects of which only flagged rows tell.
+        strangers: keys below `objects/` that no mirror writes; left alone.
+        spared: planned objects that were written anew before they were deleted.
+        catalog_files: of the catalog that are, or are to be, deleted.
+        uploads: begun and never completed; None where the server does not tell.
+    """
+
+    planned: int = 0
+    planned_bytes: int = 0
+    young: int = 0
+    named_recently: int = 0
+    flagged: int = 0
+    strangers: int = 0
+    spared: int = 0
+    catalog_files: int = 0
+    catalog_bytes: int = 0
+    uploads: int | None = 0
+
+    def more(self) -> dict[str, Any]:
+        names = (
+            "planned", "planned_bytes", "young", "named_recently", "flagged", "strangers",
+            "spared", "catalog_files", "catalog_bytes", "uploads",
+        )  # fmt: skip
+        return {name: getattr(self, name) for name in names}
+
+
+def gc(
+    settings: Settings,
+    options: GcOptions = GcOptions(),
+    *,
+    planned: Callable[[GcReport], None] = lambda _report: None,
+    progress: Progress = lambda _objects, _bytes: None,
+    now: Callable[[], float] = time.time,
+) -> GcReport:
+    """Remove what no row names any more.
+
+    Args:
+        settings: where the bucket and the state are, and the grace period.
+        options: what to do with the plan.
+        planned: is shown the plan, before anything is removed.
+        progress: is told of objects and bytes as they are removed.
+        now: seconds since 1970; goes by itself only in a dry run, else by the store's clock.
+
+    Returns:
+        The report; an error that came after the beginning is in `report.error`.
+
+    Raises:
+        MirrorError: the mirror cannot be read.
+        Busy: another collection is at work, here or elsewhere.
+    """
+    report = GcReport(dry_run=options.dry_run)
+    began_at = time.monotonic()
+    grace = timedelta(days=settings.gc.grace_days)
+    if grace < SHORTEST_GRACE:
+        report.warnings.append(
+            f"gc.grace_days is below {SHORTEST_GRACE.days}: what a sync is uploading at this moment, "
+            "on any machine, may be removed before it is catalogued."
+        )
+
+    async def run() -> None:
+        async with open_mirror(settings, retry=options.retry) as mirror:
+            report.requests = mirror.requests
+            with ExitStack() as stack:
+                stack.enter_context(locked(mirror.folder / "gc"))
+                plan = stack.enter_context(closing(_Victims()))
+                collection = _Collection(mirror, plan, grace, options, report=report)
+                with stopping_on_signals(collection.stop.set):
+                    await collection.run(planned, progress, now)
+
+    asyncio.run(run())
+    report.seconds = time.monotonic() - began_at
+    return report
+
+
+class _Victims:
+    """The objects of a plan, by key, in a temporary file that goes with the process."""
+
+    def __init__(self) -> None:
+        self._db = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+        self._db.execute("PRAGMA journal_mode = OFF")
+        self._db.execute("CREATE TABLE objects (key TEXT PRIMARY KEY, size INTEGER) WITHOUT ROWID")
+
+    def close(self) -> None:
+        self._db.close()
+
+    def add(self, key: str, size: int) -> None:
+        self._db.execute("INSERT OR REPLACE INTO objects VALUES (?, ?)", (key, size))
+
+    def spare(self, keys: Sequence[str]) -> None:
+        self._db.executemany("DELETE FROM objects WHERE key = ?", [(key,) for key in keys])
+
+    def totals(self) -> tuple[int, int]:
+        count, size = self._db.execute("SELECT count(*), sum(size) FROM objects").fetchone()
+        return count, size or 0
+
+    def pages(self, most: int) -> Iterator[list[tuple[str, int]]]:
+        """`(key, size)` in the order of keys."""
+        last = ""
+        query = "SELECT key, size FROM objects WHERE key > ? ORDER BY key LIMIT ?"
+        while page := self._db.execute(query, (last, most)).fetchall():
+            yield page
+            last = page[-1][0]
+
+
+class _Collection:
+    def __init__(
+        self,
+        mirror: OpenMirror,
+        victims: _Victims,
+        grace: timedelta,
+        options: GcOptions,
+        *,
+        report: GcReport,
+    ) -> None:
+        self.stop = asyncio.Event()
+        self._mirror = mirror
+        self._store = mirror.store
+        self._victims = victims
+        self._grace = grace
+        self._options = options
+        self._report = report
+        self._catalog_files: list[ObjectInfo] = []
+        self._uploads: list[Unfinished] = []
+        self._half: HalfWritten = mirror.location.half_written()
+        self._missing = 0
+
+    async def run(
+        self, planned: Callable[[GcReport], None], progress: Progress, now: Callable[[], float]
+    ) -> None:
+        report = self._report
+        sweep: HeldSweep | None = None
+        try:
+            if self._options.dry_run:
+                at = datetime.fromtimestamp(now(), UTC)
+            else:
+                holder = _holder(self._mirror.folder)
+                begun_at = datetime.fromtimestamp(now(), UTC)
+                sweep = await HeldSweep.begin(self._store, secrets.token_hex(8), holder, begun_at)
+                at = sweep.now
+            await self._plan(at - self._grace)
+            planned(report)
+            if sweep is not None and not self.stop.is_set() and self._is_something_planned:
+                await self._execute(sweep, progress)
+        except MirrorError as error:
+            report.error = error
+        finally:
+            if sweep is not None:
+                with suppress(MirrorError):  # it dies by itself in an hour
+                    await sweep.say("idle")
+        report.interrupted = self.stop.is_set() and report.error is None
+
+    @property
+    def _is_something_planned(self) -> bool:
+        return bool(self._report.planned or self._catalog_files or self._uploads)
+
+    async def _plan(self, since: datetime) -> None:
+        """What is to be removed: all of it from before `since`."""
+        report = self._report
+        index = await self._mirror.index()
+        listed = await self._list(index, since)
+        report.checked = listed.compared + listed.orphaned + listed.flagged - self._missing
+        report.orphaned, report.flagged = listed.orphaned, listed.flagged
+        report.strangers = listed.strangers
+        past = await recent(self._store, self._mirror.catalog, since)
+        await self._spare_what_was_named(past)
+        report.planned, report.planned_bytes = self._victims.totals()
+        await self._find_catalog_files(past, since)
+        uploads = await asyncio.to_thread(self._half.find, since)
+        self._uploads = uploads or []
+        report.uploads = None if uploads is None else len(uploads)
+        for page in self._victims.pages(_BATCH):
+            for key, size in page:
+                report.example(Problem("orphaned", key, "no row names it", size=size))
+            break
+        if not self._options.limit.allows(report.planned, report.checked):
+            share = 100 * report.planned / max(1, report.checked)
+            raise MirrorError(
+                f"{report.planned:,} of {report.checked:,} objects ({share:.0f} %) would be deleted, "
+                "which is more than --max-delete allows. Look at mirror gc --dry-run; if it is "
+                f"right, allow it with --max-delete {report.planned}."
+            )
+
+    async def _list(self, index: Index, since: datetime) -> Listed:
+        report = self._report
+
+        def damage(found: Iterator[Problem]) -> None:
+            self._missing += sum(problem.kind == "missing" for problem in found)
+
+        def unnamed(info: ObjectInfo, flagged: bool) -> None:
+            if parse_object_key(info.key) is None or (flagged and not self._options.flagged):
+                return
+            if info.last_modified < since:
+                self._victims.add(info.key, info.size)
+            else:
+                report.young += 1
+
+        return await Comparison(
+            self._store, index, since, damage, unnamed=unnamed, stopped=self.stop.is_set
+        ).run()
+
+    async def _spare_what_was_named(self, past: Recent) -> None:
+        for page in self._victims.pages(_HASHES_AT_ONCE):
+            keys = [key for key, _ in page]
+            contents = [parsed[0] for key in keys if (parsed := parse_object_key(key))]
+            named = await recently_named(self._mirror.catalog, past, halves(b"".join(contents)))
+            spared = [keys[at] for at in np.flatnonzero(named)]
+            self._victims.spare(spared)
+            self._report.named_recently += len(spared)
+
+    async def _find_catalog_files(self, past: Recent, since: datetime) -> None:
+        """Data files that no version within the grace period has, and those of no version at all."""
+        if not past.kept:
+            return  # there is no catalog, so nothing tells which files are its
+        async for info in list_all(self._store, f"{CATALOG}/"):
+            name = info.key.removeprefix(f"{CATALOG}/")
+            is_data = "/" not in name and name.endswith(".parquet")
+            if is_data and name not in past.kept and info.last_modified < since:
+                self._catalog_files.append(info)
+        self._report.catalog_files = len(self._catalog_files)
+        self._report.catalog_bytes = sum(info.size for info in self._catalog_files)
+
+    async def _execute(self, sweep: HeldSweep, progress: Progress) -> None:
+        await sweep.say("deleting")
+        said_at, report = time.monotonic(), self._report
+        index = await self._mirror.index()
+        for page in self._victims.pages(_BATCH):
+            if self.stop.is_set():
+                return
+            doomed = await self._still_doomed(page, index, sweep.now - self._grace)
+            if time.monotonic() - said_at > RENEW.total_seconds():
+                await sweep.say("deleting")
+                said_at = time.monotonic()
+            await self._delete([key for key, _ in doomed], said_at)
+            size = sum(size for _, size in doomed)
+            report.deleted += len(doomed)
+            report.spared += len(page) - len(doomed)
+            report.bytes += size
+            progress(len(doomed), size)
+        for begin in range(0, len(self._catalog_files), _BATCH):
+            await self._delete(
+                [info.key for info in self._catalog_files[begin : begin + _BATCH]], said_at
+            )
+        for one in self._uploads:
+            await asyncio.to_thread(self._half.remove, one)
+
+    async def _still_doomed(
+        self, page: Sequence[tuple[str, int]], index: Index, since: datetime
+    ) -> list[tuple[str, int]]:
+        """Those of a page that nobody has written anew, or named, since the plan was made."""
+        doomed: list[tuple[str, int]] = []
+
+        async def look(key: str, size: int) -> None:
+            with suppress(NotFound):
+                info = await self._store.head(key)
+                if info.last_modified < since and info.size == size:
+                    doomed.append((key, size))
+
+        async with Window(_BATCH) as window:
+            for key, size in page:
+                parsed = parse_object_key(key)
+                if parsed is not None and index.object_sha256(parsed[0]) is None:
+                    await window.start(0, look, key, size)
+        return doomed
+
+    async def _delete(self, keys: Sequence[str], said_at: float) -> None:
+        """Raises: StoreError: this sweep may count as dead by now, or the store refused."""
+        if time.monotonic() - said_at > LEASE.total_seconds() / 2:
+            raise StoreError(
+                "This run stood still for too long between two steps (was the machine asleep?); "
+                "run mirror gc again."
+            )
+        if keys:
+            await self._store.delete(keys)
+
+
+def _holder(folder: Path) -> str:
+    """An id of this machine's state, whose lock this process holds.
+
+    Raises:
+        StateError: it cannot be written.
+    """
+    path = folder / "gc" / "holder"
+    try:
+        if not path.exists():
+            path.write_text(secrets.token_hex(8))
+        return f"{platform.node()}-{path.read_text().strip()}"
+    except OSError as error:
+        raise StateError(
+            f"{path} cannot be written ({error.strerror}); make its folder writable for this user, "
+            "or set state.dir."
+        ) from None

@@ -1,0 +1,360 @@
+"""`mirror pull`: the md5-named cache, or a part of it, back from the mirror.
+
+Each object is read once, compared with the catalog, and written under the name of every URL that
+has it: to a part file, flushed, then renamed. What is there already is not written again, so a run
+that was killed goes on; another file under a name is left alone unless it is to be replaced.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mirror.cache.prepare import WHOLE_UP_TO
+from mirror.catalog.health import Problem, UpkeepReport
+from mirror.catalog.index import Index, halves
+from mirror.catalog.objects import NamedObjects, named_objects, spans
+from mirror.catalog.reading import OpenMirror, open_mirror
+from mirror.config import Settings
+from mirror.content.digest import Digest, Hasher
+from mirror.content.image import VERDICTS
+from mirror.dataset.inputs import Input, read
+from mirror.dataset.records import Reading
+from mirror.dataset.resolve import Resolver, digests_of
+from mirror.errors import CacheError, MirrorError, NotFound, StoreError
+from mirror.lock import locked
+from mirror.signals import stopping_on_signals
+from mirror.store.reading import bytes_held, hashed, parts_of
+from mirror.store.retry import RetryPolicy
+from mirror.store.window import Window
+from mirror.upkeep.patience import Patience
+from mirror.upkeep.tree import Tree
+from mirror.upkeep.writing import ABSENT, ALREADY, CacheWriter, Name, Outcome
+
+_OK: Final = VERDICTS.index("ok")
+# Objects whose files are looked for in one hop to a thread.
+_BATCH: Final = 1_000
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class PullOptions:
+    """What a pull is asked to do.
+
+    Attributes:
+        prefix: only URLs whose MD5 begins with these hex digits.
+        datasets: only URLs that these refer to, all of them when empty.
+        url_field: where their records hold a URL; dotted.
+        verify: read files that are there already, and compare them.
+        force: replace other files that have the name of an image.
+        hardlink: give a file the names of all URLs that have its content.
+        dry_run: only say what would be written.
+        retry: how often and how soon a request that failed is tried again.
+    """
+
+    prefix: str = ""
+    datasets: Sequence[Input] = ()
+    url_field: str = "image_url"
+    verify: bool = False
+    force: bool = False
+    hardlink: bool = False
+    dry_run: bool = False
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
+
+
+@dataclass
+class PullReport(UpkeepReport):
+    """As its base says, where `checked` are files that belong in the cache, and:
+
+    Attributes:
+        already: files that were there.
+        kept: other files under such a name, left as they are.
+        replaced: those that were replaced.
+        flagged: URLs asked for that have no good image.
+        not_mirrored: URLs of the datasets that the mirror has never seen.
+    """
+
+    already: int = 0
+    kept: int = 0
+    replaced: int = 0
+    flagged: int = 0
+    not_mirrored: int = 0
+
+    @property
+    def wrong(self) -> bool:
+        return super().wrong or self.kept > 0
+
+    def more(self) -> dict[str, Any]:
+        names = ("already", "kept", "replaced", "flagged", "not_mirrored")
+        return {name: getattr(self, name) for name in names}
+
+
+def pull(
+    settings: Settings,
+    options: PullOptions = PullOptions(),
+    *,
+    progress: Progress = lambda _files, _bytes: None,
+) -> PullReport:
+    """Write the mirror's images into the cache's folder, `<md5 of the URL>.jpg`, flat.
+
+    Args:
+        settings: where the bucket, the cache and the state are.
+        options: which images, and what to do about what is there.
+        progress: is told of files and bytes as they are written.
+
+    Returns:
+        The report; an error that came after the beginning is in `report.error`.
+
+    Raises:
+        MirrorError: the mirror cannot be read, or the folder not be used.
+        Busy: another pull into the same folder is at work on this machine.
+        UsageError: a dataset cannot be read.
+    """
+    report = PullReport(dry_run=options.dry_run)
+    began_at = time.monotonic()
+    folder = settings.cache_dir
+    identity = hashlib.sha256(os.fsencode(os.path.realpath(folder))).hexdigest()[:12]
+    for source in options.datasets:
+        source.check()
+
+    async def run() -> None:
+        async with open_mirror(settings, retry=options.retry) as mirror:
+            report.requests = mirror.requests
+            with ExitStack() as stack:
+                stack.enter_context(locked(mirror.folder / f"pull-{identity}"))
+                tree = stack.enter_context(_opened(folder, make=not options.dry_run))
+                writer = CacheWriter(tree, folder, hardlink=options.hardlink)
+                pulling = _Pull(
+                    mirror, tree, writer, settings=settings, options=options, report=report,
+                    progress=progress,
+                )  # fmt: skip
+                with stopping_on_signals(pulling.stop.set):
+                    await pulling.run()
+
+    asyncio.run(run())
+    report.seconds = time.monotonic() - began_at
+    return report
+
+
+def _opened(folder: Path, *, make: bool) -> Tree:
+    try:
+        if make:
+            folder.mkdir(parents=True, exist_ok=True)
+        return Tree(os.fsencode(folder))
+    except OSError as error:
+        raise CacheError(
+            f"The cache folder {folder} cannot be used ({error.strerror}); make it, or set "
+            "cache.dir to a folder that this user may write."
+        ) from None
+
+
+class _Wanted(NamedTuple):
+    """An object to be read: its position, and the names to write it under."""
+
+    at: int
+    names: list[Name]
+
+
+class _Pull:
+    def __init__(
+        self,
+        mirror: OpenMirror,
+        tree: Tree,
+        writer: CacheWriter,
+        *,
+        settings: Settings,
+        options: PullOptions,
+        report: PullReport,
+        progress: Progress,
+    ) -> None:
+        self.stop = asyncio.Event()
+        self._mirror = mirror
+        self._tree = tree
+        self._writer = writer
+        self._settings = settings
+        self._options = options
+        self._report = report
+        self._progress = progress
+        self._patience = Patience()
+        self._index = Index.empty()
+
+    async def run(self) -> None:
+        try:
+            self._index = await self._mirror.index()
+            chosen = await asyncio.to_thread(self._chosen)
+            if not self._options.dry_run:
+                await asyncio.to_thread(self._tree.clear_parts)
+            for span in spans(self._index):
+                if self.stop.is_set():
+                    break
+                await self._pull(await asyncio.to_thread(named_objects, self._index, span), chosen)
+        except MirrorError as error:
+            self._report.error = error
+        self._report.interrupted = self.stop.is_set() and self._report.error is None
+
+    def _chosen(self) -> NDArray[np.bool_]:
+        """Which of the sightings are wanted: one byte each."""
+        sightings = self._index.sightings
+        chosen = np.ones(len(self._index), bool)
+        if prefix := self._options.prefix.lower():
+            least, most = (bytes.fromhex(prefix.ljust(32, digit)) for digit in "0f")
+            (least_hi, least_lo), (most_hi, most_lo) = (
+                (hi[0], lo[0]) for hi, lo in (halves(least), halves(most))
+            )
+            hi, lo = sightings["url_hi"], sightings["url_lo"]
+            chosen &= (hi >= least_hi) & (hi <= most_hi)
+            if least_hi == most_hi:  # all of the first half is given, and some of the second
+                chosen &= (lo >= least_lo) & (lo <= most_lo)
+        if self._options.datasets:
+            chosen &= self._of_datasets()
+        good = sightings["verdict"] == _OK
+        self._report.flagged = int(np.count_nonzero(chosen & ~good))
+        chosen &= good
+        self._report.checked = int(np.count_nonzero(chosen))
+        return chosen
+
+    def _of_datasets(self) -> NDArray[np.bool_]:
+        resolver = Resolver(self._index, self._settings.object_urls)
+        wanted = np.zeros(len(self._index), bool)
+        rejected = 0
+        for source in self._options.datasets:
+            for batch in read(source, Reading.of(self._options.url_field)):
+                at = resolver.find(batch.urls, digests_of(batch.urls)).at
+                wanted[at[at >= 0]] = True
+                self._report.not_mirrored += int(np.count_nonzero(at < 0))
+                rejected += len(batch.rejected)
+        if rejected:
+            self._report.warnings.append(
+                f"{rejected:,} records have no URL where --url-field says, and were passed over."
+            )
+        return wanted
+
+    async def _pull(self, named: NamedObjects, chosen: NDArray[np.bool_]) -> None:
+        for begin in range(0, len(named), _BATCH):
+            if self.stop.is_set():
+                return
+            batch = range(begin, min(begin + _BATCH, len(named)))
+            wanted = await asyncio.to_thread(self._look_for, named, batch, chosen)
+            async with Window(self._settings.sync.concurrency) as window:
+                for one in wanted:
+                    if self.stop.is_set():
+                        break
+                    held = bytes_held(int(named.size[one.at]))
+                    await window.start(held, self._pull_one, named, one)
+            if wanted and not self._options.dry_run:
+                await asyncio.to_thread(self._tree.flush)
+
+    def _look_for(
+        self, named: NamedObjects, batch: range, chosen: NDArray[np.bool_]
+    ) -> list[_Wanted]:
+        """What of a batch is to be written; runs in a thread, alone.
+
+        | under the name                  | plan                                        |
+        |---------------------------------|---------------------------------------------|
+        | nothing                         | write                                       |
+        | a file of the right size        | already there; with `verify` read, compared |
+        | another file, or other bytes    | left and listed; with `force` replaced      |
+        | no plain file                   | left and listed; with `force` tried         |
+        """
+        wanted: list[_Wanted] = []
+        for at in batch:
+            rows = named.rows_of(at)
+            rows = rows[chosen[rows]]
+            names: list[Name] = []
+            for url in self._index.url_md5s(rows):
+                name = os.fsencode(f"{url.tobytes().hex()}.jpg")
+                standing = self._writer.standing(
+                    name, self._expected(named, at), verify=self._options.verify
+                )
+                if standing == ALREADY:
+                    self._report.already += 1
+                elif standing == ABSENT or self._options.force:
+                    names.append(Name(name, standing != ABSENT))
+                else:
+                    self._keep(name, standing)
+            if names and self._options.dry_run:
+                self._report.pulled += len(names)
+                self._report.bytes += len(names) * int(named.size[at])
+            elif names:
+                wanted.append(_Wanted(at, names))
+        return wanted
+
+    def _keep(self, name: bytes, reason: str) -> None:
+        self._report.kept += 1
+        self._report.example(Problem("kept", os.fsdecode(name), reason))
+
+    def _expected(self, named: NamedObjects, at: int) -> Digest:
+        content = named.content_hash(at)
+        sha256 = self._index.object_sha256(content)
+        assert sha256 is not None  # an ok row names it
+        return Digest(content, sha256, int(named.size[at]))
+
+    async def _pull_one(self, named: NamedObjects, wanted: _Wanted) -> None:
+        key, expected = named.key(wanted.at), self._expected(named, wanted.at)
+        report = self._report
+        try:
+            outcomes = await self._transfer(key, expected, wanted.names)
+        except NotFound:
+            report.missing += 1
+            report.example(Problem("missing", key, "there is no such object"))
+        except StoreError as error:
+            self._patience.refused(error)
+            report.failed += len(wanted.names)
+            report.example(Problem("failed", key, str(error)))
+            return
+        else:
+            if outcomes is None:
+                report.mismatched += 1
+                report.example(Problem("mismatched", key, "is not what the catalog says"))
+            for outcome in outcomes or ():
+                self._note(outcome, expected.size)
+        self._patience.answered()
+
+    async def _transfer(
+        self, key: str, expected: Digest, names: Sequence[Name]
+    ) -> list[Outcome] | None:
+        """Read an object and write it; None when it is not what was expected.
+
+        Raises:
+            StoreError: it could not be read.
+            CacheError: no file can be written.
+        """
+        writer, pieces = self._writer, parts_of(self._mirror.store, key, expected.size)
+        body = await anext(pieces, b"")
+        if len(body) == expected.size:
+            good = await hashed(body) == expected
+            return await asyncio.to_thread(writer.write, body, names) if good else None
+        if expected.size <= WHOLE_UP_TO:
+            return None
+        hasher = Hasher()
+        with writer.begin(names[0]) as part:
+            while body:
+                hasher.update(body)
+                await asyncio.to_thread(writer.append, part, body)
+                body = await anext(pieces, b"")
+            good = hasher.digest() == expected
+            return await asyncio.to_thread(writer.publish, part, names) if good else None
+
+    def _note(self, outcome: Outcome, size: int) -> None:
+        report, name = self._report, outcome.name
+        if outcome.what == "written":
+            report.pulled += 1
+            report.replaced += name.replace
+            report.bytes += size
+            self._progress(1, size)
+        elif outcome.what == "kept":
+            self._keep(name.name, outcome.reason)
+        else:
+            report.failed += 1
+            report.example(Problem("failed", os.fsdecode(name.name), outcome.reason))

@@ -1,0 +1,401 @@
+"""`mirror verify`: the catalog against the bucket.
+
+    exists   one listing is compared with the catalog: what is missing, of another size, or unnamed
+    sample   and a share of the objects is read back and hashed, chosen by their hashes and a seed
+    full     and all of them
+
+What an earlier run found damaged is read again by each. Nothing is written to the mirror.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final, TextIO
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from mirror.catalog.comparison import Comparison, problem_of
+from mirror.catalog.health import Kind, Problem, UpkeepReport
+from mirror.catalog.index import Index
+from mirror.catalog.objects import NamedObjects, named_objects, spans
+from mirror.catalog.reading import OpenMirror, open_mirror
+from mirror.config import Settings
+from mirror.errors import MirrorError, NotFound, StoreError
+from mirror.files import replacing
+from mirror.layout import CATALOG, parse_object_key
+from mirror.lock import locked
+from mirror.signals import stopping_on_signals
+from mirror.store.base import ObjectInfo, Store, list_all
+from mirror.store.reading import bytes_held, digest_in
+from mirror.store.retry import RetryPolicy
+from mirror.store.window import Window
+from mirror.upkeep.ledger import Ledger, Pass
+from mirror.upkeep.patience import Patience
+
+# Objects that are read before their end is noted: what a kill costs at most.
+_BATCH: Final = 1_000
+
+Progress = Callable[[int, int], None]
+Wrong = tuple[Kind, str]
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyOptions:
+    """What a verification is asked to do.
+
+    Attributes:
+        share: of the objects to read back: 0 compares listings only, 1 reads everything.
+        seed: chooses which, where it is not all; None goes on with an unfinished choice or draws one.
+        restart: begin a reading anew, even if one was interrupted.
+        report: a file for everything that was found, a JSON object a line.
+        retry: how often and how soon a request that failed is tried again.
+    """
+
+    share: float = 0.0
+    seed: int | None = None
+    restart: bool = False
+    report: Path | None = None
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
+
+
+@dataclass
+class VerifyReport(UpkeepReport):
+    """As its base says, and:
+
+    Attributes:
+        read: objects that were read back, by this run and those that it goes on with.
+        resumed: how many of them were read by earlier runs.
+        share: of the objects that are to be read.
+        seed: that chose them.
+        flagged: objects that are there though only flagged rows have their content.
+        old_orphans: orphans from before the grace period.
+        catalog_version: that was verified.
+    """
+
+    read: int = 0
+    resumed: int = 0
+    share: float = 0.0
+    seed: int | None = None
+    flagged: int = 0
+    orphaned_bytes: int = 0
+    old_orphans: int = 0
+    catalog_version: int = -1
+
+    @property
+    def wrong(self) -> bool:
+        return super().wrong or self.old_orphans > 0
+
+    def more(self) -> dict[str, Any]:
+        names = (
+            "read", "resumed", "share", "seed", "flagged", "orphaned_bytes", "old_orphans",
+            "catalog_version",
+        )  # fmt: skip
+        return {name: getattr(self, name) for name in names}
+
+
+def verify(
+    settings: Settings,
+    options: VerifyOptions = VerifyOptions(),
+    *,
+    progress: Progress = lambda _objects, _bytes: None,
+    now: Callable[[], float] = time.time,
+) -> VerifyReport:
+    """Compare a mirror's objects with its catalog.
+
+    Args:
+        settings: where the bucket and the state are, and the grace period.
+        options: how far to look.
+        progress: is told of objects and bytes as they are looked at.
+        now: seconds since 1970, by which an orphan is young or old.
+
+    Returns:
+        The report; an error that came after the beginning is in `report.error`.
+
+    Raises:
+        MirrorError: the mirror cannot be read.
+        Busy: another verification or repair of it is at work on this machine.
+        UsageError: the file for the report cannot be written.
+    """
+    report = VerifyReport(share=options.share)
+    began_at = time.monotonic()
+    young_since = datetime.fromtimestamp(now(), UTC) - timedelta(days=settings.gc.grace_days)
+
+    async def run() -> None:
+        async with open_mirror(settings, retry=options.retry) as mirror:
+            report.requests = mirror.requests
+            with locked(mirror.folder), ExitStack() as stack:
+                ledger = Ledger(mirror.folder)
+                stack.callback(ledger.close)
+                path = options.report
+                lines = Lines(None if path is None else stack.enter_context(replacing(path)))
+                verification = Verification(
+                    mirror, ledger, settings, report=report, progress=progress
+                )
+                with stopping_on_signals(verification.stop.set):
+                    await verification.run(options, young_since, lines)
+                verification.conclude(lines)
+
+    asyncio.run(run())
+    report.seconds = time.monotonic() - began_at
+    return report
+
+
+class Lines:
+    """The file that `--report` names, or none."""
+
+    def __init__(self, file: TextIO | None) -> None:
+        self._file = file
+
+    def write(self, problem: Problem) -> None:
+        if self._file is not None:
+            self._file.write(msgspec.json.encode(problem.as_json()).decode() + "\n")
+
+
+class Verification:
+    """One verification, or the part of a repair that finds out what there is to repair.
+
+    Args:
+        mirror: that is verified.
+        ledger: of this machine, held.
+        settings: how many requests may be in flight.
+        report: is filled.
+        progress: is told of objects and bytes.
+    """
+
+    def __init__(
+        self,
+        mirror: OpenMirror,
+        ledger: Ledger,
+        settings: Settings,
+        *,
+        report: VerifyReport,
+        progress: Progress,
+    ) -> None:
+        self.stop = asyncio.Event()
+        self.index = Index.empty()
+        self._mirror = mirror
+        self._ledger = ledger
+        self._concurrency = settings.sync.concurrency
+        self._report = report
+        self._progress = progress
+        self._patience = Patience()
+
+    async def run(self, options: VerifyOptions, young_since: datetime, lines: Lines) -> None:
+        """Look as far as is asked; what is wrong stands in the ledger then."""
+        try:
+            self.index = await self._mirror.index()
+            self._report.catalog_version = self.index.version
+            await self._compare(young_since, lines)
+            if not self.stop.is_set():
+                await self._look_again()
+            if options.share and not self.stop.is_set():
+                await self._read(self._begun(options))
+        except MirrorError as error:
+            self._report.error = error
+        self._report.interrupted = self.stop.is_set() and self._report.error is None
+
+    def conclude(self, lines: Lines) -> None:
+        """Counts and examples of all that is known to be wrong."""
+        report = self._report
+        counts = self._ledger.counts()
+        report.missing, report.rows_without_object = counts.get("missing", (0, 0))
+        report.mismatched = counts.get("mismatched", (0, 0))[0]
+        report.failed = counts.get("unread", (0, 0))[0]
+        for problem in self._ledger.damage():
+            report.example(problem)
+            lines.write(problem)
+
+    async def _compare(self, young_since: datetime, lines: Lines) -> None:
+        report, ledger = self._report, self._ledger
+
+        def unnamed(info: ObjectInfo, flagged: bool) -> None:
+            if not flagged:
+                problem = Problem("orphaned", info.key, "no row names it", size=info.size)
+                report.example(problem)
+                lines.write(problem)
+
+        ledger.forget_listing()
+        ledger.add_listing([problem async for problem in self._catalog_files()])
+        comparison = Comparison(
+            self._mirror.store,
+            self.index,
+            young_since,
+            damage=ledger.add_listing,
+            unnamed=unnamed,
+            stopped=self.stop.is_set,
+            progress=self._progress,
+        )
+        listed = await comparison.run()
+        report.checked, report.flagged = listed.compared, listed.flagged
+        report.orphaned, report.old_orphans = listed.orphaned, listed.old_orphans
+        report.orphaned_bytes = listed.orphaned_bytes
+
+    async def _catalog_files(self) -> AsyncIterator[Problem]:
+        """Data files of the catalog that are not there: this machine may know their rows, no other."""
+        expected = await asyncio.to_thread(self._mirror.catalog.data_files)
+        async for info in list_all(self._mirror.store, f"{CATALOG}/"):
+            name = info.key.removeprefix(f"{CATALOG}/")
+            if name in expected and expected[name] == info.size:
+                del expected[name]
+        for name, size in expected.items():
+            reason = "a data file of the catalog is not there as it was written"
+            yield Problem("missing", f"{CATALOG}/{name}", reason, size=size)
+
+    async def _look_again(self) -> None:
+        """Read what earlier runs found damaged: somebody may have repaired it."""
+        well: list[str] = []
+        async with Window(self._concurrency) as window:
+            for problem in self._ledger.damage("reading"):
+                parsed = parse_object_key(problem.key)
+                sha256 = None if parsed is None else self.index.object_sha256(parsed[0])
+                if sha256 is None or parsed is None:
+                    well.append(problem.key)  # named by no row any more: gc's business
+                    continue
+                held = bytes_held(problem.size)
+                await window.start(held, self._look_once_more, problem, parsed[0], sha256, well)
+        self._ledger.drop(well)
+
+    async def _look_once_more(
+        self, problem: Problem, content: bytes, sha256: bytes, well: list[str]
+    ) -> None:
+        wrong = await self._look(problem.key, problem.size, content, sha256)
+        if wrong is None:
+            well.append(problem.key)
+
+    def _begun(self, options: VerifyOptions) -> Pass:
+        """The reading to go on with, or a new one."""
+        found = self._ledger.current_pass()
+        if (
+            found is not None
+            and not options.restart
+            and found.share == options.share
+            and options.seed in (None, found.seed)
+        ):
+            self._report.resumed = found.read
+            return found
+        seed = random.getrandbits(32) if options.seed is None else options.seed
+        return Pass(share=options.share, seed=seed, version=self.index.version)
+
+    async def _read(self, under_way: Pass) -> None:
+        report, ledger = self._report, self._ledger
+        report.read, report.bytes, report.seed = under_way.read, under_way.bytes, under_way.seed
+        for span in spans(self.index):
+            if span.until is not None and span.until <= under_way.after:
+                continue
+            named = await asyncio.to_thread(named_objects, self.index, span)
+            chosen = _chosen(named, under_way)
+            for begin in range(0, len(chosen), _BATCH):
+                batch = chosen[begin : begin + _BATCH]
+                found: list[Problem] = []
+                done = await self._read_batch(named, batch, found)
+                if not done:
+                    ledger.keep(under_way, found)
+                    return
+                under_way.after = named.key(int(batch[-1]))
+                under_way.read, under_way.bytes = report.read, report.bytes
+                ledger.keep(under_way, found)
+        ledger.keep(None)
+        await self._forget_what_is_not_named()
+
+    async def _read_batch(
+        self, named: NamedObjects, batch: NDArray[np.intp], found: list[Problem]
+    ) -> bool:
+        """Read a batch; False when it was interrupted."""
+        first, last = named.key(int(batch[0])), named.key(int(batch[-1]))
+        known = self._ledger.damaged_between(first, last)
+        async with Window(self._concurrency) as window:
+            for at in batch.tolist():
+                if self.stop.is_set():
+                    return False
+                if named.key(at) not in known:
+                    size = bytes_held(int(named.size[at]))
+                    await window.start(size, self._read_one, named, at, found)
+        return True
+
+    async def _read_one(self, named: NamedObjects, at: int, found: list[Problem]) -> None:
+        content, size = named.content_hash(at), int(named.size[at])
+        sha256 = self.index.object_sha256(content)
+        assert sha256 is not None
+        wrong = await self._look(named.key(at), size, content, sha256)
+        if wrong is not None:
+            found.append(problem_of(self.index, named, at, wrong[0], wrong[1]))
+        self._report.read += 1
+        self._report.bytes += size
+        self._progress(1, size)
+
+    async def _look(self, key: str, size: int, content: bytes, sha256: bytes) -> Wrong | None:
+        """What is wrong with an object, `(kind, reason)`, or None.
+
+        Raises:
+            StoreError: no other object could be read either.
+        """
+        try:
+            wrong = await wrong_with(self._mirror.store, key, size, content, sha256)
+        except StoreError as error:
+            self._patience.refused(error)
+            return "unread", str(error)
+        self._patience.answered()
+        return wrong
+
+    async def _forget_what_is_not_named(self) -> None:
+        """A reading takes hours, in which rows are superseded and gc takes what they named."""
+        index = await self._mirror.index()
+        gone = []
+        for problem in self._ledger.damage("reading"):
+            parsed = parse_object_key(problem.key)
+            if parsed is None or index.object_sha256(parsed[0]) is None:
+                gone.append(problem.key)
+        self._ledger.drop(gone)
+
+
+async def wrong_with(
+    store: Store, key: str, size: int, content: bytes, sha256: bytes
+) -> Wrong | None:
+    """What is wrong with an object when it is read back: `(kind, reason)`, or None.
+
+    Args:
+        store: the mirror's.
+        key: of the object.
+        size: bytes,
+        content: XXH3-128,
+        sha256: and SHA-256 that the catalog says it has.
+
+    Raises:
+        StoreError: it could not be read.
+    """
+    try:
+        digest = await digest_in(store, key, size)
+    except NotFound:
+        return "missing", "there is no such object"
+    if digest == (content, sha256, size):
+        return None
+    if digest.size != size:
+        return "mismatched", f"{digest.size:,} bytes, where the catalog says {size:,}"
+    which = "SHA-256 is" if digest.content_hash == content else "bytes are"
+    return "mismatched", f"its {which} not what the catalog says"
+
+
+def _chosen(named: NamedObjects, under_way: Pass) -> NDArray[np.intp]:
+    """Positions of the objects that a reading has still to read, in the order of keys."""
+    ok = named.ok.copy()
+    ok[: named.after(under_way.after)] = False
+    if under_way.share < 1:
+        mixed = _mixed(named.hash_lo ^ np.uint64(under_way.seed & (2**64 - 1)))
+        ok &= mixed < np.uint64(int(under_way.share * 2**64))
+    return np.flatnonzero(ok)
+
+
+def _mixed(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """SplitMix64's finalizer: who chooses contents by their hash does not choose the sample."""
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))

@@ -1,0 +1,166 @@
+"""`mirror verify`, `repair`, `rebuild-state`, `gc` and `pull` as a user calls them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli.test_bad_input import assert_said, flags, mirror
+from tests.conftest import MakePlace
+from tests.photos import fill, name_of, photo, url_of
+from tests.workshop import key_of
+
+__all__ = ["mirror"]
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+CONTRACT = {"checked", "missing", "mismatched", "orphaned", "repaired", "deleted", "pulled"}
+COMMON = CONTRACT | {
+    "failed", "rows_without_object", "bytes", "examples", "warnings", "requests", "seconds",
+    "dry_run", "interrupted", "exit_status",
+}  # fmt: skip
+
+
+@pytest.fixture
+def cache(mirror: Run, tmp_path: Path) -> Path:
+    """A cache of six images that was synced to a folder."""
+    folder = tmp_path / "cache"
+    fill(folder, {url_of(n): photo(n) for n in range(6)})
+    assert mirror("-q", "sync", *flags(folder)).returncode == 0
+    return folder
+
+
+def without_cache(cache: Path) -> list[str]:
+    return [flag for flag in flags(cache) if not flag.startswith("--cache")]
+
+
+def bucket(cache: Path) -> Path:
+    return cache.parent / "mirror"
+
+
+def report_of(done: subprocess.CompletedProcess[str], status: int) -> dict[str, Any]:
+    assert done.returncode == status, done.stderr
+    report = json.loads(done.stdout)
+    assert isinstance(report, dict)
+    assert report.keys() >= COMMON
+    assert report["exit_status"] == status
+    return report
+
+
+def test_a_mirrors_life(mirror: Run, cache: Path) -> None:
+    """Damage is found, mended, what is lost is given up, what is unnamed goes, the cache is back."""
+    where, here = without_cache(cache), flags(cache)
+    assert report_of(mirror("verify", *where, "--full", "--json"), 0)["read"] == 6
+
+    (bucket(cache) / key_of(photo(0))).unlink()
+    (bucket(cache) / key_of(photo(1))).write_bytes(b"other bytes")
+    unnamed = bucket(cache) / key_of(photo(9))
+    unnamed.parent.mkdir(exist_ok=True)
+    unnamed.write_bytes(photo(9))
+    found = report_of(mirror("verify", *where, "--json"), 3)
+    assert [found[name] for name in ("checked", "missing", "mismatched", "orphaned")] == [
+        6,
+        1,
+        1,
+        1,
+    ]
+
+    (cache / name_of(url_of(0))).unlink()
+    mended = report_of(mirror("repair", *here, "--json"), 3)
+    assert (mended["repaired"], mended["lost"], mended["flagged_rows"]) == (1, 1, 1)
+    assert report_of(mirror("verify", *where, "--json"), 0)["missing"] == 0
+
+    written = time.time() - 30 * 86_400
+    for path in bucket(cache).rglob("*.jpg"):
+        os.utime(path, (written, written))
+    planned = report_of(mirror("gc", *where, "--dry-run", "--json"), 0)
+    assert (planned["planned"], planned["deleted"]) == (1, 0)
+    assert report_of(mirror("gc", *where, "--json"), 0)["deleted"] == 1
+
+    pulled = report_of(mirror("pull", *flags(cache.parent / "back"), *where, "--json"), 0)
+    assert (pulled["checked"], pulled["pulled"]) == (5, 5)
+    known = report_of(mirror("rebuild-state", *here, "--json"), 0)
+    assert (known["checked"], known["known"]) == (5, 5)
+
+
+@pytest.mark.parametrize("command", ["verify", "repair", "gc", "pull", "rebuild-state"])
+def test_a_table_for_people_and_nothing_when_quiet(mirror: Run, cache: Path, command: str) -> None:
+    where = flags(cache) if command not in ("verify", "gc") else without_cache(cache)
+    done = mirror(command, *where)
+    assert done.returncode == 0, done.stderr
+    assert "requests" in done.stdout
+    assert "took" in done.stdout
+    done = mirror("-q", command, *where)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize("command", ["verify", "repair", "gc", "pull", "rebuild-state"])
+def test_without_a_mirror(mirror: Run, tmp_path: Path, command: str) -> None:
+    folder = tmp_path / "cache"
+    fill(folder, {url_of(1): photo(1)})
+    where = flags(folder) if command not in ("verify", "gc") else without_cache(folder)
+    assert_said(mirror(command, *where), 1, "There is no mirror", "mirror sync")
+
+
+def test_what_is_wrong_is_named(mirror: Run, cache: Path, tmp_path: Path) -> None:
+    (bucket(cache) / key_of(photo(0))).unlink()
+    done = mirror("verify", *without_cache(cache), "--report=wrong.jsonl")
+    assert done.returncode == 3
+    assert key_of(photo(0)) in done.stderr
+    assert "mirror repair" in done.stdout
+    (line,) = (tmp_path / "work" / "wrong.jsonl").read_text().splitlines()
+    assert json.loads(line)["url_md5"] == [name_of(url_of(0))[:32]]
+
+
+def test_bad_usage(mirror: Run, cache: Path) -> None:
+    where = without_cache(cache)
+    assert_said(mirror("verify", *where, "--full", "--exists"), 2, "Choose one")
+    assert mirror("verify", *where, "--sample=200%").returncode == 2
+    assert mirror("verify", *where, "--sample=few").returncode == 2
+    assert_said(mirror("gc", *where, "--max-delete=some"), 2, "--max-delete")
+    assert_said(mirror("repair", *where), 2, "--from")
+    assert mirror("pull", *flags(cache), "--prefix=xyz").returncode == 2
+    assert_said(mirror("pull", *flags(cache), "--dataset=nowhere.jsonl"), 2, "nowhere.jsonl")
+    assert_said(mirror("pull", *where), 78, "cache.dir")
+
+
+def test_a_plan_that_deletes_too_much_is_refused_in_words(mirror: Run, cache: Path) -> None:
+    (bucket(cache) / "catalog").rename(cache.parent / "aside")
+    for path in bucket(cache).rglob("*.jpg"):
+        os.utime(path, (0, 0))
+    done = mirror("gc", *without_cache(cache))
+    assert_said(done, 1, "--max-delete", "--dry-run")
+    assert len(list(bucket(cache).rglob("*.jpg"))) == 6
+
+
+@pytest.mark.parametrize("name", ["seaweedfs-obstore", "seaweedfs-aioboto3"])
+def test_a_secret_is_in_no_output(
+    mirror: Run, make_place: MakePlace, tmp_path: Path, name: str
+) -> None:
+    place = make_place(name)
+    assert place.server is not None
+    folder = tmp_path / "cache"
+    fill(folder, {url_of(n): photo(n) for n in range(2)})
+    where = flags(folder, place)
+    bare = [flag for flag in where if not flag.startswith("--cache")]
+    mirror("sync", *where)
+    for words in (
+        ["verify", *bare, "--full", "-vv"],
+        ["repair", *where, "-vv"],
+        ["gc", *bare, "--grace-days=0", "-vv"],
+        ["pull", *where, "-vv"],
+        ["rebuild-state", *where, "-vv"],
+    ):
+        done = mirror(*words, "--json")
+        assert done.returncode == 0, done.stderr
+        assert place.server.secret_key not in done.stdout + done.stderr
+    for path in tmp_path.rglob("*"):
+        if path.is_file():
+            assert place.server.secret_key.encode() not in path.read_bytes(), path

@@ -1,0 +1,22 @@
+"""A mirror in a folder that tests of training share; none of them changes it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from mirror import Fetcher
+from tests.fetch.torch.mirrors import Prepared, prepared
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    """100 photos and 3 black frames, which are flagged."""
+    return prepared(tmp_path_factory.mktemp("training"), 100, flagged=3)
+
+
+@pytest.fixture
+def fetch(made: Prepared) -> Iterator[Fetcher]:
+    with Fetcher(made.settings) as fetch:
+        yield fetch

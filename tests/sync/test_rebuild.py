@@ -1,0 +1,165 @@
+"""A state that is made anew knows what a sync would leave alone, and nothing else."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mirror.errors import Busy, CacheError
+from mirror.lock import locked
+from mirror.sync.rebuild import RebuildReport, rebuild_state
+from tests.conftest import MakePlace
+from tests.photos import blank, fill, name_of, photo, url_of
+from tests.workshop import Workshop, key_of
+
+SEED = int(os.environ.get("CHAOS_SEED", "1"))
+KILLS = int(os.environ.get("CHAOS_KILLS", "10"))
+PLACES = ("file", "seaweedfs-obstore", "seaweedfs-aioboto3", "miniflare-obstore")
+
+
+@pytest.fixture(params=PLACES)
+def shop(request: pytest.FixtureRequest, make_place: MakePlace, tmp_path: Path) -> Workshop:
+    return Workshop(make_place(request.param), tmp_path)
+
+
+@pytest.fixture
+def local(make_place: MakePlace, tmp_path: Path) -> Workshop:
+    return Workshop(make_place("file"), tmp_path)
+
+
+def stocked(shop: Workshop, count: int = 12) -> None:
+    fill(shop.cache, {url_of(n): photo(n) for n in range(count)})
+    fill(shop.cache, {url_of(1000): photo(0), url_of(2000): blank()})
+    assert shop.sync().exit_status == 0
+
+
+def counts(report: RebuildReport) -> tuple[int, int, int, int]:
+    return report.checked, report.read, report.known, report.unknown
+
+
+def test_a_lost_state_is_made_anew_and_a_sync_finds_nothing_to_do(shop: Workshop) -> None:
+    stocked(shop)
+    shutil.rmtree(shop.state)
+    report = rebuild_state(shop.settings())
+    assert (counts(report), report.exit_status) == ((14, 14, 14, 0), 0)
+    assert report.requests["put"] == report.requests["delete"] == report.requests["head"] == 0
+    after = shop.sync()
+    assert (after.unchanged, after.new, after.catalog_commits) == (14, 0, 0)
+
+
+def test_a_state_that_lies_is_corrected(local: Workshop) -> None:
+    stocked(local)
+    file = local.cache / name_of(url_of(3))
+    stat = file.stat()
+    file.write_bytes(photo(50).ljust(stat.st_size, b"\0")[: stat.st_size])
+    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert local.sync().unchanged == 14  # it cannot see it
+    report = rebuild_state(local.settings())
+    assert counts(report) == (14, 14, 13, 1)
+    assert local.sync().new == 1
+
+
+def test_what_the_mirror_does_not_know_stays_unknown(local: Workshop) -> None:
+    stocked(local)
+    fill(local.cache, {url_of(500): photo(500), url_of(0): photo(501), url_of(1): photo(2)})
+    (local.cache / "notes.txt").write_text("ignored")
+    report = rebuild_state(local.settings())
+    # A new content, another content of a known URL, a known content that the URL has not had.
+    assert (counts(report), report.ignored) == ((15, 15, 12, 3), 1)
+    after = local.sync()
+    assert (after.unchanged, after.new, after.uploaded, after.deduplicated) == (12, 3, 2, 1)
+
+
+def test_a_file_whose_object_is_gone_is_not_vouched_for(shop: Workshop) -> None:
+    stocked(shop)
+    shop.remove(key_of(photo(0)))
+    shop.put({key_of(photo(5)): photo(5)[:-3]})
+    report = rebuild_state(shop.settings())
+    assert (counts(report), report.missing, report.mismatched) == ((14, 14, 11, 3), 1, 1)
+    assert report.exit_status == 3
+
+
+def test_a_damaged_state_is_made_anew(local: Workshop) -> None:
+    stocked(local)
+    (file,) = local.state.glob("*/state.sqlite")
+    file.write_bytes(b"no database" * 1000)
+    assert rebuild_state(local.settings()).known == 14
+    assert local.sync().unchanged == 14
+
+
+def test_an_empty_folder_does_not_empty_the_state(local: Workshop) -> None:
+    stocked(local)
+    local.cache.rename(local.cache.with_name("unmounted"))
+    assert isinstance(rebuild_state(local.settings()).error, CacheError)
+    local.cache.mkdir()
+    report = rebuild_state(local.settings())
+    assert isinstance(report.error, CacheError)
+    assert "mounted" in str(report.error)
+    local.cache.rmdir()
+    local.cache.with_name("unmounted").rename(local.cache)
+    assert local.sync().unchanged == 14
+
+
+def test_a_sync_at_work_is_not_disturbed(local: Workshop) -> None:
+    stocked(local)
+    with locked(local.settings().state_dir), pytest.raises(Busy):
+        rebuild_state(local.settings())
+
+
+def test_an_interrupted_run_goes_on(local: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mirror.sync.rebuild._RECORDED", 3)
+    stocked(local, 200)
+    shutil.rmtree(local.state)
+    read = 0
+
+    def progress(_files: int, _bytes: int) -> None:
+        nonlocal read
+        read += 1
+        if read == 20:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    first = rebuild_state(local.settings(), progress=progress)
+    assert (first.interrupted, first.exit_status) == (True, 130)
+    second = rebuild_state(local.settings())
+    assert second.read <= 202 - 18
+    assert (second.known, second.exit_status) == (202, 0)
+    assert local.sync().unchanged == 202
+    assert not list(local.state.glob("*/rebuild"))
+
+
+def test_killed_anywhere_the_state_is_the_old_one_or_the_new(local: Workshop) -> None:
+    chance = random.Random(SEED)
+    stocked(local)
+    words = ["--json", "rebuild-state", f"--bucket={local.place.url}", f"--state={local.state}"]
+    words += [f"--cache={local.cache}"]
+    modules = "mirror.sync.rebuild,mirror.sync.state,mirror.database"
+
+    def run(at: int) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "tests.upkeep.die_at_line", str(at), f"in={modules}", *words],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+
+    whole = run(0)
+    assert whole.returncode == 0, whole.stderr
+    lines = int(whole.stderr.split()[-1])
+    killed = 0
+    for _ in range(-(-KILLS // 3)):
+        at = chance.randint(1, lines)
+        story = f"CHAOS_SEED={SEED}, killed before line {at} of {lines}"
+        killed += run(at).returncode == -9
+        assert local.sync().unchanged == 14, story
+        if chance.random() < 0.5:
+            assert rebuild_state(local.settings()).known == 14, story
+            assert local.sync().unchanged == 14, story
+    assert killed

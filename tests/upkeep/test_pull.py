@@ -1,0 +1,329 @@
+"""The cache back from the mirror: every image whole and right, nothing of the user's overwritten."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from mirror.catalog.row import UNKNOWN_SOURCE, Row
+from mirror.dataset.inputs import Input
+from mirror.errors import Busy, CacheError, CatalogError
+from mirror.upkeep.pull import PullOptions, PullReport, pull
+from tests.conftest import MakePlace
+from tests.photos import blank, fill, name_of, photo, url_of
+from tests.proxy import Fault, FaultProxy, Request, Reset, Stall, Truncate, seeded
+from tests.upkeep.test_verify import PLACES, SOON, flipped
+from tests.workshop import Workshop, key_of
+
+SEED = int(os.environ.get("CHAOS_SEED", "1"))
+KILLS = int(os.environ.get("CHAOS_KILLS", "10"))
+
+
+@pytest.fixture(params=PLACES)
+def shop(request: pytest.FixtureRequest, make_place: MakePlace, tmp_path: Path) -> Workshop:
+    return Workshop(make_place(request.param), tmp_path)
+
+
+@pytest.fixture
+def local(make_place: MakePlace, tmp_path: Path) -> Workshop:
+    return Workshop(make_place("file"), tmp_path)
+
+
+def stocked(shop: Workshop, count: int = 12) -> dict[str, bytes]:
+    """A mirror; returns what its cache had, by name. Two contents have two names, a blank none."""
+    bodies = {url_of(n): photo(n) for n in range(count)}
+    bodies |= {url_of(1000 + n): photo(n) for n in range(2)}
+    fill(shop.cache, {**bodies, url_of(2000): blank()})
+    assert shop.sync().exit_status == 0
+    shop.cache.rename(shop.cache.with_name("lost"))
+    return {name_of(url): body for url, body in bodies.items()}
+
+
+def there(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def counts(report: PullReport) -> tuple[int, int, int, int]:
+    return report.checked, report.already, report.pulled, report.kept
+
+
+def test_a_lost_cache_is_restored_and_a_second_pull_reads_nothing(shop: Workshop) -> None:
+    bodies = stocked(shop)
+    report = pull(shop.settings())
+    assert (counts(report), report.flagged, report.exit_status) == ((14, 0, 14, 0), 1, 0)
+    assert there(shop.cache) == bodies
+    assert report.bytes == sum(map(len, bodies.values()))
+    again = pull(shop.settings())
+    assert counts(again) == (14, 14, 0, 0)
+    assert again.requests["get"] == 1  # format.json
+
+
+def test_what_was_restored_is_known_to_a_sync(local: Workshop) -> None:
+    stocked(local)
+    pull(local.settings())
+    report = local.sync()
+    assert (report.scanned, report.uploaded, report.deduplicated) == (14, 0, 14)
+
+
+def test_a_large_image_comes_in_parts(shop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    body = photo(1) + os.urandom(9 << 20)
+    fill(shop.cache, {url_of(1): body, url_of(2): body})
+    shop.sync()
+    shutil.rmtree(shop.cache)
+    for module in ("mirror.store.reading", "mirror.upkeep.pull"):
+        monkeypatch.setattr(f"{module}.WHOLE_UP_TO", 1 << 20)
+    monkeypatch.setattr("mirror.store.reading.PART_BYTES", 4 << 20)
+    assert counts(pull(shop.settings())) == (2, 0, 2, 0)
+    assert there(shop.cache) == {name_of(url_of(n)): body for n in (1, 2)}
+    shutil.rmtree(shop.cache)
+    shop.put({key_of(body): flipped(body)})
+    report = pull(shop.settings())
+    assert (report.mismatched, report.pulled, report.exit_status) == (1, 0, 3)
+    assert there(shop.cache) == {}
+
+
+def test_a_part_by_the_first_digits(local: Workshop) -> None:
+    bodies = stocked(local)
+    for prefix in ("0", "3f", name_of(url_of(3))[:20].upper(), name_of(url_of(3))[:32]):
+        shutil.rmtree(local.cache, ignore_errors=True)
+        pull(local.settings(), PullOptions(prefix=prefix))
+        wanted = {n: b for n, b in bodies.items() if n.startswith(prefix.lower())}
+        assert there(local.cache) == wanted
+
+
+def test_a_datasets_part(local: Workshop, tmp_path: Path) -> None:
+    bodies = stocked(local)
+    first, second = tmp_path / "a.jsonl", tmp_path / "b.csv"
+    digits = key_of(photo(7))
+    records = [
+        {"image_url": url_of(3)},
+        {"image_url": f"file://{local.place.url.path}/{digits}"},  # as a rewritten dataset has it
+        {"image_url": url_of(2000)},
+        {"image_url": "https://example.org/never-seen.jpg"},
+        {"other": 1},
+    ]
+    first.write_text("".join(json.dumps(record) + "\n" for record in records))
+    second.write_text(f"image_url\n{url_of(5)}\n")
+    options = PullOptions(datasets=(Input(str(first)), Input(str(second))))
+    report = pull(local.settings(), options)
+    names = [name_of(url_of(n)) for n in (3, 5, 7)]
+    assert there(local.cache) == {name: bodies[name] for name in names}
+    assert (report.flagged, report.not_mirrored, len(report.warnings)) == (1, 1, 1)
+
+
+def test_what_has_the_name_of_an_image_stays_unless_it_is_to_be_replaced(
+    local: Workshop, tmp_path: Path
+) -> None:
+    bodies = stocked(local)
+    pull(local.settings())
+    shorter, rotten, link, folder = (local.cache / name_of(url_of(n)) for n in range(4))
+    shorter.write_bytes(b"mine")
+    rotten.write_bytes(flipped(rotten.read_bytes()))
+    link.unlink()
+    (tmp_path / "elsewhere").write_bytes(photo(2))
+    link.symlink_to(tmp_path / "elsewhere")
+    folder.unlink()
+    folder.mkdir()
+
+    report = pull(local.settings())
+    assert (report.kept, report.pulled, report.exit_status) == (3, 0, 3)
+    report = pull(local.settings(), PullOptions(verify=True))
+    assert (report.kept, report.pulled, report.exit_status) == (4, 0, 3)
+    assert shorter.read_bytes() == b"mine"
+
+    report = pull(local.settings(), PullOptions(verify=True, force=True))
+    assert (report.replaced, report.failed, report.exit_status) == (3, 1, 3)
+    assert folder.is_dir()
+    folder.rmdir()
+    pull(local.settings())
+    assert not link.is_symlink()
+    assert there(local.cache) == bodies
+    assert (tmp_path / "elsewhere").read_bytes() == photo(2)
+
+
+def test_damage_in_the_mirror_does_not_reach_the_cache(shop: Workshop) -> None:
+    bodies = stocked(shop)
+    shop.remove(key_of(photo(0)))
+    shop.put({key_of(photo(3)): flipped(photo(3)), key_of(photo(4)): photo(4)[:-7]})
+    report = pull(shop.settings())
+    assert (report.missing, report.mismatched, report.exit_status) == (1, 2, 3)
+    lost = {name_of(url_of(n)) for n in (0, 1000, 3, 4)}
+    assert there(shop.cache) == {n: b for n, b in bodies.items() if n not in lost}
+
+
+def test_names_of_one_content_can_be_one_file(local: Workshop) -> None:
+    bodies = stocked(local)
+    pull(local.settings(), PullOptions(hardlink=True))
+    assert there(local.cache) == bodies
+    files = [os.stat(local.cache / name_of(url_of(n))) for n in (0, 1000)]
+    assert files[0].st_ino == files[1].st_ino
+    shutil.rmtree(local.cache)
+    pull(local.settings())
+    files = [os.stat(local.cache / name_of(url_of(n))) for n in (0, 1000)]
+    assert files[0].st_ino != files[1].st_ino
+
+
+def test_a_dry_run_writes_nothing(local: Workshop) -> None:
+    bodies = stocked(local)
+    local.cache.mkdir()
+    report = pull(local.settings(), PullOptions(dry_run=True))
+    assert (report.pulled, report.bytes) == (14, sum(map(len, bodies.values())))
+    assert there(local.cache) == {}
+
+
+@pytest.mark.parametrize("digest", [b"../../../../../../etc/x", b"", b"0" * 15, b"/" * 17])
+def test_a_catalog_with_names_that_are_none_is_refused(local: Workshop, digest: bytes) -> None:
+    stocked(local)
+    body = photo(50)
+    row = Row(digest, bytes(16), bytes(32), len(body), "jpeg", 48, 48, "ok", "", UNKNOWN_SOURCE, 1)
+    from mirror.catalog.reading import Location
+    from mirror.store.retry import RetryPolicy
+
+    location = Location(local.settings())
+    location.catalog(location.store(), RetryPolicy()).append([row])
+    report = pull(local.settings())
+    assert isinstance(report.error, CatalogError)
+    assert "url_md5" in str(report.error)
+    assert there(local.cache) == {}
+
+
+def test_a_folder_that_may_not_be_written_is_said(local: Workshop) -> None:
+    stocked(local)
+    local.cache.write_text("a file")
+    with pytest.raises(CacheError, match="cannot be used"):
+        pull(local.settings())
+
+
+def test_a_second_pull_into_the_folder_is_told_that_it_is_busy(local: Workshop) -> None:
+    stocked(local)
+    told: list[BaseException] = []
+
+    def second() -> None:
+        try:
+            pull(local.settings())
+        except Busy as error:
+            told.append(error)
+
+    def meanwhile(_files: int, _bytes: int) -> None:
+        if not told:
+            thread = threading.Thread(target=second)
+            thread.start()
+            thread.join()
+
+    assert pull(local.settings(), progress=meanwhile).exit_status == 0
+    assert told
+
+
+def test_a_full_disk_ends_it_and_leaves_no_half_image(
+    local: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After so many bytes the system answers as it does for a full disk."""
+    bodies = stocked(local, 30)
+    real = os.write
+    written = 0
+
+    def write(file: int, data: bytes) -> int:
+        nonlocal written
+        if written + len(data) > 12_000:
+            room = 12_000 - written
+            if room <= 0:
+                raise OSError(28, "No space left on device")
+            data = data[:room]
+        done = real(file, data)
+        written += done
+        return done
+
+    with monkeypatch.context() as patch:
+        patch.setattr("mirror.upkeep.tree.os.write", write)
+        report = pull(local.settings(concurrency=4))
+    assert isinstance(report.error, CacheError)
+    assert "full" in str(report.error)
+    assert report.exit_status == 1
+    left = there(local.cache)
+    assert 0 < len(left) < 32
+    assert left.items() <= bodies.items()
+    assert pull(local.settings()).exit_status == 0
+    assert there(local.cache) == bodies
+
+
+def test_a_bad_network_brings_the_same(make_place: MakePlace, tmp_path: Path) -> None:
+    place = make_place("moto-obstore")
+    assert place.server is not None
+    shop = Workshop(place, tmp_path)
+    bodies = stocked(shop, 40)
+    with FaultProxy(
+        place.server.endpoint, seeded(0.2, [Reset(), Truncate(20), Stall(0.02)], seed=SEED)
+    ) as proxy:
+        settings = place.settings(
+            bucket={"endpoint": proxy.endpoint},
+            cache={"dir": str(shop.cache)},
+            state={"dir": str(tmp_path / "other")},
+        )
+        report = pull(settings, PullOptions(retry=SOON))
+    assert (report.error, report.failed, report.pulled) == (None, 0, 42)
+    assert there(shop.cache) == bodies
+
+
+def test_a_store_that_stops_answering_ends_it(make_place: MakePlace, tmp_path: Path) -> None:
+    place = make_place("moto-obstore")
+    assert place.server is not None
+    shop = Workshop(place, tmp_path)
+    stocked(shop, 60)
+
+    def rule(request: Request) -> Fault | None:
+        return Reset() if "/objects/" in request.path else None
+
+    with FaultProxy(place.server.endpoint, rule) as proxy:
+        settings = place.settings(
+            bucket={"endpoint": proxy.endpoint},
+            cache={"dir": str(shop.cache)},
+            state={"dir": str(tmp_path / "state")},
+            sync={"concurrency": 4},
+        )
+        report = pull(settings, PullOptions(retry=replace(SOON, attempts=2)))
+    assert report.error is not None
+    assert report.exit_status == 1
+    assert there(shop.cache) == {}
+
+
+@pytest.mark.parametrize("linked", [False, True], ids=["copies", "hardlinks"])
+def test_killed_anywhere_it_leaves_no_half_image_and_goes_on(local: Workshop, linked: bool) -> None:
+    bodies = stocked(local, 8)
+    chance = random.Random(f"{SEED} {linked}")
+    modules = "mirror.upkeep.writing,mirror.upkeep.tree"
+    words = ["--json", "pull", f"--cache={local.cache}", f"--state={local.state}"]
+    words += [f"--bucket={local.place.url}", "--concurrency=4", *(["--hardlink"] * linked)]
+
+    def run(at: int) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "tests.upkeep.die_at_line", str(at), f"in={modules}", *words],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+
+    whole = run(0)
+    assert whole.returncode == 0, whole.stderr
+    lines = int(whole.stderr.split()[-1])
+    killed = 0
+    for _ in range(-(-KILLS // 3)):
+        shutil.rmtree(local.cache)
+        at = chance.randint(1, lines)
+        story = f"CHAOS_SEED={SEED}, killed before line {at} of {lines}"
+        killed += run(at).returncode == -9
+        if local.cache.exists():
+            images = {name: b for name, b in there(local.cache).items() if name[0] != "."}
+            assert images.items() <= bodies.items(), story
+        assert pull(local.settings()).exit_status == 0, story
+        assert there(local.cache) == bodies, story
+    assert killed

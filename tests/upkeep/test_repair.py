@@ -1,0 +1,381 @@
+"""What is put back, from where, and what becomes of what nobody has any more."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from mirror.catalog.reading import read_index
+from mirror.catalog.root import read_root
+from mirror.catalog.row import Source
+from mirror.errors import CacheError, UsageError
+from mirror.layout import url_md5
+from mirror.upkeep.limit import Limit
+from mirror.upkeep.repair import RepairOptions, RepairReport, repair
+from mirror.upkeep.verify import verify
+from tests.conftest import MakePlace
+from tests.photos import blank, fill, name_of, photo, url_of
+from tests.proxy import INTERNAL_ERROR, SLOW_DOWN, Fault, FaultProxy, Reset, ResetAfter, seeded
+from tests.sync.test_sync import Told
+from tests.upkeep.test_verify import FULL, PLACES, SOON, flipped
+from tests.workshop import Workshop, key_of
+
+SEED = int(os.environ.get("CHAOS_SEED", "1"))
+KILLS = int(os.environ.get("CHAOS_KILLS", "10"))
+READ_ALL = RepairOptions(verify=FULL)
+ALL = Limit(share=1.0)
+
+
+@pytest.fixture(params=PLACES)
+def shop(request: pytest.FixtureRequest, make_place: MakePlace, tmp_path: Path) -> Workshop:
+    return Workshop(make_place(request.param), tmp_path)
+
+
+@pytest.fixture
+def local(make_place: MakePlace, tmp_path: Path) -> Workshop:
+    return Workshop(make_place("file"), tmp_path)
+
+
+def stocked(shop: Workshop, count: int = 12) -> None:
+    fill(shop.cache, {url_of(n): photo(n) for n in range(count)})
+    fill(shop.cache, {url_of(1000 + n): photo(n) for n in range(2)})
+    fill(shop.cache, {url_of(2000): blank()})
+    assert shop.sync().exit_status == 0
+
+
+def is_whole(shop: Workshop) -> bool:
+    report = verify(shop.settings(), FULL)
+    return (report.missing, report.mismatched, report.failed) == (0, 0, 0)
+
+
+def lose(shop: Workshop, *numbers: int) -> Path:
+    """Objects vanish from the mirror, and their files from the cache; returns where those are."""
+    aside = shop.cache.parent / "aside"
+    aside.mkdir(exist_ok=True)
+    for number in numbers:
+        for url in (url_of(number), url_of(1000 + number)):
+            if (file := shop.cache / name_of(url)).exists():
+                file.rename(aside / file.name)
+    shop.remove(*(key_of(photo(number)) for number in numbers))
+    return aside
+
+
+def mended(report: RepairReport) -> tuple[int, int, int, int]:
+    return report.missing, report.mismatched, report.repaired, report.lost
+
+
+def test_all_damage_that_the_cache_can_mend_is_mended(shop: Workshop) -> None:
+    stocked(shop)
+    before = shop.objects()
+    shop.remove(key_of(photo(0)), key_of(photo(5)))
+    shop.put({key_of(photo(3)): photo(3)[:-9], key_of(photo(4)): flipped(photo(4))})
+    report = repair(shop.settings(), READ_ALL)
+    assert mended(report) == (2, 2, 4, 0)
+    assert (report.exit_status, report.error) == (0, None)
+    assert report.bytes >= sum(len(photo(n)) for n in (0, 3, 4, 5))
+    assert shop.objects() == before
+    assert is_whole(shop)
+    assert len(shop.rows()) == 15
+
+
+def test_what_an_earlier_reading_found_need_not_be_read_again(local: Workshop) -> None:
+    stocked(local)
+    local.put({key_of(photo(4)): flipped(photo(4))})
+    verify(local.settings(), FULL)
+    report = repair(local.settings())
+    assert (mended(report), report.looked_at) == ((0, 1, 1, 0), 1)
+    assert is_whole(local)
+
+
+def test_a_dry_run_says_what_could_be_done(local: Workshop) -> None:
+    stocked(local)
+    lose(local, 7)
+    local.remove(key_of(photo(0)))
+    before = local.objects()
+    report = repair(local.settings(), RepairOptions(dry_run=True))
+    assert (mended(report), report.repairable) == ((2, 0, 0, 1), 1)
+    assert (report.flagged_rows, report.exit_status) == (0, 3)
+    assert local.objects() == before
+    assert {row["verdict"] for row in local.rows().values()} == {"ok", "blank"}
+
+
+def test_any_folder_will_do_whatever_the_files_are_called(local: Workshop) -> None:
+    stocked(local)
+    aside = lose(local, 1, 2, 3)
+    (aside / "objects" / "ab").mkdir(parents=True)
+    (aside / name_of(url_of(2))).rename(aside / "objects" / "ab" / "no extension")
+    elsewhere = local.cache.parent / "elsewhere"
+    (aside / name_of(url_of(3))).rename(elsewhere)
+    (aside / "link.jpg").symlink_to(elsewhere)  # is not followed
+    report = repair(local.settings(), RepairOptions(folders=(aside,), limit=ALL))
+    assert mended(report) == (3, 0, 2, 1)
+    assert not is_whole(local) or report.flagged_rows == 1
+
+
+def test_only_the_very_bytes_count(local: Workshop) -> None:
+    stocked(local)
+    aside = lose(local, 1)
+    for file in aside.iterdir():
+        body = file.read_bytes()
+        (local.cache / file.name).write_bytes(flipped(body))
+    report = repair(local.settings(), RepairOptions(dry_run=True))
+    assert (report.looked_at, report.repairable, report.lost) == (2, 0, 1)
+
+
+def test_a_large_object_is_put_back_in_parts(
+    local: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = photo(1) + os.urandom(9 << 20)
+    fill(local.cache, {url_of(1): body})
+    local.sync()
+    monkeypatch.setattr("mirror.store.upload.PART_BYTES", 5 << 20)
+    for module in ("mirror.store.reading", "mirror.upkeep.repair"):
+        monkeypatch.setattr(f"{module}.WHOLE_UP_TO", 1 << 20)
+    local.put({key_of(body): flipped(body)})
+    assert mended(repair(local.settings(), READ_ALL)) == (0, 1, 1, 0)
+    assert is_whole(local)
+
+
+def test_what_nobody_has_is_offered_no_more(shop: Workshop) -> None:
+    stocked(shop)
+    lose(shop, 0, 7)
+    (shop.cache / name_of(url_of(4))).unlink()
+    shop.put({key_of(photo(4)): flipped(photo(4))})
+    report = repair(shop.settings(), READ_ALL)
+    assert mended(report) == (2, 1, 0, 3)
+    assert (report.flagged_rows, report.exit_status) == (4, 3)
+    rows = shop.rows()
+    reasons = {n: rows[url_md5(url_of(n))]["reason"] for n in (0, 1000, 7, 4)}
+    assert reasons == {
+        0: "missing from the mirror",
+        1000: "missing from the mirror",
+        7: "missing from the mirror",
+        4: "damaged in the mirror",
+    }
+    assert {rows[url_md5(url_of(n))]["verdict"] for n in reasons} == {"corrupt"}
+    _, index = read_index(shop.settings())
+    for number in reasons:
+        sighting = index.sighting(url_md5(url_of(number)))
+        assert sighting is not None
+        assert sighting.verdict == "corrupt"
+    assert verify(shop.settings()).exit_status == 0  # no row names what is not there
+    assert mended(repair(shop.settings())) == (0, 0, 0, 0)
+
+
+def test_a_file_that_comes_back_as_it_was_makes_its_rows_good_again(local: Workshop) -> None:
+    """The local state has acknowledged it before: it must not go by that."""
+    stocked(local)
+    aside = lose(local, 0, 7)
+    repair(local.settings())
+    for file in aside.iterdir():
+        file.rename(local.cache / file.name)
+    report = local.sync()
+    assert (report.uploaded, report.deduplicated, report.failed) == (2, 1, 0)
+    rows = local.rows()
+    for number in (0, 1000, 7):
+        assert rows[url_md5(url_of(number))]["verdict"] == "ok"
+    assert is_whole(local)
+    report = local.sync()
+    assert (report.unchanged, report.requests["get"]) == (15, 1)  # and once is enough
+
+
+def test_a_file_that_vanished_and_was_noticed_comes_back_too(local: Workshop) -> None:
+    stocked(local)
+    aside = lose(local, 7)
+    assert local.sync().vanished == 1
+    repair(local.settings())
+    assert local.sync().uploaded == 0
+    (aside / name_of(url_of(7))).rename(local.cache / name_of(url_of(7)))
+    assert local.sync().uploaded == 1
+    assert is_whole(local)
+
+
+def test_another_machine_that_has_it_brings_it_back_by_itself(
+    local: Workshop, tmp_path: Path
+) -> None:
+    stocked(local)
+    (tmp_path / "other").mkdir()
+    other = Workshop(local.place, tmp_path / "other")
+    fill(other.cache, {url_of(7): photo(7), url_of(8): photo(8)})
+    other.sync()
+    lose(local, 7)
+    assert other.sync().unchanged == 2
+    assert repair(local.settings()).lost == 1
+    report = other.sync()
+    assert (report.unchanged, report.uploaded) == (1, 1)
+    assert is_whole(local)
+    assert other.sync().unchanged == 2
+
+
+def test_a_dataset_does_not_bring_back_what_is_lost(local: Workshop) -> None:
+    stocked(local)
+    lose(local, 7)
+    told = Told({url_of(n): Source(url_of(n), "CC0", "© her") for n in range(12)})
+    fill(local.cache, {url_of(7): photo(7)})
+    local.sync(told)  # finds it known, and so the state vouches for it
+    (local.cache / name_of(url_of(7))).unlink()
+    assert repair(local.settings()).lost == 1
+    row = local.rows()[url_md5(url_of(7))]
+    assert (row["verdict"], row["source_url"], row["attribution"]) == (
+        "corrupt",
+        url_of(7),
+        "© her",
+    )
+    other = Told({url_of(n): Source(url_of(n), "CC-BY", "© her") for n in range(12)})
+    local.sync(other)
+    assert local.rows()[url_md5(url_of(7))]["verdict"] == "corrupt"
+
+
+def test_a_verdict_of_the_catalog_is_not_undone_by_a_dataset(local: Workshop) -> None:
+    """Six photos under one content: the catalog says placeholder, the state had said ok."""
+    fill(local.cache, {url_of(n): photo(99) for n in range(6)})
+    local.sync()
+    assert {row["verdict"] for row in local.rows().values()} == {"placeholder"}
+    local.sync(Told({url_of(n): Source(url_of(n), "CC0") for n in range(6)}))
+    assert {row["verdict"] for row in local.rows().values()} == {"placeholder"}
+
+
+@pytest.mark.parametrize(("limit", "allowed"), [("2", True), ("1", False), ("10%", False)])
+def test_a_repair_that_gives_up_too_much_is_refused(
+    local: Workshop, limit: str, allowed: bool
+) -> None:
+    stocked(local)
+    lose(local, 7, 8)
+    local.remove(key_of(photo(2)))
+    report = repair(local.settings(), RepairOptions(limit=Limit.parse(limit, "--max-lost")))
+    assert mended(report) == (3, 0, 1, 2)  # what can be mended is
+    assert report.flagged_rows == (2 if allowed else 0)
+    assert report.exit_status == (3 if allowed else 1)
+    if not allowed:
+        assert "--max-lost 2" in str(report.error)
+
+
+def test_a_folder_that_is_not_there_or_empty_is_said_before_anything_is_given_up(
+    local: Workshop, tmp_path: Path
+) -> None:
+    stocked(local)
+    lose(local, 7)
+    for folder in (tmp_path / "nowhere", tmp_path / "empty"):
+        (tmp_path / "empty").mkdir(exist_ok=True)
+        with pytest.raises(CacheError, match="mounted"):
+            repair(local.settings(), RepairOptions(folders=(folder,)))
+    with pytest.raises(UsageError, match="--from"):
+        repair(local.place.settings(state={"dir": str(local.state)}))
+    assert local.rows()[url_md5(url_of(7))]["verdict"] == "ok"
+
+
+def test_what_cannot_be_read_now_is_not_given_up(make_place: MakePlace, tmp_path: Path) -> None:
+    place = make_place("moto-obstore")
+    assert place.server is not None
+    shop = Workshop(place, tmp_path)
+    stocked(shop)
+    shop.put({key_of(photo(4)): flipped(photo(4))})
+    (shop.cache / name_of(url_of(4))).unlink()
+
+    unlucky = key_of(photo(4))
+    with FaultProxy(
+        place.server.endpoint,
+        lambda request: SLOW_DOWN if request.path.endswith(unlucky) else None,
+    ) as proxy:
+        settings = place.settings(
+            bucket={"endpoint": proxy.endpoint},
+            cache={"dir": str(shop.cache)},
+            state={"dir": str(shop.state)},
+        )
+        report = repair(settings, RepairOptions(verify=replace(FULL, retry=SOON)))
+    assert (report.lost, report.flagged_rows) == (0, 0)
+    assert (report.failed > 0, report.exit_status) == (True, 3)
+
+
+def test_a_bad_network_mends_the_same(make_place: MakePlace, tmp_path: Path) -> None:
+    place = make_place("moto-obstore")
+    assert place.server is not None
+    shop = Workshop(place, tmp_path)
+    stocked(shop, 30)
+    before = shop.objects()
+    shop.remove(*(key_of(photo(n)) for n in range(10)))
+    shop.put({key_of(photo(n)): flipped(photo(n)) for n in range(20, 25)})
+    faults: list[Fault] = [SLOW_DOWN, INTERNAL_ERROR, Reset(), ResetAfter()]
+    with FaultProxy(place.server.endpoint, seeded(0.15, faults, seed=SEED)) as proxy:
+        settings = place.settings(
+            bucket={"endpoint": proxy.endpoint},
+            cache={"dir": str(shop.cache)},
+            state={"dir": str(tmp_path / "other")},
+        )
+        report = repair(settings, RepairOptions(verify=replace(FULL, retry=SOON)))
+    assert (report.error, report.failed, report.lost) == (None, 0, 0)
+    assert report.repaired + report.healed == 15
+    assert shop.objects() == before
+
+
+def test_killed_anywhere_it_is_completed_by_the_next(local: Workshop, tmp_path: Path) -> None:
+    chance = random.Random(SEED)
+    stocked(local, 8)
+    (tmp_path / "other").mkdir()
+    other = Workshop(local.place, tmp_path / "other")  # a machine that has what is lost
+    fill(other.cache, {url_of(6): photo(6), url_of(7): photo(7)})
+    other.sync()
+    words = ["--json", "repair", f"--bucket={local.place.url}", f"--state={local.state}"]
+    words += [f"--cache={local.cache}"]
+    modules = "mirror.upkeep.repair,mirror.upkeep.ledger,mirror.upkeep.wanted,mirror.catalog.root"
+
+    def run(at: int) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "tests.upkeep.die_at_line", str(at), f"in={modules}", *words],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+
+    def damage() -> None:
+        local.remove(*(key_of(photo(n)) for n in (1, 2, 3)))
+        lose(local, 6, 7)
+
+    damage()
+    whole = run(0)
+    assert whole.returncode == 3, whole.stderr
+    lines = int(whole.stderr.split()[-1])
+    killed = 0
+    for round_ in range(-(-KILLS // 2)):
+        other.sync()  # brings it back
+        assert is_whole(local)
+        damage()
+        at = chance.randint(lines // 3, lines)
+        story = f"CHAOS_SEED={SEED}, round {round_}, killed before line {at} of {lines}"
+        killed += run(at).returncode == -9
+        report = repair(local.settings())
+        assert report.error is None, story
+        assert verify(local.settings(), FULL).exit_status == 0, story
+        rows = local.rows()
+        for number in (6, 7):
+            assert rows[url_md5(url_of(number))]["verdict"] == "corrupt", story
+        assert other.sync().uploaded == 2, story  # it was told
+    assert killed
+
+
+def test_the_mark_keeps_what_else_stands_in_format_json(local: Workshop) -> None:
+    stocked(local)
+    file = Path(local.place.url.path) / "format.json"
+    text = file.read_text()
+    file.write_text(text[:-1] + ', "later": {"x": [1]}}')
+    lose(local, 7)
+    repair(local.settings(), now=time.time)
+
+    async def root() -> str:
+        store = local.place.open()
+        return (await read_root(store)).losses
+
+    assert asyncio.run(root())
+    assert '"later":{"x":[1]}' in file.read_text()
+    shutil.rmtree(local.state)
+    assert local.sync().failed == 0

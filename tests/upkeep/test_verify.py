@@ -1,0 +1,379 @@
+"""What a verification finds, in every kind of place, and how it goes on after it was interrupted."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import threading
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from mirror.catalog.comparison import pages
+from mirror.catalog.objects import Span
+from mirror.errors import Busy, UsageError
+from mirror.store.retry import RetryPolicy
+from mirror.upkeep.verify import Progress, VerifyOptions, VerifyReport, verify
+from tests.conftest import MakePlace
+from tests.photos import blank, fill, photo, url_of
+from tests.proxy import (
+    INTERNAL_ERROR,
+    SLOW_DOWN,
+    Fault,
+    FaultProxy,
+    Request,
+    Reset,
+    Stall,
+    Truncate,
+    seeded,
+)
+from tests.workshop import Workshop, key_of
+
+PLACES = ("file", "seaweedfs-obstore", "seaweedfs-aioboto3", "miniflare-obstore")
+FULL = VerifyOptions(share=1.0)
+SOON = RetryPolicy(base=0.002, cap=0.02, longest_retry_after=0.05)
+
+
+@pytest.fixture(params=PLACES)
+def shop(request: pytest.FixtureRequest, make_place: MakePlace, tmp_path: Path) -> Workshop:
+    return Workshop(make_place(request.param), tmp_path)
+
+
+@pytest.fixture
+def local(make_place: MakePlace, tmp_path: Path) -> Workshop:
+    return Workshop(make_place("file"), tmp_path)
+
+
+def counts(report: VerifyReport) -> tuple[int, int, int, int]:
+    return report.checked, report.missing, report.mismatched, report.orphaned
+
+
+def flipped(body: bytes) -> bytes:
+    """The same with one bit of it another one."""
+    middle = len(body) // 2
+    return body[:middle] + bytes([body[middle] ^ 1]) + body[middle + 1 :]
+
+
+def stocked(shop: Workshop, count: int = 12) -> None:
+    """So many photographs, two of them under a second URL each, and a blank."""
+    fill(shop.cache, {url_of(n): photo(n) for n in range(count)})
+    fill(shop.cache, {url_of(1000 + n): photo(n) for n in range(2)})
+    fill(shop.cache, {url_of(2000): blank()})
+    assert shop.sync().exit_status == 0
+
+
+def test_a_whole_mirror_is_found_whole(shop: Workshop) -> None:
+    stocked(shop)
+    report = verify(shop.settings(), FULL)
+    assert counts(report) == (12, 0, 0, 0)
+    assert (report.read, report.bytes) == (12, sum(len(photo(n)) for n in range(12)))
+    assert (report.exit_status, report.examples) == (0, [])
+    assert report.requests["put"] == report.requests["delete"] == report.requests["head"] == 0
+
+
+def test_a_listing_shows_what_is_missing_cut_short_or_unnamed(shop: Workshop) -> None:
+    stocked(shop)
+    shop.remove(key_of(photo(0)), key_of(photo(5)))
+    shop.put({key_of(photo(3)): photo(3)[:-10]})
+    stranger, unnamed = "objects/3f/readme.txt", key_of(photo(77))
+    shop.put({stranger: b"whose is this?"})
+    shop.put({unnamed: photo(77)})
+    report = verify(shop.settings())
+    assert counts(report) == (12, 2, 1, 2)
+    assert report.rows_without_object == 3  # photo 0 has two URLs
+    assert report.exit_status == 3
+    assert {(p.kind, p.key) for p in report.examples} == {
+        ("missing", key_of(photo(0))),
+        ("missing", key_of(photo(5))),
+        ("mismatched", key_of(photo(3))),
+        ("orphaned", stranger),
+        ("orphaned", unnamed),
+    }
+    assert report.requests["get"] <= 2  # no object was opened
+    assert report.requests["list"] <= 4
+
+
+def test_a_flipped_bit_is_found_by_reading_and_not_forgotten(shop: Workshop) -> None:
+    stocked(shop)
+    shop.put({key_of(photo(4)): flipped(photo(4))})
+    assert counts(verify(shop.settings())) == (12, 0, 0, 0)  # as it must: the size is right
+    assert counts(verify(shop.settings(), FULL)) == (12, 0, 1, 0)
+    report = verify(shop.settings())  # reads again what it knows to be damaged
+    assert (counts(report), report.exit_status) == ((12, 0, 1, 0), 3)
+    shop.put({key_of(photo(4)): photo(4)})
+    report = verify(shop.settings())
+    assert (counts(report), report.exit_status) == ((12, 0, 0, 0), 0)
+
+
+def test_young_orphans_are_no_fault_and_old_ones_are(local: Workshop) -> None:
+    stocked(local)
+    local.put({key_of(photo(77)): photo(77)})
+    assert verify(local.settings()).exit_status == 0
+    path = Path(local.place.url.path) / key_of(photo(77))
+    os.utime(path, (0, datetime.now(UTC).timestamp() - 8 * 86_400))
+    report = verify(local.settings())
+    assert (report.orphaned, report.old_orphans, report.exit_status) == (1, 1, 3)
+
+
+def test_an_object_whose_rows_are_flagged_is_no_orphan(local: Workshop) -> None:
+    stocked(local)
+    local.sync(include_flagged=True)
+    assert verify(local.settings()).flagged == 0  # nothing new to upload: it was seen
+    shutil.rmtree(local.state)
+    local.sync(include_flagged=True)
+    report = verify(local.settings(), FULL)
+    assert (counts(report), report.flagged, report.exit_status) == ((12, 0, 0, 0), 1, 0)
+
+
+def test_a_sample_is_chosen_by_its_seed_and_each_is_another(local: Workshop) -> None:
+    stocked(local, 60)
+
+    def read(seed: int | None) -> list[str]:
+        opened: list[str] = []
+        real = Path.read_bytes
+
+        def spying(path: Path) -> bytes:
+            opened.append(path.name)
+            return real(path)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Path, "read_bytes", spying)
+            report = verify(local.settings(), VerifyOptions(share=0.25, seed=seed))
+        names = sorted(name for name in opened if name.endswith(".jpg"))
+        assert report.read == len(names)
+        return names
+
+    assert 5 <= len(read(1)) <= 30
+    assert read(1) == read(1)
+    assert read(1) != read(2)
+    assert len({tuple(read(None)) for _ in range(4)}) > 1
+
+
+def test_everything_found_goes_to_a_file(local: Workshop, tmp_path: Path) -> None:
+    stocked(local)
+    local.remove(*(key_of(photo(n)) for n in range(12)))
+    local.put({key_of(photo(77)): photo(77)})
+    file = tmp_path / "wrong.jsonl"
+    verify(local.settings(), VerifyOptions(report=file))
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    missing = [line for line in lines if line["problem"] == "missing"]
+    assert {line["key"] for line in missing} == {key_of(photo(n)) for n in range(12)}
+    assert sum(line["rows"] for line in missing) == 14
+    assert [line["key"] for line in lines if line["problem"] == "orphaned"] == [key_of(photo(77))]
+    with pytest.raises(UsageError):
+        verify(local.settings(), VerifyOptions(report=tmp_path / "no" / "such" / "file"))
+
+
+def test_a_data_file_of_the_catalog_that_is_gone_is_told_of(local: Workshop) -> None:
+    stocked(local)
+    assert verify(local.settings()).missing == 0
+    (part,) = (Path(local.place.url.path) / "catalog").glob("*.parquet")
+    part.unlink()
+    report = verify(local.settings())  # from what this machine has of it
+    assert [(p.kind, p.key) for p in report.examples] == [("missing", f"catalog/{part.name}")]
+    assert report.exit_status == 3
+
+
+def test_a_listing_of_nothing_finds_all_missing(local: Workshop) -> None:
+    stocked(local)
+    shutil.rmtree(Path(local.place.url.path) / "objects")
+    assert counts(verify(local.settings())) == (12, 12, 0, 0)
+
+
+def test_a_second_one_on_the_same_machine_is_told_that_it_is_busy(local: Workshop) -> None:
+    stocked(local)
+    told: list[BaseException] = []
+
+    def second() -> None:
+        try:
+            verify(local.settings())
+        except Busy as error:
+            told.append(error)
+
+    def meanwhile(_objects: int, _bytes: int) -> None:
+        if not told:
+            thread = threading.Thread(target=second)
+            thread.start()
+            thread.join()
+
+    assert verify(local.settings(), progress=meanwhile).exit_status == 0
+    assert told
+
+
+def test_the_parts_of_a_listing_are_the_listing(shop: Workshop) -> None:
+    keys = [f"objects/{n:02x}/{n:02x}{'0' * 30}.jpg" for n in range(0, 256, 5)]
+    keys += ["objects/0", "objects/7f", "objects/80.txt", "objects/zz/x"]
+    shop.put(dict.fromkeys(keys, b"x"))
+
+    async def listed() -> list[list[str]]:
+        store = shop.place.open()
+        try:
+            found = []
+            for number in range(16):
+                span = Span(number, 16)
+                found.append([info.key async for page in pages(store, span) for info in page])
+            return found
+        finally:
+            await store.aclose()
+
+    parts = asyncio.run(listed())
+    assert sorted(key for part in parts for key in part) == sorted(keys)
+    assert all(parts)
+
+
+def test_in_parts_the_same_is_found(shop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mirror.catalog.objects._WHOLE_UP_TO", 0)
+    stocked(shop, 40)
+    shop.remove(*(key_of(photo(n)) for n in range(5)))
+    shop.put({key_of(photo(7)): flipped(photo(7))})
+    shop.put({"objects/3f/readme.txt": b"whose is this?"})
+    report = verify(shop.settings(), FULL)
+    assert counts(report) == (40, 5, 1, 1)
+    assert report.read == 35
+
+
+def interrupted_after(count: int) -> Progress:
+    """Sends this process a Ctrl-C when so many objects were read."""
+    read = 0
+
+    def progress(_objects: int, nbytes: int) -> None:
+        nonlocal read
+        read += nbytes > 0
+        if nbytes and read == count:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    return progress
+
+
+@pytest.mark.parametrize("parts", [False, True], ids=["whole", "in parts"])
+def test_a_reading_that_is_interrupted_goes_on_where_it_was(
+    local: Workshop, monkeypatch: pytest.MonkeyPatch, parts: bool
+) -> None:
+    monkeypatch.setattr("mirror.upkeep.verify._BATCH", 4)
+    if parts:
+        monkeypatch.setattr("mirror.catalog.objects._WHOLE_UP_TO", 0)
+    stocked(local, 40)
+    damaged = {key_of(photo(n)) for n in range(0, 40, 6)}
+    for n in range(0, 40, 6):
+        local.put({key_of(photo(n)): flipped(photo(n))})
+    settings = local.settings(concurrency=2)
+
+    first = verify(settings, FULL, progress=interrupted_after(18))
+    assert (first.interrupted, first.exit_status) == (True, 130)
+    assert 0 < first.mismatched < len(damaged)
+    fill(local.cache, {url_of(n): photo(n) for n in range(500, 503)})
+    local.sync()  # the mirror lives on meanwhile
+
+    second = verify(settings, FULL)
+    assert second.resumed >= 16
+    assert second.read - second.resumed <= 43 - 16
+    assert {p.key for p in second.examples if p.kind == "mismatched"} == damaged
+    assert (second.mismatched, second.exit_status) == (len(damaged), 3)
+    assert verify(settings, FULL).resumed == 0
+
+
+def test_a_reading_can_be_begun_anew(local: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mirror.upkeep.verify._BATCH", 4)
+    stocked(local, 20)
+    verify(local.settings(concurrency=2), FULL, progress=interrupted_after(10))
+    report = verify(local.settings(), replace(FULL, restart=True))
+    assert (report.resumed, report.read) == (0, 20)
+
+
+def test_a_notebook_that_is_damaged_is_begun_anew(local: Workshop) -> None:
+    stocked(local)
+    verify(local.settings())
+    (file,) = (local.state / "upkeep").glob("*/*/ledger.sqlite")
+    file.write_bytes(b"no database at all" * 100)
+    assert counts(verify(local.settings(), FULL)) == (12, 0, 0, 0)
+
+
+def test_what_was_superseded_while_it_was_read_is_not_held_against_the_mirror(
+    local: Workshop,
+) -> None:
+    stocked(local)
+    key = key_of(photo(5))
+    done = False
+
+    def meanwhile(_objects: int, nbytes: int) -> None:
+        nonlocal done
+        if nbytes == 0 and not done:  # the listing: then the URL gets another content, and gc comes
+            done = True
+            fill(local.cache, {url_of(5): photo(555)})
+            thread = threading.Thread(target=local.sync)
+            thread.start()
+            thread.join()
+            local_path = Path(local.place.url.path) / key
+            local_path.unlink()
+
+    report = verify(local.settings(), FULL, progress=meanwhile)
+    assert (report.missing, report.exit_status) == (0, 0)
+
+
+def test_a_bad_network_finds_the_same(make_place: MakePlace, tmp_path: Path) -> None:
+    place = make_place("moto-obstore")
+    assert place.server is not None
+    shop = Workshop(place, tmp_path)
+    stocked(shop, 60)
+    shop.remove(key_of(photo(0)))
+    shop.put({key_of(photo(3)): flipped(photo(3))})
+    faults: list[Fault] = [SLOW_DOWN, INTERNAL_ERROR, Reset(), Truncate(20), Stall(0.02)]
+    with FaultProxy(place.server.endpoint, seeded(0.2, faults, seed=5)) as proxy:
+        settings = place.settings(
+            bucket={"endpoint": proxy.endpoint}, state={"dir": str(tmp_path / "other")}
+        )
+        report = verify(settings, replace(FULL, retry=SOON))
+    assert (report.error, report.failed) == (None, 0)
+    assert counts(report) == (60, 1, 1, 0)
+
+
+def test_what_cannot_be_read_is_neither_well_nor_damaged(
+    make_place: MakePlace, tmp_path: Path
+) -> None:
+    place = make_place("moto-obstore")
+    assert place.server is not None
+    shop = Workshop(place, tmp_path)
+    stocked(shop, 12)
+    unlucky = key_of(photo(4))
+
+    def rule(request: Request) -> Fault | None:
+        return SLOW_DOWN if request.path.endswith(unlucky) else None
+
+    with FaultProxy(place.server.endpoint, rule) as proxy:
+        settings = place.settings(
+            bucket={"endpoint": proxy.endpoint}, state={"dir": str(tmp_path / "state")}
+        )
+        report = verify(settings, replace(FULL, retry=SOON))
+        assert (report.failed, report.missing, report.mismatched) == (1, 0, 0)
+        assert report.exit_status == 3
+        proxy.rule = None
+        assert verify(settings).exit_status == 0  # what was not read is read by the next
+
+
+def test_a_store_that_stops_answering_ends_it_with_what_is_known(
+    make_place: MakePlace, tmp_path: Path
+) -> None:
+    place = make_place("moto-obstore")
+    assert place.server is not None
+    shop = Workshop(place, tmp_path)
+    stocked(shop, 60)
+    shop.remove(key_of(photo(0)))
+
+    def rule(request: Request) -> Fault | None:
+        return SLOW_DOWN if "/objects/" in request.path and request.operation == "get" else None
+
+    with FaultProxy(place.server.endpoint, rule) as proxy:
+        settings = place.settings(
+            bucket={"endpoint": proxy.endpoint},
+            state={"dir": str(tmp_path / "state")},
+            sync={"concurrency": 4},
+        )
+        report = verify(settings, replace(FULL, retry=replace(SOON, attempts=2)))
+    assert report.error is not None
+    assert (report.exit_status, report.missing) == (1, 1)
+    assert proxy.counts["get"] < 60

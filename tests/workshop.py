@@ -1,0 +1,85 @@
+"""What a user has: a cache, a place for its mirror, and a state."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mirror.config import Settings
+from mirror.content.digest import digest_of
+from mirror.layout import object_key
+from mirror.store.base import Headers, Overwrite, list_all
+from mirror.sync.report import SyncReport
+from mirror.sync.run import SyncOptions, sync
+from tests.conftest import Place
+
+
+class Workshop:
+    """A cache, a place for its mirror, and a state: what a user has."""
+
+    def __init__(self, place: Place, folder: Path) -> None:
+        self.place = place
+        self.cache = folder / "cache"
+        self.cache.mkdir(exist_ok=True)
+        self.state = folder / "state"
+
+    def settings(self, **sync_section: Any) -> Settings:
+        return self.place.settings(
+            cache={"dir": str(self.cache)}, state={"dir": str(self.state)}, sync=sync_section
+        )
+
+    def sync(self, sources: Any = None, **options: Any) -> SyncReport:
+        return sync(self.settings(), SyncOptions(**options), sources=sources)
+
+    def objects(self) -> dict[str, bytes]:
+        """Key → bytes of everything under objects/."""
+
+        async def read() -> dict[str, bytes]:
+            store = self.place.open()
+            try:
+                keys = [info.key async for info in list_all(store, "objects/")]
+                return {key: await store.get(key) for key in keys}
+            finally:
+                await store.aclose()
+
+        return asyncio.run(read())
+
+    def put(self, bodies: Mapping[str, bytes]) -> None:
+        """Bodies by key, whatever stood there: as only damage and strangers bring them there."""
+
+        async def write() -> None:
+            store = self.place.open()
+            try:
+                for key, body in bodies.items():
+                    await store.put(key, body, Overwrite(), Headers())
+            finally:
+                await store.aclose()
+
+        asyncio.run(write())
+
+    def remove(self, *keys: str) -> None:
+        async def delete() -> None:
+            store = self.place.open()
+            await store.delete(keys)
+            await store.aclose()
+
+        asyncio.run(delete())
+
+    def rows(self) -> dict[bytes, dict[str, Any]]:
+        """The latest catalog row of every URL."""
+        import polars
+
+        options: dict[str, str] = {}
+        if self.place.server is not None:
+            from mirror.store.control import S3Access
+
+            options = S3Access(self.place.url, self.settings().bucket).delta_options()
+        table = polars.read_delta(f"{self.place.url}/catalog", storage_options=options)
+        return {row["url_md5"]: row for row in table.sort("seen_at").to_dicts()}
+
+
+def key_of(body: bytes) -> str:
+    """Where a JPEG belongs."""
+    return object_key(digest_of(body).content_hash, "jpeg")
