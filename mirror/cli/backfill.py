@@ -143,7 +143,7 @@ def command(session: Session, /, **options: Any) -> int:
     Examples:
       mirror backfill dataset_raw.jsonl --dry-run
       mirror backfill dataset_raw.jsonl --balance-by species --until 06:00
-      mirror backfill dataset_raw.jsonl --for 2h --max-bytes 2G && mirror sync
+      mirror backfill dataset_raw.jsonl --for 2h --max-bytes 2G; mirror sync
     """
     from mirror.cli.backfill_view import observing, show
     from mirror.dataset.inputs import Input

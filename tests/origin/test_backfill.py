@@ -417,6 +417,28 @@ def test_limits_hold_from_one_run_to_the_next(scene: Scene) -> None:
     assert scene.server.most_requests(HOUR) == 10
 
 
+def test_a_run_that_dies_in_a_request_has_asked_all_the_same(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Died(Exception):
+        pass
+
+    def die(_: object) -> None:
+        raise Died
+
+    scene.backfill = {"per_hour": 3}
+    urls = [scene.server.photo(n, Image(photo(n))) for n in range(9)]
+    with monkeypatch.context() as dying:
+        dying.setattr("mirror.origin.asking.outcome_of", die)
+        for _ in range(3):
+            with pytest.raises(Died):
+                scene.run(urls)
+            scene.time.now += 60 * 20 - 1
+    assert "its time would be up" in scene.run(urls, BackfillOptions(seconds=10)).stopped
+    assert len(scene.server.hits) == 3
+    assert scene.server.most_requests(HOUR) == 3
+
+
 STOPS = {
     "time": (BackfillOptions(seconds=HOUR / 2), "time"),
     "bytes": (BackfillOptions(max_bytes=3000), "bytes had come"),
