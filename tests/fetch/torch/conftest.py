@@ -16,6 +16,14 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
     return prepared(tmp_path_factory.mktemp("training"), 100, flagged=3)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def impatience() -> Iterator[None]:
+    """After an exception a DataLoader waits for each of its workers to go: five seconds, by default."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 0.2)
+        yield
+
+
 @pytest.fixture
 def fetch(made: Prepared) -> Iterator[Fetcher]:
     with Fetcher(made.settings) as fetch:

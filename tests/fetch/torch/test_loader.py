@@ -82,7 +82,10 @@ def test_workers_of_every_kind_give_the_same_batches(
     assert fetch(url_of(0))  # a fetcher that has been at work before its workers are started
     here = loaders(made, fetch)
     expected = [list(here["map"][0].track(here["map"][1])) for _ in range(2)]
-    for counted, loader in loaders(made, fetch, **started(way)).values():
+    there = loaders(made, fetch, **started(way))
+    if way == "spawn":  # each worker imports torch anew; what is pickled is what forkserver pickles
+        del there["stream"]
+    for counted, loader in there.values():
         for epoch in range(2):
             assert counted.epoch == epoch
             assert same(list(counted.track(loader)), expected[epoch])
@@ -170,16 +173,22 @@ def test_ranks_share_an_epoch_when_their_number_changes(
     assert set(seen) == set(all_of_them)
 
 
-@pytest.mark.parametrize(("kind", "workers", "then"), [("map", 2, 0), ("stream", 0, 2)])
+@pytest.mark.parametrize(
+    ("kind", "runs"),
+    [("map", [(3, 2), (11, 0), (-1, 2)]), ("stream", [(11, 2), (-1, 0)])],
+)
 def test_killed_in_mid_epoch_it_resumes_with_exactly_the_samples_that_were_left(
-    tmp_path: Path, kind: str, workers: int, then: int
+    tmp_path: Path, kind: str, runs: list[tuple[int, int]]
 ) -> None:
-    """SIGKILL, twice: in the first epoch and in the second; workers have read ahead each time."""
+    """SIGKILL before a step of the first epoch, or of the second, when workers have read ahead.
+
+    Each run: the step before which it is killed (-1: it is not), and its number of workers.
+    """
     made = prepared(tmp_path, 30)
     lines = [{"image_url": url_of(n), "id": f"{n:03}"} for n in range(30)]
     made.dataset.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
 
-    def train(workers: int, stop: int) -> None:
+    for stop, workers in runs:
         command = [sys.executable, "-m", "tests.fetch.torch.train", str(tmp_path), kind]
         process = subprocess.Popen(
             [*command, str(workers), str(stop)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
@@ -192,8 +201,6 @@ def test_killed_in_mid_epoch_it_resumes_with_exactly_the_samples_that_were_left(
             process.wait(120)
             assert process.returncode == (-9 if stop >= 0 else 0)
 
-    for stop, how_many in ((3, workers), (11, then), (-1, workers)):
-        train(how_many, stop)
     seen = json.loads((tmp_path / "checkpoint.json").read_text())["seen"]
     assert [len(batch) for batch in seen] == [4, 4, 4, 4, 4, 4, 4, 2] * 2
     unbroken = ResumableSampler(range(30), seed=9)
@@ -207,7 +214,7 @@ def test_faults_of_the_network_change_nothing_but_the_time(
     tmp_path: Path, make_place: MakePlace
 ) -> None:
     place = make_place("moto-obstore")
-    made = prepared(tmp_path, 200, bucket=place.layer)
+    made = prepared(tmp_path, 120, bucket=place.layer)
     faults: list[Fault] = [SLOW_DOWN, TOO_MANY_REQUESTS, Reset(), Stall(0.2), Truncate(100)]
 
     def epochs(settings: Settings) -> Batches:
@@ -228,7 +235,7 @@ def test_faults_of_the_network_change_nothing_but_the_time(
         )
         proxy.rule = seeded(0.05, faults, seed=11)
         assert same(epochs(faulty), expected)
-        assert proxy.counts["get"] > 400
+        assert proxy.counts["get"] > 245
 
 
 def test_a_loader_of_other_batches_is_refused(made: Prepared, fetch: Fetcher) -> None:
