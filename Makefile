@@ -1,6 +1,8 @@
 # Two commands do everything on a machine with Python 3.11+, make and node:
 #   make demo   the environment, then `mirror demo`
 #   make test   the environment, the test servers, lint, types, import rules, tests
+#   make docs   docs/cli.md, from the commands
+#   make terraform-schema   tests/terraform/schema.json, from the providers' own schemas
 #   make bench-verdicts   recall, false alarms and cost of the verdicts (writes the table of docs/verdicts.md)
 
 PYTHON ?= python3
@@ -9,7 +11,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed-dev
 DEMO   := $(VENV)/.installed-demo
 
-.PHONY: help demo test check lint types imports servers unit bench-verdicts format clean
+.PHONY: help demo test check lint types imports servers unit docs terraform-schema bench-verdicts format clean
 
 help:
 	@sed -n 's/^#   /  /p' Makefile
@@ -51,6 +53,12 @@ unit: $(STAMP) servers
 
 test: check unit
 
+docs: $(STAMP)
+	@$(BIN)/python -m mirror.cli.reference > docs/cli.md.new && mv docs/cli.md.new docs/cli.md
+
+terraform-schema: $(STAMP)
+	@$(BIN)/python -m tests.terraform.extract_schema
+
 bench-verdicts: $(STAMP)
 	@$(BIN)/python bench/verdicts.py --markdown
 
@@ -59,4 +67,4 @@ format: $(STAMP)
 	$(BIN)/ruff format --quiet .
 
 clean:
-	rm -rf $(VENV) .servers .mypy_cache .ruff_cache .pytest_cache .hypothesis mirror-demo .import-linter.log .bench
+	rm -rf $(VENV) .servers .mypy_cache .ruff_cache .pytest_cache .hypothesis mirror-demo mirror-demo-training .import-linter.log .bench

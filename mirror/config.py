@@ -42,6 +42,7 @@ EngineName = Literal["auto", "obstore", "aioboto3"]
 
 Count = Annotated[int, msgspec.Meta(ge=1)]
 Price = Annotated[float, msgspec.Meta(ge=0)]
+Rate = Annotated[float, msgspec.Meta(gt=0)]
 
 
 class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -91,6 +92,33 @@ class InspectSettings(_Section, frozen=True):
     known_bad: str | None = None
 
 
+class BackfillSettings(_Section, frozen=True):
+    """What may be asked of the servers that a dataset's URLs name, and how much.
+
+    `hosts`: the only ones that are asked, as `HOST` or `HOST:PORT`. `contact`: an e-mail address or
+    a web page, for whoever reads their logs. Limits are for a source: iNaturalist's hosts are one.
+    `max_size`: bytes of one image. `licenses`: what may be fetched; empty for anything.
+    `allow_private` is for tests: it lifts the guard around this machine's own network.
+    """
+
+    hosts: tuple[str, ...] = (
+        "static.inaturalist.org",
+        "inaturalist-open-data.s3.amazonaws.com",
+    )
+    contact: str | None = None
+    per_second: Rate = 1.0
+    per_hour: Count = 150
+    per_day: Count = 10_000
+    bytes_per_hour: str = "4.5G"
+    bytes_per_day: str = "22G"
+    concurrency: Annotated[int, msgspec.Meta(ge=1, le=16)] = 1
+    max_size: str = "20M"
+    stall_seconds: Rate = 30.0
+    deadline_seconds: Rate = 120.0
+    licenses: tuple[str, ...] = ()
+    allow_private: bool = False
+
+
 class GcSettings(_Section, frozen=True):
     """`grace_days`: what was written or named within so many days is never deleted."""
 
@@ -125,6 +153,24 @@ class Prices(_Section, frozen=True):
     s3: PriceSettings = PriceSettings()
 
 
+class FetchSettings(_Section, frozen=True):
+    """Reading for training.
+
+    `cache_dir`: a folder of this machine for what was read, up to `cache_bytes`; when it is full,
+    `pin` keeps what is there and `lru` makes room. `bytes_in_flight`: of images that are read ahead
+    of their use. `concurrency`: requests in flight. `match`: `photo` also finds an iNaturalist photo
+    by another spelling of its URL. `offline`: caches only.
+    """
+
+    cache_dir: str | None = None
+    cache_bytes: str = "100G"
+    admission: Literal["pin", "lru"] = "pin"
+    bytes_in_flight: str = "64M"
+    concurrency: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 64
+    match: Literal["url", "photo"] = "url"
+    offline: bool = False
+
+
 class Settings(_Section, frozen=True):
     """All sections of mirror.toml. Every value is checked when this is made."""
 
@@ -133,7 +179,9 @@ class Settings(_Section, frozen=True):
     state: StateSettings = StateSettings()
     sync: SyncSettings = SyncSettings()
     inspect: InspectSettings = InspectSettings()
+    backfill: BackfillSettings = BackfillSettings()
     gc: GcSettings = GcSettings()
+    fetch: FetchSettings = FetchSettings()
     prices: Prices = Prices()
 
     @property
@@ -174,6 +222,11 @@ class Settings(_Section, frozen=True):
     def index_dir(self) -> Path:
         """Local snapshots of catalogs, a sub-folder for each mirror whatever cache is in use."""
         return self._state_root / "index"
+
+    @property
+    def backfill_dir(self) -> Path:
+        """What was asked of other people's servers: one for all caches, for they count addresses."""
+        return self._state_root / "backfill"
 
     @property
     def upkeep_dir(self) -> Path:
@@ -222,11 +275,42 @@ def load(
     Raises:
         ConfigError: an unreadable file, an unknown key, or a value of the wrong kind.
     """
+    return merge(read_layers(config=config, flags=flags, environ=environ, cwd=cwd))
+
+
+def read_layers(
+    *,
+    config: Path | None = None,
+    flags: Mapping[str, Any] | None = None,
+    environ: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+) -> list[Layer]:
+    """All layers that there are, the strongest first; arguments as of `load`.
+
+    Raises:
+        ConfigError: a file that cannot be read, or is no TOML.
+    """
     environ = os.environ if environ is None else environ
     layers = [Layer("flag", {k: v for k, v in (flags or {}).items() if v is not None})]
     layers.append(_environment_layer(environ))
     layers.extend(_file_layers(config, cwd or Path.cwd(), environ))
-    return merge(layers)
+    return layers
+
+
+def values_and_origins(layers: Sequence[Layer]) -> tuple[dict[str, Any], dict[str, str]]:
+    """The strongest value of every key that a layer sets, and which layer that is.
+
+    Raises:
+        ConfigError: an unknown key.
+    """
+    values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for layer in reversed(layers):
+        for key, value in _leaves(layer.values):
+            _require_known(key, layer.origin)
+            values[key] = value
+            origins[key] = layer.origin
+    return values, origins
 
 
 def merge(layers: Sequence[Layer]) -> Settings:
@@ -235,13 +319,7 @@ def merge(layers: Sequence[Layer]) -> Settings:
     Raises:
         ConfigError: an unknown key or a value of the wrong kind, naming the layer at fault.
     """
-    merged: dict[str, Any] = {}
-    origins: dict[str, str] = {}
-    for layer in reversed(layers):
-        for key, value in _leaves(layer.values):
-            _require_known(key, layer.origin)
-            merged[key] = value
-            origins[key] = layer.origin
+    merged, origins = values_and_origins(layers)
     try:
         settings = msgspec.convert(_nested(merged), Settings, strict=False)
     except msgspec.ValidationError as error:
@@ -253,6 +331,10 @@ def merge(layers: Sequence[Layer]) -> Settings:
         _ = settings.object_urls  # a wrong address is told of before any work is done
     if settings.sync.limit_rate is not None:
         parse_rate(settings.sync.limit_rate)
+    for name in ("bytes_per_hour", "bytes_per_day", "max_size"):
+        parse_size(getattr(settings.backfill, name), f"backfill.{name}")
+    for name in ("cache_bytes", "bytes_in_flight"):
+        parse_size(getattr(settings.fetch, name), f"fetch.{name}")
     return settings
 
 
@@ -262,12 +344,35 @@ def parse_rate(text: str) -> float:
     Raises:
         ConfigError: not a positive rate.
     """
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGkmg]?)(?:i?[Bb])?(?:/s)?\s*", text)
-    if not match or float(match[1]) <= 0:
+    rate = _bytes_of(text.strip().removesuffix("/s"), 1024)
+    if rate is None:
         raise ConfigError(
             f"The rate {text!r} is not understood; write bytes a second, such as 20M."
         )
-    return float(match[1]) * float(1024 ** " KMG".index(match[2].upper() or " "))
+    return rate
+
+
+def parse_size(text: str, what: str) -> int:
+    """Bytes of "500K", "20M", "4.5G" or a bare number (powers of 1000, as providers count).
+
+    Args:
+        text: the size.
+        what: what to call it when it is wrong.
+
+    Raises:
+        ConfigError: not a positive size.
+    """
+    size = _bytes_of(text, 1000)
+    if size is None or size < 1:
+        raise ConfigError(f"{what} = {text!r} is not understood; write bytes, such as 20M.")
+    return int(size)
+
+
+def _bytes_of(text: str, kilo: int) -> float | None:
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGTkmgt]?)(?:i?[Bb])?\s*", text)
+    if not match or float(match[1]) <= 0:
+        return None
+    return float(match[1]) * float(kilo ** " KMGT".index(match[2].upper() or " "))
 
 
 def _file_layers(config: Path | None, cwd: Path, environ: Mapping[str, str]) -> Iterator[Layer]:
@@ -295,7 +400,12 @@ def _read_file(path: Path) -> Layer:
 
 def _with_absolute_paths(values: dict[str, Any], base: Path) -> dict[str, Any]:
     """Paths named in a file are relative to that file, wherever the command runs from."""
-    for section, key in (("cache", "dir"), ("state", "dir"), ("inspect", "known_bad")):
+    for section, key in (
+        ("cache", "dir"),
+        ("state", "dir"),
+        ("inspect", "known_bad"),
+        ("fetch", "cache_dir"),
+    ):
         table = values.get(section)
         if isinstance(table, dict) and isinstance(table.get(key), str):
             table[key] = str(base.absolute() / Path(table[key]).expanduser())

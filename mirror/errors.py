@@ -9,9 +9,18 @@
     ├── StateError                   1   the local state cannot be read or written
     │   └── StateDamaged                 … because SQLite finds it malformed
     ├── DatasetError                 1   a dataset holds what its user said it must not
+    │   └── TooManyBadSamples            … found out while training on it
     ├── FormatError                  1   the bucket holds a format this version does not know
     ├── CatalogError                 1   the catalog could not be read or written
     ├── ContentCollision             1   two contents share one xxh3-128 but not one SHA-256
+    ├── FetchError                   1   an image is not to be had as its catalog names it
+    │   ├── NotMirrored                  the mirror has never seen the URL
+    │   ├── Flagged                      it has, and found no good image there
+    │   ├── CorruptObject                the mirror's bytes are not those of the content hash
+    │   ├── Undecodable                  its bytes are those, and the decoder refuses them
+    │   ├── OriginBlocked                the request would have left the mirror
+    │   └── StoreUnavailable             the mirror does not give the object now
+    │       └── NotCached                … because only caches of this machine may be asked
     └── StoreError                   1   the object store refused, or is out of reach
         ├── NotFound                     no such key
         ├── AlreadyExists                conditional PUT: the key is taken
@@ -82,6 +91,10 @@ class DatasetError(MirrorError):
     pass
 
 
+class TooManyBadSamples(DatasetError):
+    pass
+
+
 class FormatError(MirrorError):
     pass
 
@@ -91,6 +104,45 @@ class CatalogError(MirrorError):
 
 
 class ContentCollision(MirrorError):
+    pass
+
+
+class FetchError(MirrorError):
+    """What the fetch layer raises for one image. There is never a substitute for it."""
+
+
+class NotMirrored(FetchError):
+    pass
+
+
+class Flagged(FetchError):
+    """Args: message; verdict, as the catalog has it."""
+
+    def __init__(self, message: str, verdict: str = "") -> None:
+        super().__init__(message, verdict)
+        self.verdict = verdict
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class CorruptObject(FetchError):
+    pass
+
+
+class Undecodable(FetchError):
+    pass
+
+
+class OriginBlocked(FetchError):
+    pass
+
+
+class StoreUnavailable(FetchError):
+    pass
+
+
+class NotCached(StoreUnavailable):
     pass
 
 

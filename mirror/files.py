@@ -8,9 +8,12 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO, TextIO
+from typing import TYPE_CHECKING, BinaryIO, TextIO, cast
 
-from mirror.errors import UsageError
+from mirror.errors import MirrorError, UsageError
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 
 @contextmanager
@@ -30,22 +33,24 @@ def replacing_bytes(path: Path) -> Iterator[BinaryIO]:
 
     Raises:
         UsageError: the file cannot be made there; said at once, before any work is done for it.
+        MirrorError: what is written does not go there: the disk is full.
     """
-    target = Path(os.path.realpath(path))
-    in_place = target.exists() and not target.is_file()
-    written = target if in_place else target.with_name(f".mirror-{secrets.token_hex(6)}.tmp")
     try:
-        file = written.open("wb" if in_place else "xb")
+        in_place = path.exists() and not path.is_file()
+        target = path if in_place else Path(os.path.realpath(path))
+        written = target if in_place else target.with_name(f".mirror-{secrets.token_hex(6)}.tmp")
+        raw = _RawFile(written, "wb" if in_place else "xb")
     except OSError as error:
         raise UsageError(
             f"{path} cannot be written ({error.strerror}); name another file."
         ) from None
+    raw.shown = path
     try:
-        with file:
-            yield file
+        with io.BufferedWriter(raw) as file:
+            yield cast("BinaryIO", file)
             file.flush()
             if not in_place:
-                os.fsync(file.fileno())
+                raw.sync()
         if not in_place:
             written.replace(target)
     except BaseException:
@@ -53,3 +58,31 @@ def replacing_bytes(path: Path) -> Iterator[BinaryIO]:
             with suppress(OSError):
                 written.unlink()
         raise
+
+
+def cut_short(path: Path, error: OSError) -> MirrorError:
+    """What to raise where writing fails: an OSError could be any other file's."""
+    return MirrorError(
+        f"{path} cannot be written to its end ({error.strerror or error}); "
+        "make room, or name another place."
+    )
+
+
+class _RawFile(io.FileIO):
+    """A file that knows what to call itself when it cannot be written to."""
+
+    shown: Path
+
+    def write(self, data: ReadableBuffer, /) -> int:
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            raise  # the reader of a pipe has gone: nobody's error
+        except OSError as error:
+            raise cut_short(self.shown, error) from None
+
+    def sync(self) -> None:
+        try:
+            os.fsync(self.fileno())
+        except OSError as error:
+            raise cut_short(self.shown, error) from None

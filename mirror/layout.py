@@ -3,6 +3,7 @@
     <prefix>/format.json
     <prefix>/objects/<h[0:2]>/<h>.<ext>     h = xxh3-128 of the bytes, 32 lower-case hex digits
     <prefix>/catalog/                       a Delta table
+    <prefix>/doctor/                        probes, which mean nothing
     <prefix>/gc.json                        whether objects are being removed
 
 The specification is docs/format.md. Keys here are relative to the prefix: a store is rooted there.
@@ -22,6 +23,8 @@ FORMAT: Final = 1
 FORMAT_KEY: Final = "format.json"
 OBJECTS: Final = "objects/"
 CATALOG: Final = "catalog"
+# What mirror doctor tries an endpoint with; whoever finds something there may delete it.
+PROBES: Final = "doctor/"
 SWEEP_KEY: Final = "gc.json"
 
 CACHE_CONTROL: Final = "public, max-age=31536000, immutable"

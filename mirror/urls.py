@@ -93,6 +93,12 @@ class ObjectUrls:
         return roots
 
     @property
+    def web_bases(self) -> list[str]:
+        """http(s) URLs that the objects stand under: the public one if there is one, and the store's."""
+        public = [self._bases["public"]] if "public" in self._bases else []
+        return public + [root.text for root in self._store_roots()]
+
+    @property
     def default_scheme(self) -> Scheme:
         """`public` where there is a public URL, else what `bucket.url` is written in."""
         if self.public_url:

@@ -5,8 +5,8 @@
         assert proxy.counts["list"] == 0
 
 A rule sees each request before anything of it is passed on, and says what is to go wrong with it.
-HTTP/1.1 with bodies by Content-Length or in chunks; nothing is buffered whole, nothing is changed
-(the Host header neither, so signatures hold), and `Expect: 100-continue` is the server's to answer.
+HTTP/1.1 with bodies by Content-Length or in chunks; nothing is buffered whole, nothing is changed but
+by `Without` (the Host header neither, so signatures hold), and `Expect: 100-continue` is the server's to answer.
 """
 
 from __future__ import annotations
@@ -104,7 +104,14 @@ class Hold:
     seconds: float = 60.0
 
 
-Fault = Answer | Reset | ResetAfter | Stall | Truncate | DropWrite | Delay | Hold
+@dataclass(frozen=True, slots=True)
+class Without:
+    """Pass on without a header, as by a server that does not know it; for servers that check no signature."""
+
+    header: str
+
+
+Fault = Answer | Reset | ResetAfter | Stall | Truncate | DropWrite | Delay | Hold | Without
 # Called on the proxy's own thread, one request at a time in the order of their arrival.
 Rule = Callable[[Request], Fault | None]
 
@@ -249,6 +256,11 @@ class _Exchange:
                 then()
             case Truncate(nbytes):
                 return await self._forward(request, most=nbytes)
+            case Without(header):
+                lines = self._head.split(b"\r\n")
+                name = f"{header}:".lower().encode()
+                self._head = b"\r\n".join(one for one in lines if not one.lower().startswith(name))
+                return await self._forward(request)
             case Delay(seconds):
                 await asyncio.sleep(seconds)
                 return await self._forward(request)

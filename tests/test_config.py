@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mirror import config
-from mirror.config import Layer, Settings, known_keys, load, merge, parse_rate
+from mirror.config import Layer, Settings, known_keys, load, merge, parse_rate, parse_size
 from mirror.errors import ConfigError
 
 Load = Callable[..., Settings]
@@ -225,6 +225,21 @@ def test_what_is_no_positive_rate_is_refused(text: str) -> None:
 def test_a_unit_multiplies(number: int, unit: str) -> None:
     factor = 1024 ** ("KMG".index(unit) + 1)
     assert parse_rate(f"{number}{unit}") == pytest.approx(number * factor)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("1", 1), ("4.5G", 4_500_000_000), ("500 K", 500_000), ("20MB", 20_000_000), ("1TiB", 10**12)],
+)
+def test_a_size_is_in_powers_of_a_thousand(text: str, size: int) -> None:
+    assert parse_size(text, "x") == size
+
+
+@pytest.mark.parametrize("text", ["", "0", "0.2", "-1M", "much", "20X", "1e6", "20M/s", "nan"])
+@pytest.mark.parametrize("key", ["bytes_per_hour", "bytes_per_day", "max_size"])
+def test_what_is_no_size_is_refused_by_its_key(text: str, key: str) -> None:
+    with pytest.raises(ConfigError, match=rf"backfill\.{key}.*not understood"):
+        merge([Layer("flag", {"backfill": {key: text}})])
 
 
 @pytest.mark.parametrize("url", ["", "plants", "http://b/x", "s3://", "s3:///x", "s3://b/../x"])

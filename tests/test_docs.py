@@ -5,13 +5,16 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
 import pytest
 
 from mirror.cli.main import COMMANDS, mirror
+from mirror.cli.reference import JSON, reference
 from mirror.config import IMAGE_EXTENSIONS, SyncSettings, known_keys, load
+from mirror.sync.report import SyncReport
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -75,15 +78,36 @@ def test_the_readmes_configuration_loads(tmp_path: Path, clean_environment: None
     assert load(environ={}, cwd=tmp_path).bucket.url == "s3://plants/inat"
 
 
-@pytest.mark.parametrize("name", COMMANDS)
-def test_every_option_has_help_and_every_command_an_example(name: str) -> None:
-    command = mirror.get_command(click.Context(mirror), name)
-    assert command is not None
+def commands() -> Iterator[tuple[str, click.Command]]:
+    for name in COMMANDS:
+        command = mirror.get_command(click.Context(mirror), name)
+        assert command is not None
+        yield name, command
+        if isinstance(command, click.Group):
+            yield from ((f"{name} {inner}", found) for inner, found in command.commands.items())
+
+
+@pytest.mark.parametrize(
+    ("name", "command"), list(commands()), ids=lambda value: value if isinstance(value, str) else ""
+)
+def test_every_option_has_help_and_every_command_an_example(
+    name: str, command: click.Command
+) -> None:
     assert command.help is not None
     assert re.search(r"Examples?:", command.help)
     for parameter in command.params:
         if isinstance(parameter, click.Option):
             assert parameter.help, f"{name} {parameter.opts}"
+
+
+def test_the_reference_of_the_command_line_is_current() -> None:
+    assert (ROOT / "docs" / "cli.md").read_text() == reference(), "run: make docs"
+
+
+def test_the_reference_names_what_json_prints() -> None:
+    assert JSON.keys() <= {name for name, _ in commands()}
+    for key in SyncReport("x").as_json():
+        assert re.search(rf"\b{key}\b", JSON["sync"]), key
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)

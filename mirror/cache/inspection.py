@@ -243,7 +243,7 @@ def inspect_cache(
                 db.execute(f"PRAGMA {pragma}")
             findings = Findings(db)
             entries = _entries(walk(root, extensions, count))
-            for judged, failures in _judge_all(
+            for judged, failures in judge_all(
                 root, entries, level, known_bad, readers or max(2, os.cpu_count() or 2)
             ):
                 findings.add(judged)
@@ -264,7 +264,7 @@ def inspect_cache(
 _Batch = tuple[list[Judged], list[tuple[str, str]]]
 
 
-def _judge_all(
+def judge_all(
     root: bytes,
     entries: Iterator[Entry],
     level: Level,

@@ -26,6 +26,7 @@ from filelock import FileLock
 from numpy.typing import NDArray
 
 from mirror.content.image import VERDICTS, Verdict
+from mirror.errors import CatalogError
 from mirror.layout import FORMATS
 
 # Bumped whenever the files of a snapshot change their meaning: an old snapshot is then built anew.
@@ -87,6 +88,12 @@ class Index:
     objects: Batch = field(repr=False)
     files: frozenset[str] = field(default=frozenset(), repr=False)
     path: Path | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A snapshot crosses processes as its path, an index in memory as its arrays."""
+        if self.path is not None:
+            return _reopened, (self.path,)
+        return Index, (self.version, self.sightings, self.objects, self.files)
 
     @classmethod
     def empty(cls) -> Index:
@@ -174,22 +181,30 @@ class Index:
         first[1:] = photos[1:] != photos[:-1]
         return photos[first], at[order[first]]
 
-    def find_content(self, content_hash: bytes) -> int:
-        """Position in `sightings` of one that has this content, an `ok` one if any is; else -1."""
-        hi, lo = halves(content_hash)
-        hashes, order = self._by_content
-        begin, end = (np.searchsorted(hashes, hi[0], side) for side in ("left", "right"))
-        rows = order[begin:end]
-        rows = rows[self.sightings["hash_lo"][rows] == lo[0]]
-        good = rows[self.sightings["verdict"][rows] == _OK]
-        return int(good[0] if len(good) else rows[0]) if len(rows) else -1
+    def find_contents(self, hashes: NDArray[np.uint8] | bytes) -> NDArray[np.intp]:
+        """Positions in `sightings` of one row of each content, an `ok` one if any is.
+
+        Args:
+            hashes: of the contents: (n, 16) bytes.
+
+        Returns:
+            (n,) positions, -1 for each content that no row has.
+        """
+        hi, lo = halves(hashes)
+        known_hi, known_lo, best = self._by_content
+        found = positions_of(hi, lo, known_hi, known_lo)
+        found[found >= 0] = best[found[found >= 0]]
+        return found
 
     @cached_property
-    def _by_content(self) -> tuple[NDArray[np.uint64], NDArray[np.intp]]:
-        """The first halves of all contents' hashes, sorted, and the positions of their sightings."""
-        hi = self.sightings["hash_hi"]
-        order = np.argsort(hi, kind="stable")
-        return hi[order], order
+    def _by_content(self) -> tuple[NDArray[np.uint64], NDArray[np.uint64], NDArray[np.intp]]:
+        """Both halves of all contents' hashes, sorted, and the position of each one's best row."""
+        hi, lo = self.sightings["hash_hi"], self.sightings["hash_lo"]
+        order = np.lexsort((self.sightings["verdict"] != _OK, lo, hi))
+        first = np.ones(len(order), np.bool_)
+        first[1:] = (np.diff(hi[order]) != 0) | (np.diff(lo[order]) != 0)
+        order = order[first]
+        return hi[order], lo[order], order
 
     def content_hashes(self, at: NDArray[np.intp]) -> NDArray[np.uint8]:
         """(n, 16) bytes: the content hashes of the rows at n positions, none of them -1."""
@@ -439,6 +454,19 @@ def _load(snapshot: Path) -> Index:
         frozenset(meta["files"]),
         snapshot,
     )
+
+
+def _reopened(snapshot: Path) -> Index:
+    """The index that was mapped from this snapshot, or a later one that has taken its place."""
+    with suppress(OSError, ValueError, KeyError, TypeError, msgspec.DecodeError):
+        return _load(snapshot)
+    index = Index.load(snapshot.parent)
+    if index.path is None:
+        raise CatalogError(
+            f"The snapshot of the index at {snapshot} is gone; keep state.dir where all processes "
+            "of a training can read it."
+        )
+    return index
 
 
 def _file(snapshot: Path, table: str, column: str) -> Path:

@@ -16,7 +16,7 @@ from mirror.catalog.index import Index
 from mirror.catalog.root import Root, read_root
 from mirror.catalog.table import Catalog
 from mirror.config import Settings
-from mirror.errors import StoreError
+from mirror.errors import CatalogError, StoreError
 from mirror.layout import CATALOG
 from mirror.store import open_store
 from mirror.store.base import Store
@@ -68,6 +68,10 @@ class Location:
         """Where this machine keeps what it knows of the mirror's health, apart from any cache."""
         return self._settings.upkeep_dir / root.id / self._address
 
+    def all_snapshots(self) -> list[Path]:
+        """The same of every mirror that was read at this address: it may have been made anew."""
+        return list(self._settings.index_dir.glob(f"*/{self._address}"))
+
     @property
     def _address(self) -> str:
         endpoint = (self._settings.bucket.endpoint or "").rstrip("/")
@@ -103,6 +107,27 @@ def read_index(settings: Settings, *, retry: RetryPolicy | None = None) -> tuple
         MirrorError: it cannot be read: the bucket, the key, the network, the format, the catalog.
     """
     return asyncio.run(_read(Location(settings), retry or RetryPolicy()))
+
+
+def read_local_index(settings: Settings) -> Index:
+    """The mirror's index as a command on this machine last read it; the mirror is not asked.
+
+    Raises:
+        CatalogError: none was kept.
+    """
+    found = [Index.load(folder) for folder in Location(settings).all_snapshots()]
+    kept = [index for index in found if index.path is not None]
+    if not kept:
+        raise CatalogError(
+            f"No index of {settings.bucket_url} is kept on this machine, which it takes to work "
+            "offline; run mirror prefetch once while the mirror is in reach."
+        )
+    return max(kept, key=_age)
+
+
+def _age(index: Index) -> float:
+    assert index.path is not None
+    return index.path.stat().st_mtime
 
 
 async def _read(location: Location, retry: RetryPolicy) -> tuple[Root, Index]:

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 
 @click.command("export")
-@click.argument("url", metavar="mongodb://HOST/DATABASE/COLLECTION")
+# One is wanted. click would quote a second one, with the password in it.
+@click.argument("urls", metavar="mongodb://HOST/DATABASE/COLLECTION", nargs=-1, required=True)
 @click.option(
     "-o",
     "--output",
@@ -67,12 +68,20 @@ def command(session: Session, /, **options: Any) -> int:
       mirror export 'mongodb://host/RehabDatos/plants?authSource=admin' -o plants.jsonl.zst \\
           --filter '{"license": {"$ne": null}}' --projection image_url,species,license
     """
+    from mirror.cli import output
     from mirror.cli.export_progress import observing
     from mirror.dataset.export import ExportOptions, export
     from mirror.dataset.mongo import MongoUrl
     from mirror.dataset.mongo_query import Query
+    from mirror.errors import UsageError
 
-    url = MongoUrl.parse(options["url"])
+    url, *more = options["urls"]
+    if more:
+        raise UsageError(
+            f"mirror export takes one address, and {output.plural(len(more), 'word')} more stood "
+            "beside it; JSON and an address with ? or & need quotes around them."
+        )
+    url = MongoUrl.parse(url)
     asked = ExportOptions(
         query=Query.parse(options["filter_text"], options["projection_text"]),
         style=options["json_style"],

@@ -10,7 +10,7 @@ from typing import Any, TextIO
 from tqdm import tqdm
 
 from mirror.cli import output
-from mirror.cli.log import Log
+from mirror.cli.log import Log, wants_bar
 from mirror.dataset.export import Observer
 from mirror.dataset.mongo import Break
 
@@ -21,7 +21,7 @@ def observing(verbosity: int, stream: TextIO | None = None) -> Iterator[Observer
     stream = sys.stderr if stream is None else stream
     if verbosity < 0:
         yield Observer()
-    elif stream.isatty():
+    elif wants_bar(stream):
         with tqdm(unit=" documents", file=stream, leave=False, dynamic_ncols=True) as bar:
             yield BarObserver(bar, stream)
     else:

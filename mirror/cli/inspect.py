@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
-from mirror.cli.log import EVERY_SECONDS, Log
+from mirror.cli.log import EVERY_SECONDS, Log, wants_bar
 from mirror.cli.options import cache_option
 from mirror.cli.session import Session, session_options
 from mirror.errors import EXIT_DONE, EXIT_SOME_FAILED, UsageError
@@ -127,7 +127,7 @@ def counting(
     stream = sys.stderr if stream is None else stream
     if verbosity < 0:
         yield None
-    elif stream.isatty():
+    elif wants_bar(stream):
         from tqdm import tqdm
 
         with tqdm(unit=" files", file=stream, leave=False, dynamic_ncols=True) as bar:

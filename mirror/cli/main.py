@@ -17,18 +17,24 @@ from typing import Final, NoReturn
 import click
 
 from mirror import __version__
+from mirror.cli.log import Style, say, set_style, speaks_json
 from mirror.cli.session import Session, session_options
 from mirror.errors import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_USAGE, MirrorError
 
 # name → (module that holds `command`, its line in `mirror --help`). Modules load when called for,
 # so that `mirror --version` does not pay for an image decoder.
 COMMANDS: Final = {
+    "init": (
+        "mirror.cli.init",
+        "Write mirror.toml from a few answers, and look at all it relies on.",
+    ),
     "sync": ("mirror.cli.sync", "Bring the mirror up to date with the cache."),
     "rewrite": (
         "mirror.cli.rewrite",
         "Rewrite datasets to the mirror's URLs; filter and split them.",
     ),
     "export": ("mirror.cli.export", "Write a MongoDB collection to a dataset's file."),
+    "backfill": ("mirror.cli.backfill", "Download what the cache lacks, politely, over days."),
     "verify": ("mirror.cli.verify", "Prove that the mirror has what its catalog says."),
     "repair": ("mirror.cli.repair", "Write again what is missing or damaged in the mirror."),
     "rebuild-state": (
@@ -39,6 +45,15 @@ COMMANDS: Final = {
     "pull": ("mirror.cli.pull", "Restore the cache, or a part of it, from the mirror."),
     "inspect": ("mirror.cli.inspect", "Judge every file of the cache; no bucket is touched."),
     "quarantine": ("mirror.cli.quarantine", "Move flagged files out of the cache, or back."),
+    "fetch": ("mirror.cli.fetch", "Read images from the mirror, checked, as training does."),
+    "prefetch": (
+        "mirror.cli.prefetch",
+        "Read a dataset's images into the fetch cache of this machine.",
+    ),
+    "status": ("mirror.cli.status", "What is in the mirror, what is not yet, and what it costs."),
+    "doctor": ("mirror.cli.doctor", "Look at all that a run relies on."),
+    "config": ("mirror.cli.config", "Show the configuration and where it comes from; check it."),
+    "completion": ("mirror.cli.completion", "Print what makes a shell complete mirror's words."),
     "demo": ("mirror.cli.demo", "See it work on an embedded S3 server and a small real cache."),
 }
 
@@ -68,6 +83,7 @@ def mirror() -> None:
     Start here:
       mirror demo                                         see it work, no account needed
       mirror sync --cache DIR --bucket s3://BUCKET/PREFIX --dry-run
+      mirror init                                         write mirror.toml, look at the bucket
     """
 
 
@@ -100,16 +116,23 @@ def run(arguments: list[str]) -> int:
     """
     session = Session()
     try:
+        return _run(arguments, session)
+    finally:
+        set_style(Style())  # a caller in the same process has its own
+
+
+def _run(arguments: list[str], session: Session) -> int:
+    try:
         status = mirror.main(arguments, prog_name="mirror", standalone_mode=False, obj=session)
         sys.stdout.flush()
     except click.exceptions.Exit as end:
         return end.exit_code
-    except click.UsageError as error:
-        error.show()
-        return EXIT_USAGE
     except click.ClickException as error:
-        error.show()
-        return EXIT_ERROR
+        if speaks_json():
+            say(error.format_message(), "error")
+        else:
+            error.show()
+        return EXIT_USAGE if isinstance(error, click.UsageError) else EXIT_ERROR
     except MirrorError as error:
         return _fail(session, str(error), error.exit_status)
     except (KeyboardInterrupt, click.Abort):
@@ -135,7 +158,7 @@ def run(arguments: list[str]) -> int:
 def _fail(session: Session, sentence: str, status: int) -> int:
     if session.verbosity >= 2 and sys.exc_info()[1] is not None:
         traceback.print_exc()
-    click.echo(f"mirror: {sentence}", err=True)
+    say(sentence, "error", exit_status=status)
     if session.json:
         session.print_json({"error": sentence, "exit_status": status})
     return status

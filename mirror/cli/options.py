@@ -1,4 +1,4 @@
-"""Options that several commands have, written once: where the bucket is, and how values are read."""
+"""Options that several commands have, written once: where the mirror is, and how values are read."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 _HEX_PREFIX = 32
 
 cache_option = click.option("--cache", metavar="DIR", help="The cache's folder [cache.dir].")
+public_url_option = click.option(
+    "--public-url", metavar="URL", help="What public URLs begin with [bucket.public_url]."
+)
 concurrency_option = click.option(
     "--concurrency", type=click.IntRange(1, 1024), help="Requests in flight [sync.concurrency]."
 )

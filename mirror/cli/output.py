@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 
 import click
 
+from mirror.cli import log
+
 
 def count(number: int) -> str:
     return f"{number:,}"
@@ -58,10 +60,5 @@ def grid(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 def listing(title: str, lines: Sequence[str], most: int = 20) -> None:
     """A list on standard error, cut with a word about the rest."""
-    if not lines:
-        return
-    click.echo(title, err=True)
-    for line in lines[:most]:
-        click.echo(f"  {line}", err=True)
-    if len(lines) > most:
-        click.echo(f"  … and {count(len(lines) - most)} more (all of them with --json)", err=True)
+    if lines:
+        log.listing(title, list(lines[:most]), max(0, len(lines) - most))

@@ -8,7 +8,7 @@ from typing import TextIO
 
 from mirror.cache.scan import Entry
 from mirror.cli import output
-from mirror.cli.log import Log
+from mirror.cli.log import Log, wants_bar
 from mirror.sync.plan import Plan
 from mirror.sync.report import SyncReport
 from mirror.sync.run import Observer
@@ -19,7 +19,7 @@ def observer_for(verbosity: int, stream: TextIO | None = None) -> Observer:
     stream = sys.stderr if stream is None else stream
     if verbosity < 0:
         return Observer()
-    return BarObserver(stream) if stream.isatty() else LogObserver(Log(stream))
+    return BarObserver(stream) if wants_bar(stream) else LogObserver(Log(stream))
 
 
 class BarObserver(Observer):
@@ -100,4 +100,4 @@ class LogObserver(Observer):
             )
 
     def warned(self, sentence: str) -> None:
-        self._log.say(sentence)
+        self._log.say(sentence, "warning")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TextIO
@@ -19,9 +19,10 @@ from mirror.cli.session import Session, session_options
 if TYPE_CHECKING:
     from mirror.config import Settings
     from mirror.dataset.fields import FieldPath
-    from mirror.dataset.resolve import Positions, Resolver
+    from mirror.dataset.resolve import Resolver
     from mirror.dataset.rewrite import Addresses, RewriteOptions
     from mirror.dataset.training_config import Assignment
+    from mirror.store.signing import Signer
     from mirror.urls import Scheme
 
 
@@ -88,7 +89,10 @@ if TYPE_CHECKING:
     help="Drop images whose shorter side has fewer pixels.",
 )
 @click.option(
-    "--license-field", metavar="FIELD", help="Where a record holds its licence; turns its check on."
+    "--license-field",
+    metavar="FIELD",
+    help="Where a record holds its licence. With public URLs only records that have one are written. "
+    "[license, where --allow-license is given]",
 )
 @click.option(
     "--allow-license",
@@ -125,7 +129,7 @@ if TYPE_CHECKING:
 @known_bad_option
 @click.option("--strict", is_flag=True, help="Stop at the first invalid record.")
 @click.option("--force", is_flag=True, help="Replace what is there.")
-@click.option("-n", "--dry-run", is_flag=True, help="Count and show; write nothing.")
+@click.option("-n", "--dry-run", is_flag=True, help="Count and show; write nothing but --report.")
 @click.option(
     "--report",
     "report_file",
@@ -157,19 +161,22 @@ def command(session: Session, /, **options: Any) -> int:
     placeholder, is dropped and counted; every other field stays as it was. A record keeps its split
     when the dataset is re-ordered or grows, and the same image is never in two splits.
 
+    What is no record, or has no URL, is set aside in OUT.rejected.jsonl, and the exit status is 3.
+
     \b
     Examples:
       mirror rewrite dataset_raw.jsonl -o dataset.jsonl
       mirror rewrite dataset_raw.jsonl -o dataset.jsonl --split train=0.8,val=0.1,test=0.1 \\
         --group-by observation_id --stratify-by species
-      mirror rewrite dataset_raw.jsonl -o today.jsonl --cached-only /data/image_cache
+      mirror rewrite dataset_raw.jsonl -o today.jsonl --cached-only /data/image_cache \\
+        --split train=0.8,val=0.1,test=0.1
       mirror rewrite raw.jsonl -o plants.jsonl --split train=0.9,val=0.1 \\
         --update-config config/teacher_global.yaml \\
         --set data.train_jsonl={train} --set data.val_jsonl={val}
     """
     from mirror.cli.rewrite_view import progress_for, show
     from mirror.dataset.inputs import Input
-    from mirror.dataset.rewrite import check_outputs, outputs_of, rewrite
+    from mirror.dataset.rewrite import check_files, outputs_of, rewrite
     from mirror.dataset.training_config import check, update
 
     settings = _settings(session, options)
@@ -178,22 +185,27 @@ def command(session: Session, /, **options: Any) -> int:
     inputs = [Input(name) for name in options["inputs"]]
     output: Path = options["output"]
     config_file: Path | None = options["config_file"]
+    report_path: Path | None = options["report_file"]
+    check_files(inputs, output, asked, [report_path] if report_path is not None else [])
     files = outputs_of(output, asked.splits)
-    written = [] if asked.dry_run else list(files.values())
-    written += [options["report_file"]] if options["report_file"] is not None else []
-    check_outputs(inputs, written, force=asked.force)
     assignments = _assignments(options, {name: str(path) for name, path in files.items()})
     if config_file is not None:
         check(config_file, assignments)
     with ExitStack() as stack:
-        report_file = _opened(stack, options["report_file"])
-        resolver, addresses = _images(settings, options, scheme)
+        report_file = _opened(stack, report_path)
+        images = _images(session, settings, options, scheme)
         progress = stack.enter_context(progress_for(session.verbosity, inputs))
-        report = rewrite(inputs, output, asked, resolver, addresses=addresses, progress=progress)
-        if config_file is not None:
+        report = rewrite(
+            inputs, output, asked, images.resolver, addresses=images.addresses, progress=progress
+        )
+        report.warnings[:0] = images.warnings
+        report.unreadable = images.unreadable
+        if config_file is not None and report.written:
             updated = update(config_file, assignments, dry_run=asked.dry_run)
             report.config_diff = updated.diff
             report.config_backup = str(updated.backup) if updated.backup else None
+        elif config_file is not None:
+            report.warnings.append(f"{config_file} stays as it is: no record was written.")
         if report_file is not None:
             import msgspec
 
@@ -204,6 +216,18 @@ def command(session: Session, /, **options: Any) -> int:
 
 
 def _settings(session: Session, options: dict[str, Any]) -> Settings:
+    from mirror.errors import UsageError
+
+    cached_only = options["cached_only"] is not None
+    for name in ("bucket", "endpoint", "region", "public_url", "state"):
+        if cached_only and options[name] is not None:
+            option = "--" + name.replace("_", "-")
+            raise UsageError(f"--cached-only asks no bucket; leave out it or {option}.")
+    if options["known_bad"] is not None and not cached_only:
+        raise UsageError(
+            "--known-bad judges a cache and needs --cached-only; a mirror was judged when it was "
+            "synced: mirror sync --known-bad marks what is there."
+        )
     return session.settings(
         {
             "cache.dir": options["cached_only"],
@@ -228,6 +252,7 @@ def _scheme(settings: Settings, options: dict[str, Any]) -> Scheme | Literal["pr
 
 def _asked(options: dict[str, Any], *, public: bool) -> RewriteOptions:
     from mirror.dataset.fields import parse_path
+    from mirror.dataset.judge import LicenseRule
     from mirror.dataset.licenses import license_name
     from mirror.dataset.records import Reading
     from mirror.dataset.rewrite import RewriteOptions
@@ -254,9 +279,7 @@ def _asked(options: dict[str, Any], *, public: bool) -> RewriteOptions:
     return RewriteOptions(
         reading=Reading(parse_path(options["url_field"]), options["source_field"]),
         missing=options["missing"],
-        license=path("license_field"),
-        allowed=allowed,
-        license_required=public,
+        license=LicenseRule(path("license_field"), allowed, required=public),
         sample=_sample(options["sample"]),
         splits=() if options["splits"] is None else parse_splits(options["splits"]),
         seed=options["seed"],
@@ -308,40 +331,62 @@ def _opened(files: ExitStack, path: Path | None) -> TextIO | None:
     return None if path is None else files.enter_context(replacing(path))
 
 
+@dataclass
+class _Images:
+    """What finds an image, and what gives it its new URL; and what to say of both."""
+
+    resolver: Resolver
+    addresses: Addresses | None
+    warnings: list[str] = field(default_factory=list)
+    unreadable: int = 0
+
+
 def _images(
+    session: Session,
     settings: Settings,
     options: dict[str, Any],
     scheme: Scheme | Literal["presigned"] | None,
-) -> tuple[Resolver, Addresses | None]:
-    """What finds an image, and what gives it its new URL."""
+) -> _Images:
+    if scheme is None or options["cached_only"] is not None:
+        return _cached_images(session, settings, options, scheme)
+    from mirror.catalog.reading import read_index
     from mirror.dataset.resolve import Resolver
 
-    if options["cached_only"] is not None:
-        from mirror.cache.inspection import inspect_cache
-        from mirror.cli.inspect import request
-        from mirror.dataset.cached import CachedImages
-
-        with inspect_cache(**request(settings, options)) as findings:
-            images = CachedImages(settings.cache_dir, findings)
-        resolver = Resolver(images.index, None, options["match"], options["min_size"])
-        return resolver, images.file_urls if scheme == "file" else None
-
-    from mirror.catalog.reading import read_index
-
     urls = settings.object_urls
-    sign = _signer(settings, options["expires"]) if scheme == "presigned" else None
-    base = b"" if scheme is None or scheme == "presigned" else urls.base(scheme).encode()
+    if scheme == "presigned":
+        sign, warnings = _signing(settings, options["expires"])
+        _, index = read_index(settings)
+        resolver = Resolver(index, urls, options["match"], options["min_size"])
+        return _Images(resolver, lambda at: sign(resolver.object_keys(at)), warnings)
+    base = urls.base(scheme).encode()
     _, index = read_index(settings)
     resolver = Resolver(index, urls, options["match"], options["min_size"])
-
-    def addresses(at: Positions) -> list[bytes]:
-        keys = resolver.object_keys(at)
-        return sign(keys) if sign else [base + key for key in keys]
-
-    return resolver, addresses
+    return _Images(resolver, lambda at: [base + key for key in resolver.object_keys(at)])
 
 
-def _signer(settings: Settings, days: float) -> Callable[[list[bytes]], list[bytes]]:
+def _cached_images(
+    session: Session, settings: Settings, options: dict[str, Any], scheme: str | None
+) -> _Images:
+    from mirror.cache.inspection import inspect_cache
+    from mirror.cli.inspect import counting, list_failures, request
+    from mirror.dataset.cached import CachedImages
+    from mirror.dataset.resolve import Resolver
+
+    with (
+        counting(session.verbosity) as progress,
+        inspect_cache(**request(settings, options), progress=progress) as findings,
+    ):
+        images = CachedImages(settings.cache_dir, findings)
+        list_failures(findings)
+    resolver = Resolver(images.index, None, options["match"], options["min_size"])
+    addresses = images.file_urls if scheme == "file" else None
+    return _Images(resolver, addresses, unreadable=findings.failed)
+
+
+def _signing(
+    settings: Settings, days: float
+) -> tuple[Callable[[list[bytes]], list[bytes]], list[str]]:
+    """What signs keys, and what to say of how long that lasts."""
     from datetime import timedelta
 
     from mirror.store.control import S3Access
@@ -354,4 +399,16 @@ def _signer(settings: Settings, days: float) -> Callable[[list[bytes]], list[byt
     def sign(keys: list[bytes]) -> list[bytes]:
         return [url.encode() for url in signer.sign([key.decode() for key in keys], life)]
 
-    return sign
+    return sign, _of_their_life(signer)
+
+
+def _of_their_life(signer: Signer) -> list[str]:
+    if not signer.temporary:
+        return []
+    dies_at = signer.credentials_expire
+    when = f" at {dies_at:%Y-%m-%d %H:%M} UTC" if dies_at is not None else ""
+    warning = (
+        f"The credentials are temporary, and presigned URLs die with them{when}: "
+        "sign with lasting ones, or rewrite to public URLs."
+    )
+    return [warning]

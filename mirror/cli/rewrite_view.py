@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TextIO
 
@@ -11,6 +12,7 @@ import click
 
 from mirror.cache.inspection import printable
 from mirror.cli import output
+from mirror.cli.log import Log, say, wants_bar
 from mirror.cli.session import Session
 from mirror.dataset.inputs import Input
 from mirror.dataset.report import RewriteReport
@@ -20,7 +22,6 @@ _CLASSES_SHOWN = 20
 _URL_SHOWN = 88
 
 _WORDS = {
-    "not_mirrored": "not in the mirror",
     "not_image": "not an image",
     "too_small": "too small",
     "license": "licence",
@@ -35,18 +36,24 @@ _WHY = {
 
 @contextmanager
 def progress_for(
-    verbosity: int, inputs: Sequence[Input], stream: TextIO | None = None
+    verbosity: int,
+    inputs: Sequence[Input],
+    stream: TextIO | None = None,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[Progress]:
-    """A bar on a terminal, nothing where nobody looks or when quiet."""
+    """A bar on a terminal, a line a minute without one, nothing when quiet."""
     stream = sys.stderr if stream is None else stream
-    if verbosity < 0 or not stream.isatty():
+    if verbosity < 0:
         yield Progress()
         return
-    from tqdm import tqdm
-
     sizes = [source.size for source in inputs]
     known = [size for size in sizes if size is not None]
     total = sum(known) if len(known) == len(sizes) else None
+    if not wants_bar(stream):
+        yield _Lines(Log(stream, clock), total)
+        return
+    from tqdm import tqdm
+
     with tqdm(
         total=total, unit="B", unit_scale=True, dynamic_ncols=True, leave=False, file=stream
     ) as bar:
@@ -61,10 +68,28 @@ def progress_for(
         yield Bar()
 
 
+class _Lines(Progress):
+    """How far it is, once a minute."""
+
+    def __init__(self, log: Log, total: int | None) -> None:
+        self._log = log
+        self._total = total
+        self._read = 0
+
+    def read(self, size: int) -> None:
+        self._read += size
+
+    def done(self, report: RewriteReport) -> None:
+        if (seconds := self._log.due()) is not None:
+            share = f", {self._read / self._total:.0%} of the input" if self._total else ""
+            rate = report.records / seconds
+            self._log.say(f"{report.records:,} records read{share}, {rate:,.0f} records/s")
+
+
 def show(session: Session, report: RewriteReport) -> None:
     """The report on standard output: one JSON object, or tables."""
     for warning in report.warnings:
-        click.echo(f"mirror: {warning}", err=True)
+        say(warning, "warning")
     if session.json:
         session.print_json(report.as_json())
         return
@@ -101,13 +126,15 @@ def _rows(report: RewriteReport) -> list[tuple[str, str, str]]:
     if report.matched_by_photo:
         rows.append(("  matched by photo", output.count(report.matched_by_photo), "images"))
     if report.kept_missing:
-        rows.append(("  not mirrored", output.count(report.kept_missing), "kept as they were"))
+        rows.append(
+            (f"  not in the {report.place}", output.count(report.kept_missing), "kept as they were")
+        )
     rows.append(("dropped", output.count(sum(report.dropped.values())), ""))
     for reason, count in report.dropped.items():
         if count:
-            rows.append(
-                (f"  {_WORDS.get(reason, reason)}", output.count(count), _one(report, reason))
-            )
+            words = _WORDS.get(reason, reason)
+            words = f"not in the {report.place}" if reason == "not_mirrored" else words
+            rows.append((f"  {words}", output.count(count), _one(report, reason)))
     if report.urls_dropped:
         rows.append(
             ("URLs taken out", output.count(report.urls_dropped), "of lists that were kept")

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+
+from mirror.cli.log import Style, set_style
+from mirror.run_id import new_run_id
 
 if TYPE_CHECKING:
     from mirror.config import Settings
@@ -18,11 +21,17 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 @dataclass
 class Session:
-    """One call of `mirror`. `verbosity`: -1 quiet, 0, 1 verbose, 2 with tracebacks."""
+    """One call of `mirror`.
+
+    Attributes:
+        verbosity: -1 quiet, 0, 1 verbose, 2 with tracebacks.
+        run_id: names this call in its report, its log, the local state and the monitoring.
+    """
 
     config: Path | None = None
     json: bool = False
     verbosity: int = 0
+    run_id: str = field(default_factory=new_run_id)
 
     def settings(self, flags: dict[str, Any]) -> Settings:
         """All layers of configuration, `flags` (dotted keys) the strongest."""
@@ -39,7 +48,7 @@ class Session:
 
 
 def session_options(command: F) -> F:
-    """`--config --json -q -v`, before the command's name or after it: both mean the same."""
+    """`--config --json -q -v --log-format`, before the command's name or after it: both mean the same."""
 
     def remember(ctx: click.Context, param: click.Parameter, value: Any) -> None:
         session = ctx.find_object(Session)
@@ -49,6 +58,8 @@ def session_options(command: F) -> F:
             session.config = value
         elif param.name == "json":
             session.json = True
+        elif param.name == "log_format":
+            set_style(Style(value, session.run_id))
         elif param.name == "quiet":
             session.verbosity = -1
         else:
@@ -83,6 +94,13 @@ def session_options(command: F) -> F:
                 "--verbose",
                 count=True,
                 help="Say more; -vv adds tracebacks.",
+                callback=remember,
+                expose_value=False,
+            ),
+            click.option(
+                "--log-format",
+                type=click.Choice(["text", "json"]),
+                help="How standard error looks: sentences, or an object a line with time and run id.",
                 callback=remember,
                 expose_value=False,
             ),

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from mirror.cli.log import say
 from mirror.cli.options import (
     bucket_flags,
     bucket_options,
@@ -14,9 +15,11 @@ from mirror.cli.options import (
     concurrency_option,
     hex_prefix,
 )
+from mirror.cli.reporting import reporting, reporting_options
 from mirror.cli.session import Session, session_options
 
 if TYPE_CHECKING:
+    from mirror.dataset.urls import DatasetUrls
     from mirror.sync.report import SyncReport
 
 
@@ -59,6 +62,7 @@ if TYPE_CHECKING:
     "--attribution-field", default="attribution", show_default=True, help="Its attribution field."
 )
 @click.option("--fail-fast", is_flag=True, help="Stop at the first file that fails.")
+@reporting_options
 @session_options
 @click.pass_obj
 def command(session: Session, /, **options: Any) -> int:
@@ -74,39 +78,49 @@ def command(session: Session, /, **options: Any) -> int:
       mirror sync --prefix 3f --limit-rate 20M
     """
     from mirror.cli.progress import observer_for
-    from mirror.dataset.inputs import Input
-    from mirror.dataset.urls import DatasetUrls, Fields
     from mirror.sync.run import SyncOptions, sync
 
     _give_large_arrays_back()
-    settings = session.settings(
-        {
-            "cache.dir": options["cache"],
-            **bucket_flags(options),
-            "sync.inspect": options["inspect"],
-            "sync.limit_rate": options["limit_rate"],
-            "sync.concurrency": options["concurrency"],
-        }
-    )
-    fields = Fields(options["url_field"], options["license_field"], options["attribution_field"])
-    dataset = options["dataset"]
-    if dataset:
-        Input(dataset).check()
-    with DatasetUrls.read(Input(dataset), fields) if dataset else nullcontext() as sources:
-        report = sync(
-            settings,
-            SyncOptions(
-                dry_run=options["dry_run"],
-                prefix=options["prefix"],
-                max_files=options["max_files"],
-                include_flagged=options["include_flagged"],
-                fail_fast=options["fail_fast"],
-            ),
-            sources=sources,
-            observer=observer_for(session.verbosity),
+    with reporting(session, "sync", options, silent=options["dry_run"]) as run:
+        run.settings = session.settings(
+            {
+                "cache.dir": options["cache"],
+                **bucket_flags(options),
+                "sync.inspect": options["inspect"],
+                "sync.limit_rate": options["limit_rate"],
+                "sync.concurrency": options["concurrency"],
+            }
         )
+        with _sources(options) as sources:
+            report = sync(
+                run.settings,
+                SyncOptions(
+                    dry_run=options["dry_run"],
+                    prefix=options["prefix"],
+                    max_files=options["max_files"],
+                    include_flagged=options["include_flagged"],
+                    fail_fast=options["fail_fast"],
+                    run_id=session.run_id,
+                ),
+                sources=sources,
+                observer=observer_for(session.verbosity),
+                began=run.began,
+            )
+        run.ended(report.exit_status, report.as_json())
     _show(session, report)
     return report.exit_status
+
+
+def _sources(options: dict[str, Any]) -> AbstractContextManager[DatasetUrls | None]:
+    from mirror.dataset.inputs import Input
+    from mirror.dataset.urls import DatasetUrls, Fields
+
+    if not options["dataset"]:
+        return nullcontext()
+    dataset = Input(options["dataset"])
+    dataset.check()
+    fields = Fields(options["url_field"], options["license_field"], options["attribution_field"])
+    return DatasetUrls.read(dataset, fields)
 
 
 def _give_large_arrays_back() -> None:
@@ -130,7 +144,7 @@ def _show(session: Session, report: SyncReport) -> None:
         [f"{path}: {reason}" for path, reason in report.failures],
     )
     if report.error is not None:
-        click.echo(f"mirror: {report.error}", err=True)
+        say(str(report.error), "error")
     if session.json:
         session.print_json(report.as_json())
         return

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from typing import Final
+from urllib.parse import unquote, urlsplit
 
 # Their order is part of `photo_key`.
 SIZES: Final = ("original", "large", "medium", "small", "thumb", "square")
@@ -32,6 +33,8 @@ _INATURALIST: Final = re.compile(
     """,
     re.VERBOSE | re.DOTALL,
 )
+
+_BUCKETS: Final = ("inaturalist-open-data", "static.inaturalist.org")
 
 # More digits than a photo's number will have, and as many as leave room for the size in 64 bits.
 _LONGEST_ID: Final = 18
@@ -65,6 +68,26 @@ def photo_key(url: str) -> int:
     """
     match = _sized(url)
     return int(match["id"]) << _SIZE_BITS | _SIZE_CODES[match["size"]] if match else 0
+
+
+def from_inaturalist(url: str) -> bool:
+    """Whether a request for a URL would go to iNaturalist: its hosts, and its buckets on S3.
+
+    True in doubt: whoever asks wants to be sure that it would not.
+    """
+    try:
+        parts = urlsplit(url)
+        host = (parts.hostname or "").rstrip(".")
+    except ValueError:
+        return True
+    if re.search(r"(?:^|\.)inaturalist\.(?:org|[a-z]{2,3}(?:\.[a-z]{2})?)$", host):
+        return True
+    if not host.endswith(("amazonaws.com", "amazonaws.com.cn")):
+        return False
+    path = unquote(unquote(parts.path)).lstrip("/")
+    return any(
+        host.startswith(f"{bucket}.s3") or path.partition("/")[0] == bucket for bucket in _BUCKETS
+    )
 
 
 def spellings(url: str) -> list[str]:

@@ -7,12 +7,11 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any, Final
 
-import msgspec
 import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from mirror.dataset.fields import MISSING
+from mirror.dataset.fields import class_name
 from mirror.dataset.report import Imbalance
 from mirror.dataset.split import (
     Keys,
@@ -23,7 +22,7 @@ from mirror.dataset.split import (
     sample_count,
     sample_share,
 )
-from mirror.dataset.strata import stratified
+from mirror.dataset.strata import Stratified, stratified
 
 LEFT_OUT: Final = 255
 _NO_CLASS: Final = -1
@@ -38,7 +37,9 @@ class Assignment:
         counts: records in each split.
         classes: for each class records in each split.
         moved: records that are elsewhere than their key puts them, for their class's shares.
-        imbalances: classes that could not have their shares.
+        imbalances: classes that could not have their shares, the largest first.
+        ungrouped: of the records in splits, those without a group where groups were asked for.
+        unclassed: the same of classes.
     """
 
     split: NDArray[np.uint8]
@@ -46,6 +47,8 @@ class Assignment:
     classes: dict[str, list[int]] = field(default_factory=dict)
     moved: int = 0
     imbalances: list[Imbalance] = field(default_factory=list)
+    ungrouped: int = 0
+    unclassed: int = 0
 
     @property
     def written(self) -> int:
@@ -67,9 +70,6 @@ class Assigner:
         allow_leaks: the keys that are added are not content's, and need not be joined.
         grouped: records have groups.
         stratified: records have classes.
-
-    Raises:
-        UsageError: the seed is out of its range.
     """
 
     def __init__(
@@ -96,7 +96,6 @@ class Assigner:
         self._groups: list[RecordKeys] = []
         self._classes: list[NDArray[np.int32]] = []
         self._codes: dict[str, int] = {}
-        by_key(np.zeros(0, np.uint64), splits, seed)
 
     @property
     def needed(self) -> bool:
@@ -144,7 +143,7 @@ class Assigner:
         self._count += len(records)
 
     def _code_of(self, value: Any) -> int:
-        name = _name_of(value)
+        name = class_name(value)
         return _NO_CLASS if name is None else self._codes.setdefault(name, len(self._codes))
 
     def assign(self) -> Assignment:
@@ -155,13 +154,26 @@ class Assigner:
         split = np.where(chosen, np.uint8(0), np.uint8(LEFT_OUT))
         if not self._splits:
             return Assignment(split, np.array([np.count_nonzero(chosen)]))
-        keys = self._component_keys(chosen)
-        classes = _joined(self._classes, np.int32)[chosen] if self._stratified else None
-        if classes is None:
+        groups = _chosen(self._groups, chosen) if self._grouped else None
+        keys = self._component_keys(chosen, groups)
+        ungrouped = 0 if groups is None else len(keys) - len(groups.record)
+        if not self._stratified:
             split[chosen] = by_key(keys, self._splits, self._seed)
-            return Assignment(split, self._counted(split[chosen]))
+            return Assignment(split, self._counted(split[chosen]), ungrouped=ungrouped)
+        classes = _joined(self._classes, np.int32)[chosen]
         result = stratified(keys, classes, self._splits, self._seed, self._tolerance)
         split[chosen] = result.assignment
+        return Assignment(
+            split,
+            self._counted(result.assignment),
+            self._by_class(result.assignment, classes),
+            result.moved,
+            self._imbalances(result),
+            ungrouped,
+            int(np.count_nonzero(classes == _NO_CLASS)),
+        )
+
+    def _imbalances(self, result: Stratified) -> list[Imbalance]:
         names = list(self._codes)
         imbalances = [
             Imbalance(
@@ -175,27 +187,19 @@ class Assigner:
             )
             for unmet in result.unmet
         ]
-        return Assignment(
-            split,
-            self._counted(result.assignment),
-            self._by_class(result.assignment, classes),
-            result.moved,
-            imbalances,
-        )
+        return sorted(imbalances, key=lambda one: (-one.records, one.name))
 
-    def _component_keys(self, chosen: NDArray[np.bool_]) -> Keys:
+    def _component_keys(self, chosen: NDArray[np.bool_], groups: RecordKeys | None) -> Keys:
         """A key for each chosen record, equal for those that must stay together."""
         contents = _chosen(self._contents, chosen)
         total = int(np.count_nonzero(chosen))
         # Records of one content each need no joining: their keys say it all.
-        if not self._grouped and len(contents.record) == total:
+        if groups is None and len(contents.record) == total:
             return contents.key
-        if self._allow_leaks and self._grouped:
+        if self._allow_leaks and groups is not None:
             first = np.unique(contents.record, return_index=True)[1]
             contents = RecordKeys(contents.record[first], contents.key[first])
-        return component_keys(
-            total, contents, _chosen(self._groups, chosen) if self._grouped else None
-        )
+        return component_keys(total, contents, groups)
 
     def _counted(self, split: NDArray[np.uint8]) -> NDArray[np.intp]:
         return np.bincount(split, minlength=len(self._splits))
@@ -207,7 +211,11 @@ class Assigner:
         wide = len(self._splits)
         cells = classes[known].astype(np.intp) * wide + split[known]
         counts = np.bincount(cells, minlength=len(self._codes) * wide).reshape(-1, wide)
-        return {name: counts[code].tolist() for name, code in sorted(self._codes.items())}
+        return {
+            name: counts[code].tolist()
+            for name, code in sorted(self._codes.items())
+            if counts[code].any()
+        }
 
 
 def _joined(parts: list[NDArray[Any]], kind: type[np.generic]) -> NDArray[Any]:
@@ -225,13 +233,5 @@ def _chosen(tables: list[RecordKeys], chosen: NDArray[np.bool_]) -> RecordKeys:
 
 def _key_of(value: Any) -> int | None:
     """64 bits that are equal for equal values; None for a value that keeps nothing together."""
-    if value is MISSING or value is None or value == "":
-        return None
-    text = msgspec.json.encode(value, enc_hook=str, order="deterministic")
-    return xxhash.xxh3_64_intdigest(text)
-
-
-def _name_of(value: Any) -> str | None:
-    if value is MISSING or value is None or value == "":
-        return None
-    return value if isinstance(value, str) else msgspec.json.encode(value, enc_hook=str).decode()
+    name = class_name(value)
+    return None if name is None else xxhash.xxh3_64_intdigest(name.encode())

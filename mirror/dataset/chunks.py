@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 Row = dict[str, Any]
 
@@ -29,7 +26,12 @@ class Chunk(ABC):
         """Each as a line of JSON, without the line's end."""
 
     @abstractmethod
-    def rows(self) -> list[Row]: ...
+    def rows(self) -> list[Row]:
+        """Each as a dict.
+
+        Raises:
+            UsageError: one holds what only its own format can.
+        """
 
 
 class JsonLines(Chunk):
@@ -52,8 +54,13 @@ class JsonLines(Chunk):
         return self._lines
 
     def rows(self) -> list[Row]:
-        decode = msgspec.json.Decoder(Row).decode
-        return [decode(line) for line in self._lines]
+        try:
+            decode = msgspec.json.Decoder(Row).decode
+            return [decode(line) for line in self._lines]
+        except msgspec.ValidationError:
+            # Numbers beyond a double's range: infinity, as Python's own reader has it.
+            decode = msgspec.json.Decoder(Row, float_hook=float).decode
+            return [decode(line) for line in self._lines]
 
 
 def _json_lines(joined: bytes, count: int) -> JsonLines:
@@ -77,26 +84,6 @@ class Rows(Chunk):
 
     def rows(self) -> list[Row]:
         return self._rows
-
-
-class ArrowChunk(Chunk):
-    """A record batch of a Parquet file: its types go on as they are."""
-
-    def __init__(self, batch: pa.RecordBatch) -> None:
-        self.batch = batch
-
-    def __len__(self) -> int:
-        return int(self.batch.num_rows)
-
-    def take(self, positions: Sequence[int]) -> ArrowChunk:
-        return ArrowChunk(self.batch.take(list(positions)))
-
-    def lines(self) -> list[bytes]:
-        return [json_line(row) for row in self.rows()]
-
-    def rows(self) -> list[Row]:
-        rows: list[Row] = self.batch.to_pylist()
-        return rows
 
 
 def json_line(row: Row) -> bytes:

@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, get_args
 from mirror.dataset.chunks import Chunk, JsonLines, Row, Rows
 
 if TYPE_CHECKING:
-    from bson import DBRef, Regex
+    from bson import Binary, DBRef, Regex
     from bson.code import Code
     from bson.codec_options import CodecOptions
 
@@ -43,6 +43,8 @@ STYLES: Final[tuple[Style, ...]] = get_args(Style)
 _AS_THEY_ARE: Final = frozenset({str, int, bool, type(None)})
 _LENGTH_BYTES: Final = 4
 _SHORTEST: Final = 5  # a document without fields: its length and a zero
+_UUID_SUBTYPE: Final = 4
+_UUID_BYTES: Final = 16
 
 
 class Undecodable(NamedTuple):
@@ -123,8 +125,6 @@ class Rendering:
         return self.plain(value.as_doc())
 
     def _all_converters(self) -> dict[type, Callable[[Any], Any]]:
-        from uuid import UUID
-
         from bson import DBRef, Int64, MaxKey, MinKey, ObjectId, Regex, Timestamp
         from bson.binary import Binary
         from bson.code import Code
@@ -141,8 +141,7 @@ class Rendering:
             datetime: _date,
             DatetimeMS: _far_date,
             bytes: _base64,
-            Binary: _base64,
-            UUID: str,
+            Binary: _binary,
             Timestamp: lambda value: {"t": value.time, "i": value.inc},
             Regex: _regex,
             Code: self._code,
@@ -174,11 +173,6 @@ class Rendering:
         return documents, bad
 
 
-def to_plain(document: Mapping[str, Any]) -> Row:
-    """One decoded document as plain JSON; see the table above."""
-    return Rendering("plain").plain(document)
-
-
 def split(batch: bytes) -> list[bytes]:
     """The documents of a batch, one by one. Each begins with its own length."""
     documents = []
@@ -201,7 +195,8 @@ def _codec_options(style: Style) -> CodecOptions[dict[str, Any]]:
         return CodecOptions(
             document_class=dict,
             tz_aware=False,
-            uuid_representation=UuidRepresentation.STANDARD,
+            # As a UUID it would have to be one: a wrong length would spoil the whole document.
+            uuid_representation=UuidRepresentation.UNSPECIFIED,
             datetime_conversion=DatetimeConversion.DATETIME_AUTO,
         )
     options: Any = {
@@ -227,6 +222,13 @@ def _far_date(value: Any) -> str:
 
 def _base64(value: bytes) -> str:
     return base64.b64encode(value).decode()
+
+
+def _binary(value: Binary) -> str:
+    from uuid import UUID
+
+    is_uuid = value.subtype == _UUID_SUBTYPE and len(value) == _UUID_BYTES
+    return str(UUID(bytes=bytes(value))) if is_uuid else _base64(value)
 
 
 def _regex(value: Regex[str]) -> str:

@@ -152,6 +152,8 @@ def export(
 
 def _check_output(path: Path, *, force: bool) -> None:
     """Before anything is asked of the server. Raises UsageError."""
+    if str(path) == "-":
+        raise UsageError("What is written appears whole in a file: name one in place of -.")
     if path.is_dir():
         raise UsageError(f"{path} is a folder; name a file.")
     if path.is_file() and not force:

@@ -6,8 +6,11 @@ list of them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any, Final, NamedTuple
+
+import msgspec
 
 from mirror.errors import UsageError
 
@@ -46,12 +49,31 @@ def parse_path(text: str) -> FieldPath:
     """The path that a dotted text names.
 
     Raises:
-        UsageError: a piece between dots is empty.
+        UsageError: a piece between dots is empty, or it is no text.
     """
-    path = tuple(text.split("."))
+    path = tuple(check_name(text).split("."))
     if not all(path):
         raise UsageError(f"The field {text!r} has an empty piece; write NAME or OUTER.INNER.")
     return path
+
+
+def check_name(text: str) -> str:
+    """The name of a field.
+
+    Raises:
+        UsageError: it is not UTF-8 on the command line, so no field can have it.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise UsageError(f"The field {text!r} is not UTF-8; no record can have it.") from None
+    return text
+
+
+def url_bytes(url: str) -> bytes:
+    """A URL as UTF-8."""
+    # A lone surrogate is no character, so no UTF-8; a text in Python may hold one all the same.
+    return url.encode("utf-8", "backslashreplace")
 
 
 def value_at(record: Any, path: FieldPath) -> Any:
@@ -67,6 +89,24 @@ def _values(value: Any, path: Sequence[str]) -> Iterator[Any]:
             yield from _values(item, path)
     elif isinstance(value, dict) and path[0] in value:
         yield from _values(value[path[0]], path[1:])
+
+
+def class_name(value: Any) -> str | None:
+    """A value as text; None where there is none: null, empty, no number at all.
+
+    A value has one name however a format spells it, so that groups and classes are the same in
+    JSON, CSV, Parquet and MongoDB: 7, "7" and 7.0.
+    """
+    if value is MISSING or value is None or value == "":
+        return None
+    if isinstance(value, str):
+        # A lone surrogate is no character, so no UTF-8.
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            return None
+        value = int(value) if value.is_integer() else value
+    return msgspec.json.encode(value, enc_hook=str, order="deterministic").decode().strip('"')
 
 
 def sites_of(record: dict[str, Any], path: FieldPath) -> list[Site]:
@@ -105,61 +145,87 @@ def _sites(value: Any, path: Sequence[str]) -> Iterator[Site]:
 def holds_other(site: Site, source: str) -> bool:
     """Does the field that an original URL would go to hold something else already?"""
     held = site.holder.get(source)
-    return bool(held) and held != site.holder[site.key]
+    return not is_nothing(held) and held != site.holder[site.key]
 
 
-def replace_urls(
-    record: dict[str, Any], path: FieldPath, source: str, urls: Iterator[str | None]
-) -> None:
+def is_nothing(held: Any) -> bool:
+    """May an original URL take this value's place? A label of 0 is something."""
+    return held is None or held in ("", [], {})
+
+
+class Tally(NamedTuple):
+    """Of the URLs below a value: how many were taken out, and how many are there."""
+
+    lost: int
+    left: int
+
+    @property
+    def is_gone(self) -> bool:
+        return bool(self.lost and not self.left)
+
+
+def replace_urls(record: Any, path: FieldPath, source: str, urls: Iterator[bytes | None]) -> Tally:
     """Put new URLs in the places of the old, in the order of `sites_of`; in place.
+
+    A URL that is taken out leaves its list; the item of a list that has lost all its URLs leaves
+    that list. `splicing.splice` does the same to a line of JSON.
 
     Args:
         record: of which `sites_of` told the places.
         path: of the URL field.
-        source: the field that gets the original, right after the URL's, unless it holds something.
-        urls: one for each old one; None takes it out of its list.
+        source: the field for the original: where it stands if it holds nothing, else it is made
+            right after the URL's; if it holds something, that is the original's original and stays.
+        urls: one for each old one, as UTF-8; None takes it out.
     """
-    dead: set[int] = set()
-    for holder, key in _sites(record, path):
-        old = holder[key]
-        if isinstance(old, list):
-            pairs = [(before, after) for before in old if (after := next(urls)) is not None]
-            kept: Any = [before for before, _ in pairs]
-            new: Any = [after for _, after in pairs]
-        else:
-            kept, new = old, next(urls)
-        if new is None or new == []:
-            dead.add(id(holder))
-        elif new != kept:
-            _set_beside(holder, key, new, source, kept)
-    _prune(record, path, dead)
+    if isinstance(record, list):
+        tallies = [replace_urls(item, path, source, urls) for item in record]
+        if any(tally.lost for tally in tallies):
+            record[:] = [item for item, t in zip(record, tallies, strict=True) if not t.is_gone]
+        return Tally(sum(t.lost for t in tallies), sum(t.left for t in tallies))
+    if not isinstance(record, dict) or path[0] not in record:
+        return Tally(0, 0)
+    if len(path) > 1:
+        return replace_urls(record[path[0]], path[1:], source, urls)
+    return _replace_in(record, path[0], source, urls)
 
 
-def _set_beside(holder: dict[str, Any], key: str, value: Any, beside: str, original: Any) -> None:
-    if holder.get(beside):  # what it holds is the original's original: a mirror's URL is replaced
-        holder[key] = value
+def _replace_in(
+    holder: dict[str, Any], key: str, source: str, urls: Iterator[bytes | None]
+) -> Tally:
+    value = holder[key]
+    old = value if isinstance(value, list) else [value]
+    new = [next(urls) for _ in old]
+    kept = [at for at, url in enumerate(new) if url is not None]
+    tally = Tally(len(old) - len(kept), len(kept))
+    if not kept:
+        return tally
+    before = [old[at] for at in kept]
+    after = [new_text(old[at], new[at]) for at in kept]
+    held = holder.get(source)
+    if before != after and is_nothing(held):
+        _set_after(holder, key, source, before if isinstance(value, list) else before[0])
+    elif tally.lost and isinstance(held, list) and len(held) == len(old):
+        holder[source] = [held[at] for at in kept]  # each original stays with its URL
+    holder[key] = after if isinstance(value, list) else after[0]
+    return tally
+
+
+def new_text(old: str, url: bytes | None) -> str:
+    """A URL's new text; the old one where it stays as it is."""
+    assert url is not None
+    return old if url == url_bytes(old) else url.decode()
+
+
+def _set_after(holder: dict[str, Any], key: str, name: str, value: Any) -> None:
+    if name in holder:
+        holder[name] = value
         return
     items = list(holder.items())
     holder.clear()
-    for name, item in items:
-        if name == key:
-            # the dict's own key object: it may know how it was spelled
+    for each, item in items:
+        holder[each] = item
+        if each == key:
             holder[name] = value
-            holder[beside] = original
-        elif name != beside:
-            holder[name] = item
-
-
-def _prune(value: Any, path: Sequence[str], dead: set[int]) -> None:
-    """Take objects without a URL left out of the lists that hold them."""
-    if not dead or not path:
-        return
-    if isinstance(value, list):
-        value[:] = [item for item in value if id(item) not in dead]
-        for item in value:
-            _prune(item, path, dead)
-    elif isinstance(value, dict) and path[0] in value:
-        _prune(value[path[0]], path[1:], dead)
 
 
 def _kind(value: Any) -> str:
@@ -169,4 +235,6 @@ def _kind(value: Any) -> str:
         return "a boolean"
     if isinstance(value, int | float):
         return "a number"
-    return "a list" if isinstance(value, list) else "an object"
+    if isinstance(value, list):
+        return "a list"
+    return "an object" if isinstance(value, dict) else f"of type {type(value).__name__}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import PurePath
 from typing import Final, Literal, NamedTuple
 
-from mirror.dataset.compression import EXTENSIONS
+from mirror.dataset.compression import extension_of
 
 Kind = Literal["jsonl", "csv", "tsv", "parquet"]
 
@@ -33,22 +33,19 @@ class FileName(NamedTuple):
 
     @classmethod
     def parse(cls, path: PurePath) -> FileName:
-        name = path.name
-        packed = next((end for end in EXTENSIONS if name.lower().endswith(end)), "")
-        inner = PurePath(name[: len(name) - len(packed)])
+        packed = extension_of(path.name)
+        name = path.name.removesuffix(packed)
+        inner = PurePath(name)
         kind = _KINDS.get(inner.suffix.lower())
         if kind is None:
-            suffix = name[len(name) - len(packed) :]
-            return cls(path, name[: len(name) - len(packed)], suffix, "jsonl")
-        suffix = name[len(inner.stem) :]
-        return cls(path, inner.stem, suffix, kind)
+            return cls(path, name, packed, "jsonl")
+        return cls(path, inner.stem, inner.suffix + packed, kind)
 
     def split(self, name: str) -> PurePath:
         """The file of one split: `OUT_train.jsonl` for `OUT.jsonl`."""
-        suffix = self.suffix
-        if suffix in ("", *EXTENSIONS):
-            suffix = f".jsonl{suffix}"
-        return self.path.with_name(f"{self.stem}_{name}{suffix}")
+        packed = extension_of(self.suffix)
+        inner = self.suffix.removesuffix(packed) or ".jsonl"
+        return self.path.with_name(f"{self.stem}_{name}{inner}{packed}")
 
     def rejected(self) -> PurePath:
         """Where records that could not be read are written."""

@@ -3,32 +3,52 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from typing import Any, Final
 
-# What datasets put where nobody has granted anything.
-_NONE: Final = {"", "none", "null", "nan", "unknown", "c", "all-rights-reserved", "copyright", "©"}
+# What datasets put where nobody has granted anything, or nobody knows what.
+_NOTHING: Final = re.compile(
+    r"[^a-z]*"
+    r"|none|null|nan|nil|na|n-a|false|c|cc|creative-commons|arr|other|missing|proprietary"
+    r"|un(known|specified|defined|licen[cs]ed)|no-?licen[cs]ed?|no[tn]?-[a-z-]+"
+    r"|(©|\(c\)|copyright(ed)?)(?!.*some-rights-reserved).*"
+    r"|.*all-rights-reserved.*|.*\brightsstatements\.org\b.*"
+)
 _DEED: Final = re.compile(
     r"(?:https?://)?(?:www\.)?creativecommons\.org/"
     r"(?:licenses/(?P<license>[a-z-]+)|publicdomain/(?P<public>zero|mark))(?:/.*)?"
 )
-_VERSION: Final = re.compile(r"-\d+\.\d+(-[a-z-]+)?$")
+# 4.0, v4, the 4_0 of GBIF; and what may follow: a country, "International".
+_VERSION: Final = re.compile(r"-v?\d+(?:[.-]\d+)?\.?(-[a-z-]+)?$")
+# Words → the letters for them.
+_LETTERS: Final = (
+    (re.compile(r"^(the-)?creative-?commons-"), "cc-"),
+    (re.compile(r"^(cc-)?attribution\b"), "cc-by"),
+    (re.compile(r"\bnon-?commercial\b"), "nc"),
+    (re.compile(r"\bshare-?alike\b"), "sa"),
+    (re.compile(r"\bno-?deriv(ative)?s?(-works)?\b"), "nd"),
+    (re.compile(r"^cc-?(zero|0)(?=-|$)"), "cc0"),
+    (re.compile(r"^(cc-?)?(?=by(-|$))"), "cc-"),
+    (re.compile(r"^public-domain-mark\b"), "pdm"),
+)
 
 
 def license_name(value: Any) -> str | None:
     """A licence's name in one spelling, such as `cc-by-nc`; None where there is none.
 
-    `CC BY-NC 4.0`, `cc_by_nc` and the address of the deed are all the same licence: which version
-    of it is not told apart. "All rights reserved" is no licence.
+    `CC BY-NC 4.0`, `cc_by_nc`, `Attribution-NonCommercial` and the address of the deed are all the same
+    licence: which version of it is not told apart. "All rights reserved" is no licence.
     """
     if not isinstance(value, str):
         return None
-    text = value.strip().lower()
+    text = unicodedata.normalize("NFKC", value).strip().lower()
     if deed := _DEED.fullmatch(text):
         if deed["public"]:
             return "cc0" if deed["public"] == "zero" else "pdm"
-        return f"cc-{deed['license']}"
-    text = re.sub(r"[\s_/-]+", "-", text).strip("-")
-    text = _VERSION.sub("", text)
-    text = re.sub(r"^cc-?(zero|0)$", "cc0", text)
-    text = re.sub(r"^cc(?=by)", "cc-", text)
-    return None if text in _NONE else text
+        text = f"cc-{deed['license']}"
+    text = re.sub(r"[\s_/\u2010-\u2015-]+", "-", text).strip("-")
+    if _NOTHING.fullmatch(text):
+        return None
+    for words, letters in _LETTERS:
+        text = words.sub(letters, text)
+    return _VERSION.sub("", text)

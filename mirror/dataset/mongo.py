@@ -27,6 +27,7 @@ from mirror.errors import ConfigError, DatasetError, MirrorError, UsageError
 from mirror.store.retry import RetryPolicy
 
 if TYPE_CHECKING:
+    from pymongo import MongoClient
     from pymongo.collection import Collection
     from pymongo.errors import PyMongoError
 
@@ -49,11 +50,15 @@ _PASSWORD: Final = "MONGODB_PASSWORD"  # noqa: S105 - a variable's name
 
 _URL: Final = re.compile(
     r"(?P<scheme>mongodb(?:\+srv)?)://"
-    r"(?:(?P<username>[^:/?#@]*)(?::(?P<password>[^:/?#@]*))?@)?"
+    r"(?:(?P<username>[^:/?#@]+)(?::(?P<password>[^:/?#@]*))?@)?"
     r"(?P<hosts>[^/?#@]+)/(?P<database>[^/?#@]+)/(?P<collection>[^/?#@]+)"
     r"(?:\?(?P<options>[^#]*))?"
 )
-_HOST: Final = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[^\s:,\[\]]+)(?::[0-9]{1,5})?")
+# A name, an address of IPv6, or a socket's path. Any other % comes of a user and password that were
+# escaped together with their : and @.
+_HOST: Final = re.compile(
+    r"(?:[^\s:,\[\]%]+|\[[0-9A-Fa-f:.]+(?:%25\w+)?\])(?::[0-9]{1,5})?|%2[Ff][^\s:,\[\]]+"
+)
 
 
 @dataclass(frozen=True)
@@ -85,12 +90,13 @@ class MongoUrl:
 
         Args:
             text: the address.
-            environ: where user and password are looked up (MONGODB_USERNAME, MONGODB_PASSWORD)
-                when the address has none; the process's environment by default.
+            environ: where a user, or the password alone, that the address does not have is looked
+                up (MONGODB_USERNAME, MONGODB_PASSWORD); the process's environment by default.
 
         Raises:
             UsageError: it is no such address. The sentence never quotes it: what is written wrongly
                 may be the password.
+            ConfigError: there is a user and no password.
         """
         match = _URL.fullmatch(text)
         if match is None or not all(map(_HOST.fullmatch, match["hosts"].split(","))):
@@ -101,12 +107,14 @@ class MongoUrl:
                 f"{_USERNAME} and {_PASSWORD}."
             )
         environ = os.environ if environ is None else environ
-        username, password = match["username"], match["password"]
-        if not username:
-            username, password = environ.get(_USERNAME), environ.get(_PASSWORD)
-        else:
-            username = unquote(username)
-            password = environ.get(_PASSWORD) if password is None else unquote(password)
+        username = unquote(match["username"] or "") or environ.get(_USERNAME)
+        password = unquote(match["password"] or "") or environ.get(_PASSWORD)
+        # Other mechanisms than passwords are chosen by name.
+        if username and not password and "authmechanism=" not in (match["options"] or "").lower():
+            raise ConfigError(
+                "The user of the MongoDB collection has no password; give it in "
+                f"{_PASSWORD}, or in the address."
+            )
         database, collection = unquote(match["database"]), unquote(match["collection"])
         place = f"{match['scheme']}://{match['hosts']}/{quote(database, safe='')}"
         options = f"?{match['options']}" if match["options"] else ""
@@ -139,7 +147,8 @@ class MongoUrl:
         """A foreign message, safe to show."""
         for secret in (self.password, self.username):
             for spelling in {secret, quote(secret, safe="")} if secret else ():
-                text = text.replace(spelling, "…")
+                # Not inside of a word: "ref…ed" would tell that the password is "us".
+                text = re.sub(rf"(?<!\w){re.escape(spelling)}(?!\w)", "…", text)
         return text
 
 
@@ -222,8 +231,7 @@ class Source:
                         failures = 0
                         raw = split(batch)
                         documents += len(raw)
-                        if self.kind == "collection":
-                            last = raw[-1]
+                        last = raw[-1]
                         yield batch
                     return
             except PyMongoError as error:
@@ -262,6 +270,23 @@ def connected(url: MongoUrl) -> Iterator[Source]:
         DatasetError: the server is out of reach, or has no such collection.
     """
     import_pymongo()
+    from pymongo.errors import PyMongoError
+
+    with client_of(url) as client:
+        try:
+            collection = client[url.database][url.collection]
+            kind = _kind(url, collection)
+        except PyMongoError as error:
+            raise _translated(error, url, None) from None
+        yield Source(url, collection, kind)
+
+
+def client_of(url: MongoUrl) -> MongoClient[dict[str, Any]]:
+    """A client that connects by and by.
+
+    Raises:
+        UsageError: pymongo does not take the address.
+    """
     from pymongo import MongoClient
     from pymongo.errors import PyMongoError
 
@@ -269,16 +294,13 @@ def connected(url: MongoUrl) -> Iterator[Source]:
         with warnings.catch_warnings():
             # pymongo only warns of an option that it does not know, and goes on without it.
             warnings.simplefilter("error", UserWarning)
-            client: MongoClient[dict[str, Any]] = MongoClient(url.uri, **url.client_options())
+            # It also warns of other makers' servers, and of compressions that it has to do without.
+            warnings.filterwarnings(
+                "ignore", "You appear to be connected|Wire protocol compression"
+            )
+            return MongoClient(url.uri, **url.client_options())
     except (PyMongoError, UserWarning, ValueError, TypeError, OSError) as error:
         raise _unfit(url, str(error)) from None
-    with client:
-        try:
-            collection = client[url.database][url.collection]
-            kind = _kind(url, collection)
-        except PyMongoError as error:
-            raise _translated(error, url, None) from None
-        yield Source(url, collection, kind)
 
 
 def _kind(url: MongoUrl, collection: Collection[dict[str, Any]]) -> str:

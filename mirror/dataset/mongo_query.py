@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from math import isnan
 from typing import Any, Final, Self
 
-from mirror.errors import UsageError
+from mirror.errors import DatasetError, UsageError
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,9 @@ class Query:
                     f"The projection {projection_text!r} has an empty name; write it as a,b,c."
                 )
             projection = dict.fromkeys(names, 1)
-        # A computed _id would not say where a broken scan has to go on.
-        if projection.get("_id", 1) not in (0, 1):
+        # An _id that is computed or cut would not say where a broken scan has to go on.
+        cut = any(name.startswith("_id.") for name in projection)
+        if cut or projection.get("_id", 1) not in (0, 1):
             raise UsageError("The projection may ask for _id with 1 or 0, and nothing else.")
         return cls(_parse_json("filter", filter_text), projection)
 
@@ -76,17 +77,17 @@ def _parse_json(what: str, text: str) -> dict[str, Any]:
         return {}
     import_pymongo()
     from bson import encode
-    from bson.errors import BSONError
     from bson.json_util import loads
 
     example = '{"species": "Quercus robur"}' if what == "filter" else '{"image_url": 1}'
     try:
         value = loads(text)
-        if not isinstance(value, dict):
-            raise UsageError(f"The {what} is not a JSON object; write it as {example}.")
-        encode(value)
-    except (ValueError, TypeError, OverflowError, RecursionError, BSONError) as error:
+        if isinstance(value, dict):
+            encode(value)  # names and numbers that JSON has and BSON has not
+    except Exception as error:  # noqa: BLE001 - json_util raises whatever it trips over
         raise UsageError(f"The {what} is not JSON ({error}); write it as {example}.") from None
+    if not isinstance(value, dict):
+        raise UsageError(f"The {what} is not a JSON object; write it as {example}.")
     return value
 
 
@@ -114,13 +115,19 @@ _SINGLE: Final = frozenset({0xFF, 0x0A, 0x7F})  # types of one value: nothing of
 
 @dataclass(frozen=True)
 class LastId:
-    """The `_id` of the last document that a scan has given."""
+    """The `_id` of the last document that a scan has given, and its type's number in BSON."""
 
+    kind: int
     value: Any
 
     @classmethod
     def of(cls, document: bytes) -> Self:
-        """Of a document as BSON."""
+        """Of a document as BSON.
+
+        Raises:
+            DatasetError: it is text that is not UTF-8, which no query can name.
+        """
+        from bson import encode
         from bson.binary import UuidRepresentation
         from bson.codec_options import CodecOptions, DatetimeConversion
         from bson.raw_bson import RawBSONDocument
@@ -132,17 +139,22 @@ class LastId:
             # Another field may hold what is no UTF-8; the _id must be found all the same.
             unicode_decode_error_handler="surrogateescape",
         )
-        return cls(RawBSONDocument(document, exactly)["_id"])
+        value = RawBSONDocument(document, exactly)["_id"]
+        try:
+            kind = encode({"": value})[4]  # behind the length of the document
+        except UnicodeEncodeError:
+            raise DatasetError(
+                "The scan broke behind an _id that is not UTF-8 and cannot go on from there; "
+                "run the command again."
+            ) from None
+        return cls(kind, value)
 
     def branches(self) -> list[dict[str, Any]]:
         """Conditions of which all that comes later meets one, and nothing else does."""
-        from bson import encode
-
-        kind = encode({"": self.value})[4]  # behind the length of the document
-        place = next(n for n, (kinds, _) in enumerate(_IN_ORDER) if kind in kinds)
+        place = next(n for n, (kinds, _) in enumerate(_IN_ORDER) if self.kind in kinds)
         later = [name for _, names in _IN_ORDER[place + 1 :] for name in names]
         found: list[dict[str, Any]] = []
-        if kind not in _SINGLE:
+        if self.kind not in _SINGLE:
             found.append({"_id": self._greater()})
         if later:
             found.append({"_id": {"$type": later}})

@@ -4,30 +4,38 @@ from __future__ import annotations
 
 import csv
 import io
+import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Final
 
-from mirror.dataset.chunks import ArrowChunk, Chunk, json_line
-from mirror.dataset.compression import compressed
+import msgspec
+
+from mirror.dataset.chunks import Chunk, Row, json_line
+from mirror.dataset.compression import compressed, extension_of
 from mirror.dataset.formats import FileName
 from mirror.dataset.spool import Spool
-from mirror.dataset.tables import import_pyarrow
+from mirror.dataset.tables import ArrowChunk, import_pyarrow
 from mirror.errors import UsageError
 from mirror.files import replacing_bytes
+
+# A row group has so many records, or so many bytes of them.
+_ROW_GROUP: Final = 100_000
+_ROW_GROUP_SIZE: Final = 64 << 20
 
 
 class Writer(ABC):
     """Takes chunks of records, in order."""
 
     @abstractmethod
-    def write(self, chunk: Chunk) -> None: ...
+    def write(self, chunk: Chunk) -> None:
+        """Raises: UsageError: the records do not fit the format."""
 
     @abstractmethod
     def finish(self) -> None:
-        """All has been written."""
+        """All has been written. Raises: UsageError: the records do not fit the format."""
 
 
 @contextmanager
@@ -39,22 +47,30 @@ def writing(path: Path) -> Iterator[Writer]:
 
     Raises:
         UsageError: it cannot be made there, pyarrow is missing, or records do not fit the format.
+        MirrorError: the disk is full.
     """
     name = FileName.parse(path)
     if name.kind == "parquet":
         import_pyarrow()
+        if packed := extension_of(path.name):
+            raise UsageError(
+                f"{path}: Parquet is compressed inside; leave {packed} out of the name."
+            )
     with replacing_bytes(path) as raw:
         file = compressed(raw, path.name)
-        writer: Writer
-        with Spool(path.resolve().parent) as spool:
-            if name.kind == "jsonl":
-                writer = _JsonlWriter(file)
-            elif name.kind == "parquet":
-                writer = _ParquetWriter(file, spool, path)
-            else:
-                writer = _CsvWriter(file, spool, "\t" if name.kind == "tsv" else ",")
-            yield writer
-            writer.finish()
+        if name.kind == "jsonl":
+            lines = _JsonlWriter(file)
+            yield lines
+            lines.finish()
+        else:
+            with Spool(_spool_folder(path)) as spool:
+                table: Writer
+                if name.kind == "parquet":
+                    table = _ParquetWriter(file, spool, path)
+                else:
+                    table = _CsvWriter(file, spool, path, "\t" if name.kind == "tsv" else ",")
+                yield table
+                table.finish()
         file.close()
 
 
@@ -70,105 +86,188 @@ class _JsonlWriter(Writer):
         """A line needs no other."""
 
 
+def _spool_folder(path: Path) -> Path:
+    """The output's, on the disk that must have room anyway; beside a device or pipe there is none."""
+    is_plain = path.is_file() or not path.exists()
+    return path.resolve().parent if is_plain else Path(tempfile.gettempdir())
+
+
+def _rows(chunk: Chunk, path: Path) -> list[Row]:
+    try:
+        return chunk.rows()
+    except RecursionError:
+        raise _unfit(path, "one is nested too deeply") from None
+
+
+def _unfit(path: Path, why: str) -> UsageError:
+    kind = FileName.parse(path).kind
+    name = "Parquet" if kind == "parquet" else kind.upper()
+    return UsageError(
+        f"The records do not fit one table, so {path} cannot be {name} ({why}); "
+        "write JSON lines instead."
+    )
+
+
 class _CsvWriter(Writer):
     """Columns are known when all records have been seen: in the order of their first appearance."""
 
-    def __init__(self, file: BinaryIO, spool: Spool, delimiter: str) -> None:
+    def __init__(self, file: BinaryIO, spool: Spool, path: Path, delimiter: str) -> None:
         self._file = file
         self._spool = spool
+        self._path = path
         self._delimiter = delimiter
         self._columns: dict[str, None] = {}
 
     def write(self, chunk: Chunk) -> None:
-        for row in chunk.rows():
-            if row.keys() != self._columns.keys():
-                self._columns = _with_new_ones(self._columns, list(row))
+        for row in _rows(chunk, self._path):
+            if not row.keys() <= self._columns.keys():
+                self._columns = dict.fromkeys(_with_new_ones(list(self._columns), list(row)))
         self._spool.add(chunk)
 
     def finish(self) -> None:
         text = io.TextIOWrapper(self._file, "utf-8", newline="")
-        rows = csv.writer(text, delimiter=self._delimiter, lineterminator="\n")
-        rows.writerow(self._columns)
+        plain = csv.writer(text, delimiter=self._delimiter, lineterminator="\n")
+        # The plain one leaves a carriage return unquoted, and readers take that for a line's end.
+        quoted = csv.writer(
+            text, delimiter=self._delimiter, lineterminator="\n", quoting=csv.QUOTE_ALL
+        )
+        if self._columns:
+            rows = plain if not any("\r" in name for name in self._columns) else quoted
+            rows.writerow(self._columns)
         for chunk in self._spool:
-            rows.writerows([_cell(row.get(name)) for name in self._columns] for row in chunk.rows())
+            for row in _rows(chunk, self._path):
+                cells = [_cell(row.get(name)) for name in self._columns]
+                rows = plain if not any("\r" in cell for cell in cells) else quoted
+                rows.writerow(cells)
         text.detach()
 
 
-def _with_new_ones(columns: dict[str, None], names: list[str]) -> dict[str, None]:
+def _with_new_ones(columns: list[str], names: Sequence[str]) -> list[str]:
     """The columns and those of `names` that are new, each behind the one that it followed."""
     ordered = list(columns)
+    known = set(columns)
     at = 0
     for name in names:
-        if name in columns:
+        if name in known:
             at = ordered.index(name) + 1
         else:
             ordered.insert(at, name)
             at += 1
-    return dict.fromkeys(ordered)
+    return ordered
 
 
 def _cell(value: Any) -> str:
-    if value is None:
+    if value is None or value != value:  # noqa: PLR0124 - not a number
         return ""
-    return value if isinstance(value, str) else json_line(value).decode().strip('"')
+    if isinstance(value, str):
+        return value
+    if isinstance(value, float):
+        return repr(value)
+    raw = json_line(value)
+    return msgspec.json.decode(raw, type=str) if raw.startswith(b'"') else raw.decode()
 
 
 class _ParquetWriter(Writer):
     """Arrow's batches go on as they are; for others the types are found out from all records."""
 
     def __init__(self, file: BinaryIO, spool: Spool, path: Path) -> None:
+        import pyarrow as pa
+
         self._file = file
         self._spool = spool
         self._path = path
-        self._schemas: list[Any] = []
+        self._schema: Any = pa.schema([])
+        self._is_empty = True
+        self._is_guessed = False
 
     def write(self, chunk: Chunk) -> None:
-        batch = self._as_batch(chunk)
-        if batch.schema not in self._schemas:
-            self._schemas.append(batch.schema)
+        with self._fitting():
+            if isinstance(chunk, ArrowChunk):
+                batch = chunk.batch
+            else:
+                batch = self._guessed(_rows(chunk, self._path))
+                self._is_guessed = True
+            if self._is_empty:
+                self._schema = batch.schema
+            elif self._schema != batch.schema:
+                self._schema = _unified(self._schema, batch.schema)
+            self._is_empty = False
         self._spool.add(ArrowChunk(batch))
 
     def finish(self) -> None:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        schema = self._agreed(lambda: pa.unify_schemas(self._schemas, promote_options="permissive"))
-        schema = pa.schema(
-            [pa.field(f.name, pa.string()) if pa.types.is_null(f.type) else f for f in schema],
-            metadata=schema.metadata,
-        )
-        with pq.ParquetWriter(self._file, schema, compression="zstd") as writer:
-            for chunk in self._spool:
-                assert isinstance(chunk, ArrowChunk)
-                writer.write_batch(self._agreed(lambda: _cast(chunk.batch, schema)))  # noqa: B023
+        schema = _without_null_types(self._schema) if self._is_guessed else self._schema
+        with (
+            self._fitting(),
+            pq.ParquetWriter(self._file, schema, compression="zstd") as writer,
+        ):
+            for batches in self._row_groups(schema):
+                writer.write_table(pa.Table.from_batches(batches, schema), _ROW_GROUP)
 
-    def _as_batch(self, chunk: Chunk) -> Any:
-        if isinstance(chunk, ArrowChunk):
-            return chunk.batch
+    def _guessed(self, rows: Sequence[Row]) -> Any:
         import pyarrow as pa
 
-        rows = chunk.rows()
         names = dict.fromkeys(name for row in rows for name in row)
-        return self._agreed(
-            lambda: pa.RecordBatch.from_pylist(
-                rows,
-                schema=pa.schema(
-                    [pa.field(n, pa.infer_type([row.get(n) for row in rows])) for n in names]
-                ),
-            )
-        )
+        if rows and not names:
+            raise _unfit(self._path, "one has no field at all")
+        return pa.RecordBatch.from_pydict({name: [row.get(name) for row in rows] for name in names})
 
-    def _agreed(self, action: Any) -> Any:
+    def _row_groups(self, schema: Any) -> Iterator[list[Any]]:
+        batches: list[Any] = []
+        count = size = 0
+        for chunk in self._spool:
+            assert isinstance(chunk, ArrowChunk)
+            batch = _cast(chunk.batch, schema)
+            batches.append(batch)
+            count += batch.num_rows
+            size += batch.nbytes
+            if count >= _ROW_GROUP or size >= _ROW_GROUP_SIZE:
+                yield batches
+                batches = []
+                count = size = 0
+        if batches:
+            yield batches
+
+    @contextmanager
+    def _fitting(self) -> Iterator[None]:
         import pyarrow as pa
 
         try:
-            return action()
-        except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
-            why = str(error).splitlines()[0].rstrip(".")
-            raise UsageError(
-                f"The records do not fit one table, so {self._path} cannot be Parquet ({why}); "
-                "write JSON lines instead."
-            ) from None
+            yield
+        except (pa.ArrowException, OverflowError, UnicodeEncodeError) as error:
+            raise _unfit(self._path, str(error).splitlines()[0].rstrip(".")) from None
+
+
+def _unified(schema: Any, other: Any) -> Any:
+    """A schema for both, with the second's new columns behind those that they follow there."""
+    import pyarrow as pa
+
+    both = pa.unify_schemas([schema, other], promote_options="permissive")
+    fields = []
+    for name in _with_new_ones(schema.names, other.names):
+        everywhere = name in schema.names and name in other.names
+        field = both.field(name)
+        fields.append(field if everywhere else field.with_nullable(True))
+    return pa.schema(fields, metadata=both.metadata)
+
+
+def _without_null_types(schema: Any) -> Any:
+    """Text where no record has a value: few readers know a type that has none."""
+    import pyarrow as pa
+
+    def typed(field: Any) -> Any:
+        kind = field.type
+        if pa.types.is_null(kind):
+            return field.with_type(pa.string())
+        if pa.types.is_list(kind):
+            return field.with_type(pa.list_(typed(kind.value_field)))
+        if pa.types.is_struct(kind):
+            return field.with_type(pa.struct([typed(inner) for inner in kind]))
+        return field
+
+    return pa.schema([typed(field) for field in schema], metadata=schema.metadata)
 
 
 def _cast(batch: Any, schema: Any) -> Any:
@@ -176,12 +275,11 @@ def _cast(batch: Any, schema: Any) -> Any:
     import pyarrow as pa
 
     names = set(batch.schema.names)
-    return pa.RecordBatch.from_arrays(
-        [
-            batch.column(field.name).cast(field.type)
-            if field.name in names
-            else pa.nulls(batch.num_rows, field.type)
-            for field in schema
-        ],
-        schema=schema,
-    )
+    arrays = []
+    for field in schema:
+        if field.name not in names:
+            arrays.append(pa.nulls(batch.num_rows, field.type))
+        else:
+            array = batch.column(field.name)
+            arrays.append(array if array.type == field.type else array.cast(field.type))
+    return pa.RecordBatch.from_arrays(arrays, schema=schema)

@@ -9,7 +9,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -20,12 +19,15 @@ from mirror.dataset.fields import (
     BadRecord,
     FieldPath,
     Site,
+    check_name,
     holds_other,
     parse_path,
     replace_urls,
     sites_of,
+    url_bytes,
     value_at,
 )
+from mirror.errors import UsageError
 
 SOURCE_FIELD: Final = "source_url"
 
@@ -36,13 +38,23 @@ class Reading:
 
     Attributes:
         url: path of the field that holds a record's URL, or its URLs.
-        source: the field beside it that the original URL goes to.
+        source: the field beside it that the original URL goes to; empty where none is rewritten.
         others: paths of further fields whose values are asked for.
+
+    Raises:
+        UsageError: no field can have that name, or the original would go where the new URL is.
     """
 
     url: FieldPath = ("image_url",)
     source: str = SOURCE_FIELD
     others: tuple[FieldPath, ...] = ()
+
+    def __post_init__(self) -> None:
+        if check_name(self.source) == self.url[-1]:
+            raise UsageError(
+                f"The original URL cannot go to {self.source!r}, where the new one is; "
+                "name another field with --source-field."
+            )
 
     @classmethod
     def of(cls, url: str, source: str = SOURCE_FIELD, *others: str | None) -> Reading:
@@ -93,6 +105,10 @@ class Batch(ABC):
             keep: positions of records, ascending.
             urls: one for each of `self.urls`: None takes it out of its list; a record of `keep` has
                 one at least that is not None. Equal to the old one, it leaves the record as it is.
+                New ones hold nothing that JSON escapes.
+
+        Raises:
+            UsageError: the records cannot hold the originals.
         """
 
     @abstractmethod
@@ -152,20 +168,23 @@ class RowBatch(Batch):
         return batch
 
     def rewritten(self, keep: Sequence[int], urls: Sequence[bytes | None]) -> Chunk:
+        check_source(self.source)
         for at, new in zip(keep, urls_by_record(self, keep, urls), strict=True):
-            texts = (url if url is None else url.decode() for url in new)
-            replace_urls(self.rows[at], self.url_path, self.source, texts)
+            replace_urls(self.rows[at], self.url_path, self.source, iter(new))
         return self.unchanged(keep)
 
     def unchanged(self, keep: Sequence[int]) -> Chunk:
         return Rows([self.rows[at] for at in keep])
 
 
+def check_source(name: str) -> None:
+    """Raises: UsageError: there is no field for the originals."""
+    if not name:
+        raise UsageError("Originals of URLs need a field to go to; name it with --source-field.")
+
+
 def urls_of(sites: Sequence[Site]) -> list[bytes]:
-    # A lone surrogate is no character, so no UTF-8; JSON from Python may hold one all the same.
-    return [
-        url.encode("utf-8", "backslashreplace") for url in chain(*(site.urls for site in sites))
-    ]
+    return [url_bytes(url) for site in sites for url in site.urls]
 
 
 def urls_by_record(

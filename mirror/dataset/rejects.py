@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TextIO
@@ -46,7 +46,8 @@ class RejectedFile:
         traceback: TracebackType | None,
     ) -> None:
         if self._file is None and kind is None and not self._dry_run:
-            self._path.unlink(missing_ok=True)
+            with suppress(OSError):  # none there, or one that is not ours to remove
+                self._path.unlink()
         self._files.__exit__(kind, error, traceback)
 
     def write(self, name: str, rejected: Rejected) -> None:
@@ -54,7 +55,11 @@ class RejectedFile:
             return
         if self._file is None:
             self._file = self._files.enter_context(replacing(self._path))
-        told: dict[str, Any] = {"input": name, "line": rejected.number, "reason": rejected.reason}
+        told: dict[str, Any] = {
+            "input": name.encode(errors="backslashreplace").decode(),  # a path may be any bytes
+            "line": rejected.number,
+            "reason": rejected.reason,
+        }
         try:
             told["text"] = rejected.raw.decode()
         except UnicodeDecodeError:

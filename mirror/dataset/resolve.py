@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from hashlib import md5
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +34,19 @@ def digests_of(urls: Sequence[bytes]) -> bytes:
     return b"".join([md5(url, usedforsecurity=False).digest() for url in urls])
 
 
-@dataclass
+class Found(NamedTuple):
+    """Where URLs are in an index.
+
+    Attributes:
+        at: positions, -1 for what it does not have.
+        by_photo: which of them were found only under another spelling.
+    """
+
+    at: Positions
+    by_photo: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
 class Resolver:
     """Finds URLs in a mirror, or in whatever else an index was made of.
 
@@ -44,17 +56,15 @@ class Resolver:
             there is no mirror.
         match: `photo` also finds an iNaturalist photo under another spelling of its URL.
         min_side: pixels that the shorter side must have; what is not known to is too small.
-        matched_by_photo: URLs that were found so only.
     """
 
     index: Index
     urls: ObjectUrls | None = None
     match: Match = "url"
     min_side: int = 0
-    matched_by_photo: int = field(default=0, init=False)
 
-    def find(self, urls: Sequence[bytes], digests: bytes) -> Positions:
-        """Positions in the index, -1 where it has none.
+    def find(self, urls: Sequence[bytes], digests: bytes) -> Found:
+        """Where the URLs are in the index.
 
         Args:
             urls: as UTF-8.
@@ -62,12 +72,17 @@ class Resolver:
         """
         at = self.index.find(digests)
         if self.urls is not None:
-            for i in np.flatnonzero(at < 0).tolist():
-                if content_hash := self.own(urls[i]):
-                    at[i] = self.index.find_content(content_hash)
+            own = {i: self.own(urls[i]) for i in np.flatnonzero(at < 0).tolist()}
+            if known := {i: content_hash for i, content_hash in own.items() if content_hash}:
+                at[list(known)] = self.index.find_contents(b"".join(known.values()))
+        by_photo = np.zeros(len(at), np.bool_)
         if self.match == "photo":
-            self._match_photos(urls, at)
-        return at
+            wanting = np.flatnonzero(~self._is_good(at))
+            found = self._other_spellings([urls[i] for i in wanting.tolist()])
+            better = self._is_good(found) | ((at[wanting] < 0) & (found >= 0))
+            at[wanting[better]] = found[better]
+            by_photo[wanting[better]] = True
+        return Found(at, by_photo)
 
     def own(self, url: bytes) -> bytes | None:
         """Content hash of the object that a URL of the mirror's own names; None of any other."""
@@ -76,27 +91,25 @@ class Resolver:
         parsed = self.urls.parse(url.decode(errors="replace"))
         return parsed[0] if parsed else None
 
-    def _match_photos(self, urls: Sequence[bytes], at: Positions) -> None:
-        """Another spelling for what is unknown; and for what is flagged, if that one is good."""
-        verdicts = self.index.sightings["verdict"]
-        wanting = np.flatnonzero((at < 0) | ~self._is_ok(at))
-        texts = [urls[i].decode(errors="replace") for i in wanting.tolist()]
-        told = self.index.find_photos(np.array([photo_key(t) for t in texts], np.uint64))
-        for i, text, best in zip(wanting.tolist(), texts, told.tolist(), strict=True):
-            candidates = [best]
-            if not self._is_ok(np.array([best]))[0] and (others := spellings(text)):
-                candidates += self.index.find(b"".join(map(url_md5, others))).tolist()
-            known = [candidate for candidate in candidates if candidate >= 0]
-            good = [candidate for candidate in known if verdicts[candidate] == OK]
-            if good or (at[i] < 0 and known):
-                at[i] = (good or known)[0]
-                self.matched_by_photo += 1
+    def _other_spellings(self, urls: Sequence[bytes]) -> Positions:
+        """For each URL where the same photo is, a good sighting of it if there is one; else -1."""
+        texts = [url.decode(errors="replace") for url in urls]
+        best = self.index.find_photos(np.array([photo_key(text) for text in texts], np.uint64))
+        # A catalog that nobody told its URLs knows no photo; what it has under likely URLs, it has.
+        wanting = np.flatnonzero(~self._is_good(best))
+        guesses = [spellings(texts[i]) for i in wanting.tolist()]
+        row = np.repeat(wanting, np.array([len(guess) for guess in guesses], np.intp))
+        found = self.index.find(b"".join([url_md5(url) for guess in guesses for url in guess]))
+        for fits in ((found >= 0) & (best[row] < 0), self._is_good(found)):
+            rows, first = np.unique(row[fits], return_index=True)
+            best[rows] = found[fits][first]
+        return best
 
-    def _is_ok(self, at: Positions) -> NDArray[np.bool_]:
-        found = np.zeros(len(at), np.bool_)
+    def _is_good(self, at: Positions) -> NDArray[np.bool_]:
+        good = np.zeros(len(at), np.bool_)
         known = np.flatnonzero(at >= 0)
-        found[known] = self.index.sightings["verdict"][at[known]] == OK
-        return found
+        good[known] = self.index.sightings["verdict"][at[known]] == OK
+        return good
 
     def outcomes(self, at: Positions) -> NDArray[np.uint8]:
         """What became of each URL, as a code of `OUTCOMES`."""

@@ -7,27 +7,46 @@ while the records themselves wait on disk.
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mirror.dataset.assign import Assigner, Assignment
+from mirror.cache.scan import display
+from mirror.dataset.assign import LEFT_OUT, Assigner, Assignment
 from mirror.dataset.chunks import Chunk
 from mirror.dataset.fields import FieldPath
 from mirror.dataset.formats import FileName
 from mirror.dataset.inputs import Input, read
-from mirror.dataset.licenses import license_name
+from mirror.dataset.judge import (
+    Judgement,
+    LicenseRule,
+    Missing,
+    firsts_of,
+    judge,
+    owners_of,
+    per_record,
+    set_aside_overwriting,
+)
 from mirror.dataset.output import Writer, writing
 from mirror.dataset.records import Batch, Reading, Rejected
 from mirror.dataset.rejects import RejectedFile
-from mirror.dataset.report import Example, RewriteReport
+from mirror.dataset.report import (
+    EXAMPLES,
+    Asked,
+    Example,
+    Place,
+    RewriteReport,
+    doubts,
+    explained,
+)
 from mirror.dataset.resolve import (
     LICENSE,
     NOT_MIRRORED,
@@ -37,11 +56,11 @@ from mirror.dataset.resolve import (
     Resolver,
     digests_of,
 )
-from mirror.dataset.split import Split
+from mirror.dataset.split import Split, positions
 from mirror.dataset.spool import Spool
 from mirror.errors import DatasetError, UsageError
+from mirror.files import cut_short
 
-Missing = Literal["drop", "keep", "fail"]
 # Positions in the index → the URLs that take the place of the old ones.
 Addresses = Callable[[Positions], Sequence[bytes]]
 
@@ -54,10 +73,9 @@ class RewriteOptions:
 
     Attributes:
         reading: the fields of URL and source; `others` is filled in from the paths below.
-        missing: what becomes of records whose image the mirror does not have.
-        license: path of the licence; None asks for none.
-        allowed: licences that may be written, as `license_name` spells them; empty allows any.
-        license_required: a record without a licence is not written.
+        missing: what becomes of records whose image the mirror does not have. A list of URLs is
+            missing when all of it is; with `fail`, when any of it is.
+        license: which licences may be written.
         sample: a share of the records (a Fraction) or a number of them.
         splits: empty for one output.
         seed: of splits and sample.
@@ -68,13 +86,14 @@ class RewriteOptions:
         strict: the first invalid record ends it.
         force: replaces what is there.
         dry_run: reads and counts, and writes nothing.
+
+    Raises:
+        UsageError: the seed is out of its range.
     """
 
     reading: Reading = field(default_factory=Reading)
     missing: Missing = "drop"
-    license: FieldPath | None = None
-    allowed: frozenset[str] = frozenset()
-    license_required: bool = False
+    license: LicenseRule = field(default_factory=LicenseRule)
     sample: Fraction | int | None = None
     splits: tuple[Split, ...] = ()
     seed: int = 0
@@ -86,10 +105,13 @@ class RewriteOptions:
     force: bool = False
     dry_run: bool = False
 
+    def __post_init__(self) -> None:
+        positions(np.zeros(0, np.uint64), self.seed)
+
     @property
     def fields(self) -> Reading:
         """The reading with every path that is needed."""
-        paths = (self.license, self.group, self.stratify)
+        paths = (*self.license.paths, self.group, self.stratify)
         others = tuple(dict.fromkeys(path for path in paths if path is not None))
         return Reading(self.reading.url, self.reading.source, others)
 
@@ -112,27 +134,59 @@ def outputs_of(output: Path, splits: Sequence[Split]) -> dict[str, Path]:
     return {split.name: Path(name.split(split.name)) for split in splits}
 
 
-def check_outputs(inputs: Sequence[Input], outputs: Sequence[Path], *, force: bool) -> None:
-    """What would be overwritten, before anything is read.
+def check_files(
+    inputs: Sequence[Input], output: Path, options: RewriteOptions, beside: Sequence[Path] = ()
+) -> None:
+    """What would be read and what be overwritten, before either is done.
+
+    Args:
+        inputs: to be read.
+        output: as for `rewrite`.
+        options: as for `rewrite`; a dry run may name outputs that exist.
+        beside: other files that the same call writes, dry or not.
 
     Raises:
-        UsageError: an output is an input or stands twice, or is there already without `force`.
+        UsageError: an input is not there; an output is an input, stands twice, is there already
+            without `force`, or cannot be a file.
     """
     for source in inputs:
         source.check()
-    for at, path in enumerate(outputs):
-        for source in inputs:
-            read_from = source.path
-            if read_from is not None and path.exists() and path.samefile(read_from):
-                raise UsageError(f"{path} is an input and an output at once; name another output.")
-        if path.absolute() in [other.absolute() for other in outputs[:at]]:
-            raise UsageError(f"{path} would be written twice; name another file.")
-        if not path.absolute().parent.is_dir():
+        _shown(source)  # an address that is none is refused here
+    for path in (output, *beside):
+        if str(path) == "-":
+            raise UsageError("What is written appears whole in a file: name one in place of -.")
+        if os.path.isdir(path):
+            raise UsageError(f"{path} is a folder; name a file, such as {path / 'dataset.jsonl'}.")
+    outputs = list(outputs_of(output, options.splits).values())
+    written: list[str] = []
+    for path in (*outputs, _rejected_file(output), *beside):
+        if not os.path.isdir(path.absolute().parent):
             raise UsageError(f"The folder of {path} does not exist; make it first.")
-        if path.is_dir():
-            raise UsageError(f"{path} is a folder; name a file.")
-        if path.is_file() and not force:
+        if os.path.exists(path) and not os.path.isfile(path):
+            raise UsageError(f"{path} is no plain file; name one that may be replaced.")
+        if any(source.path is not None and _is_same(path, source.path) for source in inputs):
+            raise UsageError(f"{path} is an input and an output at once; name another output.")
+        if os.path.realpath(path) in written:
+            raise UsageError(f"{path} would be written twice; name another file.")
+        written.append(os.path.realpath(path))
+    for path in beside if options.dry_run else (*outputs, *beside):
+        if os.path.exists(path) and not options.force:
             raise UsageError(f"{path} exists; --force replaces it.")
+
+
+def _rejected_file(output: Path) -> Path:
+    return Path(FileName.parse(output).rejected())
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    try:
+        return os.path.samefile(one, other)
+    except OSError:
+        return False
+
+
+def _shown(source: Input) -> str:
+    return display(os.fsencode(source.shown))
 
 
 def rewrite(
@@ -147,7 +201,7 @@ def rewrite(
     """Rewrite datasets to other URLs.
 
     Args:
-        inputs: read one after the other; `check_outputs` has found them there.
+        inputs: read one after the other; `check_files` has found them there.
         output: where to; with splits their names are put into its name.
         options: what is asked.
         resolver: finds URLs.
@@ -155,27 +209,36 @@ def rewrite(
         progress: is told of bytes and batches.
 
     Raises:
-        DatasetError: an invalid record when `strict`, a missing one when `missing` is `fail`.
+        DatasetError: an invalid record when `strict`; a missing one when `missing` is `fail`; no
+            record has the field to group or to stratify by; the disk is full.
         UsageError: an input cannot be read, or an output not be written.
         MirrorError: a source that is no file does not answer.
     """
-    work = _Rewriting(inputs, output, options, resolver)
-    return work.run(addresses, progress or Progress())
+    return _Rewriting(output, options, resolver, addresses).run(inputs, progress or Progress())
+
+
+class _Notes(NamedTuple):
+    """What is told of written records, an element for each of them."""
+
+    missing: NDArray[np.bool_]
+    urls_dropped: NDArray[np.int32]
+    by_photo: NDArray[np.int32]
 
 
 class _Rewriting:
     def __init__(
         self,
-        inputs: Sequence[Input],
         output: Path,
         options: RewriteOptions,
         resolver: Resolver,
+        addresses: Addresses | None,
     ) -> None:
-        self._inputs = inputs
         self._output = output
         self._options = options
         self._resolver = resolver
-        self._report = RewriteReport(dry_run=options.dry_run)
+        self._addresses = addresses
+        place: Place = "cache" if resolver.urls is None else "mirror"
+        self._report = RewriteReport(place, dry_run=options.dry_run)
         self._assigner = Assigner(
             options.splits,
             options.seed,
@@ -185,90 +248,88 @@ class _Rewriting:
             grouped=options.group is not None,
             stratified=options.stratify is not None,
         )
-        self._missing = 0
+        self._found = 0
+        self._notes: list[_Notes] = []  # of records of which a sample is still to be taken
         self._spool: Spool | None = None
         self._writers: list[Writer] = []
 
-    def run(self, addresses: Addresses | None, progress: Progress) -> RewriteReport:
+    def run(self, inputs: Sequence[Input], progress: Progress) -> RewriteReport:
         began = time.monotonic()
-        self._addresses = addresses
         report, options = self._report, self._options
         outputs = outputs_of(self._output, options.splits)
-        with ExitStack() as files:
+        with _on_disk(self._output), ExitStack() as files:
+            # Entered first, it takes its place last: not before all outputs have taken theirs.
+            rejected = files.enter_context(
+                RejectedFile(_rejected_file(self._output), options.dry_run)
+            )
             if not options.dry_run:
                 for path in outputs.values():
                     self._writers.append(files.enter_context(writing(path)))
                 if self._assigner.needed:
                     self._spool = files.enter_context(Spool(self._output.absolute().parent))
-            rejected = files.enter_context(
-                RejectedFile(Path(FileName.parse(self._output).rejected()), options.dry_run)
-            )
-            for source in self._inputs:
-                for batch in read(source, options.fields, progress.read):
-                    self._take(batch, source, rejected)
+            for source in inputs:
+                for batch in _batches(source, options, progress):
+                    self._take(batch, _shown(source), rejected)
                     progress.done(report)
             self._fail_if_missing()
-            report.matched_by_photo = self._resolver.matched_by_photo
             if self._assigner.needed:
                 self._distribute(self._assigner.assign())
         if not options.dry_run:
-            report.outputs = {name: str(path) for name, path in outputs.items()}
-            report.rejected = rejected.written
+            report.outputs = {name: display(os.fsencode(p)) for name, p in outputs.items()}
+            report.rejected = rejected.written and display(os.fsencode(rejected.written))
+        by_photo = self._resolver.match == "photo"
+        asked = Asked(len(self._resolver.index), self._found, by_photo)
+        report.warnings += doubts(report, asked)
         report.seconds = time.monotonic() - began
         return report
 
-    def _take(self, batch: Batch, source: Input, rejected: RejectedFile) -> None:
+    def _take(self, batch: Batch, source: str, rejected: RejectedFile) -> None:
         """Everything that is done with one batch."""
         options, report = self._options, self._report
-        refused = list(batch.rejected)
         digests = digests_of(batch.urls)
-        at = self._resolver.find(batch.urls, digests)
+        at, by_photo = self._resolver.find(batch.urls, digests)
         outcome = self._resolver.outcomes(at)
-        usable = outcome == OK
-        if options.missing == "keep":
-            usable |= outcome == NOT_MIRRORED
-        kept, fate = _by_record(batch, usable, outcome)
-        self._judge_licenses(batch, kept, fate)
-        if self._addresses is not None:
-            for position in sorted(batch.sourced):
-                if kept[position] and not self._is_own(batch, position):
-                    kept[position] = False
-                    fate[position] = OK  # counted as invalid, below
-                    reason = (
-                        f"its field {options.reading.source!r} holds something else; "
-                        "name another with --source-field"
-                    )
-                    refused.append(Rejected(batch.numbers[position], reason, batch.raw(position)))
-        self._refuse(refused, source, rejected)
+        self._found += int(np.count_nonzero(at >= 0))
+        judgement = judge(batch, outcome, options.missing)
+        usable, kept = judgement.usable, judgement.kept
+        options.license.apply(batch, judgement)
+        refused = batch.rejected
+        if self._addresses is not None and batch.sourced:
+            source_field = options.reading.source
+            refused = refused + set_aside_overwriting(
+                batch, judgement, outcome, self._resolver, source_field
+            )
+        self._refuse(sorted(refused, key=lambda one: one.number), source, rejected)
         report.records += len(batch) + len(batch.rejected)
-        self._count_dropped(batch, kept, fate, source)
+        self._count_dropped(batch, judgement, source)
 
-        firsts = _firsts(batch)
         url_keys = np.frombuffer(digests, ">u8")[::2].astype(np.uint64)
+        first_keys = url_keys[firsts_of(batch)]
         if isinstance(options.sample, Fraction):
-            chosen = self._assigner.in_sample(url_keys[firsts], options.sample)
+            chosen = self._assigner.in_sample(first_keys, options.sample)
             report.drop("sample", int(np.count_nonzero(kept & ~chosen)))
             kept &= chosen
         keep = np.flatnonzero(kept)
         if not len(keep):
             return
-        within = usable if batch.owners is None else usable & kept[batch.owners]
-        if batch.owners is None:
-            within = usable & kept
-        report.kept_missing += int(np.count_nonzero(outcome[within] == NOT_MIRRORED))
-        report.urls_dropped += int(
-            np.count_nonzero(kept if batch.owners is None else kept[batch.owners])
-        ) - int(np.count_nonzero(within))
+        owners = owners_of(batch)
+        within = usable & kept[owners]
+        self._note(
+            _Notes(
+                per_record(batch, within & (outcome == NOT_MIRRORED))[keep] > 0,
+                per_record(batch, ~usable)[keep].astype(np.int32),
+                per_record(batch, within & by_photo)[keep].astype(np.int32),
+            )
+        )
         if self._assigner.needed:
             contents = url_keys.copy()
             mirrored = at >= 0
             contents[mirrored] = self._resolver.content_keys(at[mirrored])
-            owners = np.arange(len(batch)) if batch.owners is None else batch.owners
             self._assigner.add(
                 records=keep,
                 owners=owners[within],
                 contents=(url_keys if options.allow_leaks else contents)[within],
-                url_keys=url_keys[firsts],
+                url_keys=first_keys,
                 groups=batch.others.get(options.group) if options.group else None,
                 classes=batch.others.get(options.stratify) if options.stratify else None,
             )
@@ -285,18 +346,16 @@ class _Rewriting:
         outcome: NDArray[np.uint8],
         within: NDArray[np.bool_],
     ) -> Chunk:
-        if self._addresses is None and bool((outcome == OK).all()):
+        if self._addresses is None and batch.owners is None:
             return batch.unchanged(keep.tolist())
         urls: list[bytes | None] = [None] * len(batch.urls)
-        mirrored = np.flatnonzero(within & (outcome == OK))
-        if self._addresses is None:
-            fresh: Sequence[bytes] = [batch.urls[i] for i in mirrored.tolist()]
-        else:
-            fresh = self._addresses(at[mirrored])
-        for i, url in zip(mirrored.tolist(), fresh, strict=True):
-            urls[i] = url
-        for i in np.flatnonzero(within & (outcome != OK)).tolist():
+        replaced = within & (outcome == OK) & (self._addresses is not None)
+        for i in np.flatnonzero(within & ~replaced).tolist():
             urls[i] = batch.urls[i]
+        if self._addresses is not None:
+            fresh = self._addresses(at[replaced])
+            for i, url in zip(np.flatnonzero(replaced).tolist(), fresh, strict=True):
+                urls[i] = url
         return batch.rewritten(keep.tolist(), urls)
 
     def _put(self, chunk: Chunk) -> None:
@@ -305,65 +364,56 @@ class _Rewriting:
         else:
             self._writers[0].write(chunk)
 
-    def _judge_licenses(
-        self, batch: Batch, kept: NDArray[np.bool_], fate: NDArray[np.uint8]
-    ) -> None:
-        options = self._options
-        if options.license is None or not (options.allowed or options.license_required):
-            return
-        names = [license_name(value) for value in batch.others[options.license]]
-        fine = np.array(
-            [name in options.allowed if options.allowed else name is not None for name in names],
-            np.bool_,
-        )
-        fate[kept & ~fine] = LICENSE
-        kept &= fine
-
-    def _is_own(self, batch: Batch, position: int) -> bool:
-        begin = position if batch.owners is None else int(np.searchsorted(batch.owners, position))
-        return self._resolver.own(batch.urls[begin]) is not None
-
-    def _refuse(self, refused: Sequence[Rejected], source: Input, rejected: RejectedFile) -> None:
+    def _refuse(self, refused: Sequence[Rejected], source: str, rejected: RejectedFile) -> None:
         report = self._report
         for one in refused:
             if self._options.strict:
                 raise DatasetError(
-                    f"{source.shown}, record {one.number}: {one.reason}; nothing was written. "
+                    f"{source}, record {one.number}: {explained(one)}; nothing was written. "
                     "Without --strict such records are set aside."
                 )
             report.drop("invalid")
-            rejected.write(source.shown, one)
+            rejected.write(source, one)
             if report.wants_example("invalid"):
-                report.examples["invalid"].append(Example(source.shown, one.number, one.reason))
+                report.examples["invalid"].append(Example(source, one.number, explained(one)))
 
-    def _count_dropped(
-        self, batch: Batch, kept: NDArray[np.bool_], fate: NDArray[np.uint8], source: Input
-    ) -> None:
+    def _count_dropped(self, batch: Batch, judgement: Judgement, source: str) -> None:
         report = self._report
+        _, kept, fate, blamed = judgement
         counts = np.bincount(fate[~kept], minlength=len(OUTCOMES))
+        counts[OK] = 0  # set aside as invalid
         for code in np.flatnonzero(counts).tolist():
-            if code == OK:
-                continue  # set aside as invalid
             reason = OUTCOMES[code]
             report.drop(reason, int(counts[code]))
-            if code == NOT_MIRRORED:
-                self._missing += int(counts[code])
-            if report.wants_example(reason):
-                firsts = _firsts(batch)
-                for position in np.flatnonzero(~kept & (fate == code)).tolist():
-                    if not report.wants_example(reason):
-                        break
-                    url = batch.urls[int(firsts[position])].decode(errors="replace")
-                    number = batch.numbers[position]
-                    report.examples[reason].append(Example(source.shown, number, url))
+            if not report.wants_example(reason):
+                continue
+            wanted = EXAMPLES - len(report.examples[reason])
+            for position in np.flatnonzero(~kept & (fate == code))[:wanted].tolist():
+                what = batch.urls[int(blamed[position])].decode(errors="replace")
+                if code == LICENSE:
+                    what = f"{self._options.license.shown(batch, position)}: {what}"
+                report.examples[reason].append(Example(source, batch.numbers[position], what))
+
+    def _note(self, notes: _Notes) -> None:
+        if isinstance(self._options.sample, int):
+            self._notes.append(notes)
+        else:
+            self._count(notes)
+
+    def _count(self, notes: _Notes) -> None:
+        self._report.kept_missing += int(notes.missing.sum())
+        self._report.urls_dropped += int(notes.urls_dropped.sum())
+        self._report.matched_by_photo += int(notes.by_photo.sum())
 
     def _fail_if_missing(self) -> None:
-        if self._options.missing == "fail" and self._missing:
+        missing = self._report.dropped["not_mirrored"]
+        if self._options.missing == "fail" and missing:
             first = self._report.examples["not_mirrored"][0]
+            remedy = "download them" if self._report.place == "cache" else "sync them"
             raise DatasetError(
-                f"{self._missing:,} of {self._report.records:,} records are not in the mirror, "
-                f"the first in {first.input}, record {first.number}: {first.what}. Nothing was "
-                "written; sync them first, or drop them with --missing drop."
+                f"{missing:,} of {self._report.records:,} records have an image that is not in the "
+                f"{self._report.place}, the first in {first.input}, record {first.number}: {first.what}. "
+                f"Nothing was written; {remedy} first, or drop the records with --missing drop."
             )
 
     def _distribute(self, assignment: Assignment) -> None:
@@ -373,10 +423,16 @@ class _Rewriting:
         report.written += assignment.written
         report.moved = assignment.moved
         report.imbalances = assignment.imbalances
+        if self._notes:
+            chosen = assignment.split != LEFT_OUT
+            columns = (np.concatenate(parts) for parts in zip(*self._notes, strict=True))
+            self._count(_Notes(*(column[chosen] for column in columns)))
         if options.splits:
             names = [split.name for split in options.splits]
             report.splits = dict(zip(names, assignment.counts.tolist(), strict=True))
             report.classes = assignment.classes
+            self._say_lacking(options.group, assignment.ungrouped, "--group-by", "group")
+            self._say_lacking(options.stratify, assignment.unclassed, "--stratify-by", "class")
         if self._spool is None:
             return
         begin = 0
@@ -388,21 +444,36 @@ class _Rewriting:
                 if taken:
                     writer.write(chunk if len(taken) == len(chunk) else chunk.take(taken))
 
+    def _say_lacking(self, path: FieldPath | None, lacking: int, option: str, what: str) -> None:
+        """A field that is in no record is a slip of the pen; in some of them, worth a word."""
+        report = self._report
+        if path is None or not lacking:
+            return
+        name = ".".join(path)
+        if lacking == report.written:
+            raise DatasetError(
+                f"Not one of {lacking:,} records has a value in {name!r}, the field of {option}; "
+                "nothing was written. Name another field, or leave the option out."
+            )
+        report.warnings.append(
+            f"{lacking:,} of {report.written:,} records have no value in {name!r}: "
+            f"they are in no {what}."
+        )
 
-def _firsts(batch: Batch) -> NDArray[np.intp]:
-    """For each record the place of its first URL."""
-    if batch.owners is None:
-        return np.arange(len(batch))
-    firsts: NDArray[np.intp] = np.searchsorted(batch.owners, np.arange(len(batch)))
-    return firsts
+
+def _batches(source: Input, options: RewriteOptions, progress: Progress) -> Iterator[Batch]:
+    try:
+        yield from read(source, options.fields, progress.read)
+    except OSError as error:
+        raise DatasetError(
+            f"{_shown(source)} cannot be read to its end ({error.strerror or error})."
+        ) from None
 
 
-def _by_record(
-    batch: Batch, usable: NDArray[np.bool_], outcome: NDArray[np.uint8]
-) -> tuple[NDArray[np.bool_], NDArray[np.uint8]]:
-    """`(is any of a record's URLs usable, what became of its first one that is not)`."""
-    if batch.owners is None:
-        return usable.copy(), outcome.copy()
-    kept = np.bincount(batch.owners[usable], minlength=len(batch)) > 0
-    fate = outcome[_firsts(batch)]
-    return kept, fate
+@contextmanager
+def _on_disk(output: Path) -> Iterator[None]:
+    """Errors of the disk that is written to, as one of ours."""
+    try:
+        yield
+    except OSError as error:
+        raise cut_short(output, error) from None

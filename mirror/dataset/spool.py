@@ -10,6 +10,7 @@ from typing import Self
 
 from mirror.dataset.chunks import Chunk
 from mirror.errors import UsageError
+from mirror.files import cut_short
 
 
 class Spool:
@@ -20,9 +21,11 @@ class Spool:
 
     Raises:
         UsageError: no file can be made there.
+        MirrorError: the disk is full.
     """
 
     def __init__(self, folder: Path) -> None:
+        self._folder = folder
         try:
             self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - closed by __exit__
         except OSError as error:
@@ -36,11 +39,17 @@ class Spool:
         self._file.close()
 
     def add(self, chunk: Chunk) -> None:
-        pickle.dump(chunk, self._file, protocol=5)
+        try:
+            pickle.dump(chunk, self._file, protocol=5)
+        except OSError as error:
+            raise cut_short(self._folder, error) from None
         self._count += 1
 
     def __iter__(self) -> Iterator[Chunk]:
-        self._file.seek(0)
+        try:
+            self._file.seek(0)
+        except OSError as error:  # of what was still to be written
+            raise cut_short(self._folder, error) from None
         for _ in range(self._count):
             chunk: Chunk = pickle.load(self._file)  # noqa: S301 - written by us, unreachable by others
             yield chunk

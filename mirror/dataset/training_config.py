@@ -180,6 +180,7 @@ def update(path: Path, assignments: Sequence[Assignment], *, dry_run: bool) -> U
 
     Raises:
         UsageError: the file cannot be read or replaced, or an assignment cannot be made.
+        MirrorError: the disk is full; the file is as it was.
     """
     content, old = _read(path)
     new = pointed(old, assignments, str(path))

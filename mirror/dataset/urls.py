@@ -59,7 +59,7 @@ class DatasetUrls:
 
     def _fill(self, source: Input, fields: Fields) -> None:
         rights = parse_path(fields.license), parse_path(fields.attribution)
-        reading = Reading(parse_path(fields.url), others=rights)
+        reading = Reading(parse_path(fields.url), source="", others=rights)
         self._db.execute("BEGIN")
         for batch in read(source, reading):
             for rejected in batch.rejected:

@@ -69,7 +69,7 @@ def make_cache(folder: Path, photographs: int = 300, seed: int = 1) -> DemoCache
     originals = _load_photographs()
     records: list[dict[str, object]] = []
 
-    def keep(url: str, body: bytes) -> None:
+    def keep(url: str, body: bytes, scene: str | None = None) -> None:
         (made.folder / f"{url_md5(url).hex()}.jpg").write_bytes(body)
         number = len(records)
         records.append(
@@ -77,21 +77,23 @@ def make_cache(folder: Path, photographs: int = 300, seed: int = 1) -> DemoCache
                 "id": 1000 + number,
                 "observation_id": 500 + number // 2,
                 "species": chance.choice(_SPECIES),
+                "scene": scene,
                 "image_url": url,
                 "license": chance.choice(_LICENSES),
                 "attribution": f"© observer {number % 37}",
             }
         )
 
-    kept: list[tuple[int, str, bytes]] = []
+    kept: list[tuple[int, str, bytes, str]] = []
     for number in range(photographs):
         size = chance.choices(list(_SIZES), [weight for _, weight in _SIZES.values()])[0]
-        body = _crop(chance, chance.choice(originals), _SIZES[size][0])
+        scene, original = chance.choice(originals)
+        body = _crop(chance, original, _SIZES[size][0])
         photo = 10_000_000 + number
-        keep(f"{_HOST}/photos/{photo}/{size}.jpg", body)
-        kept.append((photo, size, body))
+        keep(f"{_HOST}/photos/{photo}/{size}.jpg", body, scene)
+        kept.append((photo, size, body, scene))
         made.photographs += 1
-    for photo, size, body in chance.sample(kept, photographs // 4):
+    for photo, size, body, scene in chance.sample(kept, photographs // 4):
         # One photo under another spelling of its URL: where a cache's duplicates come from.
         other = chance.choice(
             (
@@ -99,7 +101,7 @@ def make_cache(folder: Path, photographs: int = 300, seed: int = 1) -> DemoCache
                 f"{_OLD_HOST}/photos/{photo}/{size}.jpg?1545{photo % 1000:03d}",
             )
         )
-        keep(other, body)
+        keep(other, body, scene)
         made.duplicates += 1
     for number in range(photographs // 15):
         # What the old loader put in place of an image that it was refused with 429.
@@ -137,12 +139,15 @@ _NOT_IMAGES: Final = (
 )
 
 
-def _load_photographs() -> list[Image.Image]:
+def _load_photographs() -> list[tuple[str, Image.Image]]:
+    """By the names of what they show, so that there is something to learn from them."""
     found = importlib.util.find_spec("skimage")
     if found is None or not found.submodule_search_locations:
         raise UsageError('The demo needs its extra: pip install "dataset-mirror[demo]".')
     data = Path(found.submodule_search_locations[0]) / "data"
-    return [Image.open(data / name).convert("RGB") for name in _PHOTOGRAPHS]
+    return [
+        (name.partition(".")[0], Image.open(data / name).convert("RGB")) for name in _PHOTOGRAPHS
+    ]
 
 
 def _crop(chance: random.Random, photograph: Image.Image, box: int) -> bytes:

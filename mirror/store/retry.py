@@ -36,6 +36,36 @@ class RetryPolicy:
         return max(backoff, min(retry_after or 0.0, self.longest_retry_after))
 
 
+async def retried(
+    request: Callable[[], Awaitable[T]],
+    policy: RetryPolicy,
+    *,
+    sleep: Sleep,
+    jitter: Callable[[], float],
+    retrying: Callable[[], object],
+) -> T:
+    """What a request gives, repeated while it fails with Transient; in the end its last error.
+
+    Args:
+        request: makes the request anew at each call.
+        policy: how often, and how soon.
+        sleep: waits so many seconds.
+        jitter: a number uniform in [0, 1).
+        retrying: called before each pause.
+    """
+    failures = 0
+    while True:
+        try:
+            return await request()
+        except Transient as error:
+            failures += 1
+            if failures >= policy.attempts:
+                raise
+            pause = policy.pause(failures, error.retry_after, jitter())
+        retrying()
+        await sleep(pause)
+
+
 class Retrying(StoreWrapper):
     """Repeats requests that failed with Transient; gives up with the last error.
 
@@ -60,14 +90,9 @@ class Retrying(StoreWrapper):
     async def _call(
         self, operation: Operation, nbytes: int, request: Callable[[], Awaitable[T]]
     ) -> T:
-        failures = 0
-        while True:
-            try:
-                return await request()
-            except Transient as error:
-                failures += 1
-                if failures >= self._policy.attempts:
-                    raise
-                pause = self._policy.pause(failures, error.retry_after, self._jitter())
+        def count() -> None:
             self.retries += 1
-            await self._sleep(pause)
+
+        return await retried(
+            request, self._policy, sleep=self._sleep, jitter=self._jitter, retrying=count
+        )

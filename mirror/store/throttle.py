@@ -71,6 +71,17 @@ class ConcurrencyGate:
         self._running -= 1
         self._admit()
 
+    async def through(self, request: Callable[[], Awaitable[T]], clock: Clock) -> T:
+        """What a request gives that waited for its turn; the limit is told how it went."""
+        async with self:
+            try:
+                result = await request()
+            except (Throttled, Unreachable):
+                self.limit.refused(clock())
+                raise
+            self.limit.succeeded()
+            return result
+
     def _admit(self) -> None:
         while self._waiting and self._running < int(self.limit.limit):
             turn = self._waiting.popleft()
@@ -121,17 +132,13 @@ class Throttling(StoreWrapper):
     async def _call(
         self, operation: Operation, nbytes: int, request: Callable[[], Awaitable[T]]
     ) -> T:
-        async with self._gate:
+        async def paced() -> T:
             # Inside the gate: bytes that were paced first could leave in one burst when it opens.
             if self._bandwidth is not None and nbytes:
                 await self._bandwidth.take(nbytes)
-            try:
-                result = await request()
-            except (Throttled, Unreachable):
-                self._gate.limit.refused(self._clock())
-                raise
-            self._gate.limit.succeeded()
-            return result
+            return await request()
+
+        return await self._gate.through(paced, self._clock)
 
     async def put_multipart(
         self, key: str, chunks: Chunks, part_size: int, headers: Headers

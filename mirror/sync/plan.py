@@ -23,20 +23,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mirror.cache.scan import SIGNATURE_BYTES, Entries, ScanCount, signature
-from mirror.catalog.table import (
-    COMMIT_GETS,
-    COMMIT_LISTS,
-    COMMIT_PUTS,
-    OPEN_GETS,
-    OPEN_LISTS,
-    OPEN_PUTS,
-)
+from mirror.catalog.cost import Estimate, sync_estimate
 from mirror.config import PriceSettings
 from mirror.content.digest import Identity
 
 _CHUNK = 1 << 14
-# A new mirror's format.json, and the trial that the endpoint honours conditions.
-_ROOT_PUTS = 2
 
 
 class Known(Protocol):
@@ -147,53 +138,9 @@ def make_plan(
     return plan
 
 
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """An upper bound of what a plan costs: deduplication and verdicts only make it less.
-
-    Attributes:
-        puts: PUT requests, the catalog's among them.
-        requests: all requests.
-        bytes: bytes to send.
-        request_usd: price of the requests.
-        storage_usd_month: price of keeping the new bytes for a month.
-        seconds: at `rate`, or None where no rate is known.
-    """
-
-    puts: int
-    requests: int
-    bytes: int
-    request_usd: float
-    storage_usd_month: float
-    seconds: float | None
-
-
 def estimate(plan: Plan, prices: PriceSettings, commit_rows: int, rate: float | None) -> Estimate:
-    """What carrying out a plan costs at most.
-
-    Args:
-        plan: the plan.
-        prices: US dollars, of the bucket's provider.
-        commit_rows: rows a catalog commit.
-        rate: bytes a second; None where unknown.
-    """
-    files, size = len(plan.order), plan.pending_bytes
-    commits = -(-files // commit_rows)
-    puts = lists = 0
-    gets = 1  # format.json
-    if files:
-        puts = _ROOT_PUTS + files + OPEN_PUTS + COMMIT_PUTS * commits
-        lists = OPEN_LISTS + COMMIT_LISTS * commits
-        # Each commit's data file is read once by the index.
-        gets += OPEN_GETS + (COMMIT_GETS + 1) * commits
-    return Estimate(
-        puts=puts,
-        requests=puts + lists + gets,
-        bytes=size,
-        request_usd=((puts + lists) * prices.write_million + gets * prices.read_million) / 1e6,
-        storage_usd_month=size / 1e9 * prices.storage_gb_month,
-        seconds=size / rate if rate else None,
-    )
+    """What carrying out a plan costs at most; arguments as of `sync_estimate`."""
+    return sync_estimate(len(plan.order), plan.pending_bytes, prices, commit_rows, rate)
 
 
 # 128 bits as two integers compare and sort much faster than as strings; the order is the same.

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mirror.cache.failures import Failures
+from mirror.catalog.cost import Estimate
 from mirror.content.image import VERDICTS
 from mirror.errors import (
     EXIT_DONE,
@@ -13,7 +14,7 @@ from mirror.errors import (
     EXIT_SOME_FAILED,
     MirrorError,
 )
-from mirror.sync.plan import Estimate, Plan
+from mirror.sync.plan import Plan
 
 
 @dataclass

@@ -6,7 +6,6 @@ import asyncio
 import dataclasses
 import os
 import time
-import uuid
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import suppress
 from dataclasses import field
@@ -23,6 +22,7 @@ from mirror.content.image import Level
 from mirror.content.placeholder import load_known_bad
 from mirror.errors import Interrupted, MirrorError, StateDamaged, StateError, StoreError
 from mirror.lock import locked
+from mirror.run_id import new_run_id
 from mirror.signals import leaving_at_once_on_ctrl_c, stopping_on_signals
 from mirror.store.base import Store
 from mirror.store.retry import Retrying, RetryPolicy
@@ -56,6 +56,7 @@ class SyncOptions:
         fail_fast: the first failure ends the run.
         inspect: overrides `sync.inspect`.
         retry: how often and how soon a request that failed is tried again.
+        run_id: names the run in the report and the state; a new one where None.
     """
 
     dry_run: bool = False
@@ -65,6 +66,7 @@ class SyncOptions:
     fail_fast: bool = False
     inspect: Level | None = None
     retry: RetryPolicy = field(default_factory=RetryPolicy)
+    run_id: str | None = None
 
 
 class Observer(Progress):
@@ -87,6 +89,7 @@ def sync(
     sources: Sources | None = None,
     observer: Observer | None = None,
     now: Callable[[], float] = time.time,
+    began: Callable[[], object] = lambda: None,
 ) -> SyncReport:
     """Bring the mirror up to date with the cache.
 
@@ -97,6 +100,7 @@ def sync(
             them goes into the catalog.
         observer: is told of progress.
         now: seconds since 1970, for the catalog's `seen_at`.
+        began: is called once no other run stands in the way.
 
     Returns:
         The report. An error that came after the plan is in `report.error`, with the counts of what
@@ -105,7 +109,7 @@ def sync(
     Raises:
         MirrorError: the run could not begin: a missing folder, a wrong key, another run's lock.
     """
-    return _Run(settings, options, sources, observer or Observer(), now).run()
+    return _Run(settings, options, sources, observer or Observer(), now).run(began)
 
 
 class _Run:
@@ -127,14 +131,15 @@ class _Run:
         self._location = Location(settings)
         self._started_at, self._clock_at_start = now(), time.monotonic()
         self._report = SyncReport(
-            run_id=f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{uuid.uuid4().hex[:6]}",
+            run_id=options.run_id or new_run_id(),
             dry_run=options.dry_run,
         )
 
-    def run(self) -> SyncReport:
+    def run(self, began: Callable[[], object]) -> SyncReport:
         if self._options.dry_run:
             return self._dry_run()
         with locked(self._folder):
+            began()
             state = self._open_state()
             try:
                 try:

@@ -49,6 +49,15 @@ class SeenFile(NamedTuple):
     source_digest: bytes | None
 
 
+class RunRecord(NamedTuple):
+    """A run that has ended. `started_at` in seconds since 1970; `report` is its JSON."""
+
+    started_at: float
+    seconds: float
+    exit_status: int
+    report: str
+
+
 class State:
     """The state of one pair of cache and mirror. One process at a time: see `mirror.lock`."""
 
@@ -179,6 +188,12 @@ class State:
         self._file.execute_all(
             [("INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?, ?)", [values]), (keep, [()])]
         )
+
+    def last_runs(self, count: int) -> list[RunRecord]:
+        """The last runs, the newest first."""
+        query = "SELECT started_at, seconds, exit_status, report FROM runs ORDER BY started_at DESC LIMIT ?"
+        with self._file.translated():
+            return [RunRecord(*row) for row in self._db.execute(query, (count,))]
 
     def last_reports(self, count: int) -> list[str]:
         """The reports of the last runs as JSON, the newest first."""

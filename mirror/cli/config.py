@@ -1,0 +1,106 @@
+"""`mirror config show`, `mirror config check`."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mirror.cli.session import Session, session_options
+from mirror.errors import EXIT_DONE
+
+if TYPE_CHECKING:
+    from mirror.config import Settings
+
+
+@click.group("config")
+@session_options
+def command() -> None:
+    """The configuration as all layers make it up, and where each key comes from.
+
+    \b
+    Examples:
+      mirror config show --origin
+      mirror config check
+    """
+
+
+@command.command("show")
+@click.option("--origin", is_flag=True, help="Say which layer each key comes from.")
+@session_options
+@click.pass_obj
+def show(session: Session, origin: bool) -> int:
+    """Print every key and its value, as mirror.toml would have it.
+
+    A key without a value stands there as a comment. Secrets are not in the configuration.
+
+    \b
+    Examples:
+      mirror config show
+      MIRROR_BUCKET__REGION=auto mirror config show --origin
+    """
+    from mirror.config import known_keys, merge, read_layers, values_and_origins
+
+    layers = read_layers(config=session.config)
+    settings = merge(layers)
+    origins = values_and_origins(layers)[1]
+    values = {key: _value(settings, key) for key in known_keys()}
+    if session.json:
+        session.print_json(
+            {k: {"value": v, "origin": origins.get(k, "default")} for k, v in values.items()}
+        )
+        return EXIT_DONE
+    section = None
+    for key, value in values.items():
+        table, name = key.rsplit(".", 1)
+        if table != section:
+            click.echo(f"{chr(10) if section else ''}[{table}]")
+            section = table
+        line = f"# {name} =" if value is None else f"{name} = {toml(value)}"
+        click.echo(f"{line}  # {origins.get(key, 'default')}" if origin else line)
+    return EXIT_DONE
+
+
+@command.command("check")
+@session_options
+@click.pass_obj
+def check(session: Session) -> int:
+    """Read all layers and check every key and value; status 78 and a sentence if one is wrong.
+
+    Looks at no bucket: that is what mirror doctor does.
+
+    \b
+    Examples:
+      mirror config check
+      mirror --config /etc/mirror/mirror.toml config check
+    """
+    from mirror.config import merge, read_layers
+    from mirror.content.placeholder import load_known_bad
+
+    layers = read_layers(config=session.config)
+    settings = merge(layers)
+    url = str(settings.bucket_url)
+    load_known_bad(settings.inspect.known_bad)
+    read = [layer.origin for layer in layers if layer.values]
+    if session.json:
+        session.print_json({"ok": True, "layers": read, "bucket": url, "cache": settings.cache.dir})
+    elif session.verbosity >= 0:
+        click.echo(f"Right. Read, the strongest first: {', '.join(read)}.")
+    return EXIT_DONE
+
+
+def _value(settings: Settings, key: str) -> Any:
+    found: Any = settings
+    for name in key.split("."):
+        found = getattr(found, name)
+    return list(found) if isinstance(found, tuple) else found
+
+
+def toml(value: Any) -> str:
+    """A value as TOML writes it: JSON's strings, numbers and lists of them are TOML's too."""
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    if isinstance(value, list):
+        return f"[{', '.join(toml(item) for item in value)}]"
+    return json.dumps(value)

@@ -1,0 +1,135 @@
+"""docs/cli.md, from the commands themselves.
+
+    python -m mirror.cli.reference > docs/cli.md       or: make docs
+
+A test keeps the file as this prints it.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Iterator
+from typing import Final
+
+import click
+
+from mirror.cli.main import COMMANDS, mirror
+
+_HEAD: Final = """\
+# The command line
+
+<!-- Written by `make docs`; a test compares. Change the commands' own words in mirror/cli/. -->
+
+`mirror [OPTIONS] COMMAND`. Options of all commands may stand before the command's name or after it.
+`mirror COMMAND --help` prints what is below.
+
+Exit status: 0 done · 1 error · 2 usage · 3 done except for some items, which are listed · 75 another
+run holds the lock · 78 bad configuration or credentials · 130 interrupted, with what was acknowledged
+committed. [What to do about each](operations.md#when-a-run-fails).
+"""
+
+# Members of the object that `--json` prints, where they are more than the table's labels.
+JSON: Final = {
+    "sync": "`run_id scanned new changed unchanged vanished ignored uploaded deduplicated described "
+    "flagged{blank,corrupt,not_image,placeholder} failed failures[{path,reason}] bytes_uploaded "
+    "requests{put,get,head,list,delete} retries catalog_version catalog_commits seconds dry_run "
+    "interrupted warnings[]`; with `--dry-run` `estimate{puts,requests,bytes,request_usd,"
+    "storage_usd_month,seconds}`; `error` where one ended the run.",
+    "status": "`url mirror_id created_at catalog_version files verdicts{…} objects bytes bytes_saved "
+    "unsynced{new,changed,bytes} last_runs[{run_id,started_at,seconds,exit_status,uploaded,failed}] "
+    "prices cost{s3,r2}{storage_usd_month,requests_usd_month,epoch_usd,sync_usd}`.",
+    "doctor": "`ok warn fail skip checks[{name,status,what,fix}] exit_status`.",
+    "init": "`written`, and what `doctor` prints.",
+    "config show": "each key with its `value` and `origin`.",
+    "config check": "`ok layers[] bucket cache`.",
+}
+
+
+def reference() -> str:
+    """The whole page."""
+    ctx = click.Context(mirror, info_name="mirror")
+    shared: set[str | None] = {option.name for option in mirror.params}
+    parts = [_HEAD, "## Options of all commands\n", *_options(mirror, set())]
+    parts.append("## Commands\n")
+    parts.append("| command | does |\n|---|---|")
+    parts += [f"| [`{name}`](#mirror-{name}) | {line} |" for name, (_, line) in COMMANDS.items()]
+    parts.append("")
+    for name in COMMANDS:
+        command = mirror.get_command(ctx, name)
+        assert command is not None
+        parts += _command(name, command, shared, ctx)
+    return "\n".join(parts).rstrip() + "\n"
+
+
+def _command(
+    name: str, command: click.Command, shared: set[str | None], parent: click.Context
+) -> Iterator[str]:
+    ctx = click.Context(command, info_name=name, parent=parent)
+    yield f"## mirror {name}\n"
+    yield f"```\nmirror {name} {' '.join(_usage(command))}".rstrip() + "\n```\n"
+    yield _prose(command.help or "") + "\n"
+    yield from _options(command, shared)
+    if name in JSON:
+        yield f"`--json`: {JSON[name]}\n"
+    if isinstance(command, click.Group):
+        for inner in command.commands.values():
+            yield from _command(f"{name} {inner.name}", inner, shared, ctx)
+
+
+def _usage(command: click.Command) -> Iterator[str]:
+    for parameter in command.params:
+        if isinstance(parameter, click.Argument):
+            many = "" if parameter.nargs == 1 or parameter.metavar else "..."
+            yield f"{_value(parameter)}{many}"
+    yield "COMMAND" if isinstance(command, click.Group) else "[OPTIONS]"
+
+
+def _prose(text: str) -> str:
+    """A docstring's paragraphs; those that click is told not to wrap become code."""
+    out: list[str] = []
+    for paragraph in inspect.cleandoc(text).split("\n\n"):
+        lines = paragraph.split("\n")
+        if lines[0] != "\b":
+            out.append(paragraph)
+            continue
+        title, *code = lines[1:]
+        out.append(f"{title}\n\n```\n{inspect.cleandoc(chr(10).join(['', *code]))}\n```")
+    return "\n\n".join(out)
+
+
+def _options(command: click.Command, without: set[str | None]) -> Iterator[str]:
+    rows = []
+    for parameter in command.params:
+        if not isinstance(parameter, click.Option) or parameter.hidden:
+            continue
+        if parameter.name in without or parameter.name == "version":
+            continue
+        names = ", ".join(f"`{name}`" for name in parameter.opts)
+        value = "" if parameter.is_flag or parameter.count else f" `{_value(parameter)}`"
+        help_ = (parameter.help or "").replace("|", "\\|")
+        default = f" Default: `{parameter.default}`." if parameter.show_default else ""
+        needed = " Required." if parameter.required else ""
+        again = " May be given again." if parameter.multiple else ""
+        cell = f"{names}{value}".replace("|", "\\|")
+        rows.append(f"| {cell} | {help_}{default}{needed}{again} |")
+    if rows:
+        yield "| option | |\n|---|---|"
+        yield from rows
+        yield ""
+
+
+def _value(parameter: click.Parameter) -> str:
+    if parameter.metavar:
+        return parameter.metavar
+    if isinstance(parameter.type, click.Choice):
+        return "|".join(map(str, parameter.type.choices))
+    if isinstance(parameter.type, (click.types.IntParamType, click.types.FloatParamType)):
+        return "N"
+    if isinstance(parameter.type, click.Path):
+        return "FILE" if parameter.type.file_okay else "DIR"
+    return (parameter.name or "").upper() if isinstance(parameter, click.Argument) else "TEXT"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(reference())

@@ -1,0 +1,157 @@
+"""How a run tells those who do not watch it: metrics in a file, and a monitor's ping.
+
+A command that runs unattended takes `reporting_options`, and does its work inside `reporting`:
+
+    with reporting(session, "sync", options) as run:
+        run.settings = session.settings(…)
+        report = sync(run.settings, …, began=run.began)
+        run.ended(report.exit_status, report.as_json())
+
+Neither the file nor the monitor can fail the run: what goes wrong with them is said and no more.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
+
+import click
+
+from mirror.cli.log import say
+from mirror.cli.session import Session
+from mirror.errors import EXIT_BUSY, EXIT_ERROR, EXIT_INTERRUPTED, MirrorError
+
+if TYPE_CHECKING:
+    from mirror.config import Settings
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _web_address(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
+    if value is not None and (urlsplit(value).scheme not in ("http", "https") or "//" not in value):
+        raise click.BadParameter("write a web address, http:// or https://.")
+    return value
+
+
+def reporting_options(command: F) -> F:
+    """`--metrics-file` and `--ping`."""
+    for option in reversed(
+        [
+            click.option(
+                "--metrics-file",
+                type=click.Path(dir_okay=False, path_type=Path),
+                metavar="FILE",
+                envvar="MIRROR_METRICS_FILE",
+                help="Write this run's metrics there, for node-exporter's textfile collector "
+                "[MIRROR_METRICS_FILE].",
+            ),
+            click.option(
+                "--ping",
+                metavar="URL",
+                envvar="MIRROR_PING",
+                callback=_web_address,
+                help="Tell a monitor such as healthchecks.io of the run's beginning and end "
+                "[MIRROR_PING].",
+            ),
+        ]
+    ):
+        command = option(command)
+    return command
+
+
+class Run:
+    """A run that is reported on; the command says when it begins and how it ends.
+
+    Attributes:
+        settings: bucket and cache are labels of the metrics; while None no metrics are written,
+            which could not be told from those of another mirror.
+    """
+
+    def __init__(self, session: Session, ping: str | None) -> None:
+        self._session = session
+        self._ping = ping
+        self.settings: Settings | None = None
+        self.exit_status: int = EXIT_ERROR
+        self.report: Mapping[str, Any] = {}
+        self.error = ""
+
+    def began(self) -> None:
+        """The work begins now: nothing stands in its way any more."""
+        self._send("start", "")
+
+    def ended(self, exit_status: int, report: Mapping[str, Any]) -> None:
+        """The work is done; `report` is the object of `--json`."""
+        self.exit_status, self.report = exit_status, report
+
+    def broke(self, error: BaseException) -> None:
+        """An error ended it."""
+        self.error = str(error)
+        if isinstance(error, MirrorError):
+            self.exit_status = error.exit_status
+        elif isinstance(error, (KeyboardInterrupt, click.Abort)):
+            self.exit_status = EXIT_INTERRUPTED
+        else:
+            self.exit_status = EXIT_ERROR
+
+    def tell_monitor(self) -> None:
+        # Busy: the run that holds the lock will tell its own end, and this one never began.
+        if self.exit_status != EXIT_BUSY:
+            self._send(str(self.exit_status), self._log())
+
+    def _log(self) -> str:
+        head = f"run {self._session.run_id}: exit status {self.exit_status}"
+        report = json.dumps(self.report, indent=2, ensure_ascii=False) if self.report else ""
+        return "\n".join(filter(None, [head, self.error, report]))
+
+    def _send(self, signal: str, body: str) -> None:
+        if self._ping is None:
+            return
+        from mirror.cli.ping import ping
+
+        if (trouble := ping(self._ping, signal, self._session.run_id, body)) is not None:
+            host = urlsplit(self._ping).hostname
+            say(f"The monitor at {host} did not hear of this run: {trouble}.", "warning")
+
+
+@contextmanager
+def reporting(
+    session: Session, command: str, options: Mapping[str, Any], *, silent: bool = False
+) -> Iterator[Run]:
+    """Reports on the block's work as `options` ask for it; errors pass through.
+
+    Args:
+        session: whose run id the reports carry.
+        command: its name, a label of the metrics.
+        options: with `metrics_file` and `ping`, of `reporting_options`.
+        silent: report nothing: what only looks, such as a dry run, is no run.
+    """
+    run = Run(session, None if silent else options["ping"])
+    began_at = time.monotonic()
+    try:
+        yield run
+    except BaseException as error:
+        run.broke(error)
+        raise
+    finally:
+        path = options["metrics_file"]
+        if path is not None and not silent and run.exit_status != EXIT_BUSY:
+            _write_metrics(path, command, run, time.monotonic() - began_at)
+        run.tell_monitor()
+
+
+def _write_metrics(path: Path, command: str, run: Run, seconds: float) -> None:
+    from mirror.cli.metrics import FinishedRun, write
+
+    if run.settings is None:
+        return
+    bucket, cache = run.settings.bucket.url or "", run.settings.cache.dir or ""
+    labels = {"command": command, "bucket": bucket, "cache": cache}
+    try:
+        write(path, FinishedRun(labels, run.exit_status, time.time(), seconds, run.report))
+    except (OSError, MirrorError) as error:
+        say(f"The metrics of this run are not in {path}: {error}", "warning")

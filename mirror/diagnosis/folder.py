@@ -1,0 +1,93 @@
+"""Can this folder hold a mirror? The checks of `endpoint.py`, as far as a folder has them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+from collections.abc import Coroutine, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final
+
+from mirror.diagnosis.finding import Finding, fail, ok, skipped, tried
+from mirror.errors import AlreadyExists, PreconditionFailed
+from mirror.layout import PROBES, BucketUrl
+from mirror.store.base import Create, Headers, IfMatch
+from mirror.store.file import FileStore
+
+_WRITE_FIX: Final = "Make the folder writable for this user, or correct bucket.url."
+_CHECKS: Final = ("write", "read", "if-none-match", "if-match", "delete")
+
+
+def examine(url: BucketUrl, *, read_only: bool) -> Iterator[Finding]:
+    """All checks of a mirror's folder; it is made if its parent is there, as a sync would.
+
+    Args:
+        url: a `file://` URL.
+        read_only: write no probes.
+    """
+    folder = Path(url.path)
+    if read_only or not folder.exists():
+        nearest = next(parent for parent in (folder, *folder.parents) if parent.exists())
+        mode = os.R_OK if read_only else os.W_OK
+        if nearest != folder and read_only:
+            fix = "Is its disk mounted? Correct bucket.url."
+            yield fail("folder", f"{folder} is not there", fix)
+        elif not os.access(nearest, mode | os.X_OK):
+            yield fail("folder", f"{nearest} does not let this user in", _WRITE_FIX)
+        else:
+            what = f"{folder} is there" if nearest == folder else f"{folder} will be made"
+            yield ok("folder", what)
+        yield from skipped(_CHECKS, "--read-only" if read_only else "there is no folder yet")
+        return
+    yield ok("folder", f"{folder} is there")
+    store, name = FileStore(url), f"{PROBES}{secrets.token_hex(8)}"
+    try:
+        written = tried("write", lambda: _write(store, name), _WRITE_FIX)
+        yield written
+        if written.status == "fail":
+            yield from skipped(_CHECKS[1:], "nothing can be written")
+            return
+        yield tried("read", lambda: _read(store, name), "Look after this disk.")
+        yield tried("if-none-match", lambda: _create(store, name), _WRITE_FIX)
+        yield tried("if-match", lambda: _if_match(store, name), _WRITE_FIX)
+    finally:
+        deleted = tried("delete", lambda: _delete(store, name, folder), _WRITE_FIX)
+    yield deleted
+
+
+def _done(request: Coroutine[Any, Any, Any]) -> Any:
+    return asyncio.run(request)
+
+
+def _write(store: FileStore, name: str) -> Finding:
+    _done(store.put(name, b"first", Create(), Headers()))
+    return ok("write", f"a probe below {PROBES}")
+
+
+def _read(store: FileStore, name: str) -> Finding:
+    if _done(store.get(name)) != b"first":
+        return fail("read", "other bytes came back than were written", "Look after this disk.")
+    return ok("read", "the same bytes")
+
+
+def _create(store: FileStore, name: str) -> Finding:
+    with suppress(AlreadyExists):
+        _done(store.put(name, b"second", Create(), Headers()))
+        return fail("if-none-match", "a name that is taken was overwritten", "Use another disk.")
+    return ok("if-none-match", "a name that is taken is refused")
+
+
+def _if_match(store: FileStore, name: str) -> Finding:
+    with suppress(PreconditionFailed):
+        _done(store.put(name, b"second", IfMatch('"0"'), Headers()))
+        return fail("if-match", "a file that has changed was overwritten", "Use another disk.")
+    return ok("if-match", "a file that has changed is refused")
+
+
+def _delete(store: FileStore, name: str, folder: Path) -> Finding:
+    _done(store.delete([name]))
+    with suppress(OSError):
+        (folder / PROBES).rmdir()
+    return ok("delete", "the probes are gone")

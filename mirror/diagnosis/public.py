@@ -1,0 +1,64 @@
+"""Does `bucket.public_url` serve what is in the bucket? Asked for an object that is there, and no other.
+
+A key that is missing is never asked for: a CDN keeps "not there" for longer than the upload takes.
+"""
+
+from __future__ import annotations
+
+import http.client
+import urllib.error
+import urllib.request
+from typing import Final
+
+from mirror.diagnosis.finding import Finding, fail, ok, skip, warn
+from mirror.layout import CACHE_CONTROL, FORMATS, parse_object_key
+from mirror.urls import ObjectUrls
+
+_SECONDS: Final = 20.0
+_FIX: Final = "Let bucket.public_url be the address that serves the prefix: HOST/PREFIX."
+
+
+def examine(urls: ObjectUrls, key: str | None, body: bytes) -> Finding:
+    """One GET of an object, as a reader without credentials sends it.
+
+    Args:
+        urls: of a mirror with a public URL.
+        key: of the object, relative to the prefix; None while there is no object.
+        body: its bytes as the bucket has them.
+    """
+    if key is None:
+        return skip("public_url", "not tried: there is no object yet to ask for")
+    address = urls.url("public", key)
+    try:
+        served, headers = _get(address)
+    except urllib.error.HTTPError as error:
+        error.close()
+        fix = _FIX if error.code == 404 else "Let everybody read objects/ there."
+        return fail("public_url", f"{address} answers {error.code}", fix)
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        reason = getattr(error, "reason", "") or error
+        return fail("public_url", f"{address} cannot be reached ({reason})", _FIX)
+    if served != body:
+        fix = f"{_FIX} If it does, purge the CDN's cache: it holds another object."
+        return fail("public_url", f"{address} serves other bytes than the bucket", fix)
+    parsed = parse_object_key(key)
+    types = dict(FORMATS.values())
+    wanted = types.get(parsed[1]) if parsed else None
+    kind = (headers.get("Content-Type") or "").partition(";")[0].strip()
+    if wanted is not None and kind != wanted:
+        fix = "Let the CDN pass the bucket's Content-Type on."
+        return fail("public_url", f"{address} is served as {kind or 'no type'}, not {wanted}", fix)
+    if "immutable" not in (headers.get("Cache-Control") or ""):
+        fix = (
+            f'Let the CDN pass "Cache-Control: {CACHE_CONTROL}" on: readers ask again for nothing.'
+        )
+        return warn("public_url", "the same bytes, but without the bucket's Cache-Control", fix)
+    if "r2.dev" in address:
+        return warn("public_url", "r2.dev is throttled: not for training", "Use a custom domain.")
+    return ok("public_url", f"{address} serves the same bytes and headers")
+
+
+def _get(address: str) -> tuple[bytes, http.client.HTTPMessage]:
+    request = urllib.request.Request(address, headers={"User-Agent": "dataset-mirror"})  # noqa: S310
+    with urllib.request.urlopen(request, timeout=_SECONDS) as answer:  # noqa: S310 - http(s), by ObjectUrls
+        return answer.read(), answer.headers

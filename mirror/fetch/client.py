@@ -1,0 +1,328 @@
+"""`Fetcher` and `AsyncFetcher`: a URL in, the bytes of its image out of the mirror.
+
+    with Fetcher.from_config("mirror.toml") as fetch:
+        data = fetch(url)
+        for url, result in fetch.many(urls): ...
+
+A fetcher pickles, and may be used after a fork: everything live is made per process, when it is
+first needed, and what a parent had is left alone. The index is read once, when a fetcher is made.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import queue
+import threading
+import time
+import weakref
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, Self
+
+from mirror.catalog.index import Index
+from mirror.config import Settings, load, parse_size
+from mirror.errors import FetchError
+from mirror.fetch.engine import Engine, Order, Tuning
+from mirror.fetch.guard import Guard
+from mirror.fetch.index import index_of
+from mirror.fetch.resolve import Coverage, Found, Images
+from mirror.fetch.statistics import FetchStats
+from mirror.fetch.stream import Result, Stream
+
+
+class Fetcher:
+    """Reads images from the mirror. Safe for threads.
+
+    Args:
+        settings: where the mirror and the caches are.
+        offline: ask only caches of this machine, and its newest snapshot of the index; by default
+            as `fetch.offline` says.
+        index: to look URLs up in; by default the mirror's, read now.
+        tuning: how patient to be.
+
+    Raises:
+        ConfigError: the settings name iNaturalist as the mirror.
+        MirrorError: there is no mirror, or its index cannot be read.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        offline: bool | None = None,
+        index: Index | None = None,
+        tuning: Tuning | None = None,
+    ) -> None:
+        self._settings = settings
+        self._offline = settings.fetch.offline if offline is None else offline
+        self._tuning = tuning or Tuning()
+        Guard(settings.object_urls.web_bases)  # before anything is asked for there
+        self._index = index_of(settings, offline=self._offline) if index is None else index
+        self._prepare()
+
+    def _prepare(self) -> None:
+        settings = self._settings
+        self._images = Images(self._index, settings.object_urls, settings.fetch.match)
+        self._most = parse_size(settings.fetch.bytes_in_flight, "fetch.bytes_in_flight")
+        self._here: _Here | None = None
+
+    @classmethod
+    def from_config(cls, path: str | Path | None = None, *, offline: bool | None = None) -> Self:
+        """A fetcher by a configuration file, or by what is found where `mirror` looks for one."""
+        return cls(load(config=None if path is None else Path(path)), offline=offline)
+
+    def __call__(self, url: str) -> bytes:
+        """The image's bytes, checked against its content hash.
+
+        Args:
+            url: the original URL, the mirror's own in any form, or a content hash in hex.
+
+        Raises:
+            NotMirrored: the mirror has never seen it.
+            Flagged: it has, and found no good image there.
+            CorruptObject: the mirror has other bytes than the catalog says, or none.
+            OriginBlocked: the request would have left the mirror.
+            StoreUnavailable: the mirror does not give it now, or (NotCached) is not to be asked.
+            MirrorError: no image can be had like this.
+        """
+        ((_, result),) = self.many((url,))
+        if isinstance(result, FetchError):
+            raise result
+        return result
+
+    def many(self, urls: Iterable[str]) -> Iterator[tuple[str, Result]]:
+        """`(url, bytes or the error)` of each, in order, many at a time.
+
+        An error is an instance here, and not raised: one image that is missing does not end the
+        others. `urls` is read ahead of what is yielded, and up to `fetch.bytes_in_flight` of images
+        wait for their turn.
+
+        Raises:
+            MirrorError: no image can be had like this: the credentials, the bucket, the caches.
+        """
+        arrivals: queue.SimpleQueue[None] = queue.SimpleQueue()
+        with self._reading(urls, lambda: arrivals.put(None)) as stream:
+            while (taken := stream.take()) is not None:
+                yield from taken
+                if not taken and stream.awaits():
+                    began = time.perf_counter()
+                    while stream.awaits():
+                        arrivals.get()
+                    stream.waited += time.perf_counter() - began
+
+    def coverage(self, urls: Iterable[str]) -> Coverage:
+        """Which of them are mirrored, flagged, not mirrored: from the index, nothing is fetched."""
+        return self._images.coverage(urls)
+
+    def cached(self, urls: Sequence[str]) -> list[bool | FetchError]:
+        """Whether a cache of this machine has each, by its name and size: no bytes are read.
+
+        What the mirror does not have, or has flagged, is the error that a fetch would give.
+        """
+        engine = self._live().engine
+        return [
+            engine.look(Order(found, _nobody)) if isinstance(found, Found) else found
+            for found in self._images.find_all(urls)
+        ]
+
+    @property
+    def has_room(self) -> bool:
+        """Whether the fetch cache keeps what is read now: it is there, not full, not read-only."""
+        return self._live().engine.has_room
+
+    def stats(self) -> FetchStats:
+        """What this fetcher has come to in this process."""
+        here = self._here
+        return FetchStats() if here is None or here.pid != os.getpid() else here.stats()
+
+    def close(self) -> None:
+        """End what this process has running, when what was read is kept; a later use begins anew."""
+        here, self._here = self._here, None
+        if here is not None:
+            here.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {
+            "_settings": self._settings,
+            "_offline": self._offline,
+            "_tuning": self._tuning,
+            "_index": self._index,
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._prepare()
+
+    @contextmanager
+    def _reading(self, urls: Iterable[str], wake: Callable[[], object]) -> Iterator[Stream]:
+        here = self._live()
+        stream = Stream(here.engine, self._images.find_all, urls, self._most, wake)
+        here.began(stream)
+        try:
+            yield stream
+        finally:
+            stream.close()
+            here.ended(stream)
+
+    def _live(self) -> _Here:
+        here = self._here
+        if here is None or here.pid != os.getpid():
+            with _making:
+                here = self._here
+                if here is None or here.pid != os.getpid():
+                    if here is not None:
+                        _left_alone.append(here)
+                    engine = Engine(self._settings, offline=self._offline, tuning=self._tuning)
+                    self._here = here = _Here(engine)
+                    here.ends_with(self)
+        return here
+
+
+class AsyncFetcher:
+    """`Fetcher` for who has an event loop: `await fetch(url)`, `async for … in fetch.many(urls)`.
+
+    The index is read when it is entered or first used, off the loop. It may be used from several
+    tasks, and after another from several loops.
+    """
+
+    def __init__(
+        self, settings: Settings, *, offline: bool | None = None, tuning: Tuning | None = None
+    ) -> None:
+        self._make = partial(Fetcher, settings, offline=offline, tuning=tuning)
+        self._mutex = threading.Lock()
+        self._fetcher: Fetcher | None = None
+
+    @classmethod
+    def from_config(cls, path: str | Path | None = None, *, offline: bool | None = None) -> Self:
+        """As `Fetcher.from_config`; the configuration is read at once, the index later."""
+        return cls(load(config=None if path is None else Path(path)), offline=offline)
+
+    async def __call__(self, url: str) -> bytes:
+        """As `Fetcher.__call__`."""
+        async for _, result in self.many((url,)):
+            if isinstance(result, FetchError):
+                raise result
+            return result
+        raise AssertionError
+
+    async def many(self, urls: Iterable[str]) -> AsyncIterator[tuple[str, Result]]:
+        """As `Fetcher.many`. Files are read, and `urls` is iterated over, on a thread."""
+        fetcher = await self._opened()
+        loop, arrived = asyncio.get_running_loop(), asyncio.Event()
+        with fetcher._reading(urls, lambda: loop.call_soon_threadsafe(arrived.set)) as stream:  # noqa: SLF001 - its twin
+            while (taken := await asyncio.to_thread(stream.take)) is not None:
+                for one in taken:
+                    yield one
+                if not taken and stream.awaits():
+                    began = time.perf_counter()
+                    while stream.awaits():
+                        await arrived.wait()
+                        arrived.clear()
+                    stream.waited += time.perf_counter() - began
+
+    async def coverage(self, urls: Iterable[str]) -> Coverage:
+        """As `Fetcher.coverage`."""
+        fetcher = await self._opened()
+        return await asyncio.to_thread(fetcher.coverage, urls)
+
+    def stats(self) -> FetchStats:
+        """As `Fetcher.stats`."""
+        return FetchStats() if self._fetcher is None else self._fetcher.stats()
+
+    async def aclose(self) -> None:
+        """As `Fetcher.close`."""
+        if self._fetcher is not None:
+            await asyncio.to_thread(self._fetcher.close)
+
+    async def __aenter__(self) -> Self:
+        await self._opened()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    async def _opened(self) -> Fetcher:
+        if self._fetcher is None:
+            await asyncio.to_thread(self._open)
+        assert self._fetcher is not None
+        return self._fetcher
+
+    def _open(self) -> None:
+        with self._mutex:
+            if self._fetcher is None:
+                self._fetcher = self._make()
+
+
+class _Here:
+    """A fetcher's life in one process: its engine, and what its readings have counted."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.pid = os.getpid()
+        self.engine = engine
+        self._mutex = threading.Lock()
+        self._streams: set[Stream] = set()
+        self._counts: Counter[str] = Counter()
+        self._waited = 0.0
+        self._end: weakref.finalize[..., Any] | None = None
+
+    def ends_with(self, owner: object) -> None:
+        """Close with its owner, or with the process: what waits to be kept is then written."""
+        self._end = weakref.finalize(owner, _close, self.engine, self.pid)
+
+    def began(self, stream: Stream) -> None:
+        with self._mutex:
+            self._streams.add(stream)
+
+    def ended(self, stream: Stream) -> None:
+        with self._mutex:
+            self._streams.discard(stream)
+            self._counts.update(stream.counts)
+            self._waited += stream.waited
+
+    def stats(self) -> FetchStats:
+        with self._mutex:
+            waited = self._waited
+            counts = Counter(self._counts)
+            for stream in self._streams:
+                waited += stream.waited
+                counts.update(stream.counts)
+        values: dict[str, Any] = {**counts, **self.engine.counted()}
+        return FetchStats(**values, waited=waited)
+
+    def close(self) -> None:
+        if self._end is not None:
+            self._end()
+
+
+def _nobody(_: Order) -> None:
+    """Nobody waits for the order."""
+
+
+def _close(engine: Engine, pid: int) -> None:
+    if os.getpid() == pid:
+        engine.close()
+
+
+_making: threading.Lock = threading.Lock()
+
+# What a forked child has of its parent's: touched, it would end the parent's connections (TLS says
+# goodbye on them) or wake its loop; so it stays as it is for as long as the child lives.
+_left_alone: Final[list[_Here]] = []
+
+
+def _unlock() -> None:
+    global _making  # noqa: PLW0603 - another thread may have held it when the process was forked
+    _making = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_unlock)

@@ -1,0 +1,341 @@
+"""What one process has running to fetch images: one thread with an event loop, made when it is first
+needed and kept; and the tiers, in order.
+
+    1. the URL-keyed cache   read only; the reader's own thread looks there, and reads
+    2. the fetch cache       likewise; the loop puts into it what it has read
+    3. the mirror            the loop reads it
+
+Nothing here crosses a fork or a pickle: `client.py` makes an engine for each process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import xxhash
+
+from mirror.config import Settings, parse_size
+from mirror.errors import NotCached, StoreUnavailable
+from mirror.fetch.addresses import addresses_of
+from mirror.fetch.cache import Begun, FetchCache, Ticket
+from mirror.fetch.guard import Guard
+from mirror.fetch.hedging import HedgePolicy, Hedging
+from mirror.fetch.reading import MirrorReader
+from mirror.fetch.resolve import Found
+from mirror.fetch.sources import Bucket, Folder, Source
+from mirror.fetch.transport import Deadlines, Transport
+from mirror.fetch.url_cache import UrlCache
+from mirror.store.retry import RetryPolicy
+from mirror.store.throttle import AdaptiveLimit, ConcurrencyGate
+
+# Another process is at an image: seconds until it is looked at again, twice as many each time up to
+# the latest; and how often, before it is read without waiting any longer.
+_FIRST_LOOK: Final = 0.005
+_LATEST_LOOK: Final = 0.1
+_MOST_LOOKS: Final = 600
+
+
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """How patient a fetcher is. The defaults are for everybody; tests are in a hurry."""
+
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
+    deadlines: Deadlines = field(default_factory=Deadlines)
+    hedge: HedgePolicy = field(default_factory=HedgePolicy)
+
+
+class Order:
+    """An image that was asked for; filled in by one thread, read by another.
+
+    Attributes:
+        found: what it is.
+        result: its bytes or what is wrong; None until then.
+        path: a file that is likely to be it; its bytes are to be checked.
+        from_fetch_cache: which tier `path` belongs to.
+        cancelled: nobody waits for it any more.
+        ordered: the mirror was asked for it.
+        looks: how often another process was found to be at it.
+        wake: called with this order once `result` or `path` is there.
+    """
+
+    __slots__ = (
+        "cancelled",
+        "found",
+        "from_fetch_cache",
+        "looks",
+        "ordered",
+        "path",
+        "result",
+        "wake",
+    )
+
+    def __init__(self, found: Found, wake: Callable[[Order], object]) -> None:
+        self.found = found
+        self.wake = wake
+        self.result: bytes | Exception | None = None
+        self.path: str | bytes | None = None
+        self.from_fetch_cache = False
+        self.cancelled = self.ordered = False
+        self.looks = 0
+
+    @property
+    def ready(self) -> bool:
+        return self.result is not None or self.path is not None
+
+    def filled(self, result: bytes | Exception) -> None:
+        self.result = result
+        self.wake(self)
+
+
+class Engine:
+    """The tiers of one process.
+
+    Args:
+        settings: where the mirror and the caches are.
+        offline: the mirror is not asked.
+        tuning: how patient to be.
+
+    Raises:
+        ConfigError: the fetch cache's folder is not ours.
+    """
+
+    def __init__(self, settings: Settings, *, offline: bool, tuning: Tuning) -> None:
+        fetch = settings.fetch
+        self._offline = offline
+        self._url_cache = None
+        if settings.cache.dir and os.path.isdir(settings.cache.dir):
+            self._url_cache = UrlCache(settings.cache.dir, settings.cache.extensions)
+        self._cache = None
+        if fetch.cache_dir:
+            most = parse_size(fetch.cache_bytes, "fetch.cache_bytes")
+            self._cache = FetchCache(Path(fetch.cache_dir), most, fetch.admission)
+        self.mismatches = 0
+        self._settings = settings
+        self._tuning = tuning
+        self._mutex = threading.Lock()
+        self._mirror: _Mirror | None = None
+
+    def look(self, order: Order) -> bool:
+        """Whether a file of this machine may be the image; it is then in the order."""
+        found = order.found
+        if self._url_cache is not None:
+            order.path = self._url_cache.path(found.url_md5, found.size)
+        return order.path is not None or self._look_in_fetch_cache(order)
+
+    def _look_in_fetch_cache(self, order: Order) -> bool:
+        if self._cache is not None:
+            order.path = self._cache.path(order.found.content_hash, order.found.size)
+            order.from_fetch_cache = order.path is not None
+        return order.path is not None
+
+    def open(self, order: Order) -> bytes | None:
+        """The bytes of the order's file, checked; None when no file of this machine has them."""
+        while order.path is not None:
+            path, order.path = order.path, None
+            data = _contents(path, order.found.size)
+            if data is not None and xxhash.xxh3_128_digest(data) == order.found.content_hash:
+                return data
+            if data is not None:
+                self.mismatches += 1
+            if not order.from_fetch_cache:
+                self._look_in_fetch_cache(order)
+            elif data is not None and self._cache is not None:
+                self._cache.discard(str(path))
+        return None
+
+    def ask(self, orders: Sequence[Order]) -> None:
+        """Have the mirror read. Each order is filled in, and its `wake` called, on the loop.
+
+        Raises:
+            BadCredentials: nobody can sign.
+        """
+        if not self._offline:
+            if self._mirror is None:
+                with self._mutex:
+                    self._mirror = self._mirror or _Mirror(
+                        self._settings, self._cache, self._tuning
+                    )
+            self._mirror.ask(orders)
+            return
+        for order in orders:
+            order.filled(
+                NotCached(
+                    f"{order.found.key} is in no cache of this machine, and the mirror is not "
+                    "asked (offline); run mirror prefetch first."
+                )
+            )
+
+    @property
+    def has_room(self) -> bool:
+        """Whether what is read now is kept on this machine, as far as that is known."""
+        return self._cache is not None and self._cache.has_room
+
+    def counted(self) -> dict[str, Any]:
+        """Values of `FetchStats` that are counted here."""
+        counted: dict[str, Any] = {"mismatches": self.mismatches}
+        if self._cache is not None:
+            counted |= {"kept": self._cache.kept, "not_kept": self._cache.not_kept}
+        if self._mirror is not None:
+            mirror = self._mirror.counted()
+            counted |= mirror | {"mismatches": self.mismatches + mirror["mismatches"]}
+        return counted
+
+    def close(self) -> None:
+        if self._mirror is not None:
+            self._mirror.close()
+        if self._cache is not None:
+            self._cache.close()
+
+
+def _contents(path: str | bytes, size: int) -> bytes | None:
+    """A file's bytes, up to so many; None where it cannot be read."""
+    # Not through a file object: its buffer and its questions cost as much as reading the file.
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        data = os.read(descriptor, size)
+        while len(data) < size and (more := os.read(descriptor, size - len(data))):
+            data += more
+    except OSError:
+        return None
+    finally:
+        os.close(descriptor)
+    return data
+
+
+class _Mirror:
+    """The loop's thread, and what lives on it."""
+
+    def __init__(self, settings: Settings, cache: FetchCache | None, tuning: Tuning) -> None:
+        self._settings = settings
+        self._cache = cache
+        self._tuning = tuning
+        self._most = settings.fetch.concurrency
+        self._addresses = None
+        if settings.bucket_url.scheme == "s3" or settings.bucket.public_url:
+            self._addresses = addresses_of(settings)
+            self._guard = Guard([*settings.object_urls.web_bases, self._addresses.base])
+        self._pending: deque[Order] = deque()
+        self._under_way: dict[bytes, list[Order]] = {}
+        self._workers: set[asyncio.Task[None]] = set()
+        self._loop = asyncio.new_event_loop()
+        self._started = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="mirror-fetch", daemon=True)
+        self._thread.start()
+        self._started.wait()
+
+    # --- for other threads ---
+
+    def ask(self, orders: Sequence[Order]) -> None:
+        self._loop.call_soon_threadsafe(self._accept, orders)
+
+    def counted(self) -> dict[str, Any]:
+        counts = self._reader.counts
+        counted: dict[str, Any] = {
+            "bytes_read": counts.bytes,
+            "retries": counts.retries,
+            "mismatches": counts.mismatches,
+            "latencies": tuple(self._reader.durations.counts),
+        }
+        if isinstance(self._source, Bucket):
+            counted["requests"] = self._source.requests
+            counted["throttled"] = self._source.throttled
+            counted["hedges"] = self._source.hedges
+            counted["hedges_won"] = self._source.hedges_won
+        return counted
+
+    def close(self) -> None:
+        with suppress(RuntimeError):  # it was closed before
+            self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join()
+
+    # --- on the loop ---
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_until_complete(self._serve())
+        self._loop.run_until_complete(self._loop.shutdown_default_executor())
+        self._loop.close()
+
+    async def _serve(self) -> None:
+        self._stop = asyncio.Event()
+        self._source: Source
+        if self._addresses is None:
+            self._source = Folder(self._settings.bucket_url)
+        else:
+            transport = Transport(self._guard, self._tuning.deadlines)
+            self._source = Bucket(self._addresses, transport, Hedging(self._tuning.hedge))
+        gate = ConcurrencyGate(AdaptiveLimit(self._most))
+        self._reader = MirrorReader(self._source, gate, self._tuning.retry)
+        self._started.set()
+        await self._stop.wait()
+        for worker in self._workers:
+            worker.cancel()
+        await asyncio.gather(*self._workers, return_exceptions=True)
+        await self._source.aclose()
+        for order in self._pending:
+            order.filled(_closed())
+
+    def _accept(self, orders: Sequence[Order]) -> None:
+        if self._stop.is_set():
+            for order in orders:
+                order.filled(_closed())
+            return
+        self._pending.extend(orders)
+        for _ in range(min(len(self._pending), self._most - len(self._workers))):
+            worker = self._loop.create_task(self._work())
+            self._workers.add(worker)
+            worker.add_done_callback(self._workers.discard)
+
+    async def _work(self) -> None:
+        while self._pending:
+            order = self._pending.popleft()
+            if not order.cancelled:
+                await self._obtain(order)
+
+    async def _obtain(self, order: Order) -> None:
+        content_hash, size = order.found.content_hash, order.found.size
+        if (same := self._under_way.get(content_hash)) is not None:
+            same.append(order)
+            return
+        ticket = None
+        if self._cache is not None:
+            begun = self._cache.begin(content_hash, size)
+            if begun is Begun.BUSY and order.looks < _MOST_LOOKS:
+                pause = min(_LATEST_LOOK, _FIRST_LOOK * 2**order.looks)
+                order.looks += 1
+                self._loop.call_later(pause, self._accept, [order])
+                return
+            if begun is Begun.KEPT and (path := self._cache.path(content_hash, size)):
+                order.from_fetch_cache, order.path = True, path
+                order.wake(order)
+                return
+            ticket = begun if isinstance(begun, Ticket) else None
+        self._under_way[content_hash] = [order]
+        result: bytes | Exception = _closed()
+        try:
+            result = await self._reader.read(order.found)
+        except Exception as error:  # noqa: BLE001 - who waits for it must be told of a fault of ours
+            result = error
+        finally:
+            for one in self._under_way.pop(content_hash):
+                one.filled(result)
+            if ticket is not None and self._cache is not None:
+                if isinstance(result, bytes):
+                    self._cache.keep(ticket, result)
+                else:
+                    self._cache.drop(ticket)
+
+
+def _closed() -> StoreUnavailable:
+    return StoreUnavailable("The fetcher was closed before the image came.")

@@ -1,0 +1,181 @@
+"""`mirror prefetch`: the images of a dataset into the fetch cache, before a training begins."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, TextIO
+
+from mirror.cache.failures import Failures
+from mirror.dataset.inputs import Input, read
+from mirror.dataset.records import Reading
+from mirror.errors import EXIT_DONE, EXIT_SOME_FAILED, FetchError
+from mirror.fetch.client import Fetcher
+from mirror.fetch.resolve import reason, shown
+from mirror.fetch.statistics import FetchStats
+from mirror.fetch.stream import kind_of
+
+# URLs that are looked for together.
+_TOGETHER: Final = 4096
+
+
+@dataclass
+class PrefetchReport:
+    """What a warming did. Counts are URLs, as often as the dataset names them.
+
+    Attributes:
+        urls: named by the dataset.
+        cached: on this machine already.
+        fetched: from the mirror, into the fetch cache as far as there is room.
+        not_mirrored: that the mirror has never seen.
+        flagged: that it has, and found no good image there.
+        absent: that it has and this machine does not, where nothing was to be fetched.
+        failed: that could not be read.
+        no_room: that the cache does not hold since it is full, or cannot be written.
+        invalid: records of the dataset that name no URL.
+        bytes: fetched.
+        failures: the first of those that are not on this machine now, as `(URL, why)`.
+        stats: of the fetcher.
+        seconds: wall time.
+    """
+
+    urls: int = 0
+    cached: int = 0
+    fetched: int = 0
+    not_mirrored: int = 0
+    flagged: int = 0
+    absent: int = 0
+    failed: int = 0
+    no_room: int = 0
+    invalid: int = 0
+    bytes: int = 0
+    failures: Failures = field(default_factory=Failures)
+    stats: FetchStats = field(default_factory=FetchStats)
+    seconds: float = 0.0
+
+    @property
+    def missing(self) -> int:
+        """URLs that a training would lack."""
+        return self.not_mirrored + self.flagged + self.absent
+
+    @property
+    def lacking(self) -> int:
+        """All that was asked for and is not to be had."""
+        return self.missing + self.failed + self.invalid
+
+    @property
+    def exit_status(self) -> int:
+        return EXIT_SOME_FAILED if self.lacking else EXIT_DONE
+
+    def as_json(self) -> dict[str, Any]:
+        names = (
+            "urls", "cached", "fetched", "missing", "not_mirrored", "flagged", "absent", "failed",
+            "no_room", "invalid", "bytes",
+        )  # fmt: skip
+        return {
+            **{name: getattr(self, name) for name in names},
+            "failures": [{"url": url, "reason": reason} for url, reason in self.failures],
+            "retries": self.stats.retries,
+            "throttled": self.stats.throttled,
+            "seconds": round(self.seconds, 3),
+        }
+
+
+class Progress:
+    """Is told how far it is. This one does not say anything."""
+
+    def read(self, size: int) -> None:
+        """So many bytes more of the datasets were read."""
+
+    def done(self, report: PrefetchReport) -> None:
+        """Some URLs more were seen to."""
+
+
+class Prefetch:
+    """One warming.
+
+    Args:
+        fetch: with a fetch cache.
+        check: look only; nothing is fetched.
+        lacking: a file for the URLs that are not on this machine at the end, one a line.
+        progress: is told.
+    """
+
+    def __init__(
+        self,
+        fetch: Fetcher,
+        *,
+        check: bool = False,
+        lacking: TextIO | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        self._fetch = fetch
+        self._check = check
+        self._lacking = lacking
+        self._progress = progress or Progress()
+        self._full = False
+        self.report = PrefetchReport()
+
+    def run(self, inputs: Iterable[Input], reading: Reading) -> PrefetchReport:
+        """See to all URLs of the datasets.
+
+        Raises:
+            UsageError: a dataset cannot be read.
+            MirrorError: no image can be had like this.
+        """
+        began = time.monotonic()
+        report = self.report
+        for url, result in self._fetch.many(self._wanted(inputs, reading)):
+            if isinstance(result, bytes):
+                report.fetched += 1
+                report.bytes += len(result)
+            else:
+                self._failed(url, result)
+            self._progress.done(report)
+        report.stats = self._fetch.stats()
+        report.no_room += report.stats.not_kept
+        report.seconds = time.monotonic() - began
+        return report
+
+    def _wanted(self, inputs: Iterable[Input], reading: Reading) -> Iterator[str]:
+        """The URLs to fetch; those that are on this machine, or cannot be had, are counted."""
+        for urls in self._batches(inputs, reading):
+            self.report.urls += len(urls)
+            for url, known in zip(urls, self._fetch.cached(urls), strict=True):
+                if known is True:
+                    self.report.cached += 1
+                elif isinstance(known, FetchError):
+                    self._failed(url, known)
+                elif self._check:
+                    self.report.absent += 1
+                    self._tell(url, "not on this machine")
+                elif self._full or not self._fetch.has_room:
+                    self._full = True
+                    self.report.no_room += 1
+                else:
+                    yield url
+            self._progress.done(self.report)
+
+    def _batches(self, inputs: Iterable[Input], reading: Reading) -> Iterator[Sequence[str]]:
+        for source in inputs:
+            for batch in read(source, reading, self._progress.read):
+                self.report.invalid += len(batch.rejected)
+                for rejected in batch.rejected:
+                    self._tell(f"{source.shown}, record {rejected.number}", rejected.reason)
+                texts = [url.decode() for url in batch.urls]
+                for begin in range(0, len(texts), _TOGETHER):
+                    yield texts[begin : begin + _TOGETHER]
+
+    def _failed(self, url: str, error: FetchError) -> None:
+        kind = kind_of(error)
+        if kind in ("not_mirrored", "flagged"):
+            setattr(self.report, kind, getattr(self.report, kind) + 1)
+        else:
+            self.report.failed += 1
+        self._tell(url, reason(error))
+
+    def _tell(self, url: str, why: str) -> None:
+        self.report.failures.note(shown(url), why)
+        if self._lacking is not None:
+            self._lacking.write(f"{url}\n")

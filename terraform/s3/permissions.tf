@@ -1,0 +1,96 @@
+# What each part may do and no more. The writer adds and reads and cannot delete: whoever steals its key
+# cannot destroy, and what they overwrite is a version that can be brought back.
+data "aws_iam_policy_document" "writer" {
+  statement {
+    sid       = "ReadAndAdd"
+    actions   = ["s3:GetObject", "s3:PutObject", "s3:AbortMultipartUpload"]
+    resources = ["${aws_s3_bucket.mirror.arn}/${local.below}*"]
+  }
+
+  statement {
+    sid       = "List"
+    actions   = ["s3:ListBucket", "s3:GetBucketLocation"]
+    resources = [aws_s3_bucket.mirror.arn]
+  }
+}
+
+data "aws_iam_policy_document" "reader" {
+  statement {
+    sid       = "Read"
+    actions   = ["s3:GetObject"]
+    resources = ["${aws_s3_bucket.mirror.arn}/${local.below}*"]
+  }
+
+  statement {
+    sid       = "List"
+    actions   = ["s3:ListBucket", "s3:GetBucketLocation"]
+    resources = [aws_s3_bucket.mirror.arn]
+  }
+}
+
+# gc reads the catalog, deletes objects that no row names, and nothing else. What it deletes is a version
+# that can be brought back for noncurrent_days.
+data "aws_iam_policy_document" "gc" {
+  statement {
+    sid       = "Read"
+    actions   = ["s3:GetObject"]
+    resources = ["${aws_s3_bucket.mirror.arn}/${local.below}*"]
+  }
+
+  statement {
+    sid       = "DeleteObjects"
+    actions   = ["s3:DeleteObject"]
+    resources = ["${aws_s3_bucket.mirror.arn}/${local.below}objects/*"]
+  }
+
+  statement {
+    sid       = "List"
+    actions   = ["s3:ListBucket", "s3:GetBucketLocation"]
+    resources = [aws_s3_bucket.mirror.arn]
+  }
+}
+
+locals {
+  policies = {
+    writer = data.aws_iam_policy_document.writer.json
+    reader = data.aws_iam_policy_document.reader.json
+    gc     = data.aws_iam_policy_document.gc.json
+  }
+}
+
+resource "aws_iam_policy" "mirror" {
+  for_each = local.policies
+
+  name        = "mirror-${each.key}-${var.bucket_name}"
+  description = "What mirror's ${each.key} may do in ${var.bucket_name}."
+  policy      = each.value
+  tags        = var.tags
+}
+
+resource "aws_iam_group" "mirror" {
+  for_each = var.users
+
+  name = "mirror-${each.key}-${var.bucket_name}"
+}
+
+resource "aws_iam_group_policy_attachment" "mirror" {
+  for_each = var.users
+
+  group      = aws_iam_group.mirror[each.key].name
+  policy_arn = aws_iam_policy.mirror[each.key].arn
+}
+
+resource "aws_iam_user" "mirror" {
+  #checkov:skip=CKV_AWS_273:for machines outside AWS, which have no role and no single sign-on; none is made unless asked for
+  for_each = var.users
+
+  name = "mirror-${each.key}-${var.bucket_name}"
+  tags = var.tags
+}
+
+resource "aws_iam_user_group_membership" "mirror" {
+  for_each = var.users
+
+  user   = aws_iam_user.mirror[each.key].name
+  groups = [aws_iam_group.mirror[each.key].name]
+}

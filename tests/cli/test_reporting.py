@@ -1,0 +1,364 @@
+"""A run that nobody watches: its metrics, what its monitor hears, and its log for programs."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import uuid
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from mirror.cli.main import run
+from mirror.cli.metrics import FinishedRun, rendered, samples, write
+from mirror.cli.ping import ping_url
+from mirror.lock import locked
+from mirror.run_id import new_run_id
+from tests.cli.test_bad_input import OBEYING
+from tests.photos import blank, fill, name_of, photo, url_of
+
+LABELS = {"command": "sync", "bucket": "s3://b", "cache": "/c"}
+
+
+def read(text: str) -> dict[str, float]:
+    """Metrics as Prometheus reads them: `name{outcome or reason}` → value."""
+    found = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            labels = {k: v for k, v in sample.labels.items() if k not in LABELS}
+            name = ",".join(labels.values())
+            found[f"{sample.name}{{{name}}}" if name else sample.name] = sample.value
+    return found
+
+
+def finished(exit_status: int = 0, ended_at: float = 100.0, **report: Any) -> FinishedRun:
+    return FinishedRun(LABELS, exit_status, ended_at, 2.5, report)
+
+
+def test_counts_bytes_requests_and_reasons_each_have_their_metric() -> None:
+    run = finished(
+        scanned=9, failed=0, bytes_uploaded=7, bytes=5, retries=2, catalog_version=4, seconds=2.5,
+        dry_run=False, flagged={"blank": 1}, requests={"put": 3}, failures=[], run_id="x",
+    )  # fmt: skip
+    assert read(rendered(list(samples(run)))) == {
+        "mirror_run_timestamp_seconds": 100.0,
+        "mirror_run_success_timestamp_seconds": 100.0,
+        "mirror_run_exit_status": 0,
+        "mirror_run_duration_seconds": 2.5,
+        "mirror_run_items{scanned}": 9,
+        "mirror_run_items{failed}": 0,
+        "mirror_run_bytes{uploaded}": 7,
+        "mirror_run_bytes{moved}": 5,
+        "mirror_run_retries": 2,
+        "mirror_catalog_version": 4,
+        "mirror_run_items_by_reason{flagged,blank}": 1,
+        "mirror_run_requests{put}": 3,
+    }
+
+
+def test_a_time_is_not_rounded() -> None:
+    text = rendered(list(samples(finished(ended_at=1795493767.647))))
+    assert read(text)["mirror_run_timestamp_seconds"] == 1795493767.647
+
+
+def test_odd_characters_in_a_label_are_escaped() -> None:
+    labels = {"command": "sync", "cache": 'a"b\\c\nd\udcff'}
+    text = rendered(list(samples(FinishedRun(labels, 0, 1.0, 1.0, {}))))
+    (family, *_) = text_string_to_metric_families(text)
+    assert family.samples[0].labels["cache"] == 'a"b\\c\nd?'
+
+
+def test_what_a_run_does_not_know_is_kept_from_before(tmp_path: Path) -> None:
+    file = tmp_path / "m.prom"
+    write(file, finished(0, 100.0, catalog_version=7, scanned=3))
+    write(file, finished(1, 200.0))
+    after = read(file.read_text())
+    assert after["mirror_run_success_timestamp_seconds"] == 100.0
+    assert after["mirror_catalog_version"] == 7
+    assert (after["mirror_run_timestamp_seconds"], after["mirror_run_exit_status"]) == (200.0, 1)
+    assert "mirror_run_items{scanned}" not in after, "the counts are the last run's"
+    write(file, finished(3, 300.0))
+    assert read(file.read_text())["mirror_run_success_timestamp_seconds"] == 100.0
+
+
+def test_another_mirrors_success_is_not_ours(tmp_path: Path) -> None:
+    file = tmp_path / "m.prom"
+    write(file, finished(0, 100.0))
+    write(file, FinishedRun({**LABELS, "bucket": "s3://other"}, 1, 200.0, 1.0, {}))
+    assert "mirror_run_success_timestamp_seconds" not in read(file.read_text())
+
+
+@pytest.mark.parametrize("before", [b"", b"\xff\xfe", b"no metrics", b"mirror_catalog_version{"])
+def test_a_file_that_is_no_metrics_is_replaced(tmp_path: Path, before: bytes) -> None:
+    file = tmp_path / "m.prom"
+    file.write_bytes(before)
+    write(file, finished(1))
+    assert read(file.read_text())["mirror_run_exit_status"] == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["m.prom"]
+
+
+def test_the_exporter_may_read_it_whatever_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        write(tmp_path / "m.prom", finished())
+    finally:
+        os.umask(before)
+    assert (tmp_path / "m.prom").stat().st_mode & 0o777 == 0o644
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("https://hc.example/uuid", "https://hc.example/uuid/start?rid=RID"),
+        ("https://hc.example/uuid/", "https://hc.example/uuid/start?rid=RID"),
+        ("http://hc.example/p?create=1", "http://hc.example/p/start?create=1&rid=RID"),
+        ("http://hc.example", "http://hc.example/start?rid=RID"),
+    ],
+)
+def test_the_address_of_a_signal(url: str, expected: str) -> None:
+    rid = str(uuid.uuid5(uuid.NAMESPACE_OID, "run"))
+    assert ping_url(url, "start", "run") == expected.replace("RID", rid)
+
+
+def test_run_ids_differ() -> None:
+    assert len({new_run_id() for _ in range(100)}) == 100
+
+
+class Monitor:
+    """Hears `(signal, rid, body)`; answers what it is told to."""
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[str, str, str]] = []
+        self.status = 200
+        monitor = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"])).decode()
+                path, _, query = self.path.partition("?rid=")
+                monitor.heard.append((path.removeprefix("/secret/"), query, body))
+                self.send_response(monitor.status)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                """Silence."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}/secret"
+        self._thread = threading.Thread(target=self._server.serve_forever)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+
+@pytest.fixture
+def monitor() -> Iterator[Monitor]:
+    monitor = Monitor()
+    yield monitor
+    monitor.close()
+
+
+class Done(NamedTuple):
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+class Shop:
+    """A cache and a mirror in a folder, and `mirror` as cron calls it."""
+
+    def __init__(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        self.folder = folder
+        self.cache = folder / "cache"
+        self.metrics = folder / "sync.prom"
+        self._capsys = capsys
+        fill(self.cache, {url_of(n): photo(n) for n in range(3)} | {url_of(9): blank()})
+        (folder / "mirror.toml").write_text(
+            f'[cache]\ndir = "cache"\n[bucket]\nurl = "file://{folder}/mirror"\n'
+            '[state]\ndir = "state"\n'
+        )
+
+    def run(self, *arguments: str) -> Done:
+        self._capsys.readouterr()
+        return Done(run(list(arguments)), *self._capsys.readouterr())
+
+    def run_obeying_permissions(self, *arguments: str) -> Done:
+        """In a process of its own: root, who could read what has no permissions, gives that up."""
+        command = [*OBEYING, sys.executable, "-m", "mirror", *arguments]
+        done = subprocess.run(
+            command, cwd=self.folder, capture_output=True, text=True, check=False, timeout=60
+        )
+        return Done(done.returncode, done.stdout, done.stderr)
+
+    def sync(self, monitor: Monitor, *arguments: str) -> Done:
+        reports = (f"--metrics-file={self.metrics}", f"--ping={monitor.url}")
+        return self.run("-q", "--json", "sync", *reports, *arguments)
+
+
+@pytest.fixture
+def shop(
+    tmp_path: Path,
+    clean_environment: None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Shop:
+    monkeypatch.chdir(tmp_path)
+    return Shop(tmp_path, capsys)
+
+
+def test_a_run_tells_its_beginning_its_end_and_its_counts(shop: Shop, monitor: Monitor) -> None:
+    done = shop.sync(monitor)
+    assert done.returncode == 0, done.stderr
+    (start, rid, _), (end, same_rid, body) = monitor.heard
+    assert (start, end) == ("start", "0")
+    report = json.loads(done.stdout)
+    assert rid == same_rid == str(uuid.uuid5(uuid.NAMESPACE_OID, report["run_id"]))
+    head, _, log = body.partition("\n")
+    assert head == f"run {report['run_id']}: exit status 0"
+    assert json.loads(log) == report
+    metrics = read(shop.metrics.read_text())
+    assert metrics["mirror_run_items{uploaded}"] == 3
+    assert metrics["mirror_run_items_by_reason{flagged,blank}"] == 1
+    assert metrics["mirror_run_bytes{uploaded}"] == report["bytes_uploaded"]
+    assert metrics["mirror_catalog_version"] == report["catalog_version"]
+    first = metrics["mirror_run_success_timestamp_seconds"]
+
+    shop.sync(monitor)
+    metrics = read(shop.metrics.read_text())
+    assert metrics["mirror_run_items{unchanged}"] == 4
+    assert metrics["mirror_catalog_version"] == report["catalog_version"], "kept: nothing was read"
+    assert metrics["mirror_run_success_timestamp_seconds"] > first
+
+
+def test_a_failure_is_told_with_its_reason(shop: Shop, monitor: Monitor) -> None:
+    shop.sync(monitor)
+    monitor.heard.clear()
+    done = shop.sync(monitor, "--cache=cache/nowhere")
+    assert done.returncode == 1
+    (start, _, _), (end, _, body) = monitor.heard
+    assert (start, end) == ("start", "1")
+    assert "does not exist" in body
+
+
+def test_files_that_fail_are_told_by_status_3(shop: Shop, monitor: Monitor) -> None:
+    (shop.cache / name_of(url_of(2))).chmod(0)
+    reports = (f"--metrics-file={shop.metrics}", f"--ping={monitor.url}")
+    assert shop.run_obeying_permissions("-q", "sync", *reports).returncode == 3
+    assert [signal for signal, _, _ in monitor.heard] == ["start", "3"]
+    metrics = read(shop.metrics.read_text())
+    assert metrics["mirror_run_items{failed}"] == 1
+    assert "mirror_run_success_timestamp_seconds" not in metrics
+
+
+def test_a_configuration_that_is_wrong_is_told_too(shop: Shop, monitor: Monitor) -> None:
+    (shop.folder / "mirror.toml").write_text("[bucket]\nurll = 's3://b'\n")
+    assert shop.sync(monitor).returncode == 78
+    ((signal, _, body),) = monitor.heard
+    assert signal == "78"
+    assert "bucket.urll" in body
+    assert not shop.metrics.exists(), "whose metrics they are is not known"
+
+
+def test_a_run_that_finds_another_at_work_reports_nothing(shop: Shop, monitor: Monitor) -> None:
+    shop.sync(monitor)
+    monitor.heard.clear()
+    before = shop.metrics.read_text()
+    (state,) = (shop.folder / "state").glob("*/state.sqlite")
+    with locked(state.parent):
+        assert shop.sync(monitor).returncode == 75
+    assert not monitor.heard
+    assert shop.metrics.read_text() == before
+
+
+def test_a_dry_run_reports_nothing(shop: Shop, monitor: Monitor) -> None:
+    assert shop.sync(monitor, "--dry-run").returncode == 0
+    assert not monitor.heard
+    assert not shop.metrics.exists()
+
+
+def test_a_monitor_that_is_away_or_unwell_does_not_fail_the_run(
+    shop: Shop, monitor: Monitor
+) -> None:
+    monitor.status = 500
+    done = shop.sync(monitor)
+    assert done.returncode == 0
+    assert "did not hear of this run: it answered 500" in done.stderr
+    done = shop.run("-q", "sync", "--ping=http://127.0.0.1:9/very-secret")
+    assert done.returncode == 0
+    assert done.stderr.count("did not hear of this run") == 2
+    assert "very-secret" not in done.stderr, "who knows the address can silence the monitor"
+
+
+def test_metrics_that_cannot_be_written_do_not_fail_the_run(shop: Shop, monitor: Monitor) -> None:
+    shop.metrics = shop.folder / "no" / "such" / "folder.prom"
+    done = shop.sync(monitor)
+    assert done.returncode == 0
+    assert "are not in" in done.stderr
+
+
+def test_both_can_stand_in_the_environment(
+    shop: Shop, monitor: Monitor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MIRROR_PING", monitor.url)
+    monkeypatch.setenv("MIRROR_METRICS_FILE", str(shop.metrics))
+    assert shop.run("-q", "sync").returncode == 0
+    assert [signal for signal, _, _ in monitor.heard] == ["start", "0"]
+    assert shop.metrics.exists()
+
+
+def test_an_address_that_is_none_is_refused(shop: Shop) -> None:
+    done = shop.run("sync", "--ping=file:///etc/passwd")
+    assert done.returncode == 2
+    assert "web address" in done.stderr
+
+
+def records(done: Done) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in done.stderr.splitlines()]
+
+
+@pytest.mark.parametrize("before", [True, False], ids=["before the command", "after it"])
+def test_a_log_for_programs_is_an_object_a_line(shop: Shop, before: bool) -> None:
+    words = ["--log-format=json", "sync"] if before else ["sync", "--log-format=json"]
+    done = shop.run("--json", *words)
+    (record,) = records(done)
+    assert record["run_id"] == json.loads(done.stdout)["run_id"]
+    assert record["level"] == "info"
+    assert record["message"].startswith("4 files scanned")
+    assert record["time"].endswith("+00:00")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [
+        (["sync", "--cache=nowhere"], 1, "does not exist"),
+        (["sync", "--no-such-option"], 2, "No such option"),
+        (["sync", "--bucket=http://b"], 78, "s3://BUCKET"),
+    ],
+)
+def test_errors_are_objects_too(shop: Shop, arguments: list[str], status: int, words: str) -> None:
+    done = shop.run("--log-format=json", *arguments)
+    assert done.returncode == status
+    record = records(done)[-1]
+    assert record["level"] == "error"
+    assert words in record["message"]
+
+
+def test_files_that_failed_are_one_object(shop: Shop) -> None:
+    (shop.cache / name_of(url_of(2))).chmod(0)
+    done = shop.run_obeying_permissions("--log-format=json", "-q", "sync")
+    assert done.returncode == 3
+    (record,) = records(done)
+    assert record["message"] == "1 files failed"
+    assert (len(record["items"]), record["left_out"]) == (1, 0)
+    assert record["items"][0].startswith(name_of(url_of(2)))

@@ -1,0 +1,749 @@
+"""`mirror rewrite` as a user calls it."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+import pytest
+
+from mirror.cli.log import EVERY_SECONDS
+from mirror.cli.main import run
+from mirror.cli.rewrite_view import progress_for
+from mirror.content.digest import digest_of
+from mirror.dataset.inputs import Input
+from mirror.dataset.report import RewriteReport
+from mirror.layout import object_key
+from tests.cli.test_bad_input import OBEYING, Run, assert_said, mirror
+from tests.conftest import MakePlace
+from tests.dataset.mirrored import (
+    ABSENT,
+    BLANK,
+    CORRUPT,
+    GOOD,
+    MANY,
+    NOT_IMAGE,
+    PLACEHOLDER,
+    SMALL,
+    TWINS,
+    Mirror,
+    got,
+    names,
+    plants,
+    put,
+)
+from tests.photos import fill, name_of, photo, url_of
+from tests.servers.mongodb import MONGO_READER, MongoServer
+from tests.upkeep import caches
+
+__all__ = ["mirror", "plants"]
+
+THREE = "--split=train=0.8,val=0.1,test=0.1"
+
+
+class Said(NamedTuple):
+    status: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> dict[str, Any]:
+        told = json.loads(self.out)
+        assert isinstance(told, dict)
+        return told
+
+
+Rewrite = Callable[..., Said]
+
+
+@pytest.fixture
+def work(tmp_path: Path, clean_environment: None, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder that a user is in, with a dataset of every kind of record."""
+    folder = tmp_path / "work"
+    folder.mkdir(exist_ok=True)
+    monkeypatch.chdir(folder)
+    numbers = (*GOOD, *MANY, *BLANK, *CORRUPT, *NOT_IMAGE, *PLACEHOLDER, *ABSENT[:5])
+    records = [
+        {"image_url": url_of(n), "id": n, "kind": ("oak", "ash")[n % 3 == 0]} for n in numbers
+    ]
+    put(folder / "raw.jsonl", [*records, "?"])
+    put(folder / "good.jsonl", [{"image_url": url_of(n), "id": n} for n in GOOD])
+    return folder
+
+
+@pytest.fixture
+def call(work: Path, capfd: pytest.CaptureFixture[str]) -> Rewrite:
+    """Runs `mirror rewrite` in this process."""
+
+    def rewrite(*arguments: str, first: tuple[str, ...] = ()) -> Said:
+        capfd.readouterr()
+        status = run([*first, "rewrite", *arguments])
+        return Said(status, *capfd.readouterr())
+
+    return rewrite
+
+
+@pytest.fixture
+def rewrite(plants: Mirror, call: Rewrite) -> Rewrite:
+    """The same, over the mirror."""
+    where = [f"--bucket={plants.settings.bucket.url}", f"--state={plants.settings.state.dir}"]
+    return lambda *arguments, first=(): call(*where, *arguments, first=first)
+
+
+def key_of(seed: int) -> str:
+    return object_key(digest_of(photo(seed)).content_hash, "jpeg")
+
+
+# --- JSON ---
+
+DROPPED = {"blank": 3, "corrupt": 2, "not_image": 4, "placeholder": 6, "not_mirrored": 5,
+           "too_small": 0, "license": 0, "invalid": 1, "sample": 0}  # fmt: skip
+
+
+def test_json(rewrite: Rewrite, work: Path) -> None:
+    said = rewrite("raw.jsonl", "-o", "out.jsonl", THREE, first=("--json",))
+    assert (said.status, said.err) == (3, "")
+    report = said.json
+    assert list(report)[:4] == ["records", "written", "dropped", "splits"]
+    assert report["records"] == 91
+    assert report["written"] == 70 == sum(report["splits"].values())
+    assert report["dropped"] == DROPPED
+    assert report["outputs"] == {name: f"out_{name}.jsonl" for name in ("train", "val", "test")}
+    for name, output in report["outputs"].items():
+        assert len(got(work / output)) == report["splits"][name]
+    assert report["rejected"] == "out.rejected.jsonl"
+    assert report["examples"]["blank"][0] == {
+        "input": "raw.jsonl", "number": 71, "what": url_of(BLANK[0]),
+    }  # fmt: skip
+    assert report["exit_status"] == 3
+
+
+def test_json_without_splits(rewrite: Rewrite) -> None:
+    report = rewrite("good.jsonl", "-o", "out.jsonl", "--json").json
+    assert (report["splits"], report["outputs"]) == ({}, {"out": "out.jsonl"})
+    assert (report["written"], report["exit_status"], report["rejected"]) == (10, 0, None)
+
+
+def test_an_error_is_json_too(rewrite: Rewrite) -> None:
+    said = rewrite("raw.jsonl", "-o", "out.jsonl", "--strict", first=("--json",))
+    assert said.status == said.json["exit_status"] == 1
+    assert "raw.jsonl, record 91: not JSON" in said.json["error"]
+
+
+# --- exit statuses ---
+
+USAGE: list[tuple[str, list[str], str]] = [
+    ("no output", ["raw.jsonl"], "Missing option '-o'"),
+    ("no input", ["-o", "out.jsonl"], "Missing argument"),
+    ("an input that is not there", ["x.jsonl", "-o", "out.jsonl"], "x.jsonl cannot be read"),
+    ("one file as both", ["raw.jsonl", "-o", "raw.jsonl"], "an input and an output at once"),
+    ("an output that exists", ["raw.jsonl", "-o", "good.jsonl"], "good.jsonl exists; --force"),
+    ("a report that exists", ["raw.jsonl", "-o", "o.jsonl", "--report=good.jsonl"], "good.jsonl exists"),
+    ("standard output", ["raw.jsonl", "-o", "-"], "name one in place of -"),
+    ("fractions below 1", ["raw.jsonl", "-o", "o.jsonl", "--split=a=0.5,b=0.4"], "add up to 0.9, not 1"),
+    ("fractions above 1", ["raw.jsonl", "-o", "o.jsonl", "--split=a=0.9,b=0.2"], "add up to 1.1, not 1"),
+    ("a split named wrongly", ["raw.jsonl", "-o", "o.jsonl", "--split=a/b=1"], "cannot be a split's name"),
+    ("a seed below 0", ["raw.jsonl", "-o", "o.jsonl", THREE, "--seed=-1"], "The seed -1 is out of range"),
+    ("a seed that is none", ["raw.jsonl", "-o", "o.jsonl", THREE, "--seed=x"], "--seed"),
+    ("a sample that is none", ["raw.jsonl", "-o", "o.jsonl", "--sample=many"], "--sample many is no number"),
+    ("a sample above all", ["raw.jsonl", "-o", "o.jsonl", "--sample=1.5"], "--sample 1.5"),
+    ("groups of nothing", ["raw.jsonl", "-o", "o.jsonl", "--group-by=id"], "--group-by needs --split"),
+    ("strata of nothing", ["raw.jsonl", "-o", "o.jsonl", "--stratify-by=id"], "--stratify-by needs --split"),
+    ("a tolerance above 1", ["raw.jsonl", "-o", "o.jsonl", "--tolerance=2"], "--tolerance"),
+    ("an empty field", ["raw.jsonl", "-o", "o.jsonl", "--url-field=a..b"], "'a..b' has an empty piece"),
+    ("an empty group", ["raw.jsonl", "-o", "o.jsonl", THREE, "--group-by="], "has an empty piece"),
+    ("no licence", ["raw.jsonl", "-o", "o.jsonl", "--allow-license=none"], "names no licence"),
+    ("nothing to set", ["raw.jsonl", "-o", "o.jsonl", "--update-config=c.yaml"], "needs --set KEY=VALUE"),
+    ("nowhere to set", ["raw.jsonl", "-o", "o.jsonl", "--set=a=b"], "--set needs --update-config"),
+    ("an unknown split", ["raw.jsonl", "-o", "o.jsonl", "--update-config=c.yaml", "--set=a={val}"],
+     "--set knows no {val}; the files written are {out}"),
+    ("no configuration", ["raw.jsonl", "-o", "o.jsonl", "--update-config=c.yaml", "--set=a=b"], "c.yaml"),
+    ("a cache's bucket", ["raw.jsonl", "-o", "o.jsonl", "--cached-only=."],
+     "--cached-only asks no bucket; leave out it or --bucket"),
+    ("judging a mirror", ["raw.jsonl", "-o", "o.jsonl", "--known-bad=x"], "--known-bad judges a cache"),
+    ("an unknown scheme", ["raw.jsonl", "-o", "o.jsonl", "--scheme=ftp"], "--scheme"),
+    ("an address", ["mongodb://u:secret@h", "-o", "o.jsonl"], "address of the MongoDB collection"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("arguments", "said"), [u[1:] for u in USAGE], ids=[u[0] for u in USAGE])
+def test_usage_errors_come_before_anything_is_read(
+    call: Rewrite, work: Path, arguments: list[str], said: str
+) -> None:
+    before = names(work)
+    # A mirror that is not there: reading it would be another error.
+    done = call("--bucket=file:///nonexistent/mirror", *arguments)
+    assert done.status == 2, done.err
+    assert said in done.err
+    assert "secret" not in done.err
+    assert done.out == ""
+    assert names(work) == before
+
+
+CONFIGURATION: list[tuple[str, list[str], str]] = [
+    ("no bucket", [], "No bucket is configured"),
+    ("no public URL", ["--bucket=s3://b", "--scheme=public"], "set bucket.public_url"),
+    ("no s3 URLs", ["--bucket=file:///m", "--scheme=s3"], "has no s3:// URLs"),
+    ("no file URLs", ["--bucket=s3://b", "--scheme=file"], "has no file:// URLs"),
+    ("no signature", ["--bucket=file:///m", "--scheme=presigned"], "has no presigned URLs"),
+    ("no credentials", ["--bucket=s3://b", "--scheme=presigned"], "credentials"),
+    ("a public URL that is none", ["--bucket=s3://b", "--public-url=x", "--scheme=public"],
+     "bucket.public_url"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"), [c[1:] for c in CONFIGURATION], ids=[c[0] for c in CONFIGURATION]
+)
+def test_bad_configuration(call: Rewrite, work: Path, arguments: list[str], said: str) -> None:
+    done = call("raw.jsonl", "-o", "out.jsonl", *arguments)
+    assert done.status == 78, done.err
+    assert said in done.err
+    assert not (work / "out.jsonl").exists()
+
+
+def test_no_mirror_yet(call: Rewrite, work: Path) -> None:
+    done = call("raw.jsonl", "-o", "out.jsonl", f"--bucket=file://{work}/nowhere")
+    assert done.status == 1
+    assert "There is no mirror at" in done.err
+    assert "run mirror sync first" in done.err
+
+
+def test_an_unreadable_life_of_signatures(call: Rewrite, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "b")
+    for days in ("8", "0.000001"):
+        done = call("raw.jsonl", "-o", "o.jsonl", "--bucket=s3://b", "--scheme=presigned",
+                    f"--expires={days}")  # fmt: skip
+        assert done.status == 2
+        assert "lives between 1 second and 7 days" in done.err
+
+
+def test_missing_images_may_be_an_error(rewrite: Rewrite, work: Path) -> None:
+    done = rewrite("raw.jsonl", "-o", "out.jsonl", "--missing=fail")
+    assert done.status == 1
+    assert "5 of 91 records have an image that is not in the mirror" in done.err
+    assert names(work) == {"raw.jsonl", "good.jsonl"}
+
+
+def test_a_wrong_field_is_said_in_a_sentence(rewrite: Rewrite) -> None:
+    done = rewrite("good.jsonl", "-o", "out.jsonl", "--url-field=url")
+    assert done.status == 3
+    assert done.err == (
+        "mirror: Not one of 10 records can be used; good.jsonl, record 1: no field 'url' among "
+        "image_url, id; name the URL's field with --url-field.\n"
+    )
+
+
+# --- tables ---
+
+
+def test_the_tables(rewrite: Rewrite) -> None:
+    said = rewrite("raw.jsonl", "-o", "out.jsonl", THREE, "--stratify-by=kind", "--seed=3")
+    assert said.status == 3
+    assert said.err == "", "no bar without a terminal"
+    lines = said.out.splitlines()
+    rows = [line.split() for line in lines]
+    assert ["records", "91"] in rows
+    assert ["written", "70", "76.9%"] in rows
+    assert ["dropped", "21"] in rows
+    assert ["not", "in", "the", "mirror", "5", "record", "86:", url_of(ABSENT[0])] in rows
+    assert ["invalid", "1", "record", "91:", "not", "JSON:"] in [row[:6] for row in rows]
+    assert "  placeholder" in said.out
+    assert "licence" not in said.out, "nothing was dropped for it"
+    header = rows.index(["class", "train", "val", "test"])
+    table = {name: [int(n) for n in counts] for name, *counts in rows[header + 1 : header + 3]}
+    assert {name: sum(counts) for name, counts in table.items()} == {"oak": 46, "ash": 24}
+    splits = {row[0]: int(row[1]) for row in rows if row and row[0] in ("train", "val", "test")}
+    assert list(splits.values()) == [sum(column) for column in zip(*table.values(), strict=True)]
+    assert lines[-4:] == [
+        "Written: out_train.jsonl",
+        "Written: out_val.jsonl",
+        "Written: out_test.jsonl",
+        "Invalid records were set aside in out.rejected.jsonl",
+    ]
+
+
+def test_the_tables_name_what_could_not_be_divided(rewrite: Rewrite, work: Path) -> None:
+    records = [{"image_url": url_of(n), "kind": "elm" if n < 3 else "oak"} for n in (*GOOD, *MANY)]
+    records += [{"image_url": url_of(MANY[0]), "kind": f"rare {n:02}"} for n in range(30)]
+    put(work / "raw.jsonl", records)
+    said = rewrite("raw.jsonl", "-o", "out.jsonl", THREE, "--stratify-by=kind")
+    assert said.status == 0
+    assert "30 classes could not have their share in every split:" in said.out
+    assert "  rare 00: 1 record in fewer groups than there are splits; " in said.out
+    assert "  … and 20 more (all of them with --json)" in said.out
+    assert "and 12 more" in said.out.split("Written")[0]
+
+
+def test_lists_and_other_spellings_are_in_the_table(rewrite: Rewrite, work: Path) -> None:
+    spelled = "https://static.inaturalist.org/photos/2/medium.jpeg"
+    records = [{"image_url": [url_of(1), url_of(BLANK[0])]}, {"image_url": spelled},
+               {"image_url": url_of(ABSENT[0])}]  # fmt: skip
+    put(work / "raw.jsonl", records)
+    said = rewrite("raw.jsonl", "-o", "out.jsonl", "--match=photo", "--missing=keep")
+    rows = [line.split() for line in said.out.splitlines()]
+    assert ["matched", "by", "photo", "1", "images"] in rows
+    assert ["not", "in", "the", "mirror", "1", "kept", "as", "they", "were"] in rows
+    assert ["URLs", "taken", "out", "1", "of", "lists", "that", "were", "kept"] in rows
+
+
+def test_a_hostile_record_does_not_reach_the_terminal(rewrite: Rewrite, work: Path) -> None:
+    put(work / "raw.jsonl", [
+        {"image_url": "https://x/\x1b[31m\n", "kind": "a"},
+        {"image_url": url_of(1), "kind": "\x1b[2J\r\u202e"},
+    ])  # fmt: skip
+    said = rewrite("raw.jsonl", "-o", "out.jsonl", THREE, "--stratify-by=kind")
+    assert said.status == 0
+    for hostile in ("\x1b", "\r", "\u202e"):
+        assert hostile not in said.out + said.err
+    assert "https://x/\\x1b[31m\\n" in said.out
+
+
+def test_quiet_says_nothing_unless_something_is_wrong(rewrite: Rewrite, work: Path) -> None:
+    said = rewrite("good.jsonl", "-o", "out.jsonl", "-q")
+    assert (said.status, said.out, said.err) == (0, "", "")
+    put(work / "raw.jsonl", [{"image_url": url_of(ABSENT[0])}])
+    said = rewrite("raw.jsonl", "-o", "out.jsonl", "-q", "--force")
+    assert (said.status, said.out) == (0, "")
+    assert said.err.startswith("mirror: Not one of 1 records is in the mirror, which knows ")
+    assert len(said.err.splitlines()) == 1
+
+
+# --- schemes ---
+
+
+def mirrored_at(name: str, make_place: MakePlace, work: Path) -> tuple[Mirror, list[str]]:
+    """A mirror on a server, and the flags that lead to it; the environment has its credentials."""
+    fill(work.parent / "cache", {url_of(n): photo(n) for n in GOOD})
+    place = make_place(name)
+    there = Mirror.of(place, work.parent)
+    layer = place.layer
+    flags = [f"--bucket={layer['url']}", f"--endpoint={layer['endpoint']}"]
+    return there, [*flags, f"--region={layer['region']}", f"--state={work.parent}/state"]
+
+
+@pytest.fixture
+def bucket(make_place: MakePlace, work: Path) -> tuple[Mirror, list[str]]:
+    """One that asks for signatures."""
+    return mirrored_at("seaweedfs-obstore", make_place, work)
+
+
+def read(url: str) -> bytes:
+    with urllib.request.urlopen(url, timeout=20) as answer:
+        return bytes(answer.read())
+
+
+def test_schemes_of_a_bucket(bucket: tuple[Mirror, list[str]], call: Rewrite, work: Path) -> None:
+    there, flags = bucket
+    flags += ["good.jsonl", "--force"]
+    public = "--public-url=https://img.example.org/in at"
+    base = {
+        "s3": f"{there.settings.bucket_url}/",
+        "public": "https://img.example.org/in%20at/",
+    }
+    for scheme, more in (("s3", []), ("s3", ["--scheme=s3", public]), ("public", [public]),
+                         ("public", ["--scheme=public", public])):  # fmt: skip
+        assert call("-o", "out.jsonl", *flags, *more).status == 0
+        assert [r["image_url"] for r in got(work / "out.jsonl")] == [
+            base[scheme] + key_of(n) for n in GOOD
+        ]
+        assert [r["source_url"] for r in got(work / "out.jsonl")] == [url_of(n) for n in GOOD]
+
+
+def test_presigned_urls_can_be_read_by_anybody(
+    bucket: tuple[Mirror, list[str]], call: Rewrite, work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, flags = bucket
+    done = call("good.jsonl", "-o", "out.jsonl", *flags, "--scheme=presigned", "--expires=0.5")
+    assert (done.status, done.err) == (0, "")
+    records = got(work / "out.jsonl")
+    assert all("X-Amz-Expires=43200&" in record["image_url"] for record in records)
+    # Again: they are the mirror's own, and are signed anew.
+    done = call("out.jsonl", "-o", "again.jsonl", *flags, "--scheme=presigned", "--expires=1")
+    again = got(work / "again.jsonl")
+    assert [one["source_url"] for one in again] == [url_of(n) for n in GOOD]
+    assert all("X-Amz-Expires=86400&" in record["image_url"] for record in again)
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    for one, other, number in zip(records, again, GOOD, strict=True):
+        assert read(one["image_url"]) == read(other["image_url"]) == photo(number)
+    with pytest.raises(urllib.error.HTTPError):
+        read(records[0]["image_url"].partition("?")[0])
+
+
+def test_urls_signed_by_credentials_that_die_are_remarked(
+    make_place: MakePlace, call: Rewrite, work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, flags = mirrored_at("moto-obstore", make_place, work)
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "passing")
+    done = call("good.jsonl", "-o", "out.jsonl", *flags, "--scheme=presigned", "--json")
+    assert done.status == 0
+    (warning,) = done.json["warnings"]
+    assert "credentials are temporary, and presigned URLs die with them" in warning
+    assert done.err == f"mirror: {warning}\n"
+    done = call("good.jsonl", "-o", "s3.jsonl", *flags)
+    assert (done.status, done.err) == (0, "")
+
+
+def test_a_mirror_in_a_folder_has_urls_that_open(rewrite: Rewrite, work: Path) -> None:
+    for scheme in ([], ["--scheme=file"]):
+        assert rewrite("good.jsonl", "-o", "out.jsonl", "--force", *scheme).status == 0
+        assert [read(r["image_url"]) for r in got(work / "out.jsonl")] == [photo(n) for n in GOOD]
+    public = ["--public-url=http://img.example.org:8080", "--scheme=public"]
+    assert rewrite("good.jsonl", "-o", "out.jsonl", "--force", *public).status == 0
+    assert got(work / "out.jsonl")[0]["image_url"] == f"http://img.example.org:8080/{key_of(0)}"
+
+
+# --- inputs ---
+
+
+def test_standard_input(mirror: Run, plants: Mirror, work: Path) -> None:
+    where = [f"--bucket={plants.settings.bucket.url}", f"--state={plants.settings.state.dir}"]
+    command = [sys.executable, "-m", "mirror", "--json", "rewrite", "-", *where]
+    for name, body in (
+        ("plain", (work / "raw.jsonl").read_bytes()),
+        ("packed", gzip.compress((work / "raw.jsonl").read_bytes())),
+    ):
+        done = subprocess.run(
+            [*command, "-o", f"{name}.jsonl"], input=body, capture_output=True, check=False
+        )
+        assert done.returncode == 3, done.stderr
+        report = json.loads(done.stdout)
+        assert (report["records"], report["dropped"]) == (91, DROPPED)
+        assert report["examples"]["invalid"][0]["input"] == "standard input"
+        assert len(got(work / f"{name}.jsonl")) == 70
+
+
+def test_several_inputs(rewrite: Rewrite, work: Path) -> None:
+    (work / "more.csv").write_text(f"image_url,id\n{url_of(3)},1\n{url_of(BLANK[0])},2\n")
+    said = rewrite("good.jsonl", "more.csv", "raw.jsonl", "-o", "out.csv", "--json")
+    assert said.status == 3
+    assert (said.json["records"], said.json["written"]) == (10 + 2 + 91, 10 + 1 + 70)
+    assert said.json["examples"]["blank"][0] == {
+        "input": "more.csv", "number": 3, "what": url_of(BLANK[0]),
+    }  # fmt: skip
+
+
+def test_a_collection_of_mongodb(mongodb: MongoServer, rewrite: Rewrite, work: Path) -> None:
+    collection = mongodb.fresh_collection()
+    collection.insert_many([{"image_url": url_of(n), "n": n} for n in (*GOOD, *BLANK)])
+    collection.insert_one({"n": -1})
+    url = mongodb.url(collection.name)
+    assert quote(MONGO_READER.password, safe="") in url
+    report_file = work / "report.json"
+    said = rewrite(url, "-o", "out.jsonl", f"--report={report_file}", "--json")
+    assert said.status == 3
+    report = said.json
+    assert (report["records"], report["written"]) == (14, 10)
+    assert (report["dropped"]["blank"], report["dropped"]["invalid"]) == (3, 1)
+    assert got(work / "out.jsonl")[0]["image_url"].endswith(key_of(0))
+    assert report["examples"]["invalid"][0]["input"].startswith(f"mongodb://{mongodb.address}/")
+
+    human = rewrite(url, "-o", "out.jsonl", "--force")
+    strict = rewrite(url, "-o", "out.jsonl", "--force", "--strict")
+    wrong = rewrite(url.replace("reader", "nobody"), "-o", "out.jsonl", "--force")
+    assert (strict.status, wrong.status) == (1, 78)
+    everything = [*said[1:], *human[1:], *strict[1:], *wrong[1:], report_file.read_text(),
+                  (work / "out.rejected.jsonl").read_text()]  # fmt: skip
+    for text in everything:
+        assert quote(MONGO_READER.password, safe="") not in text
+        assert MONGO_READER.password not in text
+        assert MONGO_READER.name not in text
+
+
+# --- what is asked of records ---
+
+
+def ids(path: Path) -> list[int]:
+    return [record["id"] for record in got(path)]
+
+
+@pytest.mark.parametrize(
+    ("options", "kept"),
+    [
+        ([], [0, 1, 2, 3]),
+        (["--allow-license=cc0"], [0]),
+        (["--allow-license=cc0,CC BY 4.0"], [0, 1]),
+        (["--allow-license=cc0", "--allow-license=cc_by"], [0, 1]),
+        (["--license-field=license", "--allow-license=cc0"], [0]),
+        (["--license-field=rights"], [0, 1, 2, 3]),
+        (["--license-field=license", "--public-url=https://x.example"], [0, 1]),
+        (["--license-field=rights", "--public-url=https://x.example"], []),
+        (["--license-field=license", "--public-url=https://x.example", "--scheme=file"], [0, 1, 2, 3]),
+        (["--public-url=https://x.example"], [0, 1, 2, 3]),
+    ],
+)  # fmt: skip
+def test_licences(rewrite: Rewrite, work: Path, options: list[str], kept: list[int]) -> None:
+    values = ["CC0", "cc-by", "C", None]
+    put(
+        work / "raw.jsonl",
+        [{"id": n, "image_url": url_of(n), "license": v} for n, v in enumerate(values)],
+    )
+    said = rewrite("raw.jsonl", "-o", "out.jsonl", "--json", *options)
+    assert ids(work / "out.jsonl") == kept
+    assert (said.status, said.json["dropped"]["license"]) == (0, 4 - len(kept))
+
+
+@pytest.mark.parametrize(
+    ("text", "least", "most"),
+    [("7", 7, 7), ("0", 0, 0), ("1.0", 70, 70), ("100%", 70, 70), ("50%", 20, 50), ("0.5", 20, 50),
+     (".5", 20, 50), ("1000000", 70, 70)],
+)  # fmt: skip
+def test_samples(rewrite: Rewrite, text: str, least: int, most: int) -> None:
+    report = rewrite("raw.jsonl", "-o", "out.jsonl", "--json", f"--sample={text}").json
+    assert least <= report["written"] <= most
+    assert report["dropped"]["sample"] == 70 - report["written"]
+
+
+def test_small_images_and_other_fields(rewrite: Rewrite, work: Path) -> None:
+    records = [{"id": n, "photo": {"url": url_of(n)}} for n in (1, SMALL, TWINS[0])]
+    put(work / "raw.jsonl", records)
+    fields = ["--url-field=photo.url", "--source-field=original", "--min-size=40"]
+    assert rewrite("raw.jsonl", "-o", "out.jsonl", *fields).status == 0
+    assert ids(work / "out.jsonl") == [1, TWINS[0]]
+    assert got(work / "out.jsonl")[0]["photo"]["original"] == url_of(1)
+
+
+# --- reports and configurations ---
+
+CONFIG = """\
+# of the teacher
+data:
+  train_jsonl: "old/train.jsonl"   # 900k
+  val_jsonl: old/val.jsonl
+  kinds: 2
+"""
+SETTING = [THREE, "--update-config=config.yaml", "--set=data.train_jsonl={train}",
+           "--set=data.val_jsonl=data/{val}", "--set=data.kinds=3"]  # fmt: skip
+UPDATED = (
+    CONFIG.replace("old/train.jsonl", "out_train.jsonl")
+    .replace("old/val.jsonl", "data/out_val.jsonl")
+    .replace("kinds: 2", "kinds: 3")
+)
+
+
+def test_the_report_is_what_json_prints(rewrite: Rewrite, work: Path) -> None:
+    said = rewrite("raw.jsonl", "-o", "out.jsonl", "--report=report.json", "--json")
+    assert json.loads((work / "report.json").read_text()) == said.json
+    human = rewrite("raw.jsonl", "-o", "out.jsonl", "--report=report.json", "--force")
+    assert human.out.startswith("records")
+    report = json.loads((work / "report.json").read_text())
+    assert report["dropped"] == DROPPED
+    assert {reason: len(examples) for reason, examples in report["examples"].items()} == {
+        reason: count for reason, count in DROPPED.items() if count
+    }
+
+
+def test_no_report_of_what_failed(rewrite: Rewrite, work: Path) -> None:
+    put(work / "report.json", ["old"])
+    said = rewrite("raw.jsonl", "-o", "out.jsonl", "--strict", "--report=report.json", "--force")
+    assert said.status == 1
+    assert (work / "report.json").read_text() == "old\n"
+
+
+def test_a_training_is_pointed_at_the_new_files(rewrite: Rewrite, work: Path) -> None:
+    (work / "config.yaml").write_text(CONFIG)
+    said = rewrite("raw.jsonl", "-o", "out.jsonl", *SETTING)
+    assert said.status == 3
+    assert (work / "config.yaml").read_text() == UPDATED
+    (backup,) = (path for path in work.iterdir() if path.name.startswith("config.yaml."))
+    assert backup.read_text() == CONFIG
+    assert f"The configuration as it was: {backup}" in said.out
+    assert '+  train_jsonl: "out_train.jsonl"   # 900k' in said.out
+
+
+def test_a_dry_run_shows_what_would_change(rewrite: Rewrite, work: Path) -> None:
+    (work / "config.yaml").write_text(CONFIG)
+    before = {name: (work / name).read_bytes() for name in names(work)}
+    said = rewrite("raw.jsonl", "-o", "out.jsonl", "-n", *SETTING)
+    assert {name: (work / name).read_bytes() for name in names(work)} == before
+    assert said.status == 3
+    for line in ('-  train_jsonl: "old/train.jsonl"   # 900k', "+  val_jsonl: data/out_val.jsonl"):
+        assert line in said.out.splitlines()
+    assert said.out.endswith("Dry run: nothing was written.\n")
+    report = rewrite("raw.jsonl", "-o", "good.jsonl", "-n", "--json", *SETTING).json
+    assert (report["dry_run"], report["written"], report["outputs"]) == (True, 70, {})
+    assert "+  kinds: 3" in report["config_diff"]
+
+
+def test_a_training_is_not_pointed_at_empty_files(rewrite: Rewrite, work: Path) -> None:
+    (work / "config.yaml").write_text(CONFIG)
+    put(work / "raw.jsonl", [{"image_url": url_of(ABSENT[0])}])
+    for dry in ([], ["-n"]):
+        said = rewrite("raw.jsonl", "-o", "out.jsonl", "--force", *SETTING, *dry)
+        assert said.status == 0
+        assert "config.yaml stays as it is: no record was written" in said.err
+        assert (work / "config.yaml").read_text() == CONFIG
+
+
+def test_a_configuration_that_does_not_fit_is_said_before_the_work(
+    rewrite: Rewrite, work: Path
+) -> None:
+    (work / "config.yaml").write_text("data: [\n")
+    said = rewrite("raw.jsonl", "-o", "out.jsonl", *SETTING)
+    assert said.status == 2
+    assert "config.yaml" in said.err
+    assert not (work / "out_train.jsonl").exists()
+
+
+# --- a cache in place of a mirror ---
+
+
+@pytest.fixture
+def cache(work: Path) -> Path:
+    folder = work.parent / "image_cache"
+    caches.make(folder)
+    fill(folder, {url_of(n): photo(n) for n in MANY})
+    caches.put(folder, ABSENT[0], photo(7), "sub folder/é")
+    return folder
+
+
+def test_the_old_scripts_job_is_one_command(call: Rewrite, work: Path, cache: Path) -> None:
+    """Keep what is cached, 80/10/10: and what the script did not: no bad image, no leak."""
+    import polars
+
+    lines = (work / "raw.jsonl").read_bytes().splitlines()
+    said = call("raw.jsonl", "-o", "data.jsonl", f"--cached-only={cache}", THREE, "--json")
+    assert (said.status, said.err) == (3, "")
+    outputs = [work / f"data_{name}.jsonl" for name in ("train", "val", "test")]
+    written = [line for output in outputs for line in output.read_bytes().splitlines()]
+    kept = [
+        line
+        for line in lines
+        if line != b"?" and json.loads(line)["id"] in (*GOOD, *MANY, ABSENT[0])
+    ]
+    assert sorted(written) == sorted(kept), "byte for byte"
+    assert said.json["splits"] == {
+        output.stem.removeprefix("data_"): len(got(output)) for output in outputs
+    }
+    assert said.json["splits"]["train"] > 50
+    assert polars.read_ndjson(outputs[0])["image_url"].str.starts_with("https://").all()
+    assert not (work.parent / "state-home").exists(), "no state, no bucket"
+
+
+def test_a_caches_files_can_be_read_by_their_urls(call: Rewrite, work: Path, cache: Path) -> None:
+    said = call("raw.jsonl", "-o", "out.jsonl", f"--cached-only={cache}", "--scheme=file")
+    assert said.status == 3
+    records = {record["id"]: record for record in got(work / "out.jsonl")}
+    assert read(records[5]["image_url"]) == photo(5)
+    assert read(records[ABSENT[0]]["image_url"]) == photo(7)
+    assert "sub%20folder/%C3%A9/" in records[ABSENT[0]]["image_url"]
+    assert "not in the cache" in said.out
+
+
+@pytest.mark.parametrize("scheme", ["public", "s3", "presigned"])
+def test_a_cache_has_no_other_urls(call: Rewrite, cache: Path, scheme: str) -> None:
+    said = call("raw.jsonl", "-o", "out.jsonl", f"--cached-only={cache}", f"--scheme={scheme}")
+    assert said.status == 2
+    assert f"A cache has no {scheme} URLs" in said.err
+
+
+def test_a_cache_is_judged_as_asked(call: Rewrite, work: Path, cache: Path) -> None:
+    known = work / "known.txt"
+    known.write_text(f"{digest_of(photo(3)).sha256.hex()}\n")
+    said = call("good.jsonl", "-o", "out.jsonl", "--json", f"--cached-only={cache}",
+                f"--known-bad={known}")  # fmt: skip
+    assert said.json["dropped"]["placeholder"] == 1
+    assert 3 not in ids(work / "out.jsonl")
+    said = call("raw.jsonl", "-o", "o.jsonl", "--json", f"--cached-only={cache}", "--level=header")
+    assert (said.json["dropped"]["blank"], said.json["dropped"]["not_image"]) == (0, 4)
+
+
+def test_a_configured_bucket_is_not_asked(
+    call: Rewrite, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MIRROR_BUCKET__URL", "s3://nobody/nowhere")
+    assert call("good.jsonl", "-o", "out.jsonl", f"--cached-only={cache}").status == 0
+
+
+def test_a_cache_that_is_not_there(call: Rewrite, work: Path) -> None:
+    said = call("good.jsonl", "-o", "out.jsonl", f"--cached-only={work}/nowhere")
+    assert said.status == 1
+    assert "does not exist" in said.err
+    assert not (work / "out.jsonl").exists()
+
+
+def test_an_empty_cache_is_called_so(call: Rewrite, work: Path) -> None:
+    (work / "empty").mkdir()
+    said = call("good.jsonl", "-o", "out.jsonl", "--cached-only=empty")
+    assert said.status == 0
+    assert said.err == "mirror: The cache knows no image at all, and so none of 10 records.\n"
+
+
+def test_what_cannot_be_read_in_a_cache_is_listed(mirror: Run, work: Path, cache: Path) -> None:
+    bad = cache / name_of(url_of(2))
+    bad.chmod(0)
+    done = mirror("--json", "rewrite", "good.jsonl", "-o", "out.jsonl", f"--cached-only={cache}",
+                  within=OBEYING)  # fmt: skip
+    assert done.returncode == 3, done.stderr
+    report = json.loads(done.stdout)
+    assert (report["written"], report["dropped"]["not_mirrored"], report["unreadable"]) == (9, 1, 1)
+    assert bad.name in done.stderr
+    assert "Permission denied" in done.stderr
+
+
+# --- progress, and what is not there ---
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_progress_is_a_bar_on_a_terminal_only(work: Path) -> None:
+    inputs = [Input("raw.jsonl")]
+    report = RewriteReport(records=5000)
+    terminal = Terminal()
+    with progress_for(0, inputs, terminal) as progress:
+        progress.read(100)
+        progress.done(report)
+    assert "records" in terminal.getvalue() or "%" in terminal.getvalue()
+    for verbosity, stream in ((-1, Terminal()), (-1, io.StringIO()), (0, io.StringIO())):
+        with progress_for(verbosity, inputs, stream) as progress:
+            progress.read(100)
+            progress.done(report)
+        assert stream.getvalue() == ""
+
+
+def test_progress_is_a_line_a_minute_elsewhere(work: Path) -> None:
+    size = (work / "raw.jsonl").stat().st_size
+    for inputs, share in (
+        ([Input("raw.jsonl")], ", 50% of the input"),
+        ([Input("raw.jsonl"), Input("-")], ""),
+    ):
+        times = iter([0.0, 1.0, EVERY_SECONDS, EVERY_SECONDS + 1])
+        stream = io.StringIO()
+        with progress_for(0, inputs, stream, lambda: next(times)) as progress:  # noqa: B023
+            progress.read(size // 2)
+            for records in (60_000, 120_000, 120_001):
+                progress.done(RewriteReport(records=records))
+        assert stream.getvalue() == f"mirror: 120,000 records read{share}, 2,000 records/s\n"
+
+
+def test_a_fresh_process_loads_nothing_heavy(mirror: Run) -> None:
+    code = (
+        "import sys\nfrom mirror.cli.main import run\nrun(['rewrite', '--help'])\n"
+        "print([m for m in ('numpy', 'PIL', 'obstore', 'deltalake', 'pyarrow', 'pymongo',"
+        " 'ruamel.yaml', 'boto3', 'tqdm') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("[]\n")
+    assert "mirror rewrite dataset_raw.jsonl -o today.jsonl --cached-only" in done.stdout
+
+
+def test_as_a_program(mirror: Run, plants: Mirror, work: Path) -> None:
+    where = [f"--bucket={plants.settings.bucket.url}", f"--state={plants.settings.state.dir}"]
+    done = mirror("rewrite", "good.jsonl", "-o", "out.jsonl", *where)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[-1] == "Written: out.jsonl"
+    assert_said(mirror("rewrite", "good.jsonl", "-o", "out.jsonl", *where), 2, "--force")

@@ -1,0 +1,231 @@
+"""From nothing to a configuration: `mirror init`, `config show`, `config check`, completion."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mirror import config
+from mirror.cli.config import toml
+from mirror.cli.main import run
+from mirror.config import known_keys, load
+from tests.conftest import MakePlace
+from tests.photos import fill, photo, url_of
+
+
+@pytest.fixture
+def here(tmp_path: Path, clean_environment: None, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a cache in it, and no configuration anywhere."""
+    monkeypatch.setattr(config, "SYSTEM_CONFIG", tmp_path / "etc" / "mirror.toml")
+    monkeypatch.chdir(tmp_path)
+    fill(tmp_path / "cache", {url_of(1): photo(1)})
+    return tmp_path
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def answers(monkeypatch: pytest.MonkeyPatch, *lines: str) -> None:
+    monkeypatch.setattr("sys.stdin", Terminal("".join(f"{line}\n" for line in lines)))
+
+
+def test_flags_are_enough_and_the_doctor_looks_at_it(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["init", "--cache=cache", f"--bucket=file://{here}/mirror", "--state=state"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith("Written: mirror.toml\n")
+    assert "ok    cache          1 files" in shown
+    settings = load(environ={}, cwd=here)
+    assert settings.cache.dir == str(here / "cache"), "absolute: cron stands elsewhere"
+    assert settings.bucket.url == f"file://{here}/mirror"
+    assert settings.state.dir == str(here / "state")
+    assert run(["sync"]) == 0
+
+
+def test_questions_on_a_terminal(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers(
+        monkeypatch,
+        "cache",
+        "s3://plants/inat",
+        "https://r2.example.org",
+        "",
+        "https://img.example.org",
+    )
+    assert run(["init", "--no-doctor"]) == 0
+    settings = load(environ={}, cwd=here)
+    assert settings.bucket.endpoint == "https://r2.example.org"
+    assert (settings.bucket.region, settings.bucket.public_url) == (
+        "auto",
+        "https://img.example.org",
+    )
+
+
+def test_empty_answers_leave_keys_out(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers(monkeypatch, "s3://plants", "", "eu-central-1", "")
+    assert run(["init", "--cache=cache", "--no-doctor"]) == 0
+    bucket = load(environ={}, cwd=here).bucket
+    assert (bucket.url, bucket.region) == ("s3://plants", "eu-central-1")
+    assert bucket.endpoint is bucket.public_url is None
+
+
+def test_nobody_is_asked_where_nobody_is(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["init", "--cache=cache"]) == 2
+    assert "--bucket URL" in capsys.readouterr().err
+    assert not (here / "mirror.toml").exists()
+
+
+def test_what_is_there_is_replaced_only_by_force(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "mirror.toml").write_text("# mine\n")
+    words = ["init", "--cache=cache", f"--bucket=file://{here}/mirror", "--no-doctor"]
+    assert run(words) == 2
+    assert "--force" in capsys.readouterr().err
+    assert (here / "mirror.toml").read_text() == "# mine\n"
+    assert run([*words, "--force"]) == 0
+    assert load(environ={}, cwd=here).bucket.url == f"file://{here}/mirror"
+
+
+@pytest.mark.parametrize("bucket", ["http://b", "s3://a/../b", "s3://b?x"])
+def test_nothing_wrong_is_written(here: Path, bucket: str) -> None:
+    assert run(["init", "--cache=cache", f"--bucket={bucket}"]) == 78
+    assert not (here / "mirror.toml").exists()
+
+
+def test_odd_names_survive(here: Path) -> None:
+    odd = here / 'a "b" \\ ü\t#'
+    odd.mkdir()
+    assert run(["init", f"--cache={odd}", "--bucket=s3://b", "--no-doctor"]) == 0
+    assert load(environ={}, cwd=here).cache.dir == str(odd)
+
+
+def test_init_ends_as_the_doctor_does(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bucket = f"--bucket=file://{here}/mirror"
+    assert run(["--json", "init", "--cache=nowhere", bucket, "--state=state"]) == 78
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["written"] == "mirror.toml"
+    assert [check["name"] for check in printed["checks"] if check["status"] == "fail"] == ["cache"]
+
+
+def test_init_on_a_server(
+    here: Path, make_place: MakePlace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = make_place("seaweedfs-obstore")
+    flags = {
+        "bucket": place.layer["url"],
+        "endpoint": place.layer["endpoint"],
+        "region": "us-east-1",
+    }
+    words = [f"--{name}={value}" for name, value in flags.items()]
+    assert run(["init", "--cache=cache", "--state=state", *words]) == 0
+    assert run(["-q", "sync"]) == 0
+    capsys.readouterr()
+    assert run(["--json", "status"]) == 0
+    assert json.loads(capsys.readouterr().out)["objects"] == 1
+
+
+def shown(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, dict[str, Any]]:
+    capsys.readouterr()
+    assert run(["--json", "config", "show", *words]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert isinstance(found, dict)
+    return found
+
+
+def test_every_key_is_shown_with_its_origin(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "mirror.toml").write_text('[bucket]\nurl = "s3://b"\nregion = "here"\n')
+    (here / "special.toml").write_text('[cache]\ndir = "c"\n')
+    monkeypatch.setenv("MIRROR_BUCKET__REGION", "variable")
+    found = shown(capsys, "--config=special.toml")
+    assert list(found) == known_keys()
+    assert found["bucket.url"] == {"value": "s3://b", "origin": str(here / "mirror.toml")}
+    assert found["bucket.region"] == {"value": "variable", "origin": "environment"}
+    assert found["cache.dir"] == {"value": str(here / "c"), "origin": "special.toml"}
+    assert found["sync.concurrency"] == {"value": 64, "origin": "default"}
+
+
+def test_what_is_shown_is_a_configuration(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MIRROR_BUCKET__URL", "s3://b/prefix")
+    monkeypatch.setenv("MIRROR_SYNC__LIMIT_RATE", "20M")
+    before = load(cwd=here)
+    for words in (["config", "show"], ["config", "show", "--origin"]):
+        assert run(words) == 0
+        file = here / "again.toml"
+        file.write_text(capsys.readouterr().out)
+        assert load(config=file, environ={}, cwd=here / "cache") == before
+
+
+def test_a_right_configuration_is_called_so(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "mirror.toml").write_text('[bucket]\nurl = "s3://b"\n')
+    assert run(["config", "check"]) == 0
+    assert str(here / "mirror.toml") in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "No bucket is configured"),
+        ("[bucket]\nurll = 's3://b'\n", "Unknown key bucket.urll"),
+        ("[bucket]\nurl = 's3://b'\n[sync]\nlimit_rate = 'fast'\n", "limit_rate"),
+        ("[bucket]\nurl = 's3://b'\n[inspect]\nknown_bad = 'nowhere.txt'\n", "nowhere.txt"),
+    ],
+)
+def test_a_wrong_configuration_is_told(
+    here: Path, capsys: pytest.CaptureFixture[str], text: str, words: str
+) -> None:
+    (here / "mirror.toml").write_text(text)
+    assert run(["config", "check"]) == 78
+    said = capsys.readouterr().err
+    assert words.split(".", maxsplit=1)[0] in said or "rate" in said
+
+
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [("a", '"a"'), (["a", "b"], '["a", "b"]'), (5, "5"), (0.5, "0.5"), ("\x7f", '"\\u007f"')],
+)
+def test_values_as_toml(value: Any, written: str) -> None:
+    import tomllib
+
+    assert toml(value) == written
+    assert tomllib.loads(f"key = {written}")["key"] == value
+
+
+@pytest.mark.parametrize(
+    ("shell", "words"), [("bash", "complete "), ("zsh", "compdef"), ("fish", "complete ")]
+)
+def test_a_shells_completion(capsys: pytest.CaptureFixture[str], shell: str, words: str) -> None:
+    assert run(["completion", shell]) == 0
+    script = capsys.readouterr().out
+    assert words in script
+    assert "_MIRROR_COMPLETE" in script
+
+
+@pytest.mark.parametrize(
+    ("typed", "completed"), [("mirror do", "doctor"), ("mirror sync --metr", "--metrics-file")]
+)
+def test_a_word_is_completed(typed: str, completed: str) -> None:
+    """As the script that `mirror completion bash` prints asks for it."""
+    asked = {"_MIRROR_COMPLETE": "bash_complete", "COMP_WORDS": typed}
+    asked["COMP_CWORD"] = str(len(typed.split()) - 1)
+    done = subprocess.run(
+        [sys.executable, "-m", "mirror"],
+        env={**os.environ, **asked},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.splitlines() == [f"plain,{completed}"]

@@ -1,0 +1,132 @@
+"""The units: systemd takes them as they are, and counts little that they could do beyond their work."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from configparser import ConfigParser
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="systemd is Linux's")
+
+UNITS = Path(__file__).resolve().parents[2] / "config" / "systemd"
+SYSTEM_UNITS = Path("/usr/lib/systemd/system")
+# A template needs a name of an instance.
+NAMES = {"mirror-sync.service": "", "mirror-sync.timer": "", "mirror-failed@.service": "x"}
+# Exposure from 0 to 100, as `systemd-analyze security` counts it; 100 is a service without any limit.
+MOST_EXPOSED = 20
+
+
+def instance(unit: str) -> str:
+    return unit.replace("@.", f"@{NAMES[unit]}.")
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A system with our units installed as docs/operations.md says, and the programs they start."""
+    if not (shutil.which("systemd-analyze") and SYSTEM_UNITS.is_dir()):
+        pytest.fail("systemd-analyze is needed to check the units: apt-get install systemd")
+    here = tmp_path / "etc" / "systemd" / "system"
+    shutil.copytree(SYSTEM_UNITS, tmp_path / "usr" / "lib" / "systemd" / "system", symlinks=True)
+    here.mkdir(parents=True)
+    for unit in NAMES:
+        shutil.copy(UNITS / unit, here)
+    for program in ("opt/mirror/bin/mirror", "etc/mirror/on-failure"):
+        (tmp_path / program).parent.mkdir(parents=True)
+        shutil.copy(UNITS / "on-failure", tmp_path / program)
+    return tmp_path
+
+
+def verify(root: Path) -> subprocess.CompletedProcess[str]:
+    units = [instance(unit) for unit in NAMES]
+    return subprocess.run(
+        ["systemd-analyze", "verify", f"--root={root}", *units],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def security(root: Path, unit: str) -> subprocess.CompletedProcess[str]:
+    options = ("--offline=true", f"--threshold={MOST_EXPOSED}", "--no-pager", f"--root={root}")
+    return subprocess.run(
+        ["systemd-analyze", "security", *options, instance(unit)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_systemd_takes_the_units(root: Path) -> None:
+    done = verify(root)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("unit", [unit for unit in NAMES if unit.endswith(".service")])
+def test_a_service_can_do_little_beyond_its_work(root: Path, unit: str) -> None:
+    done = security(root, unit)
+    assert done.returncode == 0, done.stdout
+
+
+def test_these_checks_can_fail(root: Path) -> None:
+    unit = root / "etc" / "systemd" / "system" / "mirror-sync.service"
+    text = unit.read_text()
+    unit.write_text(text.replace("ProtectSystem=strict", "ProtectSystem=strickt"))
+    assert "strickt" in verify(root).stderr
+    unit.write_text("\n".join(line for line in text.splitlines() if "Protect" not in line))
+    assert security(root, "mirror-sync.service").returncode != 0
+
+
+def settings(unit: str) -> ConfigParser:
+    parsed = ConfigParser(strict=False, interpolation=None, delimiters=("=",))
+    parsed.read(UNITS / unit)
+    return parsed
+
+
+def test_a_missed_night_is_made_up_for_and_not_by_all_at_once() -> None:
+    timer = settings("mirror-sync.timer")["Timer"]
+    assert timer["Persistent"] == "yes"
+    assert timer["RandomizedDelaySec"]
+    calendar = subprocess.run(
+        ["systemd-analyze", "calendar", timer["OnCalendar"]],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert calendar.returncode == 0, calendar.stderr
+
+
+def test_a_failure_starts_the_failure_unit_and_a_busy_lock_is_none() -> None:
+    service = settings("mirror-sync.service")
+    assert service["Unit"]["OnFailure"] == "mirror-failed@%n.service"
+    assert service["Service"]["SuccessExitStatus"] == "75"
+    assert service["Service"]["Type"] == "oneshot"
+
+
+def test_the_failure_script_says_which_unit_failed(tmp_path: Path) -> None:
+    """With stand-ins for what sends: a mail where somebody is named, else the journal."""
+    for name in ("mail", "logger", "journalctl"):
+        (tmp_path / name).write_text(
+            f'#!/bin/sh\necho "{name} $*"; [ {name} = journalctl ] || cat\n'
+        )
+        (tmp_path / name).chmod(0o755)
+
+    def run(**environment: str) -> str:
+        return subprocess.run(
+            [UNITS / "on-failure", "mirror-sync.service"],
+            env={"PATH": f"{tmp_path}:/usr/bin:/bin", **environment},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+
+    assert run().startswith(
+        "logger --priority user.alert --tag mirror\nmirror-sync.service failed on"
+    )
+    mailed = run(MIRROR_ALERT_MAIL="ops@example.org")
+    assert mailed.startswith("mail -s mirror-sync.service failed on")
+    assert "ops@example.org" in mailed
+    assert "journalctl --unit mirror-sync.service" in mailed

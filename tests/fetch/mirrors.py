@@ -1,0 +1,57 @@
+"""Mirrors for tests to fetch from, and fetchers in a hurry."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from mirror.config import BucketSettings, FetchSettings, Settings
+from mirror.fetch.engine import Tuning
+from mirror.fetch.transport import Deadlines
+from mirror.layout import object_key
+from mirror.store.retry import RetryPolicy
+from mirror.sync.run import sync
+from tests.conftest import Place
+from tests.photos import blank, fill, photo, url_of
+
+BLANK = 99
+UNKNOWN = 100
+
+HURRY = Tuning(
+    retry=RetryPolicy(attempts=12, base=0.001, cap=0.02, longest_retry_after=0.02),
+    deadlines=Deadlines(connect=5.0, silence=0.4, total=5.0),
+)
+
+
+def mirrored(place: Place, folder: Path, numbers: Iterable[int] = range(20)) -> Settings:
+    """Settings of a mirror of these photos and one blank frame; the cache they came from is gone."""
+    fill(folder / "cache", {url_of(n): photo(n) for n in numbers} | {url_of(BLANK): blank()})
+    settings = place.settings(
+        cache={"dir": str(folder / "cache")}, state={"dir": str(folder / "state")}
+    )
+    assert sync(settings).exit_status == 0
+    return msgspec.structs.replace(
+        settings, cache=msgspec.structs.replace(settings.cache, dir=None)
+    )
+
+
+def fetching(settings: Settings, **keys: Any) -> Settings:
+    """The settings with other keys of `fetch`."""
+    section: FetchSettings = msgspec.structs.replace(settings.fetch, **keys)
+    return msgspec.structs.replace(settings, fetch=section)
+
+
+def reached(settings: Settings, **keys: Any) -> Settings:
+    """The settings with other keys of `bucket`."""
+    section: BucketSettings = msgspec.structs.replace(settings.bucket, **keys)
+    return msgspec.structs.replace(settings, bucket=section)
+
+
+def key_of(number: int) -> str:
+    """The key of a photo's object."""
+    from mirror.content.digest import digest_of
+
+    return object_key(digest_of(photo(number)).content_hash, "jpeg")
