@@ -15,6 +15,7 @@ docs/format.md's; they hold for every writer.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, Literal
@@ -22,6 +23,7 @@ from typing import Final, Literal
 import msgspec
 
 from mirror.errors import (
+    AccessDenied,
     AlreadyExists,
     Busy,
     FormatError,
@@ -95,9 +97,12 @@ async def renew(store: Store, key: str, write: Callable[[], Awaitable[object]]) 
 
     Raises:
         StoreError: a removal may have met it; it is not to be named in a row by this run.
+        PreconditionFailed: it has changed meanwhile.
     """
     before = await read_sweep(store)
-    await write()
+    # What a lock of the bucket keeps from being overwritten, it keeps from being removed as well.
+    with suppress(AccessDenied):
+        await write()
     after = await read_sweep(store)
     if after == before and (after is None or after.state != "deleting"):
         return

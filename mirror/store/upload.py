@@ -11,6 +11,7 @@ from typing import Final
 from mirror.cache.prepare import Prepared
 from mirror.content.digest import Digest, Hasher, digest_of
 from mirror.errors import (
+    AccessDenied,
     AlreadyExists,
     ContentCollision,
     NotFound,
@@ -18,7 +19,7 @@ from mirror.errors import (
     StoreError,
 )
 from mirror.layout import CACHE_CONTROL, content_type, object_key
-from mirror.store.base import Create, Headers, IfMatch, ObjectInfo, Overwrite, Store
+from mirror.store.base import Create, Headers, IfMatch, ObjectInfo, Store
 from mirror.store.reading import PART_BYTES, digest_in
 from mirror.store.sweep import is_young, renew
 
@@ -78,7 +79,7 @@ async def upload_body(
                     f"{key} holds other bytes with the same xxh3-128; the file was not uploaded."
                 )
             # What stands there is not what its name says: damaged. The right bytes are at hand.
-            await store.put(key, body, IfMatch(info.etag), headers)
+            await _replace(store, info, body, headers)
         except (NotFound, PreconditionFailed):
             continue  # gc has removed it, or another machine repaired it: look again
         return True
@@ -89,7 +90,18 @@ async def _adopt(store: Store, info: ObjectInfo, body: bytes, headers: Headers, 
     """The object is what it should be; if it is old, no row may have named it for as long."""
     if not is_young(info.last_modified, datetime.fromtimestamp(now(), UTC)):
         key = info.key
-        await renew(store, key, lambda: store.put(key, body, Overwrite(), headers))
+        await renew(store, key, lambda: store.put(key, body, IfMatch(info.etag), headers))
+
+
+async def _replace(store: Store, info: ObjectInfo, body: bytes, headers: Headers) -> None:
+    try:
+        await store.put(info.key, body, IfMatch(info.etag), headers)
+    except AccessDenied:
+        # It could be asked for, so this key may write: the bucket's lock protects the damage.
+        raise StoreError(
+            f"{info.key} holds other bytes and may not be overwritten (has the bucket a lock?); "
+            "left for the next run"
+        ) from None
 
 
 async def _upload_large(

@@ -31,7 +31,14 @@ from mirror.catalog.row import UNKNOWN_SOURCE, Row
 from mirror.config import Settings
 from mirror.content import digest as digests
 from mirror.content.digest import FileChanged
-from mirror.errors import CacheError, ContentCollision, MirrorError, StoreError, UsageError
+from mirror.errors import (
+    AccessDenied,
+    CacheError,
+    ContentCollision,
+    MirrorError,
+    StoreError,
+    UsageError,
+)
 from mirror.files import replacing
 from mirror.layout import CACHE_CONTROL, FORMATS, content_type, parse_object_key
 from mirror.lock import locked
@@ -258,7 +265,9 @@ class _Repair:
         try:
             wrote = await self._upload(path, read.body, one)
         except (StoreError, ContentCollision, OSError) as error:
-            if isinstance(error, StoreError):
+            # One that a lock of the bucket keeps from being overwritten says nothing of the others.
+            locked = one.kind == "mismatched" and isinstance(error, AccessDenied)
+            if isinstance(error, StoreError) and not locked:
                 self._patience.refused(error)
             report.failed += 1
             report.example(Problem("failed", one.key, f"{error} ({display(path)})"))

@@ -22,7 +22,7 @@ from mirror.catalog.reading import Location
 from mirror.config import Settings
 from mirror.errors import AccessDenied, Busy, StoreError, UsageError
 from mirror.layout import SWEEP_KEY
-from mirror.store.base import Headers, Overwrite, Store
+from mirror.store.base import Headers, IfMatch, Store
 from mirror.store.file import FileStore
 from mirror.store.sweep import HeldSweep, Sweep
 from mirror.store.upload import upload_body
@@ -445,7 +445,7 @@ def test_a_sweep_that_began_and_ended_meanwhile_is_noticed(local: Workshop) -> N
 
     class Meanwhile(FileStore):
         async def put(self, key: str, body: bytes, mode: Any, headers: Headers) -> str:
-            if isinstance(mode, Overwrite):
+            if isinstance(mode, IfMatch):
                 (root_of(local) / SWEEP_KEY).write_bytes(
                     msgspec.json.encode(Sweep(run="2", state="idle", holder="x"))
                 )
@@ -453,6 +453,38 @@ def test_a_sweep_that_began_and_ended_meanwhile_is_noticed(local: Workshop) -> N
 
     with pytest.raises(StoreError, match="next run"):
         asyncio.run(adopting(local, 71)(Meanwhile(local.place.url)))
+
+
+class Locked(FileStore):
+    """A bucket whose lock lets nobody overwrite what is there."""
+
+    async def put(self, key: str, body: bytes, mode: Any, headers: Headers) -> str:
+        if isinstance(mode, IfMatch):
+            raise AccessDenied(f"PUT {key}: locked")
+        return await super().put(key, body, mode, headers)
+
+
+def test_an_old_object_under_a_lock_is_adopted_as_it_is(local: Workshop) -> None:
+    stocked(local)
+    path = orphan(local, 70, 30)
+    inode = path.stat().st_ino
+    asyncio.run(adopting(local, 70)(Locked(local.place.url)))
+    assert path.stat().st_ino == inode
+    says(DELETING)(local)
+    with pytest.raises(StoreError, match="next run"):
+        asyncio.run(adopting(local, 70)(Locked(local.place.url)))
+
+
+def test_damage_under_a_lock_is_the_failure_of_one_file(local: Workshop) -> None:
+    stocked(local)
+    local.put({key_of(photo(70)): photo(71)})
+
+    async def story() -> None:
+        await upload_body(Locked(local.place.url), key_of(photo(70)), photo(70), Headers())
+
+    with pytest.raises(StoreError, match="a lock") as caught:
+        asyncio.run(story())
+    assert not isinstance(caught.value, AccessDenied)
 
 
 def test_an_object_that_vanishes_while_it_is_looked_at_is_uploaded(local: Workshop) -> None:
