@@ -19,7 +19,7 @@ from mirror.fetch.torch.bad import BadSample
 from mirror.fetch.torch.datasets import MirrorDataset, MirrorIterableDataset
 from mirror.fetch.torch.sampler import ResumableSampler
 from mirror.fetch.torch.samples import rgb
-from mirror.fetch.torch.table import Check
+from mirror.fetch.table import Check
 
 __all__ = [
     "BadSample",
