@@ -325,16 +325,17 @@ class _Mirror:
         result: bytes | Exception = _closed()
         try:
             result = await self._reader.read(order.found)
+            # Kept before it is given on: who has an image knows that it is counted.
+            if ticket is not None and self._cache is not None:
+                self._cache.keep(ticket, result)
+                ticket = None
         except Exception as error:  # noqa: BLE001 - who waits for it must be told of a fault of ours
             result = error
         finally:
+            if ticket is not None and self._cache is not None:
+                self._cache.drop(ticket)
             for one in self._under_way.pop(content_hash):
                 one.filled(result)
-            if ticket is not None and self._cache is not None:
-                if isinstance(result, bytes):
-                    self._cache.keep(ticket, result)
-                else:
-                    self._cache.drop(ticket)
 
 
 def _closed() -> StoreUnavailable:
