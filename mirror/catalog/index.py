@@ -16,7 +16,6 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Self
 
@@ -28,6 +27,7 @@ from numpy.typing import NDArray
 from mirror.content.image import VERDICTS, Verdict
 from mirror.errors import CatalogError
 from mirror.layout import FORMATS
+from mirror.lazy import lazy
 
 # Bumped whenever the files of a snapshot change their meaning: an old snapshot is then built anew.
 SNAPSHOT: Final = 2
@@ -106,11 +106,11 @@ class Index:
     def __len__(self) -> int:
         return len(self.sightings["url_hi"])
 
-    @cached_property
+    @lazy
     def _urls(self) -> tuple[memoryview, memoryview]:
         return self.sightings["url_hi"].data, self.sightings["url_lo"].data
 
-    @cached_property
+    @lazy
     def _hashes(self) -> tuple[memoryview, memoryview]:
         return self.objects["hash_hi"].data, self.objects["hash_lo"].data
 
@@ -168,7 +168,7 @@ class Index:
         found[known] = best[at[known]]
         return found
 
-    @cached_property
+    @lazy
     def _photos(self) -> tuple[NDArray[np.uint64], NDArray[np.intp]]:
         """The photos that are known, sorted by key, and the position of each one's best sighting."""
         at = np.flatnonzero(self.sightings["photo"])
@@ -211,7 +211,7 @@ class Index:
             pending = pending[at[pending] < len(known)]
         return found
 
-    @cached_property
+    @lazy
     def _by_content(self) -> tuple[NDArray[np.uint64], NDArray[np.intp]]:
         """The first halves of all contents' hashes, sorted, and the positions of their sightings.
 

@@ -8,9 +8,9 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
-from multiprocessing.context import BaseContext
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -26,28 +26,21 @@ ALL = [url_of(number) for number in range(20)]
 PHOTOS = [photo(number) for number in range(20)]
 
 
+class Site(NamedTuple):
+    """A mirror behind a proxy that counts, and settings of machines with a fetch cache and without."""
+
+    proxy: FaultProxy
+    caching: Settings
+    plain: Settings
+
+
 @pytest.fixture
-def proxy(make_place: MakePlace, tmp_path: Path) -> Iterator[FaultProxy]:
-    """Between the processes and their mirror; `settings` belongs to it."""
+def site(make_place: MakePlace, tmp_path: Path) -> Iterator[Site]:
     place = make_place("moto-obstore")
     assert place.server is not None
-    with FaultProxy(place.server.endpoint) as made:
-        made.settings = fetching(  # type: ignore[attr-defined]
-            reached(mirrored(place, tmp_path), endpoint=made.endpoint),
-            cache_dir=str(tmp_path / "fetch"),
-        )
-        yield made
-
-
-@pytest.fixture
-def settings(proxy: FaultProxy) -> Settings:
-    found: Settings = proxy.settings  # type: ignore[attr-defined]
-    return found
-
-
-@pytest.fixture
-def without_cache(settings: Settings) -> Settings:
-    return fetching(settings, cache_dir=None)
+    with FaultProxy(place.server.endpoint) as proxy:
+        plain = reached(mirrored(place, tmp_path), endpoint=proxy.endpoint)
+        yield Site(proxy, fetching(plain, cache_dir=str(tmp_path / "fetch")), plain)
 
 
 def objects_read(proxy: FaultProxy) -> Counter[str]:
@@ -72,7 +65,7 @@ def until(path: Path, seconds: float = 60.0) -> None:
         time.sleep(0.002)
 
 
-def ended(processes: list[multiprocessing.process.BaseProcess]) -> list[int | None]:
+def ended(processes: Sequence[multiprocessing.process.BaseProcess]) -> list[int | None]:
     for process in processes:
         process.join(60)
     return [process.exitcode for process in processes]
@@ -80,10 +73,10 @@ def ended(processes: list[multiprocessing.process.BaseProcess]) -> list[int | No
 
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 def test_a_fetcher_that_is_in_use_goes_on_in_children_and_in_their_parent(
-    without_cache: Settings, method: str
+    site: Site, method: str
 ) -> None:
     context = multiprocessing.get_context(method)
-    with Fetcher(without_cache, tuning=HURRY) as fetch:
+    with Fetcher(site.plain, tuning=HURRY) as fetch:
         assert [result for _, result in fetch.many(ALL)] == PHOTOS
         reading = fetch.many(ALL * 3)
         first = [next(reading) for _ in range(5)]  # its connections are at work while they begin
@@ -95,26 +88,26 @@ def test_a_fetcher_that_is_in_use_goes_on_in_children_and_in_their_parent(
         assert fetch.stats().images == 80
 
 
-def test_a_child_of_a_child_reads_too(without_cache: Settings) -> None:
+def test_a_child_of_a_child_reads_too(site: Site) -> None:
     context = multiprocessing.get_context("fork")
-    with Fetcher(without_cache, tuning=HURRY) as fetch:
+    with Fetcher(site.plain, tuning=HURRY) as fetch:
         fetch(url_of(1))
         child = context.Process(target=have_a_child_read, args=(fetch, context))
         child.start()
         assert ended([child]) == [0]
 
 
-def have_a_child_read(fetch: Fetcher, context: BaseContext) -> None:
+def have_a_child_read(fetch: Fetcher, context: Any) -> None:
     read_all(fetch)
     fetch(url_of(2))
-    grandchild = context.Process(target=read_all, args=(fetch,))  # type: ignore[attr-defined]
+    grandchild = context.Process(target=read_all, args=(fetch,))
     grandchild.start()
     assert ended([grandchild]) == [0]
 
 
-def test_a_fork_while_another_thread_reads_is_no_deadlock(without_cache: Settings) -> None:
+def test_a_fork_while_another_thread_reads_is_no_deadlock(site: Site) -> None:
     context = multiprocessing.get_context("fork")
-    with Fetcher(without_cache, tuning=HURRY) as fetch:
+    with Fetcher(site.plain, tuning=HURRY) as fetch:
         stop = threading.Event()
 
         def read_on() -> None:
@@ -134,8 +127,8 @@ def test_a_fork_while_another_thread_reads_is_no_deadlock(without_cache: Setting
             thread.join()
 
 
-def test_threads_share_a_fetcher(without_cache: Settings) -> None:
-    with Fetcher(without_cache, tuning=HURRY) as fetch:
+def test_threads_share_a_fetcher(site: Site) -> None:
+    with Fetcher(site.plain, tuning=HURRY) as fetch:
         wrong: list[object] = []
 
         def read() -> None:
@@ -154,13 +147,11 @@ def test_threads_share_a_fetcher(without_cache: Settings) -> None:
         assert fetch.stats().images == 6 * 40
 
 
-def test_eight_processes_read_each_image_once_between_them(
-    proxy: FaultProxy, settings: Settings, tmp_path: Path
-) -> None:
+def test_eight_processes_read_each_image_once_between_them(site: Site, tmp_path: Path) -> None:
     context = multiprocessing.get_context("fork")
     go = tmp_path / "go"
-    with Fetcher(settings, tuning=HURRY) as fetch:
-        proxy.forget()
+    with Fetcher(site.caching, tuning=HURRY) as fetch:
+        site.proxy.forget()
         children = []
         for number in range(8):
             ready = tmp_path / f"ready-{number}"
@@ -170,13 +161,13 @@ def test_eight_processes_read_each_image_once_between_them(
             until(tmp_path / f"ready-{number}")
         go.touch()
         assert ended(children) == [0] * 8
-    times = objects_read(proxy)
+    times = objects_read(site.proxy)
     assert len(times) == 20
     assert set(times.values()) == {1}
 
 
 def test_another_process_takes_over_from_one_that_is_killed_while_it_reads(
-    proxy: FaultProxy, settings: Settings, tmp_path: Path
+    site: Site, tmp_path: Path
 ) -> None:
     """The first one's request hangs; a second waits for it, until the first is killed."""
     release = threading.Event()
@@ -192,8 +183,8 @@ def test_another_process_takes_over_from_one_that_is_killed_while_it_reads(
         return Hold(release) if objects == 1 else None
 
     context = multiprocessing.get_context("fork")
-    with Fetcher(settings, tuning=Tuning()) as fetch:
-        proxy.rule = rule
+    with Fetcher(site.caching, tuning=Tuning()) as fetch:
+        site.proxy.rule = rule
         first = context.Process(target=fetch, args=(url_of(1),))
         first.start()
         until(asked)
