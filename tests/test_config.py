@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mirror import config
-from mirror.config import Layer, Settings, known_keys, load, merge, parse_rate
+from mirror.config import Layer, Settings, known_keys, load, merge, parse_rate, parse_size
 from mirror.errors import ConfigError
 
 Load = Callable[..., Settings]
@@ -225,6 +225,21 @@ def test_what_is_no_positive_rate_is_refused(text: str) -> None:
 def test_a_unit_multiplies(number: int, unit: str) -> None:
     factor = 1024 ** ("KMG".index(unit) + 1)
     assert parse_rate(f"{number}{unit}") == pytest.approx(number * factor)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("1", 1), ("500K", 500 << 10), ("1.5G", 3 << 29), ("200GiB", 200 << 30), (" 2 TB ", 2 << 40)],
+)
+def test_sizes_are_in_powers_of_1024(text: str, size: int) -> None:
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "0", "-1G", "20M/s", "1e9", "many", "1P"])
+@pytest.mark.parametrize("key", ["cache_bytes", "bytes_in_flight"])
+def test_a_size_that_is_none_is_refused(text: str, key: str) -> None:
+    with pytest.raises(ConfigError, match="such as 200G"):
+        merge([Layer("test", {"fetch": {key: text}})])
 
 
 @pytest.mark.parametrize("url", ["", "plants", "http://b/x", "s3://", "s3:///x", "s3://b/../x"])

@@ -5,7 +5,12 @@ from __future__ import annotations
 import multiprocessing
 import threading
 
+import pytest
+
 from mirror.lazy import lazy
+
+# Python 3.12 warns of forks where threads run.
+pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
 
 
 class Thing:

@@ -20,6 +20,9 @@ from mirror.errors import ConfigError
 from mirror.fetch.cache import MARK, Admission, Begun, FetchCache, Ticket
 from mirror.fetch.usage import Usage
 
+# Python 3.12 warns of forks where threads run.
+pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+
 MIB = 1 << 20
 
 

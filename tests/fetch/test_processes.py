@@ -22,6 +22,9 @@ from tests.fetch.mirrors import HURRY, fetching, key_of, mirrored, reached
 from tests.photos import photo, url_of
 from tests.proxy import FaultProxy, Hold, Request
 
+# Python 3.12 warns of what is tried here.
+pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+
 ALL = [url_of(number) for number in range(20)]
 PHOTOS = [photo(number) for number in range(20)]
 
@@ -75,7 +78,7 @@ def ended(processes: Sequence[multiprocessing.process.BaseProcess]) -> list[int 
 def test_a_fetcher_that_is_in_use_goes_on_in_children_and_in_their_parent(
     site: Site, method: str
 ) -> None:
-    context = multiprocessing.get_context(method)
+    context: Any = multiprocessing.get_context(method)
     with Fetcher(site.plain, tuning=HURRY) as fetch:
         assert [result for _, result in fetch.many(ALL)] == PHOTOS
         reading = fetch.many(ALL * 3)
