@@ -237,6 +237,8 @@ class _Mirror:
     # --- for other threads ---
 
     def ask(self, orders: Sequence[Order]) -> None:
+        if self._addresses is not None:
+            self._addresses.expect([order.found.key for order in orders])
         self._loop.call_soon_threadsafe(self._accept, orders)
 
     def counted(self) -> dict[str, Any]:
