@@ -26,7 +26,7 @@ from typing import Any, Final, Self
 from mirror.catalog.index import Index
 from mirror.config import Settings, load, parse_size
 from mirror.errors import FetchError
-from mirror.fetch.engine import Engine, Order, Tuning
+from mirror.fetch.engine import Engine, Tuning
 from mirror.fetch.forks import ForkLock
 from mirror.fetch.guard import Guard
 from mirror.fetch.index import index_of
@@ -126,7 +126,7 @@ class Fetcher:
         """
         engine = self._live().engine
         return [
-            engine.look(Order(found, _nobody)) if isinstance(found, Found) else found
+            engine.look(found) if isinstance(found, Found) else found
             for found in self._images.find_all(urls)
         ]
 
@@ -303,10 +303,6 @@ class _Here:
     def close(self) -> None:
         if self._end is not None:
             self._end()
-
-
-def _nobody(_: Order) -> None:
-    """Nobody waits for the order."""
 
 
 def _close(engine: Engine, pid: int) -> None:
