@@ -61,6 +61,19 @@ http {{
 """
 
 
+Spent = tuple[float, float]  # seconds of wall and of CPU time
+
+
+def clocks() -> Spent:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return time.perf_counter(), used.ru_utime + used.ru_stime
+
+
+def since(began: Spent) -> Spent:
+    wall, cpu = clocks()
+    return wall - began[0], cpu - began[1]
+
+
 def settings_of(port: int, scheme: str, **fetch: str) -> Settings:
     """A mirror in a folder that nginx serves: by public URLs, or by signed ones as S3 would."""
     bucket = {"url": f"file://{BENCH}/www/{BUCKET}"}
@@ -147,48 +160,48 @@ def checked(key: str, data: bytes) -> None:
         raise ValueError(key)
 
 
-def in_threads(read: Callable[[str], None]) -> float:
+def in_threads(read: Callable[[str], None]) -> Spent:
     names = keys()
-    began = time.perf_counter()
+    began = clocks()
     with ThreadPoolExecutor(THREADS) as pool:
         list(pool.map(read, names))
-    return time.perf_counter() - began
+    return since(began)
 
 
-def many(settings: Settings, port: int) -> float:
+def many(settings: Settings, port: int) -> Spent:
     """Seconds of one `fetch.many` over everything."""
     index = Fetcher(settings_of(port, "folder"))._index  # noqa: SLF001 - nginx has no LIST
     assert isinstance(index, Index)
     texts = urls()
-    began = time.perf_counter()
     with Fetcher(settings, index=index) as fetch:
+        began = clocks()
         count = sum(isinstance(result, bytes) for _, result in fetch.many(texts))
-        seconds = time.perf_counter() - began
+        seconds = since(began)
         if count != OBJECTS:
             raise ValueError(f"{count} images: {fetch.stats()}")
     return seconds
 
 
-def mirror(port: int) -> float:
+def mirror(port: int) -> Spent:
     return many(settings_of(port, "public"), port)
 
 
-def mirror_signed(port: int) -> float:
+def mirror_signed(port: int) -> Spent:
     return many(settings_of(port, "signed"), port)
 
 
-def mirror_filling(port: int) -> float:
+def mirror_filling(port: int) -> Spent:
     """From the server into an empty fetch cache."""
     shutil.rmtree(BENCH / "fetch-cache", ignore_errors=True)
     return many(settings_of(port, "public", cache_dir=str(BENCH / "fetch-cache")), port)
 
 
-def mirror_warm(port: int) -> float:
+def mirror_warm(port: int) -> Spent:
     """From the fetch cache that `mirror_filling` has left."""
     return many(settings_of(port, "public", cache_dir=str(BENCH / "fetch-cache")), port)
 
 
-def mirror_url_cache(port: int) -> float:
+def mirror_url_cache(port: int) -> Spent:
     """From the URL-keyed cache."""
     settings = settings_of(port, "public")
     layers = [
@@ -203,18 +216,18 @@ def mirror_url_cache(port: int) -> float:
     return many(merge(layers), port)
 
 
-def open_read(_: int) -> float:
+def open_read(_: int) -> Spent:
     """The files of the fetch cache by `open().read()`, with no check."""
     paths = [BENCH / "fetch-cache" / "objects" / key[8:10] / key[11:43] for key in keys()]
     names = [str(path) for path in paths]
-    began = time.perf_counter()
+    began = clocks()
     for name in names:
         with open(name, "rb") as file:
             file.read()
-    return time.perf_counter() - began
+    return since(began)
 
 
-def s3torchconnectorclient(port: int) -> float:
+def s3torchconnectorclient(port: int) -> Spent:
     from s3torchconnectorclient._mountpoint_s3_client import (  # type: ignore[import-not-found,unused-ignore]
         MountpointS3Client,
     )
@@ -225,7 +238,7 @@ def s3torchconnectorclient(port: int) -> float:
     return in_threads(lambda key: checked(key, b"".join(client.get_object(BUCKET, key))))
 
 
-def requests_threads(port: int) -> float:
+def requests_threads(port: int) -> Spent:
     import requests  # type: ignore[import-untyped,unused-ignore]
 
     own = threading.local()
@@ -239,7 +252,7 @@ def requests_threads(port: int) -> float:
     return in_threads(read)
 
 
-def plain_aiohttp(port: int) -> float:
+def plain_aiohttp(port: int) -> Spent:
     import aiohttp
     import yarl
 
@@ -257,12 +270,12 @@ def plain_aiohttp(port: int) -> float:
 
             await asyncio.gather(*(work() for _ in range(64)))
 
-    began = time.perf_counter()
+    began = clocks()
     asyncio.run(read_all())
-    return time.perf_counter() - began
+    return since(began)
 
 
-def obstore(port: int) -> float:
+def obstore(port: int) -> Spent:
     from obstore.store import S3Store
 
     store = S3Store(
@@ -284,31 +297,28 @@ def obstore(port: int) -> float:
 
         await asyncio.gather(*(work() for _ in range(64)))
 
-    began = time.perf_counter()
+    began = clocks()
     asyncio.run(read_all())
-    return time.perf_counter() - began
+    return since(began)
 
 
-READERS: dict[str, Callable[[int], float]] = {
+READERS: dict[str, Callable[[int], Spent]] = {
     "mirror": mirror,
-    "mirror, signed": mirror_signed,
-    "mirror, filling its cache": mirror_filling,
-    "mirror, warm cache": mirror_warm,
-    "mirror, URL-keyed cache": mirror_url_cache,
+    "mirror (signed)": mirror_signed,
+    "mirror (filling its cache)": mirror_filling,
+    "mirror (warm cache)": mirror_warm,
+    "mirror (URL-keyed cache)": mirror_url_cache,
     "open().read()": open_read,
     "s3torchconnectorclient": s3torchconnectorclient,
     "aiohttp": plain_aiohttp,
     "obstore": obstore,
-    "requests, 32 threads": requests_threads,
+    "requests": requests_threads,
 }
 
 
 def run(name: str, port: int) -> None:
     """One reader, in this process; prints wall and CPU seconds as JSON."""
-    before = resource.getrusage(resource.RUSAGE_SELF)
-    wall = READERS[name](port)
-    after = resource.getrusage(resource.RUSAGE_SELF)
-    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    wall, cpu = READERS[name](port)
     print(json.dumps({"wall": wall, "cpu": cpu}), flush=True)
     os._exit(0)  # s3torchconnectorclient's threads do not end
 
@@ -339,13 +349,26 @@ def main() -> None:
                 walls[name].append(result["wall"])
                 cpus[name].append(result["cpu"])
                 print(f"round {number + 1}: {name} {result['wall']:.2f} s", file=sys.stderr)
-    print("| reader | wall, s | CPU, s | wall against `mirror` |")
-    print("|---|---|---|---|")
+    print(
+        "| reader | wall, s | CPU, s | against `mirror`: wall | CPU | wall against `open().read()` |"
+    )
+    print("|---|---|---|---|---|---|")
     for name in names:
-        base = walls.get("mirror", walls[name])
-        ratio = statistics.median(its / ours for its, ours in zip(walls[name], base, strict=True))
         wall, cpu = statistics.median(walls[name]), statistics.median(cpus[name])
-        print(f"| {name} | {wall:.2f} | {cpu:.2f} | {ratio:.2f} × |")
+        ratios = [
+            ratio(walls, name, "mirror"),
+            ratio(cpus, name, "mirror"),
+            ratio(walls, name, "open().read()"),
+        ]
+        print(f"| {name} | {wall:.2f} | {cpu:.2f} | {' | '.join(ratios)} |")
+
+
+def ratio(seconds: dict[str, list[float]], name: str, base: str) -> str:
+    """The median of the ratios within each round."""
+    if base not in seconds:
+        return "–"
+    pairs = zip(seconds[name], seconds[base], strict=True)
+    return f"{statistics.median(its / others for its, others in pairs):.2f} ×"
 
 
 if __name__ == "__main__":

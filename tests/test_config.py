@@ -242,6 +242,13 @@ def test_what_is_no_size_is_refused_by_its_key(text: str, key: str) -> None:
         merge([Layer("flag", {"backfill": {key: text}})])
 
 
+@pytest.mark.parametrize("text", ["", "0", "-1G", "20M/s", "1e9", "many", "1P"])
+@pytest.mark.parametrize("key", ["cache_bytes", "bytes_in_flight"])
+def test_a_size_of_the_fetch_cache_that_is_none_is_refused(text: str, key: str) -> None:
+    with pytest.raises(ConfigError, match=rf"fetch\.{key}.*not understood"):
+        merge([Layer("test", {"fetch": {key: text}})])
+
+
 @pytest.mark.parametrize("url", ["", "plants", "http://b/x", "s3://", "s3:///x", "s3://b/../x"])
 def test_a_bucket_url_that_is_not_one_is_refused(url: str) -> None:
     with pytest.raises(ConfigError, match=r"bucket\.url"):

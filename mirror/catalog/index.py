@@ -16,7 +16,6 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Self
 
@@ -28,6 +27,7 @@ from numpy.typing import NDArray
 from mirror.content.image import VERDICTS, Verdict
 from mirror.errors import CatalogError
 from mirror.layout import FORMATS
+from mirror.lazy import lazy
 
 # Bumped whenever the files of a snapshot change their meaning: an old snapshot is then built anew.
 SNAPSHOT: Final = 2
@@ -106,11 +106,11 @@ class Index:
     def __len__(self) -> int:
         return len(self.sightings["url_hi"])
 
-    @cached_property
+    @lazy
     def _urls(self) -> tuple[memoryview, memoryview]:
         return self.sightings["url_hi"].data, self.sightings["url_lo"].data
 
-    @cached_property
+    @lazy
     def _hashes(self) -> tuple[memoryview, memoryview]:
         return self.objects["hash_hi"].data, self.objects["hash_lo"].data
 
@@ -168,7 +168,7 @@ class Index:
         found[known] = best[at[known]]
         return found
 
-    @cached_property
+    @lazy
     def _photos(self) -> tuple[NDArray[np.uint64], NDArray[np.intp]]:
         """The photos that are known, sorted by key, and the position of each one's best sighting."""
         at = np.flatnonzero(self.sightings["photo"])
@@ -196,14 +196,12 @@ class Index:
         found[found >= 0] = best[found[found >= 0]]
         return found
 
-    @cached_property
+    @lazy
     def _by_content(self) -> tuple[NDArray[np.uint64], NDArray[np.uint64], NDArray[np.intp]]:
         """Both halves of all contents' hashes, sorted, and the position of each one's best row."""
         hi, lo = self.sightings["hash_hi"], self.sightings["hash_lo"]
-        order = np.lexsort((self.sightings["verdict"] != _OK, lo, hi))
-        first = np.ones(len(order), np.bool_)
-        first[1:] = (np.diff(hi[order]) != 0) | (np.diff(lo[order]) != 0)
-        order = order[first]
+        order = np.lexsort((self.sightings["verdict"] == _OK, lo, hi))
+        order = order[last_of_each(hi[order], lo[order])]
         return hi[order], lo[order], order
 
     def content_hashes(self, at: NDArray[np.intp]) -> NDArray[np.uint8]:

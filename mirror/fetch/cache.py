@@ -115,19 +115,25 @@ class FetchCache:
 
     # --- reading ---
 
-    def path(self, content_hash: bytes, size: int) -> str | None:
-        """The file of an image, if it is there with that size; its bytes are not read yet."""
-        path = self._path(content_hash)
+    def path(self, content_hash: bytes) -> str:
+        """The file of an image, whether it is there or not."""
+        digits = content_hash.hex()
+        return f"{self._root}/{digits[:2]}/{digits}"
+
+    def has(self, content_hash: bytes, size: int) -> bool:
+        """Whether an image is there with that size; its bytes are not read."""
         try:
-            status = os.stat(path, follow_symlinks=False)
+            status = os.lstat(self.path(content_hash))
         except OSError:
-            return None
-        if status.st_size != size or not stat.S_ISREG(status.st_mode):
-            return None
-        if self._admission == "lru" and time.time() - status.st_mtime > _TOUCH:
+            return False
+        return status.st_size == size and stat.S_ISREG(status.st_mode)
+
+    def used(self, path: str) -> None:
+        """Note that a file was a hit, for the choice of what is removed."""
+        if self._admission == "lru":
             with suppress(OSError):
-                os.utime(path)
-        return path
+                if time.time() - os.lstat(path).st_mtime > _TOUCH:
+                    os.utime(path, follow_symlinks=False)
 
     def discard(self, path: str) -> None:
         """Remove a file whose bytes are not those of its name."""
@@ -135,10 +141,6 @@ class FetchCache:
             size = os.stat(path, follow_symlinks=False).st_size
             os.unlink(path)
             self._release(size)
-
-    def _path(self, content_hash: bytes) -> str:
-        digits = content_hash.hex()
-        return f"{self._root}/{digits[:2]}/{digits}"
 
     # --- writing ---
 
@@ -153,7 +155,7 @@ class FetchCache:
         """Ask for the right to write an image. Does not wait for another process."""
         if not self.has_room:
             return self._no_room()
-        path = self._path(content_hash)
+        path = self.path(content_hash)
         try:
             descriptor = self._lock(path + _PART)
         except OSError as error:
@@ -163,7 +165,7 @@ class FetchCache:
             return Begun.BUSY
         ticket = Ticket(path, descriptor, os.fstat(descriptor).st_size)
         if os.path.lexists(path):
-            if self.path(content_hash, size) is not None:
+            if self.has(content_hash, size):
                 self.drop(ticket)
                 return Begun.KEPT
             self.discard(path)  # of a wrong size, it was no hit either

@@ -26,7 +26,8 @@ from typing import Any, Final, Self
 from mirror.catalog.index import Index
 from mirror.config import Settings, load, parse_size
 from mirror.errors import FetchError
-from mirror.fetch.engine import Engine, Order, Tuning
+from mirror.fetch.engine import Engine, Tuning
+from mirror.fetch.forks import ForkLock
 from mirror.fetch.guard import Guard
 from mirror.fetch.index import index_of
 from mirror.fetch.resolve import Coverage, Found, Images
@@ -125,7 +126,7 @@ class Fetcher:
         """
         engine = self._live().engine
         return [
-            engine.look(Order(found, _nobody)) if isinstance(found, Found) else found
+            engine.look(found) if isinstance(found, Found) else found
             for found in self._images.find_all(urls)
         ]
 
@@ -199,7 +200,7 @@ class AsyncFetcher:
         self, settings: Settings, *, offline: bool | None = None, tuning: Tuning | None = None
     ) -> None:
         self._make = partial(Fetcher, settings, offline=offline, tuning=tuning)
-        self._mutex = threading.Lock()
+        self._mutex = ForkLock()
         self._fetcher: Fetcher | None = None
 
     @classmethod
@@ -304,25 +305,13 @@ class _Here:
             self._end()
 
 
-def _nobody(_: Order) -> None:
-    """Nobody waits for the order."""
-
-
 def _close(engine: Engine, pid: int) -> None:
     if os.getpid() == pid:
         engine.close()
 
 
-_making: threading.Lock = threading.Lock()
+_making: Final = ForkLock()
 
 # What a forked child has of its parent's: touched, it would end the parent's connections (TLS says
 # goodbye on them) or wake its loop; so it stays as it is for as long as the child lives.
 _left_alone: Final[list[_Here]] = []
-
-
-def _unlock() -> None:
-    global _making  # noqa: PLW0603 - another thread may have held it when the process was forked
-    _making = threading.Lock()
-
-
-os.register_at_fork(after_in_child=_unlock)

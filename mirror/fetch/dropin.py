@@ -10,17 +10,17 @@ the environment), unless they are given another. Neither ever gives a substitute
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Iterator
 from http import HTTPStatus
 from typing import Any, Final, Self
 
 from mirror.errors import FetchError, Flagged, NotMirrored
 from mirror.fetch.client import Fetcher
+from mirror.fetch.forks import ForkLock
 
 _log = logging.getLogger(__name__)
 
-_making: Final = threading.Lock()
+_making: Final = ForkLock()
 _shared: list[Fetcher] = []
 
 

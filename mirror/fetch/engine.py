@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import xxhash
 
@@ -43,6 +43,10 @@ _LATEST_LOOK: Final = 0.1
 _MOST_LOOKS: Final = 600
 
 
+# Where an image came from, as `FetchStats` counts it.
+Tier = Literal["cache", "fetch_cache", "mirror"]
+
+
 @dataclass(frozen=True, slots=True)
 class Tuning:
     """How patient a fetcher is. The defaults are for everybody; tests are in a hurry."""
@@ -58,37 +62,26 @@ class Order:
     Attributes:
         found: what it is.
         result: its bytes or what is wrong; None until then.
-        path: a file that is likely to be it; its bytes are to be checked.
-        from_fetch_cache: which tier `path` belongs to.
-        cancelled: nobody waits for it any more.
+        here: a file of this machine is likely to be it.
+        tried: such a file was read, and was not.
         ordered: the mirror was asked for it.
+        cancelled: nobody waits for it any more.
         looks: how often another process was found to be at it.
-        wake: called with this order once `result` or `path` is there.
+        wake: called with this order once it is `ready`.
     """
 
-    __slots__ = (
-        "cancelled",
-        "found",
-        "from_fetch_cache",
-        "looks",
-        "ordered",
-        "path",
-        "result",
-        "wake",
-    )
+    __slots__ = ("cancelled", "found", "here", "looks", "ordered", "result", "tried", "wake")
 
     def __init__(self, found: Found, wake: Callable[[Order], object]) -> None:
         self.found = found
         self.wake = wake
         self.result: bytes | Exception | None = None
-        self.path: str | bytes | None = None
-        self.from_fetch_cache = False
-        self.cancelled = self.ordered = False
+        self.here = self.tried = self.ordered = self.cancelled = False
         self.looks = 0
 
     @property
     def ready(self) -> bool:
-        return self.result is not None or self.path is not None
+        return self.result is not None or self.here
 
     def filled(self, result: bytes | Exception) -> None:
         self.result = result
@@ -123,32 +116,34 @@ class Engine:
         self._mutex = threading.Lock()
         self._mirror: _Mirror | None = None
 
-    def look(self, order: Order) -> bool:
-        """Whether a file of this machine may be the image; it is then in the order."""
-        found = order.found
+    def look(self, found: Found) -> bool:
+        """Whether a file of this machine has its name and its size; it is not read."""
+        if self._url_cache is not None and self._url_cache.has(found.url_md5, found.size):
+            return True
+        return self._cache is not None and self._cache.has(found.content_hash, found.size)
+
+    def read_here(self, found: Found) -> tuple[bytes, Tier] | None:
+        """An image's bytes from a file of this machine, checked; None when none has them."""
         if self._url_cache is not None:
-            order.path = self._url_cache.path(found.url_md5, found.size)
-        return order.path is not None or self._look_in_fetch_cache(order)
-
-    def _look_in_fetch_cache(self, order: Order) -> bool:
+            for path in self._url_cache.paths(found.url_md5):
+                if (data := self._checked(path, found)) is not None:
+                    return data, "cache"
         if self._cache is not None:
-            order.path = self._cache.path(order.found.content_hash, order.found.size)
-            order.from_fetch_cache = order.path is not None
-        return order.path is not None
+            kept = self._cache.path(found.content_hash)
+            if (data := self._checked(kept, found, self._cache)) is not None:
+                self._cache.used(kept)
+                return data, "fetch_cache"
+        return None
 
-    def open(self, order: Order) -> bytes | None:
-        """The bytes of the order's file, checked; None when no file of this machine has them."""
-        while order.path is not None:
-            path, order.path = order.path, None
-            data = _contents(path, order.found.size)
-            if data is not None and xxhash.xxh3_128_digest(data) == order.found.content_hash:
-                return data
-            if data is not None:
-                self.mismatches += 1
-            if not order.from_fetch_cache:
-                self._look_in_fetch_cache(order)
-            elif data is not None and self._cache is not None:
-                self._cache.discard(str(path))
+    def _checked(
+        self, path: str | bytes, found: Found, cache: FetchCache | None = None
+    ) -> bytes | None:
+        data = _contents(path, found.size)
+        if data is None or xxhash.xxh3_128_digest(data) == found.content_hash:
+            return data
+        self.mismatches += len(data) == found.size  # of another size, it is another image
+        if cache is not None:
+            cache.discard(str(path))
         return None
 
     def ask(self, orders: Sequence[Order]) -> None:
@@ -237,6 +232,8 @@ class _Mirror:
     # --- for other threads ---
 
     def ask(self, orders: Sequence[Order]) -> None:
+        if self._addresses is not None:
+            self._addresses.expect([order.found.key for order in orders])
         self._loop.call_soon_threadsafe(self._accept, orders)
 
     def counted(self) -> dict[str, Any]:
@@ -316,8 +313,8 @@ class _Mirror:
                 order.looks += 1
                 self._loop.call_later(pause, self._accept, [order])
                 return
-            if begun is Begun.KEPT and (path := self._cache.path(content_hash, size)):
-                order.from_fetch_cache, order.path = True, path
+            if begun is Begun.KEPT and not order.tried:
+                order.here = True
                 order.wake(order)
                 return
             ticket = begun if isinstance(begun, Ticket) else None
@@ -325,16 +322,17 @@ class _Mirror:
         result: bytes | Exception = _closed()
         try:
             result = await self._reader.read(order.found)
+            # Kept before it is given on: who has an image knows that it is counted.
+            if ticket is not None and self._cache is not None:
+                self._cache.keep(ticket, result)
+                ticket = None
         except Exception as error:  # noqa: BLE001 - who waits for it must be told of a fault of ours
             result = error
         finally:
+            if ticket is not None and self._cache is not None:
+                self._cache.drop(ticket)
             for one in self._under_way.pop(content_hash):
                 one.filled(result)
-            if ticket is not None and self._cache is not None:
-                if isinstance(result, bytes):
-                    self._cache.keep(ticket, result)
-                else:
-                    self._cache.drop(ticket)
 
 
 def _closed() -> StoreUnavailable:

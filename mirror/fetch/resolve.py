@@ -107,6 +107,8 @@ class Images:
     def find(self, text: str) -> Found | Flagged | NotMirrored:
         """What there is for one text; the errors are values here."""
         # One look-up by hand costs a tenth of NumPy's ways for many.
+        if not text.isascii():  # it may not even be UTF-8
+            return self._find_together([text])[0]
         digest = url_md5(text)
         known = self.index.sighting(digest)
         if known is None or known.verdict != "ok":

@@ -29,7 +29,7 @@ def bucket_of(seconds: float) -> int:
     """The bucket that a duration counts in."""
     if seconds <= _SHORTEST:
         return 0
-    return min(_BUCKETS - 1, int(math.log(seconds / _SHORTEST) / _GROWTH) + 1)
+    return int(math.log(min(seconds, _LONGEST) / _SHORTEST) / _GROWTH) + 1
 
 
 def percentile(counts: tuple[int, ...] | list[int], share: float) -> float:

@@ -85,22 +85,43 @@ class Stream:
         Raises:
             MirrorError: no image can be had like this.
         """
-        self._order_ahead()
-        if not self._window:
-            return None
         taken: list[tuple[str, Result]] = []
+        if not self._window:
+            self._take_here(taken)
+        if not taken:
+            self._order_ahead()
+            if not self._window:
+                return None
         while self._window and len(taken) < _TAKEN:
             text, one = self._window[0]
             result = self._result(one) if isinstance(one, Order) else one
             if result is None:
                 break
             self._window.popleft()
-            if isinstance(result, FetchError):
-                self.counts[kind_of(result)] += 1
-            else:
-                self.counts["bytes"] += len(result)
-            taken.append((text, result))
+            taken.append((text, self._counted(result)))
         return taken
+
+    def _take_here(self, taken: list[tuple[str, Result]]) -> None:
+        """Take what this machine has, as far as it has everything: nothing is looked for ahead."""
+        while len(taken) < _TAKEN and self._look_up():
+            text, found = self._known.popleft()
+            if not isinstance(found, Found):
+                taken.append((text, self._counted(found)))
+            elif (read := self._engine.read_here(found)) is not None:
+                self.counts[read[1]] += 1
+                taken.append((text, self._counted(read[0])))
+            else:
+                order = Order(found, self._came)
+                self._window.append((text, order))
+                self._order([order])
+                break
+
+    def _counted(self, result: Result) -> Result:
+        if isinstance(result, FetchError):
+            self.counts[kind_of(result)] += 1
+        else:
+            self.counts["bytes"] += len(result)
+        return result
 
     def awaits(self) -> bool:
         """Whether `take` has nothing to give before the next call of `wake`.
@@ -130,21 +151,23 @@ class Stream:
 
     def _order_ahead(self) -> None:
         ordered: list[Order] = []
+        nbytes = self._bytes
         while len(self._window) < _AHEAD and self._look_up():
             text, found = self._known[0]
             if isinstance(found, Found):
                 order = Order(found, self._came)
-                if not self._engine.look(order):
-                    if self._bytes and self._bytes + found.size > self._most:
+                order.here = self._engine.look(found)
+                if not order.here:
+                    if nbytes and nbytes + found.size > self._most:
                         break
-                    self._order(order)
+                    nbytes += found.size
                     ordered.append(order)
                 self._window.append((text, order))
             else:
                 self._window.append((text, found))
             self._known.popleft()
         if ordered:
-            self._engine.ask(ordered)
+            self._order(ordered)
 
     def _look_up(self) -> bool:
         """Whether something is known of the next text; False behind the last."""
@@ -155,19 +178,22 @@ class Stream:
             self._known.extend(zip(texts, self._find(texts), strict=True))
         return bool(self._known)
 
-    def _order(self, order: Order) -> None:
-        order.ordered = True
-        self._bytes += order.found.size
+    def _order(self, orders: Sequence[Order]) -> None:
+        for order in orders:
+            if not order.ordered:
+                order.ordered = True
+                self._bytes += order.found.size
+        self._engine.ask(orders)
 
     def _result(self, order: Order) -> Result | None:
         result, tier = order.result, "mirror"
-        if order.path is not None:
-            result = self._engine.open(order)
-            tier = "fetch_cache" if order.from_fetch_cache else "cache"
-            if result is None:
-                if not order.ordered:
-                    self._order(order)
-                self._engine.ask([order])
+        if order.here:
+            read = self._engine.read_here(order.found)
+            if read is None:
+                order.here, order.tried = False, True
+                self._order([order])
+            else:
+                result, tier = read
         if result is None:
             return None
         if order.ordered:

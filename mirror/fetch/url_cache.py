@@ -37,21 +37,24 @@ class UrlCache:
         self._is_image = re.compile(rb"[0-9a-fA-F]{32}(\.(?i:%b))" % names.encode()).fullmatch
         self._layouts = self._seen()
 
-    def path(self, url_md5: bytes, size: int) -> bytes | None:
-        """A file that may be the image: its name and its size are right; its bytes are not read."""
+    def paths(self, url_md5: bytes) -> Iterator[bytes]:
+        """Where the file of a URL may be, the likeliest first; nothing is looked at."""
         digits = url_md5.hex().encode()
         for depth, suffix in self._layouts:
             if depth == _FLAT:
-                below = digits
+                yield b"%b/%b%b" % (self._root, digits, suffix)
             elif depth == _ONE:
-                below = b"%b/%b" % (digits[:2], digits)
+                yield b"%b/%b/%b%b" % (self._root, digits[:2], digits, suffix)
             else:
-                below = b"%b/%b/%b" % (digits[:2], digits[2:4], digits)
-            path = b"%b/%b%b" % (self._root, below, suffix)
+                yield b"%b/%b/%b/%b%b" % (self._root, digits[:2], digits[2:4], digits, suffix)
+
+    def has(self, url_md5: bytes, size: int) -> bool:
+        """Whether the URL has a file of that size; its bytes are not read."""
+        for path in self.paths(url_md5):
             with suppress(OSError):
                 if os.stat(path).st_size == size:
-                    return path
-        return None
+                    return True
+        return False
 
     def _seen(self) -> list[tuple[int, bytes]]:
         """Pairs of layout and extension that were seen, the commonest first."""

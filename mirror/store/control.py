@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 from mirror.config import BucketSettings
 from mirror.errors import BadCredentials, BucketMissing, StoreError, Unreachable, WrongRegion
 from mirror.layout import BucketUrl
+from mirror.lazy import lazy
 from mirror.store.responses import error_from
 
 CONNECT_SECONDS = 10
@@ -41,7 +41,7 @@ class S3Access:
         self.endpoint = settings.endpoint.rstrip("/") if settings.endpoint else None
         self._region = settings.region
 
-    @cached_property
+    @lazy
     def session(self) -> Any:
         import boto3
         from botocore.exceptions import ProfileNotFound
@@ -79,7 +79,7 @@ class S3Access:
             )
         return Credentials(found.access_key, found.secret_key, found.token)
 
-    @cached_property
+    @lazy
     def _provider(self) -> Any:
         from botocore.exceptions import BotoCoreError
 

@@ -223,6 +223,34 @@ def test_of_many_urls_each_is_found_where_it_stands(data: st.DataObject) -> None
     finds(index, wanted, known)
 
 
+@given(st.lists(SEEN, min_size=1, max_size=30), st.lists(st.sampled_from(KEYS), max_size=8))
+@settings(deadline=None)
+def test_of_many_contents_each_is_found_in_a_row_that_is_ok_if_any_is(
+    seen: list[Seen], contents: list[bytes]
+) -> None:
+    index = index_of([row_of(one, at) for at, one in enumerate(seen)])
+    latest = {one.url: one for one in seen}.values()
+    at = index.find_contents(b"".join(contents)).tolist()
+    assert at == [int(index.find_contents(content)[0]) for content in contents]
+    for content, where in zip(contents, at, strict=True):
+        verdicts = {one.verdict for one in latest if one.content == content}
+        assert (where >= 0) == bool(verdicts)
+        if verdicts:
+            assert index.content_hashes(np.array([where])).tobytes() == content
+            found = VERDICTS[index.sightings["verdict"][where]]
+            assert found == "ok" if "ok" in verdicts else found in verdicts
+
+
+@given(st.lists(SEEN, min_size=1, max_size=30))
+@settings(deadline=None)
+def test_rows_tell_the_md5_of_their_url(seen: list[Seen]) -> None:
+    index = index_of([row_of(one, at) for at, one in enumerate(seen)])
+    everywhere = np.arange(len(index))
+    urls = index.url_md5s(everywhere).tobytes()
+    assert index.find(urls).tolist() == everywhere.tolist()
+    assert {urls[at : at + 16] for at in range(0, len(urls), 16)} == {one.url for one in seen}
+
+
 @pytest.mark.parametrize("nbytes", [1, 8, 15, 24])
 def test_half_a_digest_is_refused(nbytes: int) -> None:
     with pytest.raises(ValueError):

@@ -27,12 +27,17 @@ HURRY = Tuning(
 
 
 def mirrored(place: Place, folder: Path, numbers: Iterable[int] = range(20)) -> Settings:
-    """Settings of a mirror of these photos and one blank frame; the cache they came from is gone."""
+    """Settings of a mirror of these photos and one blank frame, with a state of its own."""
     fill(folder / "cache", {url_of(n): photo(n) for n in numbers} | {url_of(BLANK): blank()})
     settings = place.settings(
         cache={"dir": str(folder / "cache")}, state={"dir": str(folder / "state")}
     )
     assert sync(settings).exit_status == 0
+    return without_cache(settings)
+
+
+def without_cache(settings: Settings) -> Settings:
+    """The settings of a machine that has no URL-keyed cache."""
     return msgspec.structs.replace(
         settings, cache=msgspec.structs.replace(settings.cache, dir=None)
     )

@@ -15,11 +15,11 @@ An image that cannot be had is an exception or, by choice, another image: never 
 
 from __future__ import annotations
 
+from mirror.fetch.table import Check
 from mirror.fetch.torch.bad import BadSample
 from mirror.fetch.torch.datasets import MirrorDataset, MirrorIterableDataset
 from mirror.fetch.torch.sampler import ResumableSampler
 from mirror.fetch.torch.samples import rgb
-from mirror.fetch.torch.table import Check
 
 __all__ = [
     "BadSample",

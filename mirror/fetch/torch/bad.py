@@ -8,7 +8,7 @@ from typing import Final, Literal
 import msgspec
 
 from mirror.errors import TooManyBadSamples
-from mirror.fetch.torch.shared import SharedFile
+from mirror.fetch.shared import SharedFile
 
 OnBad = Literal["raise", "skip", "resample"]
 

@@ -9,8 +9,8 @@ from typing import Any, Final
 import numpy as np
 from torch.utils.data import get_worker_info
 
+from mirror.fetch.shared import SharedFile
 from mirror.fetch.statistics import FetchStats
-from mirror.fetch.torch.shared import SharedFile
 
 # Rows for the process that trains and for so many workers; those beyond write over others' rows.
 _ROWS: Final = 512

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -122,5 +122,5 @@ def _mixed(words: _Words) -> _Words:
     """splitmix64's finalizer: each bit of the result hangs on each of the argument."""
     words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    mixed: Any = words ^ (words >> np.uint64(31))
-    return mixed  # type: ignore[no-any-return]
+    mixed: _Words = words ^ (words >> np.uint64(31))
+    return mixed

@@ -24,12 +24,12 @@ from mirror.errors import (
     UsageError,
 )
 from mirror.fetch.client import Fetcher
+from mirror.fetch.shared import SharedPlace
 from mirror.fetch.statistics import FetchStats
+from mirror.fetch.table import OnMissing, read_table
 from mirror.fetch.torch.bad import BadSample, BadSamples, OnBad, allowance
 from mirror.fetch.torch.counted import WorkerStats
 from mirror.fetch.torch.order import replacement
-from mirror.fetch.torch.shared import SharedPlace
-from mirror.fetch.torch.table import OnMissing, read_table
 
 # What is wrong with one sample. That the store is out of reach is no sample's fault: training on
 # without whatever was asked for meanwhile would be another training.

@@ -16,8 +16,8 @@ import pytest
 from mirror import Fetcher
 from mirror.dataset.inputs import Input
 from mirror.errors import DatasetError, UsageError
+from mirror.fetch.table import SampleTable, read_table
 from mirror.fetch.torch import MirrorDataset
-from mirror.fetch.torch.table import SampleTable, read_table
 from tests.fetch.torch.mirrors import CLASSES, Prepared, class_of, write_dataset
 from tests.photos import url_of
 

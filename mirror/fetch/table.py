@@ -22,7 +22,7 @@ from mirror.dataset.records import Batch, Reading
 from mirror.dataset.resolve import OK, OUTCOMES
 from mirror.errors import DatasetError
 from mirror.fetch.resolve import Coverage
-from mirror.fetch.torch.shared import SharedFile
+from mirror.fetch.shared import SharedFile
 from mirror.files import replacing_bytes
 
 OnMissing = Literal["raise", "drop"]

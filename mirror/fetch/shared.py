@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from mirror.errors import StateError
+
 
 class SharedFile:
     """Bytes at the end of which any of the processes may put more.
@@ -43,9 +45,16 @@ class SharedFile:
         return os.fstat(self._fd).st_size
 
     def append(self, data: bytes) -> None:
+        """Raises: StateError: there is no room."""
         left = memoryview(data)
-        while left:
-            left = left[os.write(self._fd, left) :]
+        try:
+            while left:
+                left = left[os.write(self._fd, left) :]
+        except OSError as error:
+            raise StateError(
+                f"What workers share cannot be written to {tempfile.gettempdir()} "
+                f"({error.strerror}); set TMPDIR to a folder with room, 100 bytes a sample."
+            ) from None
 
     def read(self, at: int, nbytes: int) -> bytes:
         """Up to so many bytes from a place on."""
