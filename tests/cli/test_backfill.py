@@ -138,6 +138,11 @@ def test_a_backfill_then_another_then_the_mirror_has_it(
     assert mirror("sync", bucket).returncode == 0
     done = mirror("--json", "rewrite", "dataset.jsonl", "-o", "out.jsonl", bucket)
     assert json.loads(done.stdout)["written"] == 4
+    asked = len(server.hits)
+    done = mirror("--json", "prefetch", "dataset.jsonl", bucket, "--fetch-cache=fetched")
+    told = json.loads(done.stdout)
+    assert (told["cached"] + told["fetched"], told["missing"]) == (4, 1)
+    assert len(server.hits) == asked
     done = mirror("--json", "backfill", "dataset.jsonl", bucket)
     assert json.loads(done.stdout)["mirrored"] == 4
 

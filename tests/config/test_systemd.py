@@ -15,7 +15,13 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="systemd is Linu
 UNITS = Path(__file__).resolve().parents[2] / "config" / "systemd"
 SYSTEM_UNITS = Path("/usr/lib/systemd/system")
 # A template needs a name of an instance.
-NAMES = {"mirror-sync.service": "", "mirror-sync.timer": "", "mirror-failed@.service": "x"}
+NAMES = {
+    "mirror-sync.service": "",
+    "mirror-sync.timer": "",
+    "mirror-backfill.service": "",
+    "mirror-backfill.timer": "",
+    "mirror-failed@.service": "x",
+}
 # Exposure from 0 to 100, as `systemd-analyze security` counts it; 100 is a service without any limit.
 MOST_EXPOSED = 20
 
@@ -86,8 +92,9 @@ def settings(unit: str) -> ConfigParser:
     return parsed
 
 
-def test_a_missed_night_is_made_up_for_and_not_by_all_at_once() -> None:
-    timer = settings("mirror-sync.timer")["Timer"]
+@pytest.mark.parametrize("unit", [unit for unit in NAMES if unit.endswith(".timer")])
+def test_a_missed_night_is_made_up_for_and_not_by_all_at_once(unit: str) -> None:
+    timer = settings(unit)["Timer"]
     assert timer["Persistent"] == "yes"
     assert timer["RandomizedDelaySec"]
     calendar = subprocess.run(
