@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mirror.cli.inspect import known_bad_option
+from mirror.cli.options import (
+    bucket_flags,
+    bucket_options,
+    cache_option,
+    known_bad_option,
+    url_field_option,
+)
 from mirror.cli.session import Session, session_options
 
 if TYPE_CHECKING:
@@ -69,21 +75,10 @@ def _until(_ctx: click.Context, _param: click.Parameter, value: str | None) -> f
 
 @click.command("backfill")
 @click.argument("inputs", metavar="DATASET...", nargs=-1, required=True)
-@click.option("--cache", metavar="DIR", help="The cache's folder [cache.dir].")
-@click.option(
-    "--bucket", metavar="URL", help="s3://BUCKET[/PREFIX] or file:///FOLDER [bucket.url]."
-)
-@click.option("--endpoint", metavar="URL", help="The S3 endpoint; none on AWS [bucket.endpoint].")
-@click.option("--region", help="The bucket's region [bucket.region].")
+@cache_option
+@bucket_options
 @click.option("--no-bucket", is_flag=True, help="Ask no mirror what it has: only the cache counts.")
-@click.option("--state", metavar="DIR", help="Where the ledger is kept [state.dir].")
-@click.option(
-    "--url-field",
-    default="image_url",
-    show_default=True,
-    metavar="FIELD",
-    help="Where a record holds its URL or a list of them; dotted for nested ones.",
-)
+@url_field_option
 @click.option(
     "--match",
     type=click.Choice(["url", "photo"]),
@@ -152,10 +147,7 @@ def command(session: Session, /, **options: Any) -> int:
     settings = session.settings(
         {
             "cache.dir": options["cache"],
-            "bucket.url": options["bucket"],
-            "bucket.endpoint": options["endpoint"],
-            "bucket.region": options["region"],
-            "state.dir": options["state"],
+            **bucket_flags(options),
             "backfill.contact": options["contact"],
             "backfill.per_hour": options["per_hour"],
             "inspect.known_bad": options["known_bad"],
@@ -174,14 +166,14 @@ def command(session: Session, /, **options: Any) -> int:
 def _asked(settings: Settings, options: dict[str, Any]) -> BackfillOptions:
     from mirror.config import parse_size
     from mirror.dataset.fields import parse_path
-    from mirror.dataset.licenses import license_name
+    from mirror.dataset.licenses import license_names
     from mirror.errors import UsageError
     from mirror.origin.run import BackfillOptions
     from mirror.origin.wanted import Selection
 
-    names = [name for text in options["licenses"] for name in text.split(",")]
-    allowed = frozenset(filter(None, map(license_name, names or settings.backfill.licenses)))
-    if (names or settings.backfill.licenses) and not allowed:
+    names = options["licenses"] or settings.backfill.licenses
+    allowed = license_names(names)
+    if names and not allowed:
         raise UsageError("No licence is named that there is; write such as cc-by or cc0.")
     limits = [seconds for seconds in (options["until"], options["duration"]) if seconds]
     balance, size = options["balance_by"], options["max_bytes"]

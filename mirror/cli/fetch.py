@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from mirror.cli.options import bucket_flags, bucket_options, cache_option, public_url_option
 from mirror.cli.session import Session, session_options
 
 if TYPE_CHECKING:
@@ -18,34 +19,13 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def mirror_options(command: F) -> F:
+def fetch_options(command: F) -> F:
     """Where the mirror and this machine's caches are: of `fetch` and of `prefetch`."""
     for option in reversed(
         [
-            click.option(
-                "--bucket",
-                metavar="URL",
-                help="s3://BUCKET[/PREFIX] or file:///FOLDER [bucket.url].",
-            ),
-            click.option(
-                "--endpoint",
-                metavar="URL",
-                help="The S3 endpoint; none on AWS [bucket.endpoint].",
-            ),
-            click.option("--region", help="The bucket's region [bucket.region]."),
-            click.option(
-                "--public-url",
-                metavar="URL",
-                help="A CDN or custom domain over the prefix [bucket.public_url].",
-            ),
-            click.option(
-                "--state", metavar="DIR", help="Where the local index is kept [state.dir]."
-            ),
-            click.option(
-                "--cache",
-                metavar="DIR",
-                help="A URL-keyed cache to look in first; it is only read [cache.dir].",
-            ),
+            bucket_options,
+            public_url_option,
+            cache_option,
             click.option(
                 "--fetch-cache",
                 metavar="DIR",
@@ -73,15 +53,12 @@ def mirror_options(command: F) -> F:
     return command
 
 
-def settings_of(session: Session, options: dict[str, Any]) -> Settings:
-    """The settings, with what `mirror_options` say the strongest."""
+def fetch_settings(session: Session, options: dict[str, Any]) -> Settings:
+    """The settings, with what `fetch_options` say the strongest."""
     return session.settings(
         {
-            "bucket.url": options["bucket"],
-            "bucket.endpoint": options["endpoint"],
-            "bucket.region": options["region"],
+            **bucket_flags(options),
             "bucket.public_url": options["public_url"],
-            "state.dir": options["state"],
             "cache.dir": options["cache"],
             "fetch.cache_dir": options["fetch_cache"],
             "fetch.cache_bytes": options["cache_bytes"],
@@ -99,7 +76,7 @@ def settings_of(session: Session, options: dict[str, Any]) -> Settings:
     metavar="DIR|-",
     help="Where images go, named by the MD5 of their URL; - is standard output, for one.",
 )
-@mirror_options
+@fetch_options
 @session_options
 @click.pass_obj
 def command(session: Session, /, **options: Any) -> int:
@@ -120,7 +97,7 @@ def command(session: Session, /, **options: Any) -> int:
     output: str | None = options["output"]
     if output == "-" and (session.json or len(options["urls"]) > 1):
         raise UsageError("-o - writes one image to standard output: name one URL, without --json.")
-    with Fetcher(settings_of(session, options)) as fetch:
+    with Fetcher(fetch_settings(session, options)) as fetch:
         if output == "-":
             data = fetch(options["urls"][0])
             sys.stdout.buffer.write(data)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import click
 
 from mirror.cli.log import EVERY_SECONDS, Log, wants_bar
-from mirror.cli.options import cache_option
+from mirror.cli.options import cache_option, known_bad_option, level_option
 from mirror.cli.session import Session, session_options
 from mirror.errors import EXIT_DONE, EXIT_SOME_FAILED, UsageError
 
@@ -24,21 +24,6 @@ LOG_EVERY_SECONDS = EVERY_SECONDS
 # In the table: reasons of one verdict, and names of one reason.
 _REASONS = 8
 _NAMES = 3
-
-
-# Of every command that judges a cache.
-level_option = click.option(
-    "--level",
-    type=click.Choice(["decode", "header"]),
-    default="decode",
-    show_default=True,
-    help="Decode every image to its end, or read no more than its header.",
-)
-known_bad_option = click.option(
-    "--known-bad",
-    metavar="FILE",
-    help="Hashes of contents that are bad wherever they are met [inspect.known_bad].",
-)
 
 
 @click.command("inspect")

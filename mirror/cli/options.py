@@ -18,6 +18,25 @@ public_url_option = click.option(
 concurrency_option = click.option(
     "--concurrency", type=click.IntRange(1, 1024), help="Requests in flight [sync.concurrency]."
 )
+level_option = click.option(
+    "--level",
+    type=click.Choice(["decode", "header"]),
+    default="decode",
+    show_default=True,
+    help="Decode every image to its end, or read no more than its header.",
+)
+known_bad_option = click.option(
+    "--known-bad",
+    metavar="FILE",
+    help="Hashes of contents that are bad wherever they are met [inspect.known_bad].",
+)
+url_field_option = click.option(
+    "--url-field",
+    default="image_url",
+    show_default=True,
+    metavar="FIELD",
+    help="Where a record holds its URL or a list of them; dotted for nested ones.",
+)
 
 
 def bucket_options(command: F) -> F:

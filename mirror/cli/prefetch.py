@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mirror.cli.fetch import mirror_options, settings_of
+from mirror.cli.fetch import fetch_options, fetch_settings
+from mirror.cli.options import url_field_option
 from mirror.cli.session import Session, session_options
 
 if TYPE_CHECKING:
@@ -17,9 +18,7 @@ if TYPE_CHECKING:
 
 @click.command("prefetch")
 @click.argument("datasets", metavar="DATASET...", nargs=-1, required=True)
-@click.option(
-    "--url-field", default="image_url", show_default=True, help="Where a record holds its URL."
-)
+@url_field_option
 @click.option(
     "--check", is_flag=True, help="Say what is not on this machine; fetch nothing (also --offline)."
 )
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path),
     help="Write the URLs that are not on this machine at the end, one a line.",
 )
-@mirror_options
+@fetch_options
 @session_options
 @click.pass_obj
 def command(session: Session, /, **options: Any) -> int:
@@ -54,7 +53,7 @@ def command(session: Session, /, **options: Any) -> int:
     from mirror.fetch.prefetch import Prefetch
     from mirror.files import replacing
 
-    settings = settings_of(session, options)
+    settings = fetch_settings(session, options)
     check = options["check"] or settings.fetch.offline
     if settings.fetch.cache_dir is None and not check:
         raise ConfigError(

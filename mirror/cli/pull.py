@@ -12,6 +12,7 @@ from mirror.cli.options import (
     cache_option,
     concurrency_option,
     hex_prefix,
+    url_field_option,
 )
 from mirror.cli.session import Session, session_options
 
@@ -34,9 +35,7 @@ if TYPE_CHECKING:
 @click.option(
     "--dataset", "datasets", metavar="IN", multiple=True, help="Only URLs of this dataset; again."
 )
-@click.option(
-    "--url-field", default="image_url", show_default=True, help="The dataset's URL field."
-)
+@url_field_option
 @click.option("--verify", is_flag=True, help="Read and compare files that are there already.")
 @click.option("--force", is_flag=True, help="Replace other files that have an image's name.")
 @click.option(

@@ -8,14 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mirror.cli.inspect import (
-    counting,
-    known_bad_option,
-    level_option,
-    request,
-    settings_of,
-)
-from mirror.cli.options import cache_option
+from mirror.cli.inspect import counting, request, settings_of
+from mirror.cli.options import cache_option, known_bad_option, level_option
 from mirror.cli.session import Session, session_options
 
 if TYPE_CHECKING:

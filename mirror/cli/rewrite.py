@@ -12,8 +12,14 @@ from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 import click
 
-from mirror.cli.inspect import known_bad_option, level_option
-from mirror.cli.options import bucket_flags, bucket_options
+from mirror.cli.options import (
+    bucket_flags,
+    bucket_options,
+    known_bad_option,
+    level_option,
+    public_url_option,
+    url_field_option,
+)
 from mirror.cli.session import Session, session_options
 
 if TYPE_CHECKING:
@@ -36,13 +42,7 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path),
     help="The file to write; its name says the format: .jsonl .csv .tsv .parquet, and .gz .zst.",
 )
-@click.option(
-    "--url-field",
-    default="image_url",
-    show_default=True,
-    metavar="FIELD",
-    help="Where a record holds its URL or a list of them; dotted for nested ones.",
-)
+@url_field_option
 @click.option(
     "--source-field",
     default="source_url",
@@ -51,9 +51,7 @@ if TYPE_CHECKING:
     help="Where the original URL goes, beside the new one.",
 )
 @bucket_options
-@click.option(
-    "--public-url", metavar="URL", help="What public URLs begin with [bucket.public_url]."
-)
+@public_url_option
 @click.option(
     "--scheme",
     type=click.Choice(["public", "s3", "presigned", "file"]),
@@ -253,7 +251,7 @@ def _scheme(settings: Settings, options: dict[str, Any]) -> Scheme | Literal["pr
 def _asked(options: dict[str, Any], *, public: bool) -> RewriteOptions:
     from mirror.dataset.fields import parse_path
     from mirror.dataset.judge import LicenseRule
-    from mirror.dataset.licenses import license_name
+    from mirror.dataset.licenses import license_names
     from mirror.dataset.records import Reading
     from mirror.dataset.rewrite import RewriteOptions
     from mirror.dataset.split import parse_splits
@@ -262,8 +260,8 @@ def _asked(options: dict[str, Any], *, public: bool) -> RewriteOptions:
     def path(name: str) -> FieldPath | None:
         return None if options[name] is None else parse_path(options[name])
 
-    names = [name for text in options["licenses"] for name in text.split(",")]
-    allowed = frozenset(filter(None, map(license_name, names)))
+    names = options["licenses"]
+    allowed = license_names(names)
     if names and not allowed:
         raise UsageError("--allow-license names no licence; write such as cc-by or cc0.")
     if names and options["license_field"] is None:

@@ -14,6 +14,7 @@ from mirror.cli.options import (
     cache_option,
     concurrency_option,
     hex_prefix,
+    url_field_option,
 )
 from mirror.cli.reporting import reporting, reporting_options
 from mirror.cli.session import Session, session_options
@@ -54,9 +55,7 @@ if TYPE_CHECKING:
     metavar="IN",
     help="Only files that this dataset refers to; its URLs and licences go into the catalog.",
 )
-@click.option(
-    "--url-field", default="image_url", show_default=True, help="The dataset's URL field."
-)
+@url_field_option
 @click.option("--license-field", default="license", show_default=True, help="Its licence field.")
 @click.option(
     "--attribution-field", default="attribution", show_default=True, help="Its attribution field."

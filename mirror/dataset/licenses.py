@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterable
 from typing import Any, Final
 
 # What datasets put where nobody has granted anything, or nobody knows what.
@@ -31,6 +32,12 @@ _LETTERS: Final = (
     (re.compile(r"^(cc-?)?(?=by(-|$))"), "cc-"),
     (re.compile(r"^public-domain-mark\b"), "pdm"),
 )
+
+
+def license_names(texts: Iterable[str]) -> frozenset[str]:
+    """The licences that texts name, several of them with commas between; what is none is left out."""
+    names = [name for text in texts for name in text.split(",")]
+    return frozenset(filter(None, map(license_name, names)))
 
 
 def license_name(value: Any) -> str | None:
