@@ -12,7 +12,7 @@ import click
 
 from mirror.cache.inspection import printable
 from mirror.cli import output
-from mirror.cli.log import Log
+from mirror.cli.log import Log, line, say, wants_bar
 from mirror.cli.session import Session
 from mirror.origin.estimate import Estimate, spell
 from mirror.origin.report import BackfillReport
@@ -38,7 +38,7 @@ def observing(verbosity: int, stream: TextIO | None = None) -> Iterator[Observer
     stream = sys.stderr if stream is None else stream
     if verbosity < 0:
         yield Observer()
-    elif stream.isatty():
+    elif wants_bar(stream):
         from tqdm import tqdm
 
         with tqdm(unit=" images", file=stream, leave=False, dynamic_ncols=True) as bar:
@@ -98,7 +98,7 @@ class LogObserver(Observer):
             self._log.say(f"waiting {spell(seconds)}: {reason}")
 
     def warned(self, sentence: str) -> None:
-        self._log.say(printable(sentence))
+        self._log.say(printable(sentence), "warning")
 
 
 class BarObserver(Observer):
@@ -132,7 +132,7 @@ class BarObserver(Observer):
         self._bar.set_description_str(f"{spell(seconds)}: {reason}")
 
     def warned(self, sentence: str) -> None:
-        self._bar.write(f"mirror: {printable(sentence)}", file=self._stream)
+        self._bar.write(line(printable(sentence), "warning"), file=self._stream)
 
 
 def show(session: Session, report: BackfillReport) -> None:
@@ -143,7 +143,7 @@ def show(session: Session, report: BackfillReport) -> None:
         [printable(f"{url}: {kind}, {why}".rstrip(", ")) for url, kind, why in report.failures],
     )
     if report.error is not None:
-        click.echo(f"mirror: {report.error}", err=True)
+        say(str(report.error), "error")
     if session.json:
         session.print_json(report.as_json())
         return

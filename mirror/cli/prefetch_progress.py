@@ -10,8 +10,8 @@ from typing import Any, TextIO
 from tqdm import tqdm
 
 from mirror.cli import output
-from mirror.cli.log import Log
-from mirror.dataset.inputs import Input
+from mirror.cli.log import Log, wants_bar
+from mirror.dataset.inputs import Input, total_size
 from mirror.fetch.prefetch import PrefetchReport, Progress
 
 
@@ -23,14 +23,16 @@ def progress_for(
     stream = sys.stderr if stream is None else stream
     if verbosity < 0:
         yield Progress()
-    elif not stream.isatty():
+    elif not wants_bar(stream):
         yield LogProgress(Log(stream))
     else:
-        sizes = [source.size for source in inputs]
-        known = [size for size in sizes if size is not None]
-        total = sum(known) if len(known) == len(sizes) else None
         with tqdm(
-            total=total, unit="B", unit_scale=True, dynamic_ncols=True, leave=False, file=stream
+            total=total_size(inputs),
+            unit="B",
+            unit_scale=True,
+            dynamic_ncols=True,
+            leave=False,
+            file=stream,
         ) as bar:
             yield BarProgress(bar)
 

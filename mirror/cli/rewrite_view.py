@@ -14,7 +14,7 @@ from mirror.cache.inspection import printable
 from mirror.cli import output
 from mirror.cli.log import Log, say, wants_bar
 from mirror.cli.session import Session
-from mirror.dataset.inputs import Input
+from mirror.dataset.inputs import Input, total_size
 from mirror.dataset.report import RewriteReport
 from mirror.dataset.rewrite import Progress
 
@@ -46,9 +46,7 @@ def progress_for(
     if verbosity < 0:
         yield Progress()
         return
-    sizes = [source.size for source in inputs]
-    known = [size for size in sizes if size is not None]
-    total = sum(known) if len(known) == len(sizes) else None
+    total = total_size(inputs)
     if not wants_bar(stream):
         yield _Lines(Log(stream, clock), total)
         return

@@ -13,7 +13,7 @@ import click
 from mirror.cache.inspection import printable
 from mirror.catalog.health import UpkeepReport
 from mirror.cli import output
-from mirror.cli.log import Log
+from mirror.cli.log import Log, say, wants_bar
 from mirror.cli.session import Session
 
 Row = tuple[str, str, str]
@@ -37,7 +37,7 @@ def counting(
     stream = sys.stderr if stream is None else stream
     if verbosity < 0:
         yield lambda _things, _bytes: None
-    elif stream.isatty():
+    elif wants_bar(stream):
         from tqdm import tqdm
 
         read = 0
@@ -76,9 +76,9 @@ def show(session: Session, report: UpkeepReport, rows: Sequence[Row], closing: s
         if lines and (kind not in _QUIET or session.verbosity > 0):
             output.listing(title, lines)
     for warning in report.warnings:
-        click.echo(f"mirror: {warning}", err=True)
+        say(warning, "warning")
     if report.error is not None:
-        click.echo(f"mirror: {report.error}", err=True)
+        say(str(report.error), "error")
     if session.json:
         session.print_json(report.as_json())
         return

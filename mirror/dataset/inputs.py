@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Final, NamedTuple, cast
@@ -59,6 +59,13 @@ class Input(NamedTuple):
                 path.open("rb").close()
         except OSError as error:
             raise _unreadable(path, error) from None
+
+
+def total_size(inputs: Iterable[Input]) -> int | None:
+    """Bytes of all files, for a progress bar; None where one of the inputs has no size."""
+    sizes = [source.size for source in inputs]
+    known = [size for size in sizes if size is not None]
+    return sum(known) if len(known) == len(sizes) else None
 
 
 def read(source: Input, reading: Reading, told: Callable[[int], None] | None = None) -> Batches:
