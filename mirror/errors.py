@@ -59,6 +59,15 @@ class MirrorError(Exception):
     exit_status = EXIT_ERROR
 
 
+def exit_status_of(error: MirrorError | None, *, interrupted: bool, failed: bool) -> int:
+    """The exit status of a run that reports in any case: what ended it counts before what failed in it."""
+    if error is not None:
+        return error.exit_status
+    if interrupted:
+        return EXIT_INTERRUPTED
+    return EXIT_SOME_FAILED if failed else EXIT_DONE
+
+
 class UsageError(MirrorError):
     exit_status = EXIT_USAGE
 

@@ -1,4 +1,4 @@
-"""One run at a time for each state folder."""
+"""One run at a time for each folder that a run keeps its things in."""
 
 from __future__ import annotations
 
@@ -11,22 +11,34 @@ from filelock import FileLock, Timeout
 from mirror.errors import Busy, StateError
 
 
+def acquired(file: Path) -> FileLock:
+    """A lock on a file, its folder made if need be; it goes with the process, however that ends.
+
+    Raises:
+        Busy: another run holds it.
+        OSError: the folder cannot be made or written.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(file, blocking=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise Busy(
+            f"Another run is at work on {file.parent}; wait for it to end, or look at its log."
+        ) from None
+    return lock
+
+
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Holds a state folder for one run; the lock goes with the process, however it ends.
+    """Holds a state folder for one run.
 
     Raises:
         Busy: another run holds it.
         StateError: the folder cannot be made or written.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / "lock", blocking=False)
-        lock.acquire()
-    except Timeout:
-        raise Busy(
-            f"Another run is at work on {folder}; wait for it to end, or look at its log."
-        ) from None
+        lock = acquired(folder / "lock")
     except OSError as error:
         raise StateError(
             f"The state folder {folder} cannot be written ({error.strerror}); make it writable "

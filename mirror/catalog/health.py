@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, NamedTuple
 
-from mirror.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_SOME_FAILED, MirrorError
+from mirror.errors import MirrorError, exit_status_of
 
 # Examples of each kind of problem in a report; all of them go to the file that `--report` names.
 EXAMPLES: Final = 20
@@ -91,11 +91,7 @@ class UpkeepReport:
 
     @property
     def exit_status(self) -> int:
-        if self.error is not None:
-            return self.error.exit_status
-        if self.interrupted:
-            return EXIT_INTERRUPTED
-        return EXIT_SOME_FAILED if self.wrong else EXIT_DONE
+        return exit_status_of(self.error, interrupted=self.interrupted, failed=self.wrong)
 
     def more(self) -> dict[str, Any]:
         """What one command tells beyond the others."""

@@ -13,8 +13,8 @@ from mirror.cache.failures import Failures
 from mirror.dataset.documents import Rendering, Style
 from mirror.dataset.mongo import BATCH_SIZE, RETRY, Break, MongoUrl, connected
 from mirror.dataset.mongo_query import Query
-from mirror.dataset.output import writing
-from mirror.errors import EXIT_DONE, EXIT_SOME_FAILED, UsageError
+from mirror.dataset.output import check_not_replaced, check_output, writing
+from mirror.errors import EXIT_DONE, EXIT_SOME_FAILED
 from mirror.store.retry import RetryPolicy
 
 
@@ -118,7 +118,8 @@ def export(
     """
     options = options or ExportOptions()
     observer = observer or Observer()
-    _check_output(output, force=options.force)
+    check_output(output)
+    check_not_replaced(output, force=options.force)
     began_at = time.monotonic()
     report = ExportReport(output)
     rendering = Rendering(options.style, keep_id=options.query.keeps_id)
@@ -148,13 +149,3 @@ def export(
     report.non_finite = rendering.non_finite
     report.seconds = time.monotonic() - began_at
     return report
-
-
-def _check_output(path: Path, *, force: bool) -> None:
-    """Before anything is asked of the server. Raises UsageError."""
-    if str(path) == "-":
-        raise UsageError("What is written appears whole in a file: name one in place of -.")
-    if path.is_dir():
-        raise UsageError(f"{path} is a folder; name a file.")
-    if path.is_file() and not force:
-        raise UsageError(f"{path} exists; --force replaces it.")

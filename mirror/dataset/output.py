@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -36,6 +37,20 @@ class Writer(ABC):
     @abstractmethod
     def finish(self) -> None:
         """All has been written. Raises: UsageError: the records do not fit the format."""
+
+
+def check_output(path: Path) -> None:
+    """Raises: UsageError: the name cannot be that of a file that appears whole."""
+    if str(path) == "-":
+        raise UsageError("What is written appears whole in a file: name one in place of -.")
+    if os.path.isdir(path):
+        raise UsageError(f"{path} is a folder; name a file, such as {path / 'dataset.jsonl'}.")
+
+
+def check_not_replaced(path: Path, *, force: bool) -> None:
+    """Raises: UsageError: a file is there, and it was not said that it may be replaced."""
+    if os.path.isfile(path) and not force:
+        raise UsageError(f"{path} exists; --force replaces it.")
 
 
 @contextmanager

@@ -35,7 +35,7 @@ from mirror.dataset.judge import (
     per_record,
     set_aside_overwriting,
 )
-from mirror.dataset.output import Writer, writing
+from mirror.dataset.output import Writer, check_not_replaced, check_output, writing
 from mirror.dataset.records import Batch, Reading, Rejected
 from mirror.dataset.rejects import RejectedFile
 from mirror.dataset.report import (
@@ -153,10 +153,7 @@ def check_files(
         source.check()
         _shown(source)  # an address that is none is refused here
     for path in (output, *beside):
-        if str(path) == "-":
-            raise UsageError("What is written appears whole in a file: name one in place of -.")
-        if os.path.isdir(path):
-            raise UsageError(f"{path} is a folder; name a file, such as {path / 'dataset.jsonl'}.")
+        check_output(path)
     outputs = list(outputs_of(output, options.splits).values())
     written: list[str] = []
     for path in (*outputs, _rejected_file(output), *beside):
@@ -170,8 +167,7 @@ def check_files(
             raise UsageError(f"{path} would be written twice; name another file.")
         written.append(os.path.realpath(path))
     for path in beside if options.dry_run else (*outputs, *beside):
-        if os.path.exists(path) and not options.force:
-            raise UsageError(f"{path} exists; --force replaces it.")
+        check_not_replaced(path, force=options.force)
 
 
 def _rejected_file(output: Path) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from mirror.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_SOME_FAILED, MirrorError
+from mirror.errors import MirrorError, exit_status_of
 from mirror.origin.answers import FAILURES
 from mirror.origin.estimate import Estimate
 from mirror.origin.wanted import Plan
@@ -68,11 +68,8 @@ class BackfillReport:
 
     @property
     def exit_status(self) -> int:
-        if self.error is not None:
-            return self.error.exit_status
-        if self.interrupted:
-            return EXIT_INTERRUPTED
-        return EXIT_SOME_FAILED if self.failed_total and not self.dry_run else EXIT_DONE
+        failed = self.failed_total > 0 and not self.dry_run
+        return exit_status_of(self.error, interrupted=self.interrupted, failed=failed)
 
     def as_json(self) -> dict[str, Any]:
         """The object that `--json` prints; docs/backfill.md names its keys."""

@@ -8,12 +8,7 @@ from typing import Any
 from mirror.cache.failures import Failures
 from mirror.catalog.cost import Estimate
 from mirror.content.image import VERDICTS
-from mirror.errors import (
-    EXIT_DONE,
-    EXIT_INTERRUPTED,
-    EXIT_SOME_FAILED,
-    MirrorError,
-)
+from mirror.errors import MirrorError, exit_status_of
 from mirror.sync.plan import Plan
 
 
@@ -75,11 +70,7 @@ class SyncReport:
 
     @property
     def exit_status(self) -> int:
-        if self.error is not None:
-            return self.error.exit_status
-        if self.interrupted:
-            return EXIT_INTERRUPTED
-        return EXIT_SOME_FAILED if self.failed else EXIT_DONE
+        return exit_status_of(self.error, interrupted=self.interrupted, failed=self.failed > 0)
 
     def as_json(self) -> dict[str, Any]:
         """The object that `--json` prints; docs/cli.md names its keys."""

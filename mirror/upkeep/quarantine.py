@@ -19,8 +19,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from filelock import FileLock, Timeout
-
 from mirror.cache.failures import Failures
 from mirror.cache.inspection import Progress, inspect_cache
 from mirror.cache.scan import display
@@ -28,11 +26,11 @@ from mirror.content.digest import Digest
 from mirror.errors import (
     EXIT_DONE,
     EXIT_SOME_FAILED,
-    Busy,
     CacheError,
     MirrorError,
     UsageError,
 )
+from mirror.lock import acquired
 from mirror.upkeep import manifest
 from mirror.upkeep.manifest import Action, BadLine, Line
 from mirror.upkeep.tree import Seen, Tree, move
@@ -309,11 +307,7 @@ def _is_within(path: str, folder: str) -> bool:
 def _held(folder: Path) -> Iterator[None]:
     """Holds the quarantine's folder, made if need be, for one run."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / ".lock", blocking=False)
-        lock.acquire()
-    except Timeout:
-        raise Busy(f"Another run is at work on {folder}; wait for it to end.") from None
+        lock = acquired(folder / ".lock")
     except OSError as error:
         raise _unusable(folder, error) from None
     try:
