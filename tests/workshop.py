@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from mirror.config import Settings
 from mirror.content.digest import digest_of
 from mirror.layout import object_key
 from mirror.store.base import Headers, Overwrite, list_all
+from mirror.store.retry import RetryPolicy
 from mirror.sync.report import SyncReport
 from mirror.sync.run import SyncOptions, sync
-from tests.conftest import Place
+from tests.conftest import MakePlace, Place
+
+# One of each kind of place; tests/conftest.py has them by every engine.
+PLACES = ("file", "seaweedfs-obstore", "seaweedfs-aioboto3", "miniflare-obstore")
+# For kills and other chances: the same on every run, and more of them on request.
+SEED = int(os.environ.get("CHAOS_SEED", "1"))
+KILLS = int(os.environ.get("CHAOS_KILLS", "10"))
+SOON = RetryPolicy(base=0.002, cap=0.02, longest_retry_after=0.05)
 
 
 class Workshop:
@@ -83,3 +96,25 @@ class Workshop:
 def key_of(body: bytes) -> str:
     """Where a JPEG belongs."""
     return object_key(digest_of(body).content_hash, "jpeg")
+
+
+@pytest.fixture(params=PLACES)
+def shop(request: pytest.FixtureRequest, make_place: MakePlace, tmp_path: Path) -> Workshop:
+    return Workshop(make_place(request.param), tmp_path)
+
+
+@pytest.fixture
+def local(make_place: MakePlace, tmp_path: Path) -> Workshop:
+    """A mirror in a folder, for behaviour that does not depend on the place."""
+    return Workshop(make_place("file"), tmp_path)
+
+
+def dying(modules: str, words: Sequence[str], at: int) -> subprocess.CompletedProcess[str]:
+    """Runs `mirror` with these words, killed before the line `at` of the modules; see die_at_line."""
+    return subprocess.run(
+        [sys.executable, "-m", "tests.upkeep.die_at_line", str(at), f"in={modules}", *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )

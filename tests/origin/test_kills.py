@@ -26,9 +26,8 @@ from mirror.content.image import inspect
 from tests.origin.inaturalist import First, Image, INaturalist, Reset, gone, html
 from tests.photos import name_of, photo
 from tests.servers.process import eventually
+from tests.workshop import KILLS, SEED
 
-KILLS = int(os.environ.get("CHAOS_KILLS", "10"))
-SEED = int(os.environ.get("CHAOS_SEED", "1"))
 PATIENCE = 60.0
 # Each process lets about so many requests through before it is killed.
 REQUESTS_A_KILL = 12

@@ -6,7 +6,6 @@ CHAOS_KILLS sets how often the process is killed (10 by default); CHAOS_SEED cho
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 import shutil
 import signal
@@ -25,9 +24,8 @@ from tests.proxy import Delay, Fault, FaultProxy, Hold, Request, ResetAfter, Sta
 from tests.servers.process import eventually
 from tests.sync import invariants
 from tests.sync.command import PATIENCE, changed_nothing, completed, started
+from tests.workshop import KILLS, SEED
 
-KILLS = int(os.environ.get("CHAOS_KILLS", "10"))
-SEED = int(os.environ.get("CHAOS_SEED", "1"))
 # Kills must not run out of work; each lets about this many files through.
 FILES_A_KILL = 25
 

@@ -12,7 +12,6 @@ import pytest
 
 from mirror.config import Settings
 from mirror.errors import AccessDenied, CatalogError
-from mirror.store.retry import RetryPolicy
 from mirror.sync.report import SyncReport
 from mirror.sync.run import SyncOptions, sync
 from tests.conftest import MakePlace, Place
@@ -33,12 +32,12 @@ from tests.proxy import (
     seeded,
 )
 from tests.sync import invariants
+from tests.workshop import SOON
 
 CONCURRENCY = 8
 
 
 # As many attempts as ever, sooner after each other.
-SOON = RetryPolicy(base=0.002, cap=0.02, longest_retry_after=0.05)
 
 
 @dataclass

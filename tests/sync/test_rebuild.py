@@ -6,32 +6,15 @@ import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
-from pathlib import Path
+from functools import partial
 
 import pytest
 
 from mirror.errors import Busy, CacheError
 from mirror.lock import locked
 from mirror.sync.rebuild import RebuildReport, rebuild_state
-from tests.conftest import MakePlace
 from tests.photos import blank, fill, name_of, photo, url_of
-from tests.workshop import Workshop, key_of
-
-SEED = int(os.environ.get("CHAOS_SEED", "1"))
-KILLS = int(os.environ.get("CHAOS_KILLS", "10"))
-PLACES = ("file", "seaweedfs-obstore", "seaweedfs-aioboto3", "miniflare-obstore")
-
-
-@pytest.fixture(params=PLACES)
-def shop(request: pytest.FixtureRequest, make_place: MakePlace, tmp_path: Path) -> Workshop:
-    return Workshop(make_place(request.param), tmp_path)
-
-
-@pytest.fixture
-def local(make_place: MakePlace, tmp_path: Path) -> Workshop:
-    return Workshop(make_place("file"), tmp_path)
+from tests.workshop import KILLS, SEED, Workshop, dying, key_of
 
 
 def stocked(shop: Workshop, count: int = 12) -> None:
@@ -141,14 +124,7 @@ def test_killed_anywhere_the_state_is_the_old_one_or_the_new(local: Workshop) ->
     words += [f"--cache={local.cache}"]
     modules = "mirror.sync.rebuild,mirror.sync.state,mirror.database"
 
-    def run(at: int) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "tests.upkeep.die_at_line", str(at), f"in={modules}", *words],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=60,
-        )
+    run = partial(dying, modules, words)
 
     whole = run(0)
     assert whole.returncode == 0, whole.stderr

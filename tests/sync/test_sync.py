@@ -24,12 +24,6 @@ def shop(place: Place, tmp_path: Path) -> Workshop:
     return Workshop(place, tmp_path)
 
 
-@pytest.fixture
-def local(make_place: MakePlace, tmp_path: Path) -> Workshop:
-    """A mirror in a folder, for behaviour that does not depend on the place."""
-    return Workshop(make_place("file"), tmp_path)
-
-
 def expected_objects(*bodies: bytes) -> dict[str, bytes]:
     return {object_key(digest_of(body).content_hash, "jpeg"): body for body in bodies}
 

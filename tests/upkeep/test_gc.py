@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Coroutine
@@ -34,18 +32,10 @@ from tests.conftest import MakePlace
 from tests.photos import blank, fill, photo, url_of
 from tests.servers import READER, WRITER
 from tests.servers.process import eventually
-from tests.upkeep.test_verify import PLACES
-from tests.workshop import Workshop, key_of
+from tests.workshop import KILLS, PLACES, SEED, Workshop, dying, key_of
 
-SEED = int(os.environ.get("CHAOS_SEED", "1"))
-KILLS = int(os.environ.get("CHAOS_KILLS", "10"))
 DAY = 86_400.0
 DRY = GcOptions(dry_run=True)
-
-
-@pytest.fixture
-def local(make_place: MakePlace, tmp_path: Path) -> Workshop:
-    return Workshop(make_place("file"), tmp_path)
 
 
 def root_of(shop: Workshop) -> Path:
@@ -692,14 +682,7 @@ def test_killed_anywhere_it_is_completed_by_the_next_and_nothing_is_lost(
     words += ["--max-delete=all"]
     modules = "mirror.upkeep.gc,mirror.store.sweep"
 
-    def run(at: int) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "tests.upkeep.die_at_line", str(at), f"in={modules}", *words],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=60,
-        )
+    run = partial(dying, modules, words)
 
     def orphans() -> None:
         for number in range(70, 78):

@@ -6,10 +6,9 @@ import json
 import os
 import random
 import shutil
-import subprocess
-import sys
 import threading
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -21,21 +20,8 @@ from mirror.upkeep.pull import PullOptions, PullReport, pull
 from tests.conftest import MakePlace
 from tests.photos import blank, fill, name_of, photo, url_of
 from tests.proxy import Fault, FaultProxy, Request, Reset, Stall, Truncate, seeded
-from tests.upkeep.test_verify import PLACES, SOON, flipped
-from tests.workshop import Workshop, key_of
-
-SEED = int(os.environ.get("CHAOS_SEED", "1"))
-KILLS = int(os.environ.get("CHAOS_KILLS", "10"))
-
-
-@pytest.fixture(params=PLACES)
-def shop(request: pytest.FixtureRequest, make_place: MakePlace, tmp_path: Path) -> Workshop:
-    return Workshop(make_place(request.param), tmp_path)
-
-
-@pytest.fixture
-def local(make_place: MakePlace, tmp_path: Path) -> Workshop:
-    return Workshop(make_place("file"), tmp_path)
+from tests.upkeep.test_verify import flipped
+from tests.workshop import KILLS, SEED, SOON, Workshop, dying, key_of
 
 
 def stocked(shop: Workshop, count: int = 12) -> dict[str, bytes]:
@@ -303,14 +289,7 @@ def test_killed_anywhere_it_leaves_no_half_image_and_goes_on(local: Workshop, li
     words = ["--json", "pull", f"--cache={local.cache}", f"--state={local.state}"]
     words += [f"--bucket={local.place.url}", "--concurrency=4", *(["--hardlink"] * linked)]
 
-    def run(at: int) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "tests.upkeep.die_at_line", str(at), f"in={modules}", *words],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=60,
-        )
+    run = partial(dying, modules, words)
 
     whole = run(0)
     assert whole.returncode == 0, whole.stderr

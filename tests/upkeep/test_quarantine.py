@@ -27,9 +27,8 @@ from mirror.upkeep.quarantine import QuarantineReport, quarantine, restore
 from tests.cli.test_bad_input import OBEYING
 from tests.photos import blank, name_of, photo, url_of
 from tests.upkeep.caches import files_of, judged, make, put
+from tests.workshop import KILLS, SEED
 
-SEED = int(os.environ.get("CHAOS_SEED", "1"))
-KILLS = int(os.environ.get("CHAOS_KILLS", "10"))
 FLAGGED = 15
 
 

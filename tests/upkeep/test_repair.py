@@ -6,10 +6,9 @@ import asyncio
 import os
 import random
 import shutil
-import subprocess
-import sys
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -26,23 +25,11 @@ from tests.conftest import MakePlace
 from tests.photos import blank, fill, name_of, photo, url_of
 from tests.proxy import INTERNAL_ERROR, SLOW_DOWN, Fault, FaultProxy, Reset, ResetAfter, seeded
 from tests.sync.test_sync import Told
-from tests.upkeep.test_verify import FULL, PLACES, SOON, flipped
-from tests.workshop import Workshop, key_of
+from tests.upkeep.test_verify import FULL, flipped
+from tests.workshop import KILLS, SEED, SOON, Workshop, dying, key_of
 
-SEED = int(os.environ.get("CHAOS_SEED", "1"))
-KILLS = int(os.environ.get("CHAOS_KILLS", "10"))
 READ_ALL = RepairOptions(verify=FULL)
 ALL = Limit(share=1.0)
-
-
-@pytest.fixture(params=PLACES)
-def shop(request: pytest.FixtureRequest, make_place: MakePlace, tmp_path: Path) -> Workshop:
-    return Workshop(make_place(request.param), tmp_path)
-
-
-@pytest.fixture
-def local(make_place: MakePlace, tmp_path: Path) -> Workshop:
-    return Workshop(make_place("file"), tmp_path)
 
 
 def stocked(shop: Workshop, count: int = 12) -> None:
@@ -328,14 +315,7 @@ def test_killed_anywhere_it_is_completed_by_the_next(local: Workshop, tmp_path: 
     words += [f"--cache={local.cache}"]
     modules = "mirror.upkeep.repair,mirror.upkeep.ledger,mirror.upkeep.wanted,mirror.catalog.root"
 
-    def run(at: int) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "tests.upkeep.die_at_line", str(at), f"in={modules}", *words],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=60,
-        )
+    run = partial(dying, modules, words)
 
     def damage() -> None:
         local.remove(*(key_of(photo(n)) for n in (1, 2, 3)))

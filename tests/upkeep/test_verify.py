@@ -8,11 +8,10 @@ import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import threading
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -20,7 +19,6 @@ import pytest
 from mirror.catalog.comparison import pages
 from mirror.catalog.objects import Span
 from mirror.errors import Busy, UsageError
-from mirror.store.retry import RetryPolicy
 from mirror.upkeep.gc import gc
 from mirror.upkeep.verify import Progress, VerifyOptions, VerifyReport, verify
 from tests.conftest import MakePlace
@@ -37,23 +35,9 @@ from tests.proxy import (
     seeded,
 )
 from tests.sync.command import started
-from tests.workshop import Workshop, key_of
+from tests.workshop import KILLS, SEED, SOON, Workshop, dying, key_of
 
-PLACES = ("file", "seaweedfs-obstore", "seaweedfs-aioboto3", "miniflare-obstore")
 FULL = VerifyOptions(share=1.0)
-SEED = int(os.environ.get("CHAOS_SEED", "1"))
-KILLS = int(os.environ.get("CHAOS_KILLS", "10"))
-SOON = RetryPolicy(base=0.002, cap=0.02, longest_retry_after=0.05)
-
-
-@pytest.fixture(params=PLACES)
-def shop(request: pytest.FixtureRequest, make_place: MakePlace, tmp_path: Path) -> Workshop:
-    return Workshop(make_place(request.param), tmp_path)
-
-
-@pytest.fixture
-def local(make_place: MakePlace, tmp_path: Path) -> Workshop:
-    return Workshop(make_place("file"), tmp_path)
 
 
 def counts(report: VerifyReport) -> tuple[int, int, int, int]:
@@ -394,14 +378,7 @@ def test_killed_anywhere_the_next_one_finds_all_that_is_wrong(local: Workshop) -
     words = ["--json", "verify", "--full", f"--bucket={local.place.url}", f"--state={local.state}"]
     modules = "mirror.upkeep.verify,mirror.upkeep.ledger,mirror.database"
 
-    def run(at: int) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "tests.upkeep.die_at_line", str(at), f"in={modules}", *words],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=60,
-        )
+    run = partial(dying, modules, words)
 
     whole = run(0)
     assert whole.returncode == 3, whole.stderr
