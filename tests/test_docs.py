@@ -110,6 +110,24 @@ def test_the_reference_names_what_json_prints() -> None:
         assert re.search(rf"\b{key}\b", JSON["sync"]), key
 
 
+@pytest.mark.parametrize(
+    "text", [*DOCUMENTS, *sorted((ROOT / "mirror").rglob("*.py"))], ids=lambda path: path.name
+)
+def test_every_command_that_is_named_has_the_options_it_is_named_with(text: Path) -> None:
+    """In documents, and in the sentences that say what to do."""
+    whole = re.sub(r"\\+\n\s*", "", text.read_text())
+    for name, words in re.findall(r"\bmirror ([a-z]+(?:-[a-z]+)?)((?: [^`;&|#\n\"]+)?)", whole):
+        command = mirror.get_command(click.Context(mirror), name)
+        if command is None:
+            continue  # "mirror" the noun, in a sentence
+        known = {option for parameter in command.params for option in parameter.opts}
+        if isinstance(command, click.Group):
+            known |= {o for c in command.commands.values() for p in c.params for o in p.opts}
+        known |= {"--help", "--version"}
+        for option in re.findall(r"(?<![\w-])(--[a-z][a-z-]*)", words):
+            assert option in known, f"mirror {name} has no {option}"
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_links_lead_somewhere(document: Path) -> None:
     for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", document.read_text()):

@@ -224,7 +224,7 @@ def _settings(session: Session, options: dict[str, Any]) -> Settings:
     if options["known_bad"] is not None and not cached_only:
         raise UsageError(
             "--known-bad judges a cache and needs --cached-only; a mirror was judged when it was "
-            "synced: mirror sync --known-bad marks what is there."
+            "synced: set inspect.known_bad, and mirror sync judges by it."
         )
     return session.settings(
         {

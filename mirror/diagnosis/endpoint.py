@@ -368,7 +368,7 @@ def checksum(endpoint: Endpoint, client: Any) -> Finding:
     if verified:
         fix = f'Set bucket.engine = "{other}", which sends it.'
         return warn("checksum", f"only a wrong {verified[0]} is refused", fix)
-    fix = "Run mirror verify --deep now and then: damage on the way is not noticed at once."
+    fix = "Run mirror verify --full now and then: damage on the way is not noticed at once."
     return fail("checksum", "bytes with a wrong checksum are accepted", fix)
 
 
