@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -14,7 +15,17 @@ import pytest
 from mirror.cli.main import COMMANDS, mirror
 from mirror.cli.reference import JSON, reference
 from mirror.config import IMAGE_EXTENSIONS, SyncSettings, known_keys, load
+from mirror.dataset.export import ExportReport
+from mirror.dataset.report import RewriteReport
+from mirror.fetch.prefetch import PrefetchReport
+from mirror.fetch.save import SaveReport
+from mirror.origin.report import BackfillReport
+from mirror.sync.rebuild import RebuildReport
 from mirror.sync.report import SyncReport
+from mirror.upkeep.gc import GcReport
+from mirror.upkeep.pull import PullReport
+from mirror.upkeep.repair import RepairReport
+from mirror.upkeep.verify import VerifyReport
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -108,6 +119,27 @@ def test_the_reference_names_what_json_prints() -> None:
     assert JSON.keys() <= {name for name, _ in commands()}
     for key in SyncReport("x").as_json():
         assert re.search(rf"\b{key}\b", JSON["sync"]), key
+
+
+REPORTS: dict[str, Any] = {
+    "backfill": BackfillReport(run_id="x"),
+    "export": ExportReport(Path("out")),
+    "fetch": SaveReport(),
+    "gc": GcReport(),
+    "prefetch": PrefetchReport(),
+    "pull": PullReport(),
+    "rebuild-state": RebuildReport(),
+    "repair": RepairReport(),
+    "rewrite": RewriteReport(),
+    "verify": VerifyReport(),
+}
+
+
+@pytest.mark.parametrize("name", REPORTS)
+def test_the_reference_tells_every_member_of_a_report(name: str) -> None:
+    told = JSON[name] + (JSON["verify"] if name == "repair" else "")
+    missing = [key for key in REPORTS[name].as_json() if not re.search(rf"\b{key}\b", told)]
+    assert not missing
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,12 @@ run holds the lock · 78 bad configuration or credentials · 130 interrupted, wi
 committed. [What to do about each](operations.md#when-a-run-fails).
 """
 
+_OF_UPKEEP: Final = (
+    "`checked missing mismatched orphaned repaired deleted pulled failed rows_without_object bytes "
+    "examples[] warnings[] requests{put,get,head,list,delete} seconds dry_run interrupted "
+    "exit_status`, `error` where one ended it; and "
+)
+
 # Members of the object that `--json` prints, where they are more than the table's labels.
 JSON: Final = {
     "sync": "`run_id scanned new changed unchanged vanished ignored uploaded deduplicated described "
@@ -36,6 +42,26 @@ JSON: Final = {
     "requests{put,get,head,list,delete} retries catalog_version catalog_commits seconds dry_run "
     "interrupted warnings[]`; with `--dry-run` `estimate{puts,requests,bytes,request_usd,"
     "storage_usd_month,seconds}`; `error` where one ended the run.",
+    "rewrite": "`records written dropped{not_mirrored,blank,corrupt,not_image,placeholder,too_small,"
+    "license,invalid,sample} splits{…} matched_by_photo kept_missing urls_dropped classes{…} "
+    "imbalances[{name,reason,records,units,split,have,want}] moved outputs{…} rejected "
+    "examples{…}[{input,number,what}] config_diff config_backup unreadable warnings[] dry_run seconds "
+    "exit_status`.",
+    "export": "`documents written failed failures[{_id,reason}] non_finite resumed output seconds`.",
+    "backfill": "`run_id records invalid wanted already mirrored cached unlicensed flagged downloaded "
+    "replaced overtaken failed{…} failures[{url,kind,reason}] gone_before given_up_before left "
+    "throttled requests bytes taken_back stopped next_try eta arithmetic seconds dry_run interrupted "
+    "warnings[] exit_status`; `error` where one ended the run.",
+    "fetch": "`fetched missing failed bytes failures[{url,reason}] written[]`.",
+    "prefetch": "`urls cached fetched missing not_mirrored flagged absent failed no_room invalid bytes "
+    "failures[{url,reason}] retries throttled seconds`.",
+    "verify": f"{_OF_UPKEEP}`read resumed share seed flagged orphaned_bytes old_orphans "
+    "catalog_version`.",
+    "repair": f"{_OF_UPKEEP}those of verify, `repairable healed lost flagged_rows looked_at`.",
+    "gc": f"{_OF_UPKEEP}`planned planned_bytes young named_recently flagged strangers spared "
+    "catalog_files catalog_bytes uploads`.",
+    "pull": f"{_OF_UPKEEP}`already kept replaced flagged not_mirrored`.",
+    "rebuild-state": f"{_OF_UPKEEP}`read known unknown ignored`.",
     "status": "`url mirror_id created_at catalog_version files verdicts{…} objects bytes bytes_saved "
     "unsynced{new,changed,bytes} last_runs[{run_id,started_at,seconds,exit_status,uploaded,failed}] "
     "prices cost{s3,r2}{storage_usd_month,requests_usd_month,epoch_usd,sync_usd}`.",
