@@ -48,6 +48,7 @@ class Scripted:
         self._ready = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), name="scripted")
         self._tasks: set[asyncio.Task[None]] = set()
+        self._writers: set[asyncio.StreamWriter] = set()
         self.connections = 0
         self.requests: list[bytes] = []
 
@@ -68,13 +69,20 @@ class Scripted:
             self.url = f"{'https' if self._tls else 'http'}://127.0.0.1:{port}"
             self._ready.set()
             await self._stop.wait()
+            await _settled()  # who has connected is attended to: else nobody would end that
+            server.close()
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
+            # A task that was cancelled before it began, or while it ended, has left its connection.
+            for writer in self._writers:
+                writer.transport.abort()
+            await _settled()
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.create_task(self._attend(reader, writer))
         self._tasks.add(task)
+        self._writers.add(writer)
         task.add_done_callback(self._tasks.discard)
 
     async def _attend(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -103,3 +111,10 @@ class Scripted:
             writer.close()
             with contextlib.suppress(OSError):
                 await writer.wait_closed()
+            self._writers.discard(writer)
+
+
+async def _settled() -> None:
+    """As many turns of the loop as asyncio takes from seeing a connection to telling of it, and more."""
+    for _ in range(10):
+        await asyncio.sleep(0)
