@@ -12,8 +12,9 @@ from typing import Final
 
 from mirror import __version__
 from mirror.errors import Unreachable
-from mirror.fetch.connection import Answer, Connection, Stale
+from mirror.fetch.connection import Connection, Stale
 from mirror.fetch.guard import Guard, Origin, split
+from mirror.fetch.http1 import Answer
 
 _REDIRECTS: Final = {301, 302, 303, 307, 308}
 _MOST_REDIRECTS: Final = 3

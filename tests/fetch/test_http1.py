@@ -2,115 +2,163 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mirror.fetch.http1 import BadAnswer, Chunks, parse_head
+from mirror.fetch.http1 import Answer, AnswerReader, BadAnswer
+
+MOST = 1000
 
 
-def head(*headers: str, status: str = "HTTP/1.1 200 OK") -> bytes:
-    return "\r\n".join([status, *headers]).encode("latin-1")
+def raw(*headers: str, status: str = "HTTP/1.1 200 OK", body: bytes = b"") -> bytes:
+    return "\r\n".join([status, *headers, "", ""]).encode("latin-1") + body
+
+
+def read(data: bytes, step: int = 10_000, most: int = MOST) -> Answer | None:
+    """The answer in `data`, fed `step` bytes at a time and then ended."""
+    reader = AnswerReader()
+    reader.begin(most)
+    for at in range(0, len(data), step):
+        answer = reader.feed(data[at : at + step])
+        if answer is not None:
+            return answer
+    return reader.end()
+
+
+ANSWERS: list[tuple[bytes, bytes, bool]] = [
+    # (bytes, the body, the connection may be used again)
+    (raw("Content-Length: 5", body=b"abcde"), b"abcde", True),
+    (raw("content-LENGTH:5", body=b"abcde"), b"abcde", True),
+    (raw("Content-Length: 5", "Connection: close", body=b"abcde"), b"abcde", False),
+    (raw("Content-Length: 5", "Connection: Keep-Alive, Close", body=b"abcde"), b"abcde", False),
+    (raw("Content-Length: 5", status="HTTP/1.0 200 OK", body=b"abcde"), b"abcde", False),
+    (raw("Content-Length: 1", "Connection: keep-alive", status="HTTP/1.0 200 OK", body=b"a"), b"a", True),
+    (raw("Transfer-Encoding: chunked", body=b"2\r\nab\r\n1\r\nc\r\n0\r\n\r\n"), b"abc", True),
+    (raw("Transfer-Encoding: chunked", body=b"2;a=b\r\nab\r\n0\r\nA: b\r\n\r\n"), b"ab", True),
+    (raw(body=b"until the end"), b"until the end", False),
+    (raw(status="HTTP/1.1 204 No Content"), b"", True),
+    (raw("Content-Length: 5", status="HTTP/1.1 304 Not Modified"), b"", True),
+    (raw("A: b", status="HTTP/1.1 103 Early") + raw("Content-Length: 1", body=b"a"), b"a", True),
+    (raw(status="HTTP/1.1 100 Continue") * 3 + raw("Content-Length: 1", body=b"a"), b"a", True),
+    (raw("Content-Length: 0", status="HTTP/1.1 404 "), b"", True),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("step", [1, 2, 7, 10_000])
+@pytest.mark.parametrize(("data", "body", "reusable"), ANSWERS)
+def test_an_answer_is_the_same_however_it_is_cut(
+    data: bytes, body: bytes, reusable: bool, step: int
+) -> None:
+    answer = read(data, step)
+    assert answer is not None
+    assert (answer.body, answer.reusable) == (body, reusable)
 
 
 @pytest.mark.parametrize(
-    ("raw", "length", "chunked", "persistent"),
-    [
-        (head("Content-Length: 5"), 5, False, True),
-        (head("content-LENGTH:5"), 5, False, True),
-        (head("Content-Length: 5", "Content-Length: 5"), 5, False, True),
-        (head("Content-Length: 5, 5"), 5, False, True),
-        (head("Content-Length: 5", "Connection: close"), 5, False, False),
-        (head("Content-Length: 5", "Connection: Keep-Alive, Close"), 5, False, False),
-        (head("Content-Length: 5", status="HTTP/1.0 200 OK"), 5, False, False),
-        (head("Content-Length: 5", "Connection: keep-alive", status="HTTP/1.0 200"), 5, False, True),
-        (head("Transfer-Encoding: chunked"), None, True, True),
-        (head(), None, False, False),
-        (head(status="HTTP/1.1 204 No Content"), 0, False, True),
-        (head("Content-Length: 5", status="HTTP/1.1 304 Not Modified"), 0, False, True),
-        (head(status="HTTP/1.1 103 Early Hints"), 0, False, True),
-        (head("Content-Length: 0", status="HTTP/1.1 404 "), 0, False, True),
-    ],
-)  # fmt: skip
-def test_where_a_body_ends(raw: bytes, length: int | None, chunked: bool, persistent: bool) -> None:
-    found = parse_head(raw)
-    assert (found.length, found.chunked, found.persistent) == (length, chunked, persistent)
-
-
-@pytest.mark.parametrize(
-    "raw",
-    [
+    "data",
+    [data for data, _, reusable in ANSWERS if reusable]
+    + [
+        raw("Content-Length: 9", body=b"abcde"),
+        b"HTTP/1.1 200 OK\r\nContent-Le:",
+        b"HTTP/1.1 200 OK\r\n",
         b"",
-        b"HTTP/2 200 OK",
-        b"HTTP/1.1 2000 OK",
-        b"HTTP/1.1 099 no",
-        b"ICY 200 OK",
-        b"<html>",
-        head("Content-Length: -5"),
-        head("Content-Length: +5"),
-        head("Content-Length: 5x"),
-        head("Content-Length: 0x5"),
-        head("Content-Length: 5", "Content-Length: 6"),
-        head("Content-Length: 5", "Transfer-Encoding: chunked"),
-        head("Transfer-Encoding: gzip, chunked"),
-        head("Transfer-Encoding: chunked, chunked"),
-        head("Content-Length : 5"),
-        head(" folded: 5"),
-        head("no colon"),
-        head(": no name"),
-        head("A: b\nContent-Length: 5"),
-        head("A: \0"),
     ],
 )
-def test_what_could_be_read_in_two_ways_is_refused(raw: bytes) -> None:
+def test_an_answer_that_is_cut_short_is_none(data: bytes) -> None:
+    assert read(data[:-1]) is None
+
+
+@pytest.mark.parametrize(("data", "body", "reusable"), ANSWERS)
+@pytest.mark.parametrize("behind", [b"\0", b"HTTP/1.1", raw("Content-Length: 1", body=b"z")])
+def test_a_connection_with_bytes_behind_the_answer_is_not_used_again(
+    data: bytes, body: bytes, reusable: bool, behind: bytes
+) -> None:
+    if reusable:
+        answer = read(data + behind)
+        assert answer is not None
+        assert (answer.body, answer.reusable) == (body, False)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"HTTP/2 200 OK\r\n\r\n",
+        b"HTTP/1.1 2000 OK\r\n\r\n",
+        b"ICY 200 OK\r\n\r\n",
+        b"<html>",
+        raw("Upgrade: h2c", "Connection: upgrade", status="HTTP/1.1 101 Switching"),
+        raw("Content-Length: -5"),
+        raw("Content-Length: +5"),
+        raw("Content-Length: 5x"),
+        raw("Content-Length: 0x5"),
+        raw("Content-Length: 99999999999999999999999"),
+        raw("Content-Length: 5", "Content-Length: 6"),
+        raw("Content-Length: 5", "Transfer-Encoding: chunked"),
+        raw("Content-Length : 5"),
+        raw("no colon"),
+        raw(": no name"),
+        raw("A: b\nContent-Length: 5"),
+        raw("A: \0"),
+        raw("A: " + 70_000 * "b"),
+        raw("Transfer-Encoding: chunked", body=b"x\r\n"),
+        raw("Transfer-Encoding: chunked", body=b"-1\r\n"),
+        raw("Transfer-Encoding: chunked", body=b"\r\n"),
+        raw("Transfer-Encoding: chunked", body=b"5\r\nabcdeXX"),
+    ],
+)
+def test_what_could_be_read_in_two_ways_is_refused(data: bytes) -> None:
     with pytest.raises(BadAnswer):
-        parse_head(raw)
+        read(data)
 
 
 def test_headers_are_found_by_lower_case_and_joined_when_repeated() -> None:
-    headers = parse_head(head("Retry-After: 3", "Via: a", "VIA:  b ")).headers
-    assert headers == {"retry-after": "3", "via": "a, b"}
+    answer = read(raw("Retry-After: 3", "Via: a", "VIA:  b ", "Content-Length: 0"))
+    assert answer is not None
+    assert answer.headers == {"retry-after": "3", "via": "a, b", "content-length": "0"}
 
 
-def chunked(pieces: list[bytes], extension: bytes = b"", trailers: bytes = b"") -> bytes:
-    frames = [b"%x%b\r\n%b\r\n" % (len(piece), extension, piece) for piece in pieces]
-    return b"".join([*frames, b"0\r\n", trailers, b"\r\n"])
+def test_what_stands_between_and_behind_are_not_the_answers_headers() -> None:
+    early = raw("Early: yes", status="HTTP/1.1 103 Early Hints")
+    chunked = raw("Transfer-Encoding: chunked", body=b"1\r\na\r\n0\r\nTrailer: yes\r\n\r\n")
+    answer = read(early + chunked)
+    assert answer is not None
+    assert answer.headers == {"transfer-encoding": "chunked"}
 
 
-@given(
-    st.lists(st.binary(min_size=1, max_size=40), max_size=6),
-    st.integers(1, 50),
-    st.sampled_from([b"", b";a=b", b" ;a"]),
-    st.sampled_from([b"", b"X: y\r\n", b"X: y\r\nZ: w\r\n"]),
-    st.binary(max_size=5),
-)
-def test_chunks_come_together_however_they_are_cut(
-    pieces: list[bytes], step: int, extension: bytes, trailers: bytes, rest: bytes
-) -> None:
-    raw = chunked(pieces, extension, trailers)
-    chunks = Chunks()
-    for at in range(0, len(raw), step):
-        assert not chunks.whole
-        chunks.feed(raw[at : at + step] + (rest if at + step >= len(raw) else b""))
-    assert chunks.whole
-    assert bytes(chunks.body) == b"".join(pieces)
-    assert chunks.rest == rest
+@pytest.mark.parametrize("framing", ["length", "chunks", "end"])
+def test_of_what_is_too_long_one_byte_more_is_read(framing: str) -> None:
+    body = bytes(range(250)) * 8
+    data = {
+        "length": raw(f"Content-Length: {len(body)}", body=body),
+        "chunks": raw("Transfer-Encoding: chunked", body=b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)),
+        "end": raw(body=body),
+    }[framing]  # fmt: skip
+    for step in (100, len(data)):
+        answer = read(data, step)
+        assert answer is not None
+        assert answer.body == body[: MOST + 1]
+        assert not answer.reusable or step == len(data)
 
 
-@given(st.lists(st.binary(min_size=1, max_size=40), min_size=1, max_size=4), st.data())
-def test_a_chunked_body_that_is_cut_short_is_not_whole(
-    pieces: list[bytes], data: st.DataObject
-) -> None:
-    raw = chunked(pieces)
-    chunks = Chunks()
-    chunks.feed(raw[: data.draw(st.integers(0, len(raw) - 1))])
-    assert not chunks.whole
+@given(st.lists(st.binary(max_size=40), min_size=1, max_size=5), st.integers(1, 50))
+def test_a_connection_carries_one_answer_after_the_other(bodies: list[bytes], step: int) -> None:
+    reader = AnswerReader()
+    for body in bodies:
+        reader.begin(MOST)
+        assert not reader.heard
+        data = raw(f"Content-Length: {len(body)}", body=body)
+        answers = [reader.feed(data[at : at + step]) for at in range(0, len(data), step)]
+        assert answers[:-1] == [None] * (len(answers) - 1)
+        last = answers[-1]
+        assert last is not None
+        assert (last.body, last.reusable) == (body, True)
 
 
-@pytest.mark.parametrize(
-    "raw",
-    [b"x\r\n", b"-1\r\n", b"\r\n", b"5\r\nabcdeXX", b"123456789\r\n", b"5" + 5000 * b" "],
-)
-def test_chunks_of_no_good_size_are_refused(raw: bytes) -> None:
-    with pytest.raises(BadAnswer):
-        Chunks().feed(raw)
+@given(st.binary(max_size=300))
+def test_any_bytes_are_an_answer_or_none(data: bytes) -> None:
+    for prefix in (b"", b"HTTP/1.1 200 OK\r\n", raw("Transfer-Encoding: chunked")):
+        with contextlib.suppress(BadAnswer):
+            read(prefix + data)

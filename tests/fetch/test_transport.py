@@ -17,8 +17,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from mirror.errors import OriginBlocked, Unreachable
-from mirror.fetch.connection import Answer
 from mirror.fetch.guard import Guard
+from mirror.fetch.http1 import Answer
 from mirror.fetch.transport import Deadlines, Transport
 from tests.fetch.scripted import Close, Never, Piece, Script, Scripted, answer
 from tests.servers.process import free_ports
@@ -114,7 +114,7 @@ def test_of_what_is_too_long_one_byte_more_is_read(pieces: list[Piece]) -> None:
         ([CHUNKED + b"5\r\nab", Close], "before the answer did"),
         ([Close], "before the answer did"),
         ([b"SSH-2.0-OpenSSH\r\n\r\n"], "not HTTP/1.1"),
-        ([CHUNKED + b"zz\r\n"], "no size"),
+        ([CHUNKED + b"zz\r\n"], "chunk size"),
         ([b"HTTP/1.1 200 OK\r\nA: " + 200_000 * b"a"], "head does not end"),
         ([Never], "silent for 0.2 s"),
         ([answer(BODY)[:-1], Never], "silent for 0.2 s"),
