@@ -1,4 +1,4 @@
-"""A lock that a forked child finds free, whoever held it in its parent."""
+"""What a forked child must know of itself, and a lock that it finds free, whoever held it."""
 
 from __future__ import annotations
 
@@ -28,9 +28,19 @@ class ForkLock:
 _locks: Final[weakref.WeakSet[ForkLock]] = weakref.WeakSet()
 
 
-def _renew_all() -> None:
+_forked = False
+
+
+def is_forked() -> bool:
+    """This process was forked since this module was imported, and has executed no program since."""
+    return _forked
+
+
+def _in_child() -> None:
+    global _forked  # noqa: PLW0603 - a fact about the process
+    _forked = True
     for lock in list(_locks):
         lock.renew()
 
 
-os.register_at_fork(after_in_child=_renew_all)
+os.register_at_fork(after_in_child=_in_child)

@@ -16,6 +16,7 @@ import pytest
 
 from mirror import Fetcher
 from mirror.config import Settings
+from mirror.errors import NotFound
 from mirror.fetch.engine import Tuning
 from tests.conftest import MakePlace
 from tests.fetch.mirrors import HURRY, fetching, key_of, mirrored, reached
@@ -106,6 +107,31 @@ def have_a_child_read(fetch: Fetcher, context: Any) -> None:
     grandchild = context.Process(target=read_all, args=(fetch,))
     grandchild.start()
     assert ended([grandchild]) == [0]
+
+
+@pytest.mark.parametrize("daemon", [False, True])
+def test_a_forked_child_makes_a_fetcher_of_its_own(site: Site, daemon: bool) -> None:
+    """As a worker of a DataLoader may; deltalake and obstore, at work here, fail in such a child."""
+    context = multiprocessing.get_context("fork")
+    with Fetcher(site.plain, tuning=HURRY) as fetch:
+        fetch(url_of(1))
+    children = [
+        context.Process(target=make_one_and_read, args=(site.plain,), daemon=daemon),
+        context.Process(target=make_one_without_a_mirror, args=(site.plain,), daemon=daemon),
+    ]
+    for child in children:
+        child.start()
+    assert ended(children) == [0, 0]
+
+
+def make_one_and_read(settings: Settings) -> None:
+    with Fetcher(settings, tuning=HURRY) as fetch:
+        read_all(fetch)
+
+
+def make_one_without_a_mirror(settings: Settings) -> None:
+    with pytest.raises(NotFound, match="no mirror"):
+        Fetcher(reached(settings, url=f"{settings.bucket.url}/nothing-here"), tuning=HURRY)
 
 
 def test_a_fork_while_another_thread_reads_is_no_deadlock(site: Site) -> None:
