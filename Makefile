@@ -48,8 +48,9 @@ imports: $(STAMP)
 
 check: lint types imports
 
+# A worker for each core, each with servers of its own; more than four would fight for memory.
 unit: $(STAMP) servers
-	$(BIN)/pytest
+	$(BIN)/pytest --quiet --numprocesses auto --maxprocesses 4 --dist worksteal
 
 test: check unit
 
