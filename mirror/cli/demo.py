@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,8 +18,11 @@ from mirror.cli.session import Session, session_options
 from mirror.errors import UsageError
 
 if TYPE_CHECKING:
+    from mirror.config import Settings
+    from mirror.dataset.report import RewriteReport
     from mirror.demo.cache import DemoCache
     from mirror.sync.report import SyncReport
+    from mirror.upkeep.verify import VerifyReport
 
 _BUCKET = "demo"
 _MARK = ".mirror-demo"
@@ -44,17 +50,20 @@ def command(session: Session, folder: Path, images: int) -> int:
     """See it work on an embedded S3 server and a small cache of real photographs.
 
     Makes a cache as a training run leaves it (duplicates under other URLs, black frames, cut and
-    broken files), mirrors it to an S3 server in this process, and runs again. No account needed.
+    broken files), mirrors it to an S3 server in this process, runs again, points the dataset at the
+    mirror, reads it as a training would, and reads the whole mirror back. No account needed.
 
     \b
     Example:
       mirror demo --dir /tmp/mirror-demo
     """
+    from mirror.cli.demo_view import show
     from mirror.cli.progress import observer_for
     from mirror.config import Layer, merge
     from mirror.demo.cache import make_cache
     from mirror.demo.server import s3_server
-    from mirror.sync.run import SyncOptions, sync
+    from mirror.sync.run import sync
+    from mirror.upkeep.verify import VerifyOptions, verify
 
     folder = folder.absolute()
     _make_room(folder)
@@ -77,15 +86,99 @@ def command(session: Session, folder: Path, images: int) -> int:
             ]
         )
         watch = observer_for(min(session.verbosity, 0) - 1)
-        first = sync(settings, SyncOptions(), observer=watch)
-        second = sync(settings, SyncOptions(), observer=watch)
-    if session.json:
-        session.print_json(
-            {"folder": str(folder), "first": first.as_json(), "second": second.as_json()}
+        report = DemoReport(
+            folder,
+            made,
+            first=sync(settings, observer=watch),
+            second=sync(settings, observer=watch),
+            rewrite=_rewritten(settings, made, folder),
+            fetch=_fetched(settings, made),
+            verify=verify(settings, VerifyOptions(share=1.0)),
         )
+    if session.json:
+        session.print_json(report.as_json())
     elif session.verbosity >= 0:
-        _show(folder, made, first, second)
-    return first.exit_status or second.exit_status
+        show(report)
+    return report.exit_status
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """What training gets of a dataset's URLs: images, or errors of these names."""
+
+    images: int
+    nbytes: int
+    errors: dict[str, int]
+    seconds: float
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "fetched": self.images,
+            "missing": sum(self.errors.values()),
+            "bytes": self.nbytes,
+            "seconds": round(self.seconds, 3),
+        }
+
+
+@dataclass(frozen=True)
+class DemoReport:
+    """The steps of a demo, in their order."""
+
+    folder: Path
+    made: DemoCache
+    first: SyncReport
+    second: SyncReport
+    rewrite: RewriteReport
+    fetch: Fetched
+    verify: VerifyReport
+
+    @property
+    def exit_status(self) -> int:
+        steps = (self.first, self.second, self.rewrite, self.verify)
+        return next((step.exit_status for step in steps if step.exit_status), 0)
+
+    def as_json(self) -> dict[str, Any]:
+        steps = ("first", "second", "rewrite", "fetch", "verify")
+        return {"folder": str(self.folder)} | {
+            name: getattr(self, name).as_json() for name in steps
+        }
+
+
+def _rewritten(settings: Settings, made: DemoCache, folder: Path) -> RewriteReport:
+    """The dataset with the mirror's URLs, in two splits."""
+    from mirror.catalog.reading import read_index
+    from mirror.dataset.inputs import Input
+    from mirror.dataset.resolve import Resolver
+    from mirror.dataset.rewrite import RewriteOptions, rewrite
+    from mirror.dataset.split import parse_splits
+
+    resolver = Resolver(read_index(settings)[1], settings.object_urls)
+    base = settings.object_urls.base("s3").encode()
+    return rewrite(
+        [Input(str(made.dataset))],
+        folder / "plants.jsonl",
+        RewriteOptions(splits=parse_splits("train=0.8,val=0.2")),
+        resolver,
+        addresses=lambda at: [base + key for key in resolver.object_keys(at)],
+    )
+
+
+def _fetched(settings: Settings, made: DemoCache) -> Fetched:
+    """All of the dataset's original URLs, read as on a machine that has no cache."""
+    import msgspec
+
+    from mirror import Fetcher
+
+    lines = made.dataset.read_bytes().splitlines()
+    urls = [msgspec.json.decode(line)["image_url"] for line in lines]
+    elsewhere = msgspec.structs.replace(settings.cache, dir=None)
+    with Fetcher(msgspec.structs.replace(settings, cache=elsewhere)) as fetch:
+        began = time.monotonic()
+        results = [result for _, result in fetch.many(urls)]
+        seconds = time.monotonic() - began
+    images = [result for result in results if isinstance(result, bytes)]
+    errors = Counter(type(result).__name__ for result in results if not isinstance(result, bytes))
+    return Fetched(len(images), sum(map(len, images)), dict(errors), seconds)
 
 
 def _make_room(folder: Path) -> None:
@@ -115,67 +208,3 @@ def _demo_credentials() -> Iterator[None]:
         for name in names:
             os.environ.pop(name, None)
         os.environ.update(before)
-
-
-def _show(folder: Path, made: DemoCache, first: SyncReport, second: SyncReport) -> None:
-    from mirror.cli import output
-
-    def title(text: str) -> None:
-        click.echo()
-        click.secho(text, bold=True)
-
-    title(f"The cache: {made.files} files named md5(url).jpg, as a training run leaves them")
-    output.table(
-        [
-            ("photographs", str(made.photographs), "crops at iNaturalist's sizes"),
-            (
-                "duplicates",
-                str(made.duplicates),
-                "the same photo under another spelling of its URL",
-            ),
-            ("black frames", str(made.blanks), "what the old loader put in place of a 429"),
-            ("broken", str(made.broken), "cut short, or with a hole"),
-            ("not images", str(made.not_images), "an error page, a JSON answer, an empty file"),
-            ("replaced", str(made.replaced), "different photos, one picture: not available"),
-        ]
-    )
-    title("First sync: every content once, nothing bad")
-    output.table(
-        [
-            ("uploaded", str(first.uploaded), f"objects, {output.size(first.bytes_uploaded)}"),
-            ("deduplicated", str(first.deduplicated), "files: their content was there already"),
-            *((f"  {name}", str(n), _REMARKS[name]) for name, n in first.flagged.items() if n),
-            ("requests", str(sum(first.requests.values())), _requests(first)),
-            ("took", output.duration(first.seconds)),
-        ]
-    )
-    title("Second sync: nothing changed, so nothing is opened or sent")
-    output.table(
-        [
-            ("unchanged", str(second.unchanged), "files"),
-            ("requests", str(sum(second.requests.values())), _requests(second)),
-            ("took", output.duration(second.seconds)),
-        ]
-    )
-    title("Next")
-    where = Path(os.path.relpath(folder))
-    if where.parts[0] == "..":
-        where = folder
-    click.echo(
-        "  A mirror in a folder, no server needed; twice, to see the second run do nothing:\n"
-        f"    mirror sync --cache {where}/cache --bucket file://{folder}/mirror\n"
-        "  Your own cache and bucket: what it would do, and what that costs:\n"
-        "    mirror sync --cache DIR --bucket s3://BUCKET/PREFIX --dry-run"
-    )
-
-
-_REMARKS = {
-    "blank": "kept out",
-    "corrupt": "kept out",
-    "not_image": "kept out",
-    "placeholder": "found out by their number, and no longer offered",
-}
-
-
-def _requests(report: SyncReport) -> str:
-    return ", ".join(f"{name} {n:,}" for name, n in report.requests.items() if n)
