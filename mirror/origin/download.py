@@ -154,6 +154,11 @@ class Origin:
             reason = f"no connection: {error.os_error.strerror or error.os_error}"
         except aiohttp.ClientPayloadError:
             reason = "the connection ended before the answer did"
+        except _Broken as error:
+            reason = f"the connection broke: {error}"
+        except aiohttp.ClientResponseError as error:
+            first, *_ = error.message.splitlines() or [""]  # the rest is the server's bytes
+            reason = f"the answer is not HTTP/1.1: {first.rstrip(':')}"
         except Exception as error:  # noqa: BLE001 - a server that confuses a library ends no run
             reason = f"{type(error).__name__} {error}"[:200].strip()
         return seen._replace(
@@ -196,7 +201,8 @@ async def _once(
     except aiohttp.ClientConnectorError:
         raise
     except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
-        raise _Broken(f"the connection broke ({error})") from None
+        said = getattr(error, "strerror", None) or error
+        raise _Broken(f"{said}") from None
 
 
 def _head(response: aiohttp.ClientResponse) -> Reply:

@@ -83,7 +83,7 @@ def _beyond(amount: float, at_once: float, each: float) -> float:
 
 
 def spell(seconds: float) -> str:
-    """A duration in round numbers: 40 seconds, 75 minutes, 31 hours, 142 days."""
+    """A duration in round numbers: 40 seconds, 75 minutes, 31 hours, 142 days; 1 second at least."""
     if seconds < 90:
         number, unit = seconds, "second"
     elif seconds < 90 * 60:
@@ -92,7 +92,7 @@ def spell(seconds: float) -> str:
         number, unit = seconds / HOUR, "hour"
     else:
         number, unit = seconds / DAY, "day"
-    whole = round(number)
+    whole = max(1, round(number))
     return f"{whole:,} {unit}" if whole == 1 else f"{whole:,} {unit}s"
 
 
