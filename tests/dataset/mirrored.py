@@ -127,6 +127,11 @@ def work(tmp_path: Path) -> Path:
     return folder
 
 
+def record(number: int, **fields: Any) -> dict[str, Any]:
+    """A record of a dataset, by the number of its photo."""
+    return {"id": number, "image_url": url_of(number), **fields}
+
+
 def put(path: Path, records: Iterable[Any]) -> Path:
     """A dataset of JSON lines; text stands in it as it is."""
     lines = (one if isinstance(one, str) else json.dumps(one) for one in records)

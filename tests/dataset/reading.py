@@ -7,11 +7,15 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+
 from mirror.dataset.compression import Stream, decompressed
 from mirror.dataset.fields import FieldPath
-from mirror.dataset.records import Batch, Batches, Rejected
+from mirror.dataset.records import Batch, Batches, Reading, Rejected
 
 New = Callable[[bytes], bytes | None]
+
+READING = Reading()
 
 
 class Trickle:
@@ -83,3 +87,8 @@ def result_of(batches: Batches, new: New = renamed) -> Result:
         if keep:
             result.lines += batch.rewritten(keep, [new(url) for url in batch.urls]).lines()
     return result
+
+
+def rows(result: Result) -> list[dict[str, Any]]:
+    """What the rewritten records say."""
+    return [msgspec.json.decode(line) for line in result.lines]
