@@ -34,15 +34,9 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from mirror.content.image import inspect  # noqa: E402
-from tests.labelled import (  # noqa: E402
-    BAD,
-    GOOD,
-    PHOTOGRAPHS,
-    Sample,
-    jpeg,
-    samples_of,
-    scan_start,
-)
+from tests.labelled import BAD, GOOD, Sample, samples_of  # noqa: E402
+from tests.labelled.bad import scan_start  # noqa: E402
+from tests.labelled.photographs import PHOTOGRAPHS, jpeg  # noqa: E402
 
 BENCH = ROOT / ".bench"
 CLEANVISION = "0.3.7"

@@ -16,8 +16,8 @@ from mirror.content import formats, image
 from mirror.content.formats import sniff
 from mirror.content.image import VERDICTS, Level, Verdict, inspect
 from mirror.layout import FORMATS
-from tests import labelled
-from tests.labelled import BAD, GOOD, Kind, Sample, encoded, fitted, jpeg, samples_of
+from tests.labelled import BAD, GOOD, Kind, Sample, bad, good, samples_of
+from tests.labelled.photographs import encoded, fitted, jpeg
 
 
 def misjudged(samples: list[Sample]) -> list[tuple[str, str, str]]:
@@ -87,7 +87,7 @@ def test_bombs_are_refused_before_a_decoder_sees_them(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(image, "_judge_other", never)
     monkeypatch.setattr(image, "_judge_jpeg", never)
-    for sample in samples_of(labelled.bombs, "corrupt", "too many pixels"):
+    for sample in samples_of(bad.bombs, "corrupt", "too many pixels"):
         got = inspect(sample.data)
         assert (got.verdict, got.reason) == (
             "corrupt",
@@ -113,14 +113,14 @@ def test_a_format_without_a_decoder_here_is_said_to_be_so(monkeypatch: pytest.Mo
 
 def test_pillows_switches_stay_as_they_are() -> None:
     switches = (Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES)
-    for sample in samples_of(labelled.cut_others) + samples_of(labelled.bombs):
+    for sample in samples_of(bad.cut_others) + samples_of(bad.bombs):
         inspect(sample.data)
     assert switches == (Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES)
 
 
 def test_threads_reach_the_verdicts_that_one_reaches_alone() -> None:
-    bodies = [sample.data for sample in samples_of(labelled.other_formats)[:40]]
-    bodies += [sample.data for sample in samples_of(labelled.resaved_otherwise)[:20]]
+    bodies = [sample.data for sample in samples_of(good.other_formats)[:40]]
+    bodies += [sample.data for sample in samples_of(bad.resaved_otherwise)[:20]]
     with ThreadPoolExecutor(4) as threads:
         assert list(threads.map(inspect, bodies)) == [inspect(body) for body in bodies]
 
