@@ -5,7 +5,7 @@
     python bench/verdicts.py --markdown    the tables of docs/verdicts.md, on stdout
     python bench/verdicts.py --quick       without cleanvision and without the other seeds
 
-The files are those of tests/labelled.py, written to .bench/verdicts. cleanvision is installed into
+The files are those of tests/labelled/, written to .bench/verdicts. cleanvision is installed into
 an environment of its own, .bench/cleanvision.
 """
 

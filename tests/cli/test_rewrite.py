@@ -2,37 +2,25 @@
 
 from __future__ import annotations
 
-import gzip
 import io
 import json
 import subprocess
 import sys
-import urllib.error
-import urllib.request
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
-from urllib.parse import quote
 
 import pytest
 
 from mirror.cli.log import EVERY_SECONDS
-from mirror.cli.main import run
 from mirror.cli.rewrite_view import progress_for
-from mirror.content.digest import digest_of
 from mirror.dataset.inputs import Input
 from mirror.dataset.report import RewriteReport
-from mirror.layout import object_key
-from tests.cli.test_bad_input import OBEYING, Run, assert_said, mirror
-from tests.conftest import MakePlace
+from tests.cli.rewriting import DROPPED, THREE, Rewrite, call, ids, rewrite, work
+from tests.cli.test_bad_input import Run, assert_said, mirror
 from tests.dataset.mirrored import (
     ABSENT,
     BLANK,
-    CORRUPT,
     GOOD,
     MANY,
-    NOT_IMAGE,
-    PLACEHOLDER,
     SMALL,
     TWINS,
     Mirror,
@@ -41,72 +29,12 @@ from tests.dataset.mirrored import (
     plants,
     put,
 )
-from tests.photos import fill, name_of, photo, url_of
-from tests.servers.mongodb import MONGO_READER, MongoServer
-from tests.upkeep import caches
+from tests.photos import url_of
 
-__all__ = ["mirror", "plants"]
-
-THREE = "--split=train=0.8,val=0.1,test=0.1"
-
-
-class Said(NamedTuple):
-    status: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> dict[str, Any]:
-        told = json.loads(self.out)
-        assert isinstance(told, dict)
-        return told
-
-
-Rewrite = Callable[..., Said]
-
-
-@pytest.fixture
-def work(tmp_path: Path, clean_environment: None, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder that a user is in, with a dataset of every kind of record."""
-    folder = tmp_path / "work"
-    folder.mkdir(exist_ok=True)
-    monkeypatch.chdir(folder)
-    numbers = (*GOOD, *MANY, *BLANK, *CORRUPT, *NOT_IMAGE, *PLACEHOLDER, *ABSENT[:5])
-    records = [
-        {"image_url": url_of(n), "id": n, "kind": ("oak", "ash")[n % 3 == 0]} for n in numbers
-    ]
-    put(folder / "raw.jsonl", [*records, "?"])
-    put(folder / "good.jsonl", [{"image_url": url_of(n), "id": n} for n in GOOD])
-    return folder
-
-
-@pytest.fixture
-def call(work: Path, capfd: pytest.CaptureFixture[str]) -> Rewrite:
-    """Runs `mirror rewrite` in this process."""
-
-    def rewrite(*arguments: str, first: tuple[str, ...] = ()) -> Said:
-        capfd.readouterr()
-        status = run([*first, "rewrite", *arguments])
-        return Said(status, *capfd.readouterr())
-
-    return rewrite
-
-
-@pytest.fixture
-def rewrite(plants: Mirror, call: Rewrite) -> Rewrite:
-    """The same, over the mirror."""
-    where = [f"--bucket={plants.settings.bucket.url}", f"--state={plants.settings.state.dir}"]
-    return lambda *arguments, first=(): call(*where, *arguments, first=first)
-
-
-def key_of(seed: int) -> str:
-    return object_key(digest_of(photo(seed)).content_hash, "jpeg")
+__all__ = ["call", "mirror", "plants", "rewrite", "work"]
 
 
 # --- JSON ---
-
-DROPPED = {"blank": 3, "corrupt": 2, "not_image": 4, "placeholder": 6, "not_mirrored": 5,
-           "too_small": 0, "license": 0, "invalid": 1, "sample": 0}  # fmt: skip
 
 
 def test_json(rewrite: Rewrite, work: Path) -> None:
@@ -319,153 +247,7 @@ def test_quiet_says_nothing_unless_something_is_wrong(rewrite: Rewrite, work: Pa
     assert len(said.err.splitlines()) == 1
 
 
-# --- schemes ---
-
-
-def mirrored_at(name: str, make_place: MakePlace, work: Path) -> tuple[Mirror, list[str]]:
-    """A mirror on a server, and the flags that lead to it; the environment has its credentials."""
-    fill(work.parent / "cache", {url_of(n): photo(n) for n in GOOD})
-    place = make_place(name)
-    there = Mirror.of(place, work.parent)
-    layer = place.layer
-    flags = [f"--bucket={layer['url']}", f"--endpoint={layer['endpoint']}"]
-    return there, [*flags, f"--region={layer['region']}", f"--state={work.parent}/state"]
-
-
-@pytest.fixture
-def bucket(make_place: MakePlace, work: Path) -> tuple[Mirror, list[str]]:
-    """One that asks for signatures."""
-    return mirrored_at("seaweedfs-obstore", make_place, work)
-
-
-def read(url: str) -> bytes:
-    with urllib.request.urlopen(url, timeout=20) as answer:
-        return bytes(answer.read())
-
-
-def test_schemes_of_a_bucket(bucket: tuple[Mirror, list[str]], call: Rewrite, work: Path) -> None:
-    there, flags = bucket
-    flags += ["good.jsonl", "--force"]
-    public = "--public-url=https://img.example.org/in at"
-    base = {
-        "s3": f"{there.settings.bucket_url}/",
-        "public": "https://img.example.org/in%20at/",
-    }
-    for scheme, more in (("s3", []), ("s3", ["--scheme=s3", public]), ("public", [public]),
-                         ("public", ["--scheme=public", public])):  # fmt: skip
-        assert call("-o", "out.jsonl", *flags, *more).status == 0
-        assert [r["image_url"] for r in got(work / "out.jsonl")] == [
-            base[scheme] + key_of(n) for n in GOOD
-        ]
-        assert [r["source_url"] for r in got(work / "out.jsonl")] == [url_of(n) for n in GOOD]
-
-
-def test_presigned_urls_can_be_read_by_anybody(
-    bucket: tuple[Mirror, list[str]], call: Rewrite, work: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    _, flags = bucket
-    done = call("good.jsonl", "-o", "out.jsonl", *flags, "--scheme=presigned", "--expires=0.5")
-    assert (done.status, done.err) == (0, "")
-    records = got(work / "out.jsonl")
-    assert all("X-Amz-Expires=43200&" in record["image_url"] for record in records)
-    # Again: they are the mirror's own, and are signed anew.
-    done = call("out.jsonl", "-o", "again.jsonl", *flags, "--scheme=presigned", "--expires=1")
-    again = got(work / "again.jsonl")
-    assert [one["source_url"] for one in again] == [url_of(n) for n in GOOD]
-    assert all("X-Amz-Expires=86400&" in record["image_url"] for record in again)
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.delenv(name)
-    for one, other, number in zip(records, again, GOOD, strict=True):
-        assert read(one["image_url"]) == read(other["image_url"]) == photo(number)
-    with pytest.raises(urllib.error.HTTPError):
-        read(records[0]["image_url"].partition("?")[0])
-
-
-def test_urls_signed_by_credentials_that_die_are_remarked(
-    make_place: MakePlace, call: Rewrite, work: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    _, flags = mirrored_at("moto-obstore", make_place, work)
-    monkeypatch.setenv("AWS_SESSION_TOKEN", "passing")
-    done = call("good.jsonl", "-o", "out.jsonl", *flags, "--scheme=presigned", "--json")
-    assert done.status == 0
-    (warning,) = done.json["warnings"]
-    assert "credentials are temporary, and presigned URLs die with them" in warning
-    assert done.err == f"mirror: {warning}\n"
-    done = call("good.jsonl", "-o", "s3.jsonl", *flags)
-    assert (done.status, done.err) == (0, "")
-
-
-def test_a_mirror_in_a_folder_has_urls_that_open(rewrite: Rewrite, work: Path) -> None:
-    for scheme in ([], ["--scheme=file"]):
-        assert rewrite("good.jsonl", "-o", "out.jsonl", "--force", *scheme).status == 0
-        assert [read(r["image_url"]) for r in got(work / "out.jsonl")] == [photo(n) for n in GOOD]
-    public = ["--public-url=http://img.example.org:8080", "--scheme=public"]
-    assert rewrite("good.jsonl", "-o", "out.jsonl", "--force", *public).status == 0
-    assert got(work / "out.jsonl")[0]["image_url"] == f"http://img.example.org:8080/{key_of(0)}"
-
-
-# --- inputs ---
-
-
-def test_standard_input(mirror: Run, plants: Mirror, work: Path) -> None:
-    where = [f"--bucket={plants.settings.bucket.url}", f"--state={plants.settings.state.dir}"]
-    command = [sys.executable, "-m", "mirror", "--json", "rewrite", "-", *where]
-    for name, body in (
-        ("plain", (work / "raw.jsonl").read_bytes()),
-        ("packed", gzip.compress((work / "raw.jsonl").read_bytes())),
-    ):
-        done = subprocess.run(
-            [*command, "-o", f"{name}.jsonl"], input=body, capture_output=True, check=False
-        )
-        assert done.returncode == 3, done.stderr
-        report = json.loads(done.stdout)
-        assert (report["records"], report["dropped"]) == (91, DROPPED)
-        assert report["examples"]["invalid"][0]["input"] == "standard input"
-        assert len(got(work / f"{name}.jsonl")) == 70
-
-
-def test_several_inputs(rewrite: Rewrite, work: Path) -> None:
-    (work / "more.csv").write_text(f"image_url,id\n{url_of(3)},1\n{url_of(BLANK[0])},2\n")
-    said = rewrite("good.jsonl", "more.csv", "raw.jsonl", "-o", "out.csv", "--json")
-    assert said.status == 3
-    assert (said.json["records"], said.json["written"]) == (10 + 2 + 91, 10 + 1 + 70)
-    assert said.json["examples"]["blank"][0] == {
-        "input": "more.csv", "number": 3, "what": url_of(BLANK[0]),
-    }  # fmt: skip
-
-
-def test_a_collection_of_mongodb(mongodb: MongoServer, rewrite: Rewrite, work: Path) -> None:
-    collection = mongodb.fresh_collection()
-    collection.insert_many([{"image_url": url_of(n), "n": n} for n in (*GOOD, *BLANK)])
-    collection.insert_one({"n": -1})
-    url = mongodb.url(collection.name)
-    assert quote(MONGO_READER.password, safe="") in url
-    report_file = work / "report.json"
-    said = rewrite(url, "-o", "out.jsonl", f"--report={report_file}", "--json")
-    assert said.status == 3
-    report = said.json
-    assert (report["records"], report["written"]) == (14, 10)
-    assert (report["dropped"]["blank"], report["dropped"]["invalid"]) == (3, 1)
-    assert got(work / "out.jsonl")[0]["image_url"].endswith(key_of(0))
-    assert report["examples"]["invalid"][0]["input"].startswith(f"mongodb://{mongodb.address}/")
-
-    human = rewrite(url, "-o", "out.jsonl", "--force")
-    strict = rewrite(url, "-o", "out.jsonl", "--force", "--strict")
-    wrong = rewrite(url.replace("reader", "nobody"), "-o", "out.jsonl", "--force")
-    assert (strict.status, wrong.status) == (1, 78)
-    everything = [*said[1:], *human[1:], *strict[1:], *wrong[1:], report_file.read_text(),
-                  (work / "out.rejected.jsonl").read_text()]  # fmt: skip
-    for text in everything:
-        assert quote(MONGO_READER.password, safe="") not in text
-        assert MONGO_READER.password not in text
-        assert MONGO_READER.name not in text
-
-
 # --- what is asked of records ---
-
-
-def ids(path: Path) -> list[int]:
-    return [record["id"] for record in got(path)]
 
 
 @pytest.mark.parametrize(
@@ -594,102 +376,6 @@ def test_a_configuration_that_does_not_fit_is_said_before_the_work(
     assert said.status == 2
     assert "config.yaml" in said.err
     assert not (work / "out_train.jsonl").exists()
-
-
-# --- a cache in place of a mirror ---
-
-
-@pytest.fixture
-def cache(work: Path) -> Path:
-    folder = work.parent / "image_cache"
-    caches.make(folder)
-    fill(folder, {url_of(n): photo(n) for n in MANY})
-    caches.put(folder, ABSENT[0], photo(7), "sub folder/é")
-    return folder
-
-
-def test_the_old_scripts_job_is_one_command(call: Rewrite, work: Path, cache: Path) -> None:
-    """Keep what is cached, 80/10/10: and what the script did not: no bad image, no leak."""
-    import polars
-
-    lines = (work / "raw.jsonl").read_bytes().splitlines()
-    said = call("raw.jsonl", "-o", "data.jsonl", f"--cached-only={cache}", THREE, "--json")
-    assert (said.status, said.err) == (3, "")
-    outputs = [work / f"data_{name}.jsonl" for name in ("train", "val", "test")]
-    written = [line for output in outputs for line in output.read_bytes().splitlines()]
-    kept = [
-        line
-        for line in lines
-        if line != b"?" and json.loads(line)["id"] in (*GOOD, *MANY, ABSENT[0])
-    ]
-    assert sorted(written) == sorted(kept), "byte for byte"
-    assert said.json["splits"] == {
-        output.stem.removeprefix("data_"): len(got(output)) for output in outputs
-    }
-    assert said.json["splits"]["train"] > 50
-    assert polars.read_ndjson(outputs[0])["image_url"].str.starts_with("https://").all()
-    assert not (work.parent / "state-home").exists(), "no state, no bucket"
-
-
-def test_a_caches_files_can_be_read_by_their_urls(call: Rewrite, work: Path, cache: Path) -> None:
-    said = call("raw.jsonl", "-o", "out.jsonl", f"--cached-only={cache}", "--scheme=file")
-    assert said.status == 3
-    records = {record["id"]: record for record in got(work / "out.jsonl")}
-    assert read(records[5]["image_url"]) == photo(5)
-    assert read(records[ABSENT[0]]["image_url"]) == photo(7)
-    assert "sub%20folder/%C3%A9/" in records[ABSENT[0]]["image_url"]
-    assert "not in the cache" in said.out
-
-
-@pytest.mark.parametrize("scheme", ["public", "s3", "presigned"])
-def test_a_cache_has_no_other_urls(call: Rewrite, cache: Path, scheme: str) -> None:
-    said = call("raw.jsonl", "-o", "out.jsonl", f"--cached-only={cache}", f"--scheme={scheme}")
-    assert said.status == 2
-    assert f"A cache has no {scheme} URLs" in said.err
-
-
-def test_a_cache_is_judged_as_asked(call: Rewrite, work: Path, cache: Path) -> None:
-    known = work / "known.txt"
-    known.write_text(f"{digest_of(photo(3)).sha256.hex()}\n")
-    said = call("good.jsonl", "-o", "out.jsonl", "--json", f"--cached-only={cache}",
-                f"--known-bad={known}")  # fmt: skip
-    assert said.json["dropped"]["placeholder"] == 1
-    assert 3 not in ids(work / "out.jsonl")
-    said = call("raw.jsonl", "-o", "o.jsonl", "--json", f"--cached-only={cache}", "--level=header")
-    assert (said.json["dropped"]["blank"], said.json["dropped"]["not_image"]) == (0, 4)
-
-
-def test_a_configured_bucket_is_not_asked(
-    call: Rewrite, cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("MIRROR_BUCKET__URL", "s3://nobody/nowhere")
-    assert call("good.jsonl", "-o", "out.jsonl", f"--cached-only={cache}").status == 0
-
-
-def test_a_cache_that_is_not_there(call: Rewrite, work: Path) -> None:
-    said = call("good.jsonl", "-o", "out.jsonl", f"--cached-only={work}/nowhere")
-    assert said.status == 1
-    assert "does not exist" in said.err
-    assert not (work / "out.jsonl").exists()
-
-
-def test_an_empty_cache_is_called_so(call: Rewrite, work: Path) -> None:
-    (work / "empty").mkdir()
-    said = call("good.jsonl", "-o", "out.jsonl", "--cached-only=empty")
-    assert said.status == 0
-    assert said.err == "mirror: The cache knows no image at all, and so none of 10 records.\n"
-
-
-def test_what_cannot_be_read_in_a_cache_is_listed(mirror: Run, work: Path, cache: Path) -> None:
-    bad = cache / name_of(url_of(2))
-    bad.chmod(0)
-    done = mirror("--json", "rewrite", "good.jsonl", "-o", "out.jsonl", f"--cached-only={cache}",
-                  within=OBEYING)  # fmt: skip
-    assert done.returncode == 3, done.stderr
-    report = json.loads(done.stdout)
-    assert (report["written"], report["dropped"]["not_mirrored"], report["unreadable"]) == (9, 1, 1)
-    assert bad.name in done.stderr
-    assert "Permission denied" in done.stderr
 
 
 # --- progress, and what is not there ---
