@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -19,13 +19,11 @@ from mirror.store.base import Headers, Overwrite, list_all
 from mirror.store.retry import RetryPolicy
 from mirror.sync.report import SyncReport
 from mirror.sync.run import SyncOptions, sync
+from tests.chaos.tally import count
 from tests.conftest import MakePlace, Place
 
 # One of each kind of place; tests/conftest.py has them by every engine.
 PLACES = ("file", "seaweedfs-obstore", "seaweedfs-aioboto3", "miniflare-obstore")
-# For kills and other chances: the same on every run, and more of them on request.
-SEED = int(os.environ.get("CHAOS_SEED", "1"))
-KILLS = int(os.environ.get("CHAOS_KILLS", "10"))
 SOON = RetryPolicy(base=0.002, cap=0.02, longest_retry_after=0.05)
 
 
@@ -111,10 +109,12 @@ def local(make_place: MakePlace, tmp_path: Path) -> Workshop:
 
 def dying(modules: str, words: Sequence[str], at: int) -> subprocess.CompletedProcess[str]:
     """Runs `mirror` with these words, killed before the line `at` of the modules; see die_at_line."""
-    return subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-m", "tests.upkeep.die_at_line", str(at), f"in={modules}", *words],
         capture_output=True,
         text=True,
         check=False,
         timeout=60,
     )
+    count("kills", done.returncode == -signal.SIGKILL)
+    return done

@@ -28,11 +28,12 @@ from mirror.sync.run import Observer, sync
 from mirror.upkeep.gc import GcOptions, GcReport, gc
 from mirror.upkeep.limit import Limit
 from mirror.upkeep.verify import VerifyOptions, verify
+from tests.chaos.tally import SEED, kills
 from tests.conftest import MakePlace
 from tests.photos import blank, fill, photo, url_of
 from tests.servers import READER, WRITER
 from tests.servers.process import eventually
-from tests.workshop import KILLS, PLACES, SEED, Workshop, dying, key_of
+from tests.workshop import PLACES, Workshop, dying, key_of
 
 DAY = 86_400.0
 DRY = GcOptions(dry_run=True)
@@ -673,6 +674,7 @@ def test_syncs_and_collections_at_once_lose_nothing(local: Workshop, tmp_path: P
     assert deleted
 
 
+@pytest.mark.chaos("gc")
 def test_killed_anywhere_it_is_completed_by_the_next_and_nothing_is_lost(
     local: Workshop,
 ) -> None:
@@ -694,7 +696,7 @@ def test_killed_anywhere_it_is_completed_by_the_next_and_nothing_is_lost(
     assert objects(local) == keys(*range(6))
     lines = int(whole.stderr.split()[-1])
     killed = 0
-    for _ in range(-(-KILLS // 3)):
+    for _ in range(kills(4)):
         orphans()
         at = chance.randint(lines // 4, lines)
         story = f"CHAOS_SEED={SEED}, killed before line {at} of {lines}"

@@ -17,11 +17,12 @@ from mirror.catalog.row import UNKNOWN_SOURCE, Row
 from mirror.dataset.inputs import Input
 from mirror.errors import Busy, CacheError, CatalogError
 from mirror.upkeep.pull import PullOptions, PullReport, pull
+from tests.chaos.tally import SEED, kills
 from tests.conftest import MakePlace
 from tests.photos import blank, fill, name_of, photo, url_of
 from tests.proxy import Fault, FaultProxy, Request, Reset, Stall, Truncate, seeded
 from tests.upkeep.test_verify import flipped
-from tests.workshop import KILLS, SEED, SOON, Workshop, dying, key_of
+from tests.workshop import SOON, Workshop, dying, key_of
 
 
 def stocked(shop: Workshop, count: int = 12) -> dict[str, bytes]:
@@ -281,6 +282,7 @@ def test_a_store_that_stops_answering_ends_it(make_place: MakePlace, tmp_path: P
     assert there(shop.cache) == {}
 
 
+@pytest.mark.chaos("pull")
 @pytest.mark.parametrize("linked", [False, True], ids=["copies", "hardlinks"])
 def test_killed_anywhere_it_leaves_no_half_image_and_goes_on(local: Workshop, linked: bool) -> None:
     bodies = stocked(local, 8)
@@ -295,7 +297,7 @@ def test_killed_anywhere_it_leaves_no_half_image_and_goes_on(local: Workshop, li
     assert whole.returncode == 0, whole.stderr
     lines = int(whole.stderr.split()[-1])
     killed = 0
-    for _ in range(-(-KILLS // 3)):
+    for _ in range(kills(4, tests=2)):
         shutil.rmtree(local.cache)
         at = chance.randint(1, lines)
         story = f"CHAOS_SEED={SEED}, killed before line {at} of {lines}"

@@ -21,12 +21,13 @@ from mirror.layout import url_md5
 from mirror.upkeep.limit import Limit
 from mirror.upkeep.repair import RepairOptions, RepairReport, repair
 from mirror.upkeep.verify import verify
+from tests.chaos.tally import SEED, kills
 from tests.conftest import MakePlace
 from tests.photos import blank, fill, name_of, photo, url_of
 from tests.proxy import INTERNAL_ERROR, SLOW_DOWN, Fault, FaultProxy, Reset, ResetAfter, seeded
 from tests.sync.test_sync import Told
 from tests.upkeep.test_verify import FULL, flipped
-from tests.workshop import KILLS, SEED, SOON, Workshop, dying, key_of
+from tests.workshop import SOON, Workshop, dying, key_of
 
 READ_ALL = RepairOptions(verify=FULL)
 ALL = Limit(share=1.0)
@@ -304,6 +305,7 @@ def test_a_bad_network_mends_the_same(make_place: MakePlace, tmp_path: Path) -> 
     assert shop.objects() == before
 
 
+@pytest.mark.chaos("repair")
 def test_killed_anywhere_it_is_completed_by_the_next(local: Workshop, tmp_path: Path) -> None:
     chance = random.Random(SEED)
     stocked(local, 8)
@@ -326,7 +328,7 @@ def test_killed_anywhere_it_is_completed_by_the_next(local: Workshop, tmp_path: 
     assert whole.returncode == 3, whole.stderr
     lines = int(whole.stderr.split()[-1])
     killed = 0
-    for round_ in range(-(-KILLS // 2)):
+    for round_ in range(kills(5)):
         other.sync()  # brings it back
         assert is_whole(local)
         damage()

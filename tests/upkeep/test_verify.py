@@ -21,6 +21,7 @@ from mirror.catalog.objects import Span
 from mirror.errors import Busy, UsageError
 from mirror.upkeep.gc import gc
 from mirror.upkeep.verify import Progress, VerifyOptions, VerifyReport, verify
+from tests.chaos.tally import SEED, kills
 from tests.conftest import MakePlace
 from tests.photos import blank, fill, photo, url_of
 from tests.proxy import (
@@ -35,7 +36,7 @@ from tests.proxy import (
     seeded,
 )
 from tests.sync.command import started
-from tests.workshop import KILLS, SEED, SOON, Workshop, dying, key_of
+from tests.workshop import SOON, Workshop, dying, key_of
 
 FULL = VerifyOptions(share=1.0)
 
@@ -370,6 +371,7 @@ def test_a_store_that_stops_answering_ends_it_with_what_is_known(
     assert proxy.counts["get"] < 60
 
 
+@pytest.mark.chaos("verify")
 def test_killed_anywhere_the_next_one_finds_all_that_is_wrong(local: Workshop) -> None:
     chance = random.Random(SEED)
     stocked(local, 30)
@@ -384,7 +386,7 @@ def test_killed_anywhere_the_next_one_finds_all_that_is_wrong(local: Workshop) -
     assert whole.returncode == 3, whole.stderr
     lines = int(whole.stderr.split()[-1])
     killed = 0
-    for _ in range(-(-KILLS // 3)):
+    for _ in range(kills(4)):
         shutil.rmtree(local.state / "upkeep")
         at = chance.randint(1, lines)
         killed += run(at).returncode == -9
