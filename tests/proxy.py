@@ -317,7 +317,8 @@ class _Exchange:
         try:
             self._client = _filled(body)
             await self._forward(plain, most=None)
-            self._client = _filled(body)
+            self._close_upstream()
+            self._server, self._client = None, _filled(body)
             return await self._forward(plain)
         finally:
             self._client = client

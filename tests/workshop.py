@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from mirror.sync.report import SyncReport
 from mirror.sync.run import SyncOptions, sync
 from tests.chaos.tally import count
 from tests.conftest import MakePlace, Place
+from tests.proxy import FaultProxy
 
 # One of each kind of place; tests/conftest.py has them by every engine.
 PLACES = ("file", "seaweedfs-obstore", "seaweedfs-aioboto3", "miniflare-obstore")
@@ -40,6 +42,12 @@ class Workshop:
         return self.place.settings(
             cache={"dir": str(self.cache)}, state={"dir": str(self.state)}, sync=sync_section
         )
+
+    def through(self, proxy: FaultProxy, **sections: Any) -> Settings:
+        """The settings of another run, with a state of its own, that reaches the server by a proxy."""
+        folders = {"cache": self.cache, "state": self.state.with_name("other")}
+        sections |= {name: {"dir": str(folder)} for name, folder in folders.items()}
+        return self.place.settings(bucket={"endpoint": proxy.endpoint}, **sections)
 
     def sync(self, sources: Any = None, **options: Any) -> SyncReport:
         return sync(self.settings(), SyncOptions(**options), sources=sources)
@@ -89,6 +97,14 @@ class Workshop:
             options = S3Access(self.place.url, self.settings().bucket).delta_options()
         table = polars.read_delta(f"{self.place.url}/catalog", storage_options=options)
         return {row["url_md5"]: row for row in table.sort("seen_at").to_dicts()}
+
+
+def aged(folder: Path, days: float) -> None:
+    """Every file below becomes so much older."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            written = path.stat().st_mtime - days * 86_400
+            os.utime(path, (written, written))
 
 
 def key_of(body: bytes) -> str:

@@ -33,7 +33,7 @@ from tests.conftest import MakePlace
 from tests.photos import blank, fill, photo, url_of
 from tests.servers import READER, WRITER
 from tests.servers.process import eventually
-from tests.workshop import PLACES, Workshop, dying, key_of
+from tests.workshop import PLACES, Workshop, aged, dying, key_of
 
 DAY = 86_400.0
 DRY = GcOptions(dry_run=True)
@@ -45,10 +45,7 @@ def root_of(shop: Workshop) -> Path:
 
 def pass_days(shop: Workshop, days: float) -> None:
     """Everything in a mirror's folder becomes so much older."""
-    for path in root_of(shop).rglob("*"):
-        if path.is_file():
-            written = path.stat().st_mtime - days * DAY
-            os.utime(path, (written, written))
+    aged(root_of(shop), days)
 
 
 def objects(shop: Workshop) -> set[str]:

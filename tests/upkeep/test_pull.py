@@ -19,9 +19,8 @@ from mirror.errors import Busy, CacheError, CatalogError
 from mirror.upkeep.pull import PullOptions, PullReport, pull
 from tests.chaos.tally import SEED, kills
 from tests.conftest import MakePlace
-from tests.photos import blank, fill, name_of, photo, url_of
+from tests.photos import blank, fill, flipped, name_of, photo, url_of
 from tests.proxy import Fault, FaultProxy, Request, Reset, Stall, Truncate, seeded
-from tests.upkeep.test_verify import flipped
 from tests.workshop import SOON, Workshop, dying, key_of
 
 

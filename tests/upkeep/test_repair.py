@@ -23,10 +23,10 @@ from mirror.upkeep.repair import RepairOptions, RepairReport, repair
 from mirror.upkeep.verify import verify
 from tests.chaos.tally import SEED, kills
 from tests.conftest import MakePlace
-from tests.photos import blank, fill, name_of, photo, url_of
+from tests.photos import blank, fill, flipped, name_of, photo, url_of
 from tests.proxy import INTERNAL_ERROR, SLOW_DOWN, Fault, FaultProxy, Reset, ResetAfter, seeded
 from tests.sync.test_sync import Told
-from tests.upkeep.test_verify import FULL, flipped
+from tests.upkeep.test_verify import FULL
 from tests.workshop import SOON, Workshop, dying, key_of
 
 READ_ALL = RepairOptions(verify=FULL)

@@ -23,7 +23,7 @@ from mirror.upkeep.gc import gc
 from mirror.upkeep.verify import Progress, VerifyOptions, VerifyReport, verify
 from tests.chaos.tally import SEED, kills
 from tests.conftest import MakePlace
-from tests.photos import blank, fill, photo, url_of
+from tests.photos import blank, fill, flipped, photo, url_of
 from tests.proxy import (
     INTERNAL_ERROR,
     SLOW_DOWN,
@@ -43,12 +43,6 @@ FULL = VerifyOptions(share=1.0)
 
 def counts(report: VerifyReport) -> tuple[int, int, int, int]:
     return report.checked, report.missing, report.mismatched, report.orphaned
-
-
-def flipped(body: bytes) -> bytes:
-    """The same with one bit of it another one."""
-    middle = len(body) // 2
-    return body[:middle] + bytes([body[middle] ^ 1]) + body[middle + 1 :]
 
 
 def stocked(shop: Workshop, count: int = 12) -> None:
