@@ -265,7 +265,7 @@ class _Exchange:
         """Do as the fault says; returns whether the connection goes on."""
         match fault:
             case Answer(after=True):
-                await self._forward(request, most=None)
+                await self._unheard(request)
                 return await self._answer(request, fault)
             case Answer():
                 await self._body_of(request)
@@ -307,6 +307,12 @@ class _Exchange:
             self._to_client.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         return b"".join([piece async for piece in _body(self._client, request.headers)])
 
+    async def _unheard(self, request: Request) -> None:
+        """Let the server do what is asked; what it says, and whether it hangs up, stays here."""
+        await self._forward(request, most=None)
+        self._close_upstream()
+        self._server = None
+
     async def _twice(self, request: Request) -> bool:
         body = await self._body_of(request)
         self._head = b"\r\n".join(
@@ -316,9 +322,8 @@ class _Exchange:
         plain, client = replace(request, headers=headers), self._client
         try:
             self._client = _filled(body)
-            await self._forward(plain, most=None)
-            self._close_upstream()
-            self._server, self._client = None, _filled(body)
+            await self._unheard(plain)
+            self._client = _filled(body)
             return await self._forward(plain)
         finally:
             self._client = client

@@ -31,9 +31,10 @@ from mirror.upkeep.verify import VerifyOptions, verify
 from tests.chaos.tally import SEED, kills
 from tests.conftest import MakePlace
 from tests.photos import blank, fill, photo, url_of
+from tests.proxy import SLOW_DOWN, Fault, FaultProxy, Request, ResetAfter, Rule
 from tests.servers import READER, WRITER
 from tests.servers.process import eventually
-from tests.workshop import PLACES, Workshop, aged, dying, key_of
+from tests.workshop import PLACES, SOON, Workshop, aged, dying, key_of
 
 DAY = 86_400.0
 DRY = GcOptions(dry_run=True)
@@ -299,6 +300,52 @@ def test_uploads_that_were_never_completed_are_ended(
         assert name.startswith("miniflare")  # it has no such request
     else:
         assert report.uploads == 0
+
+
+def once(path: str, method: str, fault: Fault) -> Rule:
+    """The fault meets the first request of a method for a path that ends so."""
+    met: list[Request] = []
+
+    def rule(request: Request) -> Fault | None:
+        if request.method != method or not request.path.endswith(path):
+            return None
+        met.append(request)
+        return fault if len(met) == 1 else None
+
+    return rule
+
+
+@pytest.mark.parametrize("nth", ["its first", "another"])
+def test_its_first_word_that_was_written_and_not_answered_is_its_own(
+    nth: str, make_place: MakePlace, tmp_path: Path
+) -> None:
+    shop = Workshop(make_place("moto-obstore"), tmp_path)
+    stocked(shop)
+    assert shop.place.server is not None
+    if nth == "another":
+        assert gc(shop.settings()).error is None
+    with FaultProxy(shop.place.server.endpoint, once(SWEEP_KEY, "PUT", ResetAfter())) as proxy:
+        report = gc(shop.through(proxy), GcOptions(retry=SOON))
+    assert report.error is None
+
+
+def test_a_store_that_is_busy_is_asked_again_for_uploads_that_were_never_completed(
+    make_place: MakePlace, tmp_path: Path
+) -> None:
+    shop = Workshop(make_place("moto-obstore"), tmp_path)
+    stocked(shop)
+    assert shop.place.server is not None
+    met = 0
+
+    def rule(request: Request) -> Fault | None:
+        nonlocal met
+        asks = "uploads" in request.target
+        met += asks
+        return SLOW_DOWN if asks and met < 3 else None
+
+    with FaultProxy(shop.place.server.endpoint, rule) as proxy:
+        report = gc(shop.through(proxy), GcOptions(retry=SOON))
+    assert (report.error, report.uploads, met) == (None, 0, 3)
 
 
 def test_a_key_that_may_not_delete_is_told_so(
