@@ -26,6 +26,9 @@ from tests.proxy import FaultProxy
 
 # One of each kind of place; tests/conftest.py has them by every engine.
 PLACES = ("file", "seaweedfs-obstore", "seaweedfs-aioboto3", "miniflare-obstore")
+IS_ROOT = os.geteuid() == 0
+# Mounts of the command are its own, and end with it.
+MOUNTS = ["unshare", "--mount"] if IS_ROOT else ["unshare", "--mount", "--map-root-user"]
 SOON = RetryPolicy(base=0.002, cap=0.02, longest_retry_after=0.05)
 
 

@@ -103,11 +103,7 @@ def steps(parts: dict[str, Part]) -> str:
 
 
 def together(parts: dict[str, Part]) -> str:
-    rows = [
-        (name, part.failed)
-        for part in parts.values()
-        for name in part.of("together ")
-    ]
+    rows = [(name, part.failed) for part in parts.values() for name in part.of("together ")]
     return table(("at the same time", "losses"), rows)
 
 
@@ -125,7 +121,7 @@ def filled(document: str, parts: dict[str, Part]) -> str:
     """The document with its tables made anew."""
     for name, make in TABLES.items():
         between = re.compile(rf"(<!-- chaos:{name} -->\n).*?(<!-- end -->)", re.DOTALL)
-        document, found = between.subn(lambda m, t=make(parts): f"{m[1]}{t}\n{m[2]}", document)
+        document, found = between.subn(rf"\g<1>{make(parts)}\n\g<2>", document)
         if found != 1:
             raise SystemExit(f"The document has {found} places for the table {name}.")
     return document

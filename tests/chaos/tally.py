@@ -20,9 +20,11 @@ from collections.abc import Generator
 from typing import Any, Final
 
 import pytest
+from hypothesis import settings
 
 SEED: Final = int(os.environ.get("CHAOS_SEED", "1"))
 TIMES: Final = int(os.environ.get("CHAOS_TIMES", "1"))
+_RECORD: Final = os.environ.get("CHAOS_REPORT") and os.path.abspath(os.environ["CHAOS_REPORT"])
 _KILLS: Final = int(os.environ.get("CHAOS_KILLS", "0"))
 
 _counts: Counter[str] = Counter()
@@ -51,6 +53,9 @@ def count(what: str, number: int = 1) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    settings.register_profile("more", max_examples=100 * TIMES, deadline=None)
+    if TIMES > 1:
+        settings.load_profile("more")
     config.addinivalue_line("markers", "chaos(part): breaks a part on purpose; see tests/chaos")
 
 
@@ -65,8 +70,7 @@ def pytest_runtest_makereport(
 ) -> Generator[None, Any, Any]:
     report = yield
     marker = item.get_closest_marker("chaos")
-    path = os.environ.get("CHAOS_REPORT")
-    if marker and path and (report.when == "call" or report.failed):
+    if marker and _RECORD and (report.when == "call" or report.failed):
         line = {
             "test": item.nodeid,
             "part": marker.args[0],
@@ -74,6 +78,6 @@ def pytest_runtest_makereport(
             "seconds": call.duration,
             "counts": dict(_counts) if report.when == "call" else {},
         }
-        with open(path, "a", encoding="utf-8") as file:
+        with open(_RECORD, "a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
     return report

@@ -19,6 +19,7 @@ from mirror.dataset.fields import MISSING, BadRecord, parse_path, replace_urls, 
 from mirror.dataset.jsonl import MAX_LINE, read_jsonl
 from mirror.dataset.records import Reading
 from mirror.errors import UsageError
+from tests.chaos.tally import count
 from tests.dataset.reading import New, Result, renamed, result_of, stream
 
 READING = Reading()
@@ -355,8 +356,8 @@ class Maker:
         if not places:
             return b""
         out = old[: found[0][0]]
-        for count, n in enumerate(places):
-            if count:
+        for nth, n in enumerate(places):
+            if nth:
                 out += old[found[n - 1][1] : found[n][0]]
             out += old[found[n][0] : found[n][1]]
         return out + old[found[-1][1] :]
@@ -483,8 +484,10 @@ def test_any_path_of_any_record(record: dict[str, Any], dotted: str, data: st.Da
     assert json.loads(result.lines[0]) == record
 
 
+@pytest.mark.chaos("hostile input")
 @given(st.binary(max_size=40) | st.from_regex(rb'\{("image_url"|[{}\[\],:"]|u|\\|\s|1)*\}'))
 def test_any_bytes_at_all(data: bytes) -> None:
+    count("inputs lines of JSON, read alone")
     result = read(data)
     assert len(result.numbers) + len(result.rejected) == len(
         data.removeprefix(b"\xef\xbb\xbf").removesuffix(b"\n").split(b"\n")

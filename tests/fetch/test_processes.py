@@ -17,6 +17,7 @@ import pytest
 from mirror import Fetcher
 from mirror.config import Settings
 from mirror.fetch.engine import Tuning
+from tests.chaos.tally import count
 from tests.conftest import MakePlace
 from tests.fetch.mirrors import HURRY, fetching, key_of, mirrored, reached
 from tests.photos import photo, url_of
@@ -150,7 +151,9 @@ def test_threads_share_a_fetcher(site: Site) -> None:
         assert fetch.stats().images == 6 * 40
 
 
+@pytest.mark.chaos("together")
 def test_eight_processes_read_each_image_once_between_them(site: Site, tmp_path: Path) -> None:
+    count("together eight processes that read through one fetch cache")
     context = multiprocessing.get_context("fork")
     go = tmp_path / "go"
     with Fetcher(site.caching, tuning=HURRY) as fetch:
@@ -169,10 +172,12 @@ def test_eight_processes_read_each_image_once_between_them(site: Site, tmp_path:
     assert set(times.values()) == {1}
 
 
+@pytest.mark.chaos("fetch cache")
 def test_another_process_takes_over_from_one_that_is_killed_while_it_reads(
     site: Site, tmp_path: Path
 ) -> None:
     """The first one's request hangs; a second waits for it, until the first is killed."""
+    count("kills")
     release = threading.Event()
     asked = tmp_path / "asked"
     objects = 0

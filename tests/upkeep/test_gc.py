@@ -28,7 +28,7 @@ from mirror.sync.run import Observer, sync
 from mirror.upkeep.gc import GcOptions, GcReport, gc
 from mirror.upkeep.limit import Limit
 from mirror.upkeep.verify import VerifyOptions, verify
-from tests.chaos.tally import SEED, kills
+from tests.chaos.tally import SEED, TIMES, count, kills
 from tests.conftest import MakePlace
 from tests.photos import blank, fill, photo, url_of
 from tests.proxy import SLOW_DOWN, Fault, FaultProxy, Request, ResetAfter, Rule
@@ -685,15 +685,17 @@ def test_a_machine_that_slept_for_days_does_not_commit_what_it_knew(local: Works
     is_whole(local)
 
 
+@pytest.mark.chaos("together")
 def test_syncs_and_collections_at_once_lose_nothing(local: Workshop, tmp_path: Path) -> None:
     """Two caches that change at random, one of them after a collection has begun, time passing."""
+    count("together two syncs and a collection, while days pass")
     chance = random.Random(SEED)
     machines = []
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         machines.append(Workshop(local.place, tmp_path / name))
     deleted = 0
-    for round_ in range(6):
+    for round_ in range(6 * TIMES):
         story = f"CHAOS_SEED={SEED}, round {round_}"
         for machine in machines:
             for _ in range(4):

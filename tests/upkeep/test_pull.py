@@ -20,7 +20,7 @@ from mirror.upkeep.pull import PullOptions, PullReport, pull
 from tests.chaos.tally import SEED, kills
 from tests.conftest import MakePlace
 from tests.photos import blank, fill, flipped, name_of, photo, url_of
-from tests.proxy import Fault, FaultProxy, Request, Reset, Stall, Truncate, seeded
+from tests.proxy import Fault, FaultProxy, Request, Reset
 from tests.workshop import SOON, Workshop, dying, key_of
 
 
@@ -239,24 +239,6 @@ def test_a_full_disk_ends_it_and_leaves_no_half_image(
     assert left.items() <= bodies.items()
     assert pull(local.settings()).exit_status == 0
     assert there(local.cache) == bodies
-
-
-def test_a_bad_network_brings_the_same(make_place: MakePlace, tmp_path: Path) -> None:
-    place = make_place("moto-obstore")
-    assert place.server is not None
-    shop = Workshop(place, tmp_path)
-    bodies = stocked(shop, 40)
-    with FaultProxy(
-        place.server.endpoint, seeded(0.2, [Reset(), Truncate(20), Stall(0.02)], seed=SEED)
-    ) as proxy:
-        settings = place.settings(
-            bucket={"endpoint": proxy.endpoint},
-            cache={"dir": str(shop.cache)},
-            state={"dir": str(tmp_path / "other")},
-        )
-        report = pull(settings, PullOptions(retry=SOON))
-    assert (report.error, report.failed, report.pulled) == (None, 0, 42)
-    assert there(shop.cache) == bodies
 
 
 def test_a_store_that_stops_answering_ends_it(make_place: MakePlace, tmp_path: Path) -> None:
