@@ -57,11 +57,11 @@ test: check unit
 # More of each than `make test` tries; the same again by the same seed. See tests/chaos/tally.py.
 chaos: export CHAOS_SEED ?= 1
 chaos: export CHAOS_KILLS ?= 50
-chaos: export CHAOS_TIMES ?= 8
-chaos: export CHAOS_REPORT := .bench/chaos.jsonl
+chaos: export CHAOS_TIMES ?= 4
+chaos: export CHAOS_REPORT := $(CURDIR)/.bench/chaos.jsonl
 chaos: $(STAMP) servers
 	@mkdir -p .bench && rm -f $(CHAOS_REPORT)
-	@$(BIN)/pytest -m chaos --hypothesis-seed=$(CHAOS_SEED) --timeout 1200; tested=$$?; \
+	@$(BIN)/pytest -m chaos -n 2 --dist worksteal --hypothesis-seed=$(CHAOS_SEED) --timeout 1200; tested=$$?; \
 	$(BIN)/python -m tests.chaos.report $(CHAOS_REPORT) docs/reliability.md && exit $$tested
 
 docs: $(STAMP)
