@@ -1,6 +1,7 @@
 # Two commands do everything on a machine with Python 3.11+, make and node:
 #   make demo   the environment, then `mirror demo`
 #   make test   the environment, the test servers, lint, types, import rules, tests
+#   make chaos  kills, faults and hostile input, many times over (writes the tables of docs/reliability.md)
 #   make docs   docs/cli.md, from the commands
 #   make terraform-schema   tests/terraform/schema.json, from the providers' own schemas
 #   make bench-verdicts   recall, false alarms and cost of the verdicts (writes the table of docs/verdicts.md)
@@ -11,7 +12,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed-dev
 DEMO   := $(VENV)/.installed-demo
 
-.PHONY: help demo test check lint types imports servers unit docs terraform-schema bench-verdicts format clean
+.PHONY: help demo test check lint types imports servers unit chaos docs terraform-schema bench-verdicts format clean
 
 help:
 	@sed -n 's/^#   /  /p' Makefile
@@ -53,6 +54,16 @@ unit: $(STAMP) servers
 	$(BIN)/pytest --quiet --numprocesses auto --maxprocesses 4 --dist worksteal
 
 test: check unit
+
+# More of each than `make test` tries; the same again by the same seed. See tests/chaos/tally.py.
+chaos: export CHAOS_SEED ?= 1
+chaos: export CHAOS_KILLS ?= 50
+chaos: export CHAOS_TIMES ?= 4
+chaos: export CHAOS_REPORT := $(CURDIR)/.bench/chaos.jsonl
+chaos: $(STAMP) servers
+	@mkdir -p .bench && rm -f $(CHAOS_REPORT)
+	@$(BIN)/pytest -m chaos -n 2 --dist worksteal --hypothesis-seed=$(CHAOS_SEED) --timeout 1200; tested=$$?; \
+	$(BIN)/python -m tests.chaos.report $(CHAOS_REPORT) docs/reliability.md && exit $$tested
 
 docs: $(STAMP)
 	@$(BIN)/python -m mirror.cli.reference > docs/cli.md.new && mv docs/cli.md.new docs/cli.md

@@ -408,8 +408,23 @@ def _with_absolute_paths(values: dict[str, Any], base: Path) -> dict[str, Any]:
     ):
         table = values.get(section)
         if isinstance(table, dict) and isinstance(table.get(key), str):
-            table[key] = str(base.absolute() / Path(table[key]).expanduser())
+            table[key] = str(base.absolute() / path_of(table[key], f"{section}.{key}"))
     return values
+
+
+def path_of(text: str, key: str) -> Path:
+    """The path that a key names, with `~` understood.
+
+    Raises:
+        ConfigError: it is the home of nobody.
+    """
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise ConfigError(
+            f"{key} = {text!r} begins with the home of a user who is not known here; write the "
+            "whole path."
+        ) from None
 
 
 def _environment_layer(environ: Mapping[str, str]) -> Layer:

@@ -15,10 +15,19 @@ from mirror.layout import BucketUrl
 from mirror.store import open_store
 from mirror.store.base import Store
 from mirror.store.control import S3Access
+from tests.chaos.tally import pytest_configure, pytest_runtest_makereport, pytest_runtest_setup
 from tests.servers import S3Server
 from tests.servers.conftest_fixtures import miniflare, mongodb, moto, seaweedfs
 
-__all__ = ["miniflare", "mongodb", "moto", "seaweedfs"]
+__all__ = [
+    "miniflare",
+    "mongodb",
+    "moto",
+    "pytest_configure",
+    "pytest_runtest_makereport",
+    "pytest_runtest_setup",
+    "seaweedfs",
+]
 
 # Every kind of place a mirror may stand in, by every engine that reaches it.
 PLACES = (

@@ -25,6 +25,12 @@ def blank(side: int = 224, quality: int = 80) -> bytes:
     return encoded(Image.new("RGB", (side, side)), quality)
 
 
+def flipped(body: bytes) -> bytes:
+    """The same with one bit of it another one."""
+    middle = len(body) // 2
+    return body[:middle] + bytes([body[middle] ^ 1]) + body[middle + 1 :]
+
+
 def encoded(image: Image.Image, quality: int = 88) -> bytes:
     out = io.BytesIO()
     image.save(out, "JPEG", quality=quality)

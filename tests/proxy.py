@@ -19,10 +19,12 @@ import struct
 import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import md5
 from typing import Self
 from urllib.parse import parse_qs, unquote, urlsplit
+
+from tests.chaos.tally import count
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,9 +113,29 @@ class Without:
     header: str
 
 
-Fault = Answer | Reset | ResetAfter | Stall | Truncate | DropWrite | Delay | Hold | Without
+@dataclass(frozen=True, slots=True)
+class Repeat:
+    """Pass on twice, as a balancer does that heard no answer, and give the second one's answer."""
+
+
+Fault = Answer | Reset | ResetAfter | Stall | Truncate | DropWrite | Delay | Hold | Without | Repeat
 # Called on the proxy's own thread, one request at a time in the order of their arrival.
 Rule = Callable[[Request], Fault | None]
+
+
+def name_of(fault: Fault) -> str:
+    """What to count a fault as."""
+    match fault:
+        case Answer(status, after=after):
+            return f"{status}{' after the work' if after else ''}"
+        case ResetAfter():
+            return "broken after the work"
+        case Delay() | Hold():
+            return "delayed"
+        case Without():
+            return "header lost"
+    words = {Reset: "broken", Stall: "stalled", Truncate: "cut short"}
+    return words.get(type(fault), "repeated" if isinstance(fault, Repeat) else "write dropped")
 
 
 def refusal(status: int, code: str, **headers: str) -> Answer:
@@ -204,6 +226,8 @@ class FaultProxy:
                 self.counts[request.operation] += 1
                 self.requests.append((request.method, request.path))
                 fault = self.rule(request) if self.rule else None
+                if fault is not None:
+                    count(f"fault {name_of(fault)}")
                 if not await exchange.perform(request, fault):
                     break
         except (OSError, EOFError, asyncio.CancelledError):
@@ -241,7 +265,7 @@ class _Exchange:
         """Do as the fault says; returns whether the connection goes on."""
         match fault:
             case Answer(after=True):
-                await self._forward(request, most=None)
+                await self._unheard(request)
                 return await self._answer(request, fault)
             case Answer():
                 await self._body_of(request)
@@ -249,6 +273,8 @@ class _Exchange:
             case DropWrite():
                 etag = md5(await self._body_of(request)).hexdigest()
                 return await self._answer(request, Answer(200, {"ETag": f'"{etag}"'}))
+            case Repeat():
+                return await self._twice(request)
             case Stall(seconds):
                 await asyncio.sleep(seconds)
             case ResetAfter(then):
@@ -280,6 +306,27 @@ class _Exchange:
         if "expect" in request.headers:
             self._to_client.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         return b"".join([piece async for piece in _body(self._client, request.headers)])
+
+    async def _unheard(self, request: Request) -> None:
+        """Let the server do what is asked; what it says, and whether it hangs up, stays here."""
+        await self._forward(request, most=None)
+        self._close_upstream()
+        self._server = None
+
+    async def _twice(self, request: Request) -> bool:
+        body = await self._body_of(request)
+        self._head = b"\r\n".join(
+            line for line in self._head.split(b"\r\n") if not line.lower().startswith(b"expect:")
+        )
+        headers = {name: value for name, value in request.headers.items() if name != "expect"}
+        plain, client = replace(request, headers=headers), self._client
+        try:
+            self._client = _filled(body)
+            await self._unheard(plain)
+            self._client = _filled(body)
+            return await self._forward(plain)
+        finally:
+            self._client = client
 
     async def _answer(self, request: Request, answer: Answer) -> bool:
         fields = {**answer.headers, "Content-Length": str(len(answer.body))}
@@ -344,6 +391,14 @@ class _Exchange:
     def close(self) -> None:
         self._to_client.close()
         self._close_upstream()
+
+
+def _filled(data: bytes) -> asyncio.StreamReader:
+    """A stream of these bytes and no more."""
+    reader = asyncio.StreamReader()
+    reader.feed_data(data)
+    reader.feed_eof()
+    return reader
 
 
 def _parsed(head: bytes) -> tuple[str, dict[str, str]]:

@@ -195,6 +195,12 @@ def test_home_is_understood_in_a_file(
     assert load_here(config=path).cache_dir == Path("/home/someone/images")
 
 
+def test_a_home_that_is_not_known_is_told_of(load_here: Load, tmp_path: Path) -> None:
+    path = write(tmp_path / "m.toml", '[cache]\ndir = "~nobody-has-this-name/x"\n')
+    with pytest.raises(ConfigError, match="cache.dir = .*not known here"):
+        load_here(config=path)
+
+
 RATES = [
     ("500", 500.0),
     ("500K", 500 * 1024.0),

@@ -26,6 +26,7 @@ from mirror.upkeep.gc import GcReport
 from mirror.upkeep.pull import PullReport
 from mirror.upkeep.repair import RepairReport
 from mirror.upkeep.verify import VerifyReport
+from tests.chaos.report import TABLES, filled
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -109,6 +110,17 @@ def test_every_option_has_help_and_every_command_an_example(
     for parameter in command.params:
         if isinstance(parameter, click.Option):
             assert parameter.help, f"{name} {parameter.opts}"
+
+
+def test_what_is_said_of_reliability_names_tests_that_there_are() -> None:
+    text = (ROOT / "docs" / "reliability.md").read_text()
+    assert len(text.splitlines()) <= 150
+    named = set(re.findall(r"`(tests/[^`]+)`", text))
+    assert named
+    assert not [name for name in named if not (ROOT / name).is_file()]
+    # Its tables have been written, and can be written again.
+    assert re.search(r"version \S+, seed \d+, .* 0 failed", text)
+    assert filled(text, {}).count("<!-- chaos:") == text.count("<!-- chaos:") == len(TABLES)
 
 
 def test_the_reference_of_the_command_line_is_current() -> None:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from mirror.errors import ConfigError
 from mirror.layout import BucketUrl, object_key
 from mirror.urls import ObjectUrls, Scheme
+from tests.chaos.tally import count
 
 CONTENT = bytes.fromhex("ab" + "0" * 29 + "f")
 KEY = object_key(CONTENT, "jpeg")
@@ -373,10 +374,12 @@ def without_case_and_port(url: str) -> str:
     return f"{scheme}://{host}{slash}{path}"
 
 
+@pytest.mark.chaos("hostile input")
 @given(damaged())
 def test_a_damaged_url_is_known_only_if_it_is_a_spelling_of_that_very_object(
     case: tuple[ObjectUrls, str],
 ) -> None:
+    count("inputs URLs of a mirror with pieces changed")
     urls, url = case
     parsed = urls.parse(url)
     if parsed is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -19,13 +20,15 @@ from mirror.store.base import Headers, Overwrite, list_all
 from mirror.store.retry import RetryPolicy
 from mirror.sync.report import SyncReport
 from mirror.sync.run import SyncOptions, sync
+from tests.chaos.tally import count
 from tests.conftest import MakePlace, Place
+from tests.proxy import FaultProxy
 
 # One of each kind of place; tests/conftest.py has them by every engine.
 PLACES = ("file", "seaweedfs-obstore", "seaweedfs-aioboto3", "miniflare-obstore")
-# For kills and other chances: the same on every run, and more of them on request.
-SEED = int(os.environ.get("CHAOS_SEED", "1"))
-KILLS = int(os.environ.get("CHAOS_KILLS", "10"))
+IS_ROOT = os.geteuid() == 0
+# Mounts of the command are its own, and end with it.
+MOUNTS = ["unshare", "--mount"] if IS_ROOT else ["unshare", "--mount", "--map-root-user"]
 SOON = RetryPolicy(base=0.002, cap=0.02, longest_retry_after=0.05)
 
 
@@ -42,6 +45,12 @@ class Workshop:
         return self.place.settings(
             cache={"dir": str(self.cache)}, state={"dir": str(self.state)}, sync=sync_section
         )
+
+    def through(self, proxy: FaultProxy, **sections: Any) -> Settings:
+        """The settings of another run, with a state of its own, that reaches the server by a proxy."""
+        folders = {"cache": self.cache, "state": self.state.with_name("other")}
+        sections |= {name: {"dir": str(folder)} for name, folder in folders.items()}
+        return self.place.settings(bucket={"endpoint": proxy.endpoint}, **sections)
 
     def sync(self, sources: Any = None, **options: Any) -> SyncReport:
         return sync(self.settings(), SyncOptions(**options), sources=sources)
@@ -93,6 +102,14 @@ class Workshop:
         return {row["url_md5"]: row for row in table.sort("seen_at").to_dicts()}
 
 
+def aged(folder: Path, days: float) -> None:
+    """Every file below becomes so much older."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            written = path.stat().st_mtime - days * 86_400
+            os.utime(path, (written, written))
+
+
 def key_of(body: bytes) -> str:
     """Where a JPEG belongs."""
     return object_key(digest_of(body).content_hash, "jpeg")
@@ -111,10 +128,12 @@ def local(make_place: MakePlace, tmp_path: Path) -> Workshop:
 
 def dying(modules: str, words: Sequence[str], at: int) -> subprocess.CompletedProcess[str]:
     """Runs `mirror` with these words, killed before the line `at` of the modules; see die_at_line."""
-    return subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-m", "tests.upkeep.die_at_line", str(at), f"in={modules}", *words],
         capture_output=True,
         text=True,
         check=False,
         timeout=60,
     )
+    count("kills", done.returncode == -signal.SIGKILL)
+    return done

@@ -47,7 +47,7 @@ def command(session: Session, /, **options: Any) -> int:
       mirror init --cache /data/image_cache --bucket s3://plants/inat \\
           --endpoint https://ACCOUNT.r2.cloudflarestorage.com --region auto
     """
-    from mirror.config import Layer, merge
+    from mirror.config import Layer, merge, path_of
     from mirror.files import replacing
 
     output: Path = options["output"]
@@ -64,7 +64,7 @@ def command(session: Session, /, **options: Any) -> int:
         raise UsageError(f"Give {' and '.join(missing)}; on a terminal, mirror init asks for it.")
     for key in ("cache.dir", "state.dir"):
         if flags[key]:
-            flags[key] = str(Path(flags[key]).expanduser().absolute())
+            flags[key] = str(path_of(flags[key], key).absolute())
     values = {key: value for key, value in flags.items() if value}
     settings = merge([Layer("mirror init", values)])
     _ = settings.bucket_url

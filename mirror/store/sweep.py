@@ -152,7 +152,10 @@ class HeldSweep:
                     )
                 await store.put(SWEEP_KEY, body, IfMatch(info.etag), _HEADERS)
         except (AlreadyExists, PreconditionFailed, NotFound):
-            raise Busy(f"Another mirror gc has just begun on {store.url}; wait for it.") from None
+            if await read_sweep(store) != sweep:  # else: it was written, the answer was lost
+                raise Busy(
+                    f"Another mirror gc has just begun on {store.url}; wait for it."
+                ) from None
         info = await store.head(SWEEP_KEY)
         return cls(store, sweep, info.etag, info.last_modified)
 

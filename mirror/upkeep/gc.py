@@ -15,15 +15,17 @@ from __future__ import annotations
 
 import asyncio
 import platform
+import random
 import secrets
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 
@@ -38,7 +40,7 @@ from mirror.layout import CATALOG, parse_object_key
 from mirror.lock import locked
 from mirror.signals import stopping_on_signals
 from mirror.store.base import ObjectInfo, list_all
-from mirror.store.retry import RetryPolicy
+from mirror.store.retry import RetryPolicy, retried
 from mirror.store.sweep import LEASE, RENEW, SHORTEST_GRACE, HeldSweep
 from mirror.store.unfinished import HalfWritten, Unfinished
 from mirror.store.window import Window
@@ -48,6 +50,7 @@ from mirror.upkeep.limit import Limit
 _BATCH: Final = 500
 _HASHES_AT_ONCE: Final = 1 << 20
 
+T = TypeVar("T")
 Progress = Callable[[int, int], None]
 
 
@@ -244,7 +247,7 @@ class _Collection:
         await self._spare_what_was_named(past)
         report.planned, report.planned_bytes = self._victims.totals()
         await self._find_catalog_files(past, since)
-        uploads = await asyncio.to_thread(self._half.find, since)
+        uploads = await self._again(lambda: asyncio.to_thread(self._half.find, since))
         self._uploads = uploads or []
         report.uploads = None if uploads is None else len(uploads)
         for page in self._victims.pages(_BATCH):
@@ -320,7 +323,17 @@ class _Collection:
                 [info.key for info in self._catalog_files[begin : begin + _BATCH]], said_at
             )
         for one in self._uploads:
-            await asyncio.to_thread(self._half.remove, one)
+            await self._again(partial(asyncio.to_thread, self._half.remove, one))
+
+    async def _again(self, request: Callable[[], Awaitable[T]]) -> T:
+        """What a request gives that does not go by the store, which repeats by itself."""
+        return await retried(
+            request,
+            self._options.retry,
+            sleep=asyncio.sleep,
+            jitter=random.random,
+            retrying=lambda: None,
+        )
 
     async def _still_doomed(
         self, page: Sequence[tuple[str, int]], index: Index, since: datetime

@@ -16,6 +16,7 @@ import pytest
 from mirror.catalog import index as code
 from mirror.catalog.index import Index
 from tests.catalog.snapshot_writer import batch, files, is_whole, write
+from tests.chaos.tally import count
 
 PATIENCE = 60.0
 KILLS = 16
@@ -62,6 +63,7 @@ def test_several_write_at_once_and_a_reader_never_comes_up_empty(tmp_path: Path)
     assert names(tmp_path) == ["v40"]
 
 
+@pytest.mark.chaos("catalog")
 def test_a_writer_that_is_killed_at_any_moment_spoils_nothing(tmp_path: Path) -> None:
     write(tmp_path / "counted", 1)
     with writer(tmp_path / "counted", 2, 2, "SIGKILL", 0) as process:
@@ -73,6 +75,7 @@ def test_a_writer_that_is_killed_at_any_moment_spoils_nothing(tmp_path: Path) ->
         write(folder, 1)
         with writer(folder, 2, 2, "SIGKILL", moment) as process:
             assert process.wait(PATIENCE) == -signal.SIGKILL
+        count("kills")
         left_behind.add(tuple(names(folder)))
         index = Index.load(folder)
         assert index.version in (1, 2)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -14,6 +13,7 @@ import pytest
 from tests.conftest import MakePlace, Place
 from tests.photos import fill, name_of, photo, url_of
 from tests.servers import READER
+from tests.workshop import IS_ROOT, MOUNTS
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -264,9 +264,6 @@ def test_one_unreadable_file_does_not_stop_the_run(mirror: Run, cache: Path) -> 
     assert "Permission denied" in done.stderr
 
 
-IS_ROOT = os.geteuid() == 0
-# Mounts of the command are its own, and end with it.
-MOUNTS = ["unshare", "--mount"] if IS_ROOT else ["unshare", "--mount", "--map-root-user"]
 # Root reads whatever it likes, unless it gives up the capability to.
 _CAPABILITIES = "-dac_override,-dac_read_search"
 OBEYING = (

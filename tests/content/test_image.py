@@ -16,6 +16,7 @@ from mirror.content import formats, image
 from mirror.content.formats import sniff
 from mirror.content.image import VERDICTS, Level, Verdict, inspect
 from mirror.layout import FORMATS
+from tests.chaos.tally import TIMES, count
 from tests.labelled import BAD, GOOD, Kind, Sample, bad, good, samples_of
 from tests.labelled.photographs import encoded, fitted, jpeg
 
@@ -180,18 +181,22 @@ MAGICS = (
 )  # fmt: skip
 
 
+@pytest.mark.chaos("hostile input")
 @settings(max_examples=400, deadline=None)
 @given(
     st.sampled_from(MAGICS), st.binary(max_size=300), st.sampled_from(("decode", "header", "off"))
 )
 def test_any_bytes_have_a_verdict(magic: bytes, rest: bytes, level: Level) -> None:
+    count("inputs heads of image files with other bytes behind")
     judged(magic + rest, level)
 
 
-@settings(max_examples=600, deadline=None)
+@pytest.mark.chaos("hostile input")
+@settings(max_examples=600 * TIMES, deadline=None)
 @given(st.integers(0, 11), st.integers(0, 2**32), st.integers(1, 12))
 @example(0, 0, 1)
 def test_a_good_file_with_anything_changed_has_a_verdict(which: int, seed: int, edits: int) -> None:
+    count("inputs image files with bytes changed")
     chance = random.Random(seed)
     body = bytearray(seeds_of_mutation()[which])
     for _ in range(edits):

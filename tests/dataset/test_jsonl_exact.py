@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from mirror.dataset.fields import BadRecord, parse_path, replace_urls, sites_of
 from mirror.dataset.jsonl import read_jsonl
 from mirror.dataset.records import Reading
+from tests.chaos.tally import count
 from tests.dataset.lines import read
 from tests.dataset.reading import READING, renamed, stream
 
@@ -136,8 +138,8 @@ class Maker:
         if not places:
             return b""
         out = old[: found[0][0]]
-        for count, n in enumerate(places):
-            if count:
+        for nth, n in enumerate(places):
+            if nth:
                 out += old[found[n - 1][1] : found[n][0]]
             out += old[found[n][0] : found[n][1]]
         return out + old[found[-1][1] :]
@@ -264,8 +266,10 @@ def test_any_path_of_any_record(record: dict[str, Any], dotted: str, data: st.Da
     assert json.loads(result.lines[0]) == record
 
 
+@pytest.mark.chaos("hostile input")
 @given(st.binary(max_size=40) | st.from_regex(rb'\{("image_url"|[{}\[\],:"]|u|\\|\s|1)*\}'))
 def test_any_bytes_at_all(data: bytes) -> None:
+    count("inputs lines of JSON, read alone")
     result = read(data)
     assert len(result.numbers) + len(result.rejected) == len(
         data.removeprefix(b"\xef\xbb\xbf").removesuffix(b"\n").split(b"\n")

@@ -23,6 +23,7 @@ from mirror.dataset.resolve import Resolver
 from mirror.dataset.rewrite import Progress, RewriteOptions, check_files, rewrite
 from mirror.dataset.split import parse_splits
 from mirror.errors import DatasetError, UsageError
+from tests.chaos.tally import count, kills
 from tests.dataset.mirrored import (
     ABSENT,
     BLANK,
@@ -276,11 +277,12 @@ def test_interrupted_it_leaves_no_trace(plants: Mirror, work: Path, splits: Any)
     assert (work / "out.rejected.jsonl").read_text() == "old\n"
 
 
+@pytest.mark.chaos("rewrite")
 @pytest.mark.parametrize("out", ["out.jsonl", "out.csv.gz"])
 def test_killed_at_any_line_it_leaves_each_file_as_it_was_or_as_it_will_be(
     plants: Mirror, work: Path, out: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    splits = "train=0.8,val=0.1,test=0.1"
+    most, splits = kills(60), "train=0.8,val=0.1,test=0.1"
     outputs = {out.replace("out", f"out_{name}") for name in ("train", "val", "test")}
     for name in (*outputs, "out.rejected.jsonl"):
         (work / name).write_bytes(b"old " + name.encode())
@@ -288,12 +290,13 @@ def test_killed_at_any_line_it_leaves_each_file_as_it_was_or_as_it_will_be(
     before = {path.name: path.read_bytes() for path in work.iterdir()}
     place = [str(plants.settings.state.dir), str(plants.settings.bucket.url)]
     done = subprocess.run(
-        [sys.executable, "-m", "tests.dataset.killed_rewrites", "60", str(work), *place, out, splits],
+        [sys.executable, "-m", "tests.dataset.killed_rewrites", str(most), str(work), *place, out, splits],
         capture_output=True, text=True, check=False, timeout=120,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
-    assert told["killed"] == 60
+    assert told["killed"] == most
+    count("kills", most)
 
     monkeypatch.chdir(work)
     resolver = plants.resolver()

@@ -181,9 +181,9 @@ def test_classes_have_their_shares_and_the_table_is_right(plants: Mirror, work: 
     report = plants.rewrite(path, work / "out.jsonl", splits=THREE, stratify=("kind",))
     expected: dict[str, list[int]] = {"ash": [0, 0, 0], "oak": [0, 0, 0]}
     for at, name in enumerate(report.splits):
-        for kind, count in Counter(r.get("kind") for r in got(Path(report.outputs[name]))).items():
+        for kind, times in Counter(r.get("kind") for r in got(Path(report.outputs[name]))).items():
             if kind:
-                expected[kind][at] = count
+                expected[kind][at] = times
     assert report.classes == expected
     assert report.as_json()["classes"]["oak"] == dict(
         zip(report.splits, expected["oak"], strict=True)

@@ -30,6 +30,7 @@ from mirror.errors import (
     StoreUnavailable,
 )
 from mirror.store.base import Headers, Overwrite
+from tests.chaos.tally import seeds
 from tests.conftest import MakePlace, Place
 from tests.fetch.mirrors import BLANK, HURRY, UNKNOWN, fetching, key_of, mirrored, reached
 from tests.fetch.scripted import Scripted, answer
@@ -267,7 +268,8 @@ def images_only(rule: Rule) -> Rule:
     return lambda request: rule(request) if "/objects/" in request.path else None
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.chaos("network")
+@pytest.mark.parametrize("seed", seeds(3))
 def test_faults_change_nothing_but_the_time(
     make_place: MakePlace, tmp_path: Path, seed: int
 ) -> None:

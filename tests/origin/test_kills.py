@@ -1,6 +1,6 @@
 """A backfill that is killed at any moment loses nothing, keeps nothing bad and forgets no request.
 
-CHAOS_KILLS sets how often the process is killed (10 by default); CHAOS_SEED chooses the moments.
+How often, and at which moments: tests/chaos/tally.py.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from typing import Any
 import pytest
 
 from mirror.content.image import inspect
+from tests.chaos.tally import SEED, count, kills
 from tests.origin.inaturalist import First, Image, INaturalist, Reset, gone, html
 from tests.photos import name_of, photo
 from tests.servers.process import eventually
-from tests.workshop import KILLS, SEED
 
 PATIENCE = 60.0
 # Each process lets about so many requests through before it is killed.
@@ -142,10 +142,12 @@ def killing(process: subprocess.Popen[bytes], nth: int, delay: float) -> Callabl
     return clock
 
 
+@pytest.mark.chaos("backfill")
 def test_killed_at_any_moment_it_loses_nothing_and_completes_later(scene: Scene) -> None:
-    scene.fill(KILLS * REQUESTS_A_KILL + 40)
+    most = kills(10)
+    scene.fill(most * REQUESTS_A_KILL + 40)
     killed = 0
-    for number in range(KILLS):
+    for number in range(most):
         chance = random.Random(f"{SEED}, {number}")
         nth, delay = (
             chance.randint(1, 3 * REQUESTS_A_KILL),
@@ -158,7 +160,8 @@ def test_killed_at_any_moment_it_loses_nothing_and_completes_later(scene: Scene)
         assert status in (0, 3, -signal.SIGKILL), (story, scene.err.read_text())
         killed += status == -signal.SIGKILL
         scene.check()
-    assert killed > KILLS // 2, f"CHAOS_SEED={SEED}: it was done too soon to be killed"
+    count("kills", killed)
+    assert killed > most // 2, f"CHAOS_SEED={SEED}: it was done too soon to be killed"
 
     scene.server.clock = time.monotonic
     with scene.started() as process:

@@ -41,8 +41,9 @@ class Mirrored:
 
 def read(place: Place) -> Mirrored:
     """All of a mirror: the catalog first, for an object may come before its row but not after."""
-    assert place.server is not None
     server = place.server
+    if server is None:
+        return _read_folder(Path(place.url.path))
     url = f"{place.layer['url']}/catalog"
     options = {
         "aws_access_key_id": server.access_key,
@@ -64,6 +65,16 @@ def read(place: Place) -> Mirrored:
         client_options={"allow_http": True},
     )
     return Mirrored(asyncio.run(_objects(store)), rows)
+
+
+def _read_folder(root: Path) -> Mirrored:
+    rows: list[dict[str, Any]] = []
+    if DeltaTable.is_deltatable(str(root / "catalog")):
+        rows = polars.read_delta(str(root / "catalog")).to_dicts()
+    files = (path for path in (root / "objects").rglob("*") if path.is_file())
+    # What a killed writer left has a hidden name, and is nobody's object.
+    named = (path for path in files if not path.name.startswith("."))
+    return Mirrored({str(path.relative_to(root)): path.read_bytes() for path in named}, rows)
 
 
 async def _objects(store: S3Store) -> dict[str, bytes]:

@@ -1,6 +1,6 @@
 """A sync that is killed or stopped at any moment loses nothing that was acknowledged.
 
-CHAOS_KILLS sets how often the process is killed (10 by default); CHAOS_SEED chooses the moments.
+How often, and at which moments: tests/chaos/tally.py.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from typing import Literal
 
 import pytest
 
+from tests.chaos.tally import SEED, TIMES, count, kills
 from tests.conftest import MakePlace, Place
 from tests.photos import blank, fill, photo, url_of
 from tests.proxy import Delay, Fault, FaultProxy, Hold, Request, ResetAfter, Stall
 from tests.servers.process import eventually
 from tests.sync import invariants
 from tests.sync.command import PATIENCE, changed_nothing, completed, started
-from tests.workshop import KILLS, SEED
 
-# Kills must not run out of work; each lets about this many files through.
-FILES_A_KILL = 25
+# Kills must not run out of work: each lets about 25 files through.
+FILES_A_KILL = 25 if TIMES == 1 else 60
 
 # Commits come often, so that kills fall between those of objects, of the catalog and of the state.
 CONCURRENCY = 8
@@ -145,19 +145,20 @@ class Killer:
         return None
 
 
+@pytest.mark.chaos("sync")
 @pytest.mark.parametrize(
-    ("scene", "kills", "forgetful"),
-    [("seaweedfs-obstore", KILLS, False), ("seaweedfs-aioboto3", -(-KILLS // 2), True)],
+    ("scene", "most", "forgetful"),
+    [("seaweedfs-obstore", kills(10), False), ("seaweedfs-aioboto3", kills(5, tests=2), True)],
     indirect=["scene"],
     ids=["keeping the state", "losing the state"],
 )
 def test_killed_at_any_moment_it_keeps_its_promise_and_completes_later(
-    scene: Scene, kills: int, forgetful: bool
+    scene: Scene, most: int, forgetful: bool
 ) -> None:
-    scene.fill_cache(kills * FILES_A_KILL)
+    scene.fill_cache(most * FILES_A_KILL)
     before = invariants.contents(scene.folder / "cache")
     killed = 0
-    for number in range(kills):
+    for number in range(most):
         chance = random.Random(f"{SEED}, {number}")
         forget = forgetful and chance.random() < 0.5
         moment = Moment.chosen(chance)
@@ -176,7 +177,8 @@ def test_killed_at_any_moment_it_keeps_its_promise_and_completes_later(
         if forget:
             shutil.rmtree(scene.folder / "state")
 
-    assert killed > kills // 2, f"CHAOS_SEED={SEED}: it was done too soon to be killed"
+    count("kills", killed)
+    assert killed > most // 2, f"CHAOS_SEED={SEED}: it was done too soon to be killed"
     report = completed(*scene.where)
     assert report["failed"] == 0
     scene.check_completed()

@@ -20,24 +20,18 @@ from tests.proxy import (
     ACCESS_DENIED,
     INTERNAL_ERROR,
     SLOW_DOWN,
-    TOO_MANY_REQUESTS,
     Fault,
     FaultProxy,
     Request,
     Reset,
     ResetAfter,
     Rule,
-    Stall,
     Truncate,
-    seeded,
 )
 from tests.sync import invariants
 from tests.workshop import SOON
 
 CONCURRENCY = 8
-
-
-# As many attempts as ever, sooner after each other.
 
 
 @dataclass
@@ -137,22 +131,7 @@ def after(count: int, applies: Callable[[Request], bool], fault: Fault) -> Rule:
     return rule
 
 
-@pytest.mark.parametrize(("probability", "seed"), [(0.05, 11), (0.2, 11), (0.2, 12)])
-def test_refusals_and_broken_connections_lose_nothing(
-    scene: Scene, probability: float, seed: int
-) -> None:
-    scene.cache(60)
-    faults: list[Fault] = [TOO_MANY_REQUESTS, SLOW_DOWN, INTERNAL_ERROR, Reset(), Stall(0.02)]
-
-    report = scene.sync(seeded(probability, faults, seed))
-
-    went_well(report, f"{seed=}")
-    assert (report.uploaded, report.deduplicated, report.flagged["blank"]) == (60, 12, 2)
-    assert report.retries > 0
-    scene.is_complete()
-    assert scene.sync().unchanged == 74
-
-
+@pytest.mark.chaos("network")
 def test_an_upload_whose_answer_is_lost_is_one_object_and_a_row(scene: Scene) -> None:
     scene.cache(10)
 
@@ -165,6 +144,7 @@ def test_an_upload_whose_answer_is_lost_is_one_object_and_a_row(scene: Scene) ->
     scene.is_complete()
 
 
+@pytest.mark.chaos("network")
 @pytest.mark.parametrize("scene", ["moto-obstore"], indirect=True)
 @pytest.mark.parametrize("nth", [1, 2], ids=["creating the table", "committing rows"])
 @pytest.mark.parametrize(
@@ -298,6 +278,7 @@ def test_a_compaction_that_fails_is_not_the_failure_of_a_run_that_is_done(
     scene.is_complete()
 
 
+@pytest.mark.chaos("network")
 @pytest.mark.parametrize("scene", ["moto-obstore"], indirect=True)
 def test_a_catalog_that_comes_cut_short_is_read_again(scene: Scene) -> None:
     scene.cache(20)

@@ -13,8 +13,9 @@ import pytest
 from mirror.errors import Busy, CacheError
 from mirror.lock import locked
 from mirror.sync.rebuild import RebuildReport, rebuild_state
+from tests.chaos.tally import SEED, kills
 from tests.photos import blank, fill, name_of, photo, url_of
-from tests.workshop import KILLS, SEED, Workshop, dying, key_of
+from tests.workshop import Workshop, dying, key_of
 
 
 def stocked(shop: Workshop, count: int = 12) -> None:
@@ -117,6 +118,7 @@ def test_an_interrupted_run_goes_on(local: Workshop, monkeypatch: pytest.MonkeyP
     assert not list(local.state.glob("*/rebuild"))
 
 
+@pytest.mark.chaos("rebuild-state")
 def test_killed_anywhere_the_state_is_the_old_one_or_the_new(local: Workshop) -> None:
     chance = random.Random(SEED)
     stocked(local)
@@ -130,7 +132,7 @@ def test_killed_anywhere_the_state_is_the_old_one_or_the_new(local: Workshop) ->
     assert whole.returncode == 0, whole.stderr
     lines = int(whole.stderr.split()[-1])
     killed = 0
-    for _ in range(-(-KILLS // 3)):
+    for _ in range(kills(4)):
         at = chance.randint(1, lines)
         story = f"CHAOS_SEED={SEED}, killed before line {at} of {lines}"
         killed += run(at).returncode == -9

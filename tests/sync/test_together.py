@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.chaos import tally
 from tests.conftest import MakePlace, Place
 from tests.photos import blank, fill, photo, url_of
 from tests.proxy import Fault, FaultProxy, Hold, Request
@@ -72,6 +73,7 @@ def run_all(
     return commands
 
 
+@pytest.mark.chaos("together")
 @pytest.mark.parametrize(
     ("shared", "count"),
     [
@@ -85,6 +87,7 @@ def run_all(
 def test_machines_with_overlapping_caches_end_with_the_union(
     shared: Place, proxy: FaultProxy, tmp_path: Path, count: int
 ) -> None:
+    tally.count(f"together {count} machines that sync overlapping caches, by {shared.name}")
     # Each has a hundred images, half of them its neighbour's as well, and the same blank.
     caches = [
         {url_of(number): photo(number) for number in range(50 * n, 50 * n + 100)}

@@ -28,11 +28,13 @@ from mirror.sync.run import Observer, sync
 from mirror.upkeep.gc import GcOptions, GcReport, gc
 from mirror.upkeep.limit import Limit
 from mirror.upkeep.verify import VerifyOptions, verify
+from tests.chaos.tally import SEED, TIMES, count, kills
 from tests.conftest import MakePlace
 from tests.photos import blank, fill, photo, url_of
+from tests.proxy import SLOW_DOWN, Fault, FaultProxy, Request, ResetAfter, Rule
 from tests.servers import READER, WRITER
 from tests.servers.process import eventually
-from tests.workshop import KILLS, PLACES, SEED, Workshop, dying, key_of
+from tests.workshop import PLACES, SOON, Workshop, aged, dying, key_of
 
 DAY = 86_400.0
 DRY = GcOptions(dry_run=True)
@@ -44,10 +46,7 @@ def root_of(shop: Workshop) -> Path:
 
 def pass_days(shop: Workshop, days: float) -> None:
     """Everything in a mirror's folder becomes so much older."""
-    for path in root_of(shop).rglob("*"):
-        if path.is_file():
-            written = path.stat().st_mtime - days * DAY
-            os.utime(path, (written, written))
+    aged(root_of(shop), days)
 
 
 def objects(shop: Workshop) -> set[str]:
@@ -301,6 +300,52 @@ def test_uploads_that_were_never_completed_are_ended(
         assert name.startswith("miniflare")  # it has no such request
     else:
         assert report.uploads == 0
+
+
+def once(path: str, method: str, fault: Fault) -> Rule:
+    """The fault meets the first request of a method for a path that ends so."""
+    met: list[Request] = []
+
+    def rule(request: Request) -> Fault | None:
+        if request.method != method or not request.path.endswith(path):
+            return None
+        met.append(request)
+        return fault if len(met) == 1 else None
+
+    return rule
+
+
+@pytest.mark.parametrize("nth", ["its first", "another"])
+def test_its_first_word_that_was_written_and_not_answered_is_its_own(
+    nth: str, make_place: MakePlace, tmp_path: Path
+) -> None:
+    shop = Workshop(make_place("moto-obstore"), tmp_path)
+    stocked(shop)
+    assert shop.place.server is not None
+    if nth == "another":
+        assert gc(shop.settings()).error is None
+    with FaultProxy(shop.place.server.endpoint, once(SWEEP_KEY, "PUT", ResetAfter())) as proxy:
+        report = gc(shop.through(proxy), GcOptions(retry=SOON))
+    assert report.error is None
+
+
+def test_a_store_that_is_busy_is_asked_again_for_uploads_that_were_never_completed(
+    make_place: MakePlace, tmp_path: Path
+) -> None:
+    shop = Workshop(make_place("moto-obstore"), tmp_path)
+    stocked(shop)
+    assert shop.place.server is not None
+    met = 0
+
+    def rule(request: Request) -> Fault | None:
+        nonlocal met
+        asks = "uploads" in request.target
+        met += asks
+        return SLOW_DOWN if asks and met < 3 else None
+
+    with FaultProxy(shop.place.server.endpoint, rule) as proxy:
+        report = gc(shop.through(proxy), GcOptions(retry=SOON))
+    assert (report.error, report.uploads, met) == (None, 0, 3)
 
 
 def test_a_key_that_may_not_delete_is_told_so(
@@ -640,15 +685,17 @@ def test_a_machine_that_slept_for_days_does_not_commit_what_it_knew(local: Works
     is_whole(local)
 
 
+@pytest.mark.chaos("together")
 def test_syncs_and_collections_at_once_lose_nothing(local: Workshop, tmp_path: Path) -> None:
     """Two caches that change at random, one of them after a collection has begun, time passing."""
+    count("together two syncs and a collection, while days pass")
     chance = random.Random(SEED)
     machines = []
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         machines.append(Workshop(local.place, tmp_path / name))
     deleted = 0
-    for round_ in range(6):
+    for round_ in range(6 * TIMES):
         story = f"CHAOS_SEED={SEED}, round {round_}"
         for machine in machines:
             for _ in range(4):
@@ -673,6 +720,7 @@ def test_syncs_and_collections_at_once_lose_nothing(local: Workshop, tmp_path: P
     assert deleted
 
 
+@pytest.mark.chaos("gc")
 def test_killed_anywhere_it_is_completed_by_the_next_and_nothing_is_lost(
     local: Workshop,
 ) -> None:
@@ -694,7 +742,7 @@ def test_killed_anywhere_it_is_completed_by_the_next_and_nothing_is_lost(
     assert objects(local) == keys(*range(6))
     lines = int(whole.stderr.split()[-1])
     killed = 0
-    for _ in range(-(-KILLS // 3)):
+    for _ in range(kills(4)):
         orphans()
         at = chance.randint(lines // 4, lines)
         story = f"CHAOS_SEED={SEED}, killed before line {at} of {lines}"

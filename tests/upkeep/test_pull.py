@@ -17,11 +17,11 @@ from mirror.catalog.row import UNKNOWN_SOURCE, Row
 from mirror.dataset.inputs import Input
 from mirror.errors import Busy, CacheError, CatalogError
 from mirror.upkeep.pull import PullOptions, PullReport, pull
+from tests.chaos.tally import SEED, kills
 from tests.conftest import MakePlace
-from tests.photos import blank, fill, name_of, photo, url_of
-from tests.proxy import Fault, FaultProxy, Request, Reset, Stall, Truncate, seeded
-from tests.upkeep.test_verify import flipped
-from tests.workshop import KILLS, SEED, SOON, Workshop, dying, key_of
+from tests.photos import blank, fill, flipped, name_of, photo, url_of
+from tests.proxy import Fault, FaultProxy, Request, Reset
+from tests.workshop import SOON, Workshop, dying, key_of
 
 
 def stocked(shop: Workshop, count: int = 12) -> dict[str, bytes]:
@@ -241,24 +241,6 @@ def test_a_full_disk_ends_it_and_leaves_no_half_image(
     assert there(local.cache) == bodies
 
 
-def test_a_bad_network_brings_the_same(make_place: MakePlace, tmp_path: Path) -> None:
-    place = make_place("moto-obstore")
-    assert place.server is not None
-    shop = Workshop(place, tmp_path)
-    bodies = stocked(shop, 40)
-    with FaultProxy(
-        place.server.endpoint, seeded(0.2, [Reset(), Truncate(20), Stall(0.02)], seed=SEED)
-    ) as proxy:
-        settings = place.settings(
-            bucket={"endpoint": proxy.endpoint},
-            cache={"dir": str(shop.cache)},
-            state={"dir": str(tmp_path / "other")},
-        )
-        report = pull(settings, PullOptions(retry=SOON))
-    assert (report.error, report.failed, report.pulled) == (None, 0, 42)
-    assert there(shop.cache) == bodies
-
-
 def test_a_store_that_stops_answering_ends_it(make_place: MakePlace, tmp_path: Path) -> None:
     place = make_place("moto-obstore")
     assert place.server is not None
@@ -281,6 +263,7 @@ def test_a_store_that_stops_answering_ends_it(make_place: MakePlace, tmp_path: P
     assert there(shop.cache) == {}
 
 
+@pytest.mark.chaos("pull")
 @pytest.mark.parametrize("linked", [False, True], ids=["copies", "hardlinks"])
 def test_killed_anywhere_it_leaves_no_half_image_and_goes_on(local: Workshop, linked: bool) -> None:
     bodies = stocked(local, 8)
@@ -295,7 +278,7 @@ def test_killed_anywhere_it_leaves_no_half_image_and_goes_on(local: Workshop, li
     assert whole.returncode == 0, whole.stderr
     lines = int(whole.stderr.split()[-1])
     killed = 0
-    for _ in range(-(-KILLS // 3)):
+    for _ in range(kills(4, tests=2)):
         shutil.rmtree(local.cache)
         at = chance.randint(1, lines)
         story = f"CHAOS_SEED={SEED}, killed before line {at} of {lines}"

@@ -24,10 +24,10 @@ from mirror.errors import Busy, CacheError, MirrorError, UsageError
 from mirror.upkeep import manifest, tree
 from mirror.upkeep.manifest import BadLine, Line
 from mirror.upkeep.quarantine import QuarantineReport, quarantine, restore
+from tests.chaos.tally import SEED, count, kills
 from tests.cli.test_bad_input import OBEYING
 from tests.photos import blank, name_of, photo, url_of
 from tests.upkeep.caches import files_of, judged, make, put
-from tests.workshop import KILLS, SEED
 
 FLAGGED = 15
 
@@ -505,6 +505,7 @@ def killed(at: int, *words: object) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
+@pytest.mark.chaos("quarantine")
 @pytest.mark.parametrize("links", [True, False], ids=["links", "copies"])
 @pytest.mark.parametrize("restoring", [False, True], ids=["out", "back"])
 def test_a_run_that_is_killed_loses_nothing_and_is_completed_by_the_next(
@@ -528,12 +529,13 @@ def test_a_run_that_is_killed_loses_nothing_and_is_completed_by_the_next(
     done = files_of(cache), files_of(to)
     assert len(done[0 if restoring else 1]) == (len(everything) if restoring else FLAGGED + 1)
 
-    for at in sorted(chance.sample(range(1, steps + 1), max(1, KILLS // 2))):
+    for at in sorted(chance.sample(range(1, steps + 1), min(steps, kills(5, tests=4)))):
         for folder in (cache, to):
             shutil.rmtree(folder)
             if (before / folder.name).exists():
                 shutil.copytree(before / folder.name, folder)
         assert killed(at, *words).returncode == -9
+        count("kills")
         found: dict[str, bytes] = {}
         for folder in (cache, to):
             for path, body in files_of(folder).items():

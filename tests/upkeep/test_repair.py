@@ -21,12 +21,13 @@ from mirror.layout import url_md5
 from mirror.upkeep.limit import Limit
 from mirror.upkeep.repair import RepairOptions, RepairReport, repair
 from mirror.upkeep.verify import verify
+from tests.chaos.tally import SEED, kills
 from tests.conftest import MakePlace
-from tests.photos import blank, fill, name_of, photo, url_of
-from tests.proxy import INTERNAL_ERROR, SLOW_DOWN, Fault, FaultProxy, Reset, ResetAfter, seeded
+from tests.photos import blank, fill, flipped, name_of, photo, url_of
+from tests.proxy import SLOW_DOWN, FaultProxy
 from tests.sync.test_sync import Told
-from tests.upkeep.test_verify import FULL, flipped
-from tests.workshop import KILLS, SEED, SOON, Workshop, dying, key_of
+from tests.upkeep.test_verify import FULL
+from tests.workshop import SOON, Workshop, dying, key_of
 
 READ_ALL = RepairOptions(verify=FULL)
 ALL = Limit(share=1.0)
@@ -283,27 +284,7 @@ def test_what_cannot_be_read_now_is_not_given_up(make_place: MakePlace, tmp_path
     assert (report.failed > 0, report.exit_status) == (True, 3)
 
 
-def test_a_bad_network_mends_the_same(make_place: MakePlace, tmp_path: Path) -> None:
-    place = make_place("moto-obstore")
-    assert place.server is not None
-    shop = Workshop(place, tmp_path)
-    stocked(shop, 30)
-    before = shop.objects()
-    shop.remove(*(key_of(photo(n)) for n in range(10)))
-    shop.put({key_of(photo(n)): flipped(photo(n)) for n in range(20, 25)})
-    faults: list[Fault] = [SLOW_DOWN, INTERNAL_ERROR, Reset(), ResetAfter()]
-    with FaultProxy(place.server.endpoint, seeded(0.15, faults, seed=SEED)) as proxy:
-        settings = place.settings(
-            bucket={"endpoint": proxy.endpoint},
-            cache={"dir": str(shop.cache)},
-            state={"dir": str(tmp_path / "other")},
-        )
-        report = repair(settings, RepairOptions(verify=replace(FULL, retry=SOON)))
-    assert (report.error, report.failed, report.lost) == (None, 0, 0)
-    assert report.repaired + report.healed == 15
-    assert shop.objects() == before
-
-
+@pytest.mark.chaos("repair")
 def test_killed_anywhere_it_is_completed_by_the_next(local: Workshop, tmp_path: Path) -> None:
     chance = random.Random(SEED)
     stocked(local, 8)
@@ -326,7 +307,7 @@ def test_killed_anywhere_it_is_completed_by_the_next(local: Workshop, tmp_path: 
     assert whole.returncode == 3, whole.stderr
     lines = int(whole.stderr.split()[-1])
     killed = 0
-    for round_ in range(-(-KILLS // 2)):
+    for round_ in range(kills(5)):
         other.sync()  # brings it back
         assert is_whole(local)
         damage()

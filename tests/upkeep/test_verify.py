@@ -21,33 +21,23 @@ from mirror.catalog.objects import Span
 from mirror.errors import Busy, UsageError
 from mirror.upkeep.gc import gc
 from mirror.upkeep.verify import Progress, VerifyOptions, VerifyReport, verify
+from tests.chaos.tally import SEED, count, kills
 from tests.conftest import MakePlace
-from tests.photos import blank, fill, photo, url_of
+from tests.photos import blank, fill, flipped, photo, url_of
 from tests.proxy import (
-    INTERNAL_ERROR,
     SLOW_DOWN,
     Fault,
     FaultProxy,
     Request,
-    Reset,
-    Stall,
-    Truncate,
-    seeded,
 )
 from tests.sync.command import started
-from tests.workshop import KILLS, SEED, SOON, Workshop, dying, key_of
+from tests.workshop import SOON, Workshop, dying, key_of
 
 FULL = VerifyOptions(share=1.0)
 
 
 def counts(report: VerifyReport) -> tuple[int, int, int, int]:
     return report.checked, report.missing, report.mismatched, report.orphaned
-
-
-def flipped(body: bytes) -> bytes:
-    """The same with one bit of it another one."""
-    middle = len(body) // 2
-    return body[:middle] + bytes([body[middle] ^ 1]) + body[middle + 1 :]
 
 
 def stocked(shop: Workshop, count: int = 12) -> None:
@@ -306,23 +296,6 @@ def test_what_was_superseded_while_it_was_read_is_not_held_against_the_mirror(
     assert (report.missing, report.exit_status) == (0, 0)
 
 
-def test_a_bad_network_finds_the_same(make_place: MakePlace, tmp_path: Path) -> None:
-    place = make_place("moto-obstore")
-    assert place.server is not None
-    shop = Workshop(place, tmp_path)
-    stocked(shop, 60)
-    shop.remove(key_of(photo(0)))
-    shop.put({key_of(photo(3)): flipped(photo(3))})
-    faults: list[Fault] = [SLOW_DOWN, INTERNAL_ERROR, Reset(), Truncate(20), Stall(0.02)]
-    with FaultProxy(place.server.endpoint, seeded(0.2, faults, seed=5)) as proxy:
-        settings = place.settings(
-            bucket={"endpoint": proxy.endpoint}, state={"dir": str(tmp_path / "other")}
-        )
-        report = verify(settings, replace(FULL, retry=SOON))
-    assert (report.error, report.failed) == (None, 0)
-    assert counts(report) == (60, 1, 1, 0)
-
-
 def test_what_cannot_be_read_is_neither_well_nor_damaged(
     make_place: MakePlace, tmp_path: Path
 ) -> None:
@@ -370,6 +343,7 @@ def test_a_store_that_stops_answering_ends_it_with_what_is_known(
     assert proxy.counts["get"] < 60
 
 
+@pytest.mark.chaos("verify")
 def test_killed_anywhere_the_next_one_finds_all_that_is_wrong(local: Workshop) -> None:
     chance = random.Random(SEED)
     stocked(local, 30)
@@ -384,7 +358,7 @@ def test_killed_anywhere_the_next_one_finds_all_that_is_wrong(local: Workshop) -
     assert whole.returncode == 3, whole.stderr
     lines = int(whole.stderr.split()[-1])
     killed = 0
-    for _ in range(-(-KILLS // 3)):
+    for _ in range(kills(4)):
         shutil.rmtree(local.state / "upkeep")
         at = chance.randint(1, lines)
         killed += run(at).returncode == -9
@@ -393,10 +367,12 @@ def test_killed_anywhere_the_next_one_finds_all_that_is_wrong(local: Workshop) -
     assert killed
 
 
+@pytest.mark.chaos("together")
 def test_a_sync_at_the_same_moment_makes_nothing_look_missing(
     make_place: MakePlace, tmp_path: Path
 ) -> None:
     """Verifications and collections one after the other, for as long as a sync takes."""
+    count("together verifications and collections during a sync")
     place = make_place("seaweedfs-obstore")
     assert place.server is not None
     shop = Workshop(place, tmp_path)

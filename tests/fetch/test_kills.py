@@ -1,0 +1,107 @@
+"""A fetch cache whose writers are killed, by one and among eight: what stands in it is whole."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import xxhash
+
+from mirror import Fetcher
+from mirror.fetch.usage import Usage
+from tests.chaos.tally import SEED, TIMES, count, kills
+from tests.fetch.mirrors import fetching, without_cache
+from tests.photos import fill, photo, url_of
+from tests.workshop import Workshop, dying
+
+IMAGES = {url_of(n): photo(n) for n in range(16)}
+
+
+class Reader:
+    """A machine that warms its fetch cache from a mirror in a folder."""
+
+    def __init__(self, shop: Workshop, folder: Path) -> None:
+        fill(shop.cache, IMAGES)
+        assert shop.sync().exit_status == 0
+        dataset = folder / "dataset.jsonl"
+        dataset.write_text("".join(json.dumps({"image_url": url}) + "\n" for url in IMAGES))
+        self.cache = folder / "fetch"
+        self.settings = fetching(without_cache(shop.settings()), cache_dir=str(self.cache))
+        self.words = ["--json", "prefetch", str(dataset), f"--fetch-cache={self.cache}"]
+        self.words += [f"--bucket={shop.place.url}", f"--state={shop.state}"]
+
+    def files(self) -> dict[str, bytes]:
+        found = (path for path in self.cache.glob("objects/*/*") if path.suffix != ".part")
+        return {path.name: path.read_bytes() for path in found}
+
+    def check(self, story: str) -> None:
+        """What must hold at any moment: each file has the bytes of its name."""
+        for name, body in self.files().items():
+            assert xxhash.xxh3_128_hexdigest(body) == name, story
+
+    def check_completed(self, story: str) -> None:
+        """A training reads all of it, and what killed writers left is gone."""
+        with Fetcher(self.settings) as fetch:
+            assert dict(fetch.many(IMAGES)) == IMAGES, story
+        self.check(story)
+        files = self.files()
+        assert len(files) == len(IMAGES), story
+        assert not list(self.cache.rglob("*.part")), story
+        usage = Usage(self.cache / "usage", lambda: -1)
+        assert usage.used >= sum(map(len, files.values())), story
+        usage.close()
+
+    def clear(self) -> None:
+        for path in self.cache.glob("objects/*/*"):
+            path.unlink()
+
+
+@pytest.mark.chaos("fetch cache")
+def test_killed_anywhere_it_leaves_whole_images_and_the_next_completes_it(
+    local: Workshop, tmp_path: Path
+) -> None:
+    reader = Reader(local, tmp_path)
+    modules = "mirror.fetch.cache,mirror.fetch.usage,mirror.fetch.client,mirror.fetch.prefetch"
+    whole = dying(modules, reader.words, 0)
+    assert whole.returncode == 0, whole.stderr
+    lines = int(whole.stderr.split()[-1])
+    chance = random.Random(SEED)
+    killed = 0
+    for _ in range(kills(4)):
+        reader.clear()
+        at = chance.randint(1, lines)
+        story = f"CHAOS_SEED={SEED}, killed before line {at} of {lines}"
+        killed += dying(modules, reader.words, at).returncode == -signal.SIGKILL
+        reader.check(story)
+        reader.check_completed(story)
+    assert killed
+
+
+@pytest.mark.chaos("fetch cache")
+def test_eight_processes_on_one_cache_of_which_three_are_killed(
+    local: Workshop, tmp_path: Path
+) -> None:
+    reader = Reader(local, tmp_path)
+    chance = random.Random(SEED)
+    for round_ in range(TIMES):
+        story = f"CHAOS_SEED={SEED}, round {round_}"
+        reader.clear()
+        modules = "in=mirror.fetch.cache,mirror.fetch.usage"
+        processes = [
+            subprocess.Popen(
+                [sys.executable, "-m", "tests.upkeep.die_at_line", str(at), modules, *reader.words],
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+            for at in [*(chance.randint(1, 400) for _ in range(3)), *[0] * 5]
+        ]
+        statuses = [process.wait(60) for process in processes]
+        assert statuses[3:] == [0] * 5, story
+        count("kills", statuses.count(-signal.SIGKILL))
+        reader.check_completed(story)
+    count("together eight processes on one fetch cache, three of them killed")
