@@ -24,6 +24,7 @@ from deltalake import (
     CommitProperties,
     DeltaTable,
     Field,
+    PostCommitHookProperties,
     QueryBuilder,
     Schema,
     convert_to_deltalake,
@@ -81,13 +82,16 @@ COMPACT_AFTER: Final = 50
 _COMPACTED_BYTES: Final = 16 << 20
 # A conflict is another writer's commit; the loser reads it and tries the next version.
 _COMMIT_RETRIES: Final = 50
+# The log is kept. deltalake would delete its entries once they are a month old, and fail the commit
+# after which it did: the key that commits may not delete.
+_AFTER_A_COMMIT: Final = PostCommitHookProperties(cleanup_expired_logs=False)
 # Around deltalake's own attempts, for what it does not repeat.
 _ATTEMPTS: Final = 5
 
 # What one commit costs in requests that deltalake sends itself (tests/catalog/test_requests.py
 # counts them): the data file and the log's entry; listings of the log; the entries it reads.
 COMMIT_PUTS: Final = 2
-COMMIT_LISTS: Final = 3
+COMMIT_LISTS: Final = 2
 COMMIT_GETS: Final = 2
 # At most, of a run: to make the table, to open it, and to bring the index up to date.
 OPEN_PUTS: Final = 1
@@ -151,6 +155,7 @@ class Catalog:
                 data,
                 mode="append",
                 commit_properties=CommitProperties(max_commit_retries=_COMMIT_RETRIES),
+                post_commithook_properties=_AFTER_A_COMMIT,
             )
         )
         return int(table.version())
@@ -267,7 +272,11 @@ class Catalog:
         if sum(size < _COMPACTED_BYTES // 2 for size in sizes) < COMPACT_AFTER:
             return False
         self._attempt(
-            lambda: table.optimize.compact(target_size=_COMPACTED_BYTES, max_concurrent_tasks=1)
+            lambda: table.optimize.compact(
+                target_size=_COMPACTED_BYTES,
+                max_concurrent_tasks=1,
+                post_commithook_properties=_AFTER_A_COMMIT,
+            )
         )
         self._attempt(table.create_checkpoint)
         return True
@@ -297,8 +306,12 @@ def _created(uri: str, options: dict[str, str]) -> DeltaTable:
             ),
             mode="ignore",
             name="dataset-mirror catalog",
-            # To open the table costs two requests an entry of the log since a checkpoint.
-            configuration={"delta.appendOnly": "true", "delta.checkpointInterval": "10"},
+            configuration={
+                "delta.appendOnly": "true",
+                # To open the table costs two requests an entry of the log since a checkpoint.
+                "delta.checkpointInterval": "10",
+                "delta.enableExpiredLogCleanup": "false",
+            },
             storage_options=options,
             commit_properties=CommitProperties(max_commit_retries=0),
         )

@@ -26,6 +26,7 @@ from mirror.store.base import (
     PutMode,
 )
 from mirror.store.control import S3Access, drop_expect_header, translate_botocore
+from mirror.store.responses import deletion_of
 
 _FOREIGN = (ClientError, BotoCoreError, aiohttp.ClientError, asyncio.TimeoutError, OSError)
 
@@ -160,7 +161,7 @@ class Aioboto3Store:
 
     async def delete(self, keys: Sequence[str]) -> None:
         client = await self._client()
-        async with self._translated(f"DELETE {len(keys)} objects"):
+        async with self._translated(deletion_of(keys)):
             answer = await client.delete_objects(
                 Bucket=self._bucket,
                 Delete={"Objects": [{"Key": self._prefix + key} for key in keys], "Quiet": True},

@@ -32,7 +32,7 @@ from mirror.store.base import (
     PutMode,
 )
 from mirror.store.control import CONNECT_SECONDS, S3Access
-from mirror.store.responses import error_from
+from mirror.store.responses import deletion_of, error_from
 
 if TYPE_CHECKING:
     from obstore import Attributes
@@ -166,7 +166,7 @@ class ObstoreStore:
         try:
             await obstore.delete_async(self._store, list(keys))
         except _FOREIGN as error:
-            ours = _translate(error, f"DELETE {len(keys)} objects")
+            ours = _translate(error, deletion_of(keys))
             if not isinstance(ours, NotFound):
                 raise ours from None
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from mirror.errors import (
     AccessDenied,
     BadCredentials,
@@ -46,6 +48,11 @@ _DAMAGED_ON_THE_WAY = {
 # Of the 5xx (Cloudflare adds 520 to 527), those that another attempt does not change: not
 # implemented, version not supported, no room.
 _FINAL = {501, 505, 507}
+
+
+def deletion_of(keys: Sequence[str]) -> str:
+    """The request that deletes keys, in words."""
+    return f"DELETE {keys[0]}" if len(keys) == 1 else f"DELETE {len(keys):,} objects"
 
 
 def error_from(
