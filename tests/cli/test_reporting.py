@@ -39,7 +39,7 @@ def read(text: str) -> dict[str, float]:
 
 
 def finished(exit_status: int = 0, ended_at: float = 100.0, **report: Any) -> FinishedRun:
-    return FinishedRun(LABELS, exit_status, ended_at, 2.5, report)
+    return FinishedRun(LABELS, exit_status, ended_at, 2.5, report, exit_status == 0)
 
 
 def test_counts_bytes_requests_and_reasons_each_have_their_metric() -> None:
@@ -70,7 +70,7 @@ def test_a_time_is_not_rounded() -> None:
 
 def test_odd_characters_in_a_label_are_escaped() -> None:
     labels = {"command": "sync", "cache": 'a"b\\c\nd\udcff'}
-    text = rendered(list(samples(FinishedRun(labels, 0, 1.0, 1.0, {}))))
+    text = rendered(list(samples(FinishedRun(labels, 0, 1.0, 1.0, {}, succeeded=True))))
     (family, *_) = text_string_to_metric_families(text)
     assert family.samples[0].labels["cache"] == 'a"b\\c\nd?'
 
@@ -91,7 +91,7 @@ def test_what_a_run_does_not_know_is_kept_from_before(tmp_path: Path) -> None:
 def test_another_mirrors_success_is_not_ours(tmp_path: Path) -> None:
     file = tmp_path / "m.prom"
     write(file, finished(0, 100.0))
-    write(file, FinishedRun({**LABELS, "bucket": "s3://other"}, 1, 200.0, 1.0, {}))
+    write(file, FinishedRun({**LABELS, "bucket": "s3://other"}, 1, 200.0, 1.0, {}, succeeded=False))
     assert "mirror_run_success_timestamp_seconds" not in read(file.read_text())
 
 
@@ -241,6 +241,66 @@ def test_a_run_tells_its_beginning_its_end_and_its_counts(shop: Shop, monitor: M
     assert metrics["mirror_run_success_timestamp_seconds"] > first
 
 
+EVERY = {
+    # command: its words, its exit status, and something that its metrics tell
+    "sync": ([], 0, "mirror_run_items{uploaded}"),
+    "verify": ([], 0, "mirror_run_items{checked}"),
+    "gc": (["--grace-days=2"], 0, "mirror_run_items{planned}"),
+    "pull": (["--cache=pulled"], 0, "mirror_run_bytes{moved}"),
+    "backfill": (["in.jsonl", "--contact=a@example.org"], 3, "mirror_run_requests{get}"),
+}
+
+
+@pytest.mark.parametrize("command", EVERY)
+def test_every_command_that_runs_unattended_reports(
+    shop: Shop, monitor: Monitor, command: str
+) -> None:
+    assert shop.run("-q", "sync").returncode == 0
+    # On no list of hosts, so that nobody is asked.
+    (shop.folder / "in.jsonl").write_text('{"image_url": "https://img.example.org/1.jpg"}\n')
+    words, status, told = EVERY[command]
+    done = shop.run(
+        *("-q", "--json", command, *words),
+        *(f"--metrics-file={shop.folder}/{{command}}.prom", f"--ping={monitor.url}/{{command}}"),
+    )
+    assert done.returncode == status, done.stderr
+    (start, rid, _), (end, same_rid, body) = monitor.heard
+    # An image that is gone is no reason to wake somebody.
+    assert (start, end) == (f"{command}/start", f"{command}/0")
+    report = json.loads(done.stdout)
+    assert rid == same_rid == str(uuid.uuid5(uuid.NAMESPACE_OID, report["run_id"]))
+    assert json.loads(body.partition("\n")[2]) == report
+    text = (shop.folder / f"{command}.prom").read_text()
+    metrics = read(text)
+    assert metrics["mirror_run_exit_status"] == status
+    assert "mirror_run_success_timestamp_seconds" in metrics
+    assert told in metrics
+    assert f'{{command="{command}",bucket="file://{shop.folder}/mirror",' in text
+
+
+@pytest.mark.parametrize("command", [name for name in EVERY if name != "verify"])
+def test_a_dry_run_reports_nothing(shop: Shop, monitor: Monitor, command: str) -> None:
+    assert shop.run("-q", "sync").returncode == 0
+    (shop.folder / "in.jsonl").write_text("")
+    reports = (f"--metrics-file={shop.metrics}", f"--ping={monitor.url}")
+    shop.run(command, *EVERY[command][0], *reports, "--dry-run")
+    assert not monitor.heard
+    assert not shop.metrics.exists()
+
+
+@pytest.mark.parametrize("command", [name for name in EVERY if name != "sync"])
+def test_a_mirror_that_is_not_there_is_told_to_the_monitor(
+    shop: Shop, monitor: Monitor, command: str
+) -> None:
+    reports = (f"--metrics-file={shop.metrics}", f"--ping={monitor.url}")
+    done = shop.run(command, *EVERY[command][0], *reports)
+    (signal, _, body) = monitor.heard[-1]
+    assert signal == str(done.returncode)
+    assert done.returncode in (1, 2)
+    assert read(shop.metrics.read_text())["mirror_run_exit_status"] == done.returncode
+    assert "exit status" in body
+
+
 def test_a_failure_is_told_with_its_reason(shop: Shop, monitor: Monitor) -> None:
     shop.sync(monitor)
     monitor.heard.clear()
@@ -279,12 +339,6 @@ def test_a_run_that_finds_another_at_work_reports_nothing(shop: Shop, monitor: M
         assert shop.sync(monitor).returncode == 75
     assert not monitor.heard
     assert shop.metrics.read_text() == before
-
-
-def test_a_dry_run_reports_nothing(shop: Shop, monitor: Monitor) -> None:
-    assert shop.sync(monitor, "--dry-run").returncode == 0
-    assert not monitor.heard
-    assert not shop.metrics.exists()
 
 
 def test_a_monitor_that_is_away_or_unwell_does_not_fail_the_run(
