@@ -29,6 +29,7 @@ from mirror.errors import (
     StoreError,
     Transient,
     Unreachable,
+    Untrusted,
     WrongRegion,
 )
 from mirror.layout import PROBES
@@ -218,7 +219,8 @@ def _before_writing(
     | WrongRegion            | region      | endpoint, bucket                         |
     | ClockSkew              | clock       | endpoint                                 |
     | AccessDenied           | list        | endpoint, credentials, bucket, region    |
-    | Unreachable, any other | endpoint    | –                                        |
+    | Untrusted              | endpoint    | credentials                              |
+    | Unreachable, any other | endpoint    | credentials                              |
     """
     access = endpoint.access
     where = access.endpoint or "AWS"
@@ -252,6 +254,11 @@ def _before_writing(
             ("credentials", "endpoint", "bucket"),
         ),
         ClockSkew: ("clock", "Set the clock: timedatectl set-ntp true.", ("endpoint",)),
+        Untrusted: (
+            "endpoint",
+            "Correct bucket.endpoint, or name the authority that signed it in SSL_CERT_FILE.",
+            ("credentials",),
+        ),
         AccessDenied: ("list", _LIST_FIX, ("credentials", "endpoint", "bucket", "region")),
     }
     name, fix, hold = fixes.get(type(first), ("endpoint", _ENDPOINT_FIX, ("credentials",)))

@@ -15,6 +15,7 @@ from mirror.errors import (
     StoreError,
     Throttled,
     Unreachable,
+    Untrusted,
     WrongRegion,
 )
 
@@ -48,6 +49,19 @@ _DAMAGED_ON_THE_WAY = {
 # Of the 5xx (Cloudflare adds 520 to 527), those that another attempt does not change: not
 # implemented, version not supported, no room.
 _FINAL = {501, 505, 507}
+
+
+def untrusted(what: str, why: str) -> Untrusted:
+    """The error of a TLS certificate that was refused.
+
+    Args:
+        what: the request in words.
+        why: the library's reason.
+    """
+    return Untrusted(
+        f"{what}: the server's certificate is not trusted ({why}); correct bucket.endpoint, or let "
+        "SSL_CERT_FILE name a file with the authority that signed it."
+    )
 
 
 def deletion_of(keys: Sequence[str]) -> str:

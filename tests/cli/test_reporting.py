@@ -145,6 +145,7 @@ class Monitor:
                 path, _, query = self.path.partition("?rid=")
                 monitor.heard.append((path.removeprefix("/secret/"), query, body))
                 self.send_response(monitor.status)
+                self.send_header("Location", "/elsewhere")
                 self.send_header("Content-Length", "0")
                 self.end_headers()
 
@@ -348,6 +349,11 @@ def test_a_monitor_that_is_away_or_unwell_does_not_fail_the_run(
     done = shop.sync(monitor)
     assert done.returncode == 0
     assert "did not hear of this run: it answered 500" in done.stderr
+    monitor.heard.clear()
+    monitor.status = 307
+    done = shop.sync(monitor)
+    assert "did not hear of this run: it answered 307" in done.stderr
+    assert {signal for signal, _, _ in monitor.heard} == {"start", "0"}, "nobody else is told"
     done = shop.run("-q", "sync", "--ping=http://127.0.0.1:9/very-secret")
     assert done.returncode == 0
     assert done.stderr.count("did not hear of this run") == 2

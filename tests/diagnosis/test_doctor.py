@@ -459,6 +459,7 @@ GOOD = {"Content-Type": "image/jpeg", "Cache-Control": CACHE_CONTROL}
         (200, None, GOOD, "ok", "same bytes"),
         (403, b"", {}, "fail", "answers 403"),
         (404, b"", {}, "fail", "answers 404"),
+        (302, b"", {"Location": "http://127.0.0.1:9/"}, "fail", "answers 302"),
         (200, b"another picture", GOOD, "fail", "other bytes"),
         (200, None, GOOD | {"Content-Type": "text/plain"}, "fail", "text/plain, not image/jpeg"),
         (200, None, {"Content-Type": "image/jpeg"}, "warn", "Cache-Control"),
