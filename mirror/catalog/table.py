@@ -85,6 +85,8 @@ _COMMIT_RETRIES: Final = 50
 # The log is kept. deltalake would delete its entries once they are a month old, and fail the commit
 # after which it did: the key that commits may not delete.
 _AFTER_A_COMMIT: Final = PostCommitHookProperties(cleanup_expired_logs=False)
+_ANSWER: Final = re.compile(r"<\?xml|<Error>|<!|<html", re.IGNORECASE)
+_ANSWERED: Final = re.compile(r"<Code>([A-Za-z0-9]+)</Code>")
 # Around deltalake's own attempts, for what it does not repeat.
 _ATTEMPTS: Final = 5
 
@@ -231,11 +233,11 @@ class Catalog:
         while True:
             try:
                 return action()
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - it becomes ours, whatever it is
                 # deltalake raises OSError for what is the network's doing, DeltaError, and others.
                 failures += 1
                 if failures == _ATTEMPTS or not isinstance(error, OSError):
-                    raise _failed(error) from error
+                    raise _failed(error) from None
                 pause = self._retry.pause(failures, None, random.random())  # noqa: S311 - no secret
             self._sleep(pause)
 
@@ -331,8 +333,8 @@ def _query_parquet(body: bytes, query: str, convert: Callable[[arrow.RecordBatch
             return read()
         except CatalogError:
             raise
-        except Exception as error:
-            raise _failed(error) from error
+        except Exception as error:  # noqa: BLE001 - the same
+            raise _failed(error) from None
 
 
 def _rows_of(batch: arrow.RecordBatch) -> list[tuple[Any, ...]]:
@@ -400,7 +402,13 @@ def _failed(error: Exception) -> CatalogError:
 
 
 def _words(error: Exception) -> str:
-    """Deltalake draws the causes of an error as a coloured tree; here they are one line."""
+    """Deltalake draws the causes of an error as a coloured tree; here they are one line.
+
+    A server's answer may repeat what was signed, a temporary key's token among it: its code is told.
+    """
     text = str(error).split("\n\nDebug source:", 1)[0]
+    if answer := _ANSWER.search(text):
+        code = _ANSWERED.search(text, answer.start())
+        text = f"{text[: answer.start()]}{code[1] if code else 'an answer that is not told'}"
     lines = [re.sub(r"\x1b\[\d+m|↳", "", line).strip() for line in text.splitlines()]
     return ": ".join(line for line in lines if line) or type(error).__name__
