@@ -10,6 +10,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from configparser import ConfigParser
 from pathlib import Path
 
@@ -18,6 +19,7 @@ import yaml
 
 from mirror import errors
 from mirror.store.base import Create, Headers, list_all
+from tests.cli.test_reporting import Monitor
 from tests.conftest import MakePlace, Place
 from tests.photos import blank, fill, photo, url_of
 
@@ -163,10 +165,19 @@ async def put_objects(place: Place, objects: dict[str, bytes]) -> None:
     await store.aclose()
 
 
-def test_the_page_from_its_beginning_to_its_end(machine: Machine, make_place: MakePlace) -> None:
+@pytest.fixture
+def monitor() -> Iterator[Monitor]:
+    monitor = Monitor()
+    yield monitor
+    monitor.close()
+
+
+def test_the_page_from_its_beginning_to_its_end(
+    machine: Machine, make_place: MakePlace, monitor: Monitor
+) -> None:
     tried = [block for mark, block in BLOCKS if mark == "tried"]
     configure, look, fill_it, every_month, new_machine = tried
-    machine.write_environment()
+    machine.write_environment(f"{monitor.url}/{{command}}")
     setting = "$ set -a; . /etc/mirror/environment; set +a\n"
 
     printed = machine.follow(configure)
@@ -178,12 +189,15 @@ def test_the_page_from_its_beginning_to_its_end(machine: Machine, make_place: Ma
     assert re.search(r"requests +1  get 1\n", printed), printed
 
     # The timer's second run does nothing, in seconds.
+    monitor.heard.clear()
     done = machine.service()
     assert done.returncode == 0, done.stderr
     assert re.search(r"unchanged +13\n", done.stdout)
     metrics = machine.metrics.read_text()
     assert 'outcome="uploaded"} 0\n' in metrics
     assert re.search(r"^mirror_run_exit_status\{.*\} 0$", metrics, re.MULTILINE)
+
+    assert [signal for signal, _, _ in monitor.heard] == ["sync/start", "sync/0"]
 
     # Its failure is noticed.
     machine.cache.rename(machine.folder / "unmounted")
@@ -193,6 +207,9 @@ def test_the_page_from_its_beginning_to_its_end(machine: Machine, make_place: Ma
     metrics = machine.metrics.read_text()
     assert re.search(r"^mirror_run_exit_status\{.*\} 1$", metrics, re.MULTILINE)
     assert "mirror_run_success_timestamp_seconds" in metrics
+    (signal, _, body) = monitor.heard[-1]
+    assert signal == "sync/1"
+    assert "mounted" in body
     (machine.folder / "unmounted").rename(machine.cache)
 
     # Every month.

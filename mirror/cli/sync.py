@@ -189,6 +189,9 @@ def _show(session: Session, report: SyncReport) -> None:
             ("flagged", output.count(report.flagged_total), flagged),
             ("failed", output.count(report.failed)),
         ]
+        done = report.uploaded + report.deduplicated + report.flagged_total + report.failed
+        if left := report.new + report.changed - done:
+            rows.append(("left", output.count(left), "for the next run"))
     if report.described:
         rows.append(("described", output.count(report.described), "sources added to the catalog"))
     if report.catalog_commits:

@@ -19,6 +19,8 @@ from mirror.store.responses import error_from, untrusted
 
 CONNECT_SECONDS = 10
 READ_SECONDS = 60
+# What was asked is said in our words; a query may hold a signature.
+_QUERY = re.compile(r"(?<=[^\s\"'])\?[^\s\"']*")
 _REFUSED = re.compile(r"certificate verify failed: ([^(\]]+?) *\(")
 
 
@@ -183,7 +185,7 @@ def translate_botocore(error: Exception, what: str) -> StoreError:
     if isinstance(error, SSLError) and (why := _REFUSED.search(str(error))):
         return untrusted(what, why[1])
     # Everything else botocore raises on its way to a server is the network's doing.
-    return Unreachable(f"{what}: the server cannot be reached ({error}).")
+    return Unreachable(f"{what}: the server cannot be reached ({_QUERY.sub('', str(error))}).")
 
 
 def explain(access: S3Access, error: StoreError) -> StoreError:
