@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -422,3 +423,10 @@ def test_files_that_failed_are_one_object(shop: Shop) -> None:
     assert record["message"] == "1 files failed"
     assert (len(record["items"]), record["left_out"]) == (1, 0)
     assert record["items"][0].startswith(name_of(url_of(2)))
+
+
+@pytest.mark.parametrize(("most", "left"), [("1", ["3"]), ("9", [])])
+def test_what_a_limit_leaves_is_said(shop: Shop, most: str, left: list[str]) -> None:
+    done = shop.run("sync", f"--max-files={most}")
+    assert done.returncode == 0
+    assert re.findall(r"^left +(\d+)  for the next run", done.stdout, re.MULTILINE) == left
