@@ -51,4 +51,5 @@ def ping(url: str, signal: str, run_id: str, body: str = "") -> str | None:
         error.close()
         return f"it answered {error.code}"
     except (OSError, ValueError, http.client.HTTPException) as error:
-        return str(getattr(error, "reason", "")) or type(error).__name__
+        reason = getattr(error, "reason", None) or error
+        return str(getattr(reason, "strerror", None) or reason) or type(error).__name__

@@ -7,13 +7,15 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from mirror.fetch.transport import _MOST_REDIRECTS
 from mirror.origin.answers import MOST_REDIRECTS
 from tests.security.test_keys import LEAST
 from tests.servers import GC, READER, WRITER, Identity
 
-TEXT = (Path(__file__).resolve().parents[2] / "docs" / "security.md").read_text()
+ROOT = Path(__file__).resolve().parents[2]
+TEXT = (ROOT / "docs" / "security.md").read_text()
 COLUMNS = ("objects/ab/x.jpg", "catalog/part-1.parquet", "format.json", "gc.json", "doctor/x")
 # The table's words as actions on an object; to overwrite is to put, and a condition is the writer's.
 WORDS = {"read": "GetObject", "add": "PutObject", "write": "PutObject", "overwrite": "PutObject", "delete": "DeleteObject"}  # fmt: skip
@@ -54,6 +56,19 @@ def test_the_numbers_are_the_codes() -> None:
     numbers = {3: "three", 5: "five"}
     assert f"redirects: {numbers[MOST_REDIRECTS]} at most" in TEXT
     assert f"{numbers[_MOST_REDIRECTS]} are followed within it" in TEXT
+
+
+def test_workflows_run_what_the_makefile_has() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    ran = set()
+    for path in (ROOT / ".github" / "workflows").glob("*.yml"):
+        for job in yaml.safe_load(path.read_text())["jobs"].values():
+            commands = [step.get("run", "") for step in job["steps"]]
+            ran |= {
+                word for command in commands for word in re.findall(r"\bmake ([a-z-]+)", command)
+            }
+    assert "audit" in ran
+    assert ran <= targets
 
 
 def test_it_can_be_read_at_one_sitting() -> None:
