@@ -4,6 +4,7 @@
 #   make chaos  kills, faults and hostile input, many times over (writes the tables of docs/reliability.md)
 #   make docs   docs/cli.md, from the commands
 #   make terraform-schema   tests/terraform/schema.json, from the providers' own schemas
+#   make audit   known faults of what the package depends on, from PyPI's advisories (needs a network)
 #   make bench-verdicts   recall, false alarms and cost of the verdicts (writes the table of docs/verdicts.md)
 
 PYTHON ?= python3
@@ -12,7 +13,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed-dev
 DEMO   := $(VENV)/.installed-demo
 
-.PHONY: help demo test check lint types imports servers unit chaos docs terraform-schema bench-verdicts format clean
+.PHONY: help demo test check lint types imports servers unit chaos docs terraform-schema audit bench-verdicts format clean
 
 help:
 	@sed -n 's/^#   /  /p' Makefile
@@ -71,6 +72,12 @@ docs: $(STAMP)
 terraform-schema: $(STAMP)
 	@$(BIN)/python -m tests.terraform.extract_schema
 
+# An environment of its own: a user's, without the developers' part.
+audit: | $(BIN)/python
+	@$(BIN)/python -m venv .audit
+	@.audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit '.[all]'
+	.audit/bin/pip-audit --local --desc
+
 bench-verdicts: $(STAMP)
 	@$(BIN)/python bench/verdicts.py --markdown
 
@@ -79,4 +86,4 @@ format: $(STAMP)
 	$(BIN)/ruff format --quiet .
 
 clean:
-	rm -rf $(VENV) .servers .mypy_cache .ruff_cache .pytest_cache .hypothesis mirror-demo mirror-demo-training .import-linter.log .bench
+	rm -rf $(VENV) .audit .servers .mypy_cache .ruff_cache .pytest_cache .hypothesis mirror-demo mirror-demo-training .import-linter.log .bench

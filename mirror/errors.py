@@ -34,6 +34,7 @@
             ├── BadCredentials      78
             ├── BucketMissing
             ├── WrongRegion         78
+            ├── Untrusted
             ├── ClockSkew
             └── ConditionalPutIgnored
 
@@ -212,6 +213,10 @@ class BucketMissing(StoreSetupError):
 
 class WrongRegion(StoreSetupError):
     exit_status = EXIT_CONFIG
+
+
+class Untrusted(StoreSetupError):
+    """The server's certificate is not by an authority that this machine trusts, or not its own."""
 
 
 class ClockSkew(StoreSetupError):

@@ -15,6 +15,7 @@ import asyncio
 import contextlib
 import random
 import socket
+import ssl
 import struct
 import threading
 from collections import Counter
@@ -166,6 +167,7 @@ class FaultProxy:
     Args:
         upstream: the server's endpoint, `http://…`, which may have a path.
         rule: says what goes wrong; may be assigned anew at any time.
+        tls: what to speak it by, to clients; the server is spoken to without.
 
     Attributes:
         endpoint: the proxy's own.
@@ -173,10 +175,13 @@ class FaultProxy:
         requests: `(method, path)` in the order of their arrival.
     """
 
-    def __init__(self, upstream: str, rule: Rule | None = None) -> None:
+    def __init__(
+        self, upstream: str, rule: Rule | None = None, tls: ssl.SSLContext | None = None
+    ) -> None:
         parts = urlsplit(upstream)
         assert parts.hostname, upstream
         self.rule = rule
+        self._tls = tls
         self.endpoint = ""
         self.counts: Counter[str] = Counter()
         self.requests: list[tuple[str, str]] = []
@@ -205,10 +210,13 @@ class FaultProxy:
 
     async def _serve(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-        server = await asyncio.start_server(self._accept, "127.0.0.1", 0, backlog=1024)
+        server = await asyncio.start_server(
+            self._accept, "127.0.0.1", 0, backlog=1024, ssl=self._tls
+        )
         async with server:
             port = server.sockets[0].getsockname()[1]
-            self.endpoint = f"http://127.0.0.1:{port}{self._path}"
+            scheme = "https" if self._tls else "http"
+            self.endpoint = f"{scheme}://127.0.0.1:{port}{self._path}"
             self._ready.set()
             await self._stop.wait()
         for task in self._connections:

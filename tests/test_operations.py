@@ -7,8 +7,10 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from configparser import ConfigParser
 from pathlib import Path
 
@@ -17,6 +19,7 @@ import yaml
 
 from mirror import errors
 from mirror.store.base import Create, Headers, list_all
+from tests.cli.test_reporting import Monitor
 from tests.conftest import MakePlace, Place
 from tests.photos import blank, fill, photo, url_of
 
@@ -29,7 +32,9 @@ BLOCKS = MARK.findall(TEXT)
 def test_every_console_block_says_whether_it_is_tried() -> None:
     assert len(BLOCKS) == TEXT.count("```console")
     for mark, block in BLOCKS:
-        assert mark in ("tried", "tried: moved") or mark.startswith("not tried: it ")
+        assert mark in ("tried", "tried: without a cache", "tried: moved") or mark.startswith(
+            "not tried: it "
+        )
         assert all(line.startswith("$ ") for line in block.splitlines()), block
 
 
@@ -59,7 +64,7 @@ class Machine:
         self.place = place
         self.cache = folder / "cache"
         self.environment = folder / "etc" / "environment"
-        self.metrics = folder / "sync.prom"
+        self.metrics = folder / "mirror-sync.prom"
         self.config = folder / "etc" / "mirror.toml"
         self.config.parent.mkdir()
         fill(self.cache, {url_of(n): photo(n % 9) for n in range(12)} | {url_of(99): blank()})
@@ -92,7 +97,8 @@ class Machine:
         values = dict(line.split("=", 1) for line in shown.splitlines())
         values["AWS_ACCESS_KEY_ID"] = self.place.server.access_key
         values["AWS_SECRET_ACCESS_KEY"] = self.place.server.secret_key
-        values["MIRROR_METRICS_FILE"] = str(self.metrics)
+        assert values["MIRROR_METRICS_FILE"].endswith("/mirror-{command}.prom")
+        values["MIRROR_METRICS_FILE"] = f"{self.folder}/mirror-{{command}}.prom"
         values["MIRROR_PING"] = ping
         lines = [f"{name}={value}\n" for name, value in values.items() if value]
         self.environment.write_text("".join(lines))
@@ -159,10 +165,19 @@ async def put_objects(place: Place, objects: dict[str, bytes]) -> None:
     await store.aclose()
 
 
-def test_the_page_from_its_beginning_to_its_end(machine: Machine, make_place: MakePlace) -> None:
+@pytest.fixture
+def monitor() -> Iterator[Monitor]:
+    monitor = Monitor()
+    yield monitor
+    monitor.close()
+
+
+def test_the_page_from_its_beginning_to_its_end(
+    machine: Machine, make_place: MakePlace, monitor: Monitor
+) -> None:
     tried = [block for mark, block in BLOCKS if mark == "tried"]
-    configure, look, fill_it, new_machine = tried
-    machine.write_environment()
+    configure, look, fill_it, every_month, new_machine = tried
+    machine.write_environment(f"{monitor.url}/{{command}}")
     setting = "$ set -a; . /etc/mirror/environment; set +a\n"
 
     printed = machine.follow(configure)
@@ -174,12 +189,15 @@ def test_the_page_from_its_beginning_to_its_end(machine: Machine, make_place: Ma
     assert re.search(r"requests +1  get 1\n", printed), printed
 
     # The timer's second run does nothing, in seconds.
+    monitor.heard.clear()
     done = machine.service()
     assert done.returncode == 0, done.stderr
     assert re.search(r"unchanged +13\n", done.stdout)
     metrics = machine.metrics.read_text()
     assert 'outcome="uploaded"} 0\n' in metrics
     assert re.search(r"^mirror_run_exit_status\{.*\} 0$", metrics, re.MULTILINE)
+
+    assert [signal for signal, _, _ in monitor.heard] == ["sync/start", "sync/0"]
 
     # Its failure is noticed.
     machine.cache.rename(machine.folder / "unmounted")
@@ -189,13 +207,35 @@ def test_the_page_from_its_beginning_to_its_end(machine: Machine, make_place: Ma
     metrics = machine.metrics.read_text()
     assert re.search(r"^mirror_run_exit_status\{.*\} 1$", metrics, re.MULTILINE)
     assert "mirror_run_success_timestamp_seconds" in metrics
+    (signal, _, body) = monitor.heard[-1]
+    assert signal == "sync/1"
+    assert "mounted" in body
     (machine.folder / "unmounted").rename(machine.cache)
+
+    # Every month.
+    printed = machine.follow(setting + every_month)
+    assert re.search(r"read back +\d", printed), printed
+    assert re.search(r"orphaned +0\n", printed), printed
+    assert 'command="verify"' in (machine.folder / "mirror-verify.prom").read_text()
+    assert 'command="sync"' in machine.metrics.read_text(), "no command writes over another's"
 
     # A new machine uploads nothing.
     printed = machine.follow(setting + new_machine)
     assert re.search(r"uploaded +0  0 B\n", printed), printed
     assert machine.status()["unsynced"] == {"new": 0, "changed": 0, "bytes": 0}
     before = machine.status()
+
+    # One without the cache gets it back.
+    machine.cache.rename(machine.folder / "lost")
+    (without,) = (block for mark, block in BLOCKS if mark == "tried: without a cache")
+    printed = machine.follow(setting + without)
+    assert re.search(r"pulled +12\b", printed), printed
+    assert re.search(r"uploaded +0  0 B\n", printed), printed
+    for file in machine.cache.iterdir():
+        assert file.read_bytes() == (machine.folder / "lost" / file.name).read_bytes()
+    assert len(list(machine.cache.iterdir())) == 12, "all but the blank one"
+    shutil.rmtree(machine.cache)
+    (machine.folder / "lost").rename(machine.cache)
 
     # Another bucket: copied, named in the configuration, and nothing is uploaded again.
     objects = asyncio.run(objects_of(machine.place))

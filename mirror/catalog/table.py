@@ -24,6 +24,7 @@ from deltalake import (
     CommitProperties,
     DeltaTable,
     Field,
+    PostCommitHookProperties,
     QueryBuilder,
     Schema,
     convert_to_deltalake,
@@ -81,13 +82,18 @@ COMPACT_AFTER: Final = 50
 _COMPACTED_BYTES: Final = 16 << 20
 # A conflict is another writer's commit; the loser reads it and tries the next version.
 _COMMIT_RETRIES: Final = 50
+# The log is kept. deltalake would delete its entries once they are a month old, and fail the commit
+# after which it did: the key that commits may not delete.
+_AFTER_A_COMMIT: Final = PostCommitHookProperties(cleanup_expired_logs=False)
+_ANSWER: Final = re.compile(r"<\?xml|<Error>|<!|<html", re.IGNORECASE)
+_ANSWERED: Final = re.compile(r"<Code>([A-Za-z0-9]+)</Code>")
 # Around deltalake's own attempts, for what it does not repeat.
 _ATTEMPTS: Final = 5
 
 # What one commit costs in requests that deltalake sends itself (tests/catalog/test_requests.py
 # counts them): the data file and the log's entry; listings of the log; the entries it reads.
 COMMIT_PUTS: Final = 2
-COMMIT_LISTS: Final = 3
+COMMIT_LISTS: Final = 2
 COMMIT_GETS: Final = 2
 # At most, of a run: to make the table, to open it, and to bring the index up to date.
 OPEN_PUTS: Final = 1
@@ -151,6 +157,7 @@ class Catalog:
                 data,
                 mode="append",
                 commit_properties=CommitProperties(max_commit_retries=_COMMIT_RETRIES),
+                post_commithook_properties=_AFTER_A_COMMIT,
             )
         )
         return int(table.version())
@@ -226,11 +233,11 @@ class Catalog:
         while True:
             try:
                 return action()
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - it becomes ours, whatever it is
                 # deltalake raises OSError for what is the network's doing, DeltaError, and others.
                 failures += 1
                 if failures == _ATTEMPTS or not isinstance(error, OSError):
-                    raise _failed(error) from error
+                    raise _failed(error) from None
                 pause = self._retry.pause(failures, None, random.random())  # noqa: S311 - no secret
             self._sleep(pause)
 
@@ -267,7 +274,11 @@ class Catalog:
         if sum(size < _COMPACTED_BYTES // 2 for size in sizes) < COMPACT_AFTER:
             return False
         self._attempt(
-            lambda: table.optimize.compact(target_size=_COMPACTED_BYTES, max_concurrent_tasks=1)
+            lambda: table.optimize.compact(
+                target_size=_COMPACTED_BYTES,
+                max_concurrent_tasks=1,
+                post_commithook_properties=_AFTER_A_COMMIT,
+            )
         )
         self._attempt(table.create_checkpoint)
         return True
@@ -297,8 +308,12 @@ def _created(uri: str, options: dict[str, str]) -> DeltaTable:
             ),
             mode="ignore",
             name="dataset-mirror catalog",
-            # To open the table costs two requests an entry of the log since a checkpoint.
-            configuration={"delta.appendOnly": "true", "delta.checkpointInterval": "10"},
+            configuration={
+                "delta.appendOnly": "true",
+                # To open the table costs two requests an entry of the log since a checkpoint.
+                "delta.checkpointInterval": "10",
+                "delta.enableExpiredLogCleanup": "false",
+            },
             storage_options=options,
             commit_properties=CommitProperties(max_commit_retries=0),
         )
@@ -318,8 +333,8 @@ def _query_parquet(body: bytes, query: str, convert: Callable[[arrow.RecordBatch
             return read()
         except CatalogError:
             raise
-        except Exception as error:
-            raise _failed(error) from error
+        except Exception as error:  # noqa: BLE001 - the same
+            raise _failed(error) from None
 
 
 def _rows_of(batch: arrow.RecordBatch) -> list[tuple[Any, ...]]:
@@ -387,7 +402,13 @@ def _failed(error: Exception) -> CatalogError:
 
 
 def _words(error: Exception) -> str:
-    """Deltalake draws the causes of an error as a coloured tree; here they are one line."""
+    """Deltalake draws the causes of an error as a coloured tree; here they are one line.
+
+    A server's answer may repeat what was signed, a temporary key's token among it: its code is told.
+    """
     text = str(error).split("\n\nDebug source:", 1)[0]
+    if answer := _ANSWER.search(text):
+        code = _ANSWERED.search(text, answer.start())
+        text = f"{text[: answer.start()]}{code[1] if code else 'an answer that is not told'}"
     lines = [re.sub(r"\x1b\[\d+m|↳", "", line).strip() for line in text.splitlines()]
     return ": ".join(line for line in lines if line) or type(error).__name__

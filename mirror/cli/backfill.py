@@ -15,7 +15,9 @@ from mirror.cli.options import (
     known_bad_option,
     url_field_option,
 )
+from mirror.cli.reporting import reporting, reporting_options
 from mirror.cli.session import Session, session_options
+from mirror.errors import EXIT_DONE, EXIT_SOME_FAILED
 
 if TYPE_CHECKING:
     from mirror.config import Settings
@@ -125,6 +127,7 @@ def _until(_ctx: click.Context, _param: click.Parameter, value: str | None) -> f
 )
 @known_bad_option
 @click.option("-n", "--dry-run", is_flag=True, help="Show what is wanted and how long it takes.")
+@reporting_options
 @session_options
 @click.pass_obj
 def command(session: Session, /, **options: Any) -> int:
@@ -144,26 +147,30 @@ def command(session: Session, /, **options: Any) -> int:
     from mirror.dataset.inputs import Input
     from mirror.origin.run import backfill
 
-    settings = session.settings(
-        {
-            "cache.dir": options["cache"],
-            **bucket_flags(options),
-            "backfill.contact": options["contact"],
-            "backfill.per_hour": options["per_hour"],
-            "inspect.known_bad": options["known_bad"],
-        }
-    )
-    inputs = [Input(name) for name in options["inputs"]]
-    for source in inputs:
-        source.check()
-    asked = _asked(settings, options)
-    with observing(session.verbosity) as observer:
-        report = backfill(settings, inputs, asked, observer=observer)
+    # Some images are always gone: a run that had all the others has done its work.
+    well = (EXIT_DONE, EXIT_SOME_FAILED)
+    with reporting(session, "backfill", options, silent=options["dry_run"], well=well) as run:
+        run.settings = session.settings(
+            {
+                "cache.dir": options["cache"],
+                **bucket_flags(options),
+                "backfill.contact": options["contact"],
+                "backfill.per_hour": options["per_hour"],
+                "inspect.known_bad": options["known_bad"],
+            }
+        )
+        inputs = [Input(name) for name in options["inputs"]]
+        for source in inputs:
+            source.check()
+        asked = _asked(run.settings, options, session.run_id)
+        with observing(session.verbosity) as observer:
+            report = backfill(run.settings, inputs, asked, observer=observer, began=run.began)
+        run.ended(report.exit_status, report.as_json())
     show(session, report)
     return report.exit_status
 
 
-def _asked(settings: Settings, options: dict[str, Any]) -> BackfillOptions:
+def _asked(settings: Settings, options: dict[str, Any], run_id: str) -> BackfillOptions:
     from mirror.config import parse_size
     from mirror.dataset.fields import parse_path
     from mirror.dataset.licenses import license_names
@@ -192,4 +199,5 @@ def _asked(settings: Settings, options: dict[str, Any]) -> BackfillOptions:
         max_bytes=None if size is None else parse_size(size, "--max-bytes"),
         max_images=options["max_images"],
         dry_run=options["dry_run"],
+        run_id=run_id,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,6 +13,9 @@ from mirror.errors import EXIT_DONE
 
 if TYPE_CHECKING:
     from mirror.config import Settings
+
+# Origins stand under each other behind values up to so long.
+_ALIGNED = 44
 
 
 @click.group("config")
@@ -51,14 +55,13 @@ def show(session: Session, origin: bool) -> int:
             {k: {"value": v, "origin": origins.get(k, "default")} for k, v in values.items()}
         )
         return EXIT_DONE
-    section = None
-    for key, value in values.items():
-        table, name = key.rsplit(".", 1)
-        if table != section:
-            click.echo(f"{chr(10) if section else ''}[{table}]")
-            section = table
-        line = f"# {name} =" if value is None else f"{name} = {toml(value)}"
-        click.echo(f"{line}  # {origins.get(key, 'default')}" if origin else line)
+    for at, (table, keys) in enumerate(groupby(values, lambda key: key.rsplit(".", 1)[0])):
+        click.echo(f"{chr(10) if at else ''}[{table}]")
+        lines = {key: _line(key, values[key]) for key in keys}
+        wide = max((len(line) for line in lines.values() if len(line) <= _ALIGNED), default=0)
+        for key, line in lines.items():
+            told = f"{line:<{wide}}  # {origins.get(key, 'default')}" if origin else line
+            click.echo(told)
     return EXIT_DONE
 
 
@@ -88,6 +91,11 @@ def check(session: Session) -> int:
     elif session.verbosity >= 0:
         click.echo(f"Right. Read, the strongest first: {', '.join(read)}.")
     return EXIT_DONE
+
+
+def _line(key: str, value: Any) -> str:
+    name = key.rsplit(".", 1)[1]
+    return f"# {name} =" if value is None else f"{name} = {toml(value)}"
 
 
 def _value(settings: Settings, key: str) -> Any:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
+import textwrap
+from collections.abc import Sequence
+from itertools import groupby, islice
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -57,11 +62,14 @@ def examine_and_show(session: Session, settings: Settings, *, read_only: bool, *
     from mirror.diagnosis.doctor import DoctorOptions, examine
     from mirror.diagnosis.finding import exit_status
 
-    found = []
-    for finding in examine(settings, DoctorOptions(read_only=read_only)):
-        found.append(finding)
-        if not session.json and (session.verbosity >= 0 or finding.status == "fail"):
-            _show(finding)
+    found: list[Finding] = []
+    findings = examine(settings, DoctorOptions(read_only=read_only))
+    for (skipped, _), alike in groupby(findings, _alike):
+        # What was not tried for one reason is one line; all else is shown as soon as it is found.
+        together = list(islice(alike, None if skipped else 1))
+        found += together
+        if not session.json and (session.verbosity >= 0 or together[0].status == "fail"):
+            _show(together)
     status = exit_status(found)
     if session.json:
         counts = {name: sum(f.status == name for f in found) for name in _MARKS}
@@ -70,8 +78,24 @@ def examine_and_show(session: Session, settings: Settings, *, read_only: bool, *
     return status
 
 
-def _show(finding: Finding) -> None:
+def _alike(finding: Finding) -> tuple[bool, str]:
+    return finding.status == "skip", finding.what if finding.status == "skip" else finding.name
+
+
+def _show(together: Sequence[Finding]) -> None:
+    finding, *more = together
     mark = click.style(_MARKS[finding.status], fg=_COLOURS[finding.status])
-    click.echo(f"{mark}  {finding.name:<{_WIDTH}}  {finding.what}")
-    if finding.fix:
-        click.echo(f"      {'':<{_WIDTH}}  → {finding.fix}")
+    also = f"; likewise {', '.join(one.name for one in more)}" if more else ""
+    name = f"{finding.name:<{_WIDTH}}"
+    first, *rest = _lines(f"{finding.what}{also}")
+    click.echo(f"{mark}  {name}  {first}")
+    for line in [*rest, *_lines(f"→ {finding.fix}" if finding.fix else "")]:
+        click.echo(f"      {'':<{_WIDTH}}  {line}")
+
+
+def _lines(text: str) -> list[str]:
+    """Broken to a terminal's width; whole for a program that reads along."""
+    if not sys.stdout.isatty():
+        return [text] if text else []
+    room = max(30, shutil.get_terminal_size().columns - _WIDTH - 8)
+    return textwrap.wrap(text, room, break_long_words=False, break_on_hyphens=False)

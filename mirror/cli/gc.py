@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mirror.cli.options import bucket_flags, bucket_options, concurrency_option
+from mirror.cli.reporting import reporting, reporting_options
 from mirror.cli.session import Session, session_options
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 )
 @bucket_options
 @concurrency_option
+@reporting_options
 @session_options
 @click.pass_obj
 def command(session: Session, /, **options: Any) -> int:
@@ -52,20 +54,28 @@ def command(session: Session, /, **options: Any) -> int:
     from mirror.upkeep.gc import GcOptions, gc
     from mirror.upkeep.limit import Limit
 
-    settings = session.settings(
-        {
-            **bucket_flags(options),
-            "sync.concurrency": options["concurrency"],
-            "gc.grace_days": options["grace_days"],
-        }
-    )
-    asked = GcOptions(
-        dry_run=options["dry_run"],
-        limit=Limit.parse(options["max_delete"], "--max-delete"),
-        flagged=options["flagged"],
-    )
-    with counting(session.verbosity, "objects") as progress:
-        report = gc(settings, asked, planned=_announcer(session), progress=progress)
+    with reporting(session, "gc", options, silent=options["dry_run"]) as run:
+        run.settings = session.settings(
+            {
+                **bucket_flags(options),
+                "sync.concurrency": options["concurrency"],
+                "gc.grace_days": options["grace_days"],
+            }
+        )
+        asked = GcOptions(
+            dry_run=options["dry_run"],
+            limit=Limit.parse(options["max_delete"], "--max-delete"),
+            flagged=options["flagged"],
+        )
+        with counting(session.verbosity, "objects") as progress:
+            report = gc(
+                run.settings,
+                asked,
+                planned=_announcer(session),
+                progress=progress,
+                began=run.began,
+            )
+        run.ended(report.exit_status, report.as_json())
     closing = "Dry run: nothing was removed." if report.dry_run else ""
     show(session, report, _rows(report), closing)
     return report.exit_status

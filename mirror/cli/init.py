@@ -39,7 +39,8 @@ _HEAD = """\
 def command(session: Session, /, **options: Any) -> int:
     """Write mirror.toml from flags and, on a terminal, a few questions; then run mirror doctor.
 
-    Asks only for what the flags do not tell. Ends as mirror doctor does.
+    Asks nothing where the flags tell the cache and the bucket, else for all that they do not tell.
+    Ends as mirror doctor does.
 
     \b
     Examples:
@@ -57,9 +58,10 @@ def command(session: Session, /, **options: Any) -> int:
         )
     flags = {**bucket_flags(options), "bucket.public_url": options["public_url"]}
     flags["cache.dir"] = options["cache"]
-    if sys.stdin.isatty() and not session.json:
-        _ask(flags)
     missing = [option for key, option in _REQUIRED.items() if not flags[key]]
+    if missing and sys.stdin.isatty() and not session.json:
+        _ask(flags)
+        missing = [option for key, option in _REQUIRED.items() if not flags[key]]
     if missing:
         raise UsageError(f"Give {' and '.join(missing)}; on a terminal, mirror init asks for it.")
     for key in ("cache.dir", "state.dir"):

@@ -1,7 +1,9 @@
 """A run as metrics, in the text format that node-exporter's textfile collector reads.
 
+Of all of them `command`, `bucket` and `cache` are labels.
+
     mirror_run_timestamp_seconds          when the last run ended
-    mirror_run_success_timestamp_seconds  when the last one that did all it should ended
+    mirror_run_success_timestamp_seconds  when the last one that did what it should ended
     mirror_run_exit_status                what the last one ended with
     mirror_run_duration_seconds
     mirror_run_items                      counts of the report, by outcome
@@ -24,12 +26,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from mirror.errors import EXIT_DONE
 from mirror.files import replacing
 
 HELP: Final = {
     "mirror_run_timestamp_seconds": "When the last run ended, in seconds since 1970.",
-    "mirror_run_success_timestamp_seconds": "When the last run with exit status 0 ended.",
+    "mirror_run_success_timestamp_seconds": "When the last run that did what it should ended.",
     "mirror_run_exit_status": "Exit status of the last run.",
     "mirror_run_duration_seconds": "How long the last run took.",
     "mirror_run_items": "What the last run counted, by outcome.",
@@ -41,7 +42,9 @@ HELP: Final = {
 }
 _KEPT: Final = ("mirror_run_success_timestamp_seconds", "mirror_catalog_version")
 # Numbers of a report that have a metric of their own, or none.
-_NO_ITEMS: Final = {"retries", "catalog_version", "catalog_commits", "seconds", "exit_status"}
+_NO_ITEMS: Final = {"catalog_commits", "seconds", "exit_status", "seed"}
+# bytes, bytes_uploaded, orphaned_bytes
+_BYTES: Final = re.compile(r"bytes(?:_(\w+))?|(\w+)_bytes").fullmatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,7 @@ class FinishedRun:
         ended_at: seconds since 1970.
         seconds: how long it took.
         report: the object of `--json`; empty where the run could not begin.
+        succeeded: whether it did what it should.
     """
 
     labels: Mapping[str, str]
@@ -68,13 +72,14 @@ class FinishedRun:
     ended_at: float
     seconds: float
     report: Mapping[str, Any]
+    succeeded: bool
 
 
 def samples(run: FinishedRun) -> Iterator[Sample]:
     """All that a run tells of itself; pure."""
     base = tuple(run.labels.items())
     yield Sample("mirror_run_timestamp_seconds", base, run.ended_at)
-    if run.exit_status == EXIT_DONE:
+    if run.succeeded:
         yield Sample("mirror_run_success_timestamp_seconds", base, run.ended_at)
     yield Sample("mirror_run_exit_status", base, run.exit_status)
     yield Sample("mirror_run_duration_seconds", base, run.seconds)
@@ -90,13 +95,16 @@ def samples(run: FinishedRun) -> Iterator[Sample]:
                     yield Sample("mirror_run_items_by_reason", labels, number)
         elif not _is_count(value):
             continue
-        elif key == "bytes" or key.startswith("bytes_"):
-            what = key.removeprefix("bytes").removeprefix("_") or "moved"
+        elif (match := _BYTES(key)) is not None:
+            what = match[1] or match[2] or "moved"
             yield Sample("mirror_run_bytes", (*base, ("outcome", what)), value)
+        elif key == "requests":  # of a backfill, which does nothing else
+            yield Sample("mirror_run_requests", (*base, ("operation", "get")), value)
         elif key == "retries":
             yield Sample("mirror_run_retries", base, value)
         elif key == "catalog_version":
-            yield Sample("mirror_catalog_version", base, value)
+            if value >= 0:  # else there is none yet
+                yield Sample("mirror_catalog_version", base, value)
         elif key not in _NO_ITEMS:
             yield Sample("mirror_run_items", (*base, ("outcome", key)), value)
 

@@ -14,6 +14,8 @@ import uuid
 from typing import Final
 from urllib.parse import urlencode, urlsplit, urlunsplit
 
+from mirror.plain_http import opened
+
 TIMEOUT_SECONDS: Final = 5.0
 _LONGEST_BODY: Final = 50_000
 
@@ -43,10 +45,11 @@ def ping(url: str, signal: str, run_id: str, body: str = "") -> str | None:
         method="POST",
     )
     try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS):  # noqa: S310
+        with opened(request, TIMEOUT_SECONDS):
             return None
     except urllib.request.HTTPError as error:
         error.close()
         return f"it answered {error.code}"
     except (OSError, ValueError, http.client.HTTPException) as error:
-        return str(getattr(error, "reason", "")) or type(error).__name__
+        reason = getattr(error, "reason", None) or error
+        return str(getattr(reason, "strerror", None) or reason) or type(error).__name__

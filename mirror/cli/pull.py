@@ -14,6 +14,7 @@ from mirror.cli.options import (
     hex_prefix,
     url_field_option,
 )
+from mirror.cli.reporting import reporting, reporting_options
 from mirror.cli.session import Session, session_options
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     "--hardlink", is_flag=True, help="Store a content once that has several URLs, by hard links."
 )
 @concurrency_option
+@reporting_options
 @session_options
 @click.pass_obj
 def command(session: Session, /, **options: Any) -> int:
@@ -60,24 +62,26 @@ def command(session: Session, /, **options: Any) -> int:
     from mirror.dataset.inputs import Input
     from mirror.upkeep.pull import PullOptions, pull
 
-    settings = session.settings(
-        {
-            "cache.dir": options["cache"],
-            **bucket_flags(options),
-            "sync.concurrency": options["concurrency"],
-        }
-    )
-    asked = PullOptions(
-        prefix=options["prefix"],
-        datasets=tuple(map(Input, options["datasets"])),
-        url_field=options["url_field"],
-        verify=options["verify"],
-        force=options["force"],
-        hardlink=options["hardlink"],
-        dry_run=options["dry_run"],
-    )
-    with counting(session.verbosity, "files") as progress:
-        report = pull(settings, asked, progress=progress)
+    with reporting(session, "pull", options, silent=options["dry_run"]) as run:
+        run.settings = session.settings(
+            {
+                "cache.dir": options["cache"],
+                **bucket_flags(options),
+                "sync.concurrency": options["concurrency"],
+            }
+        )
+        asked = PullOptions(
+            prefix=options["prefix"],
+            datasets=tuple(map(Input, options["datasets"])),
+            url_field=options["url_field"],
+            verify=options["verify"],
+            force=options["force"],
+            hardlink=options["hardlink"],
+            dry_run=options["dry_run"],
+        )
+        with counting(session.verbosity, "files") as progress:
+            report = pull(run.settings, asked, progress=progress, began=run.began)
+        run.ended(report.exit_status, report.as_json())
     closing = "Dry run: nothing was written." if report.dry_run else ""
     show(session, report, _rows(report), closing)
     return report.exit_status

@@ -30,7 +30,7 @@ committed. [What to do about each](operations.md#when-a-run-fails).
 """
 
 _OF_UPKEEP: Final = (
-    "`checked missing mismatched orphaned repaired deleted pulled failed rows_without_object bytes "
+    "`run_id checked missing mismatched orphaned repaired deleted pulled failed rows_without_object bytes "
     "examples[] warnings[] requests{put,get,head,list,delete} seconds dry_run interrupted "
     "exit_status`, `error` where one ended it; and "
 )

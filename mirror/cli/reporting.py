@@ -7,6 +7,9 @@ A command that runs unattended takes `reporting_options`, and does its work insi
         report = sync(run.settings, …, began=run.began)
         run.ended(report.exit_status, report.as_json())
 
+`{command}` in the file's name or the address stands for the command, so that one environment serves
+several: a monitor has to tell a sync that has stopped from a verify that has not.
+
 Neither the file nor the monitor can fail the run: what goes wrong with them is said and no more.
 """
 
@@ -14,7 +17,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -24,7 +27,7 @@ import click
 
 from mirror.cli.log import say
 from mirror.cli.session import Session
-from mirror.errors import EXIT_BUSY, EXIT_ERROR, EXIT_INTERRUPTED, MirrorError
+from mirror.errors import EXIT_BUSY, EXIT_DONE, EXIT_ERROR, EXIT_INTERRUPTED, MirrorError
 
 if TYPE_CHECKING:
     from mirror.config import Settings
@@ -47,16 +50,16 @@ def reporting_options(command: F) -> F:
                 type=click.Path(dir_okay=False, path_type=Path),
                 metavar="FILE",
                 envvar="MIRROR_METRICS_FILE",
-                help="Write this run's metrics there, for node-exporter's textfile collector "
-                "[MIRROR_METRICS_FILE].",
+                help="Write this run's metrics there, for node-exporter's textfile collector; "
+                "{command} in it is this command's name [MIRROR_METRICS_FILE].",
             ),
             click.option(
                 "--ping",
                 metavar="URL",
                 envvar="MIRROR_PING",
                 callback=_web_address,
-                help="Tell a monitor such as healthchecks.io of the run's beginning and end "
-                "[MIRROR_PING].",
+                help="Tell a monitor such as healthchecks.io of the run's beginning and end; "
+                "{command} in it is this command's name [MIRROR_PING].",
             ),
         ]
     ):
@@ -72,8 +75,9 @@ class Run:
             which could not be told from those of another mirror.
     """
 
-    def __init__(self, session: Session, ping: str | None) -> None:
+    def __init__(self, session: Session, ping: str | None, well: Collection[int]) -> None:
         self._session = session
+        self._well = well
         self._ping = ping
         self.settings: Settings | None = None
         self.exit_status: int = EXIT_ERROR
@@ -86,7 +90,7 @@ class Run:
 
     def ended(self, exit_status: int, report: Mapping[str, Any]) -> None:
         """The work is done; `report` is the object of `--json`."""
-        self.exit_status, self.report = exit_status, report
+        self.exit_status, self.report = exit_status, self._session.named(report)
 
     def broke(self, error: BaseException) -> None:
         """An error ended it."""
@@ -98,10 +102,14 @@ class Run:
         else:
             self.exit_status = EXIT_ERROR
 
+    @property
+    def succeeded(self) -> bool:
+        return self.exit_status in self._well
+
     def tell_monitor(self) -> None:
         # Busy: the run that holds the lock will tell its own end, and this one never began.
         if self.exit_status != EXIT_BUSY:
-            self._send(str(self.exit_status), self._log())
+            self._send(str(EXIT_DONE if self.succeeded else self.exit_status), self._log())
 
     def _log(self) -> str:
         head = f"run {self._session.run_id}: exit status {self.exit_status}"
@@ -120,7 +128,12 @@ class Run:
 
 @contextmanager
 def reporting(
-    session: Session, command: str, options: Mapping[str, Any], *, silent: bool = False
+    session: Session,
+    command: str,
+    options: Mapping[str, Any],
+    *,
+    silent: bool = False,
+    well: Collection[int] = (EXIT_DONE,),
 ) -> Iterator[Run]:
     """Reports on the block's work as `options` ask for it; errors pass through.
 
@@ -129,8 +142,13 @@ def reporting(
         command: its name, a label of the metrics.
         options: with `metrics_file` and `ping`, of `reporting_options`.
         silent: report nothing: what only looks, such as a dry run, is no run.
+        well: exit statuses of a run that did what it should, for which nobody is to be woken.
     """
-    run = Run(session, None if silent else options["ping"])
+    path, ping = (
+        str(options[name]).replace("{command}", command) if options[name] and not silent else None
+        for name in ("metrics_file", "ping")
+    )
+    run = Run(session, ping, well)
     began_at = time.monotonic()
     try:
         yield run
@@ -138,9 +156,8 @@ def reporting(
         run.broke(error)
         raise
     finally:
-        path = options["metrics_file"]
-        if path is not None and not silent and run.exit_status != EXIT_BUSY:
-            _write_metrics(path, command, run, time.monotonic() - began_at)
+        if path is not None and run.exit_status != EXIT_BUSY:
+            _write_metrics(Path(path), command, run, time.monotonic() - began_at)
         run.tell_monitor()
 
 
@@ -152,6 +169,7 @@ def _write_metrics(path: Path, command: str, run: Run, seconds: float) -> None:
     bucket, cache = run.settings.bucket.url or "", run.settings.cache.dir or ""
     labels = {"command": command, "bucket": bucket, "cache": cache}
     try:
-        write(path, FinishedRun(labels, run.exit_status, time.time(), seconds, run.report))
+        status, ended_at = run.exit_status, time.time()
+        write(path, FinishedRun(labels, status, ended_at, seconds, run.report, run.succeeded))
     except (OSError, MirrorError) as error:
         say(f"The metrics of this run are not in {path}: {error}", "warning")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -38,6 +38,10 @@ class Session:
         from mirror.config import load
 
         return load(config=self.config, flags=flags)
+
+    def named(self, report: Mapping[str, Any]) -> dict[str, Any]:
+        """A report with this run's id in it."""
+        return {"run_id": self.run_id, **report}
 
     def print_json(self, value: dict[str, Any]) -> None:
         """The one JSON object of `--json`, at the end, on standard output."""

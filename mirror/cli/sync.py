@@ -106,7 +106,7 @@ def command(session: Session, /, **options: Any) -> int:
                 began=run.began,
             )
         run.ended(report.exit_status, report.as_json())
-    _show(session, report)
+    _show(session, report, options["max_files"])
     return report.exit_status
 
 
@@ -135,7 +135,7 @@ def _give_large_arrays_back() -> None:
         ctypes.CDLL(None).mallopt(m_mmap_threshold, 1 << 20)
 
 
-def _show(session: Session, report: SyncReport) -> None:
+def _show(session: Session, report: SyncReport, most: int | None) -> None:
     from mirror.cli import output
 
     output.listing(
@@ -189,6 +189,8 @@ def _show(session: Session, report: SyncReport) -> None:
             ("flagged", output.count(report.flagged_total), flagged),
             ("failed", output.count(report.failed)),
         ]
+        if most is not None and (left := report.new + report.changed - most) > 0:
+            rows.append(("left", output.count(left), "for the next run, by --max-files"))
     if report.described:
         rows.append(("described", output.count(report.described), "sources added to the catalog"))
     if report.catalog_commits:

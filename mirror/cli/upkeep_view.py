@@ -80,7 +80,7 @@ def show(session: Session, report: UpkeepReport, rows: Sequence[Row], closing: s
     if report.error is not None:
         say(str(report.error), "error")
     if session.json:
-        session.print_json(report.as_json())
+        session.print_json(session.named(report.as_json()))
         return
     if session.verbosity < 0:
         return

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from mirror.cli.options import bucket_flags, bucket_options, concurrency_option, share
+from mirror.cli.reporting import reporting, reporting_options
 from mirror.cli.session import Session, session_options
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ def depth_asked(options: dict[str, Any]) -> VerifyOptions:
 @depth_options
 @bucket_options
 @concurrency_option
+@reporting_options
 @session_options
 @click.pass_obj
 def command(session: Session, /, **options: Any) -> int:
@@ -90,12 +92,14 @@ def command(session: Session, /, **options: Any) -> int:
     from mirror.cli.upkeep_view import counting, show
     from mirror.upkeep.verify import verify
 
-    asked = depth_asked(options)
-    settings = session.settings(
-        {**bucket_flags(options), "sync.concurrency": options["concurrency"]}
-    )
-    with counting(session.verbosity, "objects") as progress:
-        report = verify(settings, asked, progress=progress)
+    with reporting(session, "verify", options) as run:
+        asked = depth_asked(options)
+        run.settings = session.settings(
+            {**bucket_flags(options), "sync.concurrency": options["concurrency"]}
+        )
+        with counting(session.verbosity, "objects") as progress:
+            report = verify(run.settings, asked, progress=progress, began=run.began)
+        run.ended(report.exit_status, report.as_json())
     show(session, report, rows(report), closing(report))
     return report.exit_status
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
-from mirror.diagnosis.finding import Finding, fail, ok, skip, skipped, tried, warn
+from mirror.diagnosis.finding import Finding, fail, happened, ok, skip, skipped, tried, warn
 from mirror.errors import (
     EXIT_CONFIG,
     AccessDenied,
@@ -29,6 +29,7 @@ from mirror.errors import (
     StoreError,
     Transient,
     Unreachable,
+    Untrusted,
     WrongRegion,
 )
 from mirror.layout import PROBES
@@ -148,7 +149,8 @@ def examine(endpoint: Endpoint, *, read_only: bool) -> Iterator[Finding]:
         fix = "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE."
         if not isinstance(error, MirrorError):
             fix = "Write bucket.endpoint as https://HOST[:PORT]."
-        yield fail("credentials", str(error), fix, EXIT_CONFIG)
+        what = happened(error) if isinstance(error, MirrorError) else str(error)
+        yield fail("credentials", what, fix, EXIT_CONFIG)
         yield from skipped((*_BEFORE_WRITING, *_WRITING, "latency"), "there are no credentials")
         return
     first = _first_request(endpoint, client)
@@ -218,7 +220,8 @@ def _before_writing(
     | WrongRegion            | region      | endpoint, bucket                         |
     | ClockSkew              | clock       | endpoint                                 |
     | AccessDenied           | list        | endpoint, credentials, bucket, region    |
-    | Unreachable, any other | endpoint    | –                                        |
+    | Untrusted              | endpoint    | credentials                              |
+    | Unreachable, any other | endpoint    | credentials                              |
     """
     access = endpoint.access
     where = access.endpoint or "AWS"
@@ -234,7 +237,9 @@ def _before_writing(
         lines["clock"] = clock(first, endpoint.now())
         yield from lines.values()
         return
-    sentence, config = str(first), first.exit_status
+    # Which region it is, only the error knows.
+    sentence = str(first) if isinstance(first, WrongRegion) else happened(first)
+    config = first.exit_status
     fixes: dict[type[StoreError], tuple[str, str, tuple[str, ...]]] = {
         BadCredentials: (
             "credentials",
@@ -252,6 +257,11 @@ def _before_writing(
             ("credentials", "endpoint", "bucket"),
         ),
         ClockSkew: ("clock", "Set the clock: timedatectl set-ntp true.", ("endpoint",)),
+        Untrusted: (
+            "endpoint",
+            "Correct bucket.endpoint, or name the authority that signed it in SSL_CERT_FILE.",
+            ("credentials",),
+        ),
         AccessDenied: ("list", _LIST_FIX, ("credentials", "endpoint", "bucket", "region")),
     }
     name, fix, hold = fixes.get(type(first), ("endpoint", _ENDPOINT_FIX, ("credentials",)))
@@ -425,7 +435,7 @@ def latency(endpoint: Endpoint, client: Any, key: str) -> Finding:
         except NotFound:
             pass  # an answer too
         except StoreError as error:
-            return fail("latency", str(error), _READ_FIX)
+            return fail("latency", happened(error), _READ_FIX)
         taken.append(endpoint.clock() - begin)
     taken.sort()
     median, slow = taken[len(taken) // 2], taken[int(len(taken) * 0.95)]

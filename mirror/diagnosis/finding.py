@@ -61,7 +61,13 @@ def tried(name: str, check: Callable[[], Finding], fix: str) -> Finding:
     try:
         return check()
     except MirrorError as error:
-        return fail(name, str(error), fix, error.exit_status)
+        return fail(name, happened(error), fix, error.exit_status)
+
+
+def happened(error: MirrorError) -> str:
+    """What an error says has happened; what to do is the finding's own to say."""
+    what, _, advice = str(error).rpartition("; ")
+    return what if what and ")" not in advice else str(error).rstrip(".")
 
 
 def exit_status(findings: Iterable[Finding]) -> int:

@@ -12,6 +12,7 @@ from typing import Final
 
 from mirror.diagnosis.finding import Finding, fail, ok, skip, warn
 from mirror.layout import CACHE_CONTROL, FORMATS, parse_object_key
+from mirror.plain_http import opened
 from mirror.urls import ObjectUrls
 
 _SECONDS: Final = 20.0
@@ -33,7 +34,11 @@ def examine(urls: ObjectUrls, key: str | None, body: bytes) -> Finding:
         served, headers = _get(address)
     except urllib.error.HTTPError as error:
         error.close()
-        fix = _FIX if error.code == 404 else "Let everybody read objects/ there."
+        fix = "Let everybody read objects/ there."
+        if error.code == 404:
+            fix = _FIX
+        elif 300 <= error.code < 400:
+            fix = f"{_FIX} Readers are not sent on to another."
         return fail("public_url", f"{address} answers {error.code}", fix)
     except (OSError, ValueError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", "") or error
@@ -59,6 +64,6 @@ def examine(urls: ObjectUrls, key: str | None, body: bytes) -> Finding:
 
 
 def _get(address: str) -> tuple[bytes, http.client.HTTPMessage]:
-    request = urllib.request.Request(address, headers={"User-Agent": "dataset-mirror"})  # noqa: S310
-    with urllib.request.urlopen(request, timeout=_SECONDS) as answer:  # noqa: S310 - http(s), by ObjectUrls
+    request = urllib.request.Request(address, headers={"User-Agent": "dataset-mirror"})  # noqa: S310 - http(s), by ObjectUrls
+    with opened(request, _SECONDS) as answer:
         return answer.read(), answer.headers

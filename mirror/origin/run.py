@@ -12,7 +12,6 @@ import hashlib
 import math
 import os
 import time
-import uuid
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -42,6 +41,7 @@ from mirror.origin.report import BackfillReport
 from mirror.origin.results import Results
 from mirror.origin.turns import Sleep, Stopped, Timeline, Turns
 from mirror.origin.wanted import Plan, Progress, Selection, make_plan
+from mirror.run_id import new_run_id
 from mirror.signals import stopping_on_signals
 
 if TYPE_CHECKING:
@@ -63,6 +63,7 @@ class BackfillOptions:
         max_bytes: begin none when so many have come.
         max_images: end when so many images are had.
         dry_run: find out what is wanted and how long it takes; ask nobody and keep nothing.
+        run_id: names the run in the report and the ledger; a new one where None.
     """
 
     selection: Selection = field(default_factory=Selection)
@@ -72,6 +73,7 @@ class BackfillOptions:
     max_bytes: int | None = None
     max_images: int | None = None
     dry_run: bool = False
+    run_id: str | None = None
 
 
 class Observer(Progress):
@@ -117,6 +119,7 @@ def backfill(
     sleep: Sleep = asyncio.sleep,
     wall: Callable[[], float] = time.time,
     resolver: AbstractResolver | None = None,
+    began: Callable[[], object] = lambda: None,
 ) -> BackfillReport:
     """Download what the cache lacks, politely.
 
@@ -129,6 +132,7 @@ def backfill(
         sleep: waits so many seconds of that time.
         wall: seconds since 1970, for dates that others write.
         resolver: looks up names; the system when None. What it finds is checked all the same.
+        began: is called once no other run stands in the way.
 
     Returns:
         The report. An error that came after the plan is in `report.error`, with the counts of what
@@ -146,7 +150,7 @@ def backfill(
         wall=wall,
         resolver=resolver,
     )
-    return run.run(clock)
+    return run.run(clock, began)
 
 
 class _Run:
@@ -175,17 +179,17 @@ class _Run:
         self._root = os.fsencode(os.path.realpath(settings.cache_dir))
         self._known_bad = load_known_bad(settings.inspect.known_bad)
         self._started_at, self._began = wall(), time.monotonic()
-        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(self._started_at))
-        self._report = BackfillReport(f"{stamp}-{uuid.uuid4().hex[:6]}", dry_run=options.dry_run)
+        self._report = BackfillReport(options.run_id or new_run_id(), dry_run=options.dry_run)
         self._left: dict[str, int] = {}
         self._running: dict[asyncio.Task[None], str] = {}
         self._failure: BaseException | None = None
 
-    def run(self, clock: Callable[[Any], Timeline]) -> BackfillReport:
+    def run(self, clock: Callable[[Any], Timeline], began: Callable[[], object]) -> BackfillReport:
         folder = self._settings.backfill_dir
         if self._options.dry_run:
             return self._with_ledger(folder, clock)
         with locked(folder), holding(self._root):
+            began()
             return self._with_ledger(folder, clock)
 
     def _with_ledger(self, folder: Path, clock: Callable[[Any], Timeline]) -> BackfillReport:

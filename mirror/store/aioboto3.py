@@ -7,13 +7,16 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
+import ssl
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import aioboto3
 import aiohttp
+from aiobotocore.httpsession import AIOHTTPSession
 from botocore.exceptions import BotoCoreError, ClientError
+from botocore.httpsession import get_cert_path
 
 from mirror.errors import AlreadyExists, NotFound, PreconditionFailed, Unreachable
 from mirror.store.base import (
@@ -26,8 +29,24 @@ from mirror.store.base import (
     PutMode,
 )
 from mirror.store.control import S3Access, drop_expect_header, translate_botocore
+from mirror.store.responses import deletion_of
 
 _FOREIGN = (ClientError, BotoCoreError, aiohttp.ClientError, asyncio.TimeoutError, OSError)
+
+
+class _Verifying(AIOHTTPSession):  # type: ignore[misc]
+    """aiobotocore's connections, each to a server whose certificate is trusted and is its own.
+
+    By itself it takes any trusted certificate, whatever host that is for (botocore leaves the name to
+    urllib3, which is not there), and through a proxy any certificate at all.
+    """
+
+    def _create_connector(self, proxy_url: str | None) -> aiohttp.TCPConnector:
+        return aiohttp.TCPConnector(
+            limit=self._max_pool_connections,
+            ssl=ssl.create_default_context(cafile=get_cert_path(self._verify)),
+            **self._connector_args,
+        )
 
 
 class Aioboto3Store:
@@ -50,9 +69,9 @@ class Aioboto3Store:
 
                 self._access.credentials()
                 options = self._access.client_options()
-                options["config"] = AioConfig(max_pool_connections=self._connections).merge(
-                    options["config"]
-                )
+                ours = AioConfig(max_pool_connections=self._connections).merge(options["config"])
+                ours.http_session_cls = _Verifying  # which a merge forgets
+                options["config"] = ours
                 client = await self._stack.enter_async_context(
                     aioboto3.Session().client("s3", **options)
                 )
@@ -160,7 +179,7 @@ class Aioboto3Store:
 
     async def delete(self, keys: Sequence[str]) -> None:
         client = await self._client()
-        async with self._translated(f"DELETE {len(keys)} objects"):
+        async with self._translated(deletion_of(keys)):
             answer = await client.delete_objects(
                 Bucket=self._bucket,
                 Delete={"Objects": [{"Key": self._prefix + key} for key in keys], "Quiet": True},

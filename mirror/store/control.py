@@ -6,6 +6,8 @@ Bulk bytes never pass here.
 from __future__ import annotations
 
 import contextlib
+import os
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,10 +15,13 @@ from mirror.config import BucketSettings
 from mirror.errors import BadCredentials, BucketMissing, StoreError, Unreachable, WrongRegion
 from mirror.layout import BucketUrl
 from mirror.lazy import lazy
-from mirror.store.responses import error_from
+from mirror.store.responses import error_from, untrusted
 
 CONNECT_SECONDS = 10
 READ_SECONDS = 60
+# What was asked is said in our words; a query may hold a signature.
+_QUERY = re.compile(r"(?<=[^\s\"'])\?[^\s\"']*")
+_REFUSED = re.compile(r"certificate verify failed: ([^(\]]+?) *\(")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +100,7 @@ class S3Access:
         return {
             "endpoint_url": self.endpoint,
             "region_name": self.region,
+            "verify": _authorities(),
             "config": Config(
                 connect_timeout=CONNECT_SECONDS,
                 read_timeout=READ_SECONDS,
@@ -136,6 +142,14 @@ class S3Access:
         return options
 
 
+def _authorities() -> str | None:
+    """A file with the authorities to trust; None leaves the choice to botocore.
+
+    obstore, deltalake and the fetch layer go by SSL_CERT_FILE, so that one variable is enough.
+    """
+    return None if os.environ.get("AWS_CA_BUNDLE") else os.environ.get("SSL_CERT_FILE") or None
+
+
 def drop_expect_header(params: dict[str, Any], **_: object) -> None:
     """A server that does not answer `Expect: 100-continue` costs a second a PUT."""
     params["headers"].pop("Expect", None)
@@ -148,7 +162,7 @@ def translate_botocore(error: Exception, what: str) -> StoreError:
         error: a ClientError or any other BotoCoreError.
         what: the request in words.
     """
-    from botocore.exceptions import ClientError, NoCredentialsError
+    from botocore.exceptions import ClientError, NoCredentialsError, SSLError
 
     if isinstance(error, ClientError):
         response = error.response
@@ -168,8 +182,10 @@ def translate_botocore(error: Exception, what: str) -> StoreError:
         )
     if isinstance(error, NoCredentialsError):
         return BadCredentials("No credentials were found: set AWS_ACCESS_KEY_ID or AWS_PROFILE.")
+    if isinstance(error, SSLError) and (why := _REFUSED.search(str(error))):
+        return untrusted(what, why[1])
     # Everything else botocore raises on its way to a server is the network's doing.
-    return Unreachable(f"{what}: the server cannot be reached ({error}).")
+    return Unreachable(f"{what}: the server cannot be reached ({_QUERY.sub('', str(error))}).")
 
 
 def explain(access: S3Access, error: StoreError) -> StoreError:

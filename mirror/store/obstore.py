@@ -32,7 +32,7 @@ from mirror.store.base import (
     PutMode,
 )
 from mirror.store.control import CONNECT_SECONDS, S3Access
-from mirror.store.responses import error_from
+from mirror.store.responses import deletion_of, error_from, untrusted
 
 if TYPE_CHECKING:
     from obstore import Attributes
@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 # A missing object is Python's own FileNotFoundError.
 _FOREIGN = (BaseError, FileNotFoundError)
 _STATUS = re.compile(r"status code: (\d{3})")
+# In the tree of causes that debugging is given, and nowhere else.
+_CERTIFICATE = re.compile(r"InvalidCertificate\(\s*(\w+)")
 _CODE = re.compile(r"<Code>([A-Za-z0-9]+)</Code>|\(code: ([A-Za-z0-9]+)")
 # Credentials of a role are asked for again this often; boto3 refreshes them when they are due.
 _CREDENTIAL_LIFE = timedelta(minutes=5)
@@ -166,7 +168,7 @@ class ObstoreStore:
         try:
             await obstore.delete_async(self._store, list(keys))
         except _FOREIGN as error:
-            ours = _translate(error, f"DELETE {len(keys)} objects")
+            ours = _translate(error, deletion_of(keys))
             if not isinstance(ours, NotFound):
                 raise ours from None
 
@@ -190,6 +192,8 @@ def _translate(error: BaseException, what: str) -> StoreError:
     words = str(error).split("\n\nDebug source:", 1)[0]
     if "BareRedirect" in str(error) or "redirect without LOCATION" in words:
         return error_from(301, "PermanentRedirect", what)
+    if refused := _CERTIFICATE.search(str(error)):
+        return untrusted(what, refused[1])
     status, named = _STATUS.search(words), _CODE.search(words)
     code = (named[1] or named[2]) if named else ""
     if status is not None:

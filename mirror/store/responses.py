@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from mirror.errors import (
     AccessDenied,
     BadCredentials,
@@ -13,6 +15,7 @@ from mirror.errors import (
     StoreError,
     Throttled,
     Unreachable,
+    Untrusted,
     WrongRegion,
 )
 
@@ -46,6 +49,24 @@ _DAMAGED_ON_THE_WAY = {
 # Of the 5xx (Cloudflare adds 520 to 527), those that another attempt does not change: not
 # implemented, version not supported, no room.
 _FINAL = {501, 505, 507}
+
+
+def untrusted(what: str, why: str) -> Untrusted:
+    """The error of a TLS certificate that was refused.
+
+    Args:
+        what: the request in words.
+        why: the library's reason.
+    """
+    return Untrusted(
+        f"{what}: the server's certificate is not trusted ({why}); correct bucket.endpoint, or let "
+        "SSL_CERT_FILE name a file with the authority that signed it."
+    )
+
+
+def deletion_of(keys: Sequence[str]) -> str:
+    """The request that deletes keys, in words."""
+    return f"DELETE {keys[0]}" if len(keys) == 1 else f"DELETE {len(keys):,} objects"
 
 
 def error_from(

@@ -35,7 +35,7 @@ from mirror.catalog.history import Recent, recent, recently_named
 from mirror.catalog.index import Index, halves
 from mirror.catalog.reading import OpenMirror, open_mirror
 from mirror.config import Settings
-from mirror.errors import MirrorError, NotFound, StateError, StoreError
+from mirror.errors import AccessDenied, MirrorError, NotFound, StateError, StoreError
 from mirror.layout import CATALOG, parse_object_key
 from mirror.lock import locked
 from mirror.signals import stopping_on_signals
@@ -84,7 +84,7 @@ class GcReport(UpkeepReport):
         strangers: keys below `objects/` that no mirror writes; left alone.
         spared: planned objects that were written anew before they were deleted.
         catalog_files: of the catalog that are, or are to be, deleted.
-        uploads: begun and never completed; None where the server does not tell.
+        uploads: begun and never completed; None where the server, or the key, does not tell.
     """
 
     planned: int = 0
@@ -113,6 +113,7 @@ def gc(
     planned: Callable[[GcReport], None] = lambda _report: None,
     progress: Progress = lambda _objects, _bytes: None,
     now: Callable[[], float] = time.time,
+    began: Callable[[], object] = lambda: None,
 ) -> GcReport:
     """Remove what no row names any more.
 
@@ -122,6 +123,7 @@ def gc(
         planned: is shown the plan, before anything is removed.
         progress: is told of objects and bytes as they are removed.
         now: seconds since 1970; goes by itself only in a dry run, else by the store's clock.
+        began: is called once no other run stands in the way.
 
     Returns:
         The report; an error that came after the beginning is in `report.error`.
@@ -147,7 +149,7 @@ def gc(
                 plan = stack.enter_context(closing(_Victims()))
                 collection = _Collection(mirror, plan, grace, options, report=report)
                 with stopping_on_signals(collection.stop.set):
-                    await collection.run(planned, progress, now)
+                    await collection.run(planned, progress, now, began)
 
     asyncio.run(run())
     report.seconds = time.monotonic() - began_at
@@ -207,7 +209,11 @@ class _Collection:
         self._missing = 0
 
     async def run(
-        self, planned: Callable[[GcReport], None], progress: Progress, now: Callable[[], float]
+        self,
+        planned: Callable[[GcReport], None],
+        progress: Progress,
+        now: Callable[[], float],
+        began: Callable[[], object],
     ) -> None:
         report = self._report
         sweep: HeldSweep | None = None
@@ -219,6 +225,7 @@ class _Collection:
                 begun_at = datetime.fromtimestamp(now(), UTC)
                 sweep = await HeldSweep.begin(self._store, secrets.token_hex(8), holder, begun_at)
                 at = sweep.now
+            began()
             await self._plan(at - self._grace)
             planned(report)
             if sweep is not None and not self.stop.is_set() and self._is_something_planned:
@@ -247,7 +254,7 @@ class _Collection:
         await self._spare_what_was_named(past)
         report.planned, report.planned_bytes = self._victims.totals()
         await self._find_catalog_files(past, since)
-        uploads = await self._again(lambda: asyncio.to_thread(self._half.find, since))
+        uploads = await self._find_uploads(since)
         self._uploads = uploads or []
         report.uploads = None if uploads is None else len(uploads)
         for page in self._victims.pages(_BATCH):
@@ -300,6 +307,16 @@ class _Collection:
                 self._catalog_files.append(info)
         self._report.catalog_files = len(self._catalog_files)
         self._report.catalog_bytes = sum(info.size for info in self._catalog_files)
+
+    async def _find_uploads(self, since: datetime) -> list[Unfinished] | None:
+        try:
+            return await self._again(lambda: asyncio.to_thread(self._half.find, since))
+        except AccessDenied:
+            self._report.warnings.append(
+                "Uploads that were never completed were not looked for: this key may not list them "
+                "(s3:ListBucketMultipartUploads)."
+            )
+            return None
 
     async def _execute(self, sweep: HeldSweep, progress: Progress) -> None:
         await sweep.say("deleting")
@@ -361,8 +378,15 @@ class _Collection:
                 "This run stood still for too long between two steps (was the machine asleep?); "
                 "run mirror gc again."
             )
-        if keys:
+        if not keys:
+            return
+        try:
             await self._store.delete(keys)
+        except AccessDenied as error:
+            raise AccessDenied(
+                f"{str(error).rstrip('.')}; or, if it is a lock of the bucket that forbids it, let "
+                "gc.grace_days be no shorter than the lock."
+            ) from None
 
 
 def _holder(folder: Path) -> str:

@@ -105,6 +105,7 @@ def pull(
     options: PullOptions = PullOptions(),
     *,
     progress: Progress = lambda _files, _bytes: None,
+    began: Callable[[], object] = lambda: None,
 ) -> PullReport:
     """Write the mirror's images into the cache's folder, `<md5 of the URL>.jpg`, flat.
 
@@ -112,6 +113,7 @@ def pull(
         settings: where the bucket, the cache and the state are.
         options: which images, and what to do about what is there.
         progress: is told of files and bytes as they are written.
+        began: is called once no other run stands in the way.
 
     Returns:
         The report; an error that came after the beginning is in `report.error`.
@@ -133,6 +135,7 @@ def pull(
             report.requests = mirror.requests
             with ExitStack() as stack:
                 stack.enter_context(locked(mirror.folder / f"pull-{identity}"))
+                began()
                 tree = stack.enter_context(_opened(folder, make=not options.dry_run))
                 writer = CacheWriter(tree, folder, hardlink=options.hardlink)
                 pulling = _Pull(

@@ -108,6 +108,7 @@ def verify(
     *,
     progress: Progress = lambda _objects, _bytes: None,
     now: Callable[[], float] = time.time,
+    began: Callable[[], object] = lambda: None,
 ) -> VerifyReport:
     """Compare a mirror's objects with its catalog.
 
@@ -116,6 +117,7 @@ def verify(
         options: how far to look.
         progress: is told of objects and bytes as they are looked at.
         now: seconds since 1970, by which an orphan is young or old.
+        began: is called once no other run stands in the way.
 
     Returns:
         The report; an error that came after the beginning is in `report.error`.
@@ -133,6 +135,7 @@ def verify(
         async with open_mirror(settings, retry=options.retry) as mirror:
             report.requests = mirror.requests
             with locked(mirror.folder), ExitStack() as stack:
+                began()
                 ledger = Ledger(mirror.folder)
                 stack.callback(ledger.close)
                 path = options.report

@@ -28,24 +28,34 @@ data "aws_iam_policy_document" "reader" {
   }
 }
 
-# gc reads the catalog, deletes objects that no row names, and nothing else. What it deletes is a version
-# that can be brought back for noncurrent_days.
+# gc reads the catalog, deletes objects and data files of the catalog that nothing names, ends uploads that
+# were never completed, and writes gc.json, which says that it is at work. It can write no object and no row.
+# What it deletes is a version that can be brought back for noncurrent_days.
 data "aws_iam_policy_document" "gc" {
   statement {
-    sid       = "Read"
-    actions   = ["s3:GetObject"]
+    sid       = "ReadAndAbort"
+    actions   = ["s3:GetObject", "s3:AbortMultipartUpload"]
     resources = ["${aws_s3_bucket.mirror.arn}/${local.below}*"]
   }
 
   statement {
-    sid       = "DeleteObjects"
-    actions   = ["s3:DeleteObject"]
-    resources = ["${aws_s3_bucket.mirror.arn}/${local.below}objects/*"]
+    sid     = "Delete"
+    actions = ["s3:DeleteObject"]
+    resources = [
+      "${aws_s3_bucket.mirror.arn}/${local.below}objects/*",
+      "${aws_s3_bucket.mirror.arn}/${local.below}catalog/part-*",
+    ]
+  }
+
+  statement {
+    sid       = "SayThatItIsAtWork"
+    actions   = ["s3:PutObject"]
+    resources = ["${aws_s3_bucket.mirror.arn}/${local.below}gc.json"]
   }
 
   statement {
     sid       = "List"
-    actions   = ["s3:ListBucket", "s3:GetBucketLocation"]
+    actions   = ["s3:ListBucket", "s3:GetBucketLocation", "s3:ListBucketMultipartUploads"]
     resources = [aws_s3_bucket.mirror.arn]
   }
 }

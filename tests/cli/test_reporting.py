@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -39,7 +40,7 @@ def read(text: str) -> dict[str, float]:
 
 
 def finished(exit_status: int = 0, ended_at: float = 100.0, **report: Any) -> FinishedRun:
-    return FinishedRun(LABELS, exit_status, ended_at, 2.5, report)
+    return FinishedRun(LABELS, exit_status, ended_at, 2.5, report, exit_status == 0)
 
 
 def test_counts_bytes_requests_and_reasons_each_have_their_metric() -> None:
@@ -70,7 +71,7 @@ def test_a_time_is_not_rounded() -> None:
 
 def test_odd_characters_in_a_label_are_escaped() -> None:
     labels = {"command": "sync", "cache": 'a"b\\c\nd\udcff'}
-    text = rendered(list(samples(FinishedRun(labels, 0, 1.0, 1.0, {}))))
+    text = rendered(list(samples(FinishedRun(labels, 0, 1.0, 1.0, {}, succeeded=True))))
     (family, *_) = text_string_to_metric_families(text)
     assert family.samples[0].labels["cache"] == 'a"b\\c\nd?'
 
@@ -91,7 +92,7 @@ def test_what_a_run_does_not_know_is_kept_from_before(tmp_path: Path) -> None:
 def test_another_mirrors_success_is_not_ours(tmp_path: Path) -> None:
     file = tmp_path / "m.prom"
     write(file, finished(0, 100.0))
-    write(file, FinishedRun({**LABELS, "bucket": "s3://other"}, 1, 200.0, 1.0, {}))
+    write(file, FinishedRun({**LABELS, "bucket": "s3://other"}, 1, 200.0, 1.0, {}, succeeded=False))
     assert "mirror_run_success_timestamp_seconds" not in read(file.read_text())
 
 
@@ -145,6 +146,7 @@ class Monitor:
                 path, _, query = self.path.partition("?rid=")
                 monitor.heard.append((path.removeprefix("/secret/"), query, body))
                 self.send_response(monitor.status)
+                self.send_header("Location", "/elsewhere")
                 self.send_header("Content-Length", "0")
                 self.end_headers()
 
@@ -241,6 +243,66 @@ def test_a_run_tells_its_beginning_its_end_and_its_counts(shop: Shop, monitor: M
     assert metrics["mirror_run_success_timestamp_seconds"] > first
 
 
+EVERY = {
+    # command: its words, its exit status, and something that its metrics tell
+    "sync": ([], 0, "mirror_run_items{uploaded}"),
+    "verify": ([], 0, "mirror_run_items{checked}"),
+    "gc": (["--grace-days=2"], 0, "mirror_run_items{planned}"),
+    "pull": (["--cache=pulled"], 0, "mirror_run_bytes{moved}"),
+    "backfill": (["in.jsonl", "--contact=a@example.org"], 3, "mirror_run_requests{get}"),
+}
+
+
+@pytest.mark.parametrize("command", EVERY)
+def test_every_command_that_runs_unattended_reports(
+    shop: Shop, monitor: Monitor, command: str
+) -> None:
+    assert shop.run("-q", "sync").returncode == 0
+    # On no list of hosts, so that nobody is asked.
+    (shop.folder / "in.jsonl").write_text('{"image_url": "https://img.example.org/1.jpg"}\n')
+    words, status, told = EVERY[command]
+    done = shop.run(
+        *("-q", "--json", command, *words),
+        *(f"--metrics-file={shop.folder}/{{command}}.prom", f"--ping={monitor.url}/{{command}}"),
+    )
+    assert done.returncode == status, done.stderr
+    (start, rid, _), (end, same_rid, body) = monitor.heard
+    # An image that is gone is no reason to wake somebody.
+    assert (start, end) == (f"{command}/start", f"{command}/0")
+    report = json.loads(done.stdout)
+    assert rid == same_rid == str(uuid.uuid5(uuid.NAMESPACE_OID, report["run_id"]))
+    assert json.loads(body.partition("\n")[2]) == report
+    text = (shop.folder / f"{command}.prom").read_text()
+    metrics = read(text)
+    assert metrics["mirror_run_exit_status"] == status
+    assert "mirror_run_success_timestamp_seconds" in metrics
+    assert told in metrics
+    assert f'{{command="{command}",bucket="file://{shop.folder}/mirror",' in text
+
+
+@pytest.mark.parametrize("command", [name for name in EVERY if name != "verify"])
+def test_a_dry_run_reports_nothing(shop: Shop, monitor: Monitor, command: str) -> None:
+    assert shop.run("-q", "sync").returncode == 0
+    (shop.folder / "in.jsonl").write_text("")
+    reports = (f"--metrics-file={shop.metrics}", f"--ping={monitor.url}")
+    shop.run(command, *EVERY[command][0], *reports, "--dry-run")
+    assert not monitor.heard
+    assert not shop.metrics.exists()
+
+
+@pytest.mark.parametrize("command", [name for name in EVERY if name != "sync"])
+def test_a_mirror_that_is_not_there_is_told_to_the_monitor(
+    shop: Shop, monitor: Monitor, command: str
+) -> None:
+    reports = (f"--metrics-file={shop.metrics}", f"--ping={monitor.url}")
+    done = shop.run(command, *EVERY[command][0], *reports)
+    (signal, _, body) = monitor.heard[-1]
+    assert signal == str(done.returncode)
+    assert done.returncode in (1, 2)
+    assert read(shop.metrics.read_text())["mirror_run_exit_status"] == done.returncode
+    assert "exit status" in body
+
+
 def test_a_failure_is_told_with_its_reason(shop: Shop, monitor: Monitor) -> None:
     shop.sync(monitor)
     monitor.heard.clear()
@@ -281,12 +343,6 @@ def test_a_run_that_finds_another_at_work_reports_nothing(shop: Shop, monitor: M
     assert shop.metrics.read_text() == before
 
 
-def test_a_dry_run_reports_nothing(shop: Shop, monitor: Monitor) -> None:
-    assert shop.sync(monitor, "--dry-run").returncode == 0
-    assert not monitor.heard
-    assert not shop.metrics.exists()
-
-
 def test_a_monitor_that_is_away_or_unwell_does_not_fail_the_run(
     shop: Shop, monitor: Monitor
 ) -> None:
@@ -294,9 +350,14 @@ def test_a_monitor_that_is_away_or_unwell_does_not_fail_the_run(
     done = shop.sync(monitor)
     assert done.returncode == 0
     assert "did not hear of this run: it answered 500" in done.stderr
+    monitor.heard.clear()
+    monitor.status = 307
+    done = shop.sync(monitor)
+    assert "did not hear of this run: it answered 307" in done.stderr
+    assert {signal for signal, _, _ in monitor.heard} == {"start", "0"}, "nobody else is told"
     done = shop.run("-q", "sync", "--ping=http://127.0.0.1:9/very-secret")
     assert done.returncode == 0
-    assert done.stderr.count("did not hear of this run") == 2
+    assert done.stderr.count("did not hear of this run: Connection refused.") == 2
     assert "very-secret" not in done.stderr, "who knows the address can silence the monitor"
 
 
@@ -362,3 +423,10 @@ def test_files_that_failed_are_one_object(shop: Shop) -> None:
     assert record["message"] == "1 files failed"
     assert (len(record["items"]), record["left_out"]) == (1, 0)
     assert record["items"][0].startswith(name_of(url_of(2)))
+
+
+@pytest.mark.parametrize(("most", "left"), [("1", ["3"]), ("9", [])])
+def test_what_a_limit_leaves_is_said(shop: Shop, most: str, left: list[str]) -> None:
+    done = shop.run("sync", f"--max-files={most}")
+    assert done.returncode == 0
+    assert re.findall(r"^left +(\d+)  for the next run", done.stdout, re.MULTILINE) == left

@@ -78,6 +78,16 @@ def test_empty_answers_leave_keys_out(here: Path, monkeypatch: pytest.MonkeyPatc
     assert bucket.endpoint is bucket.public_url is None
 
 
+def test_flags_that_are_enough_leave_no_question(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that a line of a document does the same on a terminal as without one."""
+    answers(monkeypatch)
+    flags = ["--cache=cache", "--bucket=s3://plants", "--endpoint=https://r2.example.org"]
+    assert run(["init", *flags, "--no-doctor"]) == 0
+    assert load(environ={}, cwd=here).bucket.public_url is None
+
+
 def test_nobody_is_asked_where_nobody_is(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["init", "--cache=cache"]) == 2
     assert "--bucket URL" in capsys.readouterr().err

@@ -14,9 +14,7 @@ import pytest
 
 from mirror.cli.main import run
 from tests.cli.test_bad_input import assert_said, flags, mirror
-from tests.conftest import MakePlace
 from tests.photos import fill, name_of, photo, url_of
-from tests.servers import READER
 from tests.workshop import key_of
 
 __all__ = ["mirror"]
@@ -160,43 +158,3 @@ def test_a_plan_that_deletes_too_much_is_refused_in_words(mirror: Run, cache: Pa
     done = mirror("gc", *without_cache(cache))
     assert_said(done, 1, "--max-delete", "--dry-run")
     assert len(list(bucket(cache).rglob("*.jpg"))) == 6
-
-
-def test_a_key_that_may_only_read_is_enough_for_all_that_read(
-    mirror: Run, make_place: MakePlace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    place = make_place("seaweedfs-obstore")
-    folder = tmp_path / "cache"
-    fill(folder, {url_of(n): photo(n) for n in range(2)})
-    where = flags(folder, place)
-    bare = [flag for flag in where if not flag.startswith("--cache")]
-    assert mirror("sync", *where).returncode == 0
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", READER.access_key)
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", READER.secret_key)
-    for words in (["verify", *bare, "--full"], ["pull", *where], ["rebuild-state", *where]):
-        assert mirror(*words).returncode == 0
-    assert_said(mirror("gc", *bare), 1, "may not do that")
-    assert mirror("gc", *bare, "--dry-run").returncode == 0
-
-
-def test_a_secret_is_in_no_output(mirror: Run, make_place: MakePlace, tmp_path: Path) -> None:
-    place = make_place("seaweedfs-obstore")
-    assert place.server is not None
-    folder = tmp_path / "cache"
-    fill(folder, {url_of(n): photo(n) for n in range(2)})
-    where = flags(folder, place)
-    bare = [flag for flag in where if not flag.startswith("--cache")]
-    mirror("sync", *where)
-    for words in (
-        ["verify", *bare, "--full", "-vv"],
-        ["repair", *where, "-vv"],
-        ["gc", *bare, "--grace-days=0", "-vv"],
-        ["pull", *where, "-vv"],
-        ["rebuild-state", *where, "-vv"],
-    ):
-        done = mirror(*words, "--json")
-        assert done.returncode == 0, done.stderr
-        assert place.server.secret_key not in done.stdout + done.stderr
-    for path in tmp_path.rglob("*"):
-        if path.is_file():
-            assert place.server.secret_key.encode() not in path.read_bytes(), path

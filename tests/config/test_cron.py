@@ -34,13 +34,18 @@ def test_not_everybody_at_the_full_hour() -> None:
 
 
 @pytest.mark.parametrize("status", [0, 3])
-def test_the_command_runs_mirror_with_the_environments_secrets(tmp_path: Path, status: int) -> None:
+@pytest.mark.parametrize(
+    ("number", "name", "key"), [(0, "sync", "a-key"), (1, "verify", "a-key"), (2, "gc", "gcs-key")]
+)
+def test_the_command_runs_mirror_with_the_environments_secrets(
+    tmp_path: Path, number: int, name: str, key: str, status: int
+) -> None:
     (tmp_path / "environment").write_text("AWS_ACCESS_KEY_ID=a-key\n")
+    (tmp_path / "environment-gc").write_text("AWS_ACCESS_KEY_ID=gcs-key\n")
     stand_in = tmp_path / "mirror"
     stand_in.write_text(f'#!/bin/sh\necho "$AWS_ACCESS_KEY_ID $*"\nexit {status}\n')
     stand_in.chmod(0o755)
-    ((*_, command),) = jobs()
-    command = command.replace("/etc/mirror", shlex.quote(str(tmp_path)))
+    command = jobs()[number][-1].replace("/etc/mirror", shlex.quote(str(tmp_path)))
     done = subprocess.run(
         ["/bin/sh", "-c", command],
         env={"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"},
@@ -48,18 +53,18 @@ def test_the_command_runs_mirror_with_the_environments_secrets(tmp_path: Path, s
         text=True,
         check=False,
     )
-    assert done.stdout == f"a-key --config {tmp_path}/mirror.toml -q sync\n"
+    assert done.stdout == f"{key} --config {tmp_path}/mirror.toml -q {name}\n"
     assert done.returncode == status
 
 
 def test_its_words_are_words_of_the_command_line(tmp_path: Path) -> None:
-    ((*_, command),) = jobs()
-    words = shlex.split(command.rpartition("exec mirror ")[2])
-    done = subprocess.run(
-        [sys.executable, "-m", "mirror", *words, "--help"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    for *_, command in jobs():
+        words = shlex.split(command.rpartition("exec mirror ")[2])
+        done = subprocess.run(
+            [sys.executable, "-m", "mirror", *words, "--help"],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr

@@ -7,12 +7,18 @@ import re
 from pathlib import Path
 from typing import Any
 
+import click
 import promql_parser
 import pytest
 import yaml
 
+from mirror.cli.main import COMMANDS, mirror
 from mirror.cli.metrics import HELP, FinishedRun, samples
+from mirror.origin.report import BackfillReport
 from mirror.sync.report import SyncReport
+from mirror.upkeep.gc import GcReport
+from mirror.upkeep.pull import PullReport
+from mirror.upkeep.verify import VerifyReport
 
 CONFIG = Path(__file__).resolve().parents[2] / "config"
 RULES: list[dict[str, Any]] = [
@@ -36,12 +42,39 @@ def assert_ours(expression: str) -> None:
         assert set(re.findall(r"(\w+)\s*(?:=~|!=|=)", inside)) <= LABELS
     for inside in re.findall(r"\b(?:by|on) \(([^)]*)\)", expression):
         assert set(inside.split(", ")) <= LABELS
-    outcomes = set(re.findall(r'outcome=~?"([\w|]+)"', expression))
-    for outcome in (name for names in outcomes for name in names.split("|")):
-        assert outcome in SYNC_KEYS
+    commands = {name for names in _values("command", expression) for name in names.split("|")}
+    known = {
+        key
+        for name, keys in COUNTED.items()
+        for key in keys
+        if not commands & COUNTED.keys() or name in commands
+    }
+    for outcome in (name for names in _values("outcome", expression) for name in names.split("|")):
+        assert outcome in known
 
 
-SYNC_KEYS = SyncReport("x").as_json().keys()
+def _values(label: str, expression: str) -> set[str]:
+    return set(re.findall(rf'{label}=~?"([\w|]+)"', expression))
+
+
+# What the commands that report count.
+COUNTED = {
+    "sync": SyncReport("x").as_json().keys(),
+    "backfill": BackfillReport("x").as_json().keys(),
+    "verify": VerifyReport().as_json().keys(),
+    "gc": GcReport().as_json().keys(),
+    "pull": PullReport().as_json().keys(),
+}
+
+
+def test_the_commands_that_report_are_these() -> None:
+    found = {}
+    for name in COMMANDS:
+        command = mirror.get_command(click.Context(mirror), name)
+        assert command is not None
+        found[name] = {parameter.name for parameter in command.params}
+    assert COUNTED.keys() == {name for name, words in found.items() if "ping" in words}
+    assert COUNTED.keys() == {name for name, words in found.items() if "metrics_file" in words}
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule["alert"])
@@ -90,5 +123,8 @@ def test_every_metric_is_drawn_and_every_variable_is_used() -> None:
 
 def test_a_sync_tells_all_that_there_is_to_tell() -> None:
     report = SyncReport("x", catalog_version=3)
-    told = {sample.name for sample in samples(FinishedRun({}, 0, 1.0, 1.0, report.as_json()))}
+    told = {
+        sample.name
+        for sample in samples(FinishedRun({}, 0, 1.0, 1.0, report.as_json(), succeeded=True))
+    }
     assert told == HELP.keys()

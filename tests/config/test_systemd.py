@@ -20,6 +20,8 @@ NAMES = {
     "mirror-sync.timer": "",
     "mirror-backfill.service": "",
     "mirror-backfill.timer": "",
+    "mirror-upkeep@.service": "verify",
+    "mirror-upkeep@.timer": "gc",
     "mirror-failed@.service": "x",
 }
 # Exposure from 0 to 100, as `systemd-analyze security` counts it; 100 is a service without any limit.
@@ -66,6 +68,10 @@ def security(root: Path, unit: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def test_every_unit_is_looked_at() -> None:
+    assert NAMES.keys() == {path.name for path in UNITS.iterdir() if path.suffix}
+
+
 def test_systemd_takes_the_units(root: Path) -> None:
     done = verify(root)
     assert (done.returncode, done.stderr) == (0, "")
@@ -106,11 +112,20 @@ def test_a_missed_night_is_made_up_for_and_not_by_all_at_once(unit: str) -> None
     assert calendar.returncode == 0, calendar.stderr
 
 
-def test_a_failure_starts_the_failure_unit_and_a_busy_lock_is_none() -> None:
-    service = settings("mirror-sync.service")
+@pytest.mark.parametrize(
+    ("unit", "fine"),
+    [
+        ("mirror-sync.service", "75"),
+        ("mirror-backfill.service", "3 75"),
+        ("mirror-upkeep@.service", "75"),
+    ],
+)
+def test_a_failure_starts_the_failure_unit_and_a_busy_lock_is_none(unit: str, fine: str) -> None:
+    service = settings(unit)
     assert service["Unit"]["OnFailure"] == "mirror-failed@%n.service"
-    assert service["Service"]["SuccessExitStatus"] == "75"
+    assert service["Service"]["SuccessExitStatus"] == fine
     assert service["Service"]["Type"] == "oneshot"
+    assert "/var/lib/prometheus/node-exporter" in service["Service"]["ReadWritePaths"]
 
 
 def test_the_failure_script_says_which_unit_failed(tmp_path: Path) -> None:

@@ -459,6 +459,7 @@ GOOD = {"Content-Type": "image/jpeg", "Cache-Control": CACHE_CONTROL}
         (200, None, GOOD, "ok", "same bytes"),
         (403, b"", {}, "fail", "answers 403"),
         (404, b"", {}, "fail", "answers 404"),
+        (302, b"", {"Location": "http://127.0.0.1:9/"}, "fail", "answers 302"),
         (200, b"another picture", GOOD, "fail", "other bytes"),
         (200, None, GOOD | {"Content-Type": "text/plain"}, "fail", "text/plain, not image/jpeg"),
         (200, None, {"Content-Type": "image/jpeg"}, "warn", "Cache-Control"),
@@ -566,6 +567,32 @@ def test_the_command_shows_a_line_each_and_a_fix_for_what_fails(
 
     assert run(["-q", "doctor", *flags(here)]) == 1
     assert len(capsys.readouterr().out.splitlines()) == 2, "what fails, and its fix"
+
+
+def test_what_is_not_tried_for_one_reason_is_one_line(
+    clinic: MakeClinic, capsys: pytest.CaptureFixture[str]
+) -> None:
+    here = clinic("moto-obstore")
+    here.bucket["endpoint"] = "http://127.0.0.1:9"
+    assert run(["doctor", *flags(here)]) == 1
+    printed = capsys.readouterr().out
+    assert "because of the endpoint; likewise region, clock, list\n" in printed
+    assert len(printed.splitlines()) < 10
+    (fault,) = (line for line in printed.splitlines() if line.startswith("FAIL"))
+    assert "?list-type" not in fault, "what was asked for is said in words"
+    assert run(["--json", "doctor", *flags(here)]) == 1
+    checks = json.loads(capsys.readouterr().out)["checks"]
+    assert sorted(check["name"] for check in checks) == sorted(LINES)
+
+
+def test_what_to_do_is_said_once(
+    clinic: MakeClinic, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = clinic("seaweedfs-obstore")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+    assert run(["doctor", *flags(here)]) == 78
+    (fault,) = (line for line in capsys.readouterr().out.splitlines() if "FAIL" in line)
+    assert fault.endswith("is not accepted (403 SignatureDoesNotMatch)")
 
 
 def test_the_commands_json(clinic: MakeClinic, capsys: pytest.CaptureFixture[str]) -> None:

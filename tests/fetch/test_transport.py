@@ -3,18 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime, timedelta
-from ipaddress import ip_address
 from pathlib import Path
 from typing import TypeVar
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from mirror.errors import OriginBlocked, Unreachable
 from mirror.fetch.guard import Guard
@@ -22,6 +15,7 @@ from mirror.fetch.http1 import Answer
 from mirror.fetch.transport import Deadlines, Transport
 from tests.fetch.scripted import Close, Never, Piece, Script, Scripted, answer
 from tests.servers.process import free_ports
+from tests.tls import authority
 
 T = TypeVar("T")
 
@@ -249,46 +243,18 @@ def test_closing_tells_who_waits() -> None:
         asked(server, close)
 
 
-@pytest.fixture
-def certificate(tmp_path: Path) -> Path:
-    """A certificate for 127.0.0.1 that nobody trusts yet, with its key in the same file."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "a mirror")])
-    now = datetime.now(UTC)
-    made = (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(
-            x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False
-        )
-        .sign(key, hashes.SHA256())
-    )
-    path = tmp_path / "certificate.pem"
-    path.write_bytes(
-        made.public_bytes(serialization.Encoding.PEM)
-        + key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-    )
-    return path
-
-
 def test_https_reads_the_same_and_trusts_whom_the_machine_trusts(
-    certificate: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(certificate)
+    certified = authority(tmp_path)
     deadlines = Deadlines(silence=5.0)
 
     async def twice(transport: Transport, url: str) -> list[bytes]:
         return [(await transport.get(url, len(LONG))).body for _ in range(2)]
 
-    with Scripted(sending(answer(LONG)), context) as server:
+    with Scripted(sending(answer(LONG)), certified.server) as server:
         with pytest.raises(Unreachable, match="certificate is not trusted"):
             asked(server, twice, deadlines)
-        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        monkeypatch.setenv("SSL_CERT_FILE", str(certified.file))
         assert asked(server, twice, deadlines) == [LONG, LONG]
         assert len(server.requests) == 2

@@ -10,9 +10,10 @@ from .mongodb import MongoServer, mongodb_server
 from .moto import moto_server
 from .process import ServerUnavailable
 from .s3 import Identity, S3Server
-from .seaweedfs import READER, WRITER, allow, seaweedfs_server
+from .seaweedfs import GC, READER, WRITER, allow, seaweedfs_server
 
 __all__ = [
+    "GC",
     "READER",
     "WRITER",
     "Identity",

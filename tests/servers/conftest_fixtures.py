@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from . import (
+    GC,
     READER,
     WRITER,
     MongoServer,
@@ -31,9 +32,9 @@ def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 
 @pytest.fixture(scope="session")
 def seaweedfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    """Checks as AWS does; `acting_as(WRITER)` may not delete, `acting_as(READER)` may not write."""
+    """Checks as AWS does; as WRITER, READER or GC one may what terraform/s3 lets each."""
     folder = tmp_path_factory.mktemp("seaweedfs")
-    with seaweedfs_server(folder, identities=[WRITER, READER]) as server:
+    with seaweedfs_server(folder, identities=[WRITER, READER, GC]) as server:
         yield server
 
 

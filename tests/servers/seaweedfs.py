@@ -17,21 +17,47 @@ ADMIN = Identity(
 )
 
 
-def allow(*actions: str, bucket: str = "*") -> str:
-    """A policy document that allows S3 actions ("s3:PutObject") on buckets and what is in them."""
-    resources = [f"arn:aws:s3:::{bucket}", f"arn:aws:s3:::{bucket}/*"]
-    statement = {"Effect": "Allow", "Action": list(actions), "Resource": resources}
-    return json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+def allow(*grants: tuple[Sequence[str], Sequence[str]]) -> str:
+    """A policy document: each grant allows actions ("s3:PutObject") on resources ("BUCKET/KEY")."""
+    statements = [
+        {
+            "Effect": "Allow",
+            "Action": list(actions),
+            "Resource": [f"arn:aws:s3:::{resource}" for resource in resources],
+        }
+        for actions, resources in grants
+    ]
+    return json.dumps({"Version": "2012-10-17", "Statement": statements})
 
 
+# Who may what is what terraform/s3 gives them (tests/terraform holds one to the other), in any
+# bucket below any prefix. By policy: SeaweedFS's own action Write lets its holder delete as well.
+_SEE = ("s3:ListBucket", "s3:GetBucketLocation")
 WRITER = Identity(
     "writer",
     "weed-writer",
     "weed-writer-secret",
-    # By policy, since SeaweedFS's own action Write lets its holder delete as well.
-    policy=allow("s3:GetObject", "s3:ListBucket", "s3:PutObject", "s3:AbortMultipartUpload"),
+    policy=allow(
+        (("s3:GetObject", "s3:PutObject", "s3:AbortMultipartUpload"), ("*/*",)), (_SEE, ("*",))
+    ),
 )
-READER = Identity("reader", "weed-reader", "weed-reader-secret", ("Read", "List"))
+READER = Identity(
+    "reader",
+    "weed-reader",
+    "weed-reader-secret",
+    policy=allow((("s3:GetObject",), ("*/*",)), (_SEE, ("*",))),
+)
+GC = Identity(
+    "gc",
+    "weed-gc",
+    "weed-gc-secret",
+    policy=allow(
+        (("s3:GetObject", "s3:AbortMultipartUpload"), ("*/*",)),
+        (("s3:DeleteObject",), ("*/objects/*", "*/catalog/part-*")),
+        (("s3:PutObject",), ("*/gc.json",)),
+        ((*_SEE, "s3:ListBucketMultipartUploads"), ("*",)),
+    ),
+)
 
 # One server is four, and each listens for gRPC as well, by default on a port that may be taken.
 ROLES = ("master", "volume", "filer", "s3")

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from mirror.config import load
-from tests.servers import WRITER
+from tests.servers import GC, READER, WRITER, Identity
 from tests.servers.process import installed, on_path
 from tests.terraform.extract_schema import KINDS, SCHEMA
 from tests.terraform.hcl import (
@@ -238,27 +238,29 @@ def test_the_output_is_a_section_of_mirror_toml(
     assert settings.bucket.region == (VALUES["region"] if "region" in names else "auto")
 
 
-def actions_of(document: Body) -> set[str]:
-    return {
-        literal(action) for statement in document["statement"] for action in statement["actions"]
-    }
+def grants_of(document: Body) -> dict[str, set[str]]:
+    """Who holds it may do what, and where: actions by resource, in any bucket, below any prefix."""
+    grants: dict[str, set[str]] = {}
+    for statement in document["statement"]:
+        for resource in map(literal, statement["resources"]):
+            bucket = re.sub(
+                r"\$\{aws_s3_bucket.mirror.arn\}|aws_s3_bucket.mirror.arn", "*", resource
+            )
+            where = bucket.replace("${local.below}", "")
+            grants.setdefault(where, set()).update(map(literal, statement["actions"]))
+    return grants
 
 
-def test_who_may_what_on_s3() -> None:
+@pytest.mark.parametrize("identity", [WRITER, READER, GC], ids=lambda identity: identity.name)
+def test_the_tests_run_with_what_each_key_may_do_on_s3(identity: Identity) -> None:
+    """On a server that holds each key to its policy, in tests/security."""
     documents = Folder.read(TERRAFORM / "s3").data
-    writer, reader, gc = (
-        actions_of(documents["aws_iam_policy_document", name])
-        for name in ("writer", "reader", "gc")
-    )
-    # The tests of sync run with exactly this key, on a server that holds it to its policy.
-    tried = set(json.loads(WRITER.policy)["Statement"][0]["Action"])
-    assert writer == tried | {"s3:GetBucketLocation"}
-    assert reader == {"s3:GetObject", "s3:ListBucket", "s3:GetBucketLocation"}
-    assert gc - reader == {"s3:DeleteObject"}
-    for statement in documents["aws_iam_policy_document", "gc"]["statement"]:
-        if "Delete" in str(statement["actions"]):
-            (resource,) = statement["resources"]
-            assert literal(resource).endswith("objects/*")
+    tried: dict[str, set[str]] = {}
+    for statement in json.loads(identity.policy)["Statement"]:
+        for resource in statement["Resource"]:
+            where = resource.removeprefix("arn:aws:s3:::")
+            tried.setdefault(where, set()).update(statement["Action"])
+    assert grants_of(documents["aws_iam_policy_document", identity.name]) == tried
 
 
 def test_the_scan_finds_nothing_and_every_exception_has_a_reason() -> None:
