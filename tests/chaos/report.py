@@ -59,7 +59,7 @@ def run_line(parts: dict[str, Part]) -> str:
     minutes = sum(part.seconds for part in parts.values()) / 60
     return (
         f"{datetime.now(UTC):%d %B %Y}, version {__version__}, seed {SEED}, Python "
-        f"{platform.python_version()}: {tests} tests in {minutes:.0f} minutes, {failed} failed."
+        f"{platform.python_version()}: {tests} tests, {minutes:.0f} minutes of testing, {failed} failed."
     )
 
 

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos.tally import count
 from tests.photos import fill, name_of, photo, url_of
 from tests.workshop import MOUNTS, Workshop
 
@@ -61,7 +60,6 @@ def test_a_pull_ends_in_a_sentence_and_the_next_completes_it(
         timeout=60,
     )
     assert json.loads(again.stdout)["pulled"] == len(bodies) - len(left)
-    count("full disks")
 
 
 @pytest.mark.chaos("full disk")
@@ -84,4 +82,3 @@ def test_a_fetch_cache_gives_every_image_and_keeps_what_fits(
         sorted(path.read_bytes() for path in kept if path.read_bytes() not in IMAGES.values()) == []
     )
     assert len(kept) == len(IMAGES) - report["no_room"]
-    count("full disks")

@@ -289,7 +289,7 @@ class Chaos(RuleBasedStateMachine):
 
 
 MANY = settings(
-    max_examples=4 * TIMES,
+    max_examples=4 if TIMES == 1 else 10 * TIMES,
     stateful_step_count=20,
     deadline=None,
     suppress_health_check=list(HealthCheck),
