@@ -144,10 +144,7 @@ def show(session: Session, report: BackfillReport) -> None:
     )
     if report.error is not None:
         say(str(report.error), "error")
-    if session.json:
-        session.print_json(report.as_json())
-        return
-    if session.verbosity < 0:
+    if session.concluded(report.as_json()):
         return
     output.table(_rows(report))
     if report.dry_run:

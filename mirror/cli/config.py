@@ -86,9 +86,9 @@ def check(session: Session) -> int:
     url = str(settings.bucket_url)
     load_known_bad(settings.inspect.known_bad)
     read = [layer.origin for layer in layers if layer.values]
-    if session.json:
-        session.print_json({"ok": True, "layers": read, "bucket": url, "cache": settings.cache.dir})
-    elif session.verbosity >= 0:
+    if not session.concluded(
+        {"ok": True, "layers": read, "bucket": url, "cache": settings.cache.dir}
+    ):
         click.echo(f"Right. Read, the strongest first: {', '.join(read)}.")
     return EXIT_DONE
 

@@ -95,9 +95,7 @@ def command(session: Session, folder: Path, images: int) -> int:
             fetch=_fetched(settings, made),
             verify=verify(settings, VerifyOptions(share=1.0)),
         )
-    if session.json:
-        session.print_json(report.as_json())
-    elif session.verbosity >= 0:
+    if not session.concluded(report.as_json()):
         show(report)
     return report.exit_status
 

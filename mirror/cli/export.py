@@ -103,10 +103,7 @@ def _show(session: Session, report: ExportReport) -> None:
         else "",
         [f"{name}: {reason}" for name, reason in report.failures],
     )
-    if session.json:
-        session.print_json(report.as_json())
-        return
-    if session.verbosity < 0:
+    if session.concluded(report.as_json()):
         return
     rows = [
         ("documents", output.count(report.documents)),

@@ -113,9 +113,7 @@ def _show(session: Session, report: SaveReport) -> int:
         f"{output.plural(report.lacking, 'image')} not fetched:" if report.lacking else "",
         [f"{url}: {reason}" for url, reason in report.failures],
     )
-    if session.json:
-        session.print_json(report.as_json())
-    elif session.verbosity >= 0:
+    if not session.concluded(report.as_json()):
         rows = [("fetched", output.count(report.fetched), output.size(report.bytes))]
         if report.missing:
             rows.append(("missing", output.count(report.missing), "not in the mirror, or flagged"))

@@ -83,10 +83,7 @@ def _show(session: Session, report: PrefetchReport) -> None:
         f"{output.plural(lacking, 'image')} not on this machine:" if lacking else "",
         [printable(f"{url}: {reason}") for url, reason in report.failures],
     )
-    if session.json:
-        session.print_json(report.as_json())
-        return
-    if session.verbosity < 0:
+    if session.concluded(report.as_json()):
         return
     rows = [
         ("urls", output.count(report.urls), ""),

@@ -68,10 +68,7 @@ def _show(session: Session, report: QuarantineReport, *, restoring: bool, folder
         f"{output.plural(left, 'file')} left alone:" if left else "",
         [printable(f"{path}: {reason}") for path, reason in report.failures],
     )
-    if session.json:
-        session.print_json(report.as_json())
-        return
-    if session.verbosity < 0:
+    if session.concluded(report.as_json()):
         return
     done = report.restored if restoring else report.moved
     what = "restored" if restoring else "moved"

@@ -88,10 +88,7 @@ def show(session: Session, report: RewriteReport) -> None:
     """The report on standard output: one JSON object, or tables."""
     for warning in report.warnings:
         say(warning, "warning")
-    if session.json:
-        session.print_json(report.as_json())
-        return
-    if session.verbosity < 0:
+    if session.concluded(report.as_json()):
         return
     output.table(_rows(report))
     if report.classes:

@@ -43,6 +43,12 @@ class Session:
         """A report with this run's id in it."""
         return {"run_id": self.run_id, **report}
 
+    def concluded(self, report: dict[str, Any]) -> bool:
+        """Print a result for programs, with `--json`; True when a person is to see nothing of it."""
+        if self.json:
+            self.print_json(report)
+        return self.json or self.verbosity < 0
+
     def print_json(self, value: dict[str, Any]) -> None:
         """The one JSON object of `--json`, at the end, on standard output."""
         import msgspec

@@ -38,9 +38,7 @@ def command(session: Session, /, **options: Any) -> int:
 
     flags = {**bucket_flags(options), "cache.dir": options["cache"]}
     found = status(session.settings(flags), scan=not options["no_scan"])
-    if session.json:
-        session.print_json(found.as_json())
-    elif session.verbosity >= 0:
+    if not session.concluded(found.as_json()):
         _show(found)
     return EXIT_DONE
 

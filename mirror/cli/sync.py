@@ -144,10 +144,7 @@ def _show(session: Session, report: SyncReport, most: int | None) -> None:
     )
     if report.error is not None:
         say(str(report.error), "error")
-    if session.json:
-        session.print_json(report.as_json())
-        return
-    if session.verbosity < 0:
+    if session.concluded(report.as_json()):
         return
     rows = [
         ("scanned", output.count(report.scanned), f"{report.ignored:,} other files ignored"),

@@ -79,10 +79,7 @@ def show(session: Session, report: UpkeepReport, rows: Sequence[Row], closing: s
         say(warning, "warning")
     if report.error is not None:
         say(str(report.error), "error")
-    if session.json:
-        session.print_json(session.named(report.as_json()))
-        return
-    if session.verbosity < 0:
+    if session.concluded(session.named(report.as_json())):
         return
     requests = ", ".join(f"{name} {n:,}" for name, n in report.requests.items() if n)
     output.table(
