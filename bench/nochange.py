@@ -18,7 +18,8 @@ from bulk import Target, mirror_sync, rclone_environment
 from caches import Cache, small, tiny
 from measure import BENCH, Contender, Runs, alternately, measured
 from results import Part
-from servers import BUCKET, Place, seaweedfs, sink
+from servers import BUCKET, Place, sink
+
 from tests.photos import name_of, url_of
 
 FILES = 900_000
@@ -113,7 +114,7 @@ def changed(files: int) -> Callable[[int], Runs]:
 def beside_peers(rounds: int) -> Runs:
     """Nothing changed among 50,000 files: their sync lists the bucket, ours reads its state."""
     cache, home = small(50_000), _home("peers")
-    with seaweedfs(home / "seaweedfs") as place:
+    with sink(home / "seaweedfs") as place:
         target = _mirrored(cache, place, home)
         expected = {"scanned": cache.files, "unchanged": cache.files, "uploaded": 0}
         contenders = [_sync(target, "mirror sync", expected), *_peers_sync(target), _find(cache)]
@@ -125,17 +126,17 @@ def _peers_sync(target: Target) -> list[Contender]:
     commands = {
         "s5cmd sync": [
             peers.s5cmd(), "--endpoint-url", target.place.endpoint, "--log", "error", "sync",
-            folder, f"s3://{bucket}/flat/",
+            folder, f"s3://{bucket}/copy/",
         ],
         "aws s3 sync": [
             peers.aws(), "--endpoint-url", target.place.endpoint, "s3", "sync", folder,
-            f"s3://{bucket}/flat/", "--only-show-errors",
+            f"s3://{bucket}/copy/", "--only-show-errors",
         ],
     }  # fmt: skip
     if (rclone := peers.rclone()) is not None:
         commands["rclone sync"] = [
             rclone, "sync", "--quiet", "--fast-list", "--update", "--use-server-modtime",
-            "--s3-no-check-bucket", folder, f"bench:{bucket}/flat",
+            "--s3-no-check-bucket", folder, f"bench:{bucket}/copy",
         ]  # fmt: skip
     environment = target.environment() | rclone_environment(target.place)
 

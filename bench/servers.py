@@ -139,7 +139,7 @@ def sink(kept: Path | None = None) -> Iterator[Place]:
     with seaweedfs(kept) as behind:
         folder = _clean(BENCH / "sink")
         (folder / "empty").mkdir()
-        (port,) = free_ports(1)
+        port = _kept_port(kept)
         text = (HEAD + SINK).format(
             folder=folder, port=port, bucket=BUCKET, discarded="|".join(DISCARDED),
             etag=f"{0:032x}-1", behind=behind.endpoint,
@@ -187,6 +187,16 @@ def _nginx(text: str, folder: Path, endpoint: str, behind: S3Server | None) -> I
 
     with running("nginx", [nginx(), "-c", str(config)], folder, ready=answers):
         yield
+
+
+def _kept_port(kept: Path | None) -> int:
+    """A state belongs to a bucket at an address: a mirror that is kept keeps its port."""
+    if kept is None:
+        return free_ports(1)[0]
+    known = kept / "port"
+    if not known.exists():
+        known.write_text(f"{free_ports(1)[0]}")
+    return int(known.read_text())
 
 
 def _clean(folder: Path) -> Path:
