@@ -17,7 +17,7 @@ import peers
 from measure import say
 from results import Part, Result, load, machine, save, today
 
-FAMILIES = ("bulk", "nochange")
+FAMILIES = ("bulk", "nochange", "rewrite", "fetch", "loader", "inspection", "startup")
 
 
 def parts() -> dict[str, Part]:
