@@ -3,6 +3,7 @@
 #   make test   the environment, the test servers, lint, types, import rules, tests
 #   make docs   docs/cli.md, from the commands
 #   make terraform-schema   tests/terraform/schema.json, from the providers' own schemas
+#   make bench   measure beside s5cmd, rclone, aws-cli …; BENCH="bulk rewrite" for a part (docs/benchmarks.md)
 #   make bench-verdicts   recall, false alarms and cost of the verdicts (writes the table of docs/verdicts.md)
 
 PYTHON ?= python3
@@ -11,7 +12,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed-dev
 DEMO   := $(VENV)/.installed-demo
 
-.PHONY: help demo test check lint types imports servers unit docs terraform-schema bench-verdicts format clean
+.PHONY: help demo test check lint types imports servers unit docs terraform-schema bench bench-verdicts format clean
 
 help:
 	@sed -n 's/^#   /  /p' Makefile
@@ -58,6 +59,9 @@ docs: $(STAMP)
 
 terraform-schema: $(STAMP)
 	@$(BIN)/python -m tests.terraform.extract_schema
+
+bench: $(STAMP) servers
+	@$(BIN)/python bench/run.py $(BENCH)
 
 bench-verdicts: $(STAMP)
 	@$(BIN)/python bench/verdicts.py --markdown

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 BENCH = ROOT / ".bench"
-KIB = 1024 if sys.platform == "linux" else 1  # of ru_maxrss; macOS counts bytes
+LAUNCH = ROOT / "bench" / "launch.py"
 
 
 class Cost(NamedTuple):
@@ -70,25 +70,20 @@ def measured(contender: Contender) -> Cost:
     command, environment = _asked(contender.command), _asked(contender.environment)
     BENCH.mkdir(exist_ok=True)
     log, printed = BENCH / "last.err", BENCH / "last.out"
-    with log.open("w+b") as errors, printed.open("w+b") as output:
-        began = time.perf_counter()
-        process = subprocess.Popen(  # noqa: S603
-            list(command),
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=errors,
-            env=_neutral_environment() | dict(environment or {}),
-            preexec_fn=_pinning(contender.cpus),  # noqa: PLW1509 - no threads here
-        )
-        _, status, usage = os.wait4(process.pid, 0)
-        wall = time.perf_counter() - began
-        process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
+    cpus = ",".join(map(str, contender.cpus or ()))
+    done = subprocess.run(  # noqa: S603
+        [sys.executable, "-I", "-S", str(LAUNCH), cpus, str(printed), str(log), *command],
+        stdout=subprocess.PIPE,
+        env=_neutral_environment() | dict(environment or {}),
+        check=True,
+    )
+    told = json.loads(done.stdout)
+    if told["ended"]:
         words = (log.read_text(errors="replace") + printed.read_text(errors="replace"))[-2000:]
-        raise RuntimeError(f"{contender.name} ended with {process.returncode}: {words}")
-    cost = Cost(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * KIB)
-    with printed.open(errors="replace") as output_text:
-        text = output_text.read(1 << 20)
+        raise RuntimeError(f"{contender.name} ended with {told['ended']}: {words}")
+    cost = Cost(told["wall"], told["cpu"], told["peak"])
+    with printed.open(errors="replace") as output:
+        text = output.read(1 << 20)
     if contender.own_clock:
         told = json.loads(text.splitlines()[-1])
         cost = cost._replace(wall=told["wall"], cpu=told["cpu"])
@@ -104,12 +99,6 @@ def _neutral_environment() -> dict[str, str]:
 
 def _asked(value: Any) -> Any:
     return value() if callable(value) else value
-
-
-def _pinning(cpus: frozenset[int] | None) -> Callable[[], None] | None:
-    if cpus is None or not hasattr(os, "sched_setaffinity"):
-        return None
-    return lambda: os.sched_setaffinity(0, cpus)
 
 
 def alternately(contenders: Sequence[Contender], rounds: int) -> Runs:

@@ -118,7 +118,7 @@ def _row(number: int) -> Row:
 
 def same_records(output: Path) -> None:
     """Raises: RuntimeError: an output has another number of records than it must have."""
-    parts = [output] if output.exists() else sorted(output.parent.glob(f"{output.stem}-*.jsonl"))
+    parts = [output] if output.exists() else sorted(output.parent.glob(f"{output.stem}_*.jsonl"))
     found = sum(path.read_bytes().count(b"\n") for path in parts)
     expected = sum(1 for _ in _kept(RECORDS))
     if found != expected:

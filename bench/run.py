@@ -12,12 +12,18 @@ from __future__ import annotations
 import argparse
 import importlib
 import sys
+from collections.abc import Mapping, Sequence
 
 import peers
-from measure import say
+import report
+from filelock import FileLock
+from measure import BENCH, say
 from results import Part, Result, load, machine, save, today
+from tables import bars, table
 
-FAMILIES = ("bulk", "nochange", "rewrite", "fetch", "loader", "inspection", "startup")
+FAMILIES = (
+    "bulk", "nochange", "rewrite", "fetch", "loader", "inspection", "catalog", "startup",
+)  # fmt: skip
 
 
 def parts() -> dict[str, Part]:
@@ -51,14 +57,20 @@ def main() -> None:
     unknown = [name for name in asked.names if name not in known]
     if unknown:
         parser.error(f"no workload is called {', '.join(unknown)}; see --list")
-    for name in asked.names or known:
+    BENCH.mkdir(exist_ok=True)
+    with FileLock(BENCH / "lock", timeout=0):  # another run's servers are not this one's
+        measure_all(asked.names or list(known), known, asked)
+
+
+def measure_all(names: Sequence[str], known: Mapping[str, Part], asked: argparse.Namespace) -> None:
+    """Measure these workloads, and write down each as soon as it is done."""
+    for name in names:
         earlier = load().get(name) if asked.add else None
         result = measure(known[name], asked.rounds, earlier)
-        # Read anew: another part may have been measured meanwhile.
         save({**load(), name: result}, list(known))
-        from tables import table
-
         sys.stdout.write(f"\n{table(name, result)}\n\n")
+        report.write()
+    sys.stdout.write(f"{bars(load())}\n")
 
 
 if __name__ == "__main__":

@@ -67,3 +67,20 @@ def _figure(bar: Bar, value: float) -> str:
 
 def seconds(value: float) -> str:
     return f"{value:.2f} s" if value >= 0.1 else f"{value * 1000:.0f} ms"
+
+
+def conditions(results: Mapping[str, Result]) -> str:
+    """On what machines, when and with which versions."""
+    machines = {
+        f"{m['cores']} × {m['processor']}, {m['memory_gb']} GB, {m['system']}, Python {m['python']}"
+        for m in (result.machine for result in results.values())
+    }
+    dates = sorted({result.date for result in results.values()})
+    versions = sorted({version for result in results.values() for version in result.versions})
+    return "\n".join(
+        [
+            f"- Machine: {'; '.join(sorted(machines))}.",
+            f"- Measured: {', '.join(dates)}.",
+            f"- Versions: {', '.join(versions)}.",
+        ]
+    )
