@@ -22,7 +22,7 @@ from results import Part, Result, load, machine, save, today
 from tables import bars, table
 
 FAMILIES = (
-    "bulk", "nochange", "rewrite", "fetch", "loader", "inspection", "catalog", "startup",
+    "bulk", "floor", "nochange", "rewrite", "fetch", "loader", "inspection", "catalog", "startup",
 )  # fmt: skip
 
 
