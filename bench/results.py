@@ -45,6 +45,7 @@ class Result:
         date: of the last round, UTC.
         machine: where.
         versions: of what took part.
+        load: what the machine was busy with before, as a load average.
     """
 
     title: str
@@ -52,6 +53,7 @@ class Result:
     date: str
     machine: dict[str, Any]
     versions: list[str] = field(default_factory=list)
+    load: float = 0.0
 
     @property
     def ours(self) -> str:
@@ -97,7 +99,9 @@ def load(path: Path = RESULTS) -> dict[str, Result]:
 
 def _result(found: Mapping[str, Any]) -> Result:
     runs = {name: [Cost(*cost) for cost in costs] for name, costs in found["runs"].items()}
-    return Result(found["title"], runs, found["date"], found["machine"], found["versions"])
+    return Result(
+        found["title"], runs, found["date"], found["machine"], found["versions"], found["load"]
+    )
 
 
 def save(results: Mapping[str, Result], order: Sequence[str], path: Path = RESULTS) -> None:
@@ -116,6 +120,7 @@ def _plain(result: Result) -> dict[str, Any]:
         "title": result.title,
         "date": result.date,
         "machine": result.machine,
+        "load": result.load,
         "versions": result.versions,
         "runs": runs,
     }

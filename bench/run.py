@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Mapping, Sequence
 
@@ -35,11 +36,12 @@ def parts() -> dict[str, Part]:
 def measure(part: Part, rounds: int, known: Result | None) -> Result:
     """Measure a workload; `known` is what more rounds are added to."""
     say(f"{part.name}: {part.title}")
+    load_before = round(os.getloadavg()[0], 1)
     runs = part.run(rounds)
     if known is not None and known.runs.keys() == runs.keys():
         runs = {name: known.runs[name] + costs for name, costs in runs.items()}
     versions = [peers.version(name) for name in part.packages]
-    return Result(part.title, runs, today(), machine(), versions)
+    return Result(part.title, runs, today(), machine(), versions, load_before)
 
 
 def main() -> None:

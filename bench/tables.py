@@ -14,8 +14,9 @@ MEASURES = {"wall": "wall", "cpu": "CPU", "peak": "memory"}
 def table(name: str, result: Result) -> str:
     """A workload: medians of each program, and ours ÷ theirs (below 1 is better); its bars."""
     rounds = len(result.runs[result.ours])
+    counted = f"{rounds} round{'s' * (rounds != 1)}"
     lines = [
-        f"**{result.title}** ({name}; {rounds} rounds)",
+        f"**{result.title}** ({name}; {counted}, load {result.load:g} before)",
         "",
         "| | wall | CPU | peak memory | our wall ÷ its | our CPU ÷ its |",
         "|---|---|---|---|---|---|",

@@ -73,7 +73,7 @@ def test_programs_are_run_in_turns_and_their_own_clock_counts(bench: None) -> No
         measure.Contender(
             name,
             [sys.executable, "-c", program, str(BENCH)],
-            before=lambda name=name: order.append(name),  # type: ignore[misc]
+            before=lambda name=name: order.append(name),
             own_clock=True,
         )
         for name in ("ours", "theirs")

@@ -118,7 +118,7 @@ def make_plan(
         unseen = here.unmatched(joined)
         if len(gone):
             returned = np.setdiff1d(unseen, gone.unmatched(joined), assume_unique=True)
-            plan.returned_signatures += [_nth(raw, at) for at in returned]
+            plan.returned_signatures += [_nth(raw, int(at)) for at in returned]
             unseen = np.setdiff1d(unseen, returned, assume_unique=True)
         plan.unchanged += len(chosen) - len(unseen)
         pending = [chosen[at] for at in unseen]
@@ -172,7 +172,7 @@ class _Signatures:
 
     def never_matched(self) -> Iterator[bytes]:
         for at in np.flatnonzero(~self._matched):
-            yield _nth(self._raw, at)
+            yield _nth(self._raw, int(at))
 
 
 def _nth(signatures: bytes, at: int) -> bytes:
