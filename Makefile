@@ -5,6 +5,7 @@
 #   make docs   docs/cli.md, from the commands
 #   make terraform-schema   tests/terraform/schema.json, from the providers' own schemas
 #   make audit   known faults of what the package depends on, from PyPI's advisories (needs a network)
+#   make bench   measure beside s5cmd, rclone, aws-cli …; BENCH="bulk rewrite" for a part (docs/benchmarks.md)
 #   make bench-verdicts   recall, false alarms and cost of the verdicts (writes the table of docs/verdicts.md)
 
 PYTHON ?= python3
@@ -13,7 +14,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed-dev
 DEMO   := $(VENV)/.installed-demo
 
-.PHONY: help demo test check lint types imports servers unit chaos docs terraform-schema audit bench-verdicts format clean
+.PHONY: help demo test check lint types imports servers unit chaos docs terraform-schema audit bench bench-verdicts format clean
 
 help:
 	@sed -n 's/^#   /  /p' Makefile
@@ -77,6 +78,9 @@ audit: | $(BIN)/python
 	@$(BIN)/python -m venv .audit
 	@.audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit '.[all]'
 	.audit/bin/pip-audit --local --desc
+
+bench: $(STAMP) servers
+	@$(BIN)/python bench/run.py $(BENCH)
 
 bench-verdicts: $(STAMP)
 	@$(BIN)/python bench/verdicts.py --markdown

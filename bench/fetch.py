@@ -1,103 +1,66 @@
-# ruff: noqa: INP001, T201 - a script, not a package
+# ruff: noqa: INP001 - for the scripts beside it, not a package
 """`fetch.many` beside other ways to read the same objects from one server on loopback.
 
-    python bench/fetch.py                    everything, five rounds
-    python bench/fetch.py --rounds 9 --only mirror,s3torchconnectorclient
-
-10,000 objects of 45 kB, served by nginx (`apt install nginx-light`). Every reader checks the XXH3
-of what it reads. Each runs in a process of its own, in turn, round by round, and ratios are taken
-within a round: what else the machine does then hits all alike. The readers that are not ours are
-installed by whoever wants to compare: requests, s3torchconnectorclient.
+10,000 objects of 45 kB, served by nginx. Every reader checks the XXH3 of what it reads, and runs in
+a process of its own (`python bench/fetch.py READER ADDRESS`).
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import json
 import os
 import random
-import resource
 import shutil
-import socket
-import statistics
-import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from pathlib import Path
 
+import peers
 import xxhash
+from measure import BENCH, ROOT, Contender, Runs, alternately, say, telling
+from results import Part
+from servers import static
 
-ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from mirror import Fetcher  # noqa: E402
-from mirror.catalog.index import Index  # noqa: E402
-from mirror.config import Layer, Settings, merge  # noqa: E402
-from mirror.sync.run import sync  # noqa: E402
-from tests.photos import name_of, url_of  # noqa: E402
+from mirror import Fetcher
+from mirror.catalog.index import Index
+from mirror.config import Layer, Settings, merge
+from mirror.sync.run import sync
+from tests.photos import name_of, url_of
 
-BENCH = ROOT / ".bench" / "fetch"
+HOME = BENCH / "fetch"
 OBJECTS = 10_000
 SIZE = 45_000
 THREADS = 32
 BUCKET = "bench"
 
-NGINX = """
-worker_processes 1; daemon off; pid {folder}/nginx.pid; error_log {folder}/error.log;
-events {{ worker_connections 4096; }}
-http {{
-  access_log off; sendfile on; tcp_nopush on; keepalive_requests 10000000;
-  client_body_temp_path {folder}/t1; proxy_temp_path {folder}/t2; fastcgi_temp_path {folder}/t3;
-  uwsgi_temp_path {folder}/t4; scgi_temp_path {folder}/t5;
-  open_file_cache max=20000 inactive=600s;
-  types {{ image/jpeg jpg; }}
-  server {{ listen 127.0.0.1:{port} backlog=1024; root {folder}/www; }}
-}}
-"""
 
-
-Spent = tuple[float, float]  # seconds of wall and of CPU time
-
-
-def clocks() -> Spent:
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    return time.perf_counter(), used.ru_utime + used.ru_stime
-
-
-def since(began: Spent) -> Spent:
-    wall, cpu = clocks()
-    return wall - began[0], cpu - began[1]
-
-
-def settings_of(port: int, scheme: str, **fetch: str) -> Settings:
+def settings_of(address: str, scheme: str, **fetch: str) -> Settings:
     """A mirror in a folder that nginx serves: by public URLs, or by signed ones as S3 would."""
-    bucket = {"url": f"file://{BENCH}/www/{BUCKET}"}
+    bucket = {"url": f"file://{HOME}/www/{BUCKET}"}
     if scheme == "public":
-        bucket["public_url"] = f"http://127.0.0.1:{port}/{BUCKET}"
+        bucket["public_url"] = f"{address}/{BUCKET}"
     elif scheme == "signed":
-        bucket = {"url": f"s3://{BUCKET}", "endpoint": f"http://127.0.0.1:{port}", "region": "auto"}
+        bucket = {"url": f"s3://{BUCKET}", "endpoint": address, "region": "auto"}
     return merge(
-        [Layer("bench", {"bucket": bucket, "state": {"dir": f"{BENCH}/state"}, "fetch": fetch})]
+        [Layer("bench", {"bucket": bucket, "state": {"dir": f"{HOME}/state"}, "fetch": fetch})]
     )
 
 
 def prepare() -> None:
     """The mirror, made once."""
-    if (BENCH / "ready").exists():
+    if (HOME / "ready").exists():
         return
-    shutil.rmtree(BENCH, ignore_errors=True)
-    cache = BENCH / "cache"
+    shutil.rmtree(HOME, ignore_errors=True)
+    cache = HOME / "cache"
     cache.mkdir(parents=True)
-    print("making the mirror …", file=sys.stderr)
+    say("making a mirror to read from …")
     for number in range(OBJECTS):
         body = b"\xff\xd8\xff" + random.Random(number).randbytes(SIZE - 3)  # noqa: S311
         (cache / name_of(url_of(number))).write_bytes(body)
-    settings = settings_of(0, "folder")
+    settings = settings_of("", "folder")
     place = {"dir": str(cache)}
     sync(
         merge(
@@ -114,37 +77,12 @@ def prepare() -> None:
             ]
         )
     )
-    (BENCH / "ready").touch()
-
-
-@contextmanager
-def nginx() -> Iterator[int]:
-    """Nginx on a free port of loopback."""
-    program = shutil.which("nginx") or "/usr/sbin/nginx"
-    if not os.access(program, os.X_OK):
-        sys.exit("bench/fetch.py needs nginx: apt install nginx-light")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    config = BENCH / "nginx.conf"
-    config.write_text(NGINX.format(folder=BENCH, port=port))
-    server = subprocess.Popen([program, "-c", config], stderr=subprocess.DEVNULL)  # noqa: S603
-    try:
-        for _ in range(200):
-            try:
-                socket.create_connection(("127.0.0.1", port)).close()
-                break
-            except OSError:
-                time.sleep(0.02)
-        yield port
-    finally:
-        server.terminate()
-        server.wait()
+    (HOME / "ready").touch()
 
 
 def keys() -> list[str]:
-    found = sorted((BENCH / "www" / BUCKET / "objects").glob("*/*.jpg"))
-    names = [str(path.relative_to(BENCH / "www" / BUCKET)) for path in found]
+    found = sorted((HOME / "www" / BUCKET / "objects").glob("*/*.jpg"))
+    names = [str(path.relative_to(HOME / "www" / BUCKET)) for path in found]
     random.Random(0).shuffle(names)  # noqa: S311
     return names
 
@@ -160,85 +98,78 @@ def checked(key: str, data: bytes) -> None:
         raise ValueError(key)
 
 
-def in_threads(read: Callable[[str], None]) -> Spent:
+def in_threads(read: Callable[[str], None]) -> None:
     names = keys()
-    began = clocks()
-    with ThreadPoolExecutor(THREADS) as pool:
+    with telling(), ThreadPoolExecutor(THREADS) as pool:
         list(pool.map(read, names))
-    return since(began)
 
 
-def many(settings: Settings, port: int) -> Spent:
-    """Seconds of one `fetch.many` over everything."""
-    index = Fetcher(settings_of(port, "folder"))._index  # noqa: SLF001 - nginx has no LIST
+def many(settings: Settings, address: str) -> None:
+    """One `fetch.many` over everything."""
+    index = Fetcher(settings_of(address, "folder"))._index  # noqa: SLF001 - nginx has no LIST
     assert isinstance(index, Index)
     texts = urls()
     with Fetcher(settings, index=index) as fetch:
-        began = clocks()
-        count = sum(isinstance(result, bytes) for _, result in fetch.many(texts))
-        seconds = since(began)
+        with telling():
+            count = sum(isinstance(result, bytes) for _, result in fetch.many(texts))
         if count != OBJECTS:
             raise ValueError(f"{count} images: {fetch.stats()}")
-    return seconds
 
 
-def mirror(port: int) -> Spent:
-    return many(settings_of(port, "public"), port)
+def mirror(address: str) -> None:
+    many(settings_of(address, "public"), address)
 
 
-def mirror_signed(port: int) -> Spent:
-    return many(settings_of(port, "signed"), port)
+def mirror_signed(address: str) -> None:
+    many(settings_of(address, "signed"), address)
 
 
-def mirror_filling(port: int) -> Spent:
+def mirror_filling(address: str) -> None:
     """From the server into an empty fetch cache."""
-    shutil.rmtree(BENCH / "fetch-cache", ignore_errors=True)
-    return many(settings_of(port, "public", cache_dir=str(BENCH / "fetch-cache")), port)
+    shutil.rmtree(HOME / "fetch-cache", ignore_errors=True)
+    many(settings_of(address, "public", cache_dir=str(HOME / "fetch-cache")), address)
 
 
-def mirror_warm(port: int) -> Spent:
+def mirror_warm(address: str) -> None:
     """From the fetch cache that `mirror_filling` has left."""
-    return many(settings_of(port, "public", cache_dir=str(BENCH / "fetch-cache")), port)
+    many(settings_of(address, "public", cache_dir=str(HOME / "fetch-cache")), address)
 
 
-def mirror_url_cache(port: int) -> Spent:
+def mirror_url_cache(address: str) -> None:
     """From the URL-keyed cache."""
-    settings = settings_of(port, "public")
+    settings = settings_of(address, "public")
     layers = [
         Layer(
             "bench",
             {
-                "cache": {"dir": str(BENCH / "cache")},
+                "cache": {"dir": str(HOME / "cache")},
                 "bucket": {"url": settings.bucket.url, "public_url": settings.bucket.public_url},
             },
         )
     ]
-    return many(merge(layers), port)
+    many(merge(layers), address)
 
 
-def open_read(_: int) -> Spent:
+def open_read(_: str) -> None:
     """The files of the fetch cache by `open().read()`, with no check."""
-    paths = [BENCH / "fetch-cache" / "objects" / key[8:10] / key[11:43] for key in keys()]
+    paths = [HOME / "fetch-cache" / "objects" / key[8:10] / key[11:43] for key in keys()]
     names = [str(path) for path in paths]
-    began = clocks()
-    for name in names:
-        with open(name, "rb") as file:
-            file.read()
-    return since(began)
+    with telling():
+        for name in names:
+            with open(name, "rb") as file:
+                file.read()
 
 
-def s3torchconnectorclient(port: int) -> Spent:
+def s3torchconnectorclient(address: str) -> None:
     from s3torchconnectorclient._mountpoint_s3_client import (  # type: ignore[import-not-found,unused-ignore]
         MountpointS3Client,
     )
 
-    client = MountpointS3Client(
-        "us-east-1", endpoint=f"http://127.0.0.1:{port}", unsigned=True, force_path_style=True
-    )
-    return in_threads(lambda key: checked(key, b"".join(client.get_object(BUCKET, key))))
+    client = MountpointS3Client("us-east-1", endpoint=address, unsigned=True, force_path_style=True)
+    in_threads(lambda key: checked(key, b"".join(client.get_object(BUCKET, key))))
 
 
-def requests_threads(port: int) -> Spent:
+def requests_threads(address: str) -> None:
     import requests  # type: ignore[import-untyped,unused-ignore]
 
     own = threading.local()
@@ -246,13 +177,13 @@ def requests_threads(port: int) -> Spent:
     def read(key: str) -> None:
         if not hasattr(own, "session"):
             own.session = requests.Session()
-        answer = own.session.get(f"http://127.0.0.1:{port}/{BUCKET}/{key}", timeout=60)
+        answer = own.session.get(f"{address}/{BUCKET}/{key}", timeout=60)
         checked(key, answer.content)
 
-    return in_threads(read)
+    in_threads(read)
 
 
-def plain_aiohttp(port: int) -> Spent:
+def plain_aiohttp(address: str) -> None:
     import aiohttp
     import yarl
 
@@ -264,23 +195,22 @@ def plain_aiohttp(port: int) -> Spent:
 
             async def work() -> None:
                 for key in names:
-                    url = yarl.URL(f"http://127.0.0.1:{port}/{BUCKET}/{key}", encoded=True)
+                    url = yarl.URL(f"{address}/{BUCKET}/{key}", encoded=True)
                     async with session.get(url) as answer:
                         checked(key, await answer.read())
 
             await asyncio.gather(*(work() for _ in range(64)))
 
-    began = clocks()
-    asyncio.run(read_all())
-    return since(began)
+    with telling():
+        asyncio.run(read_all())
 
 
-def obstore(port: int) -> Spent:
+def obstore(address: str) -> None:
     from obstore.store import S3Store
 
     store = S3Store(
         BUCKET,
-        endpoint=f"http://127.0.0.1:{port}",
+        endpoint=address,
         region="us-east-1",
         skip_signature=True,
         virtual_hosted_style_request=False,
@@ -297,12 +227,11 @@ def obstore(port: int) -> Spent:
 
         await asyncio.gather(*(work() for _ in range(64)))
 
-    began = clocks()
-    asyncio.run(read_all())
-    return since(began)
+    with telling():
+        asyncio.run(read_all())
 
 
-READERS: dict[str, Callable[[int], Spent]] = {
+READERS: dict[str, Callable[[str], None]] = {
     "mirror": mirror,
     "mirror (signed)": mirror_signed,
     "mirror (filling its cache)": mirror_filling,
@@ -316,60 +245,44 @@ READERS: dict[str, Callable[[int], Spent]] = {
 }
 
 
-def run(name: str, port: int) -> None:
-    """One reader, in this process; prints wall and CPU seconds as JSON."""
-    wall, cpu = READERS[name](port)
-    print(json.dumps({"wall": wall, "cpu": cpu}), flush=True)
-    os._exit(0)  # s3torchconnectorclient's threads do not end
+BESIDE_THE_DISK = ("mirror (warm cache)", "mirror (URL-keyed cache)", "open().read()")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--only", help="names of readers, with commas")
-    parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
-    flags = parser.parse_args()
-    if flags.one:
-        run(flags.one[0], int(flags.one[1]))
-    prepare()
-    names = list(READERS)
-    if flags.only:
-        names = [name for name in names if name in flags.only.split(",")]
-    walls: dict[str, list[float]] = {name: [] for name in names}
-    cpus: dict[str, list[float]] = {name: [] for name in names}
-    os.environ.update(AWS_ACCESS_KEY_ID="bench", AWS_SECRET_ACCESS_KEY="bench")  # noqa: S106
-    with nginx() as port:
-        for number in range(flags.rounds):
-            for name in names:
-                command = [sys.executable, __file__, "--one", name, str(port)]
-                done = subprocess.run(command, stdout=subprocess.PIPE, check=False)  # noqa: S603
-                if done.returncode:
-                    sys.exit(f"{name} failed")
-                result = json.loads(done.stdout)
-                walls[name].append(result["wall"])
-                cpus[name].append(result["cpu"])
-                print(f"round {number + 1}: {name} {result['wall']:.2f} s", file=sys.stderr)
-    print(
-        "| reader | wall, s | CPU, s | against `mirror`: wall | CPU | wall against `open().read()` |"
-    )
-    print("|---|---|---|---|---|---|")
-    for name in names:
-        wall, cpu = statistics.median(walls[name]), statistics.median(cpus[name])
-        ratios = [
-            ratio(walls, name, "mirror"),
-            ratio(cpus, name, "mirror"),
-            ratio(walls, name, "open().read()"),
-        ]
-        print(f"| {name} | {wall:.2f} | {cpu:.2f} | {' | '.join(ratios)} |")
+def beside(*names: str) -> Callable[[int], Runs]:
+    def run(rounds: int) -> Runs:
+        prepare()
+        with static(HOME / "www") as address:
+            environment = {"AWS_ACCESS_KEY_ID": "bench", "AWS_SECRET_ACCESS_KEY": "bench"}
+            contenders = [
+                Contender(
+                    name,
+                    [sys.executable, __file__, name, address],
+                    environment=environment | peers.readers(),
+                    own_clock=True,
+                )
+                for name in names
+            ]
+            return alternately(contenders, rounds)
+
+    return run
 
 
-def ratio(seconds: dict[str, list[float]], name: str, base: str) -> str:
-    """The median of the ratios within each round."""
-    if base not in seconds:
-        return "–"
-    pairs = zip(seconds[name], seconds[base], strict=True)
-    return f"{statistics.median(its / others for its, others in pairs):.2f} ×"
-
+_OVER_HTTP = [name for name in READERS if name not in BESIDE_THE_DISK]
+PARTS = [
+    Part(
+        "fetch",
+        "fetch.many of 10,000 objects of 45 kB from nginx, hashes verified",
+        beside(*_OVER_HTTP),
+        ("aiohttp", "obstore", "requests", "s3torchconnectorclient", "nginx"),
+    ),
+    Part(
+        "fetch-warm",
+        "10,000 images of 45 kB from this machine's disk, hashes verified but for open().read()",
+        beside(*BESIDE_THE_DISK),
+    ),
+]
 
 if __name__ == "__main__":
-    main()
+    READERS[sys.argv[1]](sys.argv[2])
+    sys.stdout.flush()
+    os._exit(0)  # s3torchconnectorclient's threads do not end

@@ -1,35 +1,39 @@
 # ruff: noqa: INP001 - for the scripts beside it, not a package
-"""Programs measured beside each other: alternately, as processes of their own, medians and ratios.
+"""Programs measured beside each other: alternately, as processes of their own, round by round.
 
 One run after the other of the same program would measure what the machine did meanwhile; turns
-spread that over all of them. Wall, CPU and peak memory are the kernel's figures for the child and
-what it waited for.
+spread that over all of them, and ratios are taken within a round. Wall, CPU and peak memory are the
+kernel's figures for the child and what it waited for.
 """
 
 from __future__ import annotations
 
+import json
 import os
-import platform
-import statistics
+import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any, NamedTuple
 
-BENCH = Path(__file__).resolve().parent.parent / ".bench"
-KIB = 1024 if sys.platform == "linux" else 1  # of ru_maxrss; macOS counts bytes
+ROOT = Path(__file__).resolve().parent.parent
+BENCH = ROOT / ".bench"
+LAUNCH = ROOT / "bench" / "launch.py"
 
 
-@dataclass(frozen=True)
-class Cost:
+class Cost(NamedTuple):
     """Seconds of wall and CPU, and bytes of memory at the peak."""
 
     wall: float
     cpu: float
     peak: int
+
+
+Runs = dict[str, list[Cost]]  # by a program's name, a run a round
 
 
 @dataclass(frozen=True)
@@ -38,19 +42,22 @@ class Contender:
 
     Attributes:
         name: as the table has it.
-        command: its words.
+        command: its words; it and `environment` are called for where `before` decides them.
         before: makes its place ready, unmeasured.
-        check: looks at what it left; raises when that is not right.
+        check: looks at what it printed and left; raises when that is not right.
         environment: variables in addition to this process's.
         cpus: the processors it may use; None for all.
+        own_clock: it says itself what its work took, by `told`: what is compared is the work, and
+            neither starting nor looking at what came of it. The peak stays the kernel's.
     """
 
     name: str
-    command: Sequence[str]
+    command: Sequence[str] | Callable[[], Sequence[str]]
     before: Callable[[], object] = lambda: None
-    check: Callable[[], object] = lambda: None
-    environment: Mapping[str, str] | None = None
+    check: Callable[[str], object] = lambda _: None
+    environment: Mapping[str, str] | Callable[[], Mapping[str, str]] | None = None
     cpus: frozenset[int] | None = None
+    own_clock: bool = False
 
 
 def measured(contender: Contender) -> Cost:
@@ -60,71 +67,71 @@ def measured(contender: Contender) -> Cost:
         RuntimeError: it failed; its last words are in the message.
     """
     contender.before()
+    command, environment = _asked(contender.command), _asked(contender.environment)
     BENCH.mkdir(exist_ok=True)
-    log = BENCH / "last.log"
-    with log.open("w+b") as output:
-        began = time.perf_counter()
-        process = subprocess.Popen(  # noqa: S603
-            list(contender.command),
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env=os.environ | dict(contender.environment or {}),
-            preexec_fn=_pinning(contender.cpus),  # noqa: PLW1509 - no threads here
-        )
-        _, status, usage = os.wait4(process.pid, 0)
-        wall = time.perf_counter() - began
-        process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        words = log.read_text(errors="replace")[-2000:]
-        raise RuntimeError(f"{contender.name} ended with {process.returncode}: {words}")
-    contender.check()
-    return Cost(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * KIB)
+    log, printed = BENCH / "last.err", BENCH / "last.out"
+    cpus = ",".join(map(str, contender.cpus or ()))
+    done = subprocess.run(  # noqa: S603
+        [sys.executable, "-I", "-S", str(LAUNCH), cpus, str(printed), str(log), *command],
+        stdout=subprocess.PIPE,
+        env=_neutral_environment() | dict(environment or {}),
+        check=True,
+    )
+    told = json.loads(done.stdout)
+    if told["ended"]:
+        words = (log.read_text(errors="replace") + printed.read_text(errors="replace"))[-2000:]
+        raise RuntimeError(f"{contender.name} ended with {told['ended']}: {words}")
+    cost = Cost(told["wall"], told["cpu"], told["peak"])
+    with printed.open(errors="replace") as output:
+        text = output.read(1 << 20)
+    if contender.own_clock:
+        told = json.loads(text.splitlines()[-1])
+        cost = cost._replace(wall=told["wall"], cpu=told["cpu"])
+    contender.check(text)
+    return cost
 
 
-def _pinning(cpus: frozenset[int] | None) -> Callable[[], None] | None:
-    if cpus is None or not hasattr(os, "sched_setaffinity"):
-        return None
-    return lambda: os.sched_setaffinity(0, cpus)
+def _neutral_environment() -> dict[str, str]:
+    """This process's, without what its user has set for S3 and for mirror."""
+    theirs = ("AWS_", "MIRROR_", "RCLONE_", "S3_")
+    return {name: value for name, value in os.environ.items() if not name.startswith(theirs)}
 
 
-def alternately(contenders: Sequence[Contender], rounds: int) -> dict[str, Cost]:
-    """Medians of `rounds` runs of each, one after the other in turns, after a warm-up of each."""
-    runs: dict[str, list[Cost]] = {contender.name: [] for contender in contenders}
+def _asked(value: Any) -> Any:
+    return value() if callable(value) else value
+
+
+def alternately(contenders: Sequence[Contender], rounds: int) -> Runs:
+    """`rounds` runs of each, one after the other in turns, after a warm-up of each."""
+    runs: Runs = {contender.name: [] for contender in contenders}
     for number in range(rounds + 1):
         for contender in contenders:
             cost = measured(contender)
-            say(f"  {contender.name:<24} {cost.wall:7.2f} s {'(warm-up)' * (not number)}")
+            say(
+                f"  {contender.name:<32} {cost.wall:8.2f} s {cost.cpu:8.2f} s CPU "
+                f"{cost.peak / 1e6:6.0f} MB{' (warm-up)' * (not number)}"
+            )
             if number:
                 runs[contender.name].append(cost)
-    return {
-        name: Cost(
-            statistics.median(cost.wall for cost in costs),
-            statistics.median(cost.cpu for cost in costs),
-            round(statistics.median(cost.peak for cost in costs)),
-        )
-        for name, costs in runs.items()
-    }
+    return runs
 
 
-def table(costs: Mapping[str, Cost], first: str) -> str:
-    """Markdown of medians; ratios are ours, `first`, to theirs: below 1 is better."""
-    lines = ["| | wall | CPU | peak memory | our wall ÷ theirs |", "|---|---|---|---|---|"]
-    for name, cost in costs.items():
-        ratio = "" if name == first else f"{costs[first].wall / cost.wall:.2f}"
-        lines.append(
-            f"| {name} | {cost.wall:.2f} s | {cost.cpu:.2f} s | {cost.peak / 1e6:.0f} MB | {ratio} |"
-        )
-    return "\n".join(lines)
+@contextmanager
+def telling() -> Iterator[None]:
+    """For a program with a clock of its own: says on its last line what the block has cost."""
+    began, used = time.perf_counter(), _cpu_seconds()
+    yield
+    told = {"wall": time.perf_counter() - began, "cpu": _cpu_seconds() - used}
+    sys.stdout.write(json.dumps(told) + "\n")
+    sys.stdout.flush()
 
 
-def machine() -> str:
-    """The machine and the day, for a table's caption."""
-    return (
-        f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}, "
-        f"{datetime.now(UTC):%Y-%m-%d}, load {os.getloadavg()[0]:.1f} before"
-    )
+def _cpu_seconds() -> float:
+    """Of this process and of its children that have ended."""
+    uses = map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(use.ru_utime + use.ru_stime for use in uses)
 
 
 def say(text: str) -> None:
     sys.stderr.write(text + "\n")
+    sys.stderr.flush()

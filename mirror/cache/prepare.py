@@ -13,7 +13,7 @@ from mirror.content.placeholder import with_known_bad
 
 # Files that go to a thread together: one hop costs about as much as reading a small file.
 BATCH_FILES = 16
-_BATCH_BYTES = 4 << 20
+BATCH_BYTES = 4 << 20
 # Larger files are hashed in chunks, and sent in parts from a second read.
 WHOLE_UP_TO = 32 << 20
 # Pixels of files that large are not decoded: no photograph of a dataset is, and memory is shared.
@@ -85,7 +85,7 @@ def batches(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
     for entry in entries:
         batch.append(entry)
         size += entry.identity.size
-        if len(batch) >= BATCH_FILES or size >= _BATCH_BYTES:
+        if len(batch) >= BATCH_FILES or size >= BATCH_BYTES:
             yield batch
             batch, size = [], 0
     if batch:

@@ -35,16 +35,19 @@ class Entry(NamedTuple):
 
     @property
     def signature(self) -> bytes:
-        return signature(self.path, self.identity)
+        return signature((self.path, *self.identity))
 
 
-def signature(path: bytes, identity: Identity) -> bytes:
+File = tuple[bytes, int, int, int]  # path, size, mtime_ns, inode, as `walk` gives them
+
+
+def signature(file: File) -> bytes:
     """16 bytes that differ when name, size, mtime or inode do.
 
     Comparing signatures is how a run knows, for the price of a hash, that a file is the one that
     was acknowledged; at 128 bits no two differing ones meet by chance.
     """
-    return xxhash.xxh3_128_digest(b"%b\0%d %d %d" % (path, *identity))
+    return xxhash.xxh3_128_digest(b"%b\0%d %d %d" % file)
 
 
 def display(path: bytes) -> str:
@@ -96,9 +99,7 @@ class ScanCount:
     unreadable: list[str] = field(default_factory=list)
 
 
-def walk(
-    root: bytes, extensions: Sequence[str], count: ScanCount
-) -> Iterator[tuple[bytes, int, int, int]]:
+def walk(root: bytes, extensions: Sequence[str], count: ScanCount) -> Iterator[File]:
     """`(path, size, mtime_ns, inode)` of every file of the cache, in the folder's own order.
 
     Args:

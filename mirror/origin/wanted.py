@@ -26,7 +26,6 @@ import msgspec
 from mirror.cache.failures import Failures
 from mirror.cache.inspection import judge_all
 from mirror.cache.scan import Entries, ScanCount, signature, walk
-from mirror.content.digest import Identity
 from mirror.content.placeholder import distinct_photos
 from mirror.dataset.fields import MISSING, FieldPath
 from mirror.dataset.inputs import Input, read
@@ -350,10 +349,11 @@ class _Planning:
 
         def rows() -> Iterator[tuple[Any, ...]]:
             nonlocal files
-            for path, size, mtime_ns, inode in walk(root, extensions, count):
+            for file in walk(root, extensions, count):
                 files += 1
+                path, size, mtime_ns, inode = file
                 name = os.path.basename(path)
-                signed = signature(path, Identity(size, mtime_ns, inode))
+                signed = signature(file)
                 place = path if name[32:].lower() == b".jpg" else None
                 digest = bytes.fromhex(name[:32].decode())
                 # An inode may be larger than SQLite's numbers are.

@@ -31,6 +31,7 @@ from mirror.store.base import (
     ObjectInfo,
     PutMode,
 )
+from mirror.store.blocking import BlockingCalls
 from mirror.store.control import CONNECT_SECONDS, S3Access
 from mirror.store.responses import deletion_of, error_from, untrusted
 
@@ -54,6 +55,7 @@ class ObstoreStore:
     def __init__(self, access: S3Access) -> None:
         self.url = str(access.url)
         self._access = access
+        self._calls = BlockingCalls()
         access.credentials()
         self._store = self._open(max_retries=0)
         # A large object must not start again because one part of it failed.
@@ -96,13 +98,15 @@ class ObstoreStore:
             else "overwrite"
         )
         try:
-            done = await obstore.put_async(
-                self._store,
-                key,
-                body,
-                attributes=_attributes(headers),
-                mode=how,
-                use_multipart=False,
+            done = await self._calls.result_of(
+                lambda: obstore.put(
+                    self._store,
+                    key,
+                    body,
+                    attributes=_attributes(headers),
+                    mode=how,
+                    use_multipart=False,
+                )
             )
         except _FOREIGN as error:
             ours = _translate(error, f"PUT {key}")
@@ -173,7 +177,8 @@ class ObstoreStore:
                 raise ours from None
 
     async def aclose(self) -> None:
-        """Nothing to close: obstore's connections end with the object."""
+        """Nothing but threads to end: connections end with the object."""
+        self._calls.close()
 
 
 def _attributes(headers: Headers) -> Attributes:

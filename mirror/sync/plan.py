@@ -22,10 +22,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from mirror.cache.scan import SIGNATURE_BYTES, Entries, ScanCount, signature
+from mirror.cache.scan import SIGNATURE_BYTES, Entries, File, ScanCount, signature
 from mirror.catalog.cost import Estimate, sync_estimate
 from mirror.config import PriceSettings
-from mirror.content.digest import Identity
 
 _CHUNK = 1 << 14
 
@@ -95,7 +94,7 @@ class Plan:
 
 
 def make_plan(
-    files: Iterable[tuple[bytes, int, int, int]],
+    files: Iterable[File],
     count: ScanCount,
     known: Known,
     selection: Selection,
@@ -114,12 +113,12 @@ def make_plan(
     for chunk in _chunked(files, _CHUNK):
         chosen = chunk if selection.everything else [f for f in chunk if selection.covers(f[0])]
         plan.scanned += len(chosen)
-        signatures = [signature(path, Identity(*numbers)) for path, *numbers in chosen]
-        joined = np.frombuffer(b"".join(signatures), _SIGNATURE)
+        raw = b"".join(map(signature, chosen))
+        joined = np.frombuffer(raw, _SIGNATURE)
         unseen = here.unmatched(joined)
         if len(gone):
             returned = np.setdiff1d(unseen, gone.unmatched(joined), assume_unique=True)
-            plan.returned_signatures += [signatures[at] for at in returned]
+            plan.returned_signatures += [_nth(raw, int(at)) for at in returned]
             unseen = np.setdiff1d(unseen, returned, assume_unique=True)
         plan.unchanged += len(chosen) - len(unseen)
         pending = [chosen[at] for at in unseen]
@@ -173,12 +172,14 @@ class _Signatures:
 
     def never_matched(self) -> Iterator[bytes]:
         for at in np.flatnonzero(~self._matched):
-            yield self._raw[at * SIGNATURE_BYTES : (at + 1) * SIGNATURE_BYTES]
+            yield _nth(self._raw, int(at))
 
 
-def _chunked(
-    files: Iterable[tuple[bytes, int, int, int]], size: int
-) -> Iterator[list[tuple[bytes, int, int, int]]]:
+def _nth(signatures: bytes, at: int) -> bytes:
+    return signatures[at * SIGNATURE_BYTES : (at + 1) * SIGNATURE_BYTES]
+
+
+def _chunked(files: Iterable[File], size: int) -> Iterator[list[File]]:
     iterator = iter(files)
     while chunk := list(islice(iterator, size)):
         yield chunk

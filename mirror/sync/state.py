@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, islice
 from pathlib import Path
 from typing import NamedTuple, cast
 
@@ -100,10 +101,9 @@ class State:
         query = "SELECT signature FROM files WHERE gone = ? ORDER BY signature"
         pieces: list[bytes] = []
         with self._file.translated():
-            cursor = self._db.execute(query, (int(gone),))
-            cursor.arraysize = 10_000
-            while rows := cursor.fetchmany():
-                pieces.append(b"".join([row[0] for row in rows]))
+            found = chain.from_iterable(self._db.execute(query, (int(gone),)))
+            while piece := b"".join(islice(found, 10_000)):
+                pieces.append(piece)
         return b"".join(pieces)
 
     def signatures_of(self, paths: Sequence[bytes]) -> Iterator[tuple[bytes, bytes]]:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from mirror.cache.prepare import (
+    BATCH_BYTES,
     BATCH_FILES,
     WHOLE_UP_TO,
     Prepared,
@@ -305,28 +306,35 @@ class Transfer:
         return max(0.0, self._oldest_at + self._options.commit_seconds - self._clock())
 
     async def _enter_window(self, files: int, size: int) -> None:
-        most_files = 4 * self._options.concurrency + BATCH_FILES * self._options.readers
         async with self._room:
             await self._room.wait_for(
                 lambda: (
                     self._stop.is_set()
-                    or self._files_under_way == 0
                     or (
-                        self._files_under_way + files <= most_files
-                        and self._bytes_under_way + size <= _WINDOW_BYTES
+                        self._has_room(files, size)
                         # Commits that cannot keep up hold the feeding back, not memory.
                         and len(self._committer) < 2 * self._options.commit_rows
                     )
+                    or self._files_under_way == 0
                 )
             )
             self._files_under_way += files
             self._bytes_under_way += size
 
     async def _leave_window(self, files: int, size: int) -> None:
-        async with self._room:
-            self._files_under_way -= files
-            self._bytes_under_way -= size
-            self._room.notify_all()
+        self._files_under_way -= files
+        self._bytes_under_way -= size
+        # Feeders that are woken for each file, and find no room for a batch, cost more than it does.
+        if self._stop.is_set() or self._has_room(BATCH_FILES, BATCH_BYTES):
+            async with self._room:
+                self._room.notify_all()
+
+    def _has_room(self, files: int, size: int) -> bool:
+        most_files = 4 * self._options.concurrency + BATCH_FILES * self._options.readers
+        return self._files_under_way == 0 or (
+            self._files_under_way + files <= most_files
+            and self._bytes_under_way + size <= _WINDOW_BYTES
+        )
 
 
 def _window_bytes(entry: Entry) -> int:

@@ -319,8 +319,8 @@ def test_entries_come_back_as_they_were_put(many: list[tuple[bytes, Identity]]) 
 def test_signatures_are_equal_only_for_equal_files(
     path: bytes, identity: Identity, other_path: bytes, other: Identity
 ) -> None:
-    same = (path, identity) == (other_path, other)
-    assert (signature(path, identity) == signature(other_path, other)) is same
+    one, two = (path, *identity), (other_path, *other)
+    assert (signature(one) == signature(two)) is (one == two)
 
 
 # --- what it costs ---

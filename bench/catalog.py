@@ -1,0 +1,134 @@
+# ruff: noqa: INP001 - for the scripts beside it, not a package
+"""The catalog at a million and at ten million rows: one more commit, and reading it into an index.
+
+Each runs in a process of its own (`python bench/catalog.py WHAT ROWS`). The catalog is a folder's;
+rows are what a sync of distinct photographs writes, 50,000 a commit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from measure import BENCH, ROOT, Contender, Runs, alternately, say, telling
+from results import Part
+
+sys.path.insert(0, str(ROOT))
+
+from mirror.catalog.index import Index
+from mirror.catalog.reading import Location
+from mirror.catalog.row import Row, Source
+from mirror.catalog.table import Catalog
+from mirror.config import Layer, Settings, merge
+from mirror.sync.run import sync
+
+COMMIT = 50_000
+
+
+def _home(rows: int) -> Path:
+    return BENCH / "catalogs" / f"{rows}"
+
+
+def _settings(home: Path) -> Settings:
+    place = {
+        "bucket": {"url": f"file://{home}/mirror"},
+        "cache": {"dir": str(home / "cache")},
+        "state": {"dir": str(home / "state")},
+    }
+    return merge([Layer("bench", place)])
+
+
+def _catalog(home: Path) -> Catalog:
+    return Catalog(Location(_settings(home)).store(), str(home / "mirror" / "catalog"), dict)
+
+
+def _rows(first: int, count: int) -> Iterator[Row]:
+    for number in range(first, first + count):
+        content = hashlib.sha256(b"%d" % number).digest()
+        url = f"https://inaturalist-open-data.s3.amazonaws.com/photos/{number}/medium.jpg"
+        yield Row(
+            hashlib.md5(url.encode()).digest(), content[:16], content, 45_000, "jpeg",  # noqa: S324
+            500, 375, "ok", "", Source(url), number + 1,
+        )  # fmt: skip
+
+
+def prepare(rows: int) -> None:
+    home = _home(rows)
+    if (home / "ready").exists():
+        return
+    shutil.rmtree(home, ignore_errors=True)
+    (home / "cache").mkdir(parents=True)
+    say(f"making a catalog of {rows:,} rows …")
+    sync(_settings(home))  # makes the mirror's root
+    catalog = _catalog(home)
+    for first in range(0, rows, COMMIT):
+        catalog.append(list(_rows(first, COMMIT)))
+    (home / "ready").touch()
+    _refreshed(home, home / "snapshots")
+
+
+def _refreshed(home: Path, snapshots: Path) -> Index:
+    return asyncio.run(_catalog(home).refresh(Index.empty(), snapshots))
+
+
+def append(rows: int) -> None:
+    """One more commit, to a catalog of so many rows."""
+    home = _home(rows)
+    more = list(_rows(0, COMMIT))
+    catalog = _catalog(home)
+    with telling():
+        catalog.append(more)
+
+
+def read(rows: int) -> None:
+    """All of the catalog into an index, as on a machine that has none yet."""
+    with tempfile.TemporaryDirectory(dir=BENCH) as snapshots:
+        with telling():
+            index = _refreshed(_home(rows), Path(snapshots))
+        _check(index, rows)
+
+
+def load(rows: int) -> None:
+    """The index that an earlier run has kept, and a look-up of 10,000 URLs."""
+    home = _home(rows)
+    urls = [row.url_md5 for row in _rows(0, 10_000)]
+    with telling():
+        index = Index.load(home / "snapshots")
+        found = sum(index.sighting(url) is not None for url in urls)
+    if found != len(urls):
+        raise RuntimeError(f"{found} of {len(urls)} URLs were found")
+
+
+def _check(index: Index, rows: int) -> None:
+    if len(index) != rows:
+        raise RuntimeError(f"an index of {len(index):,} URLs, not {rows:,}")
+
+
+WHAT: dict[str, Callable[[int], None]] = {
+    "append of 50,000 rows": append,
+    "read into an index": read,
+    "index kept, mapped; 10,000 look-ups": load,
+}
+
+
+def _part(name: str, rows: int) -> Part:
+    def run(rounds: int) -> Runs:
+        prepare(rows)
+        contenders = [
+            Contender(what, [sys.executable, __file__, what, f"{rows}"], own_clock=True)
+            for what in WHAT
+        ]
+        return alternately(contenders, rounds)
+
+    return Part(name, f"a catalog of {rows:,} rows", run, ("deltalake",))
+
+
+PARTS = [_part("catalog-1m", 1_000_000), _part("catalog-10m", 10_000_000)]
+
+if __name__ == "__main__":
+    WHAT[sys.argv[1]](int(sys.argv[2]))
