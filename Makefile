@@ -55,7 +55,10 @@ check: lint types imports
 unit: $(STAMP) servers
 	$(BIN)/pytest --quiet --numprocesses auto --maxprocesses 4 --dist worksteal
 
-test: check unit
+# The environment and the servers are installed side by side.
+test:
+	@$(MAKE) --no-print-directory --jobs 2 $(STAMP) servers
+	@$(MAKE) --no-print-directory check unit
 
 # More of each than `make test` tries; the same again by the same seed. See tests/chaos/tally.py.
 chaos: export CHAOS_SEED ?= 1

@@ -20,7 +20,7 @@ from measure import BENCH, ROOT, say
 
 sys.path.insert(0, str(ROOT))
 
-from tests.labelled import PHOTOGRAPHS, fitted
+from tests.labelled.photographs import PHOTOGRAPHS, fitted
 from tests.photos import name_of, url_of
 
 CACHES = BENCH / "caches"

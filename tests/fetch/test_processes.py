@@ -136,9 +136,13 @@ def make_one_without_a_mirror(settings: Settings) -> None:
         Fetcher(reached(settings, url=f"{settings.bucket.url}/nothing-here"), tuning=HURRY)
 
 
-def test_a_fork_while_another_thread_reads_is_no_deadlock(site: Site) -> None:
+def test_a_fork_while_another_thread_reads_is_no_deadlock(
+    make_place: MakePlace, tmp_path: Path
+) -> None:
+    """No proxy here: it lives in this process, and its connections would be forked along."""
+    settings = mirrored(make_place("moto-obstore"), tmp_path)
     context = multiprocessing.get_context("fork")
-    with Fetcher(site.plain, tuning=HURRY) as fetch:
+    with Fetcher(settings, tuning=Tuning()) as fetch:
         stop = threading.Event()
 
         def read_on() -> None:
