@@ -26,6 +26,7 @@ from mirror.config import Settings, parse_size
 from mirror.errors import NotCached, StoreUnavailable
 from mirror.fetch.addresses import addresses_of
 from mirror.fetch.cache import Begun, FetchCache, Ticket
+from mirror.fetch.forks import NO_FORK
 from mirror.fetch.guard import Guard
 from mirror.fetch.hedging import HedgePolicy, Hedging
 from mirror.fetch.reading import MirrorReader
@@ -218,7 +219,8 @@ class _Mirror:
         self._most = settings.fetch.concurrency
         self._addresses = None
         if settings.bucket_url.scheme == "s3" or settings.bucket.public_url:
-            self._addresses = addresses_of(settings)
+            with NO_FORK:  # credentials of AWS come by OpenSSL, signatures by obstore
+                self._addresses = addresses_of(settings)
             self._guard = Guard([*settings.object_urls.web_bases, self._addresses.base])
         self._pending: deque[Order] = deque()
         self._under_way: dict[bytes, list[Order]] = {}

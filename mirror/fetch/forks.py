@@ -28,6 +28,10 @@ class ForkLock:
 _locks: Final[weakref.WeakSet[ForkLock]] = weakref.WeakSet()
 
 
+# A fork waits until no other thread holds it. For work that goes through OpenSSL or obstore: their
+# locks, held by a thread of the parent's, would never be free in the child.
+NO_FORK: Final = threading.RLock()
+
 _forked = False
 
 
@@ -39,8 +43,11 @@ def is_forked() -> bool:
 def _in_child() -> None:
     global _forked  # noqa: PLW0603 - a fact about the process
     _forked = True
+    NO_FORK.release()
     for lock in list(_locks):
         lock.renew()
 
 
-os.register_at_fork(after_in_child=_in_child)
+os.register_at_fork(
+    before=NO_FORK.acquire, after_in_parent=NO_FORK.release, after_in_child=_in_child
+)

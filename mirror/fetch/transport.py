@@ -13,6 +13,7 @@ from typing import Final
 from mirror import __version__
 from mirror.errors import Unreachable
 from mirror.fetch.connection import Connection, Stale
+from mirror.fetch.forks import NO_FORK
 from mirror.fetch.guard import Guard, Origin, split
 from mirror.fetch.http1 import Answer
 
@@ -135,7 +136,7 @@ class Transport:
 
     async def _tls_context(self) -> ssl.SSLContext:
         if self._tls is None:
-            context = await asyncio.to_thread(ssl.create_default_context)
+            context = await asyncio.to_thread(_trusting)
             context.set_alpn_protocols(["http/1.1"])
             self._tls = context
         return self._tls
@@ -161,6 +162,11 @@ class Transport:
             connection.fail("closed")
         while self._all:  # noqa: ASYNC110 - the loop tells each of its end
             await asyncio.sleep(0)
+
+
+def _trusting() -> ssl.SSLContext:
+    with NO_FORK:
+        return ssl.create_default_context()
 
 
 def _request(origin: Origin, target: str, *, fresh: bool) -> bytes:
