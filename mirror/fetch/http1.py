@@ -6,6 +6,7 @@ read in two ways: bytes left over would be taken for the next answer.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 import httptools
@@ -14,6 +15,8 @@ import httptools
 _MOST_OF_A_REFUSAL: Final = 16 << 10
 # Bytes that may come before a head has ended; S3's are some 600.
 _LONGEST_HEAD: Final = 64 << 10
+# Headers that say where a body ends.
+_BOUNDS: Final = {b"content-length", b"transfer-encoding"}
 
 
 class BadAnswer(Exception):
@@ -25,7 +28,7 @@ class Answer(NamedTuple):
 
     Attributes:
         status: of three digits.
-        headers: by lower-case name; what stands twice is joined by commas.
+        headers: by lower-case name; what stands twice is joined by commas. Of a 200 none are kept.
         body: at most one byte more than was asked for; a refusal's may be cut short or missing.
         reusable: another request may be made on the connection: it stands right behind the answer.
     """
@@ -50,7 +53,7 @@ class AnswerReader:
     def begin(self, most: int) -> None:
         """An answer is awaited, and of its body `most` bytes and one more."""
         self._most = most
-        self._headers: dict[str, str] = {}
+        self._headers: list[tuple[bytes, bytes]] = []
         self._body: list[bytes] = []
         self._size = 0
         self._before_body = 0  # bytes that came so far without ending a head
@@ -82,13 +85,15 @@ class AnswerReader:
 
     def end(self) -> Answer | None:
         """The connection has ended: the answer, if that is how its body was to end."""
-        bounded = "content-length" in self._headers or "transfer-encoding" in self._headers
+        bounded = any(name.lower() in _BOUNDS for name, _ in self._headers)
         return None if not self._status or bounded else self._answer()
 
     def _answer(self) -> Answer:
         body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
         reusable = self._whole and self._persistent and not self._followed
-        answer = Answer(self._status, self._headers, body[: self._most + 1], reusable)
+        # To read what nobody asks of an image would cost a twentieth of all that it costs to fetch it.
+        headers = {} if self._status == 200 else _by_name(self._headers)
+        answer = Answer(self._status, headers, body[: self._most + 1], reusable)
         self.begin(0)
         return answer
 
@@ -98,10 +103,8 @@ class AnswerReader:
         self._followed = self._whole
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._status:
-            return  # a trailer
-        key, text = name.decode("latin-1").lower(), value.decode("latin-1").rstrip()
-        self._headers[key] = f"{self._headers[key]}, {text}" if key in self._headers else text
+        if not self._status:  # else it is a trailer
+            self._headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()
@@ -122,3 +125,11 @@ class AnswerReader:
             self._persistent = self._parser.should_keep_alive()
         else:  # a word in between; the answer follows
             self._headers.clear()
+
+
+def _by_name(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name, value in headers:
+        key, text = name.decode("latin-1").lower(), value.decode("latin-1").rstrip()
+        found[key] = f"{found[key]}, {text}" if key in found else text
+    return found
