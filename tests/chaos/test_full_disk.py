@@ -1,7 +1,7 @@
 """On a disk that is full, a tmpfs of its own: one sentence, whole files, and the next run completes it.
 
 A sync's state on such a disk is in tests/cli/test_bad_input.py, what `rewrite` writes in
-tests/dataset/test_rewrite.py.
+tests/dataset/test_rewrite_files.py.
 """
 
 from __future__ import annotations

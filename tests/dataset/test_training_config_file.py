@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -10,13 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from mirror.dataset.training_config import (
-    check,
-    diff,
-    update,
-)
+from mirror.dataset.training_config import check, diff, update
 from mirror.errors import UsageError
 from tests.dataset.teacher import TEACHER, assigned
+from tests.workshop import MOUNTS
 
 # Files.
 
@@ -160,17 +158,34 @@ def test_a_full_disk_leaves_the_file_alone(config: Path) -> None:
     assert names(config.parent) == {"teacher.yaml"}
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_read_only_folder_is_known_before_any_work(config: Path) -> None:
-    config.parent.chmod(0o500)
+# A mount that nobody may write to: root writes where permissions only forbid it.
+READ_ONLY = 'mount --bind "$1" "$1" && mount -o remount,bind,ro "$1" && shift && exec "$@"'
+REFUSED = """
+import sys
+from functools import partial
+from pathlib import Path
+from mirror.dataset.training_config import check, parse_assignment, update
+from mirror.errors import UsageError
+for action in (check, partial(update, dry_run=False)):
     try:
-        with pytest.raises(UsageError, match="its folder .* is read-only"):
-            check(config, assigned("optimizer.lr=0.5"))
-        with pytest.raises(UsageError, match="cannot be written"):
-            update(config, assigned("optimizer.lr=0.5"), dry_run=False)
-        assert names(config.parent) == {"teacher.yaml"}
-    finally:
-        config.parent.chmod(0o700)
+        action(Path(sys.argv[1]), [parse_assignment("optimizer.lr=0.5")])
+    except UsageError as error:
+        print(error)
+"""
+
+
+def test_a_read_only_folder_is_known_before_any_work(config: Path) -> None:
+    command = [*MOUNTS, "sh", "-c", READ_ONLY, "sh", str(config.parent)]
+    ran = subprocess.run(
+        [*command, sys.executable, "-c", REFUSED, str(config)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    checked, updated = ran.stdout.splitlines()
+    assert re.search("its folder .* is read-only", checked)
+    assert "cannot be written" in updated
+    assert names(config.parent) == {"teacher.yaml"}
 
 
 # Kills a process by SIGKILL before the n-th line of the code that writes, for every n until it ends.
