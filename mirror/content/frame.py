@@ -48,7 +48,7 @@ def trailing_fill(frame: Frame, scale: float) -> tuple[str, int] | None:
     luma = frame @ np.array((0.299, 0.587, 0.114), np.float32)
     level = 0 if float(luma[-1].max()) <= _LUMA + 0.5 else 128
     # From here on from the bottom up: how far from the level each pixel is.
-    away = np.abs(frame[::-1].astype(np.int16) - level).max(axis=2)
+    away = _furthest(np.abs(frame[::-1].astype(np.int16) - level))
     painted = (np.abs(luma[::-1] - level) <= _LUMA + 0.5).all(axis=1) & (away <= _COLOUR).all(
         axis=1
     )
@@ -63,6 +63,12 @@ def trailing_fill(frame: Frame, scale: float) -> tuple[str, int] | None:
     else:
         sharp = _is_black_edge(away[rows - 1 :], smear)
     return (("grey" if level else "black"), rows) if sharp else None
+
+
+def _furthest(colours: NDArray[np.int16]) -> NDArray[np.int16]:
+    """Each pixel's largest of three; NumPy's own maximum over so short an axis takes ten times as long."""
+    red, green, blue = np.moveaxis(colours, 2, 0)
+    return np.maximum(np.maximum(red, green), blue)
 
 
 def _is_bar(top: NDArray[np.int16], level: int) -> bool:
