@@ -13,7 +13,7 @@ from mirror.content.placeholder import with_known_bad
 
 # Files that go to a thread together: one hop costs about as much as reading a small file.
 BATCH_FILES = 16
-BATCH_BYTES = 4 << 20
+BATCH_BYTES = 1 << 20
 # Larger files are hashed in chunks, and sent in parts from a second read.
 WHOLE_UP_TO = 32 << 20
 # Pixels of files that large are not decoded: no photograph of a dataset is, and memory is shared.
@@ -78,14 +78,14 @@ def prepare_all(root: bytes, entries: Sequence[Entry], level: Level) -> list[Pre
     return [prepare(root, entry, level) for entry in entries]
 
 
-def batches(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
-    """Entries in groups for `prepare_all`: few at a time, and fewer where they are large."""
+def batches(entries: Iterable[Entry], most: int = BATCH_FILES) -> Iterator[list[Entry]]:
+    """Entries in groups for `prepare_all`: at most so many at a time, and fewer where they are large."""
     batch: list[Entry] = []
     size = 0
     for entry in entries:
         batch.append(entry)
         size += entry.identity.size
-        if len(batch) >= BATCH_FILES or size >= BATCH_BYTES:
+        if len(batch) >= most or size >= BATCH_BYTES:
             yield batch
             batch, size = [], 0
     if batch:

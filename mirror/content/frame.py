@@ -49,8 +49,8 @@ def trailing_fill(frame: Frame, scale: float) -> tuple[str, int] | None:
     level = 0 if float(luma[-1].max()) <= _LUMA + 0.5 else 128
     # From here on from the bottom up: how far from the level each pixel is.
     away = _furthest(np.abs(frame[::-1].astype(np.int16) - level))
-    painted = (np.abs(luma[::-1] - level) <= _LUMA + 0.5).all(axis=1) & (away <= _COLOUR).all(
-        axis=1
+    painted: NDArray[np.bool_] = np.logical_and(
+        (np.abs(luma[::-1] - level) <= _LUMA + 0.5).all(axis=1), (away <= _COLOUR).all(axis=1)
     )
     if painted.all() or not painted[0] or _is_bar(away[-3:], level):
         return None
@@ -68,7 +68,8 @@ def trailing_fill(frame: Frame, scale: float) -> tuple[str, int] | None:
 def _furthest(colours: NDArray[np.int16]) -> NDArray[np.int16]:
     """Each pixel's largest of three; NumPy's own maximum over so short an axis takes ten times as long."""
     red, green, blue = np.moveaxis(colours, 2, 0)
-    return np.maximum(np.maximum(red, green), blue)
+    furthest: NDArray[np.int16] = np.maximum(np.maximum(red, green), blue)
+    return furthest
 
 
 def _is_bar(top: NDArray[np.int16], level: int) -> bool:

@@ -8,7 +8,7 @@ import asyncio
 import base64
 import hashlib
 import ssl
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
@@ -23,10 +23,13 @@ from mirror.store.base import (
     LIST_PAGE,
     Chunks,
     Create,
+    Created,
     Headers,
     IfMatch,
+    NewObject,
     ObjectInfo,
     PutMode,
+    created_in_turn,
 )
 from mirror.store.control import S3Access, drop_expect_header, translate_botocore
 from mirror.store.responses import deletion_of
@@ -114,6 +117,11 @@ class Aioboto3Store:
                 raise PreconditionFailed(f"PUT {key}: there is no such object.") from None
             raise
         return str(done["ETag"])
+
+    async def create_in_turn(
+        self, objects: Sequence[NewObject], stopped: Callable[[], bool]
+    ) -> Created:
+        return await created_in_turn(self, objects, stopped)
 
     async def put_multipart(
         self, key: str, chunks: Chunks, part_size: int, headers: Headers

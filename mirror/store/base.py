@@ -11,7 +11,9 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal, Protocol, TypeVar
+from typing import Literal, NamedTuple, Protocol, TypeVar
+
+from mirror.errors import StoreError
 
 T = TypeVar("T")
 
@@ -54,6 +56,21 @@ class ObjectInfo:
     last_modified: datetime
 
 
+class NewObject(NamedTuple):
+    """An object that is to be written whole, under a key that nobody has taken."""
+
+    key: str
+    body: bytes
+    headers: Headers
+
+
+class Created(NamedTuple):
+    """So many objects, the first of several, were written; `error` is what the next one met, if begun."""
+
+    written: int
+    error: StoreError | None
+
+
 Chunks = Callable[[], AsyncIterator[bytes]]
 
 LIST_PAGE = 1000
@@ -74,6 +91,16 @@ class Store(Protocol):
         Raises:
             AlreadyExists: mode is Create and the key is taken.
             PreconditionFailed: mode is IfMatch and the key holds another ETag, or none.
+        """
+        ...
+
+    async def create_in_turn(
+        self, objects: Sequence[NewObject], stopped: Callable[[], bool]
+    ) -> Created:
+        """`put` with Create, one object after the other: a turn for many small ones costs least.
+
+        Ends at the first that is not simply written, and before any at which `stopped()` is true,
+        which is asked from any thread. What is left is the caller's to put by itself: `put` raises.
         """
         ...
 
@@ -113,6 +140,36 @@ class Store(Protocol):
         ...
 
     async def aclose(self) -> None: ...
+
+
+async def created_in_turn(
+    store: Store, objects: Sequence[NewObject], stopped: Callable[[], bool]
+) -> Created:
+    """`create_in_turn` by means of `put`, for a store to which a turn is nothing special."""
+    for count, new in enumerate(objects):
+        if stopped():
+            return Created(count, None)
+        try:
+            await store.put(new.key, new.body, Create(), new.headers)
+        except StoreError as error:
+            return Created(count, error)
+    return Created(len(objects), None)
+
+
+def turn(
+    create: Callable[[NewObject], object],
+    objects: Sequence[NewObject],
+    stopped: Callable[[], bool],
+) -> Created:
+    """`create_in_turn` for a store whose calls block: all of it is one call, for one thread."""
+    for count, new in enumerate(objects):
+        if stopped():
+            return Created(count, None)
+        try:
+            create(new)
+        except StoreError as error:
+            return Created(count, error)
+    return Created(len(objects), None)
 
 
 async def list_all(store: Store, prefix: str) -> AsyncIterator[ObjectInfo]:
@@ -155,6 +212,11 @@ class StoreWrapper(ABC):
 
     async def put(self, key: str, body: bytes, mode: PutMode, headers: Headers) -> str:
         return await self._call("put", len(body), lambda: self._inner.put(key, body, mode, headers))
+
+    async def create_in_turn(
+        self, objects: Sequence[NewObject], stopped: Callable[[], bool]
+    ) -> Created:
+        return await created_in_turn(self, objects, stopped)
 
     async def put_multipart(
         self, key: str, chunks: Chunks, part_size: int, headers: Headers

@@ -10,7 +10,7 @@ import asyncio
 import errno
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import islice
@@ -24,10 +24,13 @@ from mirror.store.base import (
     LIST_PAGE,
     Chunks,
     Create,
+    Created,
     Headers,
     IfMatch,
+    NewObject,
     ObjectInfo,
     PutMode,
+    turn,
 )
 
 # Names that a listing passes over: files being written, and the lock of conditional replacement.
@@ -43,6 +46,14 @@ class FileStore:
 
     async def put(self, key: str, body: bytes, mode: PutMode, headers: Headers) -> str:
         return await asyncio.to_thread(self._put, key, body, mode)
+
+    async def create_in_turn(
+        self, objects: Sequence[NewObject], stopped: Callable[[], bool]
+    ) -> Created:
+        def create(new: NewObject) -> None:
+            self._put(new.key, new.body, Create())
+
+        return await asyncio.to_thread(turn, create, objects, stopped)
 
     def _put(self, key: str, body: bytes, mode: PutMode) -> str:
         with self._translated(f"PUT {key}"):

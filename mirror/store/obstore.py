@@ -6,10 +6,13 @@ Its transfers hang in a forked child; training therefore reads through `mirror.f
 
 from __future__ import annotations
 
+import asyncio
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import obstore
 from obstore.exceptions import BaseError, GenericError
@@ -26,12 +29,14 @@ from mirror.store.base import (
     LIST_PAGE,
     Chunks,
     Create,
+    Created,
     Headers,
     IfMatch,
+    NewObject,
     ObjectInfo,
     PutMode,
+    turn,
 )
-from mirror.store.blocking import BlockingCalls
 from mirror.store.control import CONNECT_SECONDS, S3Access
 from mirror.store.responses import deletion_of, error_from, untrusted
 
@@ -47,6 +52,8 @@ _CERTIFICATE = re.compile(r"InvalidCertificate\(\s*(\w+)")
 _CODE = re.compile(r"<Code>([A-Za-z0-9]+)</Code>|\(code: ([A-Za-z0-9]+)")
 # Credentials of a role are asked for again this often; boto3 refreshes them when they are due.
 _CREDENTIAL_LIFE = timedelta(minutes=5)
+# Turns at once: no setting asks for more, and a thread is made only when all others are busy.
+_MOST_TURNS: Final = 1024
 
 
 class ObstoreStore:
@@ -55,7 +62,7 @@ class ObstoreStore:
     def __init__(self, access: S3Access) -> None:
         self.url = str(access.url)
         self._access = access
-        self._calls = BlockingCalls()
+        self._turns = ThreadPoolExecutor(_MOST_TURNS, "put")
         access.credentials()
         self._store = self._open(max_retries=0)
         # A large object must not start again because one part of it failed.
@@ -90,32 +97,21 @@ class ObstoreStore:
         }
 
     async def put(self, key: str, body: bytes, mode: PutMode, headers: Headers) -> str:
-        how: Any = (
-            "create"
-            if isinstance(mode, Create)
-            else {"e_tag": mode.etag}
-            if isinstance(mode, IfMatch)
-            else "overwrite"
-        )
-        try:
-            done = await self._calls.result_of(
-                lambda: obstore.put(
-                    self._store,
-                    key,
-                    body,
-                    attributes=_attributes(headers),
-                    mode=how,
-                    use_multipart=False,
-                )
-            )
-        except _FOREIGN as error:
-            ours = _translate(error, f"PUT {key}")
-            if isinstance(mode, Create) and isinstance(ours, PreconditionFailed):
-                raise AlreadyExists(f"PUT {key}: the key is taken.") from None
-            if isinstance(mode, IfMatch) and isinstance(ours, NotFound):
-                raise PreconditionFailed(f"PUT {key}: there is no such object.") from None
-            raise ours from None
+        with _refusals(key, mode):
+            done = await obstore.put_async(self._store, key, body, **_whole(mode, headers))
         return done["e_tag"] or ""
+
+    async def create_in_turn(
+        self, objects: Sequence[NewObject], stopped: Callable[[], bool]
+    ) -> Created:
+        # A call that blocks costs half of what an awaited one does, for which a thread of Rust's
+        # has to get the interpreter's lock and to wake the loop.
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._turns, turn, self._create, objects, stopped)
+
+    def _create(self, new: NewObject) -> None:
+        with _refusals(new.key, Create()):
+            obstore.put(self._store, new.key, new.body, **_whole(Create(), new.headers))
 
     async def put_multipart(
         self, key: str, chunks: Chunks, part_size: int, headers: Headers
@@ -178,7 +174,33 @@ class ObstoreStore:
 
     async def aclose(self) -> None:
         """Nothing but threads to end: connections end with the object."""
-        self._calls.close()
+        self._turns.shutdown(wait=False)
+
+
+@contextmanager
+def _refusals(key: str, mode: PutMode) -> Iterator[None]:
+    """What a PUT meets is raised as an error of ours."""
+    try:
+        yield
+    except _FOREIGN as error:
+        ours = _translate(error, f"PUT {key}")
+        if isinstance(mode, Create) and isinstance(ours, PreconditionFailed):
+            raise AlreadyExists(f"PUT {key}: the key is taken.") from None
+        if isinstance(mode, IfMatch) and isinstance(ours, NotFound):
+            raise PreconditionFailed(f"PUT {key}: there is no such object.") from None
+        raise ours from None
+
+
+def _whole(mode: PutMode, headers: Headers) -> dict[str, Any]:
+    """The arguments of a PUT that is one request."""
+    how = (
+        "create"
+        if isinstance(mode, Create)
+        else {"e_tag": mode.etag}
+        if isinstance(mode, IfMatch)
+        else "overwrite"
+    )
+    return {"attributes": _attributes(headers), "mode": how, "use_multipart": False}
 
 
 def _attributes(headers: Headers) -> Attributes:

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 from mirror.errors import Transient
-from mirror.store.base import Operation, Store, StoreWrapper
+from mirror.store.base import Created, NewObject, Operation, Store, StoreWrapper
 
 T = TypeVar("T")
 
@@ -96,3 +96,13 @@ class Retrying(StoreWrapper):
         return await retried(
             request, self._policy, sleep=self._sleep, jitter=self._jitter, retrying=count
         )
+
+    async def create_in_turn(
+        self, objects: Sequence[NewObject], stopped: Callable[[], bool]
+    ) -> Created:
+        """First attempts. After one that may pass there is a pause; the others are `put`'s."""
+        created = await self._inner.create_in_turn(objects, stopped)
+        if isinstance(created.error, Transient):
+            self.retries += 1
+            await self._sleep(self._policy.pause(1, created.error.retry_after, self._jitter()))
+        return created

@@ -9,17 +9,31 @@ R2 answers 5xx for "too many at once"; both mean everyone, not just the request 
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Final, TypeVar
 
 from mirror.errors import Throttled, Unreachable
-from mirror.store.base import Chunks, Headers, Operation, Store, StoreWrapper
+from mirror.store.base import (
+    Chunks,
+    Created,
+    Headers,
+    NewObject,
+    Operation,
+    Store,
+    StoreWrapper,
+)
 from mirror.store.retry import Sleep
 
 T = TypeVar("T")
 Clock = Callable[[], float]
+
+
+# What a process puts in a second, at best; measured on 2 cores 6,000 objects of 45 kB.
+MOST_PUTS_A_SECOND: Final = 8000.0
+_FEW: Final = 8
 
 
 class AdaptiveLimit:
@@ -28,20 +42,36 @@ class AdaptiveLimit:
     Args:
         most: the limit never exceeds this.
         settle: seconds after a decrease during which further refusals are the same news.
+        rate: requests a second that no more in flight could exceed. By Little's law (1961) as many
+            are in flight as arrive while one lasts: of a server so near that few are enough, more
+            would only wait for each other, at twice the CPU time.
     """
 
-    def __init__(self, most: int, settle: float = 1.0) -> None:
-        self.limit = float(most)
+    def __init__(self, most: int, settle: float = 1.0, *, rate: float = math.inf) -> None:
+        self._allowed = float(most)
         self._most = most
         self._settle = settle
+        self._rate = rate
+        self._quickest = math.inf
+        self._useful = float(most) if rate == math.inf else float(min(most, _FEW))
         self._decreased_at = float("-inf")
 
-    def succeeded(self) -> None:
-        self.limit = min(float(self._most), self.limit + 1.0 / self.limit)
+    @property
+    def limit(self) -> float:
+        return min(self._allowed, self._useful)
+
+    def succeeded(self, seconds: float, count: int = 1) -> None:
+        """`count` requests, one after the other, took so long."""
+        for _ in range(count):
+            self._allowed = min(float(self._most), self._allowed + 1.0 / self._allowed)
+        if count and seconds / count < self._quickest:
+            self._quickest = seconds / count
+            if self._rate < math.inf:
+                self._useful = min(float(self._most), max(_FEW, self._rate * self._quickest))
 
     def refused(self, now: float) -> None:
         if now - self._decreased_at >= self._settle:
-            self.limit = max(1.0, self.limit / 2)
+            self._allowed = max(1.0, self.limit / 2)
             self._decreased_at = now
 
 
@@ -74,12 +104,13 @@ class ConcurrencyGate:
     async def through(self, request: Callable[[], Awaitable[T]], clock: Clock) -> T:
         """What a request gives that waited for its turn; the limit is told how it went."""
         async with self:
+            began = clock()
             try:
                 result = await request()
             except (Throttled, Unreachable):
                 self.limit.refused(clock())
                 raise
-            self.limit.succeeded()
+            self.limit.succeeded(clock() - began)
             return result
 
     def _admit(self) -> None:
@@ -140,6 +171,21 @@ class Throttling(StoreWrapper):
 
         return await self._gate.through(paced, self._clock)
 
+    async def create_in_turn(
+        self, objects: Sequence[NewObject], stopped: Callable[[], bool]
+    ) -> Created:
+        if self._bandwidth is not None:  # a turn would leave in one burst
+            return await super().create_in_turn(objects, stopped)
+        async with self._gate:
+            began = self._clock()
+            created = await self._inner.create_in_turn(objects, stopped)
+            ended = self._clock()
+            if isinstance(created.error, (Throttled, Unreachable)):
+                self._gate.limit.refused(ended)
+            elif created.error is None:
+                self._gate.limit.succeeded(ended - began, created.written)
+        return created
+
     async def put_multipart(
         self, key: str, chunks: Chunks, part_size: int, headers: Headers
     ) -> str:
@@ -164,6 +210,13 @@ class Counting(StoreWrapper):
     ) -> T:
         self.requests[operation] += 1
         return await request()
+
+    async def create_in_turn(
+        self, objects: Sequence[NewObject], stopped: Callable[[], bool]
+    ) -> Created:
+        created = await self._inner.create_in_turn(objects, stopped)
+        self.requests["put"] += created.written + (created.error is not None)
+        return created
 
     async def put_multipart(
         self, key: str, chunks: Chunks, part_size: int, headers: Headers

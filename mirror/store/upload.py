@@ -19,7 +19,7 @@ from mirror.errors import (
     StoreError,
 )
 from mirror.layout import CACHE_CONTROL, content_type, object_key
-from mirror.store.base import Create, Headers, IfMatch, ObjectInfo, Store
+from mirror.store.base import Create, Headers, IfMatch, NewObject, ObjectInfo, Store
 from mirror.store.reading import PART_BYTES, digest_in
 from mirror.store.sweep import is_young, renew
 
@@ -30,7 +30,20 @@ _LOOKS: Final = 3
 Now = Callable[[], float]
 
 
-async def upload(store: Store, root: bytes, prepared: Prepared, now: Now = time.time) -> bool:
+def new_object(prepared: Prepared) -> NewObject:
+    """The object of a file whose bytes are in memory."""
+    assert prepared.body is not None
+    kind = prepared.inspection.format
+    return NewObject(
+        object_key(prepared.digest.content_hash, kind),
+        prepared.body,
+        Headers(content_type(kind), CACHE_CONTROL),
+    )
+
+
+async def upload(
+    store: Store, root: bytes, prepared: Prepared, now: Now = time.time, *, taken: bool = False
+) -> bool:
     """Make the object of a file's content stand in the store, for a row to name it.
 
     Args:
@@ -38,6 +51,7 @@ async def upload(store: Store, root: bytes, prepared: Prepared, now: Now = time.
         root: the cache's folder, where a large file is read again.
         prepared: the file.
         now: seconds since 1970, by which what stands there already is young or old.
+        taken: a PUT was just told that the key is.
 
     Returns:
         True when this call wrote the object; False when the same bytes stood there already (another
@@ -48,26 +62,34 @@ async def upload(store: Store, root: bytes, prepared: Prepared, now: Now = time.
         ContentCollision: other bytes with the same xxh3-128 stand there.
         StoreError: the store refused, or the object is being removed at this moment.
     """
+    if prepared.body is not None:
+        return await upload_body(store, *new_object(prepared), now, taken=taken)
     digest, kind = prepared.digest, prepared.inspection.format
     key = object_key(digest.content_hash, kind)
     headers = Headers(content_type(kind), CACHE_CONTROL)
-    if prepared.body is None:
-        path = root + b"/" + prepared.entry.path
-        return await _upload_large(store, key, path, digest, headers=headers, now=now)
-    return await upload_body(store, key, prepared.body, headers, now)
+    path = root + b"/" + prepared.entry.path
+    return await _upload_large(store, key, path, digest, headers=headers, now=now)
 
 
 async def upload_body(
-    store: Store, key: str, body: bytes, headers: Headers, now: Now = time.time
+    store: Store,
+    key: str,
+    body: bytes,
+    headers: Headers,
+    now: Now = time.time,
+    *,
+    taken: bool = False,
 ) -> bool:
     """`upload`, of bytes that are in memory."""
     for _ in range(_LOOKS):
-        try:
-            await store.put(key, body, Create(), headers)
-        except AlreadyExists:
-            pass
-        else:
-            return True
+        if not taken:
+            try:
+                await store.put(key, body, Create(), headers)
+            except AlreadyExists:
+                pass
+            else:
+                return True
+        taken = False
         try:
             info = await store.head(key)
             standing = await store.get(key)

@@ -182,10 +182,9 @@ class Committer:
             and prior.sourced
         ]
         carried = await self._catalog.sources_of(unsourced) if unsourced else {}
-        return [
-            row._replace(source=carried.get(url, row.source))
-            for url, row in self._committing.items()
-        ]
+        for url, source in carried.items():
+            self._committing[url] = self._committing[url]._replace(source=source)
+        return list(self._committing.values())
 
     async def tidy(self) -> None:
         """Keep an index of what was committed for the next run, and merge many small files."""

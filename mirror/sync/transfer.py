@@ -1,6 +1,9 @@
 """The shell of a sync: files through threads, decisions, uploads and commits, in bounded windows.
 
-    feed ──► prepare (threads) ──► decide ──► upload (tasks) ──► add ──► commit (one at a time)
+    feed ──► prepare (threads) ──► decide ──► upload (threads) ──► add ──► commit (one at a time)
+
+Files go through in batches: what a hop between threads costs is shared by all of a batch. Where one
+cannot simply be written, it and those after it are uploaded each by itself.
 
 Never more than a window of files is under way, by count and by bytes: memory does not grow with the
 cache. A failure of one file is noted and the run goes on; a failure that every file would meet (the
@@ -12,10 +15,10 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from mirror.cache.prepare import (
     BATCH_BYTES,
@@ -29,6 +32,7 @@ from mirror.cache.prepare import (
 from mirror.cache.scan import Entry, display
 from mirror.content.image import Level
 from mirror.errors import (
+    AlreadyExists,
     CatalogError,
     ContentCollision,
     MirrorError,
@@ -39,7 +43,7 @@ from mirror.errors import (
 )
 from mirror.store.base import Store
 from mirror.store.reading import PART_BYTES
-from mirror.store.upload import upload
+from mirror.store.upload import new_object, upload
 from mirror.sync.commit import Committer
 from mirror.sync.decide import Claim, Decision, decide
 from mirror.sync.plan import Plan
@@ -84,6 +88,14 @@ class TransferOptions:
     readers: int = max(2, (os.cpu_count() or 2))
 
 
+class _Upload(NamedTuple):
+    """A file that is to be uploaded; `planned` is its entry in the plan, as the window counts it."""
+
+    planned: Entry
+    prepared: Prepared
+    claim: Claim
+
+
 class Transfer:
     """Carries out a plan. One use.
 
@@ -121,6 +133,7 @@ class Transfer:
         self._claims: dict[bytes, Claim] = {}
         self._uploads: set[asyncio.Task[None]] = set()
         self._turn = asyncio.Semaphore(options.concurrency)
+        self._broken: BaseException | None = None
         self._unanswered = 0
         self._room = asyncio.Condition()
         self._files_under_way = 0
@@ -134,7 +147,9 @@ class Transfer:
 
         An error that ends the run is in the report.
         """
-        feed = batches(plan.pending[at] for at in plan.order)
+        # Few files are in flight together, each a batch of its own, and not one after the other.
+        share = -(-len(plan.order) // self._options.concurrency)
+        feed = batches((plan.pending[at] for at in plan.order), max(1, min(BATCH_FILES, share)))
         with ThreadPoolExecutor(self._options.readers, "read") as readers:
             committing = asyncio.create_task(self._commit_when_due())
             feeders = [
@@ -147,6 +162,8 @@ class Transfer:
             self._fed.set()
             self._due.set()
             await committing
+        if self._broken is not None:  # nothing that a store or a file can cause
+            raise self._broken
 
     async def _feed(self, feed: Iterator[list[Entry]], readers: ThreadPoolExecutor) -> None:
         loop = asyncio.get_running_loop()
@@ -159,10 +176,29 @@ class Transfer:
             prepared = await loop.run_in_executor(
                 readers, prepare_all, self._root, batch, self._options.level
             )
+            uploads: list[_Upload] = []
             for entry, one in zip(batch, prepared, strict=True):
-                await self._take(entry, one)
+                upload_of = self._take(entry, one)
+                if upload_of is not None:
+                    uploads.append(upload_of)
+                    size -= _window_bytes(entry)
+            await self._leave_window(len(batch) - len(uploads), size)
+            if uploads:
+                self._begin(self._upload_all(uploads))
 
-    async def _take(self, planned: Entry, prepared: Prepared | Unprepared) -> None:
+    def _begin(self, uploading: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(uploading)
+        self._uploads.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._uploads.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._broken = self._broken or error
+            self._stop.set()
+
+    def _take(self, planned: Entry, prepared: Prepared | Unprepared) -> _Upload | None:
+        """Decide on a file that was read: what is left to do is to upload it, or nothing."""
         if isinstance(prepared, Unprepared):
             self._fail(prepared.entry, prepared.reason)
         else:
@@ -178,10 +214,7 @@ class Transfer:
             )
             if decision is Decision.UPLOAD:
                 claim = self._claims[content] = Claim(prepared.digest.sha256)
-                task = asyncio.create_task(self._upload(planned, prepared, claim))
-                self._uploads.add(task)
-                task.add_done_callback(self._uploads.discard)
-                return
+                return _Upload(planned, prepared, claim)
             if decision is Decision.FOLLOW:
                 assert claim is not None
                 claim.followers.append(
@@ -191,9 +224,27 @@ class Transfer:
                 self._fail(prepared.entry, "another content has the same xxh3-128; not uploaded")
             else:
                 self._acknowledge(prepared, decision)
-        await self._leave_window(1, _window_bytes(planned))
+        return None
 
-    async def _upload(self, planned: Entry, prepared: Prepared, claim: Claim) -> None:
+    async def _upload_all(self, uploads: list[_Upload]) -> None:
+        """A batch's files one after the other, as far as all goes well; the others each by itself."""
+        done, taken = 0, False
+        if len(uploads) > 1 and all(one.prepared.body is not None for one in uploads):
+            objects = [new_object(one.prepared) for one in uploads]
+            async with self._turn:
+                created = await self._store.create_in_turn(objects, self._stop.is_set)
+            done, taken = created.written, isinstance(created.error, AlreadyExists)
+            for one in uploads[:done]:
+                self._acknowledge_upload(one, wrote=True)
+            await self._leave_window(
+                done, sum(_window_bytes(one.planned) for one in uploads[:done])
+            )
+        for number, one in enumerate(uploads[done:]):
+            self._begin(self._upload(*one, taken=taken and not number))
+
+    async def _upload(
+        self, planned: Entry, prepared: Prepared, claim: Claim, *, taken: bool
+    ) -> None:
         content = prepared.digest.content_hash
         try:
             async with self._turn:
@@ -201,7 +252,7 @@ class Transfer:
                     # Read, but not begun: it and its followers are the next run's.
                     del self._claims[content]
                     return
-                wrote = await upload(self._store, self._root, prepared)
+                wrote = await upload(self._store, self._root, prepared, taken=taken)
         except StoreSetupError as error:
             self._give_up_claim(content, claim, prepared, str(error))
             self._end(error)
@@ -216,16 +267,20 @@ class Transfer:
                     )
                 )
         else:
-            self._unanswered = 0
-            claim.acknowledged = True
-            if wrote:
-                self._report.bytes_uploaded += prepared.digest.size
-            self._acknowledge(prepared, Decision.UPLOAD if wrote else Decision.DUPLICATE)
-            for follower in claim.followers:
-                self._acknowledge(follower, Decision.DUPLICATE)
-            claim.followers.clear()
+            self._acknowledge_upload(_Upload(planned, prepared, claim), wrote=wrote)
         finally:
             await self._leave_window(1, _window_bytes(planned))
+
+    def _acknowledge_upload(self, one: _Upload, *, wrote: bool) -> None:
+        _, prepared, claim = one
+        self._unanswered = 0
+        claim.acknowledged = True
+        if wrote:
+            self._report.bytes_uploaded += prepared.digest.size
+        self._acknowledge(prepared, Decision.UPLOAD if wrote else Decision.DUPLICATE)
+        for follower in claim.followers:
+            self._acknowledge(follower, Decision.DUPLICATE)
+        claim.followers.clear()
 
     def _give_up_claim(self, content: bytes, claim: Claim, prepared: Prepared, why: str) -> None:
         del self._claims[content]
@@ -330,7 +385,7 @@ class Transfer:
                 self._room.notify_all()
 
     def _has_room(self, files: int, size: int) -> bool:
-        most_files = 4 * self._options.concurrency + BATCH_FILES * self._options.readers
+        most_files = BATCH_FILES * (self._options.concurrency + self._options.readers)
         return self._files_under_way == 0 or (
             self._files_under_way + files <= most_files
             and self._bytes_under_way + size <= _WINDOW_BYTES

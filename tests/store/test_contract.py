@@ -21,7 +21,16 @@ from mirror.errors import (
     StoreError,
     Unreachable,
 )
-from mirror.store.base import Create, Headers, IfMatch, Overwrite, Store, list_all
+from mirror.store.base import (
+    Create,
+    Created,
+    Headers,
+    IfMatch,
+    NewObject,
+    Overwrite,
+    Store,
+    list_all,
+)
 from mirror.store.control import S3Access
 from mirror.store.signing import Signer
 from tests.conftest import PLACES, MakePlace, Place
@@ -72,6 +81,49 @@ def test_create_refuses_a_key_that_is_taken_and_keeps_what_stands_there(place: P
         with pytest.raises(AlreadyExists):
             await store.put("k", b"second", Create(), PLAIN)
         assert await store.get("k") == b"first"
+
+    run(place, story)
+
+
+def turn_of(*keys: str) -> list[NewObject]:
+    return [NewObject(key, f"body of {key}".encode(), JPEG) for key in keys]
+
+
+def never() -> bool:
+    return False
+
+
+def test_a_turn_creates_objects_one_after_the_other(place: Place) -> None:
+    async def story(store: Store) -> None:
+        new = turn_of("a", "b", "c")
+        assert await store.create_in_turn(new, never) == Created(3, None)
+        assert await store.create_in_turn([], never) == Created(0, None)
+        for one in new:
+            assert await store.get(one.key) == one.body
+
+    run(place, story)
+
+
+def test_a_turn_ends_at_a_key_that_is_taken_and_begins_none_after_it(place: Place) -> None:
+    async def story(store: Store) -> None:
+        await store.put("taken", b"first", Create(), PLAIN)
+        created = await store.create_in_turn(turn_of("a", "taken", "b"), never)
+        assert created.written == 1
+        assert isinstance(created.error, AlreadyExists)
+        assert await store.get("taken") == b"first"
+        with pytest.raises(NotFound):
+            await store.head("b")
+
+    run(place, story)
+
+
+def test_a_turn_begins_nothing_more_when_it_is_to_stop(place: Place) -> None:
+    async def story(store: Store) -> None:
+        answers = iter([False, False, True])
+        new = turn_of("a", "b", "c")
+        assert await store.create_in_turn(new, lambda: next(answers)) == Created(2, None)
+        with pytest.raises(NotFound):
+            await store.head("c")
 
     run(place, story)
 

@@ -25,7 +25,16 @@ from mirror.errors import (
     Unreachable,
 )
 from mirror.layout import BucketUrl
-from mirror.store.base import Create, Headers, Operation, Overwrite, Store, StoreWrapper
+from mirror.store.base import (
+    Create,
+    Created,
+    Headers,
+    NewObject,
+    Operation,
+    Overwrite,
+    Store,
+    StoreWrapper,
+)
 from mirror.store.file import FileStore
 from mirror.store.responses import error_from
 from mirror.store.retry import Retrying, RetryPolicy
@@ -179,6 +188,27 @@ def test_every_operation_is_repeated(tmp_path: object) -> None:
     assert wrapped.retries == 7
 
 
+@pytest.mark.parametrize(
+    ("error", "pauses"),
+    [(Throttled("x", 10.0), [10.0]), (Conflict("x"), [1.0]), (NotFound("x"), [])],
+)
+def test_a_turn_that_may_pass_is_followed_by_a_pause_and_goes_no_further(
+    error: StoreError, pauses: list[float], tmp_path: object
+) -> None:
+    time = Time()
+    inner = Scripted(FileStore(BucketUrl("file", "", str(tmp_path))), [None, error])
+    wrapped = retrying(inner, time)
+    created = asyncio.run(wrapped.create_in_turn(turn_of(3), lambda: False))
+    assert created == Created(1, error)
+    assert inner.asked == 2
+    assert time.slept == pauses
+    assert wrapped.retries == len(pauses)
+
+
+def turn_of(count: int) -> list[NewObject]:
+    return [NewObject(f"{number}", bytes(100), PLAIN) for number in range(count)]
+
+
 # --- how many at once ---
 
 
@@ -197,7 +227,7 @@ def test_as_many_successes_as_the_limit_raise_it_by_about_one() -> None:
     limit = AdaptiveLimit(64)
     limit.refused(0.0)
     for _ in range(32):
-        limit.succeeded()
+        limit.succeeded(1.0)
     assert 32.9 < limit.limit <= 33
 
 
@@ -214,7 +244,7 @@ def test_the_limit_stays_between_one_and_the_most(
         now += seconds
         before = limit.limit
         if good:
-            limit.succeeded()
+            limit.succeeded(1.0)
             assert before <= limit.limit <= before + 1 / before
         else:
             limit.refused(now)
@@ -224,6 +254,26 @@ def test_the_limit_stays_between_one_and_the_most(
             else:
                 assert limit.limit == before
         assert 1 <= limit.limit <= most
+
+
+@pytest.mark.parametrize(
+    ("milliseconds", "limit"), [(0.4, 8), (1.0, 8), (2.0, 16), (5.5, 44), (8.0, 64), (300.0, 64)]
+)
+def test_as_many_are_in_flight_as_arrive_while_one_lasts(milliseconds: float, limit: float) -> None:
+    near = AdaptiveLimit(64, rate=8000.0)
+    assert near.limit == 8
+    near.succeeded(16 * milliseconds / 1000, 16)
+    assert near.limit == pytest.approx(limit)
+    near.succeeded(5.0)  # a slow one says nothing of the distance
+    assert near.limit == pytest.approx(limit)
+
+
+def test_a_near_server_that_refuses_has_fewer_in_flight_still() -> None:
+    near = AdaptiveLimit(64, rate=8000.0)
+    near.succeeded(0.001)
+    near.refused(0.0)
+    assert near.limit == 4
+    assert AdaptiveLimit(3, rate=8000.0).limit == 3
 
 
 def run(story: Awaitable[T]) -> T:
@@ -269,7 +319,7 @@ def test_a_newcomer_does_not_overtake_those_who_wait_even_when_the_limit_has_ris
         async with gate:
             waiting = asyncio.create_task(caller("waited"))
             await steps(1)
-            limit.succeeded()
+            limit.succeeded(1.0)
             newcomer = asyncio.create_task(caller("newcomer"))
             await steps(3)
         await asyncio.gather(waiting, newcomer)
@@ -301,7 +351,7 @@ def test_the_gate_holds_its_limit_and_loses_no_slot_however_callers_are_cancelle
                     if chance.random() < 0.3:
                         limit.refused(0.0)
                     else:
-                        limit.succeeded()
+                        limit.succeeded(1.0)
                 finally:
                     inside -= 1
 
@@ -315,7 +365,7 @@ def test_the_gate_holds_its_limit_and_loses_no_slot_however_callers_are_cancelle
         assert {type(one) for one in done} <= {type(None), asyncio.CancelledError}
         assert inside == 0
         while limit.limit < most:
-            limit.succeeded()
+            limit.succeeded(1.0)
         held = [gate.__aenter__() for _ in range(most)]
         await asyncio.gather(*held)  # every slot is there
 
@@ -409,6 +459,32 @@ def test_uploads_are_paced_whole_or_in_parts_and_reads_are_not(tmp_path: object)
     asyncio.run(story())
 
 
+def test_a_turn_under_a_limit_of_bytes_is_paced_object_by_object(tmp_path: object) -> None:
+    time = Time()
+
+    async def story() -> None:
+        bandwidth = BandwidthLimit(100.0, clock=time.clock, sleep=time.sleep)
+        inner = FileStore(BucketUrl("file", "", str(tmp_path)))
+        store = Throttling(inner, ConcurrencyGate(AdaptiveLimit(4)), bandwidth, clock=time.clock)
+        assert await store.create_in_turn(turn_of(4), lambda: False) == Created(4, None)
+
+    asyncio.run(story())
+    assert time.slept == [1.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("error", "limit"), [(Throttled("x"), 4), (Unreachable("x"), 4), (AlreadyExists("x"), 8)]
+)
+def test_a_turn_tells_the_limit_how_it_went(
+    error: StoreError, limit: float, tmp_path: object
+) -> None:
+    gate = ConcurrencyGate(AdaptiveLimit(8))
+    inner = Scripted(FileStore(BucketUrl("file", "", str(tmp_path))), [None, error])
+    created = asyncio.run(Throttling(inner, gate).create_in_turn(turn_of(3), lambda: False))
+    assert created == Created(1, error)
+    assert gate.limit.limit == limit
+
+
 @pytest.mark.parametrize(
     ("error", "limit"),
     [
@@ -447,9 +523,11 @@ def test_requests_are_counted_as_they_are_billed(tmp_path: object) -> None:
         before = counting.requests["put"]
         await store.put_multipart("large", chunks, 4, PLAIN)
         assert counting.requests["put"] - before == 5  # begun, three parts, completed
+        new = [NewObject("new", b"x", PLAIN), NewObject("large", b"taken", PLAIN)]
+        assert (await store.create_in_turn([*new, *turn_of(2)], lambda: False)).written == 1
         return counting.requests
 
-    assert asyncio.run(story()) == {"put": 7, "get": 3, "head": 1, "list": 1, "delete": 1}
+    assert asyncio.run(story()) == {"put": 9, "get": 3, "head": 1, "list": 1, "delete": 1}
 
 
 # --- what a refusal means ---
