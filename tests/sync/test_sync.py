@@ -13,10 +13,10 @@ import pytest
 from mirror.catalog.row import Source
 from mirror.content.digest import digest_of
 from mirror.layout import object_key, url_md5
-from mirror.sync.run import sync
+from mirror.sync.run import Observer, sync
 from tests.conftest import MakePlace, Place
 from tests.photos import blank, fill, name_of, photo, url_of
-from tests.workshop import Workshop
+from tests.workshop import Workshop, key_of
 
 
 @pytest.fixture
@@ -78,6 +78,40 @@ def test_an_object_without_a_row_is_compared_and_adopted(shop: Workshop) -> None
     report = shop.sync()
     assert (report.uploaded, report.deduplicated, report.failed) == (0, 1, 0)
     assert shop.rows()[url_md5(url_of(1))]["verdict"] == "ok"
+
+
+@pytest.mark.parametrize("name", ["file", "seaweedfs-obstore", "seaweedfs-aioboto3"])
+def test_among_many_files_those_that_stand_there_are_compared_and_put_once(
+    name: str, make_place: MakePlace, tmp_path: Path
+) -> None:
+    """Two at once: batches of ten files, each of which meets objects that nobody has a row for."""
+    bodies = {url_of(n): photo(n) for n in range(20)}
+    puts: list[int] = []
+    for numbers in ((), (2, 3, 4, 11, 19)):
+        folder = tmp_path / f"{len(numbers)}"
+        folder.mkdir()
+        shop = Workshop(make_place(name), folder)
+        fill(shop.cache, bodies)
+        shop.put({key_of(photo(n)): photo(n) for n in numbers})
+        report = sync(shop.settings(concurrency=2))
+        assert (report.uploaded, report.failed) == (20 - len(numbers), 0)
+        assert report.deduplicated == report.requests["head"] == len(numbers)
+        assert shop.objects() == expected_objects(*bodies.values())
+        assert set(shop.rows()) == {url_md5(url) for url in bodies}
+        puts.append(report.requests["put"])
+    assert puts[0] == puts[1]
+
+
+def test_what_a_callers_observer_raises_ends_the_run_and_is_raised(local: Workshop) -> None:
+    class Failing(Observer):
+        def done(self, entry: object, outcome: str) -> None:
+            raise ZeroDivisionError(outcome)
+
+    fill(local.cache, {url_of(n): photo(n) for n in range(3)})
+    with pytest.raises(ZeroDivisionError):
+        sync(local.settings(), observer=Failing())
+    assert local.sync().failed == 0
+    assert set(local.rows()) == {url_md5(url_of(n)) for n in range(3)}
 
 
 def test_an_object_that_is_not_what_its_name_says_is_replaced(shop: Workshop) -> None:
