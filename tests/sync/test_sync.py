@@ -80,7 +80,7 @@ def test_an_object_without_a_row_is_compared_and_adopted(shop: Workshop) -> None
     assert shop.rows()[url_md5(url_of(1))]["verdict"] == "ok"
 
 
-@pytest.mark.parametrize("name", ["file", "seaweedfs-obstore", "seaweedfs-aioboto3"])
+@pytest.mark.parametrize("name", ["seaweedfs-obstore", "seaweedfs-aioboto3"])
 def test_among_many_files_those_that_stand_there_are_compared_and_put_once(
     name: str, make_place: MakePlace, tmp_path: Path
 ) -> None:
