@@ -89,7 +89,8 @@ def command(session: Session, /, **options: Any) -> int:
       mirror verify --sample 1%            # and another hundredth is read back each time
       mirror verify --full --report wrong.jsonl
     """
-    from mirror.cli.upkeep_view import counting, show
+    from mirror.cli.progress import counting
+    from mirror.cli.upkeep_view import show
     from mirror.upkeep.verify import verify
 
     with reporting(session, "verify", options) as run:
