@@ -21,12 +21,11 @@ from typing import Any, Literal, NamedTuple
 
 from mirror.cache.failures import Failures
 from mirror.cache.inspection import Progress, inspect_cache
-from mirror.cache.scan import display
+from mirror.cache.scan import display, unreadable
 from mirror.content.digest import Digest
 from mirror.errors import (
     EXIT_DONE,
     EXIT_SOME_FAILED,
-    CacheError,
     MirrorError,
     UsageError,
 )
@@ -307,10 +306,7 @@ def _cache(root: bytes) -> Tree:
     try:
         return Tree(root)
     except OSError as error:
-        raise CacheError(
-            f"The cache folder {display(root)} cannot be opened ({error.strerror}); "
-            "is its disk mounted, is cache.dir right?"
-        ) from None
+        raise unreadable(root, error) from None
 
 
 def _append(folder: Path, lines: list[Line]) -> None:
