@@ -112,7 +112,8 @@ class _Lines(Meter):
 
     def begin(self, total: int | None = None, sentence: str = "") -> None:
         self._began_at = self._said_at = self._clock()
-        self.waits("", sentence)
+        if sentence:
+            self.say(sentence)
 
     def moved(
         self, amount: int = 0, line: Line | None = None, beside: Beside | None = None

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TextIO
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -177,6 +177,7 @@ def command(session: Session, /, **options: Any) -> int:
     from mirror.dataset.inputs import Input, total_size
     from mirror.dataset.rewrite import check_files, outputs_of, rewrite
     from mirror.dataset.training_config import check, update
+    from mirror.files import replacing
 
     settings = _settings(session, options)
     scheme = _scheme(settings, options)
@@ -191,7 +192,7 @@ def command(session: Session, /, **options: Any) -> int:
     if config_file is not None:
         check(config_file, assignments)
     with ExitStack() as stack:
-        report_file = _opened(stack, report_path)
+        report_file = None if report_path is None else stack.enter_context(replacing(report_path))
         images = _images(session, settings, options, scheme)
         meter = stack.enter_context(metering(session.verbosity, "B"))
         progress = RewriteProgress(meter, total_size(inputs))
@@ -323,12 +324,6 @@ def _assignments(options: dict[str, Any], files: dict[str, str]) -> list[Assignm
         replace(one, value=re.sub(r"\{([A-Za-z0-9_-]+)\}", file, one.value))
         for one in map(parse_assignment, options["assignments"])
     ]
-
-
-def _opened(files: ExitStack, path: Path | None) -> TextIO | None:
-    from mirror.files import replacing
-
-    return None if path is None else files.enter_context(replacing(path))
 
 
 @dataclass
