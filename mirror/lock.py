@@ -2,48 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from mirror.errors import Busy, StateError
+from mirror.errors import Busy, MirrorError, StateError
 
 
-def acquired(file: Path) -> FileLock:
-    """A lock on a file, its folder made if need be; it goes with the process, however that ends.
-
-    Raises:
-        Busy: another run holds it.
-        OSError: the folder cannot be made or written.
-    """
-    file.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(file, blocking=False)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise Busy(
-            f"Another run is at work on {file.parent}; wait for it to end, or look at its log."
-        ) from None
-    return lock
+def _no_state(folder: Path, error: OSError) -> MirrorError:
+    return StateError(
+        f"The state folder {folder} cannot be written ({error.strerror}); make it writable "
+        "for this user, or set state.dir."
+    )
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Holds a state folder for one run.
+def locked(
+    folder: Path, name: str = "lock", unusable: Callable[[Path, OSError], MirrorError] = _no_state
+) -> Iterator[None]:
+    """Holds a folder, made if need be, for one run; the lock goes with the process, however that ends.
+
+    Args:
+        folder: where the lock's file is.
+        name: of that file.
+        unusable: what is raised of a folder that cannot be made or written.
 
     Raises:
         Busy: another run holds it.
-        StateError: the folder cannot be made or written.
+        StateError: the folder cannot be made or written, where `unusable` has no other error.
     """
+    lock = FileLock(folder / name, blocking=False)
     try:
-        lock = acquired(folder / "lock")
-    except OSError as error:
-        raise StateError(
-            f"The state folder {folder} cannot be written ({error.strerror}); make it writable "
-            "for this user, or set state.dir."
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout:
+        raise Busy(
+            f"Another run is at work on {folder}; wait for it to end, or look at its log."
         ) from None
+    except OSError as error:
+        raise unusable(folder, error) from None
     try:
         yield
     finally:

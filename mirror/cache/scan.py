@@ -119,7 +119,7 @@ def walk(root: bytes, extensions: Sequence[str], count: ScanCount) -> Iterator[F
             scan = os.scandir(root + b"/" + folder if folder else root)
         except OSError as error:
             if not folder:
-                raise CacheError(_unreadable_root(root, error)) from None
+                raise unreadable(root, error) from None
             count.unreadable.append(f"{display(folder)}: {error.strerror}")
             continue
         prefix = folder + b"/" if folder else b""
@@ -152,10 +152,13 @@ def _entries(
         count.unreadable.append(f"{display(folder) or '.'}: {error.strerror}")
 
 
-def _unreadable_root(root: bytes, error: OSError) -> str:
+def unreadable(root: bytes, error: OSError) -> CacheError:
+    """What to raise of a cache's folder that cannot be opened."""
     where = display(root)
     if isinstance(error, FileNotFoundError):
-        return f"The cache folder {where} does not exist; is its disk mounted, is cache.dir right?"
-    if isinstance(error, NotADirectoryError):
-        return f"{where} is not a folder; set cache.dir to the folder that holds the images."
-    return f"The cache folder {where} cannot be read ({error.strerror}); give this user access."
+        what = f"The cache folder {where} does not exist; is its disk mounted, is cache.dir right?"
+    elif isinstance(error, NotADirectoryError):
+        what = f"{where} is not a folder; set cache.dir to the folder that holds the images."
+    else:
+        what = f"The cache folder {where} cannot be read ({error.strerror}); give this user access."
+    return CacheError(what)

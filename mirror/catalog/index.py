@@ -38,6 +38,8 @@ LOCK_SECONDS: Final = 60.0
 
 # A format in a batch is a position in these, and a verdict one in `VERDICTS`.
 FORMAT_NAMES: Final = tuple(FORMATS)
+FORMAT_CODES: Final = {name: code for code, name in enumerate(FORMAT_NAMES)}
+VERDICT_CODES: Final = {name: code for code, name in enumerate(VERDICTS)}
 _OK: Final = VERDICTS.index("ok")
 
 Batch = dict[str, NDArray[Any]]

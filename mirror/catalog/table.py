@@ -33,9 +33,8 @@ from deltalake import (
 from deltalake.exceptions import CommitFailedError, TableNotFoundError
 from deltalake.schema import PrimitiveType
 
-from mirror.catalog.index import FORMAT_NAMES, Batch, Index, halves
+from mirror.catalog.index import FORMAT_CODES, VERDICT_CODES, Batch, Index, halves
 from mirror.catalog.row import Row, Source
-from mirror.content.image import VERDICTS
 from mirror.content.photo import photo_key
 from mirror.errors import CatalogError
 from mirror.layout import CATALOG
@@ -73,8 +72,6 @@ _INDEXED: Final = (
     "url_md5", "content_hash", "sha256", "size", "width", "height", "format", "verdict",
     "source_url", "seen_at",
 )  # fmt: skip
-_FORMAT_CODES: Final = {name: code for code, name in enumerate(FORMAT_NAMES)}
-_VERDICT_CODES: Final = {name: code for code, name in enumerate(VERDICTS)}
 
 # Once this many commits stand uncompacted, their small files are merged into few.
 COMPACT_AFTER: Final = 50
@@ -375,8 +372,8 @@ def batch_from_arrow(batch: arrow.RecordBatch) -> Batch:
         "size": column["size"].to_numpy().astype("i8"),
         "width": column["width"].to_numpy().astype("i4"),
         "height": column["height"].to_numpy().astype("i4"),
-        "format": np.array([_FORMAT_CODES[name] for name in formats], "u1"),
-        "verdict": np.array([_VERDICT_CODES[name] for name in verdicts], "u1"),
+        "format": np.array([FORMAT_CODES[name] for name in formats], "u1"),
+        "verdict": np.array([VERDICT_CODES[name] for name in verdicts], "u1"),
         "sourced": np.array([url is not None for url in urls], "?"),
         "photo": np.array([photo_key(url) if url else 0 for url in urls], "u8"),
         "seen_at": column["seen_at"].cast(arrow.DataType.int64()).to_numpy().astype("i8"),

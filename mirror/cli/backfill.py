@@ -143,7 +143,8 @@ def command(session: Session, /, **options: Any) -> int:
       mirror backfill dataset_raw.jsonl --balance-by species --until 06:00
       mirror backfill dataset_raw.jsonl --for 2h --max-bytes 2G; mirror sync
     """
-    from mirror.cli.backfill_view import observing, show
+    from mirror.cli.backfill_view import BackfillProgress, show
+    from mirror.cli.progress import metering
     from mirror.dataset.inputs import Input
     from mirror.origin.run import backfill
 
@@ -163,7 +164,8 @@ def command(session: Session, /, **options: Any) -> int:
         for source in inputs:
             source.check()
         asked = _asked(run.settings, options, session.run_id)
-        with observing(session.verbosity) as observer:
+        with metering(session.verbosity, "images") as meter:
+            observer = BackfillProgress(meter)
             report = backfill(run.settings, inputs, asked, observer=observer, began=run.began)
         run.ended(report.exit_status, report.as_json())
     show(session, report)

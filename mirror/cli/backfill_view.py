@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any, TextIO
 
 import click
 
 from mirror.cache.inspection import printable
 from mirror.cli import output
-from mirror.cli.log import Log, line, say, wants_bar
+from mirror.cli.log import say
+from mirror.cli.progress import Meter
 from mirror.cli.session import Session
 from mirror.origin.estimate import Estimate, spell
 from mirror.origin.report import BackfillReport
@@ -32,107 +30,69 @@ _WORDS = {
 _LONG_WAIT = 120.0
 
 
-@contextmanager
-def observing(verbosity: int, stream: TextIO | None = None) -> Iterator[Observer]:
-    """A bar on a terminal, a line a minute without one, nothing when quiet."""
-    stream = sys.stderr if stream is None else stream
-    if verbosity < 0:
-        yield Observer()
-    elif wants_bar(stream):
-        from tqdm import tqdm
+class BackfillProgress(Observer):
+    """Images, what came of them, and what is waited for; before that, how far the reading is."""
 
-        with tqdm(unit=" images", file=stream, leave=False, dynamic_ncols=True) as bar:
-            yield BarObserver(bar, stream)
-    else:
-        yield LogObserver(Log(stream))
-
-
-def _said_first(plan: Plan, estimate: Estimate | None) -> str:
-    if estimate is None:
-        return f"{plan.already:,} images are there already; nothing is to be fetched."
-    return f"{plan.already:,} images are there already. To be fetched: {estimate.arithmetic}"
-
-
-class LogObserver(Observer):
-    """Sentences: the plan with its arithmetic, then how far it is once a minute."""
-
-    def __init__(self, log: Log) -> None:
-        self._log = log
+    def __init__(self, meter: Meter) -> None:
+        self._meter = meter
         self._outcomes: Counter[str] = Counter()
         self._bytes = self._records = self._files = 0
-        self._estimate: Estimate | None = None
         self._told_wait = ""
+        meter.begin()
 
     def read(self, records: int) -> None:
         self._records += records
-        if self._log.due() is not None:
-            self._log.say(f"{self._records:,} records read")
+        self._meter.moved(
+            records,
+            lambda _: f"{self._records:,} records read",
+            lambda: ("reading the dataset", ""),
+        )
 
     def judged(self, files: int) -> None:
         self._files += files
-        if self._log.due() is not None:
-            self._log.say(f"{self._files:,} files of the cache looked at")
+        self._meter.moved(
+            files,
+            lambda _: f"{self._files:,} files of the cache looked at",
+            lambda: ("looking at the cache", ""),
+        )
 
     def planned(self, plan: Plan, estimate: Estimate | None) -> None:
-        self._log.restart()
         self._to_ask = plan.to_ask
         self._estimate = estimate
-        self._log.say(_said_first(plan, estimate))
+        self._meter.begin(plan.to_ask)
+        there = f"{plan.already:,} images are there already"
+        if estimate is None:
+            self._meter.say(f"{there}; nothing is to be fetched.")
+        else:
+            self._meter.say(f"{there}. To be fetched: {estimate.arithmetic}")
 
     def ended(self, url: str, kind: str, nbytes: int) -> None:
         self._outcomes[kind] += 1
         self._bytes += nbytes
         self._told_wait = ""
-        if self._log.due() is not None:
-            counts = ", ".join(f"{name} {n:,}" for name, n in sorted(self._outcomes.items()))
-            done = self._outcomes.total() - self._outcomes["throttled"]
-            left = ""
-            if self._estimate is not None and self._to_ask:
-                share = max(0, self._to_ask - done) / self._to_ask
-                left = f", {spell(self._estimate.seconds * share)} left"
-            self._log.say(f"{done:,}/{self._to_ask:,}, {output.size(self._bytes)}{left} ({counts})")
+        self._meter.moved(kind != "throttled", self._line, lambda: ("", self._counts(" ")))
 
     def waiting(self, seconds: float, reason: str) -> None:
+        sentence = ""
         if seconds >= _LONG_WAIT and reason != self._told_wait:
             self._told_wait = reason
-            self._log.say(f"waiting {spell(seconds)}: {reason}")
+            sentence = f"waiting {spell(seconds)}: {reason}"
+        self._meter.waits(f"{spell(seconds)}: {reason}", sentence)
 
     def warned(self, sentence: str) -> None:
-        self._log.say(printable(sentence), "warning")
+        self._meter.say(printable(sentence), "warning")
 
+    def _counts(self, between: str) -> str:
+        return between.join(f"{name} {n:,}" for name, n in sorted(self._outcomes.items()))
 
-class BarObserver(Observer):
-    """A bar of images; what came of them, and what is waited for, beside it."""
-
-    def __init__(self, bar: Any, stream: TextIO) -> None:
-        self._bar = bar
-        self._stream = stream
-        self._outcomes: Counter[str] = Counter()
-
-    def read(self, records: int) -> None:
-        self._bar.set_description_str("reading the dataset", refresh=False)
-        self._bar.update(records)
-
-    def judged(self, files: int) -> None:
-        self._bar.set_description_str("looking at the cache", refresh=False)
-        self._bar.update(files)
-
-    def planned(self, plan: Plan, estimate: Estimate | None) -> None:
-        self._bar.reset(plan.to_ask)
-        self._bar.set_description_str("", refresh=False)
-        self.warned(_said_first(plan, estimate))
-
-    def ended(self, url: str, kind: str, nbytes: int) -> None:
-        self._outcomes[kind] += 1
-        counts = " ".join(f"{name} {n:,}" for name, n in sorted(self._outcomes.items()))
-        self._bar.set_postfix_str(counts, refresh=False)
-        self._bar.update(kind != "throttled")
-
-    def waiting(self, seconds: float, reason: str) -> None:
-        self._bar.set_description_str(f"{spell(seconds)}: {reason}")
-
-    def warned(self, sentence: str) -> None:
-        self._bar.write(line(printable(sentence), "warning"), file=self._stream)
+    def _line(self, _: float) -> str:
+        done = self._outcomes.total() - self._outcomes["throttled"]
+        left = ""
+        if self._estimate is not None and self._to_ask:
+            share = max(0, self._to_ask - done) / self._to_ask
+            left = f", {spell(self._estimate.seconds * share)} left"
+        came = output.size(self._bytes)
+        return f"{done:,}/{self._to_ask:,}, {came}{left} ({self._counts(', ')})"
 
 
 def show(session: Session, report: BackfillReport) -> None:

@@ -58,7 +58,6 @@ def command(session: Session, folder: Path, images: int) -> int:
       mirror demo --dir /tmp/mirror-demo
     """
     from mirror.cli.demo_view import show
-    from mirror.cli.progress import observer_for
     from mirror.config import Layer, merge
     from mirror.demo.cache import make_cache
     from mirror.demo.server import s3_server
@@ -85,12 +84,11 @@ def command(session: Session, folder: Path, images: int) -> int:
                 )
             ]
         )
-        watch = observer_for(min(session.verbosity, 0) - 1)
         report = DemoReport(
             folder,
             made,
-            first=sync(settings, observer=watch),
-            second=sync(settings, observer=watch),
+            first=sync(settings),
+            second=sync(settings),
             rewrite=_rewritten(settings, made, folder),
             fetch=_fetched(settings, made),
             verify=verify(settings, VerifyOptions(share=1.0)),

@@ -69,7 +69,8 @@ def command(session: Session, /, **options: Any) -> int:
           --filter '{"license": {"$ne": null}}' --projection image_url,species,license
     """
     from mirror.cli import output
-    from mirror.cli.export_progress import observing
+    from mirror.cli.export_progress import ExportProgress
+    from mirror.cli.progress import metering
     from mirror.dataset.export import ExportOptions, export
     from mirror.dataset.mongo import MongoUrl
     from mirror.dataset.mongo_query import Query
@@ -88,8 +89,8 @@ def command(session: Session, /, **options: Any) -> int:
         batch_size=options["batch_size"],
         force=options["force"],
     )
-    with observing(session.verbosity) as observer:
-        report = export(url, options["output"], asked, observer)
+    with metering(session.verbosity, "documents") as meter:
+        report = export(url, options["output"], asked, ExportProgress(meter))
     _show(session, report)
     return report.exit_status
 

@@ -3,54 +3,47 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from mirror.cli.options import bucket_flags, bucket_options, cache_option, public_url_option
+from mirror.cli.options import (
+    bucket_flags,
+    bucket_options,
+    cache_option,
+    public_url_option,
+    together,
+)
 from mirror.cli.session import Session, session_options
 
 if TYPE_CHECKING:
     from mirror.config import Settings
     from mirror.fetch.save import SaveReport
 
-F = TypeVar("F", bound=Callable[..., Any])
-
-
-def fetch_options(command: F) -> F:
-    """Where the mirror and this machine's caches are: of `fetch` and of `prefetch`."""
-    for option in reversed(
-        [
-            bucket_options,
-            public_url_option,
-            cache_option,
-            click.option(
-                "--fetch-cache",
-                metavar="DIR",
-                help="A folder that keeps what is read [fetch.cache_dir].",
-            ),
-            click.option(
-                "--cache-bytes",
-                metavar="SIZE",
-                help="What it may hold, such as 200G [fetch.cache_bytes].",
-            ),
-            click.option(
-                "--match",
-                type=click.Choice(["url", "photo"]),
-                help="photo: also find an iNaturalist photo by another spelling [fetch.match].",
-            ),
-            click.option(
-                "--offline",
-                is_flag=True,
-                default=None,
-                help="Ask only caches of this machine [fetch.offline].",
-            ),
-        ]
-    ):
-        command = option(command)
-    return command
+# Where the mirror and this machine's caches are: of `fetch` and of `prefetch`.
+fetch_options = together(
+    bucket_options,
+    public_url_option,
+    cache_option,
+    click.option(
+        "--fetch-cache", metavar="DIR", help="A folder that keeps what is read [fetch.cache_dir]."
+    ),
+    click.option(
+        "--cache-bytes", metavar="SIZE", help="What it may hold, such as 200G [fetch.cache_bytes]."
+    ),
+    click.option(
+        "--match",
+        type=click.Choice(["url", "photo"]),
+        help="photo: also find an iNaturalist photo by another spelling [fetch.match].",
+    ),
+    click.option(
+        "--offline",
+        is_flag=True,
+        default=None,
+        help="Ask only caches of this machine [fetch.offline].",
+    ),
+)
 
 
 def fetch_settings(session: Session, options: dict[str, Any]) -> Settings:

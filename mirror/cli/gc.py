@@ -50,7 +50,8 @@ def command(session: Session, /, **options: Any) -> int:
       mirror gc                            # the same from cron, once a week
       mirror gc --max-delete 1000
     """
-    from mirror.cli.upkeep_view import counting, show
+    from mirror.cli.progress import counting
+    from mirror.cli.upkeep_view import show
     from mirror.upkeep.gc import GcOptions, gc
     from mirror.upkeep.limit import Limit
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
-from mirror.cli.log import EVERY_SECONDS, Log, wants_bar
 from mirror.cli.options import cache_option, known_bad_option, level_option
 from mirror.cli.session import Session, session_options
 from mirror.errors import EXIT_DONE, EXIT_SOME_FAILED, UsageError
@@ -20,7 +18,6 @@ if TYPE_CHECKING:
     from mirror.cache.inspection import Findings
     from mirror.config import Settings
 
-LOG_EVERY_SECONDS = EVERY_SECONDS
 # In the table: reasons of one verdict, and names of one reason.
 _REASONS = 8
 _NAMES = 3
@@ -58,6 +55,7 @@ def command(session: Session, /, **options: Any) -> int:
       mirror inspect --csv - | grep -v ',ok,'
     """
     from mirror.cache.inspection import inspect_cache
+    from mirror.cli.progress import counting
 
     csv_file: Path | None = options["csv_file"]
     to_stdout = csv_file is not None and str(csv_file) == "-"
@@ -69,15 +67,14 @@ def command(session: Session, /, **options: Any) -> int:
         # Before the work: an hour of it must not end in a file that cannot be written.
         csv_out = _opened(outputs, csv_file)
         sheet_out = _opened(outputs, options["sheet"])
-        with (
-            counting(session.verbosity) as progress,
-            inspect_cache(**request(settings, options), progress=progress) as findings,
-        ):
-            _write(findings, settings, options["level"], csv_out, sheet_out)
-            report = _as_json(findings, time.monotonic() - began_at) if session.json else None
-            if report is None and not to_stdout and session.verbosity >= 0:
-                _show(findings, time.monotonic() - began_at, csv_file, options["sheet"])
-            list_failures(findings)
+        with counting(session.verbosity, "files", judged=True) as progress:
+            inspection = inspect_cache(**request(settings, options), progress=progress)
+            findings = outputs.enter_context(inspection)
+        _write(findings, settings, options["level"], csv_out, sheet_out)
+        report = _as_json(findings, time.monotonic() - began_at) if session.json else None
+        if report is None and not to_stdout and session.verbosity >= 0:
+            _show(findings, time.monotonic() - began_at, csv_file, options["sheet"])
+        list_failures(findings)
     if report is not None:
         session.print_json(report)
     return EXIT_SOME_FAILED if findings.failed else EXIT_DONE
@@ -102,43 +99,6 @@ def request(settings: Settings, options: dict[str, Any]) -> dict[str, Any]:
         "placeholder_photos": settings.inspect.placeholder_photos,
         "known_bad": load_known_bad(settings.inspect.known_bad),
     }
-
-
-@contextmanager
-def counting(
-    verbosity: int, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic
-) -> Iterator[Callable[[int, int], None] | None]:
-    """Is told of files and bytes: a counter on a terminal, a line a minute without one."""
-    stream = sys.stderr if stream is None else stream
-    if verbosity < 0:
-        yield None
-    elif wants_bar(stream):
-        from tqdm import tqdm
-
-        with tqdm(unit=" files", file=stream, leave=False, dynamic_ncols=True) as bar:
-
-            def count(files: int, _size: int) -> None:
-                bar.update(files)
-
-            yield count
-    else:
-        yield _logging(Log(stream, clock))
-
-
-def _logging(log: Log) -> Callable[[int, int], None]:
-    from mirror.cli import output
-
-    judged = read = 0
-
-    def count(files: int, size: int) -> None:
-        nonlocal judged, read
-        judged += files
-        read += size
-        if (seconds := log.due()) is not None:
-            rate = judged / seconds
-            log.say(f"{judged:,} files judged, {output.size(read)}, {rate:,.0f} files/s")
-
-    return count
 
 
 def _opened(outputs: ExitStack, path: Path | None) -> TextIO | None:

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import sys
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Literal, TextIO
-
-EVERY_SECONDS: Final = 60.0
+from typing import Literal
 
 Format = Literal["text", "json"]
 Level = Literal["info", "warning", "error"]
@@ -33,11 +29,6 @@ def set_style(style: Style) -> None:
 
 def speaks_json() -> bool:
     return _Current.style.format == "json"
-
-
-def wants_bar(stream: TextIO) -> bool:
-    """Whether a progress bar belongs there: on a terminal, unless a program reads along."""
-    return stream.isatty() and not speaks_json()
 
 
 def line(sentence: str, level: Level = "info", **facts: object) -> str:
@@ -72,27 +63,3 @@ def listing(title: str, lines: list[str], left: int = 0) -> None:
     rest = [f"… and {left:,} more (all of them with --json)"] if left else []
     for text in [title, *(f"  {item}" for item in [*lines, *rest])]:
         print(text, file=sys.stderr)
-
-
-class Log:
-    """Lines on a stream, each flushed as it is said; cron's mail and a journal want it so."""
-
-    def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
-        self._stream = stream
-        self._clock = clock
-        self.restart()
-
-    def restart(self) -> None:
-        """The work that is timed begins now."""
-        self._began_at = self._said_at = self._clock()
-
-    def say(self, sentence: str, level: Level = "info") -> None:
-        print(line(sentence, level), file=self._stream, flush=True)
-
-    def due(self) -> float | None:
-        """Seconds since the work began when it is time for a line about it, at most one a minute."""
-        now = self._clock()
-        if now - self._said_at < EVERY_SECONDS:
-            return None
-        self._said_at = now
-        return now - self._began_at

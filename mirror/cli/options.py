@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
-F = TypeVar("F", bound=Callable[..., Any])
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 _HEX_PREFIX = 32
+
+
+def together(*options: Decorator) -> Decorator:
+    """One decorator for several options, which help shows in this order."""
+
+    def add(command: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
+
 
 cache_option = click.option("--cache", metavar="DIR", help="The cache's folder [cache.dir].")
 public_url_option = click.option(
@@ -39,33 +51,22 @@ url_field_option = click.option(
 )
 
 
-def bucket_options(command: F) -> F:
-    """`--bucket --endpoint --region --engine --state`: of every command that reaches the mirror."""
-    for option in reversed(
-        [
-            click.option(
-                "--bucket",
-                metavar="URL",
-                help="s3://BUCKET[/PREFIX] or file:///FOLDER [bucket.url].",
-            ),
-            click.option(
-                "--endpoint",
-                metavar="URL",
-                help="The S3 endpoint; none on AWS [bucket.endpoint].",
-            ),
-            click.option("--region", help="The bucket's region [bucket.region]."),
-            click.option(
-                "--engine",
-                type=click.Choice(["auto", "obstore", "aioboto3"]),
-                help="What moves the bytes [bucket.engine].",
-            ),
-            click.option(
-                "--state", metavar="DIR", help="Where the local state is kept [state.dir]."
-            ),
-        ]
-    ):
-        command = option(command)
-    return command
+# Of every command that reaches the mirror.
+bucket_options = together(
+    click.option(
+        "--bucket", metavar="URL", help="s3://BUCKET[/PREFIX] or file:///FOLDER [bucket.url]."
+    ),
+    click.option(
+        "--endpoint", metavar="URL", help="The S3 endpoint; none on AWS [bucket.endpoint]."
+    ),
+    click.option("--region", help="The bucket's region [bucket.region]."),
+    click.option(
+        "--engine",
+        type=click.Choice(["auto", "obstore", "aioboto3"]),
+        help="What moves the bytes [bucket.engine].",
+    ),
+    click.option("--state", metavar="DIR", help="Where the local state is kept [state.dir]."),
+)
 
 
 def bucket_flags(options: dict[str, Any]) -> dict[str, Any]:

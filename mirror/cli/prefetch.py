@@ -45,8 +45,9 @@ def command(session: Session, /, **options: Any) -> int:
       mirror prefetch train.jsonl --check
       mirror prefetch train.jsonl --offline && python train.py
     """
-    from mirror.cli.prefetch_progress import progress_for
-    from mirror.dataset.inputs import Input
+    from mirror.cli.prefetch_progress import PrefetchProgress
+    from mirror.cli.progress import metering
+    from mirror.dataset.inputs import Input, total_size
     from mirror.dataset.records import Reading
     from mirror.errors import ConfigError
     from mirror.fetch.client import Fetcher
@@ -66,7 +67,8 @@ def command(session: Session, /, **options: Any) -> int:
     with ExitStack() as stack:
         path: Path | None = options["lacking"]
         lacking = None if path is None else stack.enter_context(replacing(path))
-        progress = stack.enter_context(progress_for(session.verbosity, inputs))
+        meter = stack.enter_context(metering(session.verbosity, "B"))
+        progress = PrefetchProgress(meter, total_size(inputs))
         fetch = stack.enter_context(Fetcher(settings))
         prefetch = Prefetch(fetch, check=check, lacking=lacking, progress=progress)
         report = prefetch.run(inputs, Reading.of(options["url_field"]))

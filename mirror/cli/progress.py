@@ -1,103 +1,170 @@
-"""Progress on standard error: a bar on a terminal, a line a minute for cron, nothing when quiet."""
+"""How far a command is, on standard error: a bar on a terminal, else a line a minute, nothing if quiet."""
 
 from __future__ import annotations
 
 import sys
-from collections import Counter
-from typing import TextIO
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING, Any, Final, TextIO
 
-from mirror.cache.scan import Entry
-from mirror.cli import output
-from mirror.cli.log import Log, wants_bar
-from mirror.sync.plan import Plan
-from mirror.sync.report import SyncReport
-from mirror.sync.run import Observer
+from mirror.cli import log, output
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+EVERY_SECONDS: Final = 60.0
+
+# What a line says, from the seconds that the work has taken.
+Line = Callable[[float], str]
+# What stands before the bar, and behind it.
+Beside = Callable[[], tuple[str, str]]
 
 
-def observer_for(verbosity: int, stream: TextIO | None = None) -> Observer:
-    """The observer that fits the terminal, or the lack of one."""
+class Meter:
+    """Is told how far the work is. This one keeps it to itself: the command is quiet."""
+
+    def begin(self, total: int | None = None, sentence: str = "") -> None:
+        """The work that is timed begins now; must come before it moves.
+
+        Args:
+            total: of a bar of its own, in the bar's unit; None when it is not known.
+            sentence: said where there is no bar.
+        """
+
+    def moved(
+        self, amount: int = 0, line: Line | None = None, beside: Beside | None = None
+    ) -> None:
+        """So much more is done, in the bar's unit; what a line says of it, and what the bar."""
+
+    def waits(self, reason: str, sentence: str = "") -> None:
+        """Before the bar stands the reason, at once; where there is no bar the sentence is said."""
+
+    def say(self, sentence: str, level: log.Level = "info") -> None:
+        """Say it at once, above the bar or as a line."""
+
+
+@contextmanager
+def metering(
+    verbosity: int,
+    unit: str,
+    stream: TextIO | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> Iterator[Meter]:
+    """The meter that fits. The bar is gone when this ends, and results can be shown.
+
+    Args:
+        verbosity: of the session; nothing is said when quiet.
+        unit: of the bar, in the plural; `B` for bytes.
+        stream: standard error when None.
+        clock: seconds, for the lines.
+    """
     stream = sys.stderr if stream is None else stream
     if verbosity < 0:
-        return Observer()
-    return BarObserver(stream) if wants_bar(stream) else LogObserver(Log(stream))
+        yield Meter()
+    elif stream.isatty() and not log.speaks_json():
+        with closing(_Bar(unit, stream)) as bar:
+            yield bar
+    else:
+        yield _Lines(stream, clock)
 
 
-class BarObserver(Observer):
-    """A tqdm bar: bytes, rate and time left; files, duplicates and flagged ones beside it."""
+class _Bar(Meter):
+    def __init__(self, unit: str, stream: TextIO) -> None:
+        self._looks: dict[str, Any] = {"file": stream, "leave": False, "dynamic_ncols": True}
+        self._looks |= {"unit": "B", "unit_scale": True} if unit == "B" else {"unit": f" {unit}"}
+        self._bar: tqdm[Any] | None = None
 
-    def __init__(self, stream: TextIO) -> None:
+    def begin(self, total: int | None = None, sentence: str = "") -> None:
+        from tqdm import tqdm
+
+        self.close()
+        self._bar = tqdm(total=total, **self._looks)
+
+    def moved(
+        self, amount: int = 0, line: Line | None = None, beside: Beside | None = None
+    ) -> None:
+        assert self._bar is not None
+        if beside is not None:
+            before, behind = beside()
+            self._bar.set_description_str(before, refresh=False)
+            self._bar.set_postfix_str(behind, refresh=False)
+        self._bar.update(amount)
+
+    def waits(self, reason: str, sentence: str = "") -> None:
+        assert self._bar is not None
+        self._bar.set_description_str(reason)
+
+    def say(self, sentence: str, level: log.Level = "info") -> None:
+        from tqdm import tqdm
+
+        tqdm.write(log.line(sentence, level), file=self._looks["file"])
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+
+class _Lines(Meter):
+    def __init__(self, stream: TextIO, clock: Callable[[], float]) -> None:
         self._stream = stream
-        self._outcomes: Counter[str] = Counter()
-        self._bar: object = None
+        self._clock = clock
 
-    def planned(self, plan: Plan, report: SyncReport) -> None:
-        from tqdm import tqdm
+    def begin(self, total: int | None = None, sentence: str = "") -> None:
+        self._began_at = self._said_at = self._clock()
+        if sentence:
+            self.say(sentence)
 
-        if not plan.order or report.dry_run:
-            return
-        self._files = len(plan.order)
-        self._bar = tqdm(
-            total=plan.pending_bytes,
-            unit="B",
-            unit_scale=True,
-            dynamic_ncols=True,
-            file=self._stream,
-            leave=False,
-            mininterval=0.2,
-        )
+    def moved(
+        self, amount: int = 0, line: Line | None = None, beside: Beside | None = None
+    ) -> None:
+        if line is not None and (now := self._clock()) - self._said_at >= EVERY_SECONDS:
+            self._said_at = now
+            self.say(line(now - self._began_at))
 
-    def done(self, entry: object, outcome: str) -> None:
-        from tqdm import tqdm
+    def waits(self, reason: str, sentence: str = "") -> None:
+        if sentence:
+            self.say(sentence)
 
-        assert isinstance(entry, Entry)
-        self._outcomes[outcome] += 1
-        if isinstance(self._bar, tqdm):
-            done = self._outcomes.total()
-            self._bar.set_description_str(f"{done:,}/{self._files:,} files", refresh=False)
-            self._bar.set_postfix_str(
-                f"dup {self._outcomes['duplicate']:,} flagged {self._outcomes['flag']:,}"
-                + (f" failed {failed:,}" if (failed := self._outcomes["failed"]) else ""),
-                refresh=False,
-            )
-            self._bar.update(entry.identity.size)
-            if done == self._files:
-                self._bar.close()
-
-    def warned(self, sentence: str) -> None:
-        from tqdm import tqdm
-
-        tqdm.write(f"mirror: {sentence}", file=self._stream)
+    def say(self, sentence: str, level: log.Level = "info") -> None:
+        # Flushed: cron's mail and a journal want each line as it is said.
+        print(log.line(sentence, level), file=self._stream, flush=True)
 
 
-class LogObserver(Observer):
-    """A line when a plan stands, one a minute, and warnings as they come."""
+@contextmanager
+def counting(
+    verbosity: int,
+    noun: str,
+    stream: TextIO | None = None,
+    clock: Callable[[], float] = time.monotonic,
+    *,
+    judged: bool = False,
+) -> Iterator[Callable[[int, int], None]]:
+    """Is told of things and their bytes.
 
-    def __init__(self, log: Log) -> None:
-        self._log = log
-        self._outcomes: Counter[str] = Counter()
-        self._bytes = 0
+    Args:
+        verbosity: as `metering` has it.
+        noun: what is counted, in the plural.
+        stream: as `metering` has it.
+        clock: as `metering` has it.
+        judged: they are, maybe by their headers alone: how many bytes a second says nothing.
+    """
+    done = read = 0
 
-    def planned(self, plan: Plan, report: SyncReport) -> None:
-        self._files, self._total = len(plan.order), plan.pending_bytes
-        self._log.restart()
-        if plan.order and not report.dry_run:
-            self._log.say(
-                f"{plan.scanned:,} files scanned; {self._files:,} to read "
-                f"({output.size(self._total)})"
-            )
+    def line(seconds: float) -> str:
+        size = f", {output.size(read)}" if read else ""
+        rate = f", {output.size(read / seconds)}/s" if read and not judged else ""
+        return f"{done:,} {noun}{' judged' * judged}{size}{rate}, {done / seconds:,.0f} {noun}/s"
 
-    def done(self, entry: object, outcome: str) -> None:
-        assert isinstance(entry, Entry)
-        self._outcomes[outcome] += 1
-        self._bytes += entry.identity.size
-        if (seconds := self._log.due()) is not None:
-            rate = self._bytes / seconds
-            left = (self._total - self._bytes) / rate if rate else 0.0
-            counts = ", ".join(f"{name} {n:,}" for name, n in sorted(self._outcomes.items()))
-            self._log.say(
-                f"{self._outcomes.total():,}/{self._files:,} files, {output.size(self._bytes)}, "
-                f"{output.size(rate)}/s, {output.duration(left)} left ({counts})"
-            )
+    def beside() -> tuple[str, str]:
+        return "", output.size(read) if read else ""
 
-    def warned(self, sentence: str) -> None:
-        self._log.say(sentence, "warning")
+    def count(things: int, size: int) -> None:
+        nonlocal done, read
+        done += things
+        read += size
+        meter.moved(things, line, beside)
+
+    with metering(verbosity, noun, stream, clock) as meter:
+        meter.begin()
+        yield count

@@ -58,7 +58,8 @@ def command(session: Session, /, **options: Any) -> int:
       mirror pull --cache /data/part --dataset val.jsonl
       mirror pull --verify --force         # and replace what has rotted on the disk
     """
-    from mirror.cli.upkeep_view import counting, show
+    from mirror.cli.progress import counting
+    from mirror.cli.upkeep_view import show
     from mirror.dataset.inputs import Input
     from mirror.upkeep.pull import PullOptions, pull
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mirror.cli.inspect import counting, request, settings_of
+from mirror.cli.inspect import request, settings_of
 from mirror.cli.options import cache_option, known_bad_option, level_option
 from mirror.cli.session import Session, session_options
 
@@ -45,6 +45,7 @@ def command(session: Session, /, **options: Any) -> int:
       mirror quarantine --to /data/flagged --yes
       mirror quarantine --to /data/flagged --restore --yes
     """
+    from mirror.cli.progress import counting
     from mirror.upkeep.quarantine import quarantine, restore
 
     settings = settings_of(session, options)
@@ -53,7 +54,7 @@ def command(session: Session, /, **options: Any) -> int:
         report = restore(os.fsencode(settings.cache_dir), folder, dry_run=dry_run)
     else:
         asked = request(settings, options)
-        with counting(session.verbosity) as progress:
+        with counting(session.verbosity, "files", judged=True) as progress:
             report = quarantine(**asked, folder=folder, dry_run=dry_run, progress=progress)
     _show(session, report, restoring=options["restore"], folder=options["folder"])
     return report.exit_status

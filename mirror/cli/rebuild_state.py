@@ -37,7 +37,8 @@ def command(session: Session, /, **options: Any) -> int:
       mirror rebuild-state
       mirror rebuild-state --inspect off   # hashes only
     """
-    from mirror.cli.upkeep_view import counting, show
+    from mirror.cli.progress import counting
+    from mirror.cli.upkeep_view import show
     from mirror.sync.rebuild import rebuild_state
 
     settings = session.settings(

@@ -53,7 +53,8 @@ def command(session: Session, /, **options: Any) -> int:
       mirror repair --from /backup/image_cache --from /data/flagged
       mirror repair --full                 # and read every object first
     """
-    from mirror.cli.upkeep_view import counting, show
+    from mirror.cli.progress import counting
+    from mirror.cli.upkeep_view import show
     from mirror.upkeep.limit import Limit
     from mirror.upkeep.repair import RepairOptions, repair
 

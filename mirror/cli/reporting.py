@@ -17,22 +17,21 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import click
 
 from mirror.cli.log import say
+from mirror.cli.options import together
 from mirror.cli.session import Session
 from mirror.errors import EXIT_BUSY, EXIT_DONE, EXIT_ERROR, EXIT_INTERRUPTED, MirrorError
 
 if TYPE_CHECKING:
     from mirror.config import Settings
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 
 def _web_address(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
@@ -41,30 +40,24 @@ def _web_address(_ctx: click.Context, _param: click.Parameter, value: str | None
     return value
 
 
-def reporting_options(command: F) -> F:
-    """`--metrics-file` and `--ping`."""
-    for option in reversed(
-        [
-            click.option(
-                "--metrics-file",
-                type=click.Path(dir_okay=False, path_type=Path),
-                metavar="FILE",
-                envvar="MIRROR_METRICS_FILE",
-                help="Write this run's metrics there, for node-exporter's textfile collector; "
-                "{command} in it is this command's name [MIRROR_METRICS_FILE].",
-            ),
-            click.option(
-                "--ping",
-                metavar="URL",
-                envvar="MIRROR_PING",
-                callback=_web_address,
-                help="Tell a monitor such as healthchecks.io of the run's beginning and end; "
-                "{command} in it is this command's name [MIRROR_PING].",
-            ),
-        ]
-    ):
-        command = option(command)
-    return command
+reporting_options = together(
+    click.option(
+        "--metrics-file",
+        type=click.Path(dir_okay=False, path_type=Path),
+        metavar="FILE",
+        envvar="MIRROR_METRICS_FILE",
+        help="Write this run's metrics there, for node-exporter's textfile collector; "
+        "{command} in it is this command's name [MIRROR_METRICS_FILE].",
+    ),
+    click.option(
+        "--ping",
+        metavar="URL",
+        envvar="MIRROR_PING",
+        callback=_web_address,
+        help="Tell a monitor such as healthchecks.io of the run's beginning and end; "
+        "{command} in it is this command's name [MIRROR_PING].",
+    ),
+)
 
 
 class Run:

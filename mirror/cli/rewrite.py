@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TextIO
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -172,10 +172,12 @@ def command(session: Session, /, **options: Any) -> int:
         --update-config config/teacher_global.yaml \\
         --set data.train_jsonl={train} --set data.val_jsonl={val}
     """
-    from mirror.cli.rewrite_view import progress_for, show
-    from mirror.dataset.inputs import Input
+    from mirror.cli.progress import metering
+    from mirror.cli.rewrite_view import RewriteProgress, show
+    from mirror.dataset.inputs import Input, total_size
     from mirror.dataset.rewrite import check_files, outputs_of, rewrite
     from mirror.dataset.training_config import check, update
+    from mirror.files import replacing
 
     settings = _settings(session, options)
     scheme = _scheme(settings, options)
@@ -190,9 +192,10 @@ def command(session: Session, /, **options: Any) -> int:
     if config_file is not None:
         check(config_file, assignments)
     with ExitStack() as stack:
-        report_file = _opened(stack, report_path)
+        report_file = None if report_path is None else stack.enter_context(replacing(report_path))
         images = _images(session, settings, options, scheme)
-        progress = stack.enter_context(progress_for(session.verbosity, inputs))
+        meter = stack.enter_context(metering(session.verbosity, "B"))
+        progress = RewriteProgress(meter, total_size(inputs))
         report = rewrite(
             inputs, output, asked, images.resolver, addresses=images.addresses, progress=progress
         )
@@ -323,12 +326,6 @@ def _assignments(options: dict[str, Any], files: dict[str, str]) -> list[Assignm
     ]
 
 
-def _opened(files: ExitStack, path: Path | None) -> TextIO | None:
-    from mirror.files import replacing
-
-    return None if path is None else files.enter_context(replacing(path))
-
-
 @dataclass
 class _Images:
     """What finds an image, and what gives it its new URL; and what to say of both."""
@@ -366,16 +363,17 @@ def _cached_images(
     session: Session, settings: Settings, options: dict[str, Any], scheme: str | None
 ) -> _Images:
     from mirror.cache.inspection import inspect_cache
-    from mirror.cli.inspect import counting, list_failures, request
+    from mirror.cli.inspect import list_failures, request
+    from mirror.cli.progress import counting
     from mirror.dataset.cached import CachedImages
     from mirror.dataset.resolve import Resolver
 
     with (
-        counting(session.verbosity) as progress,
+        counting(session.verbosity, "files", judged=True) as progress,
         inspect_cache(**request(settings, options), progress=progress) as findings,
     ):
         images = CachedImages(settings.cache_dir, findings)
-        list_failures(findings)
+    list_failures(findings)
     resolver = Resolver(images.index, None, options["match"], options["min_size"])
     addresses = images.file_urls if scheme == "file" else None
     return _Images(resolver, addresses, unreadable=findings.failed)

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import TextIO
+from collections.abc import Iterator
 
 import click
 
 from mirror.cache.inspection import printable
 from mirror.cli import output
-from mirror.cli.log import Log, say, wants_bar
+from mirror.cli.log import say
+from mirror.cli.progress import Meter
 from mirror.cli.session import Session
-from mirror.dataset.inputs import Input, total_size
 from mirror.dataset.report import RewriteReport
 from mirror.dataset.rewrite import Progress
 
@@ -34,54 +30,26 @@ _WHY = {
 }
 
 
-@contextmanager
-def progress_for(
-    verbosity: int,
-    inputs: Sequence[Input],
-    stream: TextIO | None = None,
-    clock: Callable[[], float] = time.monotonic,
-) -> Iterator[Progress]:
-    """A bar on a terminal, a line a minute without one, nothing when quiet."""
-    stream = sys.stderr if stream is None else stream
-    if verbosity < 0:
-        yield Progress()
-        return
-    total = total_size(inputs)
-    if not wants_bar(stream):
-        yield _Lines(Log(stream, clock), total)
-        return
-    from tqdm import tqdm
+class RewriteProgress(Progress):
+    """Bytes of the inputs, of `total` if that is known, with the records beside them."""
 
-    with tqdm(
-        total=total, unit="B", unit_scale=True, dynamic_ncols=True, leave=False, file=stream
-    ) as bar:
-
-        class Bar(Progress):
-            def read(self, size: int) -> None:
-                bar.update(size)
-
-            def done(self, report: RewriteReport) -> None:
-                bar.set_description_str(f"{report.records:,} records", refresh=False)
-
-        yield Bar()
-
-
-class _Lines(Progress):
-    """How far it is, once a minute."""
-
-    def __init__(self, log: Log, total: int | None) -> None:
-        self._log = log
+    def __init__(self, meter: Meter, total: int | None) -> None:
+        self._meter = meter
         self._total = total
         self._read = 0
+        meter.begin(total)
 
     def read(self, size: int) -> None:
         self._read += size
+        self._meter.moved(size)
 
     def done(self, report: RewriteReport) -> None:
-        if (seconds := self._log.due()) is not None:
+        def line(seconds: float) -> str:
             share = f", {self._read / self._total:.0%} of the input" if self._total else ""
             rate = report.records / seconds
-            self._log.say(f"{report.records:,} records read{share}, {rate:,.0f} records/s")
+            return f"{report.records:,} records read{share}, {rate:,.0f} records/s"
+
+        self._meter.moved(0, line, lambda: (f"{report.records:,} records", ""))
 
 
 def show(session: Session, report: RewriteReport) -> None:

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from mirror.cli.log import Style, set_style
+from mirror.cli.options import together
 from mirror.run_id import new_run_id
 
 if TYPE_CHECKING:
     from mirror.config import Settings
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 
 @dataclass
@@ -57,64 +57,41 @@ class Session:
         sys.stdout.flush()
 
 
-def session_options(command: F) -> F:
-    """`--config --json -q -v --log-format`, before the command's name or after it: both mean the same."""
+def _remember(ctx: click.Context, param: click.Parameter, value: Any) -> None:
+    session = ctx.find_object(Session)
+    if session is None or not value:
+        return
+    if param.name == "config":
+        session.config = value
+    elif param.name == "json":
+        session.json = True
+    elif param.name == "log_format":
+        set_style(Style(value, session.run_id))
+    elif param.name == "quiet":
+        session.verbosity = -1
+    else:
+        session.verbosity = value
 
-    def remember(ctx: click.Context, param: click.Parameter, value: Any) -> None:
-        session = ctx.find_object(Session)
-        if session is None or not value:
-            return
-        if param.name == "config":
-            session.config = value
-        elif param.name == "json":
-            session.json = True
-        elif param.name == "log_format":
-            set_style(Style(value, session.run_id))
-        elif param.name == "quiet":
-            session.verbosity = -1
-        else:
-            session.verbosity = value
 
-    for option in reversed(
-        [
-            click.option(
-                "--config",
-                type=click.Path(dir_okay=False, path_type=Path),
-                help="A configuration file; stronger than ./mirror.toml.",
-                callback=remember,
-                expose_value=False,
-            ),
-            click.option(
-                "--json",
-                is_flag=True,
-                help="Print one JSON object on standard output, and nothing else there.",
-                callback=remember,
-                expose_value=False,
-            ),
-            click.option(
-                "-q",
-                "--quiet",
-                is_flag=True,
-                help="Say nothing unless something is wrong.",
-                callback=remember,
-                expose_value=False,
-            ),
-            click.option(
-                "-v",
-                "--verbose",
-                count=True,
-                help="Say more; -vv adds tracebacks.",
-                callback=remember,
-                expose_value=False,
-            ),
-            click.option(
-                "--log-format",
-                type=click.Choice(["text", "json"]),
-                help="How standard error looks: sentences, or an object a line with time and run id.",
-                callback=remember,
-                expose_value=False,
-            ),
-        ]
-    ):
-        command = option(command)
-    return command
+_option = partial(click.option, callback=_remember, expose_value=False)
+
+# Before the command's name or after it: both mean the same.
+session_options = together(
+    _option(
+        "--config",
+        type=click.Path(dir_okay=False, path_type=Path),
+        help="A configuration file; stronger than ./mirror.toml.",
+    ),
+    _option(
+        "--json",
+        is_flag=True,
+        help="Print one JSON object on standard output, and nothing else there.",
+    ),
+    _option("-q", "--quiet", is_flag=True, help="Say nothing unless something is wrong."),
+    _option("-v", "--verbose", count=True, help="Say more; -vv adds tracebacks."),
+    _option(
+        "--log-format",
+        type=click.Choice(["text", "json"]),
+        help="How standard error looks: sentences, or an object a line with time and run id.",
+    ),
+)

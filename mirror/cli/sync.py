@@ -76,7 +76,8 @@ def command(session: Session, /, **options: Any) -> int:
       mirror sync                          # everything is in mirror.toml; the same from cron
       mirror sync --prefix 3f --limit-rate 20M
     """
-    from mirror.cli.progress import observer_for
+    from mirror.cli.progress import metering
+    from mirror.cli.sync_progress import SyncProgress
     from mirror.sync.run import SyncOptions, sync
 
     _give_large_arrays_back()
@@ -90,7 +91,7 @@ def command(session: Session, /, **options: Any) -> int:
                 "sync.concurrency": options["concurrency"],
             }
         )
-        with _sources(options) as sources:
+        with _sources(options) as sources, metering(session.verbosity, "B") as meter:
             report = sync(
                 run.settings,
                 SyncOptions(
@@ -102,7 +103,7 @@ def command(session: Session, /, **options: Any) -> int:
                     run_id=session.run_id,
                 ),
                 sources=sources,
-                observer=observer_for(session.verbosity),
+                observer=SyncProgress(meter),
                 began=run.began,
             )
         run.ended(report.exit_status, report.as_json())

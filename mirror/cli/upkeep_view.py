@@ -1,72 +1,18 @@
-"""How the commands of upkeep look: their progress, their tables, what they found."""
+"""How the commands of upkeep look: their tables, what they found."""
 
 from __future__ import annotations
 
-import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import TextIO
+from collections.abc import Sequence
 
 import click
 
 from mirror.cache.inspection import printable
 from mirror.catalog.health import UpkeepReport
 from mirror.cli import output
-from mirror.cli.log import Log, say, wants_bar
+from mirror.cli.log import say
 from mirror.cli.session import Session
 
 Row = tuple[str, str, str]
-
-
-@contextmanager
-def counting(
-    verbosity: int,
-    noun: str,
-    stream: TextIO | None = None,
-    clock: Callable[[], float] = time.monotonic,
-) -> Iterator[Callable[[int, int], None]]:
-    """Is told of things and their bytes: a counter on a terminal, a line a minute without one.
-
-    Args:
-        verbosity: of the session; nothing is said when quiet.
-        noun: what is counted, in the plural.
-        stream: standard error when None.
-        clock: seconds.
-    """
-    stream = sys.stderr if stream is None else stream
-    if verbosity < 0:
-        yield lambda _things, _bytes: None
-    elif wants_bar(stream):
-        from tqdm import tqdm
-
-        read = 0
-        with tqdm(unit=f" {noun}", file=stream, leave=False, dynamic_ncols=True) as bar:
-
-            def count(things: int, size: int) -> None:
-                nonlocal read
-                read += size
-                if read:
-                    bar.set_postfix_str(output.size(read), refresh=False)
-                bar.update(things)
-
-            yield count
-    else:
-        yield _logging(Log(stream, clock), noun)
-
-
-def _logging(log: Log, noun: str) -> Callable[[int, int], None]:
-    done = read = 0
-
-    def count(things: int, size: int) -> None:
-        nonlocal done, read
-        done += things
-        read += size
-        if (seconds := log.due()) is not None:
-            bytes_too = f", {output.size(read)}, {output.size(read / seconds)}/s" if read else ""
-            log.say(f"{done:,} {noun}{bytes_too}, {done / seconds:,.0f} a second")
-
-    return count
 
 
 def show(session: Session, report: UpkeepReport, rows: Sequence[Row], closing: str = "") -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from mirror.cli.options import bucket_flags, bucket_options, concurrency_option, share
+from mirror.cli.options import bucket_flags, bucket_options, concurrency_option, share, together
 from mirror.cli.reporting import reporting, reporting_options
 from mirror.cli.session import Session, session_options
 
@@ -17,41 +16,31 @@ if TYPE_CHECKING:
     from mirror.upkeep.verify import VerifyOptions, VerifyReport
 
 
-F = TypeVar("F", bound=Callable[..., Any])
-
-
-def depth_options(command: F) -> F:
-    """How far to look, and where to write what was found: of all who verify."""
-    for option in reversed(
-        [
-            click.option(
-                "--exists", is_flag=True, help="Compare one listing with the catalog; the default."
-            ),
-            click.option(
-                "--sample",
-                metavar="SHARE",
-                callback=share,
-                help="And read back such a share of the objects, such as 1%.",
-            ),
-            click.option("--full", is_flag=True, help="And read back every object, and hash it."),
-            click.option(
-                "--seed",
-                type=click.IntRange(min=0),
-                help="Chooses the sample; without it, each is another.",
-            ),
-            click.option(
-                "--restart", is_flag=True, help="Begin a reading anew that was interrupted."
-            ),
-            click.option(
-                "--report",
-                metavar="FILE",
-                type=click.Path(dir_okay=False, path_type=Path),
-                help="Write all that is wrong to this file, a JSON object a line.",
-            ),
-        ]
-    ):
-        command = option(command)
-    return command
+# How far to look, and where to write what was found: of all who verify.
+depth_options = together(
+    click.option(
+        "--exists", is_flag=True, help="Compare one listing with the catalog; the default."
+    ),
+    click.option(
+        "--sample",
+        metavar="SHARE",
+        callback=share,
+        help="And read back such a share of the objects, such as 1%.",
+    ),
+    click.option("--full", is_flag=True, help="And read back every object, and hash it."),
+    click.option(
+        "--seed",
+        type=click.IntRange(min=0),
+        help="Chooses the sample; without it, each is another.",
+    ),
+    click.option("--restart", is_flag=True, help="Begin a reading anew that was interrupted."),
+    click.option(
+        "--report",
+        metavar="FILE",
+        type=click.Path(dir_okay=False, path_type=Path),
+        help="Write all that is wrong to this file, a JSON object a line.",
+    ),
+)
 
 
 def depth_asked(options: dict[str, Any]) -> VerifyOptions:
@@ -89,7 +78,8 @@ def command(session: Session, /, **options: Any) -> int:
       mirror verify --sample 1%            # and another hundredth is read back each time
       mirror verify --full --report wrong.jsonl
     """
-    from mirror.cli.upkeep_view import counting, show
+    from mirror.cli.progress import counting
+    from mirror.cli.upkeep_view import show
     from mirror.upkeep.verify import verify
 
     with reporting(session, "verify", options) as run:

@@ -5,19 +5,14 @@ from __future__ import annotations
 import os
 from array import array
 from pathlib import Path
-from typing import Final
 from urllib.parse import quote_from_bytes
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mirror.cache.inspection import Findings
-from mirror.catalog.index import FORMAT_NAMES, Batch, Index, halves
-from mirror.content.image import VERDICTS
+from mirror.catalog.index import FORMAT_CODES, VERDICT_CODES, Batch, Index, halves
 from mirror.dataset.resolve import Positions
-
-_VERDICT_CODES: Final = {name: code for code, name in enumerate(VERDICTS)}
-_FORMAT_CODES: Final = {name: code for code, name in enumerate(FORMAT_NAMES)}
 
 
 class CachedImages:
@@ -40,12 +35,12 @@ class CachedImages:
             paths += one.path
             ends.append(len(paths))
             numbers.extend((one.size, one.width, one.height))
-            numbers.extend((_FORMAT_CODES[one.format], _VERDICT_CODES[one.verdict]))
+            numbers.extend((FORMAT_CODES[one.format], VERDICT_CODES[one.verdict]))
         self._paths, self._ends = paths, ends
         size, width, height, formats, verdict = np.array(numbers, "i8").reshape(-1, 5).T
         url_hi, url_lo = halves(bytes(digests))
         hash_hi, hash_lo = halves(bytes(hashes))
-        good = verdict == _VERDICT_CODES["ok"]
+        good = verdict == VERDICT_CODES["ok"]
         batch: Batch = {
             "url_hi": url_hi,
             "url_lo": url_lo,

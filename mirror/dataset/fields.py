@@ -78,17 +78,23 @@ def url_bytes(url: str) -> bytes:
 
 def value_at(record: Any, path: FieldPath) -> Any:
     """The value at a path; of a list on the way, the first that has it; else MISSING."""
-    return next(_values(record, path), MISSING)
+    for value in values_at(record, path):
+        if value is not MISSING:
+            return value
+    return MISSING
 
 
-def _values(value: Any, path: Sequence[str]) -> Iterator[Any]:
+def values_at(value: Any, path: FieldPath) -> Iterator[Any]:
+    """The values at a path, one for each item of a list on the way: MISSING for one without."""
     if not path:
         yield value
     elif isinstance(value, list):
         for item in value:
-            yield from _values(item, path)
-    elif isinstance(value, dict) and path[0] in value:
-        yield from _values(value[path[0]], path[1:])
+            yield from values_at(item, path)
+    elif isinstance(value, dict):
+        yield from values_at(value.get(path[0], MISSING), path[1:])
+    else:
+        yield MISSING
 
 
 def class_name(value: Any) -> str | None:

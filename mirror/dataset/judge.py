@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple
@@ -10,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mirror.dataset.fields import MISSING, FieldPath
+from mirror.dataset.fields import MISSING, FieldPath, values_at
 from mirror.dataset.licenses import license_name
 from mirror.dataset.records import Batch, Rejected
 from mirror.dataset.resolve import LICENSE, NOT_MIRRORED, OK, Resolver
@@ -99,7 +98,7 @@ class LicenseRule:
         # A dot in a column's name is only a dot, and nothing stands at its first piece.
         if top is MISSING:
             return [batch.others[self.path][at]]
-        return list(_every(top, self.path[1:])) or [MISSING]
+        return list(values_at(top, self.path[1:])) or [MISSING]
 
     def shown(self, batch: Batch, at: int) -> str:
         """The licences of a record, for people."""
@@ -113,19 +112,6 @@ def _shown(value: Any) -> str:
     if value is MISSING or value is None or value == "":
         return "no licence"
     return repr(value) if len(repr(value)) <= 40 else f"{repr(value)[:40]}…"
-
-
-def _every(value: Any, path: FieldPath) -> Iterator[Any]:
-    """The values at a path, one for each item of a list on the way: MISSING for one without."""
-    if not path:
-        yield value
-    elif isinstance(value, list):
-        for item in value:
-            yield from _every(item, path)
-    elif isinstance(value, dict):
-        yield from _every(value.get(path[0], MISSING), path[1:])
-    else:
-        yield MISSING
 
 
 def set_aside_overwriting(

@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from typing import Final, Literal, NamedTuple
 
 from mirror.cache.prepare import Prepared, prepare
-from mirror.cache.scan import Entry, display
+from mirror.cache.scan import Entry, display, unreadable
 from mirror.content.digest import Identity
 from mirror.content.placeholder import with_known_bad
 from mirror.errors import Busy, CacheError
@@ -178,10 +178,7 @@ def holding(root: bytes) -> Iterator[None]:
     try:
         descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
     except OSError as error:
-        raise CacheError(
-            f"The cache folder {display(root)} cannot be opened ({error.strerror}); "
-            "is its disk mounted, is cache.dir right?"
-        ) from None
+        raise unreadable(root, error) from None
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -21,16 +21,15 @@ from typing import Any, Literal, NamedTuple
 
 from mirror.cache.failures import Failures
 from mirror.cache.inspection import Progress, inspect_cache
-from mirror.cache.scan import display
+from mirror.cache.scan import display, unreadable
 from mirror.content.digest import Digest
 from mirror.errors import (
     EXIT_DONE,
     EXIT_SOME_FAILED,
-    CacheError,
     MirrorError,
     UsageError,
 )
-from mirror.lock import acquired
+from mirror.lock import locked
 from mirror.upkeep import manifest
 from mirror.upkeep.manifest import Action, BadLine, Line
 from mirror.upkeep.tree import Seen, Tree, move
@@ -138,7 +137,7 @@ def quarantine(
     report = QuarantineReport(str(folder / manifest.NAME), dry_run)
     with ExitStack() as stack:
         if not dry_run:
-            stack.enter_context(_held(folder))
+            stack.enter_context(locked(folder, ".lock", _unusable))
         known_bad |= _placeholders_of(folder)
         findings = stack.enter_context(
             inspect_cache(root, **inspection, known_bad=known_bad, progress=progress)
@@ -187,7 +186,7 @@ def restore(
     report = QuarantineReport(str(folder / manifest.NAME), dry_run)
     with ExitStack() as stack:
         if not dry_run:
-            stack.enter_context(_held(folder))
+            stack.enter_context(locked(folder, ".lock", _unusable))
         latest = stack.enter_context(_latest_lines(folder, report))
         target = stack.enter_context(_cache(root))
         source = stack.enter_context(Tree(os.fsencode(folder)))
@@ -303,27 +302,11 @@ def _is_within(path: str, folder: str) -> bool:
     return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)
 
 
-@contextmanager
-def _held(folder: Path) -> Iterator[None]:
-    """Holds the quarantine's folder, made if need be, for one run."""
-    try:
-        lock = acquired(folder / ".lock")
-    except OSError as error:
-        raise _unusable(folder, error) from None
-    try:
-        yield
-    finally:
-        lock.release()
-
-
 def _cache(root: bytes) -> Tree:
     try:
         return Tree(root)
     except OSError as error:
-        raise CacheError(
-            f"The cache folder {display(root)} cannot be opened ({error.strerror}); "
-            "is its disk mounted, is cache.dir right?"
-        ) from None
+        raise unreadable(root, error) from None
 
 
 def _append(folder: Path, lines: list[Line]) -> None:

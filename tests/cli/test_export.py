@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import termios
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -23,11 +23,10 @@ from pymongo.collection import Collection
 
 import mirror.dataset.export
 from mirror.cli.export import command
-from mirror.cli.export_progress import LogObserver, observing
-from mirror.cli.log import EVERY_SECONDS, Log
+from mirror.cli.export_progress import ExportProgress
 from mirror.cli.main import run
+from mirror.cli.progress import EVERY_SECONDS, metering
 from mirror.dataset.documents import STYLES
-from mirror.dataset.export import Observer
 from mirror.dataset.mongo import BATCH_SIZE, Break
 from tests.dataset.relay import THROUGH_IT, altering
 from tests.servers import MongoServer
@@ -321,19 +320,21 @@ def test_a_terminal_shows_a_bar(url: str) -> None:
 # --- progress without a terminal ---
 
 
-def log(times: list[float]) -> tuple[LogObserver, io.StringIO]:
-    stream = io.StringIO()
-    clock = iter(times)
-    return LogObserver(Log(stream, lambda: next(clock))), stream
+def said(times: list[float], total: int | None, written: Sequence[int]) -> str:
+    """What is said of an export that is told of documents at these times; the first begins it."""
+    stream, clock = io.StringIO(), iter(times)
+    with metering(0, "documents", stream, lambda: next(clock)) as meter:
+        observer = ExportProgress(meter)
+        observer.counted(total)
+        for documents in written:
+            observer.written(documents)
+    return stream.getvalue()
 
 
 def test_a_line_a_minute() -> None:
     minute = EVERY_SECONDS
-    observer, stream = log([0, 100, 101, 100 + minute, 101 + minute, 100 + 2 * minute])
-    observer.counted(9000)
-    for documents in (600, 600, 1800, 3000):
-        observer.written(documents)
-    assert stream.getvalue() == (
+    times = [100, 101, 100 + minute, 101 + minute, 100 + 2 * minute]
+    assert said(times, 9000, (600, 600, 1800, 3000)) == (
         "mirror: 1,200 of 9,000 documents, 20/s, 6 min 30 s left\n"
         "mirror: 6,000 of 9,000 documents, 50/s, 1 min 0 s left\n"
     )
@@ -347,10 +348,7 @@ def test_a_line_a_minute() -> None:
     ],
 )
 def test_a_line_where_the_end_is_not_known(total: int | None, line: str) -> None:
-    observer, stream = log([0, 0, EVERY_SECONDS])
-    observer.counted(total)
-    observer.written(600)
-    assert stream.getvalue() == line
+    assert said([0, EVERY_SECONDS], total, [600]) == line
 
 
 def test_a_break_is_told_at_once_unless_quiet() -> None:
@@ -359,8 +357,6 @@ def test_a_break_is_told_at_once_unless_quiet() -> None:
         (0, "mirror: the scan broke after 3 documents (why); it goes on from there in 0.5 s\n"),
     ):
         stream = io.StringIO()
-        with observing(verbosity, stream) as observer:
-            observer.broke(Break(3, "why", 0.5))
+        with metering(verbosity, "documents", stream) as meter:
+            ExportProgress(meter).broke(Break(3, "why", 0.5))
         assert stream.getvalue() == expected
-    with observing(-1) as observer:
-        assert type(observer) is Observer

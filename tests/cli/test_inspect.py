@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from mirror.cli.inspect import LOG_EVERY_SECONDS, counting
+from mirror.cli.main import run
+from mirror.cli.progress import EVERY_SECONDS, counting
 from mirror.content.digest import digest_of
 from tests.cli.test_bad_input import OBEYING, assert_said, mirror
 from tests.photos import fill, name_of, photo, url_of
@@ -153,24 +154,36 @@ def test_no_cache(mirror: Run, cache: Path) -> None:
 
 def test_a_line_a_minute_without_a_terminal() -> None:
     out = io.StringIO()
-    times = iter([0.0, 1.0, LOG_EVERY_SECONDS, LOG_EVERY_SECONDS + 1])
-    with counting(0, out, lambda: next(times)) as progress:
-        assert progress is not None
+    times = iter([0.0, 1.0, EVERY_SECONDS, EVERY_SECONDS + 1])
+    with counting(0, "files", out, lambda: next(times), judged=True) as progress:
         for _ in range(3):
             progress(600, 1_000_000)
     assert out.getvalue() == "mirror: 1,200 files judged, 2.0 MB, 20 files/s\n"
 
 
-def test_a_counter_on_a_terminal_and_nothing_when_quiet() -> None:
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
 
-    with counting(0, Terminal()) as progress:
-        assert progress is not None
-        progress(3, 100)
-    with counting(-1, Terminal()) as progress:
-        assert progress is None
+
+def test_the_counter_is_gone_when_the_table_comes(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setattr(sys, "stdout", terminal)
+    assert run(["inspect", f"--cache={cache}"]) == 0
+    counter, table = terminal.getvalue().rsplit("\r", 1)
+    assert "0 files [" in counter
+    assert table.startswith("checked ")
+
+
+def test_a_counter_on_a_terminal_and_nothing_when_quiet() -> None:
+    for verbosity, shown in ((0, "\r0 files ["), (-1, "")):
+        terminal = Terminal()
+        with counting(verbosity, "files", terminal) as progress:
+            progress(3, 100)
+        assert terminal.getvalue()[:10] == shown
 
 
 def test_a_fresh_process_loads_no_engine(mirror: Run) -> None:

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from mirror.cli.log import EVERY_SECONDS
-from mirror.cli.rewrite_view import progress_for
-from mirror.dataset.inputs import Input
+from mirror.cli.progress import EVERY_SECONDS, metering
+from mirror.cli.rewrite_view import RewriteProgress
+from mirror.dataset.inputs import Input, total_size
 from mirror.dataset.report import RewriteReport
 from tests.cli.rewriting import DROPPED, THREE, Rewrite, call, ids, rewrite, work
 from tests.cli.test_bad_input import Run, assert_said, mirror
@@ -390,12 +390,14 @@ def test_progress_is_a_bar_on_a_terminal_only(work: Path) -> None:
     inputs = [Input("raw.jsonl")]
     report = RewriteReport(records=5000)
     terminal = Terminal()
-    with progress_for(0, inputs, terminal) as progress:
+    with metering(0, "B", terminal) as meter:
+        progress = RewriteProgress(meter, total_size(inputs))
         progress.read(100)
         progress.done(report)
     assert "records" in terminal.getvalue() or "%" in terminal.getvalue()
     for verbosity, stream in ((-1, Terminal()), (-1, io.StringIO()), (0, io.StringIO())):
-        with progress_for(verbosity, inputs, stream) as progress:
+        with metering(verbosity, "B", stream) as meter:
+            progress = RewriteProgress(meter, total_size(inputs))
             progress.read(100)
             progress.done(report)
         assert stream.getvalue() == ""
@@ -409,7 +411,8 @@ def test_progress_is_a_line_a_minute_elsewhere(work: Path) -> None:
     ):
         times = iter([0.0, 1.0, EVERY_SECONDS, EVERY_SECONDS + 1])
         stream = io.StringIO()
-        with progress_for(0, inputs, stream, lambda: next(times)) as progress:  # noqa: B023
+        with metering(0, "B", stream, lambda: next(times)) as meter:  # noqa: B023
+            progress = RewriteProgress(meter, total_size(inputs))
             progress.read(size // 2)
             for records in (60_000, 120_000, 120_001):
                 progress.done(RewriteReport(records=records))
