@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import struct
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
@@ -225,3 +226,18 @@ def test_the_walk_over_scans_ends_on_any_bytes(rest: bytes) -> None:
         formats.jpeg_scans(b"\xff\xd8" + rest)
     except (ValueError, IndexError):
         return
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("tags", [[273] * 1000, range(1000, 2000)], ids=["one tag", "many tags"])
+def test_a_tiff_whose_tags_all_name_the_same_bytes_costs_no_more_than_another(
+    order: str, tags: Sequence[int]
+) -> None:
+    values = bytes(4000)
+    entries = [(256, 4, 1, 64), (257, 4, 1, 64), *((tag, 4, 1000, 8) for tag in tags)]
+    magic = b"II*\0" if order == "<" else b"MM\0*"
+    body = magic + struct.pack(f"{order}I", 8 + len(values)) + values
+    body += struct.pack(f"{order}H", len(entries))
+    body += b"".join(struct.pack(f"{order}HHII", *entry) for entry in entries) + bytes(4)
+    got = inspect(body, "header")
+    assert (got.verdict, got.reason) == ("corrupt", "header: tags are larger than the file")
