@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
-import subprocess
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +17,6 @@ from mirror.store.base import Headers, Overwrite, list_all
 from mirror.store.retry import RetryPolicy
 from mirror.sync.report import SyncReport
 from mirror.sync.run import SyncOptions, sync
-from tests.chaos.tally import count
 from tests.conftest import MakePlace, Place
 from tests.proxy import FaultProxy
 
@@ -124,16 +120,3 @@ def shop(request: pytest.FixtureRequest, make_place: MakePlace, tmp_path: Path) 
 def local(make_place: MakePlace, tmp_path: Path) -> Workshop:
     """A mirror in a folder, for behaviour that does not depend on the place."""
     return Workshop(make_place("file"), tmp_path)
-
-
-def dying(modules: str, words: Sequence[str], at: int) -> subprocess.CompletedProcess[str]:
-    """Runs `mirror` with these words, killed before the line `at` of the modules; see die_at_line."""
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.upkeep.die_at_line", str(at), f"in={modules}", *words],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-    count("kills", done.returncode == -signal.SIGKILL)
-    return done

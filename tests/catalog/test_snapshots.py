@@ -16,10 +16,9 @@ import pytest
 from mirror.catalog import index as code
 from mirror.catalog.index import Index
 from tests.catalog.snapshot_writer import batch, files, is_whole, write
-from tests.chaos.tally import count
+from tests.chaos.tally import count, kills
 
 PATIENCE = 60.0
-KILLS = 16
 
 
 @contextlib.contextmanager
@@ -68,9 +67,9 @@ def test_a_writer_that_is_killed_at_any_moment_spoils_nothing(tmp_path: Path) ->
     write(tmp_path / "counted", 1)
     with writer(tmp_path / "counted", 2, 2, "SIGKILL", 0) as process:
         lines = int(output(process))
-    assert lines > KILLS
+    most = kills(16)
     left_behind = set()
-    for moment in range(1, lines + 1, lines // KILLS):
+    for moment in [1 + at * (lines - 1) // (most - 1) for at in range(most)]:
         folder = tmp_path / f"{moment}"
         write(folder, 1)
         with writer(folder, 2, 2, "SIGKILL", moment) as process:

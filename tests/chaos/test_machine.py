@@ -33,11 +33,12 @@ from mirror.upkeep.limit import Limit
 from mirror.upkeep.pull import pull
 from mirror.upkeep.repair import RepairOptions, repair
 from mirror.upkeep.verify import VerifyOptions, verify
+from tests.chaos.killing import dying
 from tests.chaos.tally import SEED, TIMES, count
 from tests.conftest import Place
 from tests.photos import blank, name_of, photo, url_of
 from tests.sync import invariants
-from tests.workshop import Workshop, aged, dying, key_of
+from tests.workshop import Workshop, aged, key_of
 
 DAY = 86_400.0
 GRACE_DAYS = 7

@@ -24,7 +24,7 @@ from mirror.dataset import chunks, compression, output, rejects, rewrite, spool
 from mirror.dataset.inputs import Input
 from mirror.dataset.resolve import Resolver
 from mirror.dataset.split import parse_splits
-from tests.upkeep import die_at_line
+from tests.chaos import die_at_line
 
 CODE = (files, chunks, compression, output, rejects, rewrite, spool)
 

@@ -28,13 +28,14 @@ from mirror.sync.run import Observer, sync
 from mirror.upkeep.gc import GcOptions, GcReport, gc
 from mirror.upkeep.limit import Limit
 from mirror.upkeep.verify import VerifyOptions, verify
+from tests.chaos.killing import Killing
 from tests.chaos.tally import SEED, TIMES, count, kills
 from tests.conftest import MakePlace
 from tests.photos import blank, fill, photo, url_of
 from tests.proxy import SLOW_DOWN, Fault, FaultProxy, Request, ResetAfter, Rule
 from tests.servers import READER, WRITER
 from tests.servers.process import eventually
-from tests.workshop import PLACES, SOON, Workshop, aged, dying, key_of
+from tests.workshop import PLACES, SOON, Workshop, aged, key_of
 
 DAY = 86_400.0
 DRY = GcOptions(dry_run=True)
@@ -724,32 +725,23 @@ def test_syncs_and_collections_at_once_lose_nothing(local: Workshop, tmp_path: P
 def test_killed_anywhere_it_is_completed_by_the_next_and_nothing_is_lost(
     local: Workshop,
 ) -> None:
-    chance = random.Random(SEED)
     stocked(local)
     words = ["--json", "gc", f"--bucket={local.place.url}", f"--state={local.state}"]
     words += ["--max-delete=all"]
     modules = "mirror.upkeep.gc,mirror.store.sweep"
-
-    run = partial(dying, modules, words)
 
     def orphans() -> None:
         for number in range(70, 78):
             orphan(local, number, 30)
 
     orphans()
-    whole = run(0)
-    assert whole.returncode == 0, whole.stderr
+    killing = Killing(modules, words, after=1 / 4)
     assert objects(local) == keys(*range(6))
-    lines = int(whole.stderr.split()[-1])
-    killed = 0
-    for _ in range(kills(4)):
+    for story in killing.rounds(kills(4), random.Random(SEED)):
         orphans()
-        at = chance.randint(lines // 4, lines)
-        story = f"CHAOS_SEED={SEED}, killed before line {at} of {lines}"
-        killed += run(at).returncode == -9
+        killing.run()
         assert keys(*range(6)) <= objects(local), story
         report = gc(local.settings(), GcOptions(limit=Limit.parse("all", "--max-delete")))
         assert report.error is None, story  # at once: it was this machine's own that died
         assert objects(local) == keys(*range(6)), story
         is_whole(local)
-    assert killed

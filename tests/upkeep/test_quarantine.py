@@ -7,6 +7,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -24,7 +25,8 @@ from mirror.errors import Busy, CacheError, MirrorError, UsageError
 from mirror.upkeep import manifest, tree
 from mirror.upkeep.manifest import BadLine, Line
 from mirror.upkeep.quarantine import QuarantineReport, quarantine, restore
-from tests.chaos.tally import SEED, count, kills
+from tests.chaos.killing import dying
+from tests.chaos.tally import SEED, kills
 from tests.cli.test_bad_input import OBEYING
 from tests.photos import blank, name_of, photo, url_of
 from tests.upkeep.caches import files_of, judged, make, put
@@ -498,11 +500,7 @@ def test_files_that_may_not_be_moved_are_said(cache: Path, to: Path) -> None:
 # ---- killed ---------------------------------------------------------------------------------
 
 
-def killed(at: int, *words: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "tests.upkeep.die_at_line", str(at), *map(str, words)],
-        capture_output=True, text=True, check=False, timeout=60,
-    )  # fmt: skip
+MODULES = "mirror.upkeep.manifest,mirror.upkeep.quarantine,mirror.upkeep.tree"
 
 
 @pytest.mark.chaos("quarantine")
@@ -523,7 +521,7 @@ def test_a_run_that_is_killed_loses_nothing_and_is_completed_by_the_next(
     words = [] if links else ["no-links"]
     words += ["--json", "quarantine", "--yes", f"--cache={cache}", f"--to={to}"]
     words += ["--restore"] if restoring else []
-    whole = killed(0, *words)
+    whole = dying(MODULES, words, 0)
     assert whole.returncode == 0, whole.stderr
     steps = int(whole.stderr.split()[-1])
     done = files_of(cache), files_of(to)
@@ -534,8 +532,7 @@ def test_a_run_that_is_killed_loses_nothing_and_is_completed_by_the_next(
             shutil.rmtree(folder)
             if (before / folder.name).exists():
                 shutil.copytree(before / folder.name, folder)
-        assert killed(at, *words).returncode == -9
-        count("kills")
+        assert dying(MODULES, words, at).returncode == -signal.SIGKILL
         found: dict[str, bytes] = {}
         for folder in (cache, to):
             for path, body in files_of(folder).items():
