@@ -28,6 +28,11 @@ MOUNTS = ["unshare", "--mount"] if IS_ROOT else ["unshare", "--mount", "--map-ro
 SOON = RetryPolicy(base=0.002, cap=0.02, longest_retry_after=0.05)
 
 
+def full_disk(size: int) -> list[str]:
+    """Before a command: no file that it writes becomes larger than so many bytes, as on a full disk."""
+    return ["prlimit", f"--fsize={size}:"]
+
+
 class Workshop:
     """A cache, a place for its mirror, and a state: what a user has."""
 
