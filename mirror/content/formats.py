@@ -14,6 +14,8 @@ from typing import Final
 
 # More scans than any encoder writes: a few bytes each make a decoder walk the whole frame again.
 MAX_SCANS: Final = 200
+# Pixels of a side: the catalog's columns hold no more, and PNG allows no more.
+MAX_SIDE: Final = 2**31 - 1
 
 _HTML = re.compile(
     rb"<(?:!doctype\s+html|(?:html|head|body|title|script|center|h1)\b)", re.IGNORECASE
@@ -85,6 +87,9 @@ def dimensions(data: bytes, kind: str) -> tuple[int, int]:
             height, width = struct.unpack_from(">II", data, data.index(b"ihdr") + 4)
         case _:
             raise ValueError(f"no header of {kind} is read here")
+    # A TIFF's may be of any type: text, fractions, negative.
+    if not all(isinstance(side, int) and 0 <= side <= MAX_SIDE for side in (width, height)):
+        raise ValueError("no size that an image can have")
     if not (width and height):
         raise ValueError(f"no pixels: {width} x {height}")
     return width, height

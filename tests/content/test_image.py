@@ -19,6 +19,7 @@ from mirror.content.image import VERDICTS, Level, Verdict, inspect
 from mirror.layout import FORMATS
 from tests.chaos.tally import TIMES, count
 from tests.labelled import BAD, GOOD, Kind, Sample, bad, good, samples_of
+from tests.labelled.impossible import IMPOSSIBLE
 from tests.labelled.photographs import encoded, fitted, jpeg
 
 
@@ -170,8 +171,7 @@ def judged(data: bytes, level: Level = "decode") -> None:
     got = inspect(data, level)
     assert got.verdict in VERDICTS
     assert got.format in FORMATS
-    assert got.width >= 0
-    assert got.height >= 0
+    assert all(type(side) is int and 0 <= side < 2**31 for side in (got.width, got.height))
     assert len(got.reason) < 200
 
 
@@ -226,6 +226,14 @@ def test_the_walk_over_scans_ends_on_any_bytes(rest: bytes) -> None:
         formats.jpeg_scans(b"\xff\xd8" + rest)
     except (ValueError, IndexError):
         return
+
+
+@pytest.mark.parametrize("body", IMPOSSIBLE.values(), ids=IMPOSSIBLE)
+@pytest.mark.parametrize("level", ["decode", "header"])
+def test_a_size_that_no_image_can_have_is_none(body: bytes, level: Level) -> None:
+    got = inspect(body, level)
+    assert (got.verdict, got.width, got.height) == ("corrupt", 0, 0)
+    assert got.reason == "header: no size that an image can have"
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
