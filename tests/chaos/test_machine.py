@@ -67,6 +67,9 @@ CODE = ",".join(
         "catalog.table", "database",
     )
 )  # fmt: skip
+# So many of them a sync of a few files runs.
+LINES = 1000
+KILLS_IN_A_ROW = 1 if TIMES == 1 else 4
 
 urls = st.integers(0, 7)
 contents = st.sampled_from(sorted(CONTENTS))
@@ -159,12 +162,20 @@ class Chaos(RuleBasedStateMachine):
         assert (again.unchanged, again.catalog_commits) == (len(self.cache), 0)
         self._unchanged("sync")
 
-    @precondition(lambda self: self.cache)
-    @rule(share=st.floats(0, 1))
-    def sync_and_be_killed(self, share: float) -> None:
+    @rule(
+        files=st.dictionaries(urls, contents, min_size=1, max_size=4),
+        lines=st.lists(st.integers(1, LINES), min_size=1, max_size=KILLS_IN_A_ROW),
+    )
+    def sync_and_be_killed(self, files: dict[int, int], lines: list[int]) -> None:
+        """A sync with something to do that is killed, and so are some that were to complete it."""
+        self.put(files)
+        for line in lines:
+            self._sync_and_be_killed(line)
+
+    def _sync_and_be_killed(self, line: int) -> None:
         words = ["--json", "sync", f"--bucket={self.shop.place.url}", f"--state={self.shop.state}"]
         words += [f"--cache={self.shop.cache}", "--concurrency=2"]
-        status = dying(CODE, words, 1 + int(share * 2500)).returncode
+        status = dying(CODE, words, line).returncode
         assert status in (0, -signal.SIGKILL)
         # What it got done is for it to say; that it is some of what was to be done is for us.
         rows = invariants.read(self.shop.place).latest
