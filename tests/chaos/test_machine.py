@@ -69,7 +69,6 @@ CODE = ",".join(
 )  # fmt: skip
 # So many of them a sync of a few files runs.
 LINES = 1000
-KILLS_IN_A_ROW = 1 if TIMES == 1 else 4
 
 urls = st.integers(0, 7)
 contents = st.sampled_from(sorted(CONTENTS))
@@ -164,15 +163,11 @@ class Chaos(RuleBasedStateMachine):
 
     @rule(
         files=st.dictionaries(urls, contents, min_size=1, max_size=4),
-        lines=st.lists(st.integers(1, LINES), min_size=1, max_size=KILLS_IN_A_ROW),
+        line=st.integers(1, LINES),
     )
-    def sync_and_be_killed(self, files: dict[int, int], lines: list[int]) -> None:
-        """A sync with something to do that is killed, and so are some that were to complete it."""
+    def sync_and_be_killed(self, files: dict[int, int], line: int) -> None:
+        """A sync that has something to do."""
         self.put(files)
-        for line in lines:
-            self._sync_and_be_killed(line)
-
-    def _sync_and_be_killed(self, line: int) -> None:
         words = ["--json", "sync", f"--bucket={self.shop.place.url}", f"--state={self.shop.state}"]
         words += [f"--cache={self.shop.cache}", "--concurrency=2"]
         status = dying(CODE, words, line).returncode
