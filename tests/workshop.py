@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
-import subprocess
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +17,6 @@ from mirror.store.base import Headers, Overwrite, list_all
 from mirror.store.retry import RetryPolicy
 from mirror.sync.report import SyncReport
 from mirror.sync.run import SyncOptions, sync
-from tests.chaos.tally import count
 from tests.conftest import MakePlace, Place
 from tests.proxy import FaultProxy
 
@@ -30,6 +26,11 @@ IS_ROOT = os.geteuid() == 0
 # Mounts of the command are its own, and end with it.
 MOUNTS = ["unshare", "--mount"] if IS_ROOT else ["unshare", "--mount", "--map-root-user"]
 SOON = RetryPolicy(base=0.002, cap=0.02, longest_retry_after=0.05)
+
+
+def full_disk(size: int) -> list[str]:
+    """Before a command: no file that it writes becomes larger than so many bytes, as on a full disk."""
+    return ["prlimit", f"--fsize={size}:"]
 
 
 class Workshop:
@@ -124,16 +125,3 @@ def shop(request: pytest.FixtureRequest, make_place: MakePlace, tmp_path: Path) 
 def local(make_place: MakePlace, tmp_path: Path) -> Workshop:
     """A mirror in a folder, for behaviour that does not depend on the place."""
     return Workshop(make_place("file"), tmp_path)
-
-
-def dying(modules: str, words: Sequence[str], at: int) -> subprocess.CompletedProcess[str]:
-    """Runs `mirror` with these words, killed before the line `at` of the modules; see die_at_line."""
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.upkeep.die_at_line", str(at), f"in={modules}", *words],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-    count("kills", done.returncode == -signal.SIGKILL)
-    return done

@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import traceback
+import warnings
 from contextlib import suppress
 from typing import Final, NoReturn
 
@@ -91,6 +92,8 @@ def main() -> None:
     """Entry point of the command `mirror`; ends the process."""
     # A service manager's stop is a Ctrl-C: the same clean end, the same exit status.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # What is odd in an image its verdict says, to whom it concerns.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     _leave(run(sys.argv[1:]))
 
 

@@ -14,6 +14,8 @@ from typing import Final
 
 # More scans than any encoder writes: a few bytes each make a decoder walk the whole frame again.
 MAX_SCANS: Final = 200
+# Pixels of a side: the catalog's columns hold no more, and PNG allows no more.
+MAX_SIDE: Final = 2**31 - 1
 
 _HTML = re.compile(
     rb"<(?:!doctype\s+html|(?:html|head|body|title|script|center|h1)\b)", re.IGNORECASE
@@ -85,6 +87,9 @@ def dimensions(data: bytes, kind: str) -> tuple[int, int]:
             height, width = struct.unpack_from(">II", data, data.index(b"ihdr") + 4)
         case _:
             raise ValueError(f"no header of {kind} is read here")
+    # A TIFF's may be of any type: text, fractions, negative.
+    if not all(isinstance(side, int) and 0 <= side <= MAX_SIDE for side in (width, height)):
+        raise ValueError("no size that an image can have")
     if not (width and height):
         raise ValueError(f"no pixels: {width} x {height}")
     return width, height
@@ -216,12 +221,17 @@ _TIFF_TYPES: Final = {
 
 
 def _tiff_tags(data: bytes) -> dict[int, tuple[int, ...]]:
-    """Size and strips of the first picture; raises where any of its tags lies beyond the end."""
+    """Size and strips of the first picture; raises where any of its tags lies beyond the end.
+
+    Raises, too, where values are larger together than the file: they lie on each other, and each
+    of 65,000 entries could have all of the file read once more.
+    """
     order, big = "<" if data[:2] == b"II" else ">", data[2:4] in (b"+\0", b"\0+")
     at = struct.unpack_from(order + ("Q" if big else "I"), data, 8 if big else 4)[0]
     head, entry, room = ("Q", "HHQ", 8) if big else ("H", "HHI", 4)
     tags: dict[int, tuple[int, ...]] = {}
     number = struct.unpack_from(order + head, data, at)[0]
+    total = 0
     at += struct.calcsize(order + head)
     for _ in range(number):
         tag, code, count = struct.unpack_from(order + entry, data, at)
@@ -234,6 +244,9 @@ def _tiff_tags(data: bytes) -> dict[int, tuple[int, ...]]:
             here = struct.unpack_from(order + ("Q" if big else "I"), data, here)[0]
         if max(here + size, at) > len(data):
             raise ValueError(f"tag {tag} lies beyond the end")
+        total += size if size > room else 0
+        if total > len(data):
+            raise ValueError("tags are larger than the file")
         if tag in (256, 257, 273, 279, 324, 325) and len(_TIFF_TYPES[code]) == 1:
             tags[tag] = struct.unpack_from(f"{order}{count}{_TIFF_TYPES[code]}", data, here)
     return tags

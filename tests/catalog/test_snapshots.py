@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -16,18 +15,19 @@ import pytest
 from mirror.catalog import index as code
 from mirror.catalog.index import Index
 from tests.catalog.snapshot_writer import batch, files, is_whole, write
-from tests.chaos.tally import count
+from tests.chaos.tally import count, kills
+from tests.workshop import full_disk
 
 PATIENCE = 60.0
-KILLS = 16
 
 
 @contextlib.contextmanager
-def writer(folder: Path, *arguments: object, before: str = "") -> Iterator[subprocess.Popen[str]]:
+def writer(
+    folder: Path, *arguments: object, before: Sequence[str] = ()
+) -> Iterator[subprocess.Popen[str]]:
     """A process that writes snapshots; what is left of it is killed."""
     python = [sys.executable, "-m", "tests.catalog.snapshot_writer", folder, *arguments]
-    command = f"{before}exec {shlex.join(map(str, python))}"
-    process = subprocess.Popen(["/bin/sh", "-c", command], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen([*before, *map(str, python)], stdout=subprocess.PIPE, text=True)
     try:
         yield process
     finally:
@@ -68,9 +68,9 @@ def test_a_writer_that_is_killed_at_any_moment_spoils_nothing(tmp_path: Path) ->
     write(tmp_path / "counted", 1)
     with writer(tmp_path / "counted", 2, 2, "SIGKILL", 0) as process:
         lines = int(output(process))
-    assert lines > KILLS
+    most = kills(16)
     left_behind = set()
-    for moment in range(1, lines + 1, lines // KILLS):
+    for moment in [1 + at * (lines - 1) // (most - 1) for at in range(most)]:
         folder = tmp_path / f"{moment}"
         write(folder, 1)
         with writer(folder, 2, 2, "SIGKILL", moment) as process:
@@ -143,7 +143,7 @@ def test_where_nothing_can_be_written_the_index_is_in_memory(spoil, tmp_path: Pa
 
 def test_on_a_full_disk_the_index_is_in_memory(tmp_path: Path) -> None:
     write(tmp_path, 1)
-    with writer(tmp_path, 2, 2, before="ulimit -f 0; ") as process:
+    with writer(tmp_path, 2, 2, before=full_disk(0)) as process:
         output(process)
     assert names(tmp_path) == ["v1"]
     assert is_whole(Index.load(tmp_path))

@@ -22,7 +22,9 @@ from mirror.layout import BucketUrl, parse_content_hash, parse_object_key
 from mirror.urls import ObjectUrls
 from tests.chaos.tally import count
 from tests.dataset.mirrored import Mirror, plants
-from tests.photos import url_of
+from tests.labelled.impossible import IMPOSSIBLE
+from tests.photos import fill, photo, url_of
+from tests.workshop import Workshop
 
 __all__ = ["plants"]
 
@@ -69,6 +71,17 @@ def test_a_cache_with_any_names_is_walked_and_only_images_are_taken(
     found = {path for path, *_ in walk(root, IMAGE_EXTENSIONS, counted)}
     assert found == expected
     assert (counted.ignored, counted.unreadable) == (len(made) - len(expected), [])
+
+
+@pytest.mark.chaos("hostile input")
+def test_no_file_stops_a_sync_by_what_its_header_says(local: Workshop) -> None:
+    count("inputs images of a size that none can have", len(IMPOSSIBLE))
+    fill(local.cache, {url_of(n): body for n, body in enumerate(IMPOSSIBLE.values())})
+    fill(local.cache, {url_of(100): photo(100)})
+    report = local.sync()
+    assert (report.exit_status, report.failed, report.uploaded) == (0, 0, 1)
+    assert report.flagged["corrupt"] == len(IMPOSSIBLE)
+    assert local.sync().unchanged == len(IMPOSSIBLE) + 1
 
 
 PIECES = [

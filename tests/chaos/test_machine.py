@@ -33,11 +33,12 @@ from mirror.upkeep.limit import Limit
 from mirror.upkeep.pull import pull
 from mirror.upkeep.repair import RepairOptions, repair
 from mirror.upkeep.verify import VerifyOptions, verify
+from tests.chaos.killing import dying
 from tests.chaos.tally import SEED, TIMES, count
 from tests.conftest import Place
 from tests.photos import blank, name_of, photo, url_of
 from tests.sync import invariants
-from tests.workshop import Workshop, aged, dying, key_of
+from tests.workshop import Workshop, aged, key_of
 
 DAY = 86_400.0
 GRACE_DAYS = 7
@@ -66,6 +67,8 @@ CODE = ",".join(
         "catalog.table", "database",
     )
 )  # fmt: skip
+# So many of them a sync of a few files runs.
+LINES = 1000
 
 urls = st.integers(0, 7)
 contents = st.sampled_from(sorted(CONTENTS))
@@ -158,12 +161,16 @@ class Chaos(RuleBasedStateMachine):
         assert (again.unchanged, again.catalog_commits) == (len(self.cache), 0)
         self._unchanged("sync")
 
-    @precondition(lambda self: self.cache)
-    @rule(share=st.floats(0, 1))
-    def sync_and_be_killed(self, share: float) -> None:
+    @rule(
+        files=st.dictionaries(urls, contents, min_size=1, max_size=4),
+        line=st.integers(1, LINES),
+    )
+    def sync_and_be_killed(self, files: dict[int, int], line: int) -> None:
+        """A sync that has something to do."""
+        self.put(files)
         words = ["--json", "sync", f"--bucket={self.shop.place.url}", f"--state={self.shop.state}"]
         words += [f"--cache={self.shop.cache}", "--concurrency=2"]
-        status = dying(CODE, words, 1 + int(share * 2500)).returncode
+        status = dying(CODE, words, line).returncode
         assert status in (0, -signal.SIGKILL)
         # What it got done is for it to say; that it is some of what was to be done is for us.
         rows = invariants.read(self.shop.place).latest

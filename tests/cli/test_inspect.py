@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import struct
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from mirror.cli.main import run
 from mirror.cli.progress import EVERY_SECONDS, counting
 from mirror.content.digest import digest_of
 from tests.cli.test_bad_input import OBEYING, assert_said, mirror
+from tests.labelled.photographs import encoded, fitted
 from tests.photos import fill, name_of, photo, url_of
 from tests.upkeep.caches import make
 
@@ -52,6 +54,15 @@ def test_json_lists_no_more_than_a_thousand(mirror: Run, tmp_path: Path) -> None
         1000,
         1000,
     )
+
+
+def test_an_image_with_odd_metadata_does_not_speak_by_itself(mirror: Run, tmp_path: Path) -> None:
+    body = bytearray(encoded(fitted("coffee.png", 64), "TIFF"))
+    # Rows in a strip: two short numbers, where there is one long one.
+    struct.pack_into("<HHI", body, body.index(struct.pack("<HHI", 278, 4, 1)), 278, 3, 2)
+    fill(tmp_path / "cache", {url_of(0): bytes(body)})
+    done = mirror("-q", "inspect", f"--cache={tmp_path}/cache")
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_the_table(mirror: Run, cache: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import struct
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
@@ -18,6 +19,7 @@ from mirror.content.image import VERDICTS, Level, Verdict, inspect
 from mirror.layout import FORMATS
 from tests.chaos.tally import TIMES, count
 from tests.labelled import BAD, GOOD, Kind, Sample, bad, good, samples_of
+from tests.labelled.impossible import IMPOSSIBLE
 from tests.labelled.photographs import encoded, fitted, jpeg
 
 
@@ -169,8 +171,7 @@ def judged(data: bytes, level: Level = "decode") -> None:
     got = inspect(data, level)
     assert got.verdict in VERDICTS
     assert got.format in FORMATS
-    assert got.width >= 0
-    assert got.height >= 0
+    assert all(type(side) is int and 0 <= side < 2**31 for side in (got.width, got.height))
     assert len(got.reason) < 200
 
 
@@ -225,3 +226,26 @@ def test_the_walk_over_scans_ends_on_any_bytes(rest: bytes) -> None:
         formats.jpeg_scans(b"\xff\xd8" + rest)
     except (ValueError, IndexError):
         return
+
+
+@pytest.mark.parametrize("body", IMPOSSIBLE.values(), ids=IMPOSSIBLE)
+@pytest.mark.parametrize("level", ["decode", "header"])
+def test_a_size_that_no_image_can_have_is_none(body: bytes, level: Level) -> None:
+    got = inspect(body, level)
+    assert (got.verdict, got.width, got.height) == ("corrupt", 0, 0)
+    assert got.reason == "header: no size that an image can have"
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("tags", [[273] * 1000, range(1000, 2000)], ids=["one tag", "many tags"])
+def test_a_tiff_whose_tags_all_name_the_same_bytes_costs_no_more_than_another(
+    order: str, tags: Sequence[int]
+) -> None:
+    values = bytes(4000)
+    entries = [(256, 4, 1, 64), (257, 4, 1, 64), *((tag, 4, 1000, 8) for tag in tags)]
+    magic = b"II*\0" if order == "<" else b"MM\0*"
+    body = magic + struct.pack(f"{order}I", 8 + len(values)) + values
+    body += struct.pack(f"{order}H", len(entries))
+    body += b"".join(struct.pack(f"{order}HHII", *entry) for entry in entries) + bytes(4)
+    got = inspect(body, "header")
+    assert (got.verdict, got.reason) == ("corrupt", "header: tags are larger than the file")

@@ -17,16 +17,22 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
-from mirror import files
 from mirror.catalog.reading import read_index
 from mirror.config import Layer, merge
-from mirror.dataset import chunks, compression, output, rejects, rewrite, spool
 from mirror.dataset.inputs import Input
 from mirror.dataset.resolve import Resolver
+from mirror.dataset.rewrite import RewriteOptions, rewrite
 from mirror.dataset.split import parse_splits
-from tests.upkeep import die_at_line
+from tests.chaos import die_at_line
 
-CODE = (files, chunks, compression, output, rejects, rewrite, spool)
+# Whose lines a run may be killed at: all that write.
+MODULES = (
+    "mirror.files",
+    *(
+        f"mirror.dataset.{n}"
+        for n in ("chunks", "compression", "output", "rejects", "rewrite", "spool")
+    ),
+)
 
 
 class Rewriting:
@@ -36,10 +42,10 @@ class Rewriting:
         settings = merge([Layer("test", {"bucket": {"url": bucket}, "state": {"dir": state}})])
         self._resolver = Resolver(read_index(settings)[1], settings.object_urls)
         self._out = out
-        self._options = rewrite.RewriteOptions(splits=parse_splits(splits), force=True)
+        self._options = RewriteOptions(splits=parse_splits(splits), force=True)
 
     def __call__(self, _: list[str]) -> int:
-        report = rewrite.rewrite(
+        report = rewrite(
             [Input("raw.jsonl")],
             self._out,
             self._options,
@@ -83,7 +89,7 @@ def _forked(at: int, errors: int | None = None) -> int:
     child = os.fork()
     if not child:
         os.dup2(os.open(os.devnull, os.O_WRONLY) if errors is None else errors, 2)
-        status = die_at_line.main(at, {module.__file__ for module in CODE}, [])
+        status = die_at_line.main(at, {sys.modules[name].__file__ for name in MODULES}, [])
         sys.stderr.flush()
         os._exit(status)
     return os.waitpid(child, 0)[1]

@@ -127,6 +127,12 @@ def work(tmp_path: Path) -> Path:
     return folder
 
 
+def command_line(plants: Mirror, *arguments: str) -> list[str]:
+    """Words of `mirror rewrite` for that mirror."""
+    state = plants.settings.state.dir
+    return ["rewrite", f"--bucket={plants.settings.bucket.url}", f"--state={state}", *arguments]
+
+
 def record(number: int, **fields: Any) -> dict[str, Any]:
     """A record of a dataset, by the number of its photo."""
     return {"id": number, "image_url": url_of(number), **fields}

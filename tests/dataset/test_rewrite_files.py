@@ -23,7 +23,6 @@ from mirror.dataset.resolve import Resolver
 from mirror.dataset.rewrite import Progress, RewriteOptions, check_files, rewrite
 from mirror.dataset.split import parse_splits
 from mirror.errors import DatasetError, UsageError
-from tests.chaos.tally import count, kills
 from tests.dataset.mirrored import (
     ABSENT,
     BLANK,
@@ -31,6 +30,7 @@ from tests.dataset.mirrored import (
     MANY,
     TWINS,
     Mirror,
+    command_line,
     got,
     names,
     plants,
@@ -39,6 +39,7 @@ from tests.dataset.mirrored import (
     work,
 )
 from tests.photos import url_of
+from tests.workshop import full_disk
 
 __all__ = ["plants", "work"]
 
@@ -244,11 +245,6 @@ def test_without_new_urls_records_stay_byte_for_byte(plants: Mirror, work: Path)
 # --- whatever happens ---
 
 
-def command_line(plants: Mirror, *arguments: str) -> list[str]:
-    state = plants.settings.state.dir
-    return ["rewrite", f"--bucket={plants.settings.bucket.url}", f"--state={state}", *arguments]
-
-
 def test_records_that_fit_no_table_leave_all_as_it_was(plants: Mirror, work: Path) -> None:
     put(work / "out.rejected.jsonl", ["old"])
     (work / "out.parquet").write_text("old")
@@ -277,51 +273,6 @@ def test_interrupted_it_leaves_no_trace(plants: Mirror, work: Path, splits: Any)
     assert (work / "out.rejected.jsonl").read_text() == "old\n"
 
 
-@pytest.mark.chaos("rewrite")
-@pytest.mark.parametrize("out", ["out.jsonl", "out.csv.gz"])
-def test_killed_at_any_line_it_leaves_each_file_as_it_was_or_as_it_will_be(
-    plants: Mirror, work: Path, out: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    most, splits = kills(60), "train=0.8,val=0.1,test=0.1"
-    outputs = {out.replace("out", f"out_{name}") for name in ("train", "val", "test")}
-    for name in (*outputs, "out.rejected.jsonl"):
-        (work / name).write_bytes(b"old " + name.encode())
-    put(work / "raw.jsonl", [*(record(n) for n in (*MANY, *ABSENT)), "?"])
-    before = {path.name: path.read_bytes() for path in work.iterdir()}
-    place = [str(plants.settings.state.dir), str(plants.settings.bucket.url)]
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.dataset.killed_rewrites", str(most), str(work), *place, out, splits],
-        capture_output=True, text=True, check=False, timeout=120,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
-    assert told["killed"] == most
-    count("kills", most)
-
-    monkeypatch.chdir(work)
-    resolver = plants.resolver()
-    report = rewrite(
-        [Input("raw.jsonl")], Path(out), RewriteOptions(splits=parse_splits(splits), force=True), resolver,
-        addresses=resolver.object_keys,
-    )  # fmt: skip
-    assert report.written == len(MANY)
-    after = {path.name: path.read_bytes() for path in work.iterdir()}
-    told["found"].pop("hidden")  # what was being written
-    assert set(told["found"]) == {"raw.jsonl", "out.rejected.jsonl", *outputs}
-    for name, digests in told["found"].items():
-        states = {hashlib.sha256(body[name]).hexdigest() for body in (before, after)}
-        assert set(digests) == states, name  # and some were too early, some too late
-
-
-# Runs `mirror` where no file may be larger than so many bytes: that is how a full disk feels.
-LIMITED = """
-import resource, sys
-resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), resource.RLIM_INFINITY))
-from mirror.cli.main import run
-sys.exit(run(sys.argv[2:]))
-"""
-
-
 @pytest.mark.parametrize(
     "options",
     [
@@ -346,7 +297,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_what_was_there(
     before = names(work)
     arguments = command_line(plants, "raw.jsonl", "--force", *options)
     done = subprocess.run(
-        [sys.executable, "-c", LIMITED, "100000", *arguments],
+        [*full_disk(100_000), sys.executable, "-m", "mirror", *arguments],
         cwd=work, capture_output=True, text=True, check=False, timeout=60,
     )  # fmt: skip
     assert done.returncode == 1, done.stderr

@@ -14,7 +14,7 @@ import pytest
 from mirror.dataset.training_config import check, diff, update
 from mirror.errors import UsageError
 from tests.dataset.teacher import TEACHER, assigned
-from tests.workshop import MOUNTS
+from tests.workshop import MOUNTS, full_disk
 
 # Files.
 
@@ -135,12 +135,11 @@ def test_without_a_backup_nothing_is_replaced(tmp_path: Path) -> None:
     assert names(tmp_path) == {config.name}
 
 
-FULL_DISK = """
-import resource, sys
+UPDATE = """
+import sys
 from pathlib import Path
 from mirror.dataset.training_config import Assignment, update
 from mirror.errors import MirrorError
-resource.setrlimit(resource.RLIMIT_FSIZE, (10, 10))
 try:
     update(Path(sys.argv[1]), [Assignment(("optimizer", "lr"), "0.5")], dry_run=False)
 except MirrorError as error:
@@ -151,7 +150,10 @@ except MirrorError as error:
 def test_a_full_disk_leaves_the_file_alone(config: Path) -> None:
     old = config.read_bytes()
     ran = subprocess.run(
-        [sys.executable, "-c", FULL_DISK, str(config)], capture_output=True, text=True, check=True
+        [*full_disk(10), sys.executable, "-c", UPDATE, str(config)],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert f"{config} cannot be written to its end (File too large)" in ran.stdout
     assert config.read_bytes() == old

@@ -16,9 +16,12 @@ from mirror.store.retry import RetryPolicy
 from mirror.sync.run import sync
 from tests.conftest import Place
 from tests.photos import blank, fill, photo, url_of
+from tests.proxy import FaultProxy, Rule
 
 BLANK = 99
 UNKNOWN = 100
+ALL = [url_of(number) for number in range(20)]
+PHOTOS = {url_of(number): photo(number) for number in range(20)}
 
 HURRY = Tuning(
     retry=RetryPolicy(attempts=12, base=0.001, cap=0.02, longest_retry_after=0.02),
@@ -60,3 +63,31 @@ def key_of(number: int) -> str:
     from mirror.content.digest import digest_of
 
     return object_key(digest_of(photo(number)).content_hash, "jpeg")
+
+
+def through(proxy: FaultProxy, settings: Settings) -> Settings:
+    return reached(settings, endpoint=proxy.endpoint)
+
+
+def images_only(rule: Rule) -> Rule:
+    """The rule for objects; the index is read in peace."""
+    return lambda request: rule(request) if "/objects/" in request.path else None
+
+
+# --- bytes that are not those of their hash ---
+
+
+def damaged(data: bytes, at: int) -> bytes:
+    """The data with one bit flipped."""
+    return data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
+
+
+def lost(settings: Settings) -> None:
+    """Take the mirror away."""
+    path = Path(settings.bucket_url.path)
+    path.rename(path.with_name("gone"))
+
+
+def files_of(settings: Settings) -> list[Path]:
+    assert settings.fetch.cache_dir
+    return [p for p in Path(settings.fetch.cache_dir, "objects").rglob("*") if p.is_file()]

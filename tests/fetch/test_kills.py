@@ -14,10 +14,11 @@ import xxhash
 
 from mirror import Fetcher
 from mirror.fetch.usage import Usage
+from tests.chaos.killing import Killing
 from tests.chaos.tally import SEED, TIMES, count, kills
 from tests.fetch.mirrors import fetching, without_cache
 from tests.photos import fill, photo, url_of
-from tests.workshop import Workshop, dying
+from tests.workshop import Workshop
 
 IMAGES = {url_of(n): photo(n) for n in range(16)}
 
@@ -67,19 +68,12 @@ def test_killed_anywhere_it_leaves_whole_images_and_the_next_completes_it(
 ) -> None:
     reader = Reader(local, tmp_path)
     modules = "mirror.fetch.cache,mirror.fetch.usage,mirror.fetch.client,mirror.fetch.prefetch"
-    whole = dying(modules, reader.words, 0)
-    assert whole.returncode == 0, whole.stderr
-    lines = int(whole.stderr.split()[-1])
-    chance = random.Random(SEED)
-    killed = 0
-    for _ in range(kills(4)):
+    killing = Killing(modules, reader.words)
+    for story in killing.rounds(kills(4), random.Random(SEED)):
         reader.clear()
-        at = chance.randint(1, lines)
-        story = f"CHAOS_SEED={SEED}, killed before line {at} of {lines}"
-        killed += dying(modules, reader.words, at).returncode == -signal.SIGKILL
+        killing.run()
         reader.check(story)
         reader.check_completed(story)
-    assert killed
 
 
 @pytest.mark.chaos("fetch cache")
@@ -91,10 +85,10 @@ def test_eight_processes_on_one_cache_of_which_three_are_killed(
     for round_ in range(TIMES):
         story = f"CHAOS_SEED={SEED}, round {round_}"
         reader.clear()
-        modules = "in=mirror.fetch.cache,mirror.fetch.usage"
+        modules = "mirror.fetch.cache,mirror.fetch.usage"
         processes = [
             subprocess.Popen(
-                [sys.executable, "-m", "tests.upkeep.die_at_line", str(at), modules, *reader.words],
+                [sys.executable, "-m", "tests.chaos.die_at_line", str(at), modules, *reader.words],
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
             )

@@ -12,87 +12,33 @@ import signal
 import subprocess
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import pytest
 
 from tests.chaos.tally import SEED, TIMES, count, kills
-from tests.conftest import MakePlace, Place
-from tests.photos import blank, fill, photo, url_of
-from tests.proxy import Delay, Fault, FaultProxy, Hold, Request, ResetAfter, Stall
+from tests.conftest import MakePlace
+from tests.proxy import Delay, Fault, Hold, Request, ResetAfter, Stall
 from tests.servers.process import eventually
 from tests.sync import invariants
-from tests.sync.command import PATIENCE, changed_nothing, completed, started
+from tests.sync.command import PATIENCE, completed, started
+from tests.sync.scene import CONCURRENCY, Scene, commits, scene_at, writes_object
 
 # Kills must not run out of work: each lets about 25 files through.
 FILES_A_KILL = 25 if TIMES == 1 else 60
 
 # Commits come often, so that kills fall between those of objects, of the catalog and of the state.
-CONCURRENCY = 8
 COMMIT_ROWS = 20
 OFTEN = {"concurrency": CONCURRENCY, "commit_rows": COMMIT_ROWS, "commit_seconds": 0.3}
 STOPPED = 130
 
 
-@dataclass
-class Scene:
-    """A cache, a state, an empty place for the mirror, and a proxy that sees every request."""
-
-    place: Place
-    proxy: FaultProxy
-    folder: Path
-    images: dict[str, bytes] = field(default_factory=dict)
-    flagged: dict[str, bytes] = field(default_factory=dict)
-
-    @property
-    def where(self) -> tuple[Place, str, Path, Path]:
-        """What `started` and `completed` ask for."""
-        return self.place, self.proxy.endpoint, self.folder / "cache", self.folder / "state"
-
-    def fill_cache(self, count: int) -> None:
-        """So many photographs, some of them under two URLs, and two blanks."""
-        self.images = {url_of(number): photo(number) for number in range(count)}
-        self.images |= {url_of(100_000 + number): photo(number) for number in range(0, count, 10)}
-        self.flagged = {url_of(200_000 + n): blank(64 + n) for n in range(2)}
-        fill(self.folder / "cache", {**self.images, **self.flagged})
-
-    def check(self) -> invariants.Mirrored:
-        """What must hold at any moment."""
-        mirrored = invariants.read(self.place)
-        invariants.promise_kept(mirrored)
-        invariants.state_is_behind(self.folder / "state", mirrored, self.folder)
-        return mirrored
-
-    def check_completed(self) -> None:
-        """What must hold after a run to the end, and that there is nothing left to do."""
-        invariants.complete(self.check(), self.images, self.flagged)
-        assert changed_nothing(completed(*self.where))
-
-    def objects_put(self) -> list[str]:
-        """Names of the objects that a PUT was sent for."""
-        return [
-            path.rpartition("/")[2]
-            for method, path in list(self.proxy.requests)
-            if method == "PUT" and "/objects/" in path
-        ]
-
-
 @pytest.fixture(params=["seaweedfs-obstore"])
 def scene(request: pytest.FixtureRequest, make_place: MakePlace, tmp_path: Path) -> Iterator[Scene]:
-    place = make_place(request.param)
-    assert place.server is not None
-    with FaultProxy(place.server.endpoint) as proxy:
-        yield Scene(place, proxy, tmp_path)
-
-
-def puts_object(request: Request) -> bool:
-    return request.operation == "put" and "/objects/" in request.path
-
-
-def commits(request: Request) -> bool:
-    return request.operation == "put" and "/_delta_log/" in request.path
+    with scene_at(make_place(request.param), tmp_path) as scene:
+        yield scene
 
 
 @dataclass(frozen=True)
@@ -133,7 +79,7 @@ class Killer:
     def __call__(self, request: Request) -> Fault | None:
         self._seen += self._moment.of == "requests" or commits(request)
         if self._seen != self._moment.nth:
-            slow = puts_object(request) and self._chance.random() < 0.1
+            slow = writes_object(request) and self._chance.random() < 0.1
             return Delay(0.3) if slow else None
         self._seen += 1  # once
         if self._moment.when == "before":
@@ -181,14 +127,14 @@ def test_killed_at_any_moment_it_keeps_its_promise_and_completes_later(
     assert killed > most // 2, f"CHAOS_SEED={SEED}: it was done too soon to be killed"
     report = completed(*scene.where)
     assert report["failed"] == 0
-    scene.check_completed()
+    scene.nothing_is_left()
     assert invariants.contents(scene.folder / "cache") == before
 
 
 class Gate:
     """A rule that lets `count` of the requests it applies to pass, and holds the others."""
 
-    def __init__(self, count: int, fault: Fault, applies=puts_object) -> None:
+    def __init__(self, count: int, fault: Fault, applies=writes_object) -> None:
         self._count = count
         self._fault = fault
         self._applies = applies
@@ -242,7 +188,7 @@ def test_the_first_signal_finishes_what_is_in_flight_and_commits_it(
     report = completed(*scene.where)
     assert report["uploaded"] == 200 - len(mirrored.objects)
     assert not {key.rpartition("/")[2] for key in mirrored.objects} & set(scene.objects_put())
-    scene.check_completed()
+    scene.nothing_is_left()
 
 
 def test_a_signal_lets_the_uploads_in_flight_end_and_begins_no_other(scene: Scene) -> None:
@@ -283,7 +229,7 @@ def test_the_second_signal_leaves_at_once_and_loses_nothing(scene: Scene) -> Non
     # What stood there already is met, compared and catalogued, not written again.
     assert report["uploaded"] == 100 - len(mirrored.objects)
     assert report["deduplicated"] >= uncatalogued
-    scene.check_completed()
+    scene.nothing_is_left()
 
 
 def test_a_signal_is_heard_while_the_catalog_waits_for_the_network(scene: Scene) -> None:
@@ -303,7 +249,7 @@ def test_a_signal_is_heard_while_the_catalog_waits_for_the_network(scene: Scene)
     assert len(scene.check().latest) >= COMMIT_ROWS
     scene.proxy.rule = None
     completed(*scene.where)
-    scene.check_completed()
+    scene.nothing_is_left()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda n: n.name)
@@ -327,4 +273,4 @@ def test_a_signal_before_there_is_anything_to_finish_ends_it_in_order(
     assert command.report["exit_status"] == STOPPED
     scene.proxy.rule = None
     completed(*scene.where)
-    scene.check_completed()
+    scene.nothing_is_left()

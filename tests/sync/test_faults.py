@@ -5,23 +5,20 @@ from __future__ import annotations
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from mirror.config import Settings
 from mirror.errors import AccessDenied, CatalogError
 from mirror.sync.report import SyncReport
-from mirror.sync.run import SyncOptions, sync
-from tests.conftest import MakePlace, Place
-from tests.photos import blank, fill, photo, url_of
+from tests.conftest import MakePlace
+from tests.photos import photo
 from tests.proxy import (
     ACCESS_DENIED,
     INTERNAL_ERROR,
     SLOW_DOWN,
     Fault,
-    FaultProxy,
     Request,
     Reset,
     ResetAfter,
@@ -29,69 +26,18 @@ from tests.proxy import (
     Truncate,
 )
 from tests.sync import invariants
-from tests.workshop import SOON
-
-CONCURRENCY = 8
-
-
-@dataclass
-class Scene:
-    """A cache, an empty place for its mirror, and a network between them that does as told."""
-
-    place: Place
-    proxy: FaultProxy
-    folder: Path
-    images: dict[str, bytes] = field(default_factory=dict)
-    flagged: dict[str, bytes] = field(default_factory=dict)
-
-    def cache(self, count: int) -> None:
-        """So many photographs, a fifth of them under two URLs, and two blanks."""
-        self.images = {url_of(number): photo(number) for number in range(count)}
-        self.images |= {url_of(1000 + n): photo(n) for n in range(count // 5)}
-        self.flagged = {url_of(2000 + n): blank(64 + n) for n in range(2)}
-        fill(self.folder / "cache", {**self.images, **self.flagged})
-
-    def settings(self, state: str = "state", commit_rows: int = 25) -> Settings:
-        return self.place.settings(
-            cache={"dir": str(self.folder / "cache")},
-            state={"dir": str(self.folder / state)},
-            bucket={"endpoint": self.proxy.endpoint},
-            sync={"concurrency": CONCURRENCY, "commit_rows": commit_rows},
-        )
-
-    def sync(self, rule: Rule | None = None, commit_rows: int = 25) -> SyncReport:
-        self.proxy.rule = rule
-        try:
-            return sync(self.settings(commit_rows=commit_rows), SyncOptions(retry=SOON))
-        finally:
-            self.proxy.rule = None
-
-    def catalogued(self) -> int:
-        return len(invariants.read(self.place).latest)
-
-    def is_complete(self) -> None:
-        invariants.complete(invariants.read(self.place), self.images, self.flagged)
+from tests.sync.scene import CONCURRENCY, Scene, commits, scene_at, writes_object
 
 
 @pytest.fixture(params=["moto-obstore", "moto-aioboto3"])
 def scene(request: pytest.FixtureRequest, make_place: MakePlace, tmp_path: Path) -> Iterator[Scene]:
-    place = make_place(request.param)
-    assert place.server is not None
-    with FaultProxy(place.server.endpoint) as proxy:
-        yield Scene(place, proxy, tmp_path)
+    with scene_at(make_place(request.param), tmp_path) as scene:
+        yield scene
 
 
 def went_well(report: SyncReport, story: str = "") -> None:
     assert report.error is None, f"{report.error} {story}"
     assert (report.failures, report.exit_status) == ([], 0), story
-
-
-def writes_object(request: Request) -> bool:
-    return request.operation == "put" and "/objects/" in request.path
-
-
-def commits(request: Request) -> bool:
-    return request.operation == "put" and "/_delta_log/" in request.path
 
 
 def once_each(applies: Callable[[Request], bool], fault: Fault) -> Rule:
@@ -133,7 +79,7 @@ def after(count: int, applies: Callable[[Request], bool], fault: Fault) -> Rule:
 
 @pytest.mark.chaos("network")
 def test_an_upload_whose_answer_is_lost_is_one_object_and_a_row(scene: Scene) -> None:
-    scene.cache(10)
+    scene.fill_cache(10)
 
     report = scene.sync(once_each(writes_object, ResetAfter()))
 
@@ -153,7 +99,7 @@ def test_an_upload_whose_answer_is_lost_is_one_object_and_a_row(scene: Scene) ->
     ids=["broken", "written and broken", "refused", "written and refused"],
 )
 def test_a_commit_that_meets_a_fault_is_tried_again(scene: Scene, fault: Fault, nth: int) -> None:
-    scene.cache(30)
+    scene.fill_cache(30)
 
     report = scene.sync(at(nth, commits, fault), commit_rows=15)
 
@@ -168,7 +114,7 @@ def test_a_commit_that_meets_a_fault_is_tried_again(scene: Scene, fault: Fault, 
 def test_a_store_that_stops_answering_ends_the_run_and_keeps_what_it_acknowledged(
     scene: Scene,
 ) -> None:
-    scene.cache(80)
+    scene.fill_cache(80)
 
     report = scene.sync(after(10, writes_object, SLOW_DOWN))
 
@@ -180,8 +126,7 @@ def test_a_store_that_stops_answering_ends_the_run_and_keeps_what_it_acknowledge
     assert report.uploaded == 10
     # Given up before every file has had all of its attempts.
     assert report.failed < 80
-    invariants.promise_kept(invariants.read(scene.place))
-    assert scene.catalogued() == 10 + report.deduplicated + report.flagged_total
+    assert len(scene.check().latest) == 10 + report.deduplicated + report.flagged_total
 
     report = scene.sync()
     assert (report.exit_status, report.uploaded) == (0, 70)
@@ -192,7 +137,7 @@ def test_a_store_that_stops_answering_ends_the_run_and_keeps_what_it_acknowledge
 def test_a_few_files_that_the_store_will_not_take_are_listed_and_the_rest_is_done(
     scene: Scene,
 ) -> None:
-    scene.cache(40)
+    scene.fill_cache(40)
     unlucky = tuple(
         key
         for key in (invariants.key_of(photo(number)) for number in range(40))
@@ -214,7 +159,7 @@ def test_a_few_files_that_the_store_will_not_take_are_listed_and_the_rest_is_don
 
 
 def test_a_key_that_may_not_write_ends_the_run_at_its_first_request(scene: Scene) -> None:
-    scene.cache(80)
+    scene.fill_cache(80)
 
     with pytest.raises(AccessDenied):
         scene.sync(after(0, lambda request: request.operation == "put", ACCESS_DENIED))
@@ -225,7 +170,7 @@ def test_a_key_that_may_not_write_ends_the_run_at_its_first_request(scene: Scene
 
 
 def test_a_key_that_may_not_write_objects_ends_the_run_early(scene: Scene) -> None:
-    scene.cache(120)
+    scene.fill_cache(120)
 
     report = scene.sync(after(0, writes_object, ACCESS_DENIED))
 
@@ -243,7 +188,7 @@ def test_a_key_that_may_not_write_objects_ends_the_run_early(scene: Scene) -> No
 def test_a_catalog_that_may_not_be_written_ends_the_run_and_costs_no_second_upload(
     scene: Scene,
 ) -> None:
-    scene.cache(60)
+    scene.fill_cache(60)
 
     # The empty table may be made; the first commit with rows may not.
     report = scene.sync(after(1, commits, ACCESS_DENIED), commit_rows=10)
@@ -266,7 +211,7 @@ def test_a_compaction_that_fails_is_not_the_failure_of_a_run_that_is_done(
     scene: Scene, monkeypatch: pytest.MonkeyPatch, fault: Fault
 ) -> None:
     monkeypatch.setattr("mirror.catalog.table.COMPACT_AFTER", 2)
-    scene.cache(60)
+    scene.fill_cache(60)
     # Appends write snappy, compactions zstd.
     compacts = after(0, lambda request: request.path.endswith(".zstd.parquet"), fault)
 
@@ -281,7 +226,7 @@ def test_a_compaction_that_fails_is_not_the_failure_of_a_run_that_is_done(
 @pytest.mark.chaos("network")
 @pytest.mark.parametrize("scene", ["moto-obstore"], indirect=True)
 def test_a_catalog_that_comes_cut_short_is_read_again(scene: Scene) -> None:
-    scene.cache(20)
+    scene.fill_cache(20)
     assert scene.sync(commit_rows=5).exit_status == 0
     shutil.rmtree(scene.folder / "state")
     scene.proxy.forget()

@@ -6,16 +6,16 @@ import os
 import random
 import shutil
 import signal
-from functools import partial
 
 import pytest
 
 from mirror.errors import Busy, CacheError
 from mirror.lock import locked
 from mirror.sync.rebuild import RebuildReport, rebuild_state
+from tests.chaos.killing import Killing
 from tests.chaos.tally import SEED, kills
 from tests.photos import blank, fill, name_of, photo, url_of
-from tests.workshop import Workshop, dying, key_of
+from tests.workshop import Workshop, key_of
 
 
 def stocked(shop: Workshop, count: int = 12) -> None:
@@ -126,18 +126,10 @@ def test_killed_anywhere_the_state_is_the_old_one_or_the_new(local: Workshop) ->
     words += [f"--cache={local.cache}"]
     modules = "mirror.sync.rebuild,mirror.sync.state,mirror.database"
 
-    run = partial(dying, modules, words)
-
-    whole = run(0)
-    assert whole.returncode == 0, whole.stderr
-    lines = int(whole.stderr.split()[-1])
-    killed = 0
-    for _ in range(kills(4)):
-        at = chance.randint(1, lines)
-        story = f"CHAOS_SEED={SEED}, killed before line {at} of {lines}"
-        killed += run(at).returncode == -9
+    killing = Killing(modules, words)
+    for story in killing.rounds(kills(4), chance):
+        killing.run()
         assert local.sync().unchanged == 14, story
         if chance.random() < 0.5:
             assert rebuild_state(local.settings()).known == 14, story
             assert local.sync().unchanged == 14, story
-    assert killed

@@ -8,7 +8,6 @@ import random
 import shutil
 import threading
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,11 +16,12 @@ from mirror.catalog.row import UNKNOWN_SOURCE, Row
 from mirror.dataset.inputs import Input
 from mirror.errors import Busy, CacheError, CatalogError
 from mirror.upkeep.pull import PullOptions, PullReport, pull
+from tests.chaos.killing import Killing
 from tests.chaos.tally import SEED, kills
 from tests.conftest import MakePlace
 from tests.photos import blank, fill, flipped, name_of, photo, url_of
 from tests.proxy import Fault, FaultProxy, Request, Reset
-from tests.workshop import SOON, Workshop, dying, key_of
+from tests.workshop import SOON, Workshop, key_of
 
 
 def stocked(shop: Workshop, count: int = 12) -> dict[str, bytes]:
@@ -272,20 +272,12 @@ def test_killed_anywhere_it_leaves_no_half_image_and_goes_on(local: Workshop, li
     words = ["--json", "pull", f"--cache={local.cache}", f"--state={local.state}"]
     words += [f"--bucket={local.place.url}", "--concurrency=4", *(["--hardlink"] * linked)]
 
-    run = partial(dying, modules, words)
-
-    whole = run(0)
-    assert whole.returncode == 0, whole.stderr
-    lines = int(whole.stderr.split()[-1])
-    killed = 0
-    for _ in range(kills(4, tests=2)):
+    killing = Killing(modules, words)
+    for story in killing.rounds(kills(4, tests=2), chance):
         shutil.rmtree(local.cache)
-        at = chance.randint(1, lines)
-        story = f"CHAOS_SEED={SEED}, killed before line {at} of {lines}"
-        killed += run(at).returncode == -9
+        killing.run()
         if local.cache.exists():
             images = {name: b for name, b in there(local.cache).items() if name[0] != "."}
             assert images.items() <= bodies.items(), story
         assert pull(local.settings()).exit_status == 0, story
         assert there(local.cache) == bodies, story
-    assert killed

@@ -5,12 +5,9 @@ from __future__ import annotations
 import errno
 import json
 import os
-import random
-import shutil
 import subprocess
 import sys
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,48 +16,15 @@ from filelock import FileLock
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mirror.config import IMAGE_EXTENSIONS
 from mirror.errors import Busy, CacheError, MirrorError, UsageError
 from mirror.upkeep import manifest, tree
 from mirror.upkeep.manifest import BadLine, Line
-from mirror.upkeep.quarantine import QuarantineReport, quarantine, restore
-from tests.chaos.tally import SEED, count, kills
 from tests.cli.test_bad_input import OBEYING
 from tests.photos import blank, name_of, photo, url_of
-from tests.upkeep.caches import files_of, judged, make, put
+from tests.upkeep.caches import files_of, judged, put
+from tests.upkeep.quarantined import FLAGGED, NAME, back, cache, elsewhere, lines_of, out, to
 
-FLAGGED = 15
-
-
-@pytest.fixture
-def cache(tmp_path: Path) -> Path:
-    make(tmp_path / "cache")
-    return tmp_path / "cache"
-
-
-@pytest.fixture
-def to(tmp_path: Path) -> Path:
-    return tmp_path / "flagged"
-
-
-@pytest.fixture
-def elsewhere() -> Iterator[Path]:
-    """A folder on another file system than the cache's."""
-    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
-        yield Path(folder) / "flagged"
-
-
-def out(cache: Path, to: Path, *, dry_run: bool = False, **options: Any) -> QuarantineReport:
-    arguments = {"extensions": IMAGE_EXTENSIONS} | options
-    return quarantine(os.fsencode(cache), to, dry_run=dry_run, **arguments)
-
-
-def back(cache: Path, to: Path, *, dry_run: bool = False) -> QuarantineReport:
-    return restore(os.fsencode(cache), to, dry_run=dry_run)
-
-
-def lines_of(to: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (to / manifest.NAME).read_text().splitlines()]
+__all__ = ["cache", "elsewhere", "to"]
 
 
 def test_flagged_files_go_and_good_ones_stay(cache: Path, to: Path) -> None:
@@ -284,116 +248,6 @@ def test_a_file_that_is_made_good_meanwhile_stays(
     assert (left == {}) or when == "fsync"
 
 
-@pytest.mark.parametrize(
-    "name", ["", "inside", "inside/deep", "../{cache}", "..", "../{cache}/inside"]
-)
-def test_a_folder_within_the_cache_is_refused(cache: Path, name: str) -> None:
-    to = cache / name.format(cache=cache.name)
-    before = files_of(cache)
-    for call in (out, back):
-        with pytest.raises(UsageError, match="cache"):
-            call(cache, to)
-    assert files_of(cache) == before
-
-
-def test_a_link_into_the_cache_is_refused(cache: Path, tmp_path: Path) -> None:
-    (cache / "inside").mkdir()
-    (tmp_path / "link").symlink_to(cache / "inside")
-    with pytest.raises(UsageError, match="in the cache"):
-        out(cache, tmp_path / "link")
-
-
-@pytest.mark.parametrize("name", [".flagged", ".flagged/today", "a/.b"])
-def test_a_folder_within_the_cache_that_begins_with_a_dot_is_passed_over(
-    cache: Path, name: str
-) -> None:
-    assert out(cache, cache / name).moved == FLAGGED
-    assert out(cache, cache / name).checked == 10
-    assert back(cache, cache / name).restored == FLAGGED
-
-
-def test_a_name_that_begins_like_the_caches_is_beside_it(cache: Path) -> None:
-    assert out(cache, cache.with_name(f"{cache.name}-flagged")).moved == FLAGGED
-
-
-NAME = name_of(url_of(1))
-ASTRAY = [
-    f"../{NAME}", f"a/../../{NAME}", f"/tmp/{NAME}", f"./{NAME}", f"a//{NAME}", f".git/{NAME}",
-    "a/.hidden/" + NAME, "..", "", ".", "plain.txt", f"{NAME}/", f"{NAME}\0", "a\0b/" + NAME,
-    ".bashrc", "conftest.py", NAME.removesuffix(".jpg"), "x" + NAME, f"{NAME}\n",
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("path", ASTRAY)
-def test_a_manifest_that_leads_out_of_the_cache_is_not_followed(
-    cache: Path, to: Path, path: str
-) -> None:
-    out(cache, to)
-    line = lines_of(to)[0]
-    body = (to / line["path"]).read_bytes()
-    with (to / manifest.NAME).open("a") as file:
-        file.write(json.dumps(line | {"path": path}) + "\n")
-    for name in (path, os.path.normpath(path or "x")):
-        if "\0" not in name and not os.path.isabs(name) and not (to / name).exists():
-            (to / name).parent.mkdir(parents=True, exist_ok=True)
-            (to / name).write_bytes(body)
-    before = {
-        path for path in files_of(cache.parent) if not path.startswith(("cache/", "flagged/"))
-    }
-    report = back(cache, to)
-    assert (report.restored, report.failed, report.exit_status) == (FLAGGED, 1, 3)
-    assert "line 16" in report.failures[0][0]
-    after = {path for path in files_of(cache.parent) if not path.startswith(("cache/", "flagged/"))}
-    assert after == before
-
-
-@pytest.mark.parametrize("side", ["cache", "to"])
-@pytest.mark.parametrize("call", [out, back])
-def test_no_symbolic_link_on_the_way_is_followed(
-    cache: Path, to: Path, tmp_path: Path, side: str, call: Callable[..., QuarantineReport]
-) -> None:
-    path = put(cache, 700, blank(77), "some")
-    outside = tmp_path / "outside"
-    outside.mkdir()
-    if call is back:
-        out(cache, to)
-    folder = (cache if side == "cache" else to) / "some"
-    if call is out and side == "cache":
-        # The scan meets no links; one may appear before the move.
-        real = judged(cache)
-        assert os.fsdecode(path) in real
-        line = Line("quarantine", path, "blank", "", 0, bytes(16), bytes(32), "")
-        folder.rename(outside / "some")
-        folder.symlink_to(outside / "some")
-        with tree.Tree(os.fsencode(cache)) as source, pytest.raises(OSError) as caught:
-            source.read(line.path)
-        assert caught.value.errno in (errno.ELOOP, errno.ENOTDIR)
-        return
-    if folder.exists():
-        shutil.copytree(folder, outside, dirs_exist_ok=True)
-        shutil.rmtree(folder)
-    folder.parent.mkdir(exist_ok=True)
-    folder.symlink_to(outside)
-    before = files_of(outside)
-    report = call(cache, to)
-    assert report.failed == 1
-    assert "symbolic link" in report.failures[0][1]
-    assert files_of(outside) == before
-    assert report.moved + report.restored == FLAGGED
-
-
-def test_a_link_in_place_of_a_file_is_not_followed(cache: Path, to: Path, tmp_path: Path) -> None:
-    out(cache, to)
-    path = lines_of(to)[0]["path"]
-    secret = tmp_path / "secret"
-    secret.write_bytes((to / path).read_bytes())
-    (to / path).unlink()
-    (to / path).symlink_to(secret)
-    report = back(cache, to)
-    assert (report.restored, report.failed) == (FLAGGED - 1, 1)
-    assert secret.exists()
-
-
 def test_a_torn_last_line_is_made_good(cache: Path, to: Path) -> None:
     out(cache, to)
     with (to / manifest.NAME).open("ab") as file:
@@ -493,62 +347,3 @@ def test_files_that_may_not_be_moved_are_said(cache: Path, to: Path) -> None:
     assert "Permission denied" in report["failures"][0]["reason"]
     (path,) = (cache / "closed").iterdir()
     assert path.read_bytes() == blank(77)
-
-
-# ---- killed ---------------------------------------------------------------------------------
-
-
-def killed(at: int, *words: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "tests.upkeep.die_at_line", str(at), *map(str, words)],
-        capture_output=True, text=True, check=False, timeout=60,
-    )  # fmt: skip
-
-
-@pytest.mark.chaos("quarantine")
-@pytest.mark.parametrize("links", [True, False], ids=["links", "copies"])
-@pytest.mark.parametrize("restoring", [False, True], ids=["out", "back"])
-def test_a_run_that_is_killed_loses_nothing_and_is_completed_by_the_next(
-    tmp_path: Path, links: bool, restoring: bool
-) -> None:
-    chance = random.Random(f"{SEED} {links} {restoring}")
-    cache, to = tmp_path / "cache", tmp_path / "flagged"
-    make(cache)
-    put(cache, 700, blank(77), "some/folder")
-    everything = files_of(cache)
-    if restoring:
-        out(cache, to)
-    before = tmp_path / "before"
-    shutil.copytree(tmp_path, before, ignore=lambda *_: ["before"])
-    words = [] if links else ["no-links"]
-    words += ["--json", "quarantine", "--yes", f"--cache={cache}", f"--to={to}"]
-    words += ["--restore"] if restoring else []
-    whole = killed(0, *words)
-    assert whole.returncode == 0, whole.stderr
-    steps = int(whole.stderr.split()[-1])
-    done = files_of(cache), files_of(to)
-    assert len(done[0 if restoring else 1]) == (len(everything) if restoring else FLAGGED + 1)
-
-    for at in sorted(chance.sample(range(1, steps + 1), min(steps, kills(5, tests=4)))):
-        for folder in (cache, to):
-            shutil.rmtree(folder)
-            if (before / folder.name).exists():
-                shutil.copytree(before / folder.name, folder)
-        assert killed(at, *words).returncode == -9
-        count("kills")
-        found: dict[str, bytes] = {}
-        for folder in (cache, to):
-            for path, body in files_of(folder).items():
-                if not path.endswith(".mirror-part"):
-                    assert everything[path] == body, f"killed at line {at}"
-                    found[path] = body
-        assert found == everything, f"killed at line {at}"
-        if (to / manifest.NAME).exists():
-            named = {line.path for line in manifest.read(to) if isinstance(line, Line)}
-        else:
-            named = set()
-        moved = {path.encode() for path in files_of(to) if not path.endswith(".mirror-part")}
-        assert moved <= named, "no file without a line"
-        report = back(cache, to) if restoring else out(cache, to)
-        assert (report.skipped, report.failed) == (0, 0), (at, report.failures)
-        assert (files_of(cache), files_of(to)) == done, f"killed at line {at}"

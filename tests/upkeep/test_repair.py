@@ -8,7 +8,6 @@ import random
 import shutil
 import time
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -21,13 +20,14 @@ from mirror.layout import url_md5
 from mirror.upkeep.limit import Limit
 from mirror.upkeep.repair import RepairOptions, RepairReport, repair
 from mirror.upkeep.verify import verify
+from tests.chaos.killing import Killing
 from tests.chaos.tally import SEED, kills
 from tests.conftest import MakePlace
 from tests.photos import blank, fill, flipped, name_of, photo, url_of
 from tests.proxy import SLOW_DOWN, FaultProxy
 from tests.sync.test_sync import Told
 from tests.upkeep.test_verify import FULL
-from tests.workshop import SOON, Workshop, dying, key_of
+from tests.workshop import SOON, Workshop, key_of
 
 READ_ALL = RepairOptions(verify=FULL)
 ALL = Limit(share=1.0)
@@ -286,7 +286,6 @@ def test_what_cannot_be_read_now_is_not_given_up(make_place: MakePlace, tmp_path
 
 @pytest.mark.chaos("repair")
 def test_killed_anywhere_it_is_completed_by_the_next(local: Workshop, tmp_path: Path) -> None:
-    chance = random.Random(SEED)
     stocked(local, 8)
     (tmp_path / "other").mkdir()
     other = Workshop(local.place, tmp_path / "other")  # a machine that has what is lost
@@ -296,24 +295,17 @@ def test_killed_anywhere_it_is_completed_by_the_next(local: Workshop, tmp_path: 
     words += [f"--cache={local.cache}"]
     modules = "mirror.upkeep.repair,mirror.upkeep.ledger,mirror.upkeep.wanted,mirror.catalog.root"
 
-    run = partial(dying, modules, words)
-
     def damage() -> None:
         local.remove(*(key_of(photo(n)) for n in (1, 2, 3)))
         lose(local, 6, 7)
 
     damage()
-    whole = run(0)
-    assert whole.returncode == 3, whole.stderr
-    lines = int(whole.stderr.split()[-1])
-    killed = 0
-    for round_ in range(kills(5)):
+    killing = Killing(modules, words, status=3, after=1 / 3)
+    for story in killing.rounds(kills(5), random.Random(SEED)):
         other.sync()  # brings it back
         assert is_whole(local)
         damage()
-        at = chance.randint(lines // 3, lines)
-        story = f"CHAOS_SEED={SEED}, round {round_}, killed before line {at} of {lines}"
-        killed += run(at).returncode == -9
+        killing.run()
         report = repair(local.settings())
         assert report.error is None, story
         assert verify(local.settings(), FULL).exit_status == 0, story
@@ -321,7 +313,6 @@ def test_killed_anywhere_it_is_completed_by_the_next(local: Workshop, tmp_path: 
         for number in (6, 7):
             assert rows[url_md5(url_of(number))]["verdict"] == "corrupt", story
         assert other.sync().uploaded == 2, story  # it was told
-    assert killed
 
 
 def test_the_mark_keeps_what_else_stands_in_format_json(local: Workshop) -> None:

@@ -11,7 +11,6 @@ import signal
 import threading
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -21,6 +20,7 @@ from mirror.catalog.objects import Span
 from mirror.errors import Busy, UsageError
 from mirror.upkeep.gc import gc
 from mirror.upkeep.verify import Progress, VerifyOptions, VerifyReport, verify
+from tests.chaos.killing import Killing
 from tests.chaos.tally import SEED, count, kills
 from tests.conftest import MakePlace
 from tests.photos import blank, fill, flipped, photo, url_of
@@ -31,7 +31,7 @@ from tests.proxy import (
     Request,
 )
 from tests.sync.command import started
-from tests.workshop import SOON, Workshop, dying, key_of
+from tests.workshop import SOON, Workshop, key_of
 
 FULL = VerifyOptions(share=1.0)
 
@@ -345,26 +345,18 @@ def test_a_store_that_stops_answering_ends_it_with_what_is_known(
 
 @pytest.mark.chaos("verify")
 def test_killed_anywhere_the_next_one_finds_all_that_is_wrong(local: Workshop) -> None:
-    chance = random.Random(SEED)
     stocked(local, 30)
     local.remove(key_of(photo(0)))
     local.put({key_of(photo(n)): flipped(photo(n)) for n in range(5, 30, 5)})
     words = ["--json", "verify", "--full", f"--bucket={local.place.url}", f"--state={local.state}"]
     modules = "mirror.upkeep.verify,mirror.upkeep.ledger,mirror.database"
 
-    run = partial(dying, modules, words)
-
-    whole = run(0)
-    assert whole.returncode == 3, whole.stderr
-    lines = int(whole.stderr.split()[-1])
-    killed = 0
-    for _ in range(kills(4)):
+    killing = Killing(modules, words, status=3)
+    for story in killing.rounds(kills(4), random.Random(SEED)):
         shutil.rmtree(local.state / "upkeep")
-        at = chance.randint(1, lines)
-        killed += run(at).returncode == -9
+        killing.run()
         report = verify(local.settings(), FULL)
-        assert counts(report) == (30, 1, 5, 0), f"CHAOS_SEED={SEED}, line {at} of {lines}"
-    assert killed
+        assert counts(report) == (30, 1, 5, 0), story
 
 
 @pytest.mark.chaos("together")

@@ -1,10 +1,9 @@
 """Runs `mirror` and kills it, by SIGKILL, before the n-th line of some of its code is run.
 
-    python -m tests.upkeep.die_at_line N [no-links] [in=MODULE,…] ARGUMENTS…
+    python -m tests.chaos.die_at_line N MODULE,… [no-links] ARGUMENTS…
 
-With N = 0 it is not killed, and says on standard error how many lines there were. With `no-links`,
-hard links between folders fail as they do between file systems. Lines of all threads are counted,
-of the quarantine's modules unless others are named.
+With N = 0 it is not killed, and says on standard error how many lines there were: those of all
+threads. With `no-links`, hard links between folders fail as they do between file systems.
 """
 
 from __future__ import annotations
@@ -19,9 +18,6 @@ from types import FrameType
 from typing import Any
 
 from mirror.cli.main import run
-from mirror.upkeep import manifest, quarantine, tree
-
-QUARANTINE = {module.__file__ for module in (manifest, quarantine, tree)}
 
 
 def main(at: int, files: set[str | None], arguments: list[str]) -> int:
@@ -57,13 +53,9 @@ def without_links() -> None:
 
 
 if __name__ == "__main__":
-    words = sys.argv[2:]
+    at, modules, *words = sys.argv[1:]
     if words[0] == "no-links":
         without_links()
         words = words[1:]
-    traced = QUARANTINE
-    if words[0].startswith("in="):
-        modules = words[0].removeprefix("in=").split(",")
-        traced = {importlib.import_module(name).__file__ for name in modules}
-        words = words[1:]
-    sys.exit(main(int(sys.argv[1]), traced, words))
+    traced = {importlib.import_module(name).__file__ for name in modules.split(",")}
+    sys.exit(main(int(at), traced, words))

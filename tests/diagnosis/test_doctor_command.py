@@ -1,0 +1,89 @@
+"""`mirror doctor`: what it prints and ends with."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from mirror.cli.main import run
+from mirror.diagnosis.finding import Finding, exit_status, fail, ok, warn
+from tests.diagnosis.clinic import LINES, Clinic, MakeClinic
+
+
+@pytest.mark.parametrize(
+    ("findings", "expected"),
+    [
+        ([], 0),
+        ([ok("a", ""), warn("b", "", "")], 0),
+        ([ok("a", ""), fail("b", "", "")], 1),
+        ([fail("a", "", ""), fail("b", "", "", 78)], 78),
+    ],
+)
+def test_the_exit_status(findings: list[Finding], expected: int) -> None:
+    assert exit_status(findings) == expected
+
+
+def flags(here: Clinic) -> list[str]:
+    layer = here.place.layer | here.bucket
+    given = {"cache": str(here.cache), "state": str(here.folder / "state"), "bucket": layer["url"]}
+    given |= {name: layer[name] for name in ("endpoint", "region") if name in layer}
+    return [f"--{name}={value}" for name, value in given.items()]
+
+
+def test_the_command_shows_a_line_each_and_a_fix_for_what_fails(
+    clinic: MakeClinic, capsys: pytest.CaptureFixture[str]
+) -> None:
+    here = clinic("moto-obstore")
+    assert run(["doctor", *flags(here)]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    shown = [line.split()[1] for line in lines if not line.startswith("      ")]
+    assert shown == LINES
+    at = next(n for n, line in enumerate(lines) if line.startswith("FAIL  checksum"))
+    assert lines[at + 1].strip().startswith("→ ")
+
+    assert run(["-q", "doctor", *flags(here)]) == 1
+    assert len(capsys.readouterr().out.splitlines()) == 2, "what fails, and its fix"
+
+
+def test_what_is_not_tried_for_one_reason_is_one_line(
+    clinic: MakeClinic, capsys: pytest.CaptureFixture[str]
+) -> None:
+    here = clinic("moto-obstore")
+    here.bucket["endpoint"] = "http://127.0.0.1:9"
+    assert run(["doctor", *flags(here)]) == 1
+    printed = capsys.readouterr().out
+    assert "because of the endpoint; likewise region, clock, list\n" in printed
+    assert len(printed.splitlines()) < 10
+    (fault,) = (line for line in printed.splitlines() if line.startswith("FAIL"))
+    assert "?list-type" not in fault, "what was asked for is said in words"
+    assert run(["--json", "doctor", *flags(here)]) == 1
+    checks = json.loads(capsys.readouterr().out)["checks"]
+    assert sorted(check["name"] for check in checks) == sorted(LINES)
+
+
+def test_what_to_do_is_said_once(
+    clinic: MakeClinic, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = clinic("seaweedfs-obstore")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+    assert run(["doctor", *flags(here)]) == 78
+    (fault,) = (line for line in capsys.readouterr().out.splitlines() if "FAIL" in line)
+    assert fault.endswith("is not accepted (403 SignatureDoesNotMatch)")
+
+
+def test_the_commands_json(clinic: MakeClinic, capsys: pytest.CaptureFixture[str]) -> None:
+    here = clinic("file")
+    assert run(["--json", "doctor", *flags(here)]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["fail"] == 0
+    assert printed["ok"] == sum(check["status"] == "ok" for check in printed["checks"])
+    assert {"name": "cache", "status": "ok", "fix": ""}.items() <= printed["checks"][-2].items()
+
+
+def test_without_a_bucket_it_says_what_is_missing(
+    clean_environment: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(["doctor"]) == 78

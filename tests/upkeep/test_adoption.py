@@ -1,0 +1,141 @@
+"""Who finds an object that nobody names makes it young, or leaves it while objects are removed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import msgspec
+import pytest
+
+from mirror.errors import AccessDenied, StoreError
+from mirror.layout import SWEEP_KEY
+from mirror.store.base import Headers, IfMatch
+from mirror.store.file import FileStore
+from mirror.store.sweep import Sweep
+from mirror.store.upload import upload_body
+from tests.photos import photo
+from tests.upkeep.collected import (
+    DELETING,
+    IDLE,
+    adopting,
+    age_of,
+    on,
+    orphan,
+    root_of,
+    says,
+    stocked,
+)
+from tests.workshop import Workshop, key_of
+
+
+@pytest.mark.parametrize(
+    ("days", "is_renewed"), [(0.0, False), (0.9, False), (1.1, True), (100.0, True), (-1.0, True)]
+)
+def test_who_adopts_an_old_object_makes_it_young(
+    local: Workshop, days: float, is_renewed: bool
+) -> None:
+    stocked(local)
+    path = orphan(local, 70, days)
+    inode = path.stat().st_ino
+    on(local, adopting(local, 70))
+    assert (path.stat().st_ino != inode) == is_renewed
+    if is_renewed:
+        assert age_of(path) < timedelta(minutes=5)
+
+
+@pytest.mark.parametrize(
+    ("write", "adopted"),
+    [
+        (says(IDLE), True),
+        (says(Sweep(run="1", state="planning", holder="x")), True),
+        (says(DELETING), False),
+        (says(DELETING, timedelta(minutes=50)), False),
+        (says(DELETING, timedelta(minutes=70)), True),
+    ],
+    ids=["idle", "planning", "deleting", "deleting for long", "dead"],
+)
+def test_an_old_object_is_not_adopted_while_objects_are_removed(
+    local: Workshop, write: Callable[[Workshop], None], adopted: bool
+) -> None:
+    stocked(local)
+    orphan(local, 70, 30)
+    write(local)
+    if adopted:
+        on(local, adopting(local, 70))
+    else:
+        with pytest.raises(StoreError, match="next run"):
+            on(local, adopting(local, 70))
+        orphan(local, 71, 0)
+        on(local, adopting(local, 71))  # a young one needs no care
+
+
+def test_a_sweep_that_began_and_ended_meanwhile_is_noticed(local: Workshop) -> None:
+    stocked(local)
+    orphan(local, 70, 30)
+    says(IDLE)(local)
+    on(local, adopting(local, 70))
+    orphan(local, 71, 30)
+
+    class Meanwhile(FileStore):
+        async def put(self, key: str, body: bytes, mode: Any, headers: Headers) -> str:
+            if isinstance(mode, IfMatch):
+                (root_of(local) / SWEEP_KEY).write_bytes(
+                    msgspec.json.encode(Sweep(run="2", state="idle", holder="x"))
+                )
+            return await super().put(key, body, mode, headers)
+
+    with pytest.raises(StoreError, match="next run"):
+        asyncio.run(adopting(local, 71)(Meanwhile(local.place.url)))
+
+
+class Locked(FileStore):
+    """A bucket whose lock lets nobody overwrite what is there."""
+
+    async def put(self, key: str, body: bytes, mode: Any, headers: Headers) -> str:
+        if isinstance(mode, IfMatch):
+            raise AccessDenied(f"PUT {key}: locked")
+        return await super().put(key, body, mode, headers)
+
+
+def test_an_old_object_under_a_lock_is_adopted_as_it_is(local: Workshop) -> None:
+    stocked(local)
+    path = orphan(local, 70, 30)
+    inode = path.stat().st_ino
+    asyncio.run(adopting(local, 70)(Locked(local.place.url)))
+    assert path.stat().st_ino == inode
+    says(DELETING)(local)
+    with pytest.raises(StoreError, match="next run"):
+        asyncio.run(adopting(local, 70)(Locked(local.place.url)))
+
+
+def test_damage_under_a_lock_is_the_failure_of_one_file(local: Workshop) -> None:
+    stocked(local)
+    local.put({key_of(photo(70)): photo(71)})
+
+    async def story() -> None:
+        await upload_body(Locked(local.place.url), key_of(photo(70)), photo(70), Headers())
+
+    with pytest.raises(StoreError, match="a lock") as caught:
+        asyncio.run(story())
+    assert not isinstance(caught.value, AccessDenied)
+
+
+def test_an_object_that_vanishes_while_it_is_looked_at_is_uploaded(local: Workshop) -> None:
+    stocked(local)
+    path = orphan(local, 70, 30)
+
+    class Vanishing(FileStore):
+        async def head(self, key: str) -> Any:
+            if key == key_of(photo(70)):
+                path.unlink(missing_ok=True)
+            return await super().head(key)
+
+    async def story() -> None:
+        store = Vanishing(local.place.url)
+        assert await upload_body(store, key_of(photo(70)), photo(70), Headers())
+
+    asyncio.run(story())
+    assert path.read_bytes() == photo(70)

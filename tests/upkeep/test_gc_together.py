@@ -1,0 +1,245 @@
+"""Collections, syncs and others at one moment, and collections that die: nothing is lost by it."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import threading
+import time
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mirror.errors import Busy
+from mirror.store.base import Store
+from mirror.store.file import FileStore
+from mirror.store.sweep import HeldSweep
+from mirror.sync.run import Observer, sync
+from mirror.upkeep.gc import GcOptions, GcReport, gc
+from mirror.upkeep.limit import Limit
+from mirror.upkeep.verify import VerifyOptions, verify
+from tests.chaos.killing import Killing
+from tests.chaos.tally import SEED, TIMES, count, kills
+from tests.photos import fill, photo, url_of
+from tests.upkeep.collected import (
+    DAY,
+    DELETING,
+    is_whole,
+    keys,
+    objects,
+    on,
+    orphan,
+    pass_days,
+    says,
+    stocked,
+)
+from tests.workshop import Workshop, key_of
+
+
+def test_a_sync_that_adopts_what_is_planned_to_go_saves_it(local: Workshop) -> None:
+    stocked(local)
+    orphan(local, 70, 30)
+    pass_days(local, 8)
+    fill(local.cache, {url_of(70): photo(70)})
+
+    def meanwhile(report: GcReport) -> None:
+        assert report.planned == 1
+        thread = threading.Thread(target=lambda: reports.append(local.sync()))
+        thread.start()
+        thread.join()
+
+    reports: list[Any] = []
+    report = gc(local.settings(), planned=meanwhile)
+    assert (report.spared, report.deleted) == (1, 0)
+    assert (reports[0].deduplicated, reports[0].failed) == (1, 0)
+    is_whole(local)
+
+
+def test_a_sync_that_comes_between_the_look_and_the_deletion_names_nothing_that_goes(
+    local: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stocked(local)
+    orphan(local, 70, 30)
+    pass_days(local, 8)
+    fill(local.cache, {url_of(70): photo(70), url_of(71): photo(71)})
+    reports: list[Any] = []
+    real = FileStore.delete
+
+    async def delete(self: FileStore, keys: Any) -> None:
+        if not reports:
+            await asyncio.to_thread(lambda: reports.append(local.sync()))
+        await real(self, keys)
+
+    monkeypatch.setattr(FileStore, "delete", delete)
+    report = gc(local.settings())
+    assert report.deleted == 1
+    (synced,) = reports
+    assert (synced.uploaded, synced.failed, synced.exit_status) == (1, 1, 3)
+    assert "next run" in synced.failures[0][1]
+    is_whole(local)
+    assert local.sync().uploaded == 1
+    is_whole(local)
+
+
+def test_a_row_by_what_the_catalog_said_before_names_nothing_that_goes(
+    local: Workshop, tmp_path: Path
+) -> None:
+    """A sync began when a URL still had the content, found it known, and commits after gc."""
+    stocked(local)
+    pass_days(local, 100)
+    (tmp_path / "elsewhere").mkdir()
+    elsewhere = Workshop(local.place, tmp_path / "elsewhere")
+    fill(elsewhere.cache, {url_of(900): photo(0)})
+    reports: list[Any] = []
+
+    def all_else() -> None:
+        fill(local.cache, {url_of(0): photo(50)})
+        local.sync()
+        reports.append(gc(local.settings()))
+
+    class Between(Observer):
+        """Another machine's run: between its decision and its commit all else happens."""
+
+        def done(self, entry: object, outcome: str) -> None:
+            assert outcome == "duplicate"
+            thread = threading.Thread(target=all_else)
+            thread.start()
+            thread.join()
+
+    synced = sync(elsewhere.settings(), observer=Between())
+    assert (synced.deduplicated, synced.exit_status) == (1, 0)
+    assert reports[0].named_recently == 1
+    is_whole(local)
+
+
+def test_collections_of_two_machines_do_not_meet(local: Workshop, tmp_path: Path) -> None:
+    stocked(local)
+    orphan(local, 70, 30)
+    pass_days(local, 8)
+    other = local.place.settings(state={"dir": str(tmp_path / "other")})
+    told: list[BaseException] = []
+
+    def meanwhile(_: GcReport) -> None:
+        def second() -> None:
+            try:
+                told.append(gc(other).error)  # type: ignore[arg-type]
+            except Busy as error:
+                told.append(error)
+
+        thread = threading.Thread(target=second)
+        thread.start()
+        thread.join()
+
+    assert gc(local.settings(), planned=meanwhile).deleted == 1
+    assert isinstance(told[0], Busy)
+    assert gc(other).error is None
+
+
+def test_a_collection_that_died_elsewhere_is_taken_over_after_an_hour(local: Workshop) -> None:
+    stocked(local)
+    orphan(local, 70, 30)
+    pass_days(local, 8)
+    says(DELETING, timedelta(minutes=50))(local)
+    assert isinstance(gc(local.settings()).error, Busy)
+    says(DELETING, timedelta(minutes=61))(local)
+    assert gc(local.settings()).deleted == 1
+
+
+def test_one_that_was_taken_over_deletes_nothing_more(local: Workshop) -> None:
+    stocked(local)
+    orphan(local, 70, 30)
+    pass_days(local, 8)
+
+    def meanwhile(_: GcReport) -> None:
+        async def take_over(store: Store) -> None:
+            later = datetime.now(UTC) + timedelta(hours=2)
+            await HeldSweep.begin(store, "another", "elsewhere", later)
+
+        thread = threading.Thread(target=lambda: on(local, take_over))
+        thread.start()
+        thread.join()
+
+    report = gc(local.settings(), planned=meanwhile)
+    assert isinstance(report.error, Busy)
+    assert report.deleted == 0
+    assert key_of(photo(70)) in objects(local)
+
+
+def test_a_machine_that_slept_for_days_does_not_commit_what_it_knew(local: Workshop) -> None:
+    stocked(local)
+    fill(local.cache, {url_of(n): photo(n) for n in range(100, 103)})
+    times = iter([time.time()] * 4)
+
+    def now() -> float:
+        return next(times, time.time() + 3 * DAY)
+
+    report = sync(local.settings(), now=now)
+    assert report.exit_status == 1
+    assert "asleep" in str(report.error)
+    assert len(local.rows()) == 6
+    assert local.sync().deduplicated == 3
+    is_whole(local)
+
+
+@pytest.mark.chaos("together")
+def test_syncs_and_collections_at_once_lose_nothing(local: Workshop, tmp_path: Path) -> None:
+    """Two caches that change at random, one of them after a collection has begun, time passing."""
+    count("together two syncs and a collection, while days pass")
+    chance = random.Random(SEED)
+    machines = []
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        machines.append(Workshop(local.place, tmp_path / name))
+    deleted = 0
+    for round_ in range(6 * TIMES):
+        story = f"CHAOS_SEED={SEED}, round {round_}"
+        for machine in machines:
+            for _ in range(4):
+                number = chance.randrange(12)
+                fill(machine.cache, {url_of(number): photo(chance.randrange(12))})
+        threads = [threading.Thread(target=machine.sync) for machine in machines]
+        reports: list[GcReport] = []
+        if round_:
+            collect = partial(lambda into: into.append(gc(local.settings())), reports)
+            threads.append(threading.Thread(target=collect))
+        chance.shuffle(threads)
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        for report in reports:
+            assert report.error is None, story
+            deleted += report.deleted
+        checked = verify(local.settings(), VerifyOptions(share=1.0))
+        assert (checked.missing, checked.mismatched) == (0, 0), story
+        pass_days(local, chance.choice([0, 3, 8, 20]))
+    assert deleted
+
+
+@pytest.mark.chaos("gc")
+def test_killed_anywhere_it_is_completed_by_the_next_and_nothing_is_lost(
+    local: Workshop,
+) -> None:
+    stocked(local)
+    words = ["--json", "gc", f"--bucket={local.place.url}", f"--state={local.state}"]
+    words += ["--max-delete=all"]
+    modules = "mirror.upkeep.gc,mirror.store.sweep"
+
+    def orphans() -> None:
+        for number in range(70, 78):
+            orphan(local, number, 30)
+
+    orphans()
+    killing = Killing(modules, words, after=1 / 4)
+    assert objects(local) == keys(*range(6))
+    for story in killing.rounds(kills(4), random.Random(SEED)):
+        orphans()
+        killing.run()
+        assert keys(*range(6)) <= objects(local), story
+        report = gc(local.settings(), GcOptions(limit=Limit.parse("all", "--max-delete")))
+        assert report.error is None, story  # at once: it was this machine's own that died
+        assert objects(local) == keys(*range(6)), story
+        is_whole(local)
