@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 import xxhash
 
@@ -90,29 +90,36 @@ def read(path: bytes | str, *, keep_up_to: int) -> Contents:
         FileChanged: size, mtime or inode differ after the read from before it.
         OSError: the file cannot be opened or read.
     """
-    with open(path, "rb", buffering=0, opener=_open_no_link) as file:
-        before = Identity.of(os.fstat(file.fileno()))
-        if before.size <= keep_up_to:
-            body: bytes | None = file.read()
-            assert body is not None
+    # Not a file object, which asks the kernel twice as much: every call is a chance for another
+    # thread to take the interpreter's lock.
+    file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        before = Identity.of(os.fstat(file))
+        body = _whole(file, before.size) if before.size <= keep_up_to else None
+        if body is not None:
             head, digest = body[:HEAD_BYTES], digest_of(body)
         else:
-            body = None
             head, digest = _digest_in_chunks(file)
-        after = Identity.of(os.fstat(file.fileno()))
+        after = Identity.of(os.fstat(file))
+    finally:
+        os.close(file)
     if before != after or digest.size != before.size:
         raise FileChanged
     return Contents(digest, before, body, head)
 
 
-def _open_no_link(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NOFOLLOW)
+def _whole(file: int, size: int) -> bytes:
+    """As many bytes, or fewer at the file's end; one that has grown meanwhile is seen by its size."""
+    body = os.read(file, size)
+    while len(body) < size and (more := os.read(file, size - len(body))):
+        body += more
+    return body
 
 
-def _digest_in_chunks(file: BinaryIO) -> tuple[bytes, Digest]:
+def _digest_in_chunks(file: int) -> tuple[bytes, Digest]:
     hasher = Hasher()
     head = b""
-    while chunk := file.read(CHUNK_BYTES):
+    while chunk := os.read(file, CHUNK_BYTES):
         head = head or chunk[:HEAD_BYTES]
         hasher.update(chunk)
     return head, hasher.digest()

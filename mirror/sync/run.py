@@ -307,6 +307,7 @@ class _Run:
             report=self._report,
             progress=self._observer,
             stop=stop,
+            in_flight=lambda: gate.limit.limit,
         )
         try:
             with stopping_on_signals(self._interrupt(stop)):

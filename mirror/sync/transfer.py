@@ -51,6 +51,9 @@ from mirror.sync.report import SyncReport
 
 # Bytes of files under way, read but not yet acknowledged.
 _WINDOW_BYTES = 128 << 20
+# Files in the turns that are under way together: long turns where a near server is sent few at once,
+# short ones where it is far, and what is in flight is worth more than a hop.
+_IN_TURNS = 512
 # Contents that a run holds in memory before the catalog's index on disk takes them over.
 _REFRESH_AFTER = 40_000
 # A run asks the catalog anew this often: gc goes by what rows named within its grace period.
@@ -70,7 +73,7 @@ class TransferOptions:
     """How a transfer runs.
 
     Attributes:
-        concurrency: uploads in flight.
+        concurrency: uploads in flight, at most.
         level: how far files are inspected.
         include_flagged: upload flagged files too.
         fail_fast: the first failure ends the run.
@@ -106,6 +109,7 @@ class Transfer:
         root: the cache's folder.
         report: is filled while the transfer runs.
         stop: once set, nothing more is begun; what is in flight is finished and committed.
+        in_flight: how many uploads the store takes at once, as it turns out.
     """
 
     def __init__(
@@ -119,6 +123,7 @@ class Transfer:
         report: SyncReport,
         progress: Progress,
         stop: asyncio.Event,
+        in_flight: Callable[[], float],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
@@ -129,6 +134,7 @@ class Transfer:
         self._report = report
         self._progress = progress
         self._stop = stop
+        self._in_flight = in_flight
         self._clock = clock
         self._claims: dict[bytes, Claim] = {}
         self._uploads: set[asyncio.Task[None]] = set()
@@ -183,8 +189,9 @@ class Transfer:
                     uploads.append(upload_of)
                     size -= _window_bytes(entry)
             await self._leave_window(len(batch) - len(uploads), size)
-            if uploads:
-                self._begin(self._upload_all(uploads))
+            longest = max(1, int(_IN_TURNS / self._in_flight()))
+            for start in range(0, len(uploads), longest):
+                self._begin(self._upload_all(uploads[start : start + longest]))
 
     def _begin(self, uploading: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(uploading)
@@ -227,7 +234,7 @@ class Transfer:
         return None
 
     async def _upload_all(self, uploads: list[_Upload]) -> None:
-        """A batch's files one after the other, as far as all goes well; the others each by itself."""
+        """Files one after the other, as far as all goes well; the others each by itself."""
         done, taken = 0, False
         if len(uploads) > 1 and all(one.prepared.body is not None for one in uploads):
             objects = [new_object(one.prepared) for one in uploads]
@@ -385,7 +392,7 @@ class Transfer:
                 self._room.notify_all()
 
     def _has_room(self, files: int, size: int) -> bool:
-        most_files = BATCH_FILES * (self._options.concurrency + self._options.readers)
+        most_files = _IN_TURNS + self._options.concurrency + BATCH_FILES * self._options.readers
         return self._files_under_way == 0 or (
             self._files_under_way + files <= most_files
             and self._bytes_under_way + size <= _WINDOW_BYTES
