@@ -92,8 +92,8 @@ def measured(contender: Contender) -> Cost:
 
 
 def _neutral_environment() -> dict[str, str]:
-    """This process's, without what its user has set for S3 and for mirror."""
-    theirs = ("AWS_", "MIRROR_", "RCLONE_", "S3_")
+    """This process's, without what its user has set for S3, for mirror and for Python."""
+    theirs = ("AWS_", "MIRROR_", "PYTHON", "RCLONE_", "S3_")
     return {name: value for name, value in os.environ.items() if not name.startswith(theirs)}
 
 

@@ -22,6 +22,8 @@ _PICTURE: Final = {0: 24, 128: 8}
 _BOLD: Final = 32
 # The share of the columns that must show picture right above the band.
 _ENOUGH: Final = 0.6
+# Rows that are looked at together.
+_BLOCK: Final = 32
 
 
 def spread(values: NDArray[Any]) -> int:
@@ -45,31 +47,53 @@ def trailing_fill(frame: Frame, scale: float) -> tuple[str, int] | None:
         frame: height × width × red, green, blue, as decoded.
         scale: how many rows of the file one row of `frame` stands for.
     """
-    luma = frame @ np.array((0.299, 0.587, 0.114), np.float32)
-    level = 0 if float(luma[-1].max()) <= _LUMA + 0.5 else 128
-    # From here on from the bottom up: how far from the level each pixel is.
-    away = _furthest(np.abs(frame[::-1].astype(np.int16) - level))
-    painted: NDArray[np.bool_] = np.logical_and(
-        (np.abs(luma[::-1] - level) <= _LUMA + 0.5).all(axis=1), (away <= _COLOUR).all(axis=1)
-    )
-    if painted.all() or not painted[0] or _is_bar(away[-3:], level):
+    level = 0 if float(_luma(frame[-1:]).max()) <= _LUMA + 0.5 else 128
+    rows = _painted_rows(frame, level)
+    if not rows or rows == frame.shape[0] or _is_bar(_away(frame[:3], level), level):
         return None
-    rows = int(np.argmin(painted))
     # What an encoder smears over the edge, in rows: a block of colour, and of luma.
     smear = round(24 / scale) + 2
+    # From here on from the bottom up, and no further than the edge's rules look.
     if level:
         # A row of blocks, of a file that may have been enlarged since.
-        sharp = _is_grey_edge(away[rows:], smear, step=max(smear, away.shape[0] // 8))
+        step = max(smear, frame.shape[0] // 8)
+        above = frame[::-1][rows : rows + 2 * (step + smear) + 1]
+        sharp = _is_grey_edge(_away(above, level), smear, step)
     else:
-        sharp = _is_black_edge(away[rows - 1 :], smear)
+        above = frame[::-1][rows - 1 : rows + smear + 3]
+        sharp = _is_black_edge(_away(above, level), smear)
     return (("grey" if level else "black"), rows) if sharp else None
 
 
-def _furthest(colours: NDArray[np.int16]) -> NDArray[np.int16]:
-    """Each pixel's largest of three; NumPy's own maximum over so short an axis takes ten times as long."""
-    red, green, blue = np.moveaxis(colours, 2, 0)
-    furthest: NDArray[np.int16] = np.maximum(np.maximum(red, green), blue)
-    return furthest
+def _painted_rows(frame: Frame, level: int) -> int:
+    """How many rows at the bottom are flat and neutral; a block of them at a time, for most are few."""
+    height = int(frame.shape[0])
+    for end in range(height, 0, -_BLOCK):
+        block = frame[max(0, end - _BLOCK) : end][::-1]
+        painted: NDArray[np.bool_] = np.logical_and(
+            (np.abs(_luma(block) - level) <= _LUMA + 0.5).all(axis=1),
+            (_away(block, level) <= _COLOUR).all(axis=1),
+        )
+        if not painted.all():
+            return height - end + int(painted.argmin())
+    return height
+
+
+def _luma(frame: Frame) -> NDArray[np.float32]:
+    # Not a product of matrices, for which BLAS wakes a pool of threads.
+    red, green, blue = np.moveaxis(frame, 2, 0)
+    luma: NDArray[np.float32] = (
+        np.float32(0.299) * red + np.float32(0.587) * green + np.float32(0.114) * blue
+    )
+    return luma
+
+
+def _away(frame: Frame, level: int) -> NDArray[np.int16]:
+    """How far from a level each pixel is, in the colour in which it is furthest."""
+    # Three by three: NumPy's own maximum over so short an axis takes ten times as long.
+    red, green, blue = np.moveaxis(np.abs(frame.astype(np.int16) - level), 2, 0)
+    away: NDArray[np.int16] = np.maximum(np.maximum(red, green), blue)
+    return away
 
 
 def _is_bar(top: NDArray[np.int16], level: int) -> bool:

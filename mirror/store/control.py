@@ -9,7 +9,7 @@ import contextlib
 import os
 import re
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from mirror.config import BucketSettings
 from mirror.errors import BadCredentials, BucketMissing, StoreError, Unreachable, WrongRegion
@@ -31,6 +31,9 @@ class Credentials:
     access_key: str
     secret_key: str = field(repr=False)
     token: str | None = field(repr=False)
+
+
+_NOT_SIMPLE: Final = ("AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_CREDENTIAL_EXPIRATION")
 
 
 class S3Access:
@@ -71,6 +74,8 @@ class S3Access:
         Raises:
             BadCredentials: the AWS chain has none, or its provider fails.
         """
+        if (given := _given()) is not None:
+            return given
         from botocore.exceptions import BotoCoreError
 
         try:
@@ -140,6 +145,19 @@ class S3Access:
         if self.allow_http:
             options["aws_allow_http"] = "true"
         return options
+
+
+def _given() -> Credentials | None:
+    """Keys in the environment, which botocore's chain would find first.
+
+    They are read without it: importing botocore costs as much as a run that finds nothing changed.
+    What needs more than reading (a profile, keys that expire, half of a pair) is left to it.
+    """
+    get = os.environ.get
+    key, secret = get("AWS_ACCESS_KEY_ID"), get("AWS_SECRET_ACCESS_KEY")
+    if not key or not secret or any(map(get, _NOT_SIMPLE)):
+        return None
+    return Credentials(key, secret, get("AWS_SECURITY_TOKEN") or get("AWS_SESSION_TOKEN") or None)
 
 
 def _authorities() -> str | None:

@@ -37,6 +37,9 @@ CREATE TABLE runs (
 """
 
 _LOOK_UP = 500
+# Rows to a statement, as many as every SQLite takes (999 values): at the end of each one SQLite lets
+# go of the interpreter's lock, for which uploads are waiting.
+_TOGETHER = 999 // 13
 
 
 class SeenFile(NamedTuple):
@@ -128,8 +131,12 @@ class State:
             )
             for seen in files
         ]  # fmt: skip
-        marks = ",".join("?" * 13)
-        self._file.execute_all([(f"INSERT OR REPLACE INTO files VALUES ({marks})", rows)])  # noqa: S608
+        whole = len(rows) - len(rows) % _TOGETHER
+        together = (
+            list(chain.from_iterable(rows[at : at + _TOGETHER]))
+            for at in range(0, whole, _TOGETHER)
+        )
+        self._file.execute_all([(_insertion(_TOGETHER), together), (_insertion(1), rows[whole:])])
 
     def mark(self, *, vanished: Iterable[bytes] = (), returned: Iterable[bytes] = ()) -> None:
         """Note by signature which files have left the cache and which have come back as they were.
@@ -212,6 +219,11 @@ def set_aside(folder: Path) -> Path:
     for suffix in ("-wal", "-shm"):
         (folder / f"{FILE_NAME}{suffix}").unlink(missing_ok=True)
     return aside
+
+
+def _insertion(rows: int) -> str:
+    marks = ",".join("?" * 13)
+    return f"INSERT OR REPLACE INTO files VALUES {','.join([f'({marks})'] * rows)}"  # noqa: S608
 
 
 def _tuples(values: Iterable[bytes]) -> list[tuple[bytes]]:
