@@ -155,7 +155,7 @@ def _rewritten(settings: Settings, made: DemoCache, folder: Path) -> RewriteRepo
         folder / "plants.jsonl",
         RewriteOptions(splits=parse_splits("train=0.8,val=0.2")),
         resolver,
-        addresses=lambda at: [base + key for key in resolver.object_keys(at)],
+        addresses=lambda at: resolver.object_keys(at, base),
     )
 
 

@@ -356,7 +356,7 @@ def _images(
     base = urls.base(scheme).encode()
     _, index = read_index(settings)
     resolver = Resolver(index, urls, options["match"], options["min_size"])
-    return _Images(resolver, lambda at: [base + key for key in resolver.object_keys(at)])
+    return _Images(resolver, lambda at: resolver.object_keys(at, base))
 
 
 def _cached_images(

@@ -210,7 +210,9 @@ class _Parser:
         if self._source_key is not None and self._source_key in block:
             return False
         if len(lines) > 1:
-            ends = block.count(b"}\n{") + block.count(b"}\r\n{") + 1
+            ends = block.count(b"}\n{") + 1
+            if b"\r" in block:
+                ends += block.count(b"}\r\n{")
             if ends != len(lines) or block[:1] != b"{" or block.rstrip(b"\r")[-1:] != b"}":
                 return False
         separator = next((s for s in self._separators if block.count(s) == len(lines)), None)
@@ -328,7 +330,7 @@ class JsonlBatch(Batch):
                 line = splice(line, site, path, name, map(urls.__getitem__, count(begin)))
             elif (url := urls[begin]) != old[begin]:
                 # The old URL follows the separator, however it is escaped, and so it stays.
-                line = line.replace(site, b"%b%b%b" % (site, url, before_old[site]), 1)
+                line = line.replace(site, site + url + before_old[site], 1)
             lines.append(line)
         return JsonLines(lines)
 
