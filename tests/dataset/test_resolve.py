@@ -98,8 +98,13 @@ def test_nothing_is_found_of_nothing(plants: Mirror) -> None:
         assert found(Resolver(Index.empty(), match=match), url_of(1)) == (["not_mirrored"], [False])
 
 
-@given(st.lists(st.tuples(st.binary(min_size=16, max_size=16), st.sampled_from(FORMAT_NAMES))))
-def test_keys_of_objects_are_those_of_the_layout(wanted: list[tuple[bytes, str]]) -> None:
+@given(
+    st.lists(st.tuples(st.binary(min_size=16, max_size=16), st.sampled_from(FORMAT_NAMES))),
+    st.sampled_from(["", "https://img.example/in%20at/"]),
+)
+def test_keys_of_objects_are_those_of_the_layout(
+    wanted: list[tuple[bytes, str]], base: str
+) -> None:
     number = len(wanted)
     hi, lo = halves(b"".join(content for content, _ in wanted))
     batch: Batch = {
@@ -118,8 +123,8 @@ def test_keys_of_objects_are_those_of_the_layout(wanted: list[tuple[bytes, str]]
         "photo": np.zeros(number, "u8"),
     }
     resolver = Resolver(Index.empty().merged([batch], 0, frozenset()))
-    keys = resolver.object_keys(np.arange(number))
-    assert [key.decode() for key in keys] == [object_key(*one) for one in wanted]
+    keys = resolver.object_keys(np.arange(number), base.encode())
+    assert [key.decode() for key in keys] == [base + object_key(*one) for one in wanted]
 
 
 # --- the mirror's own URLs ---

@@ -57,6 +57,16 @@ def expected(files: list[SeenFile]) -> dict[bytes, tuple[Row, bytes | None]]:
     }
 
 
+@pytest.mark.parametrize("count", [0, 1, 75, 76, 77, 152, 400])
+def test_any_number_of_files_is_recorded_at_once(state: State, count: int) -> None:
+    files = [seen(n) for n in range(count)]
+    state.record(files)
+    assert remembered(state) == expected(files)
+    again = [seen(n, size=8) for n in range(count)]
+    state.record(again)
+    assert remembered(state) == expected(again)
+
+
 def test_what_is_recorded_is_remembered_by_the_next_run(tmp_path: Path) -> None:
     first = State(tmp_path)
     first.record(FILES)
