@@ -1,20 +1,22 @@
 # ruff: noqa: INP001 - for the scripts beside it, not a package
 """What a first run cannot be faster than: obstore alone, as the engine calls it, and nothing else.
 
-Each file is read and put, conditionally and with a SHA-256: no hash of ours, no catalog, no state
+Each file is read and put, conditionally and with a SHA-256: no hash of ours, no catalog, no state.
+Where it is inspected, too, what cannot be less is the decoding of its whole stream
 (`python bench/floor.py HOW ENDPOINT PREFIX FOLDER`).
 """
 
 from __future__ import annotations
 
-import asyncio
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import obstore
+import simplejpeg
 from bulk import IN_FLIGHT, Target, arrived, s5cmd
 from caches import photographs
 from measure import Contender, Runs, alternately
@@ -26,12 +28,6 @@ HEADERS: Any = {
     "Content-Type": "image/jpeg",
     "Cache-Control": "public, max-age=31536000, immutable",
 }
-
-
-def _files(folder: str) -> Iterator[tuple[str, bytes]]:
-    for entry in os.scandir(folder):
-        with open(entry.path, "rb", buffering=0) as file:
-            yield entry.name, file.read()
 
 
 def _store(endpoint: str, prefix: str) -> S3Store:
@@ -46,39 +42,32 @@ def _store(endpoint: str, prefix: str) -> S3Store:
     )
 
 
-def in_tasks(store: S3Store, folder: str) -> None:
-    """As the engine does: tasks of one event loop."""
-    files = _files(folder)
-
-    async def put_some() -> None:
-        for name, body in files:
-            await obstore.put_async(
-                store, f"flat/{name}", body, attributes=HEADERS, mode="create", use_multipart=False
-            )
-
-    async def put_all() -> None:
-        await asyncio.gather(*(put_some() for _ in range(IN_FLIGHT)))
-
-    asyncio.run(put_all())
-
-
-def in_threads(store: S3Store, folder: str) -> None:
-    """As it could: a thread an upload, each waiting without the interpreter's lock."""
+def put_all(store: S3Store, folder: str, threads: int, *, decode: bool = False) -> None:
+    """A thread an upload, each waiting without the interpreter's lock."""
     names = iter(os.listdir(folder))
 
     def put_some(_: int) -> None:
         for name in names:
             with open(f"{folder}/{name}", "rb", buffering=0) as file:
                 body = file.read()
+            if decode:
+                simplejpeg.decode_jpeg(
+                    body, colorspace="GRAY", min_height=16, min_width=16, min_factor=1, strict=True
+                )
             obstore.put(
                 store, f"flat/{name}", body, attributes=HEADERS, mode="create", use_multipart=False
             )
 
-    with ThreadPoolExecutor(IN_FLIGHT) as threads:
-        list(threads.map(put_some, range(IN_FLIGHT)))
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(put_some, range(threads)))
 
 
-HOW = {"obstore alone, 64 tasks": in_tasks, "obstore alone, 64 threads": in_threads}
+FEW = 8
+HOW: dict[str, Callable[[S3Store, str], None]] = {
+    f"obstore alone, {IN_FLIGHT} threads": partial(put_all, threads=IN_FLIGHT),
+    f"obstore alone, {FEW} threads": partial(put_all, threads=FEW),
+    f"the same and decoding, {FEW} threads": partial(put_all, threads=FEW, decode=True),
+}
 
 
 def run(rounds: int) -> Runs:

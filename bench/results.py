@@ -67,7 +67,7 @@ class Result:
     def ratio(self, measure: str, ours: str, theirs: str) -> float:
         """Ours ÷ theirs: the median of the rounds' ratios."""
         pairs = zip(self.runs[ours], self.runs[theirs], strict=True)
-        return statistics.median(getattr(a, measure) / getattr(b, measure) for a, b in pairs)
+        return float(statistics.median(getattr(a, measure) / getattr(b, measure) for a, b in pairs))
 
 
 def machine() -> dict[str, Any]:
