@@ -189,7 +189,8 @@ class Transfer:
                     uploads.append(upload_of)
                     size -= _window_bytes(entry)
             await self._leave_window(len(batch) - len(uploads), size)
-            longest = max(1, int(_IN_TURNS / self._in_flight()))
+            # The first answers tell how far the store is; until then nothing waits behind another.
+            longest = max(1, int(_IN_TURNS / self._in_flight())) if self._report.uploaded else 1
             for start in range(0, len(uploads), longest):
                 self._begin(self._upload_all(uploads[start : start + longest]))
 
