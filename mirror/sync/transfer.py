@@ -153,8 +153,9 @@ class Transfer:
 
         An error that ends the run is in the report.
         """
-        # Few files are in flight together, each a batch of its own, and not one after the other.
-        share = -(-len(plan.order) // self._options.concurrency)
+        # Few files are in flight together, and not one after the other; of many, none waits for the
+        # longest turn.
+        share = -(-len(plan.order) // (4 * self._options.concurrency))
         feed = batches((plan.pending[at] for at in plan.order), max(1, min(BATCH_FILES, share)))
         with ThreadPoolExecutor(self._options.readers, "read") as readers:
             committing = asyncio.create_task(self._commit_when_due())
