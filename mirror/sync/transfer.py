@@ -205,6 +205,9 @@ class Transfer:
         if not task.cancelled() and (error := task.exception()) is not None:
             self._broken = self._broken or error
             self._stop.set()
+            self._begin(
+                self._leave_window(0, 0)
+            )  # who waits for room hears that nothing more begins
 
     def _take(self, planned: Entry, prepared: Prepared | Unprepared) -> _Upload | None:
         """Decide on a file that was read: what is left to do is to upload it, or nothing."""
@@ -249,24 +252,21 @@ class Transfer:
                 done, sum(_window_bytes(one.planned) for one in uploads[:done])
             )
         for number, one in enumerate(uploads[done:]):
-            self._begin(self._upload(*one, taken=taken and not number))
+            self._begin(self._upload(one, taken=taken and not number))
 
-    async def _upload(
-        self, planned: Entry, prepared: Prepared, claim: Claim, *, taken: bool
-    ) -> None:
-        content = prepared.digest.content_hash
+    async def _upload(self, one: _Upload, *, taken: bool) -> None:
         try:
             async with self._turn:
                 if self._stop.is_set():
                     # Read, but not begun: it and its followers are the next run's.
-                    del self._claims[content]
+                    del self._claims[one.prepared.digest.content_hash]
                     return
-                wrote = await upload(self._store, self._root, prepared, taken=taken)
+                wrote = await upload(self._store, self._root, one.prepared, taken=taken)
         except StoreSetupError as error:
-            self._give_up_claim(content, claim, prepared, str(error))
+            self._give_up(one, str(error))
             self._end(error)
         except (ContentCollision, StoreError, OSError) as error:
-            self._give_up_claim(content, claim, prepared, str(error))
+            self._give_up(one, str(error))
             self._unanswered = self._unanswered + 1 if isinstance(error, Transient) else 0
             if self._unanswered >= _GIVE_UP_AFTER:
                 self._end(
@@ -276,9 +276,9 @@ class Transfer:
                     )
                 )
         else:
-            self._acknowledge_upload(_Upload(planned, prepared, claim), wrote=wrote)
+            self._acknowledge_upload(one, wrote=wrote)
         finally:
-            await self._leave_window(1, _window_bytes(planned))
+            await self._leave_window(1, _window_bytes(one.planned))
 
     def _acknowledge_upload(self, one: _Upload, *, wrote: bool) -> None:
         _, prepared, claim = one
@@ -291,10 +291,10 @@ class Transfer:
             self._acknowledge(follower, Decision.DUPLICATE)
         claim.followers.clear()
 
-    def _give_up_claim(self, content: bytes, claim: Claim, prepared: Prepared, why: str) -> None:
-        del self._claims[content]
-        for one in (prepared, *claim.followers):
-            self._fail(one.entry, why)
+    def _give_up(self, one: _Upload, why: str) -> None:
+        del self._claims[one.prepared.digest.content_hash]
+        for prepared in (one.prepared, *one.claim.followers):
+            self._fail(prepared.entry, why)
 
     def _acknowledge(self, prepared: Prepared, decision: Decision) -> None:
         verdict = prepared.inspection.verdict

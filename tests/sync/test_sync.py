@@ -114,6 +114,28 @@ def test_what_a_callers_observer_raises_ends_the_run_and_is_raised(local: Worksh
     assert set(local.rows()) == {url_md5(url_of(n)) for n in range(3)}
 
 
+@pytest.mark.timeout(60)
+def test_a_run_that_is_broken_off_leaves_nobody_waiting_for_room(
+    local: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch at a time is under way: the others wait for it while its observer fails."""
+
+    class Failing(Observer):
+        told = 0
+
+        def done(self, entry: object, outcome: str) -> None:
+            self.told += 1
+            if self.told == 7:  # in the second batch, whose files go in turn
+                raise ZeroDivisionError(outcome)
+
+    monkeypatch.setattr("mirror.sync.transfer._WINDOW_BYTES", 1)
+    fill(local.cache, {url_of(n): photo(n) for n in range(20)})
+    with pytest.raises(ZeroDivisionError):
+        sync(local.settings(concurrency=1), observer=Failing())
+    assert local.sync().failed == 0
+    assert set(local.rows()) == {url_md5(url_of(n)) for n in range(20)}
+
+
 def test_an_object_that_is_not_what_its_name_says_is_replaced(shop: Workshop) -> None:
     fill(shop.cache, {url_of(1): photo(1)})
     shop.put({object_key(digest_of(photo(1)).content_hash, "jpeg"): photo(1)[:-20]})
