@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from mirror.cache.scan import Entry
 from mirror.content import digest
@@ -20,8 +20,7 @@ WHOLE_UP_TO = 32 << 20
 _TOO_LARGE_TO_JUDGE = Inspection("ok", "not inspected: too large", "", 0, 0)
 
 
-@dataclass(frozen=True, slots=True)
-class Prepared:
+class Prepared(NamedTuple):
     """A file that was read. `entry` is as it was when read, which may be later than the scan.
 
     `body` is None for a file above `WHOLE_UP_TO`.
@@ -35,11 +34,10 @@ class Prepared:
     def judged_again(self, known_bad: frozenset[bytes]) -> Prepared:
         """This, with the verdict that a list of known placeholders gives it."""
         found = with_known_bad(self.inspection, self.digest, known_bad)
-        return self if found is self.inspection else replace(self, inspection=found)
+        return self if found is self.inspection else self._replace(inspection=found)
 
 
-@dataclass(frozen=True, slots=True)
-class Unprepared:
+class Unprepared(NamedTuple):
     """A file that could not be read as it stood. `reason` is for the report."""
 
     entry: Entry

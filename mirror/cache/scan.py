@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 from array import array
+from binascii import unhexlify
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -31,7 +32,7 @@ class Entry(NamedTuple):
 
     @property
     def url_md5(self) -> bytes:
-        return bytes.fromhex(os.path.basename(self.path)[:32].decode())
+        return unhexlify(self.path.rpartition(b"/")[2][:32])
 
     @property
     def signature(self) -> bytes:

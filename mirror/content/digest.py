@@ -7,7 +7,6 @@ strangers' uploads: two files are one object only if their SHA-256 agrees too.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from hashlib import sha256
 from typing import NamedTuple
 
@@ -38,8 +37,7 @@ class FileChanged(Exception):
     """The file was written to while it was read."""
 
 
-@dataclass(frozen=True, slots=True)
-class Contents:
+class Contents(NamedTuple):
     """A file as it was read.
 
     Attributes:

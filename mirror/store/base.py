@@ -38,8 +38,7 @@ class IfMatch:
 PutMode = Create | Overwrite | IfMatch
 
 
-@dataclass(frozen=True, slots=True)
-class Headers:
+class Headers(NamedTuple):
     """What is stored beside an object and served with it."""
 
     content_type: str = "application/octet-stream"

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 import obstore
@@ -52,6 +52,7 @@ _CERTIFICATE = re.compile(r"InvalidCertificate\(\s*(\w+)")
 _CODE = re.compile(r"<Code>([A-Za-z0-9]+)</Code>|\(code: ([A-Za-z0-9]+)")
 # Credentials of a role are asked for again this often; boto3 refreshes them when they are due.
 _CREDENTIAL_LIFE = timedelta(minutes=5)
+_CREATE: Final = Create()
 # Turns at once: no setting asks for more, and a thread is made only when all others are busy.
 _MOST_TURNS: Final = 1024
 
@@ -97,8 +98,10 @@ class ObstoreStore:
         }
 
     async def put(self, key: str, body: bytes, mode: PutMode, headers: Headers) -> str:
-        with _refusals(key, mode):
+        try:
             done = await obstore.put_async(self._store, key, body, **_whole(mode, headers))
+        except _FOREIGN as error:
+            raise _refusal(error, key, mode) from None
         return done["e_tag"] or ""
 
     async def create_in_turn(
@@ -110,8 +113,10 @@ class ObstoreStore:
         return await loop.run_in_executor(self._turns, turn, self._create, objects, stopped)
 
     def _create(self, new: NewObject) -> None:
-        with _refusals(new.key, Create()):
-            obstore.put(self._store, new.key, new.body, **_whole(Create(), new.headers))
+        try:
+            obstore.put(self._store, new.key, new.body, **_whole(_CREATE, new.headers))
+        except _FOREIGN as error:
+            raise _refusal(error, new.key, _CREATE) from None
 
     async def put_multipart(
         self, key: str, chunks: Chunks, part_size: int, headers: Headers
@@ -177,18 +182,14 @@ class ObstoreStore:
         self._turns.shutdown(wait=False)
 
 
-@contextmanager
-def _refusals(key: str, mode: PutMode) -> Iterator[None]:
-    """What a PUT meets is raised as an error of ours."""
-    try:
-        yield
-    except _FOREIGN as error:
-        ours = _translate(error, f"PUT {key}")
-        if isinstance(mode, Create) and isinstance(ours, PreconditionFailed):
-            raise AlreadyExists(f"PUT {key}: the key is taken.") from None
-        if isinstance(mode, IfMatch) and isinstance(ours, NotFound):
-            raise PreconditionFailed(f"PUT {key}: there is no such object.") from None
-        raise ours from None
+def _refusal(error: BaseException, key: str, mode: PutMode) -> StoreError:
+    """What a PUT met, as an error of ours."""
+    ours = _translate(error, f"PUT {key}")
+    if isinstance(mode, Create) and isinstance(ours, PreconditionFailed):
+        return AlreadyExists(f"PUT {key}: the key is taken.")
+    if isinstance(mode, IfMatch) and isinstance(ours, NotFound):
+        return PreconditionFailed(f"PUT {key}: there is no such object.")
+    return ours
 
 
 def _whole(mode: PutMode, headers: Headers) -> dict[str, Any]:
@@ -203,6 +204,7 @@ def _whole(mode: PutMode, headers: Headers) -> dict[str, Any]:
     return {"attributes": _attributes(headers), "mode": how, "use_multipart": False}
 
 
+@cache  # a format's are always the same
 def _attributes(headers: Headers) -> Attributes:
     attributes: dict[str, str] = {"Content-Type": headers.content_type}
     if headers.cache_control:

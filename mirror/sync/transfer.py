@@ -54,6 +54,8 @@ _WINDOW_BYTES = 128 << 20
 # Files in the turns that are under way together: long turns where a near server is sent few at once,
 # short ones where it is far, and what is in flight is worth more than a hop.
 _IN_TURNS = 512
+# So many batches in a row that were awaited by half of what could upload them.
+_STARVING = 32
 # Contents that a run holds in memory before the catalog's index on disk takes them over.
 _REFRESH_AFTER = 40_000
 # A run asks the catalog anew this often: gc goes by what rows named within its grace period.
@@ -79,7 +81,7 @@ class TransferOptions:
         fail_fast: the first failure ends the run.
         commit_rows: commit when so many files wait,
         commit_seconds: or when the oldest has waited so long.
-        readers: threads that read, hash and judge.
+        readers: threads that read, hash and judge, at most.
     """
 
     concurrency: int
@@ -137,6 +139,8 @@ class Transfer:
         self._in_flight = in_flight
         self._clock = clock
         self._claims: dict[bytes, Claim] = {}
+        self._readers: list[asyncio.Task[None]] = []
+        self._starving = 0
         self._uploads: set[asyncio.Task[None]] = set()
         self._turn = asyncio.Semaphore(options.concurrency)
         self._broken: BaseException | None = None
@@ -157,22 +161,31 @@ class Transfer:
         # longest turn.
         share = -(-len(plan.order) // (4 * self._options.concurrency))
         feed = batches((plan.pending[at] for at in plan.order), max(1, min(BATCH_FILES, share)))
-        with ThreadPoolExecutor(self._options.readers, "read") as readers:
-            committing = asyncio.create_task(self._commit_when_due())
-            feeders = [
-                asyncio.create_task(self._feed(feed, readers))
-                for _ in range(self._options.readers + 1)
-            ]
-            await asyncio.gather(*feeders)
-            while self._uploads:
-                await asyncio.wait(self._uploads)
-            self._fed.set()
-            self._due.set()
-            await committing
+        committing = asyncio.create_task(self._commit_when_due())
+        # Where nothing is decoded one reader is as quick as all uploads, and a second that nobody
+        # waits for would fight with them for the interpreter's lock.
+        for _ in range(self._options.readers if self._options.level == "decode" else 1):
+            self._add_reader(feed)
+        for reader in self._readers:  # which grow meanwhile
+            await reader
+        while self._uploads:
+            await asyncio.wait(self._uploads)
+        self._fed.set()
+        self._due.set()
+        await committing
         if self._broken is not None:  # nothing that a store or a file can cause
             raise self._broken
 
-    async def _feed(self, feed: Iterator[list[Entry]], readers: ThreadPoolExecutor) -> None:
+    def _add_reader(self, feed: Iterator[list[Entry]]) -> None:
+        self._starving = 0
+        self._readers.append(asyncio.create_task(self._read(feed)))
+
+    async def _read(self, feed: Iterator[list[Entry]]) -> None:
+        """One thread's work: a batch that it reads, and the next that waits for it."""
+        with ThreadPoolExecutor(1, "read") as thread:
+            await asyncio.gather(self._feed(feed, thread), self._feed(feed, thread))
+
+    async def _feed(self, feed: Iterator[list[Entry]], thread: ThreadPoolExecutor) -> None:
         loop = asyncio.get_running_loop()
         for batch in feed:
             size = sum(_window_bytes(entry) for entry in batch)
@@ -181,8 +194,13 @@ class Transfer:
                 await self._leave_window(len(batch), size)
                 return
             prepared = await loop.run_in_executor(
-                readers, prepare_all, self._root, batch, self._options.level
+                thread, prepare_all, self._root, batch, self._options.level
             )
+            # What a disk is slow to give, more readers get sooner.
+            starved = len(self._uploads) < self._in_flight() / 2
+            self._starving = self._starving + 1 if starved else 0
+            if self._starving >= _STARVING and len(self._readers) < self._options.readers:
+                self._add_reader(feed)
             uploads: list[_Upload] = []
             for entry, one in zip(batch, prepared, strict=True):
                 upload_of = self._take(entry, one)
@@ -394,7 +412,7 @@ class Transfer:
                 self._room.notify_all()
 
     def _has_room(self, files: int, size: int) -> bool:
-        most_files = _IN_TURNS + self._options.concurrency + BATCH_FILES * self._options.readers
+        most_files = _IN_TURNS + self._options.concurrency + 2 * BATCH_FILES * len(self._readers)
         return self._files_under_way == 0 or (
             self._files_under_way + files <= most_files
             and self._bytes_under_way + size <= _WINDOW_BYTES

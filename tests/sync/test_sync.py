@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from mirror.cache.prepare import prepare_all
 from mirror.catalog.row import Source
 from mirror.content.digest import digest_of
 from mirror.layout import object_key, url_md5
@@ -134,6 +137,24 @@ def test_a_run_that_is_broken_off_leaves_nobody_waiting_for_room(
         sync(local.settings(concurrency=1), observer=Failing())
     assert local.sync().failed == 0
     assert set(local.rows()) == {url_md5(url_of(n)) for n in range(20)}
+
+
+@pytest.mark.timeout(60)
+def test_files_that_are_slow_to_read_are_read_several_at_once(
+    local: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two reads wait for each other: the run ends only if a second reader joins the first."""
+    together, reads = threading.Barrier(2, timeout=30), itertools.count()
+
+    def slowly(*arguments: Any) -> Any:
+        if next(reads) in (50, 51):
+            together.wait()
+        return prepare_all(*arguments)
+
+    monkeypatch.setattr("mirror.sync.transfer.prepare_all", slowly)
+    fill(local.cache, {url_of(n): photo(0) for n in range(80)})
+    report = local.sync(inspect="off")
+    assert (report.uploaded, report.deduplicated, report.failed) == (1, 79, 0)
 
 
 def test_an_object_that_is_not_what_its_name_says_is_replaced(shop: Workshop) -> None:
