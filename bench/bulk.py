@@ -39,6 +39,7 @@ class Target:
     def renew(self) -> None:
         self.prefix = f"run-{next(_numbers)}"
         shutil.rmtree(self.state, ignore_errors=True)
+        self.cache.warm()
 
     @property
     def place(self) -> Place:

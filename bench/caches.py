@@ -46,6 +46,11 @@ class Cache:
         step = max(1, self.files // count)
         return [self.folder / name_of(url_of(n)) for n in range(0, self.files, step)]
 
+    def warm(self) -> None:
+        """Read all of it, so that it is in memory, whoever has just let go of it."""
+        for entry in os.scandir(self.folder):
+            Path(entry.path).read_bytes()
+
     def digests(self, count: int) -> set[str]:
         """SHA-256, in hex, of some of its files."""
         return {hashlib.sha256(path.read_bytes()).hexdigest() for path in self.sample(count)}

@@ -55,7 +55,7 @@ _WINDOW_BYTES = 128 << 20
 # short ones where it is far, and what is in flight is worth more than a hop.
 _IN_TURNS = 512
 # So many batches in a row that were awaited by half of what could upload them.
-_STARVING = 32
+_STARVING = 64
 # Contents that a run holds in memory before the catalog's index on disk takes them over.
 _REFRESH_AFTER = 40_000
 # A run asks the catalog anew this often: gc goes by what rows named within its grace period.

@@ -147,14 +147,14 @@ def test_files_that_are_slow_to_read_are_read_several_at_once(
     together, reads = threading.Barrier(2, timeout=30), itertools.count()
 
     def slowly(*arguments: Any) -> Any:
-        if next(reads) in (50, 51):
+        if next(reads) in (90, 91):
             together.wait()
         return prepare_all(*arguments)
 
     monkeypatch.setattr("mirror.sync.transfer.prepare_all", slowly)
-    fill(local.cache, {url_of(n): photo(0) for n in range(80)})
+    fill(local.cache, {url_of(n): photo(0) for n in range(120)})
     report = local.sync(inspect="off")
-    assert (report.uploaded, report.deduplicated, report.failed) == (1, 79, 0)
+    assert (report.uploaded, report.deduplicated, report.failed) == (1, 119, 0)
 
 
 def test_an_object_that_is_not_what_its_name_says_is_replaced(shop: Workshop) -> None:
