@@ -8,7 +8,6 @@ do without is added step by step: the two hashes of the content, the decoding of
 
 from __future__ import annotations
 
-import hashlib
 import os
 import sys
 from collections.abc import Callable
@@ -17,13 +16,14 @@ from typing import Any
 
 import obstore
 import simplejpeg
-import xxhash
 from bulk import IN_FLIGHT, Target, arrived, s5cmd
 from caches import photographs
 from measure import Contender, Runs, alternately
 from obstore.store import S3Store
 from results import Part
 from servers import BUCKET, sink
+
+from mirror.content.digest import digest_of
 
 HEADERS: Any = {
     "Content-Type": "image/jpeg",
@@ -41,11 +41,6 @@ def _store(endpoint: str, prefix: str) -> S3Store:
         checksum_algorithm="SHA256",
         client_options={"allow_http": True},
     )
-
-
-def hashed(body: bytes) -> None:
-    xxhash.xxh3_128_digest(body)
-    hashlib.sha256(body).digest()
 
 
 def decoded(body: bytes) -> None:
@@ -76,8 +71,8 @@ FEW = 8
 HOW: dict[str, tuple[Any, ...]] = {
     f"obstore alone, {IN_FLIGHT} threads": (IN_FLIGHT,),
     f"obstore alone, {FEW} threads": (FEW,),
-    f"the same and both hashes, {FEW} threads": (FEW, hashed),
-    f"the same, hashes and decoding, {FEW} threads": (FEW, hashed, decoded),
+    f"the same and both hashes, {FEW} threads": (FEW, digest_of),
+    f"the same, hashes and decoding, {FEW} threads": (FEW, digest_of, decoded),
 }
 
 

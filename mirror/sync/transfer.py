@@ -139,8 +139,9 @@ class Transfer:
         self._in_flight = in_flight
         self._clock = clock
         self._claims: dict[bytes, Claim] = {}
-        self._readers: list[asyncio.Task[None]] = []
+        self._readers: list[ThreadPoolExecutor] = []
         self._starving = 0
+        self._feeding: set[asyncio.Task[None]] = set()
         self._uploads: set[asyncio.Task[None]] = set()
         self._turn = asyncio.Semaphore(options.concurrency)
         self._broken: BaseException | None = None
@@ -166,10 +167,10 @@ class Transfer:
         # waits for would fight with them for the interpreter's lock.
         for _ in range(self._options.readers if self._options.level == "decode" else 1):
             self._add_reader(feed)
-        for reader in self._readers:  # which grow meanwhile
-            await reader
-        while self._uploads:
-            await asyncio.wait(self._uploads)
+        while under_way := self._feeding | self._uploads:
+            await asyncio.wait(under_way)
+        for reader in self._readers:
+            reader.shutdown()
         self._fed.set()
         self._due.set()
         await committing
@@ -177,15 +178,13 @@ class Transfer:
             raise self._broken
 
     def _add_reader(self, feed: Iterator[list[Entry]]) -> None:
+        """One more thread, with a batch that it reads and the next that waits for it."""
         self._starving = 0
-        self._readers.append(asyncio.create_task(self._read(feed)))
+        self._readers.append(ThreadPoolExecutor(1, "read"))
+        for _ in range(2):
+            self._begin(self._feed(feed, self._readers[-1]), self._feeding)
 
-    async def _read(self, feed: Iterator[list[Entry]]) -> None:
-        """One thread's work: a batch that it reads, and the next that waits for it."""
-        with ThreadPoolExecutor(1, "read") as thread:
-            await asyncio.gather(self._feed(feed, thread), self._feed(feed, thread))
-
-    async def _feed(self, feed: Iterator[list[Entry]], thread: ThreadPoolExecutor) -> None:
+    async def _feed(self, feed: Iterator[list[Entry]], reader: ThreadPoolExecutor) -> None:
         loop = asyncio.get_running_loop()
         for batch in feed:
             size = sum(_window_bytes(entry) for entry in batch)
@@ -194,7 +193,7 @@ class Transfer:
                 await self._leave_window(len(batch), size)
                 return
             prepared = await loop.run_in_executor(
-                thread, prepare_all, self._root, batch, self._options.level
+                reader, prepare_all, self._root, batch, self._options.level
             )
             # What a disk is slow to give, more readers get sooner.
             starved = len(self._uploads) < self._in_flight() / 2
@@ -211,21 +210,20 @@ class Transfer:
             # The first answers tell how far the store is; until then nothing waits behind another.
             longest = max(1, int(_IN_TURNS / self._in_flight())) if self._report.uploaded else 1
             for start in range(0, len(uploads), longest):
-                self._begin(self._upload_all(uploads[start : start + longest]))
+                self._begin(self._upload_all(uploads[start : start + longest]), self._uploads)
 
-    def _begin(self, uploading: Coroutine[None, None, None]) -> None:
-        task = asyncio.create_task(uploading)
-        self._uploads.add(task)
+    def _begin(self, work: Coroutine[None, None, None], among: set[asyncio.Task[None]]) -> None:
+        task = asyncio.create_task(work)
+        among.add(task)
+        task.add_done_callback(among.discard)
         task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        self._uploads.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             self._broken = self._broken or error
             self._stop.set()
-            self._begin(
-                self._leave_window(0, 0)
-            )  # who waits for room hears that nothing more begins
+            # Who waits for room hears that nothing more begins.
+            self._begin(self._wake(), self._uploads)
 
     def _take(self, planned: Entry, prepared: Prepared | Unprepared) -> _Upload | None:
         """Decide on a file that was read: what is left to do is to upload it, or nothing."""
@@ -270,7 +268,7 @@ class Transfer:
                 done, sum(_window_bytes(one.planned) for one in uploads[:done])
             )
         for number, one in enumerate(uploads[done:]):
-            self._begin(self._upload(one, taken=taken and not number))
+            self._begin(self._upload(one, taken=taken and not number), self._uploads)
 
     async def _upload(self, one: _Upload, *, taken: bool) -> None:
         try:
@@ -364,8 +362,7 @@ class Transfer:
                     self._end(error)
                     if isinstance(error, StateError) or last:
                         return
-                async with self._room:
-                    self._room.notify_all()
+                await self._wake()
             if last:
                 return
 
@@ -408,8 +405,11 @@ class Transfer:
         self._bytes_under_way -= size
         # Feeders that are woken for each file, and find no room for a batch, cost more than it does.
         if self._stop.is_set() or self._has_room(BATCH_FILES, BATCH_BYTES):
-            async with self._room:
-                self._room.notify_all()
+            await self._wake()
+
+    async def _wake(self) -> None:
+        async with self._room:
+            self._room.notify_all()
 
     def _has_room(self, files: int, size: int) -> bool:
         most_files = _IN_TURNS + self._options.concurrency + 2 * BATCH_FILES * len(self._readers)

@@ -105,36 +105,41 @@ def test_among_many_files_those_that_stand_there_are_compared_and_put_once(
     assert puts[0] == puts[1]
 
 
-def test_what_a_callers_observer_raises_ends_the_run_and_is_raised(local: Workshop) -> None:
-    class Failing(Observer):
-        def done(self, entry: object, outcome: str) -> None:
+class Failing(Observer):
+    """Raises from the nth file on that it is told of."""
+
+    def __init__(self, nth: int) -> None:
+        self._left = nth
+
+    def done(self, entry: object, outcome: str) -> None:
+        self._left -= 1
+        if self._left <= 0:
             raise ZeroDivisionError(outcome)
 
+
+def test_what_a_callers_observer_raises_ends_the_run_and_is_raised(local: Workshop) -> None:
     fill(local.cache, {url_of(n): photo(n) for n in range(3)})
     with pytest.raises(ZeroDivisionError):
-        sync(local.settings(), observer=Failing())
+        sync(local.settings(), observer=Failing(1))
     assert local.sync().failed == 0
     assert set(local.rows()) == {url_md5(url_of(n)) for n in range(3)}
 
 
 @pytest.mark.timeout(60)
+@pytest.mark.parametrize("contents", [20, 1], ids=["uploads", "duplicates"])
+@pytest.mark.parametrize("nth", [4, 7, 12, 17])
 def test_a_run_that_is_broken_off_leaves_nobody_waiting_for_room(
-    local: Workshop, monkeypatch: pytest.MonkeyPatch
+    contents: int, nth: int, local: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A batch at a time is under way: the others wait for it while its observer fails."""
+    """A batch at a time is under way: the others wait for it while its observer fails.
 
-    class Failing(Observer):
-        told = 0
-
-        def done(self, entry: object, outcome: str) -> None:
-            self.told += 1
-            if self.told == 7:  # in the second batch, whose files go in turn
-                raise ZeroDivisionError(outcome)
-
+    Of uploads it is told by who sends them, of duplicates by who reads them.
+    """
+    monkeypatch.setattr("mirror.sync.transfer.BATCH_FILES", 2)
     monkeypatch.setattr("mirror.sync.transfer._WINDOW_BYTES", 1)
-    fill(local.cache, {url_of(n): photo(n) for n in range(20)})
+    fill(local.cache, {url_of(n): photo(n % contents) for n in range(20)})
     with pytest.raises(ZeroDivisionError):
-        sync(local.settings(concurrency=1), observer=Failing())
+        sync(local.settings(concurrency=1), observer=Failing(nth))
     assert local.sync().failed == 0
     assert set(local.rows()) == {url_md5(url_of(n)) for n in range(20)}
 
