@@ -74,6 +74,10 @@ def until(path: Path, seconds: float = 60.0) -> None:
 def ended(processes: Sequence[multiprocessing.process.BaseProcess]) -> list[int | None]:
     for process in processes:
         process.join(60)
+        if process.pid is not None and process.exitcode is None:
+            # One that hangs ends, and says where: pytest has left it a handler for this.
+            os.kill(process.pid, signal.SIGABRT)
+            process.join(10)
     return [process.exitcode for process in processes]
 
 
