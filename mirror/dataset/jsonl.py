@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, count
+from operator import itemgetter
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -151,7 +152,8 @@ class _Parser:
         self._key = _key(top)
         # A key with a slash may be written with \/ as well, and then it is not found.
         is_plain = not inner and "/" not in top + reading.source
-        self._separators = _separators(self._key) if is_plain else ()
+        # The one that was met last comes first.
+        self._separators = list(_separators(self._key)) if is_plain else []
         self._source_key = _key(reading.source) if reading.source else None
         ascii_only = top.isascii() and reading.source.isascii()
         self._is_respelled = _ESCAPED_ASCII if ascii_only else _ESCAPED
@@ -209,16 +211,14 @@ class _Parser:
         block = b"\n".join(lines)
         if self._source_key is not None and self._source_key in block:
             return False
-        if len(lines) > 1:
-            ends = block.count(b"}\n{") + 1
-            if b"\r" in block:
-                ends += block.count(b"}\r\n{")
-            if ends != len(lines) or block[:1] != b"{" or block.rstrip(b"\r")[-1:] != b"}":
-                return False
+        if len(lines) > 1 and not _are_braced(lines, returns=b"\r" in block):
+            return False
         separator = next((s for s in self._separators if block.count(s) == len(lines)), None)
         if separator is None or block.count(self._key) != len(lines):
             return False
-        if not _is_utf8(block) or self._is_respelled(block):
+        if separator != self._separators[0]:
+            self._separators.reverse()
+        if not _is_utf8(block) or (b"\\" in block and self._is_respelled(block)):
             return False
         try:
             records = self._decode_plain(block)
@@ -336,6 +336,18 @@ class JsonlBatch(Batch):
 
     def unchanged(self, keep: Sequence[int]) -> Chunk:
         return JsonLines([self.kept[at] for at in keep])
+
+
+def _are_braced(lines: list[bytes], *, returns: bool) -> bool:
+    """Whether every line begins with `{` and ends with `}`; `returns`: some end with a \\r."""
+    if returns:
+        lines = [line.removesuffix(b"\r") for line in lines]
+    try:
+        # Faster than to count `}\n{`, and than a loop.
+        first, last = bytes(map(itemgetter(0), lines)), bytes(map(itemgetter(-1), lines))
+    except IndexError:  # an empty line
+        return False
+    return first.count(b"{") == last.count(b"}") == len(lines)
 
 
 def _is_utf8(text: bytes) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from typing import Any
@@ -375,3 +376,25 @@ def test_fields_beside_a_nested_url() -> None:
     line = b'{"photo": {"url": "u", "license": "cc-by", "size": 1E400}, "a": 1}'
     found = others(line, "photo.license", "a", "photo.size", "photo.none", url="photo.url")
     assert found == ["cc-by", 1, float("inf"), MISSING]
+
+
+# Whole lines, and parts of objects that lines before or after them would complete.
+FRAGMENTS = [
+    b'{"image_url":"a"}', b'{"image_url": "b"}\r', b'{"image_url":"c"} {"image_url":"d"}',
+    b'{"x":', b'{"image_url":"e"}}', b'{"image_url":"f","x":[{}', b"{}]}", b'{"image_url":"g"',
+    b',"x":{}}', b"{}", b"}", b"",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("first", FRAGMENTS)
+def test_no_line_is_read_as_a_part_of_another(first: bytes) -> None:
+    alone = {line: read(line + b"\n") for line in FRAGMENTS}
+    for others in itertools.product(FRAGMENTS, repeat=2):
+        lines = [first, *others]
+        together = read(b"\n".join(lines) + b"\n")
+        assert together.urls == [urls for line in lines for urls in alone[line].urls]
+        assert together.reasons == [
+            (number, reason)
+            for number, line in enumerate(lines, 1)
+            for _, reason in alone[line].reasons
+        ]
