@@ -17,13 +17,15 @@ text { font: 13px system-ui, -apple-system, "Segoe UI", Helvetica, Arial, sans-s
 .middle { text-anchor: middle; }
 .ours { fill: #1a7f5a; } .theirs { fill: #9aa4af; } .grid { stroke: #d0d7de; }
 .line { fill: none; stroke-width: 2.5; } .a { stroke: #1a7f5a; fill: #1a7f5a; }
-.b { stroke: #c2630a; fill: #c2630a; } .c { stroke: #6e7781; fill: #6e7781; } .line { fill: none; }
-text.a, text.b, text.c { stroke: none; }
+.b { stroke: #c2630a; fill: #c2630a; } .c { stroke: #6e7781; fill: #6e7781; }
+.d { stroke: #3a6fc4; fill: #3a6fc4; } .line { fill: none; }
+text.a, text.b, text.c, text.d { stroke: none; }
 @media (prefers-color-scheme: dark) {
   text { fill: #e6edf3; } .note { fill: #9198a1; } .grid { stroke: #3d444d; }
   .ours { fill: #3fb98a; } .theirs { fill: #6e7681; }
   .a { stroke: #3fb98a; fill: #3fb98a; } .b { stroke: #f0883e; fill: #f0883e; }
-  .c { stroke: #9198a1; fill: #9198a1; } .line { fill: none; }
+  .c { stroke: #9198a1; fill: #9198a1; } .d { stroke: #79a8f0; fill: #79a8f0; }
+  .line { fill: none; }
 }
 </style>"""
 
@@ -128,11 +130,13 @@ class Line(NamedTuple):
     style: str
 
 
-STEPS = {9_000: "-9k", 90_000: "-90k", 900_000: "", 9_000_000: "-9m"}
+STEPS = {9_000: "-9k", 90_000: "-90k", 900_000: ""}
+PLANNING = {9_000: "-9k", 90_000: "-90k", 900_000: "-900k", 9_000_000: "-9m"}
 LINES = (
     Line("1 % changed", {n: f"changed{s}" for n, s in STEPS.items()}, "mirror sync", "b"),
     Line("none changed", {n: f"no-change{s}" for n, s in STEPS.items()}, "mirror sync", "a"),
     Line("find -printf", {n: f"no-change{s}" for n, s in STEPS.items()}, "find -printf", "c"),
+    Line("planning", {n: f"planning{s}" for n, s in PLANNING.items()}, "none changed", "d"),
 )
 PLOT_HEIGHT = 250
 
@@ -155,7 +159,7 @@ def growth(results: Mapping[str, Result]) -> str:
     ]
     known = [results[n] for line in LINES for n in line.workloads.values() if n in results]
     if known:
-        caption = f"mirror sync by the number of files in the cache. {_where(known)}"
+        caption = f"By the number of files in the cache. {_where(known)}"
         lines.append(_text(16, PLOT_HEIGHT + 94, caption, "note"))
     return _svg(PLOT_HEIGHT + 106, lines)
 
@@ -183,8 +187,8 @@ def _plot(results: Mapping[str, Result], plot: Plot) -> Iterator[str]:
         yield f'<line class="grid" x1="{left}" x2="{left + width}" y1="{y(tick):.1f}" y2="{y(tick):.1f}"/>'
         yield _text(left - 8, y(tick) + 4, shown(tick), "note end")
     for count in counts:
-        yield _text(x(count), top + PLOT_HEIGHT + 20, f"{count:,}", "note middle")
-    taken: list[float] = []
+        yield _text(x(count), top + PLOT_HEIGHT + 20, _thousands(count), "note middle")
+    labels: list[tuple[float, str, str]] = []
     for line in LINES:
         points = drawn[line.shown]
         if not points:
@@ -193,12 +197,13 @@ def _plot(results: Mapping[str, Result], plot: Plot) -> Iterator[str]:
         yield f'<polyline class="line {line.style}" points="{path}"/>'
         for count, value in points:
             yield f'<circle class="{line.style}" cx="{x(count):.1f}" cy="{y(value):.1f}" r="3.5"/>'
-        at = y(points[-1][1]) + 4
-        while any(abs(at - other) < 16 for other in taken):
-            at += 4
-        taken.append(at)
-        label = f"{line.shown} {shown(points[-1][1])}"
-        yield _text(x(points[-1][0]) + 10, at, label, line.style)
+        most = points[-1][1]
+        labels.append((y(most) + 4, f"{line.shown} {shown(most)}", line.style))
+    # From the top down, none over another.
+    free = 0.0
+    for at, label, style in sorted(labels):
+        yield _text(left + width + 10, max(at, free), label, style)
+        free = max(at, free) + 16
 
 
 def _points(line: Line, results: Mapping[str, Result], measure: str) -> Iterator[tuple[int, float]]:
@@ -209,6 +214,10 @@ def _points(line: Line, results: Mapping[str, Result], measure: str) -> Iterator
 
 def _seconds(value: float) -> str:
     return f"{value:.1f} s" if value >= 1 else f"{value:.2f} s"
+
+
+def _thousands(count: int) -> str:
+    return f"{count // 1_000_000} M" if count >= 1_000_000 else f"{count // 1000} k"
 
 
 def _megabytes(value: float) -> str:

@@ -23,7 +23,8 @@ from results import Part, Result, load, machine, save, today
 from tables import bars, table
 
 FAMILIES = (
-    "bulk", "floor", "nochange", "rewrite", "fetch", "loader", "inspection", "catalog", "startup",
+    "bulk", "floor", "nochange", "planning", "rewrite", "fetch", "loader", "inspection", "catalog",
+    "startup",
 )  # fmt: skip
 
 
