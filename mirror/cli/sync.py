@@ -112,11 +112,11 @@ def command(session: Session, /, **options: Any) -> int:
 
 
 def _sources(options: dict[str, Any]) -> AbstractContextManager[DatasetUrls | None]:
+    if not options["dataset"]:
+        return nullcontext()
     from mirror.dataset.inputs import Input
     from mirror.dataset.urls import DatasetUrls, Fields
 
-    if not options["dataset"]:
-        return nullcontext()
     dataset = Input(options["dataset"])
     dataset.check()
     fields = Fields(options["url_field"], options["license_field"], options["attribution_field"])

@@ -18,12 +18,12 @@ import msgspec
 
 from mirror.database import Database
 from mirror.origin.answers import Kind, State
+from mirror.run_log import RUNS_TABLE, RunLog
 
 FILE_NAME: Final = "ledger.sqlite"
 SCHEMA_VERSION: Final = 1
-RUNS_KEPT: Final = 1000
 
-_SCHEMA = """
+_SCHEMA = f"""
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE paces (source TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE robots (origin TEXT PRIMARY KEY, asked_at REAL NOT NULL, least_interval REAL NOT NULL)
@@ -43,11 +43,7 @@ CREATE TABLE verdicts (
     verdict TEXT NOT NULL, path BLOB, PRIMARY KEY (cache, signature)
 ) WITHOUT ROWID;
 CREATE INDEX verdicts_by_content ON verdicts (cache, content_hash);
-CREATE TABLE runs (
-    run_id TEXT PRIMARY KEY, started_at REAL NOT NULL, seconds REAL NOT NULL, exit_status INTEGER,
-    report TEXT NOT NULL
-);
-"""
+{RUNS_TABLE}"""
 
 _QUEUE = """
 DROP TABLE IF EXISTS temp.queue;
@@ -131,6 +127,7 @@ class Ledger:
         self.cache = cache
         self.db = self._file.connection
         self.translated = self._file.translated
+        self.runs = RunLog(self._file)
         with self.translated():
             self.db.execute("PRAGMA busy_timeout = 30000")
             self.db.execute("PRAGMA temp_store = FILE")
@@ -395,25 +392,6 @@ class Ledger:
                 return 0.0
             found = self.db.execute(later, (source,)).fetchone()[0]
         return None if found is None else float(found)
-
-    # --- runs ---
-
-    def record_run(
-        self, run_id: str, started_at: float, seconds: float, exit_status: int, report: str
-    ) -> None:
-        values = (run_id, started_at, seconds, exit_status, report)
-        keep = (
-            "DELETE FROM runs WHERE run_id NOT IN"
-            " (SELECT run_id FROM runs ORDER BY started_at DESC LIMIT ?)"
-        )
-        insert = "INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?, ?)"
-        self._file.execute_all([(insert, [values]), (keep, [(RUNS_KEPT,)])])
-
-    def last_reports(self, count: int) -> list[str]:
-        """The reports of the last runs as JSON, the newest first."""
-        query = "SELECT report FROM runs ORDER BY started_at DESC LIMIT ?"
-        with self.translated():
-            return [row[0] for row in self.db.execute(query, (count,))]
 
     def close(self) -> None:
         self._file.close()

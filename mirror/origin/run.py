@@ -42,6 +42,7 @@ from mirror.origin.results import Results
 from mirror.origin.turns import Sleep, Stopped, Timeline, Turns
 from mirror.origin.wanted import Plan, Progress, Selection, make_plan
 from mirror.run_id import new_run_id
+from mirror.run_log import RunRecord
 from mirror.signals import stopping_on_signals
 
 if TYPE_CHECKING:
@@ -219,12 +220,14 @@ class _Run:
             if not report.dry_run:
                 with suppress(StateError):
                     # The run is done; a disk that is full by now must not call it undone.
-                    ledger.record_run(
-                        report.run_id,
-                        self._started_at,
-                        report.seconds,
-                        report.exit_status,
-                        msgspec.json.encode(report.as_json()).decode(),
+                    ledger.runs.add(
+                        RunRecord(
+                            report.run_id,
+                            self._started_at,
+                            report.seconds,
+                            report.exit_status,
+                            msgspec.json.encode(report.as_json()).decode(),
+                        )
                     )
         finally:
             ledger.close()

@@ -23,6 +23,7 @@ from mirror.content.placeholder import load_known_bad
 from mirror.errors import Interrupted, MirrorError, StateDamaged, StateError, StoreError
 from mirror.lock import locked
 from mirror.run_id import new_run_id
+from mirror.run_log import RunRecord
 from mirror.signals import leaving_at_once_on_ctrl_c, stopping_on_signals
 from mirror.store.base import Store
 from mirror.store.retry import Retrying, RetryPolicy
@@ -152,12 +153,14 @@ class _Run:
                 self._finish()
                 with suppress(StateError):
                     # The run is done; a disk that is full by now must not call it undone.
-                    state.record_run(
-                        self._report.run_id,
-                        self._started_at,
-                        self._report.seconds,
-                        self._report.exit_status,
-                        msgspec.json.encode(self._report.as_json()).decode(),
+                    state.runs.add(
+                        RunRecord(
+                            self._report.run_id,
+                            self._started_at,
+                            self._report.seconds,
+                            self._report.exit_status,
+                            msgspec.json.encode(self._report.as_json()).decode(),
+                        )
                     )
             finally:
                 state.close()
@@ -397,8 +400,8 @@ class _NothingKnown:
 
 def _last_rate(state: State) -> float | None:
     """Bytes a second of the last run that uploaded a noticeable amount."""
-    for text in state.last_reports(50):
-        report = msgspec.json.decode(text)
+    for run in state.runs.last(50):
+        report = msgspec.json.decode(run.report)
         if report["bytes_uploaded"] > 1 << 20 and report["seconds"] > 0:
             return float(report["bytes_uploaded"] / report["seconds"])
     return None

@@ -16,11 +16,12 @@ from typing import NamedTuple, cast
 from mirror.cache.scan import Entry
 from mirror.catalog.row import UNKNOWN_SOURCE, Row
 from mirror.database import Database
+from mirror.run_log import RUNS_TABLE, RunLog
 
 SCHEMA_VERSION = 1
 FILE_NAME = "state.sqlite"
 
-_SCHEMA = """
+_SCHEMA = f"""
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
 CREATE TABLE files (
     path BLOB PRIMARY KEY, signature BLOB NOT NULL, gone INTEGER NOT NULL DEFAULT 0,
@@ -30,11 +31,7 @@ CREATE TABLE files (
 ) WITHOUT ROWID;
 -- Covers the one query that a no-change run makes, and gives signatures already sorted.
 CREATE UNIQUE INDEX files_by_signature ON files (gone, signature);
-CREATE TABLE runs (
-    run_id TEXT PRIMARY KEY, started_at REAL NOT NULL, seconds REAL NOT NULL, exit_status INTEGER,
-    report TEXT NOT NULL
-);
-"""
+{RUNS_TABLE}"""
 
 _LOOK_UP = 500
 # Rows to a statement, as many as every SQLite takes (999 values): at the end of each one SQLite lets
@@ -53,17 +50,12 @@ class SeenFile(NamedTuple):
     source_digest: bytes | None
 
 
-class RunRecord(NamedTuple):
-    """A run that has ended. `started_at` in seconds since 1970; `report` is its JSON."""
-
-    started_at: float
-    seconds: float
-    exit_status: int
-    report: str
-
-
 class State:
-    """The state of one pair of cache and mirror. One process at a time: see `mirror.lock`."""
+    """The state of one pair of cache and mirror. One process at a time: see `mirror.lock`.
+
+    Attributes:
+        runs: what earlier runs did.
+    """
 
     def __init__(self, folder: Path) -> None:
         """Open, or create.
@@ -75,6 +67,7 @@ class State:
         remedy = "delete it, and the next run rebuilds it without uploading anything again"
         self._file = Database(folder / FILE_NAME, _SCHEMA, SCHEMA_VERSION, remedy)
         self._db = self._file.connection
+        self.runs = RunLog(self._file)
 
     @property
     def path(self) -> Path:
@@ -187,27 +180,6 @@ class State:
     def set_sources(self, digests: Iterable[tuple[bytes, bytes]]) -> None:
         """Remember `(source_digest, path)`: this source is in the catalog."""
         self._file.execute_all([("UPDATE files SET source_digest = ? WHERE path = ?", digests)])
-
-    def record_run(
-        self, run_id: str, started_at: float, seconds: float, exit_status: int, report: str
-    ) -> None:
-        values = (run_id, started_at, seconds, exit_status, report)
-        keep = "DELETE FROM runs WHERE run_id NOT IN (SELECT run_id FROM runs ORDER BY started_at DESC LIMIT 1000)"
-        self._file.execute_all(
-            [("INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?, ?)", [values]), (keep, [()])]
-        )
-
-    def last_runs(self, count: int) -> list[RunRecord]:
-        """The last runs, the newest first."""
-        query = "SELECT started_at, seconds, exit_status, report FROM runs ORDER BY started_at DESC LIMIT ?"
-        with self._file.translated():
-            return [RunRecord(*row) for row in self._db.execute(query, (count,))]
-
-    def last_reports(self, count: int) -> list[str]:
-        """The reports of the last runs as JSON, the newest first."""
-        query = "SELECT report FROM runs ORDER BY started_at DESC LIMIT ?"
-        with self._file.translated():
-            return [row[0] for row in self._db.execute(query, (count,))]
 
     def close(self) -> None:
         self._file.close()

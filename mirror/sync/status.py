@@ -17,9 +17,10 @@ from mirror.catalog.reading import read_index
 from mirror.config import PriceSettings, Settings
 from mirror.content.image import VERDICTS
 from mirror.errors import MirrorError
+from mirror.run_log import RunRecord
 from mirror.sync.report import SyncReport
 from mirror.sync.run import SyncOptions, sync
-from mirror.sync.state import FILE_NAME, RunRecord, State
+from mirror.sync.state import FILE_NAME, State
 
 # The state keeps a thousand, which is more than a month of hourly runs.
 _RUNS: Final = 1000
@@ -225,7 +226,7 @@ def _runs(settings: Settings) -> list[RunRecord]:
         return []
     state = State(settings.state_dir)
     try:
-        return state.last_runs(_RUNS)
+        return state.runs.last(_RUNS)
     finally:
         state.close()
 

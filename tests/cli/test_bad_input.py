@@ -13,6 +13,7 @@ import pytest
 from tests.conftest import MakePlace, Place
 from tests.photos import fill, name_of, photo, url_of
 from tests.servers import READER
+from tests.serving import answering
 from tests.workshop import IS_ROOT, MOUNTS
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -269,46 +270,6 @@ _CAPABILITIES = "-dac_override,-dac_read_search"
 OBEYING = (
     ["setpriv", f"--bounding-set={_CAPABILITIES}", f"--inh-caps={_CAPABILITIES}"] if IS_ROOT else []
 )
-
-
-class answering:  # noqa: N801 - reads as a verb
-    """A server that gives every request the same answer."""
-
-    def __init__(self, status: int, body: bytes, headers: dict[str, str]) -> None:
-        from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def answer(self) -> None:
-                self.rfile.read(int(self.headers.get("Content-Length") or 0))
-                self.send_response(status)
-                for name, value in headers.items():
-                    self.send_header(name, value)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                if self.command != "HEAD":
-                    self.wfile.write(body)
-
-            do_GET = do_PUT = do_HEAD = answer
-
-            def log_message(self, *_: object) -> None:
-                """Silence."""
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-
-    def __enter__(self) -> str:
-        from threading import Thread
-
-        self._thread = Thread(target=self._server.serve_forever)
-        self._thread.start()
-        return f"http://127.0.0.1:{self._server.server_port}"
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
 
 
 def test_a_state_damaged_further_in_is_set_aside_too(mirror: Run, cache: Path) -> None:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
-from typing import Self
 
 import pytest
 
 from mirror.layout import CACHE_CONTROL
 from tests.diagnosis.clinic import MakeClinic
+from tests.serving import answering
 
 
 def test_a_public_url_that_serves_the_bucket(clinic: MakeClinic) -> None:
@@ -27,40 +25,6 @@ def test_a_public_url_that_serves_the_bucket(clinic: MakeClinic) -> None:
     found = here.found()["public_url"]
     assert found.status == "fail"
     assert "404" in found.what
-
-
-class Web:
-    """A CDN: answers every GET the same, and remembers what it was asked for."""
-
-    def __init__(self, status: int, body: bytes, headers: Mapping[str, str]) -> None:
-        self.asked: list[str] = []
-        web = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                web.asked.append(self.path)
-                self.send_response(status)
-                for name, value in headers.items():
-                    self.send_header(name, value)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, *_: object) -> None:
-                """Silence."""
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-
-    def __enter__(self) -> Self:
-        self.url = f"http://127.0.0.1:{self._server.server_port}/inat"
-        self._thread = Thread(target=self._server.serve_forever)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
 
 
 GOOD = {"Content-Type": "image/jpeg", "Cache-Control": CACHE_CONTROL}
@@ -90,12 +54,13 @@ def test_a_public_url_is_compared_with_the_bucket(
     here.sync()
     objects = Path(here.place.url.path) / "objects"
     smallest = min((p for p in objects.rglob("*.jpg")), key=lambda p: (p.stat().st_size, p))
-    with Web(status, smallest.read_bytes() if body is None else body, headers) as web:
-        here.bucket["public_url"] = web.url
+    asked: list[str] = []
+    served = smallest.read_bytes() if body is None else body
+    with answering(status, served, headers, asked) as url:
+        here.bucket["public_url"] = f"{url}/inat"
         found = here.found()["public_url"]
     assert (found.status, words in found.what) == (expected, True), found
-    (asked,) = web.asked
-    assert asked == f"/inat/objects/{smallest.parent.name}/{smallest.name}"
+    assert asked == [f"/inat/objects/{smallest.parent.name}/{smallest.name}"]
 
 
 def test_a_public_url_that_nobody_listens_at(clinic: MakeClinic) -> None:

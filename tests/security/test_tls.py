@@ -11,7 +11,6 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Self
 
 import pytest
 from yarl import URL
@@ -21,6 +20,7 @@ from tests.conftest import MakePlace
 from tests.fetch.scripted import Scripted, answer
 from tests.photos import fill, photo, url_of
 from tests.proxy import FaultProxy
+from tests.serving import serving
 from tests.tls import Authority, authority
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -97,39 +97,26 @@ def test_a_certificate_for_another_name_is_refused(mirror: Run, nobody: Authorit
     assert_said(done, 1, "certificate is not trusted")
 
 
-class Tunnel:
-    """An HTTP proxy that opens tunnels (CONNECT), in a thread of its own; counts them."""
+@contextlib.contextmanager
+def tunnel(opened: list[str]) -> Iterator[str]:
+    """An HTTP proxy that opens tunnels (CONNECT); `opened` is told where to."""
 
-    def __init__(self) -> None:
-        self.opened = 0
-        tunnel = self
+    class Handler(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            there = self.rfile.readline().split()[1].decode()
+            while self.rfile.readline().strip():
+                pass
+            host, _, port = there.rpartition(":")
+            with socket.create_connection((host, int(port))) as upstream:
+                opened.append(there)
+                self.wfile.write(b"HTTP/1.1 200 OK\r\n\r\n")
+                back = threading.Thread(target=pump, args=(upstream, self.connection))
+                back.start()
+                pump(self.connection, upstream)
+                back.join()
 
-        class Handler(socketserver.StreamRequestHandler):
-            def handle(self) -> None:
-                host, _, port = self.rfile.readline().split()[1].decode().rpartition(":")
-                while self.rfile.readline().strip():
-                    pass
-                with socket.create_connection((host, int(port))) as there:
-                    tunnel.opened += 1
-                    self.wfile.write(b"HTTP/1.1 200 OK\r\n\r\n")
-                    back = threading.Thread(target=pump, args=(there, self.connection))
-                    back.start()
-                    pump(self.connection, there)
-                    back.join()
-
-        self._server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
-
-    def __enter__(self) -> Self:
-        self._thread = threading.Thread(target=self._server.serve_forever)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
+    with serving(Handler) as url:
+        yield url
 
 
 def pump(source: socket.socket, target: socket.socket) -> None:
@@ -141,13 +128,14 @@ def pump(source: socket.socket, target: socket.socket) -> None:
 
 
 def test_a_proxy_on_the_way_changes_nothing(mirror: Run, nobody: Authority) -> None:
-    with Tunnel() as tunnel:
-        proxied = {"HTTPS_PROXY": tunnel.url, "https_proxy": tunnel.url}
+    opened: list[str] = []
+    with tunnel(opened) as url:
+        proxied = {"HTTPS_PROXY": url, "https_proxy": url}
         done = mirror("sync", **proxied)
         assert_said(done, 1, "certificate is not trusted")
         done = mirror("sync", **proxied, SSL_CERT_FILE=str(nobody.file))
         assert done.returncode == 0, done.stderr
-        assert tunnel.opened >= 2
+        assert len(opened) >= 2
 
 
 def test_a_backfill_refuses_it_too(

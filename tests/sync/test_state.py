@@ -17,6 +17,7 @@ from mirror.catalog.row import UNKNOWN_SOURCE, Row, Source
 from mirror.content.digest import Identity
 from mirror.content.image import VERDICTS
 from mirror.errors import StateDamaged, StateError
+from mirror.run_log import RunRecord
 from mirror.sync.state import FILE_NAME, SCHEMA_VERSION, SeenFile, State, set_aside
 
 
@@ -155,11 +156,11 @@ def test_sources_are_noted_beside_their_files(state: State) -> None:
     assert digests == {FILES[0].entry.path: b"ABCDEFGH", FILES[1].entry.path: b"12345678"}
 
 
-def test_the_last_reports_come_newest_first_and_old_ones_go(state: State) -> None:
+def test_the_last_runs_come_newest_first_and_old_ones_go(state: State) -> None:
     for number in range(1005):
-        state.record_run(f"run-{number}", float(number), 1.0, 0, f"report {number}")
-    assert state.last_reports(2) == ["report 1004", "report 1003"]
-    assert len(state.last_reports(5000)) == 1000
+        state.runs.add(RunRecord(f"run-{number}", float(number), 1.0, 0, f"report {number}"))
+    assert [run.report for run in state.runs.last(2)] == ["report 1004", "report 1003"]
+    assert len(state.runs.last(5000)) == 1000
 
 
 def make(folder: Path, count: int = 400) -> Path:
@@ -178,7 +179,7 @@ def use(folder: Path) -> None:
         signatures(state)
         list(state.signatures_of([one.entry.path for one in FILES]))
         remembered(state)
-        state.last_reports(5)
+        state.runs.last(5)
         state.record([seen(7, size=8)])
         state.mark(vanished=[seen(8).entry.signature])
         state.forget_all_files()
@@ -216,7 +217,7 @@ def test_a_damaged_state_says_so_and_makes_room(damage: str, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    "read", [lambda state: list(state.files()), lambda state: state.last_reports(5)]
+    "read", [lambda state: list(state.files()), lambda state: state.runs.last(5)]
 )
 def test_whatever_is_read_of_a_damaged_state_says_so(
     read: Callable[[State], object], tmp_path: Path
