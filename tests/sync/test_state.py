@@ -7,6 +7,7 @@ import sqlite3
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -130,6 +131,42 @@ def test_files_go_and_come_back_by_their_signature(steps: list[tuple[int, bool]]
             assert signatures(state, gone=True) == sorted(one.entry.signature for one in away)
             assert remembered(state) == expected(here)
         state.close()
+
+
+def test_a_look_up_costs_no_more_where_more_files_are_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or planning would grow with the square of the files; steps are those of SQLite's machine."""
+    steps = 0
+
+    def stepped() -> None:
+        nonlocal steps
+        steps += 1
+
+    def counting(*args: Any, **options: Any) -> sqlite3.Connection:
+        connection = connect(*args, **options)
+        connection.set_progress_handler(stepped, 10)
+        return connection
+
+    connect = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", counting)
+    wanted = [seen(n).entry.path for n in range(0, 200, 2)]
+    costs = []
+    for number, files in enumerate([200, 4000]):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        state = State(folder)
+        state.record(map(seen, range(files)))
+        state.mark(vanished=[seen(0).entry.signature])
+        steps = 0
+        found = list(state.signatures_of(wanted))
+        costs.append(steps)
+        assert sorted(found) == [
+            (one.path, one.signature) for one in (seen(n).entry for n in range(2, 200, 2))
+        ]
+        state.close()
+    assert costs[0] > 0
+    assert costs[1] <= 1.5 * costs[0]
 
 
 def test_a_vanished_file_that_is_recorded_is_here_again(state: State) -> None:
