@@ -85,11 +85,11 @@ class _Bar(Meter):
         self, amount: int = 0, line: Line | None = None, beside: Beside | None = None
     ) -> None:
         assert self._bar is not None
-        # It draws itself ten times a second; what is beside it is put together as often, not more.
-        if self._bar.update(amount) and beside is not None:
+        if beside is not None:
             before, behind = beside()
             self._bar.set_description_str(before, refresh=False)
-            self._bar.set_postfix_str(behind, refresh=True)
+            self._bar.set_postfix_str(behind, refresh=False)
+        self._bar.update(amount)
 
     def waits(self, reason: str, sentence: str = "") -> None:
         assert self._bar is not None

@@ -144,7 +144,7 @@ def test_a_look_up_costs_no_more_where_more_files_are_known(
         steps += 1
 
     def counting(*args: Any, **options: Any) -> sqlite3.Connection:
-        connection = connect(*args, **options)
+        connection: sqlite3.Connection = connect(*args, **options)
         connection.set_progress_handler(stepped, 10)
         return connection
 
