@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from measure import BENCH, ROOT, Contender, Runs, alternately, say, telling
+from measure import BENCH, ROOT, Runs, alternately, by_name, say, telling
 from results import Part
 
 sys.path.insert(0, str(ROOT))
@@ -119,11 +119,7 @@ WHAT: dict[str, Callable[[int], None]] = {
 def _part(name: str, rows: int) -> Part:
     def run(rounds: int) -> Runs:
         prepare(rows)
-        contenders = [
-            Contender(what, [sys.executable, __file__, what, f"{rows}"], own_clock=True)
-            for what in WHAT
-        ]
-        return alternately(contenders, rounds)
+        return alternately(by_name(__file__, WHAT, f"{rows}"), rounds)
 
     return Part(name, f"a catalog of {rows:,} rows", run, ("deltalake",))
 

@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import peers
 import xxhash
-from measure import BENCH, ROOT, Contender, Runs, alternately, say, telling
+from measure import BENCH, ROOT, Runs, alternately, by_name, say, telling
 from results import Part
 from servers import static
 
@@ -253,15 +253,7 @@ def beside(*names: str) -> Callable[[int], Runs]:
         prepare()
         with static(HOME / "www") as address:
             environment = {"AWS_ACCESS_KEY_ID": "bench", "AWS_SECRET_ACCESS_KEY": "bench"}
-            contenders = [
-                Contender(
-                    name,
-                    [sys.executable, __file__, name, address],
-                    environment=environment | peers.readers(),
-                    own_clock=True,
-                )
-                for name in names
-            ]
+            contenders = by_name(__file__, names, address, environment | peers.readers())
             return alternately(contenders, rounds)
 
     return run

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import peers
-from measure import BENCH, ROOT, Contender, Runs, alternately, telling
+from measure import BENCH, ROOT, Runs, alternately, by_name, telling
 from results import Part
 
 sys.path.insert(0, str(ROOT))
@@ -152,16 +152,8 @@ def epoch(reader: str, address: str) -> None:
 def run(rounds: int) -> Runs:
     prepare()
     with distant() as address:
-        contenders = [
-            Contender(
-                name,
-                [sys.executable, __file__, name, address],
-                environment=peers.readers(),
-                own_clock=True,
-            )
-            for name in ("MirrorDataset", "MirrorIterableDataset", "requests")
-        ]
-        return alternately(contenders, rounds)
+        names = ("MirrorDataset", "MirrorIterableDataset", "requests")
+        return alternately(by_name(__file__, names, address, peers.readers()), rounds)
 
 
 PARTS = [

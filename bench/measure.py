@@ -14,7 +14,7 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,6 +114,24 @@ def alternately(contenders: Sequence[Contender], rounds: int) -> Runs:
             if number:
                 runs[contender.name].append(cost)
     return runs
+
+
+def by_name(
+    script: str,
+    names: Iterable[str],
+    argument: str,
+    environment: Mapping[str, str] | None = None,
+) -> list[Contender]:
+    """What a script does by name, each in a process of its own: `script NAME ARGUMENT`, `telling`."""
+    return [
+        Contender(
+            name,
+            [sys.executable, script, name, argument],
+            environment=environment,
+            own_clock=True,
+        )
+        for name in names
+    ]
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
-from measure import BENCH, ROOT, Contender, Runs, alternately, say, telling
+from measure import BENCH, ROOT, Runs, alternately, by_name, say, telling
 from results import Part
 
 sys.path.insert(0, str(ROOT))
@@ -78,11 +78,7 @@ def plan(files: int, every: int) -> None:
 def _part(files: int) -> Part:
     def run(rounds: int) -> Runs:
         prepare(files)
-        contenders = [
-            Contender(what, [sys.executable, __file__, what, f"{files}"], own_clock=True)
-            for what in WHAT
-        ]
-        return alternately(contenders, rounds)
+        return alternately(by_name(__file__, WHAT, f"{files}"), rounds)
 
     short = f"{files // 1_000_000}m" if files >= 1_000_000 else f"{files // 1000}k"
     return Part(f"planning-{short}", f"a plan for {files:,} files, listed from memory", run, ())

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
+
+import msgspec
 
 from mirror.database import Database
 
@@ -21,6 +23,18 @@ _KEEP: Final = (
 )
 
 
+class Report(Protocol):
+    """What a run says of itself when it has ended."""
+
+    run_id: str
+    seconds: float
+
+    @property
+    def exit_status(self) -> int: ...
+
+    def as_json(self) -> dict[str, Any]: ...
+
+
 class RunRecord(NamedTuple):
     """A run that has ended. `started_at` in seconds since 1970; `report` is its JSON."""
 
@@ -29,6 +43,12 @@ class RunRecord(NamedTuple):
     seconds: float
     exit_status: int
     report: str
+
+    @classmethod
+    def of(cls, report: Report, started_at: float) -> RunRecord:
+        """What is remembered of a run that has ended with `report`."""
+        text = msgspec.json.encode(report.as_json()).decode()
+        return cls(report.run_id, started_at, report.seconds, report.exit_status, text)
 
 
 class RunLog:

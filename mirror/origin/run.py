@@ -19,8 +19,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import msgspec
-
 from mirror.cache.failures import LISTED
 from mirror.catalog.reading import read_index
 from mirror.config import BackfillSettings, Settings, parse_size
@@ -220,15 +218,7 @@ class _Run:
             if not report.dry_run:
                 with suppress(StateError):
                     # The run is done; a disk that is full by now must not call it undone.
-                    ledger.runs.add(
-                        RunRecord(
-                            report.run_id,
-                            self._started_at,
-                            report.seconds,
-                            report.exit_status,
-                            msgspec.json.encode(report.as_json()).decode(),
-                        )
-                    )
+                    ledger.runs.add(RunRecord.of(report, self._started_at))
         finally:
             ledger.close()
         return report

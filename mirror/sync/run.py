@@ -153,15 +153,7 @@ class _Run:
                 self._finish()
                 with suppress(StateError):
                     # The run is done; a disk that is full by now must not call it undone.
-                    state.runs.add(
-                        RunRecord(
-                            self._report.run_id,
-                            self._started_at,
-                            self._report.seconds,
-                            self._report.exit_status,
-                            msgspec.json.encode(self._report.as_json()).decode(),
-                        )
-                    )
+                    state.runs.add(RunRecord.of(self._report, self._started_at))
             finally:
                 state.close()
         return self._report

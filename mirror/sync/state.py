@@ -33,6 +33,9 @@ CREATE TABLE files (
 CREATE UNIQUE INDEX files_by_signature ON files (gone, signature);
 {RUNS_TABLE}"""
 
+# By path. Without the plus SQLite, which knows nothing of how many are gone, goes through all of
+# `files_by_signature` for it.
+_HERE = "+gone = 0"
 _LOOK_UP = 500
 # Rows to a statement, as many as every SQLite takes (999 values): at the end of each one SQLite lets
 # go of the interpreter's lock, for which uploads are waiting.
@@ -107,8 +110,7 @@ class State:
         for begin in range(0, len(paths), _LOOK_UP):
             some = paths[begin : begin + _LOOK_UP]
             marks = ",".join("?" * len(some))
-            # `+gone`: else SQLite, which knows nothing of how many are gone, reads all of an index.
-            query = f"SELECT path, signature FROM files WHERE +gone = 0 AND path IN ({marks})"  # noqa: S608 - marks
+            query = f"SELECT path, signature FROM files WHERE {_HERE} AND path IN ({marks})"  # noqa: S608
             with self._file.translated():
                 found = self._db.execute(query, some).fetchall()
             yield from found
@@ -148,7 +150,7 @@ class State:
     def files(self) -> Iterator[tuple[bytes, Row, bytes | None]]:
         """`(path, row, source_digest)` of every file that is in the cache; rows lack `seen_at`."""
         columns = "url_md5, content_hash, sha256, size, format, width, height, verdict, reason"
-        query = f"SELECT path, source_digest, {columns} FROM files WHERE gone = 0 ORDER BY path"  # noqa: S608
+        query = f"SELECT path, source_digest, {columns} FROM files WHERE {_HERE} ORDER BY path"  # noqa: S608
         with self._file.translated():
             for path, digest, *facts in self._db.execute(query):
                 yield path, Row._make((*facts, UNKNOWN_SOURCE, 0)), digest
