@@ -155,7 +155,7 @@ def growth(results: Mapping[str, Result]) -> str:
     """Wall time and peak memory by the number of files, both scales logarithmic."""
     lines = [
         *_plot(results, Plot("wall", 64, "Seconds", (0.01, 0.1, 1.0, 10.0, 100.0), _seconds)),
-        *_plot(results, Plot("peak", 430, "Memory", (10e6, 100e6, 1e9, 10e9), _megabytes)),
+        *_plot(results, Plot("peak", 440, "Memory", (10e6, 100e6, 1e9, 10e9), _megabytes)),
     ]
     known = [results[n] for line in LINES for n in line.workloads.values() if n in results]
     if known:
@@ -174,7 +174,7 @@ def _plot(results: Mapping[str, Result], plot: Plot) -> Iterator[str]:
     low, high = math.log10(ticks[0]), math.log10(ticks[-1])
     counts = sorted({count for points in drawn.values() for count, _ in points})
     first, last = math.log10(counts[0]), math.log10(counts[-1])
-    top, width = 36, 170
+    top, width = 36, 160
 
     def x(count: int) -> float:
         return left + (math.log10(count) - first) / ((last - first) or 1) * width

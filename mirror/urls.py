@@ -1,11 +1,12 @@
-"""The URLs of a mirror's objects: what a dataset is rewritten to, and what is known again. Pure.
+"""The URLs of a mirror's objects: what a dataset is rewritten to, and how it is known again. Pure.
 
 public   https://img.example.org/inat/objects/ab/ab….jpg      a CDN or domain over the prefix
 s3       s3://plants/inat/objects/ab/ab….jpg
 file     file:///data/mirror/objects/ab/ab….jpg               a mirror in a folder
-store    https://ENDPOINT/plants/inat/objects/ab/ab….jpg      what signing gives: read, not written
+store    https://ENDPOINT/plants/inat/objects/ab/ab….jpg      what signing gives
 
-Bulk code takes `base` once and adds keys to it; `could_be` rules out a foreign URL at no cost.
+Bulk code takes `base` once and adds keys to it. An object's name is its content, so a URL of one is
+known again wherever it points to (`content_hash_in`): a dataset outlives its mirror's address.
 """
 
 from __future__ import annotations
@@ -32,21 +33,34 @@ _PATH_SAFE: Final = "/%:@!$&'()*+,;=~"
 _NOT_A_PATH: Final = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]|%(?![0-9A-Fa-f]{2})")
 # A bucket of another name could answer at a virtual host: hosts know no capitals and no underscore.
 _HOST_BUCKET: Final = re.compile(r"[a-z0-9][a-z0-9.-]*")
-# SigV4's X-Amz-Signature, or SigV2's Signature, which botocore still writes for some regions.
-_SIGNED: Final = r"\?(?:[!-\"$-~]*&)?(?:X-Amz-)?Signature=[!-\"$-~]+"
-_OBJECT: Final = rf"({OBJECTS}[0-9a-f]{{2}}/[0-9a-f]{{32}}\.[a-z0-9]{{1,8}})"
-_PIECE: Final = f"/{OBJECTS}"
-_PIECE_BYTES: Final = _PIECE.encode()
+_OBJECT_URL: Final = re.compile(
+    rb"[A-Za-z][A-Za-z0-9+.-]*://[!-\"$->@-~\x80-\xff]*/(%b[0-9a-f]{2}/[0-9a-f]{32}\.[a-z0-9]{1,8})(?:\?[!-\"$-~]*)?"
+    % OBJECTS.encode()
+)
+_PIECE: Final = f"/{OBJECTS}".encode()
+
+
+def content_hash_in(url: bytes) -> bytes | None:
+    """The content hash in a URL of an object, of whichever mirror; None in any other text.
+
+    Args:
+        url: as UTF-8; a signature may follow the key.
+    """
+    # `find` takes half the time of `in`, which asks for the buffer first; most URLs are none.
+    if url.find(_PIECE) < 0 or (match := _OBJECT_URL.fullmatch(url)) is None:
+        return None
+    parsed = parse_object_key(match[1].decode())
+    return parsed[0] if parsed else None
 
 
 @dataclass(frozen=True)
 class ObjectUrls:
-    """Builds and recognises the URLs of one mirror's objects. Pickles.
+    """Builds the URLs of one mirror's objects. Pickles.
 
     Args:
         bucket: where the mirror is.
         endpoint: `bucket.endpoint`; None on AWS.
-        region: of the bucket; without it, AWS hosts that name a region are not recognised.
+        region: of the bucket.
         public_url: `bucket.public_url`: what readers without credentials put before a key.
 
     Raises:
@@ -58,22 +72,14 @@ class ObjectUrls:
     region: str | None = None
     public_url: str | None = None
     _bases: dict[str, str] = field(init=False, repr=False, compare=False)
-    _pattern: re.Pattern[str] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         bases: dict[str, str] = {self.bucket.scheme: f"{self.bucket}/"}
-        unsigned = [_text_pattern(bases[self.bucket.scheme])]
         if self.public_url:
-            public = _HttpRoot.parse(self.public_url, "bucket.public_url")
-            bases["public"] = public.text
-            unsigned.append(public.pattern)
-        signable = [root.pattern for root in self._store_roots()]
-        pattern = f"(?:{'|'.join(unsigned)}){_OBJECT}"
-        if signable:
-            pattern += f"|(?:{'|'.join(signable)}){_OBJECT}(?:{_SIGNED})?"
+            bases["public"] = _HttpRoot.parse(self.public_url, "bucket.public_url").text
+        if self.endpoint:
+            _HttpRoot.parse(self.endpoint, "bucket.endpoint")
         object.__setattr__(self, "_bases", bases)
-        # ASCII: without it, a Kelvin sign would pass for a "k" where case does not count.
-        object.__setattr__(self, "_pattern", re.compile(pattern, re.ASCII))
 
     def _store_roots(self) -> list[_HttpRoot]:
         """Where the store itself answers for the prefix."""
@@ -143,26 +149,6 @@ class ObjectUrls:
         """
         return self.base(scheme) + key
 
-    def parse(self, url: str) -> tuple[bytes, str] | None:
-        """`(content_hash, extension)` of a URL of this mirror, or None for any other text.
-
-        Known are all forms at the top of this file, and AWS's path-style and virtual hosts where
-        there is no endpoint. Only what this package writes is ours: scheme and host in any case,
-        the default port named or not, a signature where the store answers; nothing else may differ.
-        """
-        match = self._pattern.fullmatch(url)
-        return parse_object_key(match[match.lastindex or 0]) if match else None
-
-    @staticmethod
-    def could_be(url: str) -> bool:
-        """Whether `parse` could know it. False is certain, and costs next to nothing."""
-        return _PIECE in url
-
-    @staticmethod
-    def could_be_bytes(url: bytes) -> bool:
-        """`could_be` for a URL that is not decoded yet: no JSON escapes in it, no slash as `\\/`."""
-        return url.find(_PIECE_BYTES) >= 0  # half the time of `in`, which asks for the buffer first
-
 
 @dataclass(frozen=True, slots=True)
 class _HttpRoot:
@@ -201,15 +187,3 @@ class _HttpRoot:
     def text(self) -> str:
         port = f":{self.port}" if self.port is not None else ""
         return f"{self.scheme}://{self.host}{port}{self.path}"
-
-    @property
-    def pattern(self) -> str:
-        """A regular expression of all ways to write this root."""
-        port = f":{self.port}" if self.port is not None else f"(?::{_DEFAULT_PORTS[self.scheme]})?"
-        return f"(?i:{self.scheme}://{re.escape(self.host)}){port}{re.escape(self.path)}"
-
-
-def _text_pattern(base: str) -> str:
-    """The same for `s3://` and `file://`, where only the scheme's case does not count."""
-    scheme, _, rest = base.partition(":")
-    return f"(?i:{scheme}):{re.escape(rest)}"

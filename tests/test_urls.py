@@ -1,11 +1,10 @@
-"""URLs of a mirror's objects: written, known again, and never mistaken for each other."""
+"""URLs of a mirror's objects: written, and known again wherever they point to."""
 
 from __future__ import annotations
 
 import pickle
-import re
 from typing import get_args
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 import pytest
 from hypothesis import example, given
@@ -13,13 +12,10 @@ from hypothesis import strategies as st
 
 from mirror.errors import ConfigError
 from mirror.layout import BucketUrl, object_key
-from mirror.urls import ObjectUrls, Scheme
-from tests.chaos.tally import count
+from mirror.urls import ObjectUrls, Scheme, content_hash_in
 
 CONTENT = bytes.fromhex("ab" + "0" * 29 + "f")
 KEY = object_key(CONTENT, "jpeg")
-OTHER_KEY = object_key(CONTENT, "png")
-KNOWN = (CONTENT, "jpg")
 SIGNATURE = "?X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Expires=300&X-Amz-Signature=0f"
 
 AWS = ObjectUrls(BucketUrl("s3", "plants", "inat"), None, "eu-west-1", "https://img.example.org/i")
@@ -45,7 +41,7 @@ WRITTEN: list[tuple[ObjectUrls, Scheme, str]] = [
 def test_a_url_is_its_base_and_the_key(urls: ObjectUrls, scheme: Scheme, base: str) -> None:
     assert urls.base(scheme) == base
     assert urls.url(scheme, KEY) == base + KEY
-    assert urls.parse(base + KEY) == KNOWN
+    assert content_hash_in((base + KEY).encode()) == CONTENT
 
 
 @pytest.mark.parametrize(
@@ -72,154 +68,42 @@ def test_the_default_is_public_where_it_can_be(urls: ObjectUrls, scheme: Scheme)
     assert urls.default_scheme == scheme
 
 
-OURS = [
-    (AWS, f"https://img.example.org/i/{KEY}"),
-    (AWS, f"https://IMG.Example.ORG/i/{KEY}"),
-    (AWS, f"HTTPS://img.example.org:443/i/{KEY}"),
-    (AWS, f"S3://plants/inat/{KEY}"),
-    (AWS, f"https://plants.s3.eu-west-1.amazonaws.com/inat/{KEY}"),
-    (AWS, f"https://plants.s3.EU-WEST-1.amazonaws.com:443/inat/{KEY}{SIGNATURE}"),
-    (AWS, f"https://s3.eu-west-1.amazonaws.com/plants/inat/{KEY}"),
-    (AWS, f"https://s3.eu-west-1.amazonaws.com/plants/inat/{KEY}{SIGNATURE}"),
-    (AWS, f"https://plants.s3.amazonaws.com/inat/{KEY}"),
-    (AWS, f"https://s3.amazonaws.com/plants/inat/{KEY}"),
-    (AWS, f"https://s3.amazonaws.com/plants/inat/{KEY}?AWSAccessKeyId=a&Signature=b%3D&Expires=1"),
-    (ROOT, f"https://plants.s3.eu-west-1.amazonaws.com/{KEY}"),
-    (ROOT, f"https://s3.eu-west-1.amazonaws.com/plants/{KEY}"),
-    (R2, f"https://acc.r2.cloudflarestorage.com/plants/inat/{KEY}"),
-    (R2, f"https://acc.r2.cloudflarestorage.com/plants/inat/{KEY}{SIGNATURE}"),
-    (LOCAL, f"http://[::1]:9000/gate/plants/a%20b/100%25/{KEY}"),
-    (FOLDER, f"FILE:///data/my%20mirror/{KEY}"),
-    (SERVED_FOLDER, f"http://nas.example:80/{KEY}"),
-]
+@pytest.mark.parametrize("end", ["", SIGNATURE, "?versionId=1", "?AWSAccessKeyId=a&Signature=b%3D"])
+@pytest.mark.parametrize(
+    "base",
+    [
+        "https://img.example.org/", "HTTPS://IMG.Example.ORG:443/i/", "s3://plants/inat/", "s3://plants/",
+        "https://s3.eu-west-1.amazonaws.com/plants/inat/", "http://[::1]:9000/gate/a%20b/100%25/",
+        "file:///data/my%20mirror/", "https://acc.r2.cloudflarestorage.com/objects/",
+        "https://bücher.example/",
+    ],
+)  # fmt: skip
+def test_an_objects_url_is_known_whatever_place_it_names(base: str, end: str) -> None:
+    assert content_hash_in((base + KEY + end).encode()) == CONTENT
 
 
-@pytest.mark.parametrize(("urls", "url"), OURS)
-def test_our_url_is_known_in_all_its_forms(urls: ObjectUrls, url: str) -> None:
-    assert urls.parse(url) == KNOWN
-    assert urls.could_be(url)
-    assert urls.could_be_bytes(url.encode())
-
-
-STRANGERS = [
-    # other places
-    (AWS, f"https://img.example.org/{KEY}"),
-    (AWS, f"https://img.example.org/I/{KEY}"),
-    (AWS, f"https://img.example.org/i/j/{KEY}"),
-    (AWS, f"https://img.example.org.evil.example/i/{KEY}"),
-    (AWS, f"https://img.example.org./i/{KEY}"),
-    (AWS, f"https://imgxexample.org/i/{KEY}"),
-    (AWS, f"https://evil.example/https://img.example.org/i/{KEY}"),
-    (AWS, f"http://img.example.org/i/{KEY}"),
-    (AWS, f"https://img.example.org:444/i/{KEY}"),
-    (AWS, f"https://img.example.org:/i/{KEY}"),
-    (AWS, f"https://user@img.example.org/i/{KEY}"),
-    (AWS, f"https://user:pw@s3.eu-west-1.amazonaws.com/plants/inat/{KEY}"),
-    (AWS, f"https://img.example.org@evil.example/i/{KEY}"),
-    (AWS, f"s3://plant/inat/{KEY}"),
-    (AWS, f"s3://Plants/inat/{KEY}"),
-    (AWS, f"s3://plants/{KEY}"),
-    (AWS, f"s3://plants/INAT/{KEY}"),
-    (AWS, f"https://plants.s3.eu-west-2.amazonaws.com/inat/{KEY}"),
-    (AWS, f"https://plants.s3.eu-west-1.amazonaws.com/plants/inat/{KEY}"),
-    (AWS, f"https://other.s3.eu-west-1.amazonaws.com/inat/{KEY}"),
-    (AWS, f"https://s3.eu-west-1.amazonaws.com/inat/{KEY}"),
-    (AWS, f"https://\u017f3.amazonaws.com/plants/inat/{KEY}"),  # a long s is an s to some
-    (AWS, f"file:///plants/inat/{KEY}"),
-    (ROOT, f"https://plants.s3.eu-west-1.amazonaws.com/plants/{KEY}"),
-    (ROOT, f"s3://plants/inat/{KEY}"),
-    (R2, f"https://s3.auto.amazonaws.com/plants/inat/{KEY}"),
-    (R2, f"https://acc2.r2.cloudflarestorage.com/plants/inat/{KEY}"),
-    (R2, f"http://acc.r2.cloudflarestorage.com/plants/inat/{KEY}"),
-    (LOCAL, f"http://[::1]/gate/plants/a%20b/100%25/{KEY}"),
-    (LOCAL, f"http://[::1]:9000/plants/a%20b/100%25/{KEY}"),
-    (FOLDER, f"file://localhost/data/my%20mirror/{KEY}"),
-    (FOLDER, f"/data/my mirror/{KEY}"),
-    # escapes, dots and slashes
-    (AWS, f"https://img.example.org/%69/{KEY}"),
-    (AWS, f"https://img.example.org/i/{KEY.replace('/', '%2F')}"),
-    (AWS, f"https://img.example.org/i/{KEY.replace('objects', '%6Fbjects')}"),
-    (AWS, f"https://img.example.org/i/{KEY.replace('.', '%2E')}"),
-    (AWS, f"https://img.example.org/i/./{KEY}"),
-    (AWS, f"https://img.example.org/i/x/../{KEY}"),
-    (AWS, f"https://img.example.org/i//{KEY}"),
-    (AWS, f"https://img.example.org\\i\\{KEY}"),
-    (LOCAL, f"http://[::1]:9000/gate/plants/a b/100%25/{KEY}"),
-    (LOCAL, f"http://[::1]:9000/gate/plants/a+b/100%25/{KEY}"),
-    (LOCAL, f"http://[::1]:9000/gate/plants/a%20b/100%/{KEY}"),
-    (FOLDER, f"file:///data/my mirror/{KEY}"),
-    # other keys
-    (AWS, "https://img.example.org/i/format.json"),
-    (AWS, "https://img.example.org/i/"),
-    (AWS, f"https://img.example.org/i/{KEY.upper()}"),
-    (AWS, f"https://img.example.org/i/{KEY.replace('/ab', '/AB')}"),
-    (AWS, f"https://img.example.org/i/{KEY.replace('/ab/', '/ac/')}"),
-    # junk around
-    (AWS, ""),
-    (AWS, f" https://img.example.org/i/{KEY}"),
-    (AWS, f"https://img.example.org/i/{KEY} "),
-    (AWS, f"https://img.example.org/i/{KEY}\n"),
-    (AWS, f"ht\ntps://img.example.org/i/{KEY}"),
-    (AWS, f"https://img.example.org/i/{KEY}/"),
-    (AWS, f"https://img.example.org/i/{KEY}#top"),
-    (AWS, f"https://img.example.org/i/{KEY}?"),
-    (AWS, f"https://img.example.org/i/{KEY}{SIGNATURE}"),
-    (AWS, f"s3://plants/inat/{KEY}{SIGNATURE}"),
-    (FOLDER, f"file:///data/my%20mirror/{KEY}{SIGNATURE}"),
-    (R2, f"https://acc.r2.cloudflarestorage.com/plants/inat/{KEY}?"),
-    (R2, f"https://acc.r2.cloudflarestorage.com/plants/inat/{KEY}?versionId=1"),
-    (R2, f"https://acc.r2.cloudflarestorage.com/plants/inat/{KEY}{SIGNATURE}#top"),
-    (R2, f"https://acc.r2.cloudflarestorage.com/plants/inat/{KEY}{SIGNATURE}\n"),
-    (R2, f"https://acc.r2.cloudflarestorage.com/plants/inat/{KEY}/{SIGNATURE}"),
-    (R2, f"https://evil.example/{SIGNATURE}/plants/inat/{KEY}"),
-]
-
-
-@pytest.mark.parametrize(("urls", "url"), STRANGERS)
-def test_a_strangers_url_is_not_ours(urls: ObjectUrls, url: str) -> None:
-    assert urls.parse(url) is None
-
-
-def test_the_urls_of_the_dataset_are_ruled_out_at_a_glance() -> None:
-    for url in (
+@pytest.mark.parametrize(
+    "url",
+    [
+        "", KEY, f"/{KEY}", f"//host/{KEY}", f"https://{KEY}", f"://host/{KEY}",
         "https://inaturalist-open-data.s3.amazonaws.com/photos/12345678/medium.jpg",
-        "https://static.inaturalist.org/photos/12345678/medium.jpg?1545345845",
-    ):
-        assert not AWS.could_be(url)
-        assert not AWS.could_be_bytes(url.encode())
+        "https://host/format.json", f"https://host/{KEY.upper()}", f"https://host/{KEY}/",
+        f"https://host/{KEY.replace('/ab', '/AB')}", f"https://host/{KEY.replace('/ab/', '/ac/')}",
+        f"https://host/{KEY.replace('/ab', '%2Fab')}", f"https://host/{KEY}#top",
+        f" https://host/{KEY}", f"https://host/{KEY} ", f"https://host/{KEY}\n",
+        f"ht\ntps://host/{KEY}", f"https://ho\nst/{KEY}", f"https://host/?at=/{KEY}",
+        f"https://host/#/{KEY}", f"https://host/x{KEY}", f"https://host/{KEY}{SIGNATURE}#top",
+    ],
+)  # fmt: skip
+def test_other_texts_name_no_object(url: str) -> None:
+    assert content_hash_in(url.encode()) is None
 
 
-@pytest.mark.parametrize("bucket", ["My_Bucket", "Plants"])
-def test_a_bucket_whose_name_is_no_host_has_no_virtual_host(bucket: str) -> None:
-    urls = ObjectUrls(BucketUrl("s3", bucket, ""), None, "us-east-1")
-    assert urls.parse(f"https://{bucket}.s3.us-east-1.amazonaws.com/{KEY}") is None
-    assert urls.parse(f"https://s3.us-east-1.amazonaws.com/{bucket}/{KEY}") == KNOWN
-
-
-def test_without_a_region_only_hosts_that_name_none_are_known() -> None:
-    urls = ObjectUrls(BucketUrl("s3", "plants", "inat"))
-    assert urls.parse(f"https://plants.s3.amazonaws.com/inat/{KEY}") == KNOWN
-    assert urls.parse(f"https://plants.s3.eu-west-1.amazonaws.com/inat/{KEY}") is None
-
-
-def test_a_public_url_may_be_the_stores_own_address() -> None:
-    urls = ObjectUrls(
-        BucketUrl("s3", "plants", "inat"),
-        "https://s3.example",
-        None,
-        "https://s3.example/plants/inat",
-    )
-    url = urls.url("public", KEY)
-    assert urls.parse(url) == urls.parse(url + SIGNATURE) == KNOWN
-
-
-def test_a_place_within_another_of_the_same_mirror_is_told_apart() -> None:
-    # The bucket is called "objects": a URL of the store begins like a key behind the public URL.
-    urls = ObjectUrls(
-        BucketUrl("s3", "objects", ""), "https://s3.example", None, "https://s3.example"
-    )
-    assert urls.parse(f"https://s3.example/objects/{KEY}") == KNOWN
-    assert urls.parse(f"https://s3.example/{KEY}") == KNOWN
+@pytest.mark.parametrize("end", ["", "?", "#", KEY, f"{KEY} "])
+def test_a_text_of_a_megabyte_is_no_longer_to_look_at_than_it_is(end: str) -> None:
+    assert content_hash_in((f"https://host{'/objects/ab' * 100_000}/{end}").encode()) in (
+        None, CONTENT,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -236,7 +120,7 @@ def test_a_place_within_another_of_the_same_mirror_is_told_apart() -> None:
 def test_a_public_url_is_written_one_way(public_url: str, base: str) -> None:
     urls = ObjectUrls(BucketUrl("s3", "plants", "x"), public_url=public_url)
     assert urls.base("public") == base
-    assert urls.parse(base + KEY) == KNOWN
+    assert content_hash_in((base + KEY).encode()) == CONTENT
 
 
 NOT_PLAIN = [
@@ -277,7 +161,6 @@ def test_urls_cross_processes(urls: ObjectUrls) -> None:
     again = pickle.loads(pickle.dumps(urls))
     assert again == urls
     assert again.base(urls.default_scheme) == urls.base(urls.default_scheme)
-    assert again.parse(urls.url(urls.default_scheme, KEY)) == KNOWN
 
 
 contents = st.binary(min_size=16, max_size=16)
@@ -316,80 +199,7 @@ def schemes(urls: ObjectUrls) -> list[Scheme]:
 def test_what_is_written_is_known_again(urls: ObjectUrls, content: bytes) -> None:
     for scheme in schemes(urls):
         url = urls.url(scheme, object_key(content, "jpeg"))
-        assert urls.parse(url) == (content, "jpg")
-        assert urls.could_be(url)
+        assert content_hash_in(url.encode()) == content
         assert url.isascii()
         assert not urlsplit(url).query
         assert not urlsplit(url).fragment
-
-
-SNIPPETS = [
-    "", "/", "//", "/../", "/./", "%2F", "%2e", "%", ":", ":443", ":80", "@", "a@", "?", "#", "\n",
-    " ", "\t", "\\", "A", "f", "0", ".", ".png", "\0", "\u017f", "\u212a", "objects/", SIGNATURE,
-    f"/{KEY}", f"/{OTHER_KEY}", "https://", "http://", "s3://", "file://",
-]  # fmt: skip
-
-
-def spellings(urls: ObjectUrls, key: str) -> set[str]:
-    """All ways to write the URL of a key, without ports: said again, and by other means."""
-    bucket, below = urls.bucket.bucket, quote(urls.bucket.path) + "/" if urls.bucket.path else ""
-    bases = {urls.base(scheme) for scheme in schemes(urls)}
-    if bucket and urls.endpoint:
-        bases.add(f"{urls.endpoint}/{bucket}/{below}")
-    elif bucket:
-        for host in ("s3.amazonaws.com", f"s3.{urls.region}.amazonaws.com"):
-            bases |= {f"https://{host}/{bucket}/{below}", f"https://{bucket}.{host}/{below}"}
-    return {base + key for base in bases}
-
-
-@st.composite
-def damaged(draw: st.DrawFn) -> tuple[ObjectUrls, str]:
-    """A mirror, and one of its URLs with one to three places changed."""
-    urls = draw(mirrors())
-    url = draw(st.sampled_from(sorted(spellings(urls, object_key(draw(contents), "jpeg")))))
-    for _ in range(draw(st.integers(1, 3))):
-        start = draw(st.integers(0, len(url)))
-        end = min(len(url), start + draw(st.sampled_from([0, 0, 1, 1, 2, 8])))
-        kept = url[start:end]
-        change = draw(
-            st.one_of(
-                st.sampled_from(SNIPPETS),
-                st.text(max_size=2),
-                st.sampled_from([kept.upper(), kept.lower(), kept[::-1], kept * 2]),
-                st.just("".join(f"%{byte:02X}" for byte in kept.encode())),
-            )
-        )
-        url = url[:start] + change + url[end:]
-    return urls, url
-
-
-def without_case_and_port(url: str) -> str:
-    """The scheme and host in lower case and the default port away, as RFC 3986 has them equal."""
-    scheme, _, rest = url.partition("://")
-    host, slash, path = rest.partition("/")
-    scheme = scheme.lower() if scheme.isascii() else scheme
-    if scheme in ("http", "https"):
-        host = host.lower() if host.isascii() else host
-        host = re.sub(":443$" if scheme == "https" else ":80$", "", host)
-    return f"{scheme}://{host}{slash}{path}"
-
-
-@pytest.mark.chaos("hostile input")
-@given(damaged())
-def test_a_damaged_url_is_known_only_if_it_is_a_spelling_of_that_very_object(
-    case: tuple[ObjectUrls, str],
-) -> None:
-    count("inputs URLs of a mirror with pieces changed")
-    urls, url = case
-    parsed = urls.parse(url)
-    if parsed is None:
-        return
-    digits = parsed[0].hex()
-    key = f"objects/{digits[:2]}/{digits}.{parsed[1]}"
-    plain, question, query = url.partition("?")
-    assert without_case_and_port(plain) in spellings(urls, key)
-    assert urls.could_be(url)
-    if question:
-        assert "Signature=" in query
-        assert "#" not in query
-        assert plain.lower().startswith("http")

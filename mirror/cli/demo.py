@@ -148,7 +148,7 @@ def _rewritten(settings: Settings, made: DemoCache, folder: Path) -> RewriteRepo
     from mirror.dataset.rewrite import RewriteOptions, rewrite
     from mirror.dataset.split import parse_splits
 
-    resolver = Resolver(read_index(settings)[1], settings.object_urls)
+    resolver = Resolver(read_index(settings)[1])
     base = settings.object_urls.base("s3").encode()
     return rewrite(
         [Input(str(made.dataset))],

@@ -351,11 +351,11 @@ def _images(
     if scheme == "presigned":
         sign, warnings = _signing(settings, options["expires"])
         _, index = read_index(settings)
-        resolver = Resolver(index, urls, options["match"], options["min_size"])
+        resolver = Resolver(index, options["match"], options["min_size"])
         return _Images(resolver, lambda at: sign(resolver.object_keys(at)), warnings)
     base = urls.base(scheme).encode()
     _, index = read_index(settings)
-    resolver = Resolver(index, urls, options["match"], options["min_size"])
+    resolver = Resolver(index, options["match"], options["min_size"])
     return _Images(resolver, lambda at: resolver.object_keys(at, base))
 
 
@@ -374,7 +374,7 @@ def _cached_images(
     ):
         images = CachedImages(settings.cache_dir, findings)
     list_failures(findings)
-    resolver = Resolver(images.index, None, options["match"], options["min_size"])
+    resolver = Resolver(images.index, options["match"], options["min_size"], of_mirror=False)
     addresses = images.file_urls if scheme == "file" else None
     return _Images(resolver, addresses, unreadable=findings.failed)
 

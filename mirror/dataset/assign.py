@@ -113,7 +113,7 @@ class Assigner:
         owners: NDArray[np.intp],
         contents: Keys,
         url_keys: Keys,
-        groups: Sequence[Any] | None,
+        groups: Sequence[Sequence[Any]] | None,
         classes: Sequence[Any] | None,
     ) -> None:
         """Records of one batch that will be written.
@@ -123,7 +123,7 @@ class Assigner:
             owners: for each content key the place of its record.
             contents: keys of their images' contents.
             url_keys: for each record of the batch a key of its URL.
-            groups: for each record of the batch the value that keeps it with others.
+            groups: for each record of the batch the values that keep it with others.
             classes: for each record of the batch its class.
         """
         place = np.full(len(url_keys), -1, np.intp)
@@ -133,7 +133,7 @@ class Assigner:
         if self._sample is not None:
             self._url_keys.append(url_keys[records])
         if groups is not None:
-            keys = [(at, _key_of(groups[at])) for at in records.tolist()]
+            keys = [(at, _key_of(value)) for at in records.tolist() for value in groups[at]]
             known = [(place[at], key) for at, key in keys if key is not None]
             at, key = zip(*known, strict=True) if known else ((), ())
             self._groups.append(RecordKeys(np.array(at, np.intp), np.array(key, np.uint64)))
@@ -156,7 +156,7 @@ class Assigner:
             return Assignment(split, np.array([np.count_nonzero(chosen)]))
         groups = _chosen(self._groups, chosen) if self._grouped else None
         keys = self._component_keys(chosen, groups)
-        ungrouped = 0 if groups is None else len(keys) - len(groups.record)
+        ungrouped = 0 if groups is None else len(keys) - len(np.unique(groups.record))
         if not self._stratified:
             split[chosen] = by_key(keys, self._splits, self._seed)
             return Assignment(split, self._counted(split[chosen]), ungrouped=ungrouped)

@@ -97,6 +97,15 @@ def values_at(value: Any, path: FieldPath) -> Iterator[Any]:
         yield MISSING
 
 
+def leaves_of(value: Any) -> Iterator[Any]:
+    """A value itself; of a list what is in it, however deep."""
+    if isinstance(value, list):
+        for item in value:
+            yield from leaves_of(item)
+    else:
+        yield value
+
+
 def class_name(value: Any) -> str | None:
     """A value as text; None where there is none: null, empty, no number at all.
 

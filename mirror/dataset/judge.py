@@ -9,10 +9,11 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mirror.dataset.fields import MISSING, FieldPath, values_at
+from mirror.dataset.fields import MISSING, FieldPath
 from mirror.dataset.licenses import license_name
-from mirror.dataset.records import Batch, Rejected
-from mirror.dataset.resolve import LICENSE, NOT_MIRRORED, OK, Resolver
+from mirror.dataset.records import Batch, Rejected, whole
+from mirror.dataset.resolve import LICENSE, NOT_MIRRORED, OK
+from mirror.urls import content_hash_in
 
 Missing = Literal["drop", "keep", "fail"]
 
@@ -79,30 +80,22 @@ class LicenseRule:
     @property
     def paths(self) -> tuple[FieldPath, ...]:
         """What has to be read of each record."""
-        # Of a path through a list readers give the first value; the whole list has all of them.
-        return () if self.path is None else (self.path, self.path[:1])
+        return () if self.path is None else whole(self.path)
 
     def apply(self, batch: Batch, judgement: Judgement) -> None:
         if self.path is None or not (self.allowed or self.required):
             return
-        fine = [all(map(self._is_fine, self._licenses(batch, at))) for at in range(len(batch))]
+        fine = [all(map(self._is_fine, licenses)) for licenses in batch.all_values(self.path)]
         judgement.drop(~np.array(fine, np.bool_), LICENSE)
 
     def _is_fine(self, value: Any) -> bool:
         name = _name(value) if isinstance(value, str) else None
         return name in self.allowed if self.allowed else name is not None
 
-    def _licenses(self, batch: Batch, at: int) -> list[Any]:
-        assert self.path is not None
-        top = batch.others[self.path[:1]][at]
-        # A dot in a column's name is only a dot, and nothing stands at its first piece.
-        if top is MISSING:
-            return [batch.others[self.path][at]]
-        return list(values_at(top, self.path[1:])) or [MISSING]
-
     def shown(self, batch: Batch, at: int) -> str:
         """The licences of a record, for people."""
-        return ", ".join(dict.fromkeys(map(_shown, self._licenses(batch, at))))
+        assert self.path is not None
+        return ", ".join(dict.fromkeys(map(_shown, batch.all_values(self.path)[at])))
 
 
 _name = lru_cache(maxsize=4096)(license_name)
@@ -115,7 +108,7 @@ def _shown(value: Any) -> str:
 
 
 def set_aside_overwriting(
-    batch: Batch, judgement: Judgement, outcome: NDArray[np.uint8], resolver: Resolver, source: str
+    batch: Batch, judgement: Judgement, outcome: NDArray[np.uint8], source: str
 ) -> list[Rejected]:
     """Records that would get a new URL where the place of the old one is taken; no longer kept.
 
@@ -125,7 +118,6 @@ def set_aside_overwriting(
         batch: the records.
         judgement: of them.
         outcome: of their URLs.
-        resolver: knows the mirror's own URLs.
         source: the field that the old URL would go to.
     """
     owners = owners_of(batch)
@@ -133,7 +125,7 @@ def set_aside_overwriting(
     for position in sorted(batch.sourced):
         begin, end = np.searchsorted(owners, [position, position + 1]).tolist()
         changes = bool(judgement.kept[position]) and bool((outcome[begin:end] == OK).any())
-        if changes and not any(map(resolver.own, batch.urls[begin:end])):
+        if changes and not any(map(content_hash_in, batch.urls[begin:end])):
             judgement.kept[position] = False
             judgement.fate[position] = OK
             reason = f"its field {source!r} holds something else; name another with --source-field"

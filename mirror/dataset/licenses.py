@@ -19,8 +19,22 @@ _DEED: Final = re.compile(
     r"(?:https?://)?(?:www\.)?creativecommons\.org/"
     r"(?:licenses/(?P<license>[a-z-]+)|publicdomain/(?P<public>zero|mark))(?:/.*)?"
 )
-# 4.0, v4, the 4_0 of GBIF; and what may follow: a country, "International".
-_VERSION: Final = re.compile(r"-v?\d+(?:[.-]\d+)?\.?(-[a-z-]+)?$")
+# 4.0, v4, the 4_0 of GBIF; and what may follow: "International", or the country of a port. Any other
+# word may take back what the licence grants, and stays in its name.
+_PORT: Final = (
+    r"(?!(?:by|nc|nd|sa)(?:-|$))[a-z]{2}|argentina|australia|austria|azerbaijan|belgium|brazil"
+    r"|bulgaria|canada|chile|china-mainland|colombia|costa-rica|croatia|czech-republic|denmark|ecuador"
+    r"|egypt|estonia|finland|france|germany|greece|guatemala|hong-kong|hungary|india|ireland|israel"
+    r"|italy|japan|korea|south-korea|luxembourg|macedonia|malaysia|malta|mexico|netherlands|new-zealand"
+    r"|norway|peru|philippines|poland|portugal|puerto-rico|romania|serbia|singapore|slovenia"
+    r"|south-africa|spain|sweden|switzerland|taiwan|thailand|uganda|uk:?-england-(?:&|and)-wales"
+    r"|uk:?-scotland|united-states|venezuela|vietnam|igo|intergovernmental-organi[sz]ations?"
+)
+_VERSION: Final = re.compile(
+    r"-v?\d+(?:[.-]\d+)?\.?"
+    rf"(?:-(?:international|unported|generic|universal|{_PORT}))?"
+    r"(?:-(?:licen[cs]e|deed|legal-?code|public-domain-dedication))*$"
+)
 # Words → the letters for them.
 _LETTERS: Final = (
     (re.compile(r"^(the-)?creative-?commons-"), "cc-"),

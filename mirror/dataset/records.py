@@ -16,16 +16,19 @@ from numpy.typing import NDArray
 
 from mirror.dataset.chunks import Chunk, Row, Rows
 from mirror.dataset.fields import (
+    MISSING,
     BadRecord,
     FieldPath,
     Site,
     check_name,
     holds_other,
+    leaves_of,
     parse_path,
     replace_urls,
     sites_of,
     url_bytes,
     value_at,
+    values_at,
 )
 from mirror.errors import UsageError
 
@@ -66,6 +69,11 @@ class Reading:
         return cls(parse_path(url), source, tuple(parse_path(o) for o in others if o is not None))
 
 
+def whole(path: FieldPath) -> tuple[FieldPath, FieldPath]:
+    """What has to be read for `Batch.all_values`: of a path through a list readers give the first."""
+    return path, path[:1]
+
+
 class Rejected(NamedTuple):
     """A record that could not be read. `number`: its line, or its place, from 1 on."""
 
@@ -96,6 +104,23 @@ class Batch(ABC):
 
     def __len__(self) -> int:
         return len(self.numbers)
+
+    def all_values(self, path: FieldPath) -> list[Sequence[Any]]:
+        """For each record every value at a path, those of lists on the way and at its end.
+
+        At least one each: MISSING where there is none.
+
+        Args:
+            path: all of `whole(path)` are among `Reading.others`.
+        """
+        firsts, tops = self.others[path], self.others[path[:1]]
+        # A dot in a column's name is only a dot, and nothing stands at its first piece.
+        return [
+            list(leaves_of(list(values_at(top, path[1:])))) or [MISSING]
+            if isinstance(top, list | dict)
+            else [first]
+            for first, top in zip(firsts, tops, strict=True)
+        ]
 
     @abstractmethod
     def rewritten(self, keep: Sequence[int], urls: Sequence[bytes | None]) -> Chunk:

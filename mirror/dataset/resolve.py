@@ -14,7 +14,7 @@ from mirror.catalog.index import FORMAT_NAMES, Index
 from mirror.content.image import VERDICTS
 from mirror.content.photo import photo_key, spellings
 from mirror.layout import FORMATS, OBJECTS, url_md5
-from mirror.urls import ObjectUrls
+from mirror.urls import content_hash_in
 
 Match = Literal["url", "photo"]
 Positions = NDArray[np.intp]
@@ -58,16 +58,16 @@ class Resolver:
 
     Attributes:
         index: the sightings.
-        urls: knows the mirror's own URLs again, in a dataset that was rewritten before; None where
-            there is no mirror.
         match: `photo` also finds an iNaturalist photo under another spelling of its URL.
         min_side: pixels that the shorter side must have; what is not known to is too small.
+        of_mirror: the index is a mirror's: its objects are known by their URLs too, in a dataset that
+            was rewritten before.
     """
 
     index: Index
-    urls: ObjectUrls | None = None
     match: Match = "url"
     min_side: int = 0
+    of_mirror: bool = True
 
     def find(self, urls: Sequence[bytes], digests: bytes) -> Found:
         """Where the URLs are in the index.
@@ -77,9 +77,9 @@ class Resolver:
             digests: their MD5s, end to end (`digests_of`).
         """
         at = self.index.find(digests)
-        if self.urls is not None:
-            own = {i: self.own(urls[i]) for i in np.flatnonzero(at < 0).tolist()}
-            if known := {i: content_hash for i, content_hash in own.items() if content_hash}:
+        if self.of_mirror:
+            named = {i: content_hash_in(urls[i]) for i in np.flatnonzero(at < 0).tolist()}
+            if known := {i: content_hash for i, content_hash in named.items() if content_hash}:
                 at[list(known)] = self.index.find_contents(b"".join(known.values()))
         by_photo = np.zeros(len(at), np.bool_)
         if self.match == "photo":
@@ -89,13 +89,6 @@ class Resolver:
             at[wanting[better]] = found[better]
             by_photo[wanting[better]] = True
         return Found(at, by_photo)
-
-    def own(self, url: bytes) -> bytes | None:
-        """Content hash of the object that a URL of the mirror's own names; None of any other."""
-        if self.urls is None or not self.urls.could_be_bytes(url):
-            return None
-        parsed = self.urls.parse(url.decode(errors="replace"))
-        return parsed[0] if parsed else None
 
     def _other_spellings(self, urls: Sequence[bytes]) -> Positions:
         """For each URL where the same photo is, a good sighting of it if there is one; else -1."""

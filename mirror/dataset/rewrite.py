@@ -36,7 +36,7 @@ from mirror.dataset.judge import (
     set_aside_overwriting,
 )
 from mirror.dataset.output import Writer, check_not_replaced, check_output, writing
-from mirror.dataset.records import Batch, Reading, Rejected
+from mirror.dataset.records import Batch, Reading, Rejected, whole
 from mirror.dataset.rejects import RejectedFile
 from mirror.dataset.report import (
     EXAMPLES,
@@ -111,8 +111,9 @@ class RewriteOptions:
     @property
     def fields(self) -> Reading:
         """The reading with every path that is needed."""
-        paths = (*self.license.paths, self.group, self.stratify)
-        others = tuple(dict.fromkeys(path for path in paths if path is not None))
+        grouping = () if self.group is None else whole(self.group)
+        classes = () if self.stratify is None else (self.stratify,)
+        others = tuple(dict.fromkeys((*self.license.paths, *grouping, *classes)))
         return Reading(self.reading.url, self.reading.source, others)
 
 
@@ -233,7 +234,7 @@ class _Rewriting:
         self._options = options
         self._resolver = resolver
         self._addresses = addresses
-        place: Place = "cache" if resolver.urls is None else "mirror"
+        place: Place = "mirror" if resolver.of_mirror else "cache"
         self._report = RewriteReport(place, dry_run=options.dry_run)
         self._assigner = Assigner(
             options.splits,
@@ -291,9 +292,8 @@ class _Rewriting:
         options.license.apply(batch, judgement)
         refused = batch.rejected
         if self._addresses is not None and batch.sourced:
-            source_field = options.reading.source
             refused = refused + set_aside_overwriting(
-                batch, judgement, outcome, self._resolver, source_field
+                batch, judgement, outcome, options.reading.source
             )
         self._refuse(sorted(refused, key=lambda one: one.number), source, rejected)
         report.records += len(batch) + len(batch.rejected)
@@ -326,8 +326,8 @@ class _Rewriting:
                 owners=owners[within],
                 contents=(url_keys if options.allow_leaks else contents)[within],
                 url_keys=first_keys,
-                groups=batch.others.get(options.group) if options.group else None,
-                classes=batch.others.get(options.stratify) if options.stratify else None,
+                groups=batch.all_values(options.group) if options.group else None,
+                classes=batch.others[options.stratify] if options.stratify else None,
             )
         else:
             report.written += len(keep)

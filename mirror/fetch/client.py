@@ -67,7 +67,7 @@ class Fetcher:
 
     def _prepare(self) -> None:
         settings = self._settings
-        self._images = Images(self._index, settings.object_urls, settings.fetch.match)
+        self._images = Images(self._index, settings.fetch.match)
         self._most = parse_size(settings.fetch.bytes_in_flight, "fetch.bytes_in_flight")
         self._here: _Here | None = None
 

@@ -89,7 +89,7 @@ class MirrorFileSystem(AbstractFileSystem):  # type: ignore[misc, unused-ignore]
             _indexes[which] = index_of(self._settings, offline=self._offline)
         index = _indexes[which]
         settings = self._settings
-        self._images = Images(index, settings.object_urls, settings.fetch.match)
+        self._images = Images(index, settings.fetch.match)
         self._fetch = Fetcher(settings, offline=self._offline, index=index)
 
     @classmethod

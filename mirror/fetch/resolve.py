@@ -25,7 +25,6 @@ from mirror.dataset.resolve import (
 )
 from mirror.errors import FetchError, Flagged, NotMirrored
 from mirror.layout import object_key, parse_content_hash, url_md5
-from mirror.urls import ObjectUrls
 
 # Texts that are looked up together: enough for NumPy to pay, and little beside what they name.
 BATCH: Final = 1 << 16
@@ -96,13 +95,12 @@ class Images:
 
     Args:
         index: of the mirror.
-        urls: knows the mirror's own URLs.
         match: `photo` also finds an iNaturalist photo under another spelling of its URL.
     """
 
-    def __init__(self, index: Index, urls: ObjectUrls, match: Match = "url") -> None:
+    def __init__(self, index: Index, match: Match = "url") -> None:
         self.index = index
-        self._resolver = Resolver(index, urls, match)
+        self._resolver = Resolver(index, match)
 
     def find(self, text: str) -> Found | Flagged | NotMirrored:
         """What there is for one text; the errors are values here."""

@@ -266,7 +266,7 @@ class _Run:
             self._warn(f"{error} Until then only the cache counts as what is there.")
             return None
         self._known_bad |= index.contents_judged("placeholder")
-        return Resolver(index, self._settings.object_urls, self._options.match)
+        return Resolver(index, self._options.match)
 
     def _estimate(self, images: int) -> Estimate | None:
         if not images:

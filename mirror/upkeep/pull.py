@@ -228,7 +228,7 @@ class _Pull:
         return chosen
 
     def _of_datasets(self) -> NDArray[np.bool_]:
-        resolver = Resolver(self._index, self._settings.object_urls)
+        resolver = Resolver(self._index)
         wanted = np.zeros(len(self._index), bool)
         rejected = 0
         for source in self._options.datasets:

@@ -40,7 +40,7 @@ class Rewriting:
 
     def __init__(self, state: str, bucket: str, out: Path, splits: str) -> None:
         settings = merge([Layer("test", {"bucket": {"url": bucket}, "state": {"dir": state}})])
-        self._resolver = Resolver(read_index(settings)[1], settings.object_urls)
+        self._resolver = Resolver(read_index(settings)[1])
         self._out = out
         self._options = RewriteOptions(splits=parse_splits(splits), force=True)
 

@@ -83,7 +83,7 @@ class Mirror:
         return self.base + object_key(digest_of(body).content_hash, "jpeg")
 
     def resolver(self, **options: Any) -> Resolver:
-        return Resolver(self.index, self.settings.object_urls, **options)
+        return Resolver(self.index, **options)
 
     def rewrite(
         self,

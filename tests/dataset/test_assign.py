@@ -62,7 +62,7 @@ def assigned(
             owners=np.array([at for at, _ in pairs], np.intp),
             contents=np.array([key for _, key in pairs], np.uint64),
             url_keys=np.array([record.url for record in some], np.uint64),
-            groups=[record.group for record in some] if grouped else None,
+            groups=[[record.group] for record in some] if grouped else None,
             classes=[record.kind for record in some] if stratified else None,
         )
     return assigner.assign()

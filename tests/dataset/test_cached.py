@@ -29,7 +29,7 @@ def images_in(folder: Path) -> CachedImages:
 
 
 def outcomes(images: CachedImages, *numbers: int, **options: int) -> list[str]:
-    resolver = Resolver(images.index, None, "url", **options)
+    resolver = Resolver(images.index, "url", of_mirror=False, **options)
     urls = [url_of(number).encode() for number in numbers]
     at = resolver.find(urls, digests_of(urls)).at
     return [OUTCOMES[code] for code in resolver.outcomes(at)]
@@ -137,7 +137,7 @@ def test_sizes_are_known(tmp_path: Path) -> None:
 
 def test_a_photo_is_found_under_another_spelling(tmp_path: Path) -> None:
     caches.put(tmp_path, 1, photo(1))
-    resolver = Resolver(images_in(tmp_path).index, None, "photo")
+    resolver = Resolver(images_in(tmp_path).index, "photo", of_mirror=False)
     urls = [b"https://static.inaturalist.org/photos/1/medium.jpeg?7"]
     at, by_photo = resolver.find(urls, digests_of(urls))
     assert (at.tolist(), by_photo.tolist()) == ([0], [True])
@@ -149,7 +149,7 @@ def of_cache(folder: Path, path: Path, *, files: bool, **options: object) -> Rew
         [Input(str(path))],
         path.with_name("out.jsonl"),
         RewriteOptions(**options),  # type: ignore[arg-type]
-        Resolver(images.index),
+        Resolver(images.index, of_mirror=False),
         addresses=images.file_urls if files else None,
     )
 

@@ -7,14 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mirror.catalog.index import Index
 from mirror.dataset.chunks import json_line
 from mirror.dataset.fields import FieldPath, parse_path
 from mirror.dataset.judge import LicenseRule, Missing, judge, set_aside_overwriting
 from mirror.dataset.records import Reading, RowBatch
-from mirror.dataset.resolve import OUTCOMES, Resolver
-from mirror.layout import BucketUrl
-from mirror.urls import ObjectUrls
+from mirror.dataset.resolve import OUTCOMES
 
 OK, NOT, BAD = (OUTCOMES.index(name) for name in ("ok", "not_mirrored", "blank"))
 OWN = "s3://plants/objects/ab/" + "ab" * 16 + ".jpg"
@@ -78,8 +75,8 @@ def licensed(rule: LicenseRule, *rows: dict[str, Any], url: str = "image_url") -
 
 
 CC_BY = frozenset({"cc-by"})
-LICENSES = ["cc-by", "CC BY 4.0", "https://creativecommons.org/licenses/by/4.0/", "cc-by-nc", "C",
-            "all rights reserved", "", None, 7, ["cc-by"]]  # fmt: skip
+LICENSES: list[Any] = ["cc-by", "CC BY 4.0", "https://creativecommons.org/licenses/by/4.0/", "cc-by-nc", "C",
+            "all rights reserved", "", None, 7, []]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -120,6 +117,15 @@ def test_of_several_photos_each_needs_its_licence(
     assert licensed(required, row, url="taxon.photos.u") == [any_known]
 
 
+@pytest.mark.parametrize(
+    ("value", "allowed"),
+    [(["cc-by"], True), ([["CC BY"], "cc-by"], True), (["cc-by", "cc0"], False), (["cc-by", None], False)],
+)  # fmt: skip
+def test_licences_that_are_a_list_must_all_be_allowed(value: Any, allowed: bool) -> None:
+    rule = LicenseRule(("license",), CC_BY)
+    assert licensed(rule, {"image_url": "u", "license": value}) == [allowed]
+
+
 def test_a_list_without_an_item_has_no_licence() -> None:
     rule = LicenseRule(("photos", "license"), CC_BY)
     assert licensed(rule, {"image_url": "u", "photos": []}) == [False]
@@ -148,8 +154,7 @@ def set_aside(*rows: dict[str, Any], outcome: list[int], url: str = "image_url")
     batch = batch_of(*rows, url=url)
     outcomes = np.array(outcome, np.uint8)
     judgement = judge(batch, outcomes, "keep")
-    resolver = Resolver(Index.empty(), ObjectUrls(BucketUrl.parse("s3://plants")))
-    refused = set_aside_overwriting(batch, judgement, outcomes, resolver, "source_url")
+    refused = set_aside_overwriting(batch, judgement, outcomes, "source_url")
     assert [at + 1 for at in np.flatnonzero(~judgement.kept & (judgement.fate == OK))] == [
         one.number for one in refused
     ]

@@ -19,7 +19,8 @@ from mirror.dataset.licenses import license_name
                    "http://creativecommons.org/licenses/by/4.0/", "by",
                    "https://www.creativecommons.org/licenses/by/4.0/legalcode.es",
                    "creativecommons.org/licenses/by", "Attribution", "Attribution 4.0 International",
-                   "Creative Commons Attribution"]),
+                   "Creative Commons Attribution", "CC BY 3.0 United States", "CC BY 4.0 License",
+                   "Attribution 2.0 UK: England & Wales"]),
         ("cc-by-nc", ["CC BY-NC 4.0", "cc_by_nc", "CC_BY_NC_4_0", "cc by nc", "by-nc",
                       "HTTPS://CREATIVECOMMONS.ORG/LICENSES/BY-NC/4.0/",
                       "Attribution-NonCommercial 4.0 International"]),
@@ -55,6 +56,18 @@ def test_one_licence_has_one_name(name: str, spellings: list[str]) -> None:
 )  # fmt: skip
 def test_what_grants_nothing_is_no_licence(value: Any) -> None:
     assert license_name(value) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "CC BY 4.0 NonCommercial", "CC-BY-4.0-NC-ND", "Attribution 3.0 NonCommercial", "cc-by-4.0-sa",
+        "CC BY 3.0 not for commercial use", "cc by 4.0 no derivatives", "CC BY 4.0 nd",
+        "CC BY 4.0 International, except photos", "cc0 1.0 except-photos",
+    ],
+)  # fmt: skip
+def test_what_follows_a_version_may_take_back_what_it_grants(text: str) -> None:
+    assert license_name(text) not in ("cc-by", "cc0")
 
 
 @given(st.from_regex(r"(cc|by|nc|sa|nd|[ _/-]|[0-9]|\.)*", fullmatch=True), st.text(" _\t"))

@@ -20,8 +20,6 @@ from mirror.dataset.resolve import Resolver
 from mirror.dataset.rewrite import Progress, RewriteOptions, rewrite
 from mirror.dataset.split import parse_splits
 from mirror.errors import DatasetError, UsageError
-from mirror.layout import BucketUrl
-from mirror.urls import ObjectUrls
 from tests.dataset.mirrored import (
     ABSENT,
     BLANK,
@@ -369,7 +367,7 @@ def test_another_field_holds_the_url(plants: Mirror, work: Path) -> None:
 
 
 def of_index(index: Index, **options: Any) -> Resolver:
-    return Resolver(index, ObjectUrls(BucketUrl.parse("s3://plants")), **options)
+    return Resolver(index, **options)
 
 
 DOUBTS: list[tuple[str, list[Any], dict[str, Any], list[str]]] = [
@@ -413,7 +411,7 @@ def test_an_empty_mirror_is_called_so(work: Path) -> None:
     path = put(work / "raw.jsonl", [record(1)])
     for resolver, place in (
         (of_index(Index.empty()), "mirror"),
-        (Resolver(Index.empty()), "cache"),
+        (Resolver(Index.empty(), of_mirror=False), "cache"),
     ):
         report = rewrite(
             [Input(str(path))], work / "out.jsonl", RewriteOptions(), resolver, addresses=None

@@ -214,6 +214,18 @@ def test_a_rewritten_dataset_moves_to_other_urls_and_keeps_the_first_ones(
         assert one["source_url"] == url_of(number)
 
 
+def test_a_dataset_of_a_mirror_that_has_moved_is_rewritten_again(
+    plants: Mirror, work: Path
+) -> None:
+    plants.rewrite(put(work / "raw.jsonl", [record(1), record(2)]), work / "here.jsonl")
+    lines = (work / "here.jsonl").read_bytes()
+    old = lines.replace(plants.base.encode(), b"https://pub-1.r2.example/inat/")
+    (work / "old.jsonl").write_bytes(old)
+    report = plants.rewrite(work / "old.jsonl", work / "moved.jsonl")
+    assert (report.written, report.exit_status) == (2, 0)
+    assert (work / "moved.jsonl").read_bytes() == lines
+
+
 def test_what_was_kept_though_missing_is_rewritten_when_it_is_there(
     plants: Mirror, work: Path
 ) -> None:
@@ -222,7 +234,7 @@ def test_what_was_kept_though_missing_is_rewritten_when_it_is_there(
     only = plants.index.find(hashlib.md5(url_of(1).encode()).digest())
     sightings = {name: column[only] for name, column in plants.index.sightings.items()}
     smaller = Index(0, sightings, plants.index.objects)
-    early = Resolver(smaller, plants.settings.object_urls)
+    early = Resolver(smaller)
     plants.rewrite(path, work / "early.jsonl", early, missing="keep")
     assert got(work / "early.jsonl")[0]["image_url"] == [url_of(2), plants.url(1)]
     report = plants.rewrite(work / "early.jsonl", work / "late.jsonl")

@@ -162,6 +162,32 @@ def test_the_same_dataset_in_another_format_is_divided_alike(plants: Mirror, wor
     assert places["a.jsonl"] == places["a.csv"] == places["a.parquet"]
 
 
+@pytest.mark.parametrize("name", ["raw.jsonl", "raw.parquet"])
+@pytest.mark.parametrize(
+    ("path", "of"),
+    [
+        (("seen", "obs"), lambda groups: {"seen": [{"obs": group} for group in groups]}),
+        (("obs",), lambda groups: {"obs": groups}),
+    ],
+)
+def test_a_record_of_several_groups_stays_with_all_of_them(
+    plants: Mirror, work: Path, name: str, path: tuple[str, ...], of: Any
+) -> None:
+    groups = {n: [f"own {n}", ("a", "b")[n % 2]] for n in GOOD}
+    put(work / "raw.jsonl", [record(n, **of(one)) for n, one in groups.items()])
+    if name != "raw.jsonl":
+        plants.rewrite(work / "raw.jsonl", work / name)
+    for seed in range(5):
+        options: dict[str, Any] = {"splits": THREE, "group": path, "seed": seed}
+        report = plants.rewrite(work / name, work / "out.jsonl", force=True, **options)
+        assert report.written == len(groups)
+        assert not any("have no value" in warning for warning in report.warnings)
+        for output in report.outputs.values():
+            numbers = [one["id"] for one in got(Path(output))]
+            for parity in (0, 1):
+                assert len([n for n in numbers if n % 2 == parity]) in (0, 5)
+
+
 def test_leaks_can_be_allowed(plants: Mirror, work: Path) -> None:
     records = [record(n) for n in (*GOOD, *TWINS, *MANY)]
     apart = together = 0

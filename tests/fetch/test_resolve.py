@@ -14,13 +14,9 @@ from mirror.content.photo import photo_key
 from mirror.dataset.resolve import Match
 from mirror.errors import Flagged, NotMirrored
 from mirror.fetch.resolve import Found, Images, reason, shown
-from mirror.layout import BucketUrl, object_key, url_md5
-from mirror.urls import ObjectUrls
+from mirror.layout import object_key, url_md5
 from tests.photos import url_of
 
-URLS = ObjectUrls(
-    BucketUrl.parse("s3://plants/inat"), "https://x.r2.example", "auto", "https://img.example.org/i"
-)
 FORMATS = ("jpeg", "png", "webp")
 
 
@@ -66,18 +62,18 @@ def found(number: int, url: str) -> Found:
 
 
 def public(number: int) -> str:
-    return URLS.url("public", found(number, "").key)
+    return "https://img.example.org/i/" + found(number, "").key
 
 
 @pytest.fixture(scope="module")
 def images() -> Images:
-    return Images(index_of(ROWS), URLS)
+    return Images(index_of(ROWS))
 
 
 NAMED = {
     "original": (url_of(7), found(7, url_of(7))),
     "public": (public(7), found(7, url_of(7))),
-    "s3": (URLS.url("s3", found(7, "").key), found(7, url_of(7))),
+    "s3": ("s3://plants/inat/" + found(7, "").key, found(7, url_of(7))),
     "content hash": (content_of(7).hex(), found(7, url_of(7))),
     "flagged content that has a good name": (
         public(60),
@@ -135,7 +131,7 @@ def test_coverage_says_of_each_what_a_fetch_would(images: Images) -> None:
 def test_another_spelling_of_a_photo_is_found_where_that_is_wanted(
     match: Match, tell_photos: bool
 ) -> None:
-    images = Images(index_of(ROWS, tell_photos=tell_photos), URLS, match)
+    images = Images(index_of(ROWS, tell_photos=tell_photos), match)
     spelled = "https://static.inaturalist.org/photos/7/medium.jpeg?1545"
     for one in (images.find(spelled), images.find_all([spelled, url_of(1)])[0]):
         if match == "photo" and (tell_photos or isinstance(one, Found)):
@@ -146,7 +142,7 @@ def test_another_spelling_of_a_photo_is_found_where_that_is_wanted(
 
 def test_a_signature_is_not_shown() -> None:
     url = f"{public(999)}?X-Amz-Credential=a&X-Amz-Signature=secret"
-    error = Images(index_of(ROWS), URLS).find(url)
+    error = Images(index_of(ROWS)).find(url)
     assert isinstance(error, NotMirrored)
     assert "secret" not in str(error)
     assert shown(url) == public(999)
