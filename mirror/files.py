@@ -1,14 +1,15 @@
-"""A file that appears whole or not at all."""
+"""Files that appear whole or not at all."""
 
 from __future__ import annotations
 
 import io
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, TextIO, cast
+from typing import TYPE_CHECKING, BinaryIO, Self, TextIO, cast
 
 from mirror.errors import MirrorError, UsageError
 
@@ -25,11 +26,44 @@ def replacing(path: Path) -> Iterator[TextIO]:
         text.detach()
 
 
+class Together:
+    """Files that take their places in a row at the end of the block, when all of them are whole.
+
+    None does when the block ends in an error. Only a kill between two renames leaves some of each.
+    """
+
+    def __init__(self) -> None:
+        self._whole: list[tuple[Path, Path]] = []
+
+    def add(self, written: Path, target: Path) -> None:
+        """A file that is whole and on the disk, and the name that it takes."""
+        self._whole.append((written, target))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            while kind is None and self._whole:
+                written, target = self._whole[0]
+                written.replace(target)
+                self._whole.pop(0)
+        finally:
+            for written, _target in self._whole:
+                with suppress(OSError):
+                    written.unlink()
+
+
 @contextmanager
-def replacing_bytes(path: Path) -> Iterator[BinaryIO]:
+def replacing_bytes(path: Path, together: Together | None = None) -> Iterator[BinaryIO]:
     """A file to write, which takes `path`'s place when the block ends without an error.
 
-    What is no plain file (`/dev/null`, a pipe) is written to as it is.
+    What is no plain file (`/dev/null`, a pipe) is written to as it is. A file that is replaced keeps
+    its permissions.
+
+    Args:
+        path: of the file.
+        together: with which others it takes its place, after this block.
 
     Raises:
         UsageError: the file cannot be made there; said at once, before any work is done for it.
@@ -50,8 +84,12 @@ def replacing_bytes(path: Path) -> Iterator[BinaryIO]:
             yield cast("BinaryIO", file)
             file.flush()
             if not in_place:
+                with suppress(FileNotFoundError):
+                    os.fchmod(raw.fileno(), stat.S_IMODE(target.stat().st_mode))
                 raw.sync()
-        if not in_place:
+        if together is not None and not in_place:
+            together.add(written, target)
+        elif not in_place:
             written.replace(target)
     except BaseException:
         if not in_place:

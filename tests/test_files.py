@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mirror.errors import UsageError
-from mirror.files import replacing
+from mirror.files import Together, replacing, replacing_bytes
 
 
 def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -46,3 +46,36 @@ def test_a_file_that_cannot_be_made_is_said_at_once(name: str, tmp_path: Path) -
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match="cannot be written"), replacing(tmp_path / name):
         raise AssertionError
+
+
+def test_a_file_that_is_replaced_keeps_its_permissions(tmp_path: Path) -> None:
+    path = tmp_path / "out"
+    path.write_text("private")
+    path.chmod(0o600)
+    with replacing(path) as out:
+        out.write("still private")
+    assert (path.read_text(), path.stat().st_mode & 0o777) == ("still private", 0o600)
+
+
+def test_files_take_their_places_together_or_not_at_all(tmp_path: Path) -> None:
+    paths = [tmp_path / name for name in "abc"]
+    for path in paths:
+        path.write_text("old")
+
+    def write(failing: str) -> None:
+        with Together() as together:
+            for path in paths:
+                with replacing_bytes(path, together) as out:
+                    out.write(b"new")
+                    assert path.name != failing, "failed"
+                assert path.read_text() == "old"
+            assert failing != "end", "failed"
+
+    for failing in ("a", "c", "end"):
+        with pytest.raises(AssertionError, match="failed"):
+            write(failing)
+        assert [path.read_text() for path in paths] == ["old"] * 3
+        assert sorted(tmp_path.iterdir()) == paths
+    write("none")
+    assert [path.read_text() for path in paths] == ["new"] * 3
+    assert sorted(tmp_path.iterdir()) == paths

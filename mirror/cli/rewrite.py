@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -172,6 +173,7 @@ def command(session: Session, /, **options: Any) -> int:
         --update-config config/teacher_global.yaml \\
         --set data.train_jsonl={train} --set data.val_jsonl={val}
     """
+    from mirror.cache.scan import display
     from mirror.cli.progress import metering
     from mirror.cli.rewrite_view import RewriteProgress, show
     from mirror.dataset.inputs import Input, total_size
@@ -203,8 +205,9 @@ def command(session: Session, /, **options: Any) -> int:
         report.unreadable = images.unreadable
         if config_file is not None and report.written:
             updated = update(config_file, assignments, dry_run=asked.dry_run)
-            report.config_diff = updated.diff
-            report.config_backup = str(updated.backup) if updated.backup else None
+            report.config_diff = display(os.fsencode(updated.diff))
+            backup = updated.backup
+            report.config_backup = None if backup is None else display(os.fsencode(backup))
         elif config_file is not None:
             report.warnings.append(f"{config_file} stays as it is: no record was written.")
         if report_file is not None:
@@ -385,11 +388,15 @@ def _signing(
     """What signs keys, and what to say of how long that lasts."""
     from datetime import timedelta
 
+    from mirror.errors import UsageError
     from mirror.store.control import S3Access
     from mirror.store.signing import Signer
 
     signer = Signer(S3Access(settings.bucket_url, settings.bucket))
-    life = timedelta(seconds=round(days * 86_400))
+    try:
+        life = timedelta(seconds=round(days * 86_400))
+    except (ValueError, OverflowError):  # not a number, or none that there is a date for
+        raise UsageError("--expires is a number of days, 7 at most.") from None
     signer.sign([], life)  # a wrong life or no credentials: better said before a million records
 
     def sign(keys: list[bytes]) -> list[bytes]:

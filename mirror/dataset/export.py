@@ -128,7 +128,7 @@ def export(
         report.resumed += 1
         observer.broke(what)
 
-    with writing(output) as writer, connected(url) as source:
+    with writing(output) as (writer,), connected(url) as source:
         observer.counted(source.count(options.query))
         for batch in source.batches(
             options.query,

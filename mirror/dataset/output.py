@@ -8,7 +8,7 @@ import os
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -20,7 +20,7 @@ from mirror.dataset.formats import FileName
 from mirror.dataset.spool import Spool
 from mirror.dataset.tables import ArrowChunk, import_pyarrow
 from mirror.errors import UsageError
-from mirror.files import replacing_bytes
+from mirror.files import Together, replacing_bytes
 
 # A row group has so many records, or so many bytes of them.
 _ROW_GROUP: Final = 100_000
@@ -54,16 +54,25 @@ def check_not_replaced(path: Path, *, force: bool) -> None:
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[Writer]:
-    """A dataset's file, which takes `path`'s place when the block ends without an error.
+def writing(*paths: Path) -> Iterator[list[Writer]]:
+    """A dataset's files, which take their places together when the block ends without an error.
+
+    Tables have the same columns, of the same types, in all of them.
 
     Args:
-        path: its name says the format and the compression; JSON lines where it says nothing.
+        paths: a name says the format and the compression; JSON lines where it says nothing.
 
     Raises:
-        UsageError: it cannot be made there, pyarrow is missing, or records do not fit the format.
+        UsageError: one cannot be made there, pyarrow is missing, or records do not fit the format.
         MirrorError: the disk is full.
     """
+    columns = _Columns()
+    with Together() as together, ExitStack() as files:
+        yield [files.enter_context(_writing(path, columns, together)) for path in paths]
+
+
+@contextmanager
+def _writing(path: Path, columns: _Columns, together: Together) -> Iterator[Writer]:
     name = FileName.parse(path)
     if name.kind == "parquet":
         import_pyarrow()
@@ -71,7 +80,7 @@ def writing(path: Path) -> Iterator[Writer]:
             raise UsageError(
                 f"{path}: Parquet is compressed inside; leave {packed} out of the name."
             )
-    with replacing_bytes(path) as raw:
+    with replacing_bytes(path, together) as raw:
         file = compressed(raw, path.name)
         if name.kind == "jsonl":
             lines = _JsonlWriter(file)
@@ -81,12 +90,38 @@ def writing(path: Path) -> Iterator[Writer]:
             with Spool(_spool_folder(path)) as spool:
                 table: Writer
                 if name.kind == "parquet":
-                    table = _ParquetWriter(file, spool, path)
+                    table = _ParquetWriter(file, spool, path, columns)
                 else:
-                    table = _CsvWriter(file, spool, path, "\t" if name.kind == "tsv" else ",")
+                    delimiter = "\t" if name.kind == "tsv" else ","
+                    table = _CsvWriter(file, spool, path, columns, delimiter)
                 yield table
                 table.finish()
         file.close()
+
+
+class _Columns:
+    """The columns of one or more files, as far as records have been seen.
+
+    Attributes:
+        names: of CSV, in the order of their first appearance.
+        schema: of Parquet; None before the first batch.
+        is_guessed: it was found out from records that have no types.
+    """
+
+    def __init__(self) -> None:
+        self.names: dict[str, None] = {}
+        self.schema: Any = None
+        self.is_guessed = False
+
+    def see_row(self, row: Row) -> None:
+        if not row.keys() <= self.names.keys():
+            self.names = dict.fromkeys(_with_new_ones(list(self.names), list(row)))
+
+    def see_batch(self, schema: Any) -> None:
+        if self.schema is None:
+            self.schema = schema
+        elif self.schema != schema:
+            self.schema = _unified(self.schema, schema)
 
 
 class _JsonlWriter(Writer):
@@ -124,19 +159,20 @@ def _unfit(path: Path, why: str) -> UsageError:
 
 
 class _CsvWriter(Writer):
-    """Columns are known when all records have been seen: in the order of their first appearance."""
+    """Columns are known when all records have been seen."""
 
-    def __init__(self, file: BinaryIO, spool: Spool, path: Path, delimiter: str) -> None:
+    def __init__(
+        self, file: BinaryIO, spool: Spool, path: Path, columns: _Columns, delimiter: str
+    ) -> None:
         self._file = file
         self._spool = spool
         self._path = path
         self._delimiter = delimiter
-        self._columns: dict[str, None] = {}
+        self._columns = columns
 
     def write(self, chunk: Chunk) -> None:
         for row in _rows(chunk, self._path):
-            if not row.keys() <= self._columns.keys():
-                self._columns = dict.fromkeys(_with_new_ones(list(self._columns), list(row)))
+            self._columns.see_row(row)
         self._spool.add(chunk)
 
     def finish(self) -> None:
@@ -146,12 +182,13 @@ class _CsvWriter(Writer):
         quoted = csv.writer(
             text, delimiter=self._delimiter, lineterminator="\n", quoting=csv.QUOTE_ALL
         )
-        if self._columns:
-            rows = plain if not any("\r" in name for name in self._columns) else quoted
-            rows.writerow(self._columns)
+        names = self._columns.names
+        if names:
+            rows = plain if not any("\r" in name for name in names) else quoted
+            rows.writerow(names)
         for chunk in self._spool:
             for row in _rows(chunk, self._path):
-                cells = [_cell(row.get(name)) for name in self._columns]
+                cells = [_cell(row.get(name)) for name in names]
                 rows = plain if not any("\r" in cell for cell in cells) else quoted
                 rows.writerow(cells)
         text.detach()
@@ -185,15 +222,11 @@ def _cell(value: Any) -> str:
 class _ParquetWriter(Writer):
     """Arrow's batches go on as they are; for others the types are found out from all records."""
 
-    def __init__(self, file: BinaryIO, spool: Spool, path: Path) -> None:
-        import pyarrow as pa
-
+    def __init__(self, file: BinaryIO, spool: Spool, path: Path, columns: _Columns) -> None:
         self._file = file
         self._spool = spool
         self._path = path
-        self._schema: Any = pa.schema([])
-        self._is_empty = True
-        self._is_guessed = False
+        self._columns = columns
 
     def write(self, chunk: Chunk) -> None:
         with self._fitting():
@@ -201,19 +234,17 @@ class _ParquetWriter(Writer):
                 batch = chunk.batch
             else:
                 batch = self._guessed(_rows(chunk, self._path))
-                self._is_guessed = True
-            if self._is_empty:
-                self._schema = batch.schema
-            elif self._schema != batch.schema:
-                self._schema = _unified(self._schema, batch.schema)
-            self._is_empty = False
+                self._columns.is_guessed = True
+            self._columns.see_batch(batch.schema)
         self._spool.add(ArrowChunk(batch))
 
     def finish(self) -> None:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        schema = _without_null_types(self._schema) if self._is_guessed else self._schema
+        schema = pa.schema([]) if self._columns.schema is None else self._columns.schema
+        if self._columns.is_guessed:
+            schema = _without_null_types(schema)
         with (
             self._fitting(),
             pq.ParquetWriter(self._file, schema, compression="zstd") as writer,

@@ -17,8 +17,8 @@ from mirror.files import replacing
 class RejectedFile:
     """JSON lines of `input`, `line`, `reason` and `text`: made when there is the first of them.
 
-    What is not UTF-8 stands in `base64` in place of `text`. A file that an earlier run has left
-    goes away when this one has nothing to set aside: it would speak of other records.
+    What is not UTF-8 stands in `base64` in place of `text`. A file that an earlier run has left and that
+    may be replaced goes away when this one has nothing to set aside: it would speak of other records.
 
     Args:
         path: where.

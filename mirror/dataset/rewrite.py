@@ -157,7 +157,8 @@ def check_files(
         check_output(path)
     outputs = list(outputs_of(output, options.splits).values())
     written: list[str] = []
-    for path in (*outputs, _rejected_file(output), *beside):
+    rejected = _rejected_file(output, options)
+    for path in (*outputs, rejected, *beside):
         if not os.path.isdir(path.absolute().parent):
             raise UsageError(f"The folder of {path} does not exist; make it first.")
         if os.path.exists(path) and not os.path.isfile(path):
@@ -167,12 +168,16 @@ def check_files(
         if os.path.realpath(path) in written:
             raise UsageError(f"{path} would be written twice; name another file.")
         written.append(os.path.realpath(path))
-    for path in beside if options.dry_run else (*outputs, *beside):
+    for path in beside if options.dry_run else (*outputs, rejected, *beside):
         check_not_replaced(path, force=options.force)
 
 
-def _rejected_file(output: Path) -> Path:
-    return Path(FileName.parse(output).rejected())
+def _rejected_file(output: Path, options: RewriteOptions) -> Path:
+    """`plants.rejected.jsonl`; beside what was set aside for another output, the whole name's."""
+    path = Path(FileName.parse(output).rejected())
+    if path.exists() and not options.force:
+        return output.with_name(f"{output.name}.rejected.jsonl")
+    return path
 
 
 def _is_same(one: Path, other: Path) -> bool:
@@ -257,11 +262,10 @@ class _Rewriting:
         with _on_disk(self._output), ExitStack() as files:
             # Entered first, it takes its place last: not before all outputs have taken theirs.
             rejected = files.enter_context(
-                RejectedFile(_rejected_file(self._output), options.dry_run)
+                RejectedFile(_rejected_file(self._output, options), options.dry_run)
             )
             if not options.dry_run:
-                for path in outputs.values():
-                    self._writers.append(files.enter_context(writing(path)))
+                self._writers = files.enter_context(writing(*outputs.values()))
                 if self._assigner.needed:
                     self._spool = files.enter_context(Spool(self._output.absolute().parent))
             for source in inputs:
@@ -277,6 +281,12 @@ class _Rewriting:
         by_photo = self._resolver.match == "photo"
         asked = Asked(len(self._resolver.index), self._found, by_photo)
         report.warnings += doubts(report, asked)
+        if options.splits and options.group is None and report.kept_missing:
+            report.warnings.append(
+                f"{report.kept_missing:,} records are kept though the mirror lacks an image of theirs: "
+                "they go by their URLs, so another URL of one photo may be in another split, and they "
+                "may move once it is mirrored. --group-by keeps them together and in their place."
+            )
         report.seconds = time.monotonic() - began
         return report
 

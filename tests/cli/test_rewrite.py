@@ -154,6 +154,11 @@ def test_an_unreadable_life_of_signatures(call: Rewrite, monkeypatch: pytest.Mon
                     f"--expires={days}")  # fmt: skip
         assert done.status == 2
         assert "lives between 1 second and 7 days" in done.err
+    for days in ("nan", "inf", "1e30"):
+        done = call("raw.jsonl", "-o", "o.jsonl", "--bucket=s3://b", "--scheme=presigned",
+                    f"--expires={days}")  # fmt: skip
+        assert done.status == 2
+        assert "--expires is a number of days, 7 at most" in done.err
 
 
 def test_missing_images_may_be_an_error(rewrite: Rewrite, work: Path) -> None:

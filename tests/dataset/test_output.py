@@ -56,7 +56,7 @@ def batch(**columns: Any) -> ArrowChunk:
 
 
 def write(path: Path, *chunks: Chunk) -> Path:
-    with writing(path) as writer:
+    with writing(path) as (writer,):
         for chunk in chunks:
             writer.write(chunk)
     return path
@@ -174,7 +174,7 @@ def test_any_text_comes_back_from_csv(rows: list[dict[str, str]]) -> None:
     # A line with one empty cell is an empty line to some readers, so it is quoted.
     raw = io.BytesIO()
     with Spool(Path(tempfile.gettempdir())) as spool:
-        writer = output._CsvWriter(raw, spool, Path("it.csv"), ",")
+        writer = output._CsvWriter(raw, spool, Path("it.csv"), output._Columns(), ",")
         for row in rows:
             writer.write(Rows([row]))
         writer.finish()
@@ -348,7 +348,7 @@ def test_a_file_appears_whole_or_not_at_all(name: str, tmp_path: Path) -> None:
     path.write_text("old")
 
     def fail_halfway() -> None:
-        with writing(path) as writer:
+        with writing(path) as (writer,):
             writer.write(lines(*({"a": n} for n in range(10_000))))
             assert path.read_text() == "old"
             _ = 1 / 0
@@ -405,7 +405,7 @@ def test_a_pipe_that_has_no_name() -> None:
                     open(into, "wb", closefd=False) as raw,
                     Spool(output._spool_folder(path)) as spool,
                 ):
-                    writer = output._CsvWriter(raw, spool, path, ",")
+                    writer = output._CsvWriter(raw, spool, path, output._Columns(), ",")
                     writer.write(lines({"a": 1}))
                     writer.finish()
             else:

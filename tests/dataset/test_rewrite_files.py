@@ -13,6 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from mirror.catalog.index import Index
@@ -366,3 +368,59 @@ def test_the_same_records_are_in_every_compression(plants: Mirror, work: Path) -
     for output in outputs:
         plants.rewrite(path, output)
     assert len({uncompressed(output) for output in outputs}) == 1
+
+
+@pytest.mark.parametrize("kind", ["parquet", "csv"])
+def test_splits_have_the_same_columns_of_the_same_types(
+    plants: Mirror, work: Path, kind: str
+) -> None:
+    told = [{"n": None, "q": 0.5} if n % 2 else {"n": 7, "q": 1} for n in GOOD]
+    rare = [{"rare": True}, *[{} for _ in range(9)]]
+    path = put(
+        work / "raw.jsonl",
+        [record(n, **one, **more) for n, one, more in zip(GOOD, told, rare, strict=True)],
+    )
+    report = plants.rewrite(path, work / f"out.{kind}", splits=parse_splits("a=0.5,b=0.4,c=0.1"))
+    outputs = [Path(output) for output in report.outputs.values()]
+    if kind == "csv":
+        assert len({output.read_text().partition("\n")[0] for output in outputs}) == 1
+    else:
+        tables = [pq.read_table(output) for output in outputs]
+        assert pa.concat_tables(tables).num_rows == len(GOOD)
+
+
+def test_where_one_split_cannot_be_written_all_stay_as_they_were(
+    plants: Mirror, work: Path
+) -> None:
+    # A column for each record: the larger split's table is beyond what the disk has, at its very end.
+    put(work / "raw.jsonl", [record(MANY[n % 60], **{f"x{n}": 1}) for n in range(350)])
+    for name in ("out_train.csv", "out_val.csv"):
+        (work / name).write_text("old")
+    words = command_line(
+        plants, "raw.jsonl", "--force", "-o", "out.csv", "--split", "train=0.8,val=0.2"
+    )
+    done = subprocess.run(
+        [*full_disk(110_000), sys.executable, "-m", "mirror", *words],
+        cwd=work, capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "out_train.csv cannot be written to its end" in done.stderr
+    assert names(work) == {"raw.jsonl", "out_train.csv", "out_val.csv"}
+    assert all(path.read_text() == "old" for path in work.glob("out_*.csv"))
+
+
+def test_what_was_set_aside_for_one_output_is_not_anothers_to_remove(
+    plants: Mirror, work: Path
+) -> None:
+    plants.rewrite(put(work / "raw.jsonl", [record(1), "?"]), work / "out.jsonl")
+    aside = (work / "out.rejected.jsonl").read_text()
+    plants.rewrite(work / "out.jsonl", work / "out.parquet")
+    path = put(work / "raw.jsonl", [record(1), "!"])
+    report = plants.rewrite(path, work / "out.csv.gz")
+    assert report.rejected == str(work / "out.csv.gz.rejected.jsonl")
+    assert (work / "out.rejected.jsonl").read_text() == aside
+    (work / "out.csv.gz").unlink()
+    with pytest.raises(UsageError, match=r"out\.csv\.gz\.rejected\.jsonl exists; --force"):
+        check_files([Input(str(path))], work / "out.csv.gz", RewriteOptions())
+    plants.rewrite(put(work / "raw.jsonl", [record(1)]), work / "out.jsonl", force=True)
+    assert not (work / "out.rejected.jsonl").exists()

@@ -232,3 +232,15 @@ def test_a_field_that_no_record_has_is_an_error(
         plants.rewrite(path, work / "out.jsonl", splits=THREE, **options)
     assert said in str(raised.value)
     assert names(work) == {"raw.jsonl"}
+
+
+@pytest.mark.parametrize(("options", "warned"), [({}, True), ({"group": ("obs",)}, False)])
+def test_records_that_may_move_once_they_are_mirrored_are_told(
+    plants: Mirror, work: Path, options: dict[str, Any], warned: bool
+) -> None:
+    path = put(work / "raw.jsonl", [record(n, obs=n) for n in (*MANY, *ABSENT[:7])])
+    report = plants.rewrite(path, work / "out.jsonl", splits=THREE, missing="keep", **options)
+    assert report.kept_missing == 7
+    told = [one for one in report.warnings if one.startswith("7 records are kept though")]
+    assert len(told) == warned
+    assert plants.rewrite(path, work / "one.jsonl", missing="keep").warnings == []
