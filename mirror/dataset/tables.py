@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import importlib
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Self, cast
 
@@ -236,22 +236,39 @@ def _without_views(batch: pa.RecordBatch) -> pa.RecordBatch:
     def plain(kind: Any) -> Any:
         if kind == pa.string_view():
             return pa.large_string()
-        if kind == pa.binary_view():
-            return pa.large_binary()
-        if _is_list(kind):
-            item = kind.value_field.with_type(plain(kind.value_type))
-            is_fixed = pa.types.is_fixed_size_list(kind)
-            return pa.list_(item, kind.list_size) if is_fixed else _list_of(item, kind)
-        if pa.types.is_struct(kind):
-            return pa.struct([inner.with_type(plain(inner.type)) for inner in kind])
-        if pa.types.is_map(kind):
-            return pa.map_(plain(kind.key_type), plain(kind.item_type))
-        return kind
+        return pa.large_binary() if kind == pa.binary_view() else kind
 
     if not any("_view" in str(kind) for kind in batch.schema.types):
         return batch
-    fields = [field.with_type(plain(field.type)) for field in batch.schema]
+    fields = [field.with_type(_with_leaves(field.type, plain)) for field in batch.schema]
     return batch.cast(pa.schema(fields, metadata=batch.schema.metadata))
+
+
+def _times_as_numbers(kind: Any) -> Any:
+    """A type whose values Python holds to the last nanosecond, and in the year 20000."""
+    import pyarrow as pa
+
+    def number(leaf: Any) -> Any:
+        if not pa.types.is_temporal(leaf):
+            return leaf
+        return pa.int32() if pa.types.is_time32(leaf) or pa.types.is_date32(leaf) else pa.int64()
+
+    return _with_leaves(kind, number)
+
+
+def _with_leaves(kind: Any, leaf: Callable[[Any], Any]) -> Any:
+    """A type with others in place of those that hold no others."""
+    import pyarrow as pa
+
+    if _is_list(kind):
+        item = kind.value_field.with_type(_with_leaves(kind.value_type, leaf))
+        is_fixed = pa.types.is_fixed_size_list(kind)
+        return pa.list_(item, kind.list_size) if is_fixed else _list_of(item, kind)
+    if pa.types.is_struct(kind):
+        return pa.struct([inner.with_type(_with_leaves(inner.type, leaf)) for inner in kind])
+    if pa.types.is_map(kind):
+        return pa.map_(_with_leaves(kind.key_type, leaf), _with_leaves(kind.item_type, leaf))
+    return leaf(kind)
 
 
 def _check_text(kind: Any, path: Sequence[str], file: str) -> None:
@@ -303,9 +320,13 @@ class ArrowBatch(RowBatch):
         batch = _taken(batch, fit)
         names = set(batch.schema.names)
         wanted = [name for name in (reading.url[0], reading.source) if name in names]
-        numbered = zip(
-            (first + at for at in fit), ArrowChunk(batch.select(wanted)).rows(), strict=True
-        )
+        taken_apart = batch.select(wanted)
+        if len(reading.url) > 1:  # what stands beside a URL comes through Python, unchanged
+            schema = taken_apart.schema
+            field = schema.field(reading.url[0])
+            numbers = field.with_type(_times_as_numbers(field.type))
+            taken_apart = taken_apart.cast(schema.set(schema.get_field_index(field.name), numbers))
+        numbered = zip((first + at for at in fit), ArrowChunk(taken_apart).rows(), strict=True)
         of = cls.of(list(numbered), Reading(reading.url, reading.source), json_line)
         places = {first + place: at for at, place in enumerate(fit)}
         kept = [places[number] for number in of.numbers]
@@ -343,7 +364,8 @@ class ArrowBatch(RowBatch):
         try:
             for name in changed:
                 values = [row.get(name) for row in rows]
-                arrays[name] = pa.array(values, fields[name].type)
+                kind = fields[name].type
+                arrays[name] = pa.array(values, _times_as_numbers(kind)).cast(kind)
         except (pa.ArrowException, UnicodeError, OverflowError, ValueError) as error:
             raise UsageError(
                 f"The original URLs do not fit the field {self.source!r} ({_first_line(error)}); "

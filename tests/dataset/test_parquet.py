@@ -236,6 +236,37 @@ def test_urls_in_a_list_of_structs(file: Path, large: bool) -> None:
     assert new.drop_columns("photos").equals(stored[:2].drop_columns("photos"))
 
 
+@pytest.mark.parametrize(
+    ("kind", "number"),
+    [
+        (pa.timestamp("ns"), 2**60 + 1), (pa.timestamp("ns", "UTC"), 1), (pa.time64("ns"), 4001),
+        (pa.duration("ns"), 1), (pa.timestamp("us"), 10**18), (pa.timestamp("s"), -(10**15)),
+        (pa.date32(), 10**7), (pa.date64(), 86_400_000 * 10**7), (pa.time32("ms"), 1),
+    ],
+    ids=str,
+)  # fmt: skip
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_what_stands_beside_a_url_stays_to_the_last_nanosecond(
+    kind: pa.DataType, number: int, wrapped: bool, file: Path
+) -> None:
+    width = pa.int32() if kind.bit_width == 32 else pa.int64()
+    item = pa.struct([("url", pa.string()), ("at", kind), ("more", pa.list_(kind))])
+    numbers = pa.struct([("url", pa.string()), ("at", width), ("more", pa.list_(width))])
+    photo = {"url": "u", "at": number, "more": [number, None]}
+    photos = [[photo], [photo, photo]] if wrapped else [photo, photo]
+    as_numbers, as_kind = (pa.list_(numbers), pa.list_(item)) if wrapped else (numbers, item)
+    put(file, {"photo": pa.array(photos, as_numbers).cast(as_kind)})
+
+    def beside(table: pa.Table) -> list[pa.Array]:
+        column = table["photo"].combine_chunks()
+        structs = column.flatten() if wrapped else column
+        return [structs.field("at"), structs.field("more")]
+
+    ((old, new),) = tables_of(file, Reading.of("photo.url"))
+    stored = pq.read_table(file)
+    assert beside(old) == beside(new) == beside(stored)
+
+
 def test_structs_leave_their_list_with_their_urls(file: Path) -> None:
     put(file, nested())
     gone = parquet(
