@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     type=click.Choice(["decode", "header", "off"]),
     help="How far to look at each image [sync.inspect].",
 )
+@click.option("--restart", is_flag=True, help="Begin anew, even if a run was interrupted.")
 @concurrency_option
 @session_options
 @click.pass_obj
@@ -30,11 +31,13 @@ def command(session: Session, /, **options: Any) -> int:
 
     Reads every file of the cache and lists the bucket; uploads nothing and catalogues nothing. The
     state then knows those files that are in the mirror as the catalog has them; the next sync looks
-    at the others. An interrupted run goes on.
+    at the others. For a day an interrupted run is gone on with, and reads no file twice; --restart
+    begins anew.
 
     \b
     Examples:
       mirror rebuild-state
+      mirror rebuild-state --restart       # read everything, whatever an interrupted run has read
       mirror rebuild-state --inspect off   # hashes only
     """
     from mirror.cli.progress import counting
@@ -50,7 +53,7 @@ def command(session: Session, /, **options: Any) -> int:
         }
     )
     with counting(session.verbosity, "files") as progress:
-        report = rebuild_state(settings, progress=progress)
+        report = rebuild_state(settings, progress=progress, restart=options["restart"])
     closing = "mirror repair puts back what is missing." if report.missing else ""
     show(session, report, _rows(report), closing)
     return report.exit_status

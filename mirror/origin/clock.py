@@ -13,6 +13,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from mirror.clock import since_boot
+
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -29,12 +31,6 @@ class Reading(NamedTuple):
         with suppress(OSError):
             boot = _BOOT_ID.read_text().strip()
         return cls(time.time(), since_boot(), boot)
-
-
-def since_boot() -> float:
-    """Seconds of a clock that nobody sets and, where the system has one, that never sleeps."""
-    number = getattr(time, "CLOCK_BOOTTIME", None)
-    return time.monotonic() if number is None else time.clock_gettime(number)
 
 
 def resumed(kept: Any, seen: Reading) -> float:

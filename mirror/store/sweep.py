@@ -3,7 +3,8 @@
 DELETE has no condition. Between gc's look at an old object that no row names and its DELETE, a
 writer may meet that object, find its own bytes there, and name it in a row. So:
 
-- Who removes says so in `gc.json` first, and then looks at each object's age once more.
+- Who removes says so in `gc.json` first, then looks at each object's age once more, and removes it
+  only while that word is fresh: `keep_alive`, look, `require_alive`, remove, in this order.
 - Who adopts an object that is not young writes it anew, which makes it young, and reads `gc.json`
   before and after: if nothing was being removed at either time, and it is the same sweep or none
   both times, then any removal looks at the object's age after it was renewed.
@@ -22,6 +23,7 @@ from typing import Final, Literal
 
 import msgspec
 
+from mirror.clock import since_boot
 from mirror.errors import (
     AccessDenied,
     AlreadyExists,
@@ -116,15 +118,30 @@ async def renew(store: Store, key: str, write: Callable[[], Awaitable[object]]) 
 
 @dataclass
 class HeldSweep:
-    """A sweep of ours. `now` is the server's clock when it was last written down."""
+    """A sweep of ours.
+
+    Attributes:
+        now: the server's clock when it was last written down.
+        clock: this machine's, which must go on while it sleeps.
+        said_at: by `clock`, when that writing was begun; the server may have done it at once.
+    """
 
     store: Store
     sweep: Sweep
     etag: str
     now: datetime
+    clock: Callable[[], float]
+    said_at: float
 
     @classmethod
-    async def begin(cls, store: Store, run: str, holder: str, now: datetime) -> HeldSweep:
+    async def begin(
+        cls,
+        store: Store,
+        run: str,
+        holder: str,
+        now: datetime,
+        clock: Callable[[], float] = since_boot,
+    ) -> HeldSweep:
         """Take the sweep.
 
         Args:
@@ -132,11 +149,12 @@ class HeldSweep:
             run: an id of this sweep.
             holder: an id of who asks, who knows that no other process of the same is at work.
             now: this machine's clock, to tell a sweep that died.
+            clock: another one, that only goes forward: see the class.
 
         Raises:
             Busy: another one is at work.
         """
-        sweep = Sweep(run=run, state="planning", holder=holder)
+        sweep, said_at = Sweep(run=run, state="planning", holder=holder), clock()
         body = msgspec.json.encode(sweep)
         try:
             found = await read_sweep(store)
@@ -157,7 +175,7 @@ class HeldSweep:
                     f"Another mirror gc has just begun on {store.url}; wait for it."
                 ) from None
         info = await store.head(SWEEP_KEY)
-        return cls(store, sweep, info.etag, info.last_modified)
+        return cls(store, sweep, info.etag, info.last_modified, clock, said_at)
 
     async def say(self, state: Literal["planning", "deleting", "idle"]) -> None:
         """Write down what is going on; also that this is still alive.
@@ -165,7 +183,7 @@ class HeldSweep:
         Raises:
             Busy: somebody else has taken over.
         """
-        sweep = Sweep(run=self.sweep.run, state=state, holder=self.sweep.holder)
+        sweep, said_at = msgspec.structs.replace(self.sweep, state=state), self.clock()
         try:
             await self.store.put(
                 SWEEP_KEY, msgspec.json.encode(sweep), IfMatch(self.etag), _HEADERS
@@ -176,4 +194,26 @@ class HeldSweep:
                     "Another mirror gc has taken over; this one was silent too long."
                 ) from None
         info = await self.store.head(SWEEP_KEY)
-        self.sweep, self.etag, self.now = sweep, info.etag, info.last_modified
+        self.sweep, self.etag = sweep, info.etag
+        self.now, self.said_at = info.last_modified, said_at
+
+    async def keep_alive(self) -> None:
+        """Say the same again, if it was said a while ago. What was seen before is nothing worth then.
+
+        Raises:
+            Busy: somebody else has taken over.
+        """
+        if self._silent_for > RENEW.total_seconds():
+            await self.say(self.sweep.state)
+
+    def require_alive(self) -> None:
+        """Raises: StoreError: others may take this sweep for dead by now, and adopt what it has seen."""
+        if self._silent_for > LEASE.total_seconds() / 2:
+            raise StoreError(
+                "This run stood still for too long between two steps (was the machine asleep?); "
+                "run mirror gc again."
+            )
+
+    @property
+    def _silent_for(self) -> float:
+        return self.clock() - self.said_at

@@ -5,7 +5,8 @@ judges as a sync does, decides by the same functions, and uploads and commits no
 content the catalog does not know, or whose object is not in the bucket, stays unknown.
 
 The new state is built beside the old one, so that a run that is killed goes on, and takes its place
-in one step.
+in one step. What was read more than a day ago is read again: a state is rebuilt because it is in
+doubt, and what is half built soon is as well.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -40,6 +42,7 @@ from mirror.layout import parse_object_key
 from mirror.lock import locked
 from mirror.signals import stopping_on_signals
 from mirror.store.retry import RetryPolicy
+from mirror.store.sweep import KNOWN_FOR
 from mirror.sync.decide import Decision, decide, supersedes
 from mirror.sync.plan import Selection, make_plan
 from mirror.sync.state import SeenFile, State, set_aside
@@ -79,6 +82,8 @@ def rebuild_state(
     level: Level | None = None,
     retry: RetryPolicy | None = None,
     progress: Progress = lambda _files, _bytes: None,
+    restart: bool = False,
+    now: Callable[[], float] = time.time,
 ) -> RebuildReport:
     """Make the state of a cache and a mirror anew. Nothing is written to the mirror or the cache.
 
@@ -87,6 +92,8 @@ def rebuild_state(
         level: how far to inspect; overrides `sync.inspect`.
         retry: how often and how soon a request that failed is tried again.
         progress: is told of files and bytes as they are read.
+        restart: begin anew, even if a run was interrupted.
+        now: seconds since 1970, by which what an interrupted run has read is too old to go by.
 
     Returns:
         The report; an error that came after the beginning is in `report.error`.
@@ -108,7 +115,7 @@ def rebuild_state(
                 with closing(_opened(folder / FOLDER)) as state:
                     rebuilding = _Rebuild(mirror, settings, state, report, progress)
                     with stopping_on_signals(rebuilding.stop.set):
-                        await rebuilding.run(level or settings.sync.inspect)
+                        await rebuilding.run(level or settings.sync.inspect, now(), restart)
                     if report.error is None and not report.interrupted:
                         _put_in_place(folder, state)
 
@@ -151,10 +158,10 @@ class _Rebuild:
         self._index = Index.empty()
         self._absent = halves(b"")
 
-    async def run(self, level: Level) -> None:
+    async def run(self, level: Level, now: float, restart: bool) -> None:
         report = self._report
         try:
-            self._begin()
+            self._begin(now, restart)
             self._index = await self._mirror.index()
             await self._list()
             if not self.stop.is_set():
@@ -163,13 +170,20 @@ class _Rebuild:
             report.error = error
         report.interrupted = self.stop.is_set() and report.error is None
 
-    def _begin(self) -> None:
-        """Go on with what was built of this mirror, or begin."""
+    def _begin(self, now: float, restart: bool) -> None:
+        """Go on with what was built of this mirror, as it is, within a day; or begin."""
         root, state = self._mirror.root, self._state
-        if state.get("mirror_id") != root.id:
+        age = now - float(state.get("begun_at") or 0)
+        built_of = state.get("mirror_id"), state.get("losses")
+        if (
+            restart
+            or built_of != (root.id, root.losses)
+            or not 0 <= age < KNOWN_FOR.total_seconds()
+        ):
             state.forget_all_files()
             state.set("mirror_id", root.id)
             state.set("losses", root.losses)
+            state.set("begun_at", repr(now))
 
     async def _list(self) -> None:
         """Which objects are in the bucket, as the catalog has them."""
@@ -194,8 +208,19 @@ class _Rebuild:
         order = np.lexsort((lo, hi))
         self._absent = hi[order], lo[order]
 
+    def _forget_absent(self) -> None:
+        """What an interrupted run has read, and whose object is not as it should be by now."""
+        acknowledged = self._state.acknowledged()
+        absent: list[bytes] = []
+        while some := list(islice(acknowledged, _RECORDED)):
+            contents = halves(b"".join(content for _, _, content in some))
+            at = positions_of(*contents, *self._absent)
+            absent.extend(some[one][0] for one in np.flatnonzero(at >= 0))
+        self._state.forget(absent)
+
     def _read_cache(self, level: Level) -> None:
         report, state = self._report, self._state
+        self._forget_absent()
         root = os.fsencode(self._settings.cache_dir)
         count = ScanCount()
         files = walk(root, self._settings.cache.extensions, count)

@@ -34,14 +34,15 @@ from mirror.catalog.health import Problem, UpkeepReport
 from mirror.catalog.history import Recent, recent, recently_named
 from mirror.catalog.index import Index, halves
 from mirror.catalog.reading import OpenMirror, open_mirror
+from mirror.clock import since_boot
 from mirror.config import Settings
-from mirror.errors import AccessDenied, MirrorError, NotFound, StateError, StoreError
+from mirror.errors import AccessDenied, MirrorError, NotFound, StateError
 from mirror.layout import CATALOG, parse_object_key
 from mirror.lock import locked
 from mirror.signals import stopping_on_signals
 from mirror.store.base import ObjectInfo, list_all
 from mirror.store.retry import RetryPolicy, retried
-from mirror.store.sweep import LEASE, RENEW, SHORTEST_GRACE, HeldSweep
+from mirror.store.sweep import SHORTEST_GRACE, HeldSweep
 from mirror.store.unfinished import HalfWritten, Unfinished
 from mirror.store.window import Window
 from mirror.upkeep.limit import Limit
@@ -114,6 +115,7 @@ def gc(
     progress: Progress = lambda _objects, _bytes: None,
     now: Callable[[], float] = time.time,
     began: Callable[[], object] = lambda: None,
+    clock: Callable[[], float] = since_boot,
 ) -> GcReport:
     """Remove what no row names any more.
 
@@ -124,6 +126,7 @@ def gc(
         progress: is told of objects and bytes as they are removed.
         now: seconds since 1970; goes by itself only in a dry run, else by the store's clock.
         began: is called once no other run stands in the way.
+        clock: seconds that go on while the machine sleeps, by which a run that stood still knows it.
 
     Returns:
         The report; an error that came after the beginning is in `report.error`.
@@ -149,7 +152,7 @@ def gc(
                 plan = stack.enter_context(closing(_Victims()))
                 collection = _Collection(mirror, plan, grace, options, report=report)
                 with stopping_on_signals(collection.stop.set):
-                    await collection.run(planned, progress, now, began)
+                    await collection.run(planned, progress, now, began, clock)
 
     asyncio.run(run())
     report.seconds = time.monotonic() - began_at
@@ -214,6 +217,7 @@ class _Collection:
         progress: Progress,
         now: Callable[[], float],
         began: Callable[[], object],
+        clock: Callable[[], float],
     ) -> None:
         report = self._report
         sweep: HeldSweep | None = None
@@ -223,7 +227,8 @@ class _Collection:
             else:
                 holder = _holder(self._mirror.folder)
                 begun_at = datetime.fromtimestamp(now(), UTC)
-                sweep = await HeldSweep.begin(self._store, secrets.token_hex(8), holder, begun_at)
+                run = secrets.token_hex(8)
+                sweep = await HeldSweep.begin(self._store, run, holder, begun_at, clock)
                 at = sweep.now
             began()
             await self._plan(at - self._grace)
@@ -320,25 +325,23 @@ class _Collection:
 
     async def _execute(self, sweep: HeldSweep, progress: Progress) -> None:
         await sweep.say("deleting")
-        said_at, report = time.monotonic(), self._report
+        report = self._report
         index = await self._mirror.index()
         for page in self._victims.pages(_BATCH):
             if self.stop.is_set():
                 return
+            await sweep.keep_alive()  # before the look, never between it and the deletion
             doomed = await self._still_doomed(page, index, sweep.now - self._grace)
-            if time.monotonic() - said_at > RENEW.total_seconds():
-                await sweep.say("deleting")
-                said_at = time.monotonic()
-            await self._delete([key for key, _ in doomed], said_at)
+            await self._delete([key for key, _ in doomed], sweep)
             size = sum(size for _, size in doomed)
             report.deleted += len(doomed)
             report.spared += len(page) - len(doomed)
             report.bytes += size
             progress(len(doomed), size)
         for begin in range(0, len(self._catalog_files), _BATCH):
-            await self._delete(
-                [info.key for info in self._catalog_files[begin : begin + _BATCH]], said_at
-            )
+            batch = self._catalog_files[begin : begin + _BATCH]
+            await sweep.keep_alive()
+            await self._delete([info.key for info in batch], sweep)
         for one in self._uploads:
             await self._again(partial(asyncio.to_thread, self._half.remove, one))
 
@@ -371,15 +374,11 @@ class _Collection:
                     await window.start(0, look, key, size)
         return doomed
 
-    async def _delete(self, keys: Sequence[str], said_at: float) -> None:
+    async def _delete(self, keys: Sequence[str], sweep: HeldSweep) -> None:
         """Raises: StoreError: this sweep may count as dead by now, or the store refused."""
-        if time.monotonic() - said_at > LEASE.total_seconds() / 2:
-            raise StoreError(
-                "This run stood still for too long between two steps (was the machine asleep?); "
-                "run mirror gc again."
-            )
         if not keys:
             return
+        sweep.require_alive()
         try:
             await self._store.delete(keys)
         except AccessDenied as error:

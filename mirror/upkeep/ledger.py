@@ -129,6 +129,10 @@ class Ledger:
                 batch = []
         self._file.execute_all([(_INSERT, batch)])
 
+    def note(self, found: Iterable[Problem]) -> None:
+        """Note what reading shows, in place of what it showed before."""
+        self._file.execute_all([(_INSERT, [_values(problem, "reading") for problem in found])])
+
     def drop(self, keys: Iterable[str]) -> None:
         """What is well again, or not named any more."""
         self._file.execute_all([("DELETE FROM damage WHERE key = ?", [(key,) for key in keys])])

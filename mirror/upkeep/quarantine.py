@@ -285,21 +285,37 @@ def _sentence(error: OSError) -> str:
 def _require_apart(root: bytes, folder: Path) -> None:
     """The cache's scan must not meet what was moved out, nor the moves what is in the cache."""
     cache, to = os.path.realpath(os.fsdecode(root)), os.path.realpath(folder)
-    if _is_within(cache, to):
+    if _below(cache, to) is not None:
         raise UsageError(
             f"{folder} is the cache, or holds it; name a folder beside the cache with --to."
         )
-    if _is_within(to, cache) and not any(
-        name.startswith(".") for name in os.path.relpath(to, cache).split(os.sep)
-    ):
+    names = _below(to, cache)
+    if names is not None and not any(name.startswith(".") for name in names):
         raise UsageError(
             f"{folder} is in the cache, where its files would be judged and synced again; "
             "name one elsewhere, or one whose name begins with a dot."
         )
 
 
-def _is_within(path: str, folder: str) -> bool:
-    return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)
+def _below(path: str, folder: str) -> list[str] | None:
+    """Names on the way from a folder to what is in it, however both are called; None if it is not.
+
+    A bind mount, or a disk that takes `Cache` for `cache`, gives one folder several paths.
+    """
+    names: list[str] = []
+    while not _is_one_folder(path, folder):
+        above, name = os.path.split(path)
+        if above == path:
+            return None
+        path = above
+        names.append(name)
+    return names
+
+
+def _is_one_folder(path: str, other: str) -> bool:
+    with suppress(OSError):  # the quarantine need not be there yet
+        return os.path.samefile(path, other)
+    return path == other
 
 
 def _cache(root: bytes) -> Tree:

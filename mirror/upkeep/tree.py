@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import secrets
 import stat
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -203,7 +204,7 @@ def move(source: Tree, target: Tree, path: bytes, seen: Seen) -> bool:
 
     Raises:
         FileExistsError: the target has another file of that name.
-        OSError: the file could not be moved; it is still where it was.
+        OSError: the file could not be moved, or both folders are one; it is still where it was.
     """
     name = os.path.basename(path)
     with source.parent(path) as here, target.parent(path, make=True) as there:
@@ -212,6 +213,8 @@ def move(source: Tree, target: Tree, path: bytes, seen: Seen) -> bool:
         if (placed := _status(there, name)) is None:
             if not _place(here, there, name, seen):
                 return False
+        elif _are_one(here, there):  # what is there is the file itself, not a second one
+            raise OSError(errno.EINVAL, "both places are one folder, mounted twice")
         elif not _is_same(placed, seen) and _digest(there, name) != seen.digest:
             raise FileExistsError(errno.EEXIST, "another file is there")
         with suppress(FileNotFoundError):
@@ -224,6 +227,19 @@ def move(source: Tree, target: Tree, path: bytes, seen: Seen) -> bool:
         os.unlink(name, dir_fd=here)
         os.fsync(here)
     return True
+
+
+def _are_one(here: int, there: int) -> bool:
+    """Whether two folders are one, also where two mounts of it call themselves two devices."""
+    one, other = os.fstat(here), os.fstat(there)
+    if one.st_dev == other.st_dev:
+        return one.st_ino == other.st_ino
+    probe = _part(secrets.token_hex(8).encode())
+    os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=there))
+    try:
+        return _status(here, probe) is not None
+    finally:
+        os.unlink(probe, dir_fd=there)
 
 
 def _place(here: int, there: int, name: bytes, seen: Seen) -> bool:

@@ -254,8 +254,9 @@ class Verification:
             yield Problem("missing", f"{CATALOG}/{name}", reason, size=size)
 
     async def _look_again(self) -> None:
-        """Read what earlier runs found damaged: somebody may have repaired it."""
+        """Read what earlier runs found damaged or could not read: it may be well by now, or worse."""
         well: list[str] = []
+        wrong: list[Problem] = []
         async with Window(self._concurrency) as window:
             for problem in self._ledger.damage("reading"):
                 parsed = parse_object_key(problem.key)
@@ -264,15 +265,25 @@ class Verification:
                     well.append(problem.key)  # named by no row any more: gc's business
                     continue
                 held = bytes_held(problem.size)
-                await window.start(held, self._look_once_more, problem, parsed[0], sha256, well)
+                await window.start(
+                    held, self._look_once_more, problem, parsed[0], sha256, well, wrong
+                )
         self._ledger.drop(well)
+        self._ledger.note(wrong)
 
     async def _look_once_more(
-        self, problem: Problem, content: bytes, sha256: bytes, well: list[str]
+        self,
+        problem: Problem,
+        content: bytes,
+        sha256: bytes,
+        well: list[str],
+        wrong: list[Problem],
     ) -> None:
-        wrong = await self._look(problem.key, problem.size, content, sha256)
-        if wrong is None:
+        found = await self._look(problem.key, problem.size, content, sha256)
+        if found is None:
             well.append(problem.key)
+        elif found[0] != "unread":  # which says nothing of what is known
+            wrong.append(problem._replace(kind=found[0], reason=found[1]))
 
     def _begun(self, options: VerifyOptions) -> Pass:
         """The reading to go on with, or a new one."""

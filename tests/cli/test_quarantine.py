@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.cli.test_bad_input import assert_said, mirror
-from tests.photos import name_of, url_of
-from tests.upkeep.caches import files_of, make
+from tests.photos import blank, name_of, url_of
+from tests.upkeep.caches import files_of, make, put
+from tests.workshop import MOUNTS
 
 __all__ = ["mirror"]
 
@@ -70,6 +71,47 @@ def test_bad_usage(mirror: Run, cache: Path) -> None:
     inside = mirror("quarantine", f"--cache={cache}", f"--to={cache}/flagged", "--yes")
     assert_said(inside, 2, "is in the cache", "begins with a dot")
     assert_said(mirror("quarantine", f"--cache={cache}", "--to=x", "--restore"), 2, "no manifest")
+
+
+@pytest.mark.parametrize("more", [[], ["--yes"], ["--restore", "--yes"]])
+@pytest.mark.parametrize(
+    ("below", "words"), [("", "is the cache"), ("/flagged", "is in the cache")]
+)
+def test_the_cache_under_another_mount_is_the_cache(
+    mirror: Run, cache: Path, tmp_path: Path, below: str, words: str, more: list[str]
+) -> None:
+    (cache / "flagged").mkdir()
+    other = tmp_path / "other"
+    other.mkdir()
+    before = files_of(cache)
+    done = mirror(
+        "quarantine", f"--cache={cache}", f"--to={other}{below}", *more, within=bound(cache, other)
+    )
+    assert_said(done, 2, words)
+    assert files_of(cache) == before
+
+
+def test_a_folder_of_the_cache_under_another_mount_keeps_its_files(
+    mirror: Run, cache: Path, tmp_path: Path
+) -> None:
+    path = put(cache, 700, blank(77), "some").decode()
+    other = tmp_path / "flagged" / "some"
+    other.mkdir(parents=True)
+    done = mirror(
+        "--json", "quarantine", f"--cache={cache}", f"--to={other.parent}", "--yes",
+        within=bound(cache / "some", other),
+    )  # fmt: skip
+    assert done.returncode == 3, done.stderr
+    report = json.loads(done.stdout)
+    assert (report["moved"], report["failed"]) == (15, 1)
+    assert "one folder" in str(report["failures"])
+    assert (cache / path).read_bytes() == blank(77)
+
+
+def bound(folder: Path, other: Path) -> list[str]:
+    """Before a command: it has a folder at another place as well."""
+    mount = f"mount --bind '{folder}' '{other}' && exec \"$@\""
+    return [*MOUNTS, "sh", "-c", mount, "sh"]
 
 
 def test_quiet_is_quiet(mirror: Run, cache: Path) -> None:

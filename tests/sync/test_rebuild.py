@@ -6,12 +6,18 @@ import os
 import random
 import shutil
 import signal
+from contextlib import closing
+from pathlib import Path
 
 import pytest
 
+from mirror.content.digest import digest_of
 from mirror.errors import Busy, CacheError
+from mirror.layout import object_key
 from mirror.lock import locked
 from mirror.sync.rebuild import RebuildReport, rebuild_state
+from mirror.sync.state import State
+from mirror.upkeep.repair import repair
 from tests.chaos.killing import Killing
 from tests.chaos.tally import SEED, kills
 from tests.photos import blank, fill, name_of, photo, url_of
@@ -38,12 +44,16 @@ def test_a_lost_state_is_made_anew_and_a_sync_finds_nothing_to_do(shop: Workshop
     assert (after.unchanged, after.new, after.catalog_commits) == (14, 0, 0)
 
 
-def test_a_state_that_lies_is_corrected(local: Workshop) -> None:
-    stocked(local)
-    file = local.cache / name_of(url_of(3))
+def change_unseen(file: Path) -> None:
+    """Another content behind the same size, time and inode."""
     stat = file.stat()
     file.write_bytes(photo(50).ljust(stat.st_size, b"\0")[: stat.st_size])
     os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+def test_a_state_that_lies_is_corrected(local: Workshop) -> None:
+    stocked(local)
+    change_unseen(local.cache / name_of(url_of(3)))
     assert local.sync().unchanged == 14  # it cannot see it
     report = rebuild_state(local.settings())
     assert counts(report) == (14, 14, 13, 1)
@@ -97,10 +107,16 @@ def test_a_sync_at_work_is_not_disturbed(local: Workshop) -> None:
         rebuild_state(local.settings())
 
 
-def test_an_interrupted_run_goes_on(local: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mirror.sync.rebuild._RECORDED", 3)
+BEGUN = 1_800_000_000.0
+DAY = 86_400.0
+
+
+@pytest.fixture
+def half(local: Workshop, monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
+    """A rebuilding that was interrupted at `BEGUN`: files that it vouches for, and their contents."""
+    for name, value in {"_RECORDED": 3, "_READERS": 1, "_BATCHES_A_READER": 1}.items():
+        monkeypatch.setattr(f"mirror.sync.rebuild.{name}", value)
     stocked(local, 200)
-    shutil.rmtree(local.state)
     read = 0
 
     def progress(_files: int, _bytes: int) -> None:
@@ -109,13 +125,64 @@ def test_an_interrupted_run_goes_on(local: Workshop, monkeypatch: pytest.MonkeyP
         if read == 20:
             os.kill(os.getpid(), signal.SIGINT)
 
-    first = rebuild_state(local.settings(), progress=progress)
+    first = rebuild_state(local.settings(), progress=progress, now=lambda: BEGUN)
     assert (first.interrupted, first.exit_status) == (True, 130)
-    second = rebuild_state(local.settings())
+    (folder,) = local.state.glob("*/rebuild")
+    with closing(State(folder)) as state:
+        vouched = {os.fsdecode(path): content for path, _, content in state.acknowledged()}
+    assert 18 <= len(vouched) <= 128
+    return vouched
+
+
+def test_an_interrupted_run_goes_on(local: Workshop, half: dict[str, bytes]) -> None:
+    second = rebuild_state(local.settings(), now=lambda: BEGUN + DAY - 1)
     assert second.read <= 202 - 18
     assert (second.known, second.exit_status) == (202, 0)
     assert local.sync().unchanged == 202
     assert not list(local.state.glob("*/rebuild"))
+
+
+@pytest.mark.parametrize(("later", "restart"), [(DAY, False), (-1.0, False), (1.0, True)])
+def test_what_was_read_long_ago_is_read_again(
+    local: Workshop, half: dict[str, bytes], later: float, restart: bool
+) -> None:
+    for path in sorted(half)[:3]:
+        change_unseen(local.cache / path)
+    report = rebuild_state(local.settings(), restart=restart, now=lambda: BEGUN + later)
+    assert counts(report) == (202, 202, 199, 3)
+    assert local.sync().new == 3
+
+
+def test_what_was_given_up_since_it_was_interrupted_is_not_vouched_for(
+    local: Workshop, half: dict[str, bytes], tmp_path: Path
+) -> None:
+    twice = {name_of(url_of(0)), name_of(url_of(1000))}
+    path = min(half.keys() - twice)
+    (local.cache / path).rename(tmp_path / path)
+    local.remove(object_key(half[path], "jpeg"))
+    assert repair(local.settings()).lost == 1
+    (tmp_path / path).rename(local.cache / path)
+    report = rebuild_state(local.settings(), now=lambda: BEGUN + 60)
+    assert counts(report) == (202, 202, 201, 1)
+    assert local.sync().uploaded == 1
+
+
+def test_what_was_lost_since_it_was_interrupted_is_not_vouched_for(
+    local: Workshop, half: dict[str, bytes]
+) -> None:
+    some = sorted(half.items())[:4]
+    gone = {content for _, content in some}
+    local.remove(*(object_key(content, "jpeg") for content in gone))
+    files = [
+        path for path in local.cache.iterdir() if digest_of(path.read_bytes()).content_hash in gone
+    ]
+    report = rebuild_state(local.settings(), now=lambda: BEGUN + 60)
+    assert (report.known, report.unknown, report.missing) == (
+        202 - len(files),
+        len(files),
+        len(gone),
+    )
+    assert local.sync().unchanged == 202 - len(files)
 
 
 @pytest.mark.chaos("rebuild-state")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import json
 import os
 import shutil
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
@@ -52,6 +54,31 @@ def test_a_folder_within_the_cache_that_begins_with_a_dot_is_passed_over(
 
 def test_a_name_that_begins_like_the_caches_is_beside_it(cache: Path) -> None:
     assert out(cache, cache.with_name(f"{cache.name}-flagged")).moved == FLAGGED
+
+
+@pytest.mark.parametrize("devices", ["one device", "another device"])
+def test_a_file_that_both_folders_have_because_they_are_one_is_kept(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, devices: str
+) -> None:
+    """As with a folder that is mounted twice, by a bind or by a server that is asked twice."""
+    path = put(cache, 700, blank(77), "some")
+    number = itertools.count()
+    real = os.fstat
+
+    def fstat(file: int) -> os.stat_result:
+        status = real(file)
+        if devices == "one device" or not stat.S_ISDIR(status.st_mode):
+            return status
+        return os.stat_result([*status[:2], next(number), *status[3:]])
+
+    before = files_of(cache)
+    with tree.Tree(os.fsencode(cache)) as source, tree.Tree(os.fsencode(cache)) as target:
+        seen = source.read(path)
+        assert seen is not None
+        monkeypatch.setattr(os, "fstat", fstat)
+        with pytest.raises(OSError, match="one folder"):
+            tree.move(source, target, path, seen)
+    assert files_of(cache) == before
 
 
 ASTRAY = [

@@ -17,8 +17,10 @@ import pytest
 
 from mirror.catalog.comparison import pages
 from mirror.catalog.objects import Span
-from mirror.errors import Busy, UsageError
+from mirror.errors import Busy, Unreachable, UsageError
+from mirror.store.file import FileStore
 from mirror.upkeep.gc import gc
+from mirror.upkeep.repair import RepairOptions, repair
 from mirror.upkeep.verify import Progress, VerifyOptions, VerifyReport, verify
 from tests.chaos.killing import Killing
 from tests.chaos.tally import SEED, count, kills
@@ -317,6 +319,39 @@ def test_what_cannot_be_read_is_neither_well_nor_damaged(
         assert report.exit_status == 3
         proxy.rule = None
         assert verify(settings).exit_status == 0  # what was not read is read by the next
+
+
+def test_what_could_not_be_read_once_and_is_damaged_is_called_so_and_repaired(
+    local: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stocked(local)
+    damaged, gone, refused = (key_of(photo(n)) for n in (4, 5, 6))
+    real, unlucky = FileStore.get, {damaged, gone, refused}
+
+    async def get(self: FileStore, key: str) -> bytes:
+        if key in unlucky:
+            raise Unreachable(f"GET {key}: reset")
+        return await real(self, key)
+
+    monkeypatch.setattr(FileStore, "get", get)
+    full = replace(FULL, retry=SOON)
+    assert verify(local.settings(), full).failed == 3
+    unlucky.remove(damaged)
+    local.put({damaged: flipped(photo(4))})
+    report = verify(local.settings(), VerifyOptions(retry=SOON))
+    assert (report.mismatched, report.failed) == (1, 2)
+    unlucky.add(damaged)  # known to be damaged, whether or not it can be read again
+    report = verify(local.settings(), VerifyOptions(retry=SOON))
+    assert (report.mismatched, report.failed) == (1, 2)
+    (problem,) = (p for p in report.examples if p.kind == "mismatched")
+    assert (problem.key, problem.reason, problem.rows) == (
+        damaged, "its bytes are not what the catalog says", 1,
+    )  # fmt: skip
+    unlucky.clear()
+    mended = repair(local.settings(), RepairOptions(verify=VerifyOptions(retry=SOON)))
+    assert (mended.repaired, mended.exit_status) == (1, 0)
+    assert local.objects()[damaged] == photo(4)
+    assert verify(local.settings(), FULL).exit_status == 0
 
 
 def test_a_store_that_stops_answering_ends_it_with_what_is_known(
