@@ -396,7 +396,6 @@ class Transfer:
                         # Commits that cannot keep up hold the feeding back, not memory.
                         and len(self._committer) < 2 * self._options.commit_rows
                     )
-                    or self._files_under_way == 0
                 )
             )
             self._files_under_way += files
