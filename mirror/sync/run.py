@@ -146,9 +146,18 @@ class _Run:
             try:
                 try:
                     asyncio.run(self._sync(state))
-                except StateDamaged as error:  # further in than opening it looks
+                    ended_by = self._report.error
+                except StateDamaged as error:
+                    ended_by = error
+                # Further in than opening it looks; who was asked to stop leaves it to the next run.
+                if isinstance(ended_by, StateDamaged) and not self._report.interrupted:
                     state.close()
-                    state = self._renew_state(error)
+                    state = self._renew_state()
+                    self._report = SyncReport(
+                        run_id=self._report.run_id,
+                        warnings=self._report.warnings,
+                        requests=self._report.requests,
+                    )
                     asyncio.run(self._sync(state))
                 self._finish()
                 with suppress(StateError):
@@ -177,14 +186,14 @@ class _Run:
     def _open_state(self) -> State:
         try:
             return State(self._folder)
-        except StateDamaged as error:
-            return self._renew_state(error)
+        except StateDamaged:
+            return self._renew_state()
 
-    def _renew_state(self, error: StateDamaged) -> State:
+    def _renew_state(self) -> State:
         aside = set_aside(self._folder)
         self._warn(
-            f"{error} It was moved to {aside} and begun anew; every file is read again, "
-            "and nothing is uploaded twice."
+            f"The state {self._folder / FILE_NAME} is damaged. It was moved to {aside} and begun "
+            "anew; every file is read again, and nothing is uploaded twice."
         )
         return State(self._folder)
 
@@ -211,7 +220,7 @@ class _Run:
 
     async def _sync(self, state: State) -> None:
         counting = Counting(self._location.store())
-        self._report.requests = counting.requests
+        counting.requests = self._report.requests  # of a second attempt too: all of them are billed
         try:
             await _unless_stopped(self._know_the_mirror(counting, state))
             await self._forget_what_was_lost(counting, state)
