@@ -44,6 +44,9 @@ from mirror.sync.state import FILE_NAME, State, set_aside
 from mirror.sync.transfer import Progress, Transfer, TransferOptions
 
 _DESCRIBE_BATCH = 20_000
+# In the state: since when (microseconds since 1970) rows may have come that no run has weighed;
+# empty where there are none, absent in a state that knows nothing of the runs before it.
+_UNWEIGHED_SINCE = "unweighed_since"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -131,6 +134,7 @@ class _Run:
         self._root = os.fsencode(settings.cache_dir)
         self._folder = settings.state_dir
         self._location = Location(settings)
+        self._level = options.inspect or settings.sync.inspect
         self._started_at, self._clock_at_start = now(), time.monotonic()
         self._report = SyncReport(
             run_id=options.run_id or new_run_id(),
@@ -230,7 +234,8 @@ class _Run:
             self._observer.planned(plan, self._report)
             try:
                 state.mark(vanished=plan.vanished_signatures, returned=plan.returned_signatures)
-                if plan.order or self._sources is not None:
+                unweighed = self._level != "off" and state.get(_UNWEIGHED_SINCE) != ""
+                if plan.order or self._sources is not None or unweighed:
                     await self._transfer(counting, state, plan)
             except MirrorError as error:
                 self._report.error = self._report.error or error
@@ -255,6 +260,7 @@ class _Run:
                 f"emptied or replaced); {forgotten} files are read and compared again."
             )
         if known != root.id:
+            state.set(_UNWEIGHED_SINCE, "0")
             state.set("mirror_id", root.id)
         if not proven:
             state.set("conditional_put_proven", proven_for)
@@ -289,7 +295,10 @@ class _Run:
             self._now,
         )
         await committer.refresh()
-        level = self._options.inspect or sync.inspect
+        # Before the first commit: whatever ends this run, the next one weighs what it has brought.
+        kept, started_at = state.get(_UNWEIGHED_SINCE), int(self._started_at * 1e6)
+        since = started_at if kept == "" else min(int(kept or 0), started_at)
+        state.set(_UNWEIGHED_SINCE, str(since))
         known_bad = load_known_bad(self._settings.inspect.known_bad)
         bandwidth = BandwidthLimit(parse_rate(sync.limit_rate)) if sync.limit_rate else None
         gate = ConcurrencyGate(AdaptiveLimit(sync.concurrency, rate=MOST_PUTS_A_SECOND))
@@ -302,7 +311,7 @@ class _Run:
             placeholders=known_bad | committer.index.contents_judged("placeholder"),
             options=TransferOptions(
                 concurrency=sync.concurrency,
-                level=level,
+                level=self._level,
                 include_flagged=self._options.include_flagged,
                 fail_fast=self._options.fail_fast,
                 commit_rows=sync.commit_rows,
@@ -319,8 +328,9 @@ class _Run:
             plan.pending, plan.order = Entries(), ()  # at a million files, memory to be used again
             if self._sources is not None and self._report.error is None and not stop.is_set():
                 await self._describe(state, committer)
-            if level != "off" and self._report.error is None and not stop.is_set():
-                await self._weigh_evidence(catalog, committer)
+            if self._level != "off" and self._report.error is None and not stop.is_set():
+                await self._weigh_evidence(catalog, committer, since)
+                state.set(_UNWEIGHED_SINCE, "")
         finally:
             self._report.retries = retrying.retries
             self._report.catalog_commits = committer.count.commits
@@ -359,14 +369,14 @@ class _Run:
         if told:
             await flush()
 
-    async def _weigh_evidence(self, catalog: Catalog, committer: Committer) -> None:
+    async def _weigh_evidence(self, catalog: Catalog, committer: Committer, since: int) -> None:
         """Contents that by now stand under too many photos become placeholders."""
         await committer.refresh()
         rows = await newly_found(
             committer.index,
             catalog,
             self._settings.inspect.placeholder_photos,
-            int(self._started_at * 1e6),
+            since,
             int(self._now() * 1e6),
         )
         if rows:
