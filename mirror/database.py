@@ -21,6 +21,7 @@ class Database:
         schema: what it is made with.
         version: of the schema; bumped whenever a table changes its meaning.
         remedy: what to do with a file of another version, as the end of a sentence.
+        damaged: what to do with one that is damaged, as the end of a sentence.
 
     Attributes:
         path: the file.
@@ -31,8 +32,9 @@ class Database:
         StateError: the folder cannot be written, the disk is full, or the version is another one.
     """
 
-    def __init__(self, path: Path, schema: str, version: int, remedy: str) -> None:
+    def __init__(self, path: Path, schema: str, version: int, remedy: str, damaged: str) -> None:
         self.path = path
+        self._damaged = damaged
         with self.translated():
             self.connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
             try:
@@ -81,7 +83,7 @@ class Database:
     def _translation(self, error: sqlite3.Error) -> StateError:
         name = getattr(error, "sqlite_errorname", "")
         if name.startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT")):
-            return StateDamaged(f"The state {self.path} is damaged ({error}).")
+            return StateDamaged(f"The state {self.path} is damaged ({error}); {self._damaged}.")
         if name == "SQLITE_FULL":
             return StateError(
                 f"The disk under {self.path.parent} is full; make room and run again: "

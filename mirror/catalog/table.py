@@ -318,20 +318,24 @@ def _created(uri: str, options: dict[str, str]) -> DeltaTable:
 
 
 def _query_parquet(body: bytes, query: str, convert: Callable[[arrow.RecordBatch], T]) -> list[T]:
-    with tempfile.TemporaryDirectory(prefix="mirror-catalog-") as folder:
+    def read(folder: str) -> list[T]:
         (Path(folder) / "part.parquet").write_bytes(body)
+        convert_to_deltalake(folder)
+        builder = QueryBuilder().register("catalog", DeltaTable(folder))
+        return [convert(batch) for batch in builder.execute(query)]
 
-        def read() -> list[T]:
-            convert_to_deltalake(folder)
-            builder = QueryBuilder().register("catalog", DeltaTable(folder))
-            return [convert(batch) for batch in builder.execute(query)]
-
-        try:
-            return read()
-        except CatalogError:
-            raise
-        except Exception as error:  # noqa: BLE001 - the same
-            raise _failed(error) from None
+    try:
+        with tempfile.TemporaryDirectory(prefix="mirror-catalog-") as folder:
+            return read(folder)
+    except CatalogError:
+        raise
+    except OSError as error:  # of this machine: nothing here asks the network
+        raise CatalogError(
+            f"The catalog cannot be read in the temporary folder ({_words(error)}); make room "
+            "there, or let TMPDIR name another one, and run again."
+        ) from None
+    except Exception as error:  # noqa: BLE001 - the same
+        raise _failed(error) from None
 
 
 def _rows_of(batch: arrow.RecordBatch) -> list[tuple[Any, ...]]:

@@ -179,7 +179,7 @@ def _show(session: Session, report: SyncReport, most: int | None) -> None:
         output.table(rows)
         click.echo("Dry run: nothing was read, sent or written.")
         return
-    if report.new or report.changed or report.error:
+    if report.new or report.changed or report.flagged_total or report.error:
         flagged = ", ".join(f"{name} {n:,}" for name, n in report.flagged.items() if n)
         rows += [
             ("uploaded", output.count(report.uploaded), output.size(report.bytes_uploaded)),

@@ -17,12 +17,13 @@ class SyncProgress(Observer):
 
     def __init__(self, meter: Meter) -> None:
         self._meter = meter
-        self._outcomes: Counter[str] = Counter()
-        self._bytes = 0
 
     def planned(self, plan: Plan, report: SyncReport) -> None:
         if not plan.order or report.dry_run:
             return
+        # Here, because a run whose state turns out to be damaged plans once more.
+        self._outcomes: Counter[str] = Counter()
+        self._bytes = 0
         self._files, self._total = len(plan.order), plan.pending_bytes
         self._meter.begin(
             self._total,

@@ -38,7 +38,8 @@ _BUCKETS: Final = ("inaturalist-open-data", "static.inaturalist.org")
 
 # More digits than a photo's number will have, and as many as leave room for the size in 64 bits.
 _LONGEST_ID: Final = 18
-_SIZE_BITS: Final = 3
+# Without them a `photo_key` is the photo's number.
+SIZE_BITS: Final = 3
 _SIZE_CODES: Final = {size: code for code, size in enumerate(SIZES, 1)}
 
 # What `spellings` tries, the likeliest first. Datasets name the open-data bucket since it exists.
@@ -67,7 +68,7 @@ def photo_key(url: str) -> int:
         does not say its size.
     """
     match = _sized(url)
-    return int(match["id"]) << _SIZE_BITS | _SIZE_CODES[match["size"]] if match else 0
+    return int(match["id"]) << SIZE_BITS | _SIZE_CODES[match["size"]] if match else 0
 
 
 def from_inaturalist(url: str) -> bool:

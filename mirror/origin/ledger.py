@@ -123,7 +123,11 @@ class Ledger:
 
     def __init__(self, folder: Path, cache: bytes) -> None:
         remedy = "keep it, and use that version: it says what must not be asked for again"
-        self._file = Database(folder / FILE_NAME, _SCHEMA, SCHEMA_VERSION, remedy)
+        damaged = (
+            "it says what was asked of others, and cannot be made anew: wait a day, so that no limit "
+            "is exceeded, move it away, and run again"
+        )
+        self._file = Database(folder / FILE_NAME, _SCHEMA, SCHEMA_VERSION, remedy, damaged)
         self.cache = cache
         self.db = self._file.connection
         self.translated = self._file.translated

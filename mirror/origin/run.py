@@ -25,7 +25,7 @@ from mirror.config import BackfillSettings, Settings, parse_size
 from mirror.content.placeholder import load_known_bad
 from mirror.dataset.inputs import Input
 from mirror.dataset.resolve import Match, Resolver
-from mirror.errors import MirrorError, NotFound, StateDamaged, StateError
+from mirror.errors import MirrorError, NotFound, StateError
 from mirror.lock import locked
 from mirror.origin.allow import Rules
 from mirror.origin.asking import Asking
@@ -430,10 +430,4 @@ def open_ledger(folder: Path, cache: bytes) -> Ledger:
         raise StateError(
             f"The state folder {folder} cannot be made ({error.strerror}); set state.dir."
         ) from None
-    try:
-        return Ledger(folder, cache)
-    except StateDamaged as error:
-        raise StateDamaged(
-            f"{error} It says what was asked of others, and cannot be made anew: wait a day, so "
-            "that no limit is exceeded, move it away, and run again."
-        ) from None
+    return Ledger(folder, cache)

@@ -15,11 +15,12 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 import obstore
-from obstore.exceptions import BaseError, GenericError
+from obstore.exceptions import BaseError, GenericError, UnauthenticatedError
 from obstore.store import S3Store
 
 from mirror.errors import (
     AlreadyExists,
+    BadCredentials,
     NotFound,
     PreconditionFailed,
     StoreError,
@@ -229,6 +230,9 @@ def _translate(error: BaseException, what: str) -> StoreError:
         return error_from(int(status[1]), code, what)
     if code:  # one key of a DeleteObjects, whose answer as a whole was 200
         return error_from(403 if code == "AccessDenied" else 500, code, what)
+    if isinstance(error, UnauthenticatedError):  # by `_credentials`, whose words come last
+        said = words.splitlines()[0].rpartition(f"{BadCredentials.__name__}: ")[2]
+        return BadCredentials(f"{what}: {said}")
     if isinstance(error, GenericError):
         return Unreachable(f"{what}: the server cannot be reached ({words.splitlines()[0]}).")
     return StoreError(f"{what}: {words.splitlines()[0]}.")

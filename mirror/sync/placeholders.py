@@ -12,6 +12,7 @@ from __future__ import annotations
 from mirror.catalog.index import Index, Sighting
 from mirror.catalog.row import UNKNOWN_SOURCE, Row
 from mirror.catalog.table import Catalog
+from mirror.content.photo import SIZE_BITS
 from mirror.content.placeholder import distinct_photos, shared_reason
 
 
@@ -24,15 +25,23 @@ async def newly_found(
         index: of the catalog's newest version.
         catalog: is asked for the URLs that datasets have told.
         least: so many different photos under one content make it a placeholder.
-        since: only contents that were seen under another URL since then; the others were weighed
-            by an earlier run. Microseconds since 1970, as is
+        since: only contents that were seen under another URL since then; an earlier run has weighed
+            the others, and 0 says that none has. Microseconds since 1970, as is
         seen_at: of the rows; later where the row that it supersedes is later.
     """
     suspects: dict[bytes, dict[bytes, Sighting]] = {}
     for content, urls in index.contents_under_many_urls(least):
-        rows = {url: row for url in urls if (row := index.sighting(url)) is not None}
-        if any(row.seen_at >= since for row in rows.values()):
-            suspects[content] = rows
+        at = index.find(b"".join(urls))
+        if index.sightings["seen_at"][at].max() < since:
+            continue
+        # One photo under many spellings is common, and the index tells it: when all of a catalog is
+        # weighed, these sightings and their sources would take more memory than all else.
+        keys = index.sightings["photo"][at]
+        spelled = keys[keys != 0] >> SIZE_BITS
+        if len(keys) - len(spelled) + len(set(spelled.tolist())) >= least:
+            suspects[content] = {
+                url: row for url in urls if (row := index.sighting(url)) is not None
+            }
     sourced = [url for rows in suspects.values() for url, row in rows.items() if row.sourced]
     told = await catalog.sources_of(sourced)
     found: list[Row] = []

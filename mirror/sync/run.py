@@ -44,6 +44,9 @@ from mirror.sync.state import FILE_NAME, State, set_aside
 from mirror.sync.transfer import Progress, Transfer, TransferOptions
 
 _DESCRIBE_BATCH = 20_000
+# In the state: since when (microseconds since 1970) rows may have come that no run has weighed;
+# empty where there are none, absent in a state that knows nothing of the runs before it.
+_UNWEIGHED_SINCE = "unweighed_since"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -131,6 +134,7 @@ class _Run:
         self._root = os.fsencode(settings.cache_dir)
         self._folder = settings.state_dir
         self._location = Location(settings)
+        self._level = options.inspect or settings.sync.inspect
         self._started_at, self._clock_at_start = now(), time.monotonic()
         self._report = SyncReport(
             run_id=options.run_id or new_run_id(),
@@ -146,9 +150,18 @@ class _Run:
             try:
                 try:
                     asyncio.run(self._sync(state))
-                except StateDamaged as error:  # further in than opening it looks
+                    ended_by = self._report.error
+                except StateDamaged as error:
+                    ended_by = error
+                # Further in than opening it looks; who was asked to stop leaves it to the next run.
+                if isinstance(ended_by, StateDamaged) and not self._report.interrupted:
                     state.close()
-                    state = self._renew_state(error)
+                    state = self._renew_state()
+                    self._report = SyncReport(
+                        run_id=self._report.run_id,
+                        warnings=self._report.warnings,
+                        requests=self._report.requests,
+                    )
                     asyncio.run(self._sync(state))
                 self._finish()
                 with suppress(StateError):
@@ -177,14 +190,14 @@ class _Run:
     def _open_state(self) -> State:
         try:
             return State(self._folder)
-        except StateDamaged as error:
-            return self._renew_state(error)
+        except StateDamaged:
+            return self._renew_state()
 
-    def _renew_state(self, error: StateDamaged) -> State:
+    def _renew_state(self) -> State:
         aside = set_aside(self._folder)
         self._warn(
-            f"{error} It was moved to {aside} and begun anew; every file is read again, "
-            "and nothing is uploaded twice."
+            f"The state {self._folder / FILE_NAME} is damaged. It was moved to {aside} and begun "
+            "anew; every file is read again, and nothing is uploaded twice."
         )
         return State(self._folder)
 
@@ -211,7 +224,7 @@ class _Run:
 
     async def _sync(self, state: State) -> None:
         counting = Counting(self._location.store())
-        self._report.requests = counting.requests
+        counting.requests = self._report.requests  # of a second attempt too: all of them are billed
         try:
             await _unless_stopped(self._know_the_mirror(counting, state))
             await self._forget_what_was_lost(counting, state)
@@ -221,7 +234,8 @@ class _Run:
             self._observer.planned(plan, self._report)
             try:
                 state.mark(vanished=plan.vanished_signatures, returned=plan.returned_signatures)
-                if plan.order or self._sources is not None:
+                unweighed = self._level != "off" and state.get(_UNWEIGHED_SINCE) != ""
+                if plan.order or self._sources is not None or unweighed:
                     await self._transfer(counting, state, plan)
             except MirrorError as error:
                 self._report.error = self._report.error or error
@@ -246,6 +260,7 @@ class _Run:
                 f"emptied or replaced); {forgotten} files are read and compared again."
             )
         if known != root.id:
+            state.set(_UNWEIGHED_SINCE, "0")
             state.set("mirror_id", root.id)
         if not proven:
             state.set("conditional_put_proven", proven_for)
@@ -280,7 +295,10 @@ class _Run:
             self._now,
         )
         await committer.refresh()
-        level = self._options.inspect or sync.inspect
+        # Before the first commit: whatever ends this run, the next one weighs what it has brought.
+        kept, started_at = state.get(_UNWEIGHED_SINCE), int(self._started_at * 1e6)
+        since = started_at if kept == "" else min(int(kept or 0), started_at)
+        state.set(_UNWEIGHED_SINCE, str(since))
         known_bad = load_known_bad(self._settings.inspect.known_bad)
         bandwidth = BandwidthLimit(parse_rate(sync.limit_rate)) if sync.limit_rate else None
         gate = ConcurrencyGate(AdaptiveLimit(sync.concurrency, rate=MOST_PUTS_A_SECOND))
@@ -293,7 +311,7 @@ class _Run:
             placeholders=known_bad | committer.index.contents_judged("placeholder"),
             options=TransferOptions(
                 concurrency=sync.concurrency,
-                level=level,
+                level=self._level,
                 include_flagged=self._options.include_flagged,
                 fail_fast=self._options.fail_fast,
                 commit_rows=sync.commit_rows,
@@ -310,8 +328,9 @@ class _Run:
             plan.pending, plan.order = Entries(), ()  # at a million files, memory to be used again
             if self._sources is not None and self._report.error is None and not stop.is_set():
                 await self._describe(state, committer)
-            if level != "off" and self._report.error is None and not stop.is_set():
-                await self._weigh_evidence(catalog, committer)
+            if self._level != "off" and self._report.error is None and not stop.is_set():
+                await self._weigh_evidence(catalog, committer, since)
+                state.set(_UNWEIGHED_SINCE, "")
         finally:
             self._report.retries = retrying.retries
             self._report.catalog_commits = committer.count.commits
@@ -350,14 +369,14 @@ class _Run:
         if told:
             await flush()
 
-    async def _weigh_evidence(self, catalog: Catalog, committer: Committer) -> None:
+    async def _weigh_evidence(self, catalog: Catalog, committer: Committer, since: int) -> None:
         """Contents that by now stand under too many photos become placeholders."""
         await committer.refresh()
         rows = await newly_found(
             committer.index,
             catalog,
             self._settings.inspect.placeholder_photos,
-            int(self._started_at * 1e6),
+            since,
             int(self._now() * 1e6),
         )
         if rows:

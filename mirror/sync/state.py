@@ -68,7 +68,8 @@ class State:
             StateError: the folder cannot be written, or the disk is full.
         """
         remedy = "delete it, and the next run rebuilds it without uploading anything again"
-        self._file = Database(folder / FILE_NAME, _SCHEMA, SCHEMA_VERSION, remedy)
+        damaged = "move it away, and the next run reads the cache again"
+        self._file = Database(folder / FILE_NAME, _SCHEMA, SCHEMA_VERSION, remedy, damaged)
         self._db = self._file.connection
         self.runs = RunLog(self._file)
 

@@ -34,9 +34,7 @@ from mirror.content.image import Level
 from mirror.errors import (
     AlreadyExists,
     CatalogError,
-    ContentCollision,
     MirrorError,
-    StateError,
     StoreError,
     StoreSetupError,
     Transient,
@@ -163,6 +161,7 @@ class Transfer:
         share = -(-len(plan.order) // (4 * self._options.concurrency))
         feed = batches((plan.pending[at] for at in plan.order), max(1, min(BATCH_FILES, share)))
         committing = asyncio.create_task(self._commit_when_due())
+        committing.add_done_callback(self._ended)
         # Where nothing is decoded one reader is as quick as all uploads, and a second that nobody
         # waits for would fight with them for the interpreter's lock.
         for _ in range(self._options.readers if self._options.level == "decode" else 1):
@@ -173,7 +172,7 @@ class Transfer:
             reader.shutdown()
         self._fed.set()
         self._due.set()
-        await committing
+        await asyncio.wait([committing])  # what it met is in `_broken`
         if self._broken is not None:  # nothing that a store or a file can cause
             raise self._broken
 
@@ -281,7 +280,7 @@ class Transfer:
         except StoreSetupError as error:
             self._give_up(one, str(error))
             self._end(error)
-        except (ContentCollision, StoreError, OSError) as error:
+        except (MirrorError, OSError) as error:
             self._give_up(one, str(error))
             self._unanswered = self._unanswered + 1 if isinstance(error, Transient) else 0
             if self._unanswered >= _GIVE_UP_AFTER:
@@ -333,8 +332,13 @@ class Transfer:
         if self._options.fail_fast:
             self._stop.set()
 
-    def _end(self, error: MirrorError) -> None:
+    def _end(self, error: MirrorError | OSError) -> None:
         """Nothing more can succeed: finish what is in flight, commit, and say why."""
+        if isinstance(error, OSError):
+            error = CatalogError(
+                f"The catalog's index cannot be kept on this machine ({error}); nothing that was "
+                "acknowledged is lost, make room and run again."
+            )
         if self._report.error is None:
             self._report.error = error
         self._stop.set()
@@ -358,10 +362,8 @@ class Transfer:
                     elif self._committer.knows_since > _REFRESH_SECONDS:
                         await self._refresh()
                         self._forget_acknowledged()
-                except (CatalogError, StateError) as error:
-                    self._end(error)
-                    if isinstance(error, StateError) or last:
-                        return
+                except (MirrorError, OSError) as error:
+                    self._end(error)  # and once more when all is fed: some of it may go through
                 await self._wake()
             if last:
                 return
@@ -394,7 +396,6 @@ class Transfer:
                         # Commits that cannot keep up hold the feeding back, not memory.
                         and len(self._committer) < 2 * self._options.commit_rows
                     )
-                    or self._files_under_way == 0
                 )
             )
             self._files_under_way += files

@@ -71,7 +71,7 @@ class Ledger:
 
     def _opened(self, folder: Path) -> Database:
         remedy = "delete it, and run mirror verify again"
-        return Database(folder / FILE_NAME, _SCHEMA, _VERSION, remedy)
+        return Database(folder / FILE_NAME, _SCHEMA, _VERSION, remedy, remedy)
 
     def close(self) -> None:
         self._file.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -252,6 +253,18 @@ def test_a_full_disk_under_the_state(mirror: Run, cache: Path) -> None:
     report = json.loads(mirror("--json", "sync", *flags_of_all).stdout)
     assert (report["uploaded"], report["unchanged"]) == (0, 0), "all was acknowledged before"
     assert report["deduplicated"] == 4000
+
+
+def test_a_full_disk_under_the_temporary_folder(mirror: Run, cache: Path) -> None:
+    fill(cache, {url_of(n): photo(n % 5) for n in range(2000)})
+    flags_of_all = [*flags(cache), "--inspect=off"]  # so few contents under so many URLs
+    assert mirror("sync", *flags_of_all).returncode == 0
+    shutil.rmtree(cache.parent / "state")
+    small = cache.parent / "small"
+    small.mkdir()
+    mount = f'mount -t tmpfs -o size=16k tmpfs {small} && TMPDIR={small} exec "$@"'
+    done = mirror("sync", *flags_of_all, within=[*MOUNTS, "sh", "-c", mount, "sh"])
+    assert_said(done, 1, "No space left", "TMPDIR")
 
 
 def test_one_unreadable_file_does_not_stop_the_run(mirror: Run, cache: Path) -> None:

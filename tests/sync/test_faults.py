@@ -6,11 +6,13 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from mirror.errors import AccessDenied, CatalogError
+from mirror.errors import AccessDenied, BadCredentials, CatalogError, StoreError
+from mirror.store.control import Credentials, S3Access
 from mirror.sync.report import SyncReport
 from tests.conftest import MakePlace
 from tests.photos import photo
@@ -223,6 +225,62 @@ def test_a_compaction_that_fails_is_not_the_failure_of_a_run_that_is_done(
     scene.is_complete()
 
 
+def reads_catalog(request: Request) -> bool:
+    return request.operation == "get" and "/catalog/" in request.path
+
+
+@pytest.mark.parametrize("scene", ["moto-obstore"], indirect=True)
+@pytest.mark.parametrize("fault", [ACCESS_DENIED, SLOW_DOWN], ids=["refused", "busy"])
+def test_a_catalog_that_cannot_be_read_while_files_go_up_ends_the_run_and_all_is_committed(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, fault: Fault
+) -> None:
+    monkeypatch.setattr("mirror.sync.transfer._REFRESH_AFTER", 10)
+    scene.fill_cache(200)
+
+    refused = after(0, lambda it: reads_catalog(it) and it.path.endswith(".parquet"), fault)
+    report = scene.sync(refused, commit_rows=10)
+
+    assert isinstance(report.error, StoreError)
+    assert report.exit_status == 1
+    mirrored = scene.check()
+    assert len(mirrored.objects) == report.uploaded
+    done = report.uploaded + report.deduplicated + report.flagged_total
+    assert len(mirrored.latest) == done
+    assert scene.sync().uploaded == 200 - report.uploaded
+    scene.is_complete()
+
+
+@pytest.mark.parametrize("scene", ["moto-obstore"], indirect=True)
+@pytest.mark.parametrize("asked", [30, 100])
+def test_credentials_that_expire_end_the_run_at_the_next_requests(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, asked: int
+) -> None:
+    scene.fill_cache(200)
+    given, times = S3Access.credentials, 0
+
+    def expiring(self: S3Access) -> Credentials:
+        nonlocal times
+        times += 1
+        if times > asked:
+            raise BadCredentials("The AWS credential chain failed: the token has expired")
+        return given(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(S3Access, "credentials", expiring)
+        patch.setattr("mirror.store.obstore._CREDENTIAL_LIFE", timedelta(seconds=-1))
+        report = scene.sync(commit_rows=10)
+
+    assert isinstance(report.error, BadCredentials)
+    assert "the token has expired" in str(report.error)
+    assert "External" not in str(report.error)  # the words of a library
+    assert report.exit_status == 78
+    assert 0 < report.uploaded < asked
+    assert report.failed <= 2 * CONCURRENCY
+    scene.check()
+    assert scene.sync().uploaded == 200 - report.uploaded
+    scene.is_complete()
+
+
 @pytest.mark.chaos("network")
 @pytest.mark.parametrize("scene", ["moto-obstore"], indirect=True)
 def test_a_catalog_that_comes_cut_short_is_read_again(scene: Scene) -> None:
@@ -230,9 +288,6 @@ def test_a_catalog_that_comes_cut_short_is_read_again(scene: Scene) -> None:
     assert scene.sync(commit_rows=5).exit_status == 0
     shutil.rmtree(scene.folder / "state")
     scene.proxy.forget()
-
-    def reads_catalog(request: Request) -> bool:
-        return request.operation == "get" and "/catalog/" in request.path
 
     report = scene.sync(once_each(reads_catalog, Truncate(20)))
 

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+import shutil
+import signal
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mirror.catalog.row import Source
+from mirror.cli.main import run
+from mirror.errors import CatalogError
 from mirror.layout import url_md5
 from mirror.sync.report import SyncReport
-from mirror.sync.run import SyncOptions, sync
+from mirror.sync.run import Observer, SyncOptions, sync
 from tests.conftest import MakePlace
 from tests.photos import fill, photo, url_of
 from tests.sync.test_sync import Told
@@ -98,6 +104,8 @@ def test_spellings_of_one_photo_are_one_photo_where_a_dataset_tells(shop: Worksh
     fill(shop.cache, dict.fromkeys(spellings, REPLACEMENT))
     told = Told({url: Source(url) for url in spellings})
     assert shop.sync(told).flagged["placeholder"] == 0
+    shutil.rmtree(shop.state)  # or all of the catalog is weighed
+    assert shop.sync().flagged["placeholder"] == 0
     assert set(verdicts(shop).values()) == {"ok"}
 
 
@@ -120,6 +128,84 @@ def test_a_good_image_in_its_place_becomes_ok(shop: Workshop) -> None:
 def test_nothing_is_judged_when_inspection_is_off(shop: Workshop) -> None:
     replaced(shop, range(8))
     assert shop.sync(inspect="off").flagged["placeholder"] == 0
+
+
+class Interrupting(Observer):
+    """Ctrl-C at the first file that is done."""
+
+    asked = False
+
+    def done(self, entry: object, outcome: str) -> None:
+        if not self.asked:
+            self.asked = True
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def broken_off(shop: Workshop, error: BaseException, **options: Any) -> None:
+    """A run that comes to weighing the evidence and no further: all is committed."""
+
+    async def fails(*_: object) -> None:
+        raise error
+
+    with pytest.MonkeyPatch.context() as patch, suppress(ZeroDivisionError):
+        patch.setattr("mirror.sync.run.newly_found", fails)
+        sync(shop.settings(), **options)
+
+
+UNWEIGHED: dict[str, Callable[[Workshop], object]] = {
+    "killed": lambda shop: broken_off(shop, ZeroDivisionError()),
+    "failed": lambda shop: broken_off(shop, CatalogError("could not be read")),
+    "interrupted": lambda shop: sync(shop.settings(), observer=Interrupting()),
+    "not inspecting": lambda shop: shop.sync(inspect="off"),
+}
+
+
+@pytest.mark.parametrize("files", [0, 1], ids=["nothing new", "another file"])
+@pytest.mark.parametrize("lost", [False, True], ids=["keeping the state", "losing the state"])
+@pytest.mark.parametrize("unweighed", UNWEIGHED)
+def test_what_a_run_did_not_come_to_weigh_the_next_one_weighs(
+    shop: Workshop, unweighed: str, lost: bool, files: int
+) -> None:
+    replaced(shop, range(6))
+    fill(shop.cache, {url_of(n): photo(n) for n in range(10, 20)})
+    UNWEIGHED[unweighed](shop)
+    assert set(verdicts(shop).values()) == {"ok"}
+    if lost:
+        shutil.rmtree(shop.state)
+    fill(shop.cache, {url_of(n): photo(n) for n in range(50, 50 + files)})
+
+    assert shop.sync().flagged["placeholder"] == 6
+    found = {url for url, verdict in verdicts(shop).items() if verdict == "placeholder"}
+    assert found == {url_md5(url_of(n)) for n in range(6)}
+    again = shop.sync()
+    assert (again.flagged["placeholder"], again.catalog_commits) == (0, 0)
+    assert sum(again.requests.values()) == again.requests["get"] == 1
+
+
+def test_several_runs_that_did_not_come_to_weigh_lose_nothing(shop: Workshop) -> None:
+    shop.sync()  # of a cache without files: nothing is left to weigh
+    replaced(shop, range(6))
+    for hour in range(3):
+        broken_off(shop, ZeroDivisionError(), now=lambda hour=hour: 1.8e9 + 3600 * hour)
+        fill(shop.cache, {url_of(10 + hour): photo(hour)})
+    assert sync(shop.settings(), now=lambda: 1.9e9).flagged["placeholder"] == 6
+
+
+def test_what_is_found_in_a_run_without_changes_is_shown(
+    shop: Workshop, capsys: pytest.CaptureFixture[str]
+) -> None:
+    replaced(shop, range(6))
+    shop.sync(inspect="off")
+    folders = [f"--cache={shop.cache}", f"--state={shop.state}", f"--bucket={shop.place.url}"]
+    assert run(["sync", *folders]) == 0
+    assert "placeholder 6" in capsys.readouterr().out
+
+
+def test_runs_that_do_not_inspect_stay_at_one_request(shop: Workshop) -> None:
+    replaced(shop, range(6))
+    shop.sync(inspect="off")
+    report = shop.sync(inspect="off")
+    assert sum(report.requests.values()) == report.requests["get"] == 1
 
 
 @pytest.mark.parametrize("which", ["sha256", "content_hash"])

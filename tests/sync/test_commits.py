@@ -1,0 +1,183 @@
+"""What becomes of a run whose commits fail, stall, or meet what nobody foresaw."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import signal
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from mirror.catalog.row import Row
+from mirror.catalog.table import Catalog
+from mirror.errors import CatalogError, StateError
+from mirror.layout import url_md5
+from mirror.sync.commit import Committer
+from mirror.sync.run import Observer, sync
+from mirror.sync.transfer import Transfer
+from tests.photos import fill, photo, url_of
+from tests.workshop import Workshop, aged, key_of
+
+
+def test_an_object_that_cannot_be_adopted_is_one_file_that_failed(local: Workshop) -> None:
+    """Whose gc.json it is nobody knows: an old object may be about to be removed."""
+    fill(local.cache, {url_of(n): photo(n) for n in range(30)})
+    local.put({key_of(photo(7)): photo(7), "gc.json": b"of a later version"})
+    aged(Path(local.place.url.path), days=3)
+    report = sync(local.settings(concurrency=2))
+    assert (report.error, report.exit_status) == (None, 3)
+    assert (report.uploaded, report.failed) == (29, 1)
+    assert "gc.json is not understood" in report.failures[0][1]
+    assert set(local.rows()) == {url_md5(url_of(n)) for n in range(30) if n != 7}
+
+
+def test_an_index_that_finds_no_room_ends_the_run_in_a_sentence_and_all_is_committed(
+    local: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refresh, asked = Committer.refresh, 0
+
+    async def fails(self: Committer) -> None:
+        nonlocal asked
+        asked += 1
+        if asked > 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        await refresh(self)
+
+    fill(local.cache, {url_of(n): photo(n) for n in range(100)})
+    with monkeypatch.context() as patch:
+        patch.setattr("mirror.sync.transfer._REFRESH_AFTER", 10)
+        patch.setattr(Committer, "refresh", fails)
+        report = sync(local.settings(commit_rows=10))
+    assert isinstance(report.error, CatalogError)
+    assert "No space left on device" in str(report.error)
+    assert "make room" in str(report.error)
+    assert len(local.rows()) == len(local.objects()) == report.uploaded
+    assert local.sync().uploaded == 100 - report.uploaded
+
+
+@pytest.mark.timeout(60)
+def test_what_nobody_foresaw_in_a_commit_ends_the_run_and_is_raised(
+    local: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fails(self: Committer) -> None:
+        raise ZeroDivisionError
+
+    fill(local.cache, {url_of(n): photo(n) for n in range(300)})
+    with monkeypatch.context() as patch:
+        patch.setattr("mirror.sync.transfer.BATCH_FILES", 2)
+        patch.setattr("mirror.sync.transfer._WINDOW_BYTES", 1)
+        patch.setattr(Committer, "commit", fails)
+        with pytest.raises(ZeroDivisionError):
+            sync(local.settings(commit_rows=5, concurrency=1))
+    assert 5 <= len(local.objects()) < 300, "it went on as if nothing had been"
+    assert local.sync().failed == 0
+    assert set(local.rows()) == {url_md5(url_of(n)) for n in range(300)}
+
+
+class Stalling(Observer):
+    """The first commit lasts until nothing moves any more: who feeds waits, or all files are done.
+
+    Of files whose content is known nothing is uploaded: they are done as soon as they are read, and
+    who feeds them waits for commits alone.
+    """
+
+    def __init__(self, files: int, ending: Callable[[], object]) -> None:
+        self._files = files
+        self._ending = ending
+        self._still = threading.Event()
+        self._done = self.done_meanwhile = 0
+        self._at_the_door = 0
+        self._first = True
+        self._looks: list[asyncio.Task[None]] = []
+        self._enter, self._append = Transfer._enter_window, Catalog.append
+
+    def patched(self, patch: pytest.MonkeyPatch) -> None:
+        patch.setattr("mirror.sync.transfer.BATCH_FILES", 4)
+        patch.setattr(
+            "mirror.sync.transfer._STARVING", 1_000_000
+        )  # one reader, and its two feeders
+
+        async def enter(transfer: Transfer, files: int, size: int) -> None:
+            self._at_the_door += 1
+            self._looks.append(asyncio.create_task(self._look()))
+            await self._enter(transfer, files, size)
+            self._at_the_door -= 1
+
+        def append(catalog: Catalog, rows: Sequence[Row]) -> int:
+            if self._first:
+                self._first = False
+                before = self._done
+                assert self._still.wait(30)
+                self.done_meanwhile = self._done - before
+                self._ending()
+            return self._append(catalog, rows)
+
+        patch.setattr(Transfer, "_enter_window", enter)
+        patch.setattr(Catalog, "append", append)
+
+    async def _look(self) -> None:
+        """Who may enter does so within a few turns of the loop."""
+        for _ in range(20):
+            await asyncio.sleep(0)
+            if self._at_the_door < 2:
+                return
+        self._still.set()
+
+    def done(self, entry: object, outcome: str) -> None:
+        self._done += 1
+        if self._done == self._files:
+            self._still.set()
+
+
+def failing(error: BaseException) -> Callable[[], object]:
+    def fail() -> None:
+        raise error
+
+    return fail
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    ("ending", "told"),
+    [
+        (lambda: None, None),
+        (failing(CatalogError("refused")), CatalogError),
+        (failing(StateError("full")), StateError),
+        (failing(ZeroDivisionError()), ZeroDivisionError),
+        (lambda: os.kill(os.getpid(), signal.SIGINT), None),
+    ],
+    ids=["done", "refused", "full", "unforeseen", "interrupted"],
+)
+def test_a_commit_that_stalls_holds_the_feeding_back_however_it_ends(
+    local: Workshop,
+    monkeypatch: pytest.MonkeyPatch,
+    ending: Callable[[], object],
+    told: type[BaseException] | None,
+) -> None:
+    fill(local.cache, {url_of(0): photo(0)})
+    local.sync(inspect="off")
+    fill(local.cache, {url_of(n): photo(0) for n in range(1, 401)})
+    stalling = Stalling(400, ending)
+    with monkeypatch.context() as patch:
+        stalling.patched(patch)
+        settings = local.settings(commit_rows=10, concurrency=4, inspect="off")
+        with suppress(ZeroDivisionError):
+            report = sync(settings, observer=stalling)
+            assert told is None or isinstance(report.error, told)
+    assert stalling.done_meanwhile <= 2 * 10 + 2 * 4
+    assert local.sync(inspect="off").failed == 0
+    assert set(local.rows()) == {url_md5(url_of(n)) for n in range(401)}
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("contents", [60, 1], ids=["uploads", "duplicates"])
+def test_a_commit_for_each_file_holds_nobody_back_for_ever(local: Workshop, contents: int) -> None:
+    fill(local.cache, {url_of(n): photo(n % contents) for n in range(60)})
+    report = sync(local.settings(commit_rows=1, concurrency=2, inspect="off"))
+    assert (report.uploaded, report.failed) == (contents, 0)
+    assert set(local.rows()) == {url_md5(url_of(n)) for n in range(60)}
