@@ -27,7 +27,9 @@
 | `not_image`, `blank`, `corrupt`     | after 10 min, 1 h, 6 h; then when the user says so      |
 | `network`, `server_error`           | after 10 s, and four times as long each time, a day at  |
 |                                     |   most; after the eighth time when the user says so     |
-| `throttled`                         | as soon as the pace allows: it says nothing of the image|
+| `throttled`                         | behind all others, as soon as the pace allows: it says  |
+|                                     |   nothing of the image, until it is the URL's own fault |
+|                                     |   (`Results._is_its_own`): `server_error`, after a day   |
 """
 
 from __future__ import annotations
@@ -65,6 +67,8 @@ LONGEST_PAUSE: Final = 86_400.0
 # A row of forbidden images that was a block is asked for again after so long.
 AFTER_A_BLOCK: Final = 86_400.0
 
+# 403 only with Retry-After.
+REFUSALS: Final = frozenset((403, 429, 503))
 _GONE: Final = frozenset((401, 404, 410, 451))
 _PASSING: Final = frozenset((408, 425))
 _NO_IMAGE: Final = re.compile(
@@ -120,7 +124,7 @@ class Fate(NamedTuple):
 def outcome_of(reply: Reply) -> Outcome:
     """What an answer says to the pace; see the table above."""
     status = reply.status
-    if status in (429, 503) or (status == 403 and reply.retry_after):
+    if status in REFUSALS and (status != 403 or reply.retry_after):
         return "refused"
     if status == 403:
         return "forbidden"
@@ -188,12 +192,13 @@ class Next(NamedTuple):
     pause: float = 0.0
 
 
-def what_next(kind: Kind, strikes: int) -> Next:
+def what_next(kind: Kind, strikes: int, *, refused: bool = False) -> Next:
     """See the second table above.
 
     Args:
         kind: what became of the URL this time.
         strikes: how often something did in a row, this time included; `throttled` does not count.
+        refused: the answer was a refusal, which slows down all others of the source.
     """
     if kind == "had":
         return Next("had")
@@ -204,7 +209,8 @@ def what_next(kind: Kind, strikes: int) -> Next:
     if kind in BAD_ANSWERS:
         return Next("waiting", 600.0 * 6.0 ** (strikes - 1)) if strikes < 4 else Next("given_up")
     if kind in ("network", "server_error") and strikes < 8:
-        return Next("waiting", min(10.0 * 4.0 ** (strikes - 1), LONGEST_PAUSE))
+        pause = LONGEST_PAUSE if refused else 10.0 * 4.0 ** (strikes - 1)
+        return Next("waiting", min(pause, LONGEST_PAUSE))
     return Next("given_up")
 
 

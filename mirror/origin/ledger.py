@@ -218,9 +218,19 @@ class Ledger:
         if pace is not None:
             statements.append(_pace(item.source, pace))
         if result.state == "waiting":
-            back = "INSERT OR REPLACE INTO temp.queue VALUES (?, ?, ?, ?, ?, ?)"
-            statements.append((back, [(*item[:4], result.next_try, item.path)]))
+            # Without a rank it gets the last one: nobody else has to wait for what was refused.
+            back = "INSERT INTO temp.queue VALUES (NULL, ?, ?, ?, ?, ?)"
+            statements.append((back, [(*item[1:4], result.next_try, item.path)]))
         self._file.execute_all(statements)
+
+    def has_answered_since(self, source: str, since: float) -> bool:
+        """Whether a source has answered for any URL after that time."""
+        query = (
+            "SELECT 1 FROM urls WHERE source = ? AND tried_at > ?"
+            " AND kind NOT IN ('throttled', 'network', 'server_error') LIMIT 1"
+        )
+        with self.translated():
+            return self.db.execute(query, (source, since)).fetchone() is not None
 
     def ask_again_after_a_block(self, source: str, since: float, next_try: float) -> int:
         """A row of 403s was a block and not the images: they wait; returns how many.

@@ -10,6 +10,7 @@ from mirror.content.placeholder import distinct_photos, shared_reason
 from mirror.origin.answers import (
     AFTER_A_BLOCK,
     BAD_ANSWERS,
+    REFUSALS,
     Fate,
     Kind,
     Reply,
@@ -67,7 +68,7 @@ class Results:
         async with self._one_at_a_time:
             if fate.kind == "had":
                 fate = await self._keep(item, place_in_cache, fate, reply.body)
-            return fate.kind, self._record(item, fate, reply)
+            return self._record(item, fate, reply)
 
     async def _keep(self, item: Item, path: bytes, fate: Fate, body: bytes) -> Fate:
         """A good image into the cache, unless the same came for other photos too."""
@@ -109,10 +110,14 @@ class Results:
             f"{sha256.hex()} to inspect.known_bad."
         )
 
-    def _record(self, item: Item, fate: Fate, reply: Reply) -> State:
+    def _record(self, item: Item, fate: Fate, reply: Reply) -> tuple[Kind, State]:
         now = self.turns.clock()
-        strikes = strikes_with(self.ledger.told(item.url_md5), fate.kind)
-        state, pause = what_next(fate.kind, strikes)
+        told = self.ledger.told(item.url_md5)
+        refused = outcome_of(reply) == "refused"
+        if refused and told is not None and self._is_its_own(item, told):
+            fate = fate._replace(kind="server_error", reason=f"{fate.reason}, again and again")
+        strikes = strikes_with(told, fate.kind)
+        state, pause = what_next(fate.kind, strikes, refused=refused)
         pace = self.turns.pace(item.source)
         result = Result(
             item=item,
@@ -136,7 +141,24 @@ class Results:
                 f"{item.source} forbade {again:,} images in a row: it may have blocked this "
                 "address. They are not taken for gone, and are asked for once more tomorrow."
             )
-        return state
+        return fate.kind, state
+
+    def _is_its_own(self, item: Item, told: Told) -> bool:
+        """Whether a refusal is the fault of its URL and not of all that its source is asked for.
+
+        | refused before, and since then the source       | its own                                |
+        |-------------------------------------------------|----------------------------------------|
+        | has answered for others                         | yes                                    |
+        | has not, and others wait for it too             | no: it refuses whoever asks            |
+        | has not, and nothing else is to be asked of it  | yes, as far as anybody will ever know  |
+
+        Once that is found out it stays so.
+        """
+        if told.kind != "throttled":
+            return told.kind == "server_error" and told.status in REFUSALS
+        if self.ledger.next_due(item.source) is None:
+            return True
+        return self.ledger.has_answered_since(item.source, told.tried_at)
 
 
 def strikes_with(told: Told | None, kind: Kind) -> int:

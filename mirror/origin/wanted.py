@@ -453,7 +453,8 @@ class _Planning:
 
     def _fill_queue(self, now: float) -> None:
         also = "given_up" if self._selection.retry_failed else "had"
-        # A pause longer than any that is given was written by a clock that was wrong.
+        # A pause longer than any that is given was written by a clock that was wrong. What was
+        # refused comes last: one that always is must not keep the others from their turn.
         select = (
             "SELECT n.url_md5, n.url, n.source,"
             " CASE WHEN u.state = 'waiting' THEN min(u.next_try, ?) ELSE 0 END,"
@@ -461,7 +462,7 @@ class _Planning:
             " FROM temp.named AS n LEFT JOIN main.urls AS u ON u.url_md5 = n.url_md5"
             " LEFT JOIN temp.classes AS c ON c.class = n.class"
             " WHERE n.fate = 0 AND (u.state IS NULL OR u.state IN ('waiting', 'had', ?))"
-            " ORDER BY c.records IS NULL, c.records, n.seq"
+            " ORDER BY u.kind IS 'throttled', c.records IS NULL, c.records, n.seq"
         )
         self._ledger.fill_queue(select, (now + LONGEST_PAUSE, also))
 
