@@ -11,7 +11,10 @@
 | a redirect to what is no image by its name:    | `placeholder`                | answered    |
 |   a login, a notice, a default picture         |                              |             |
 | a redirect where nobody may be asked           | `not_allowed`                | answered    |
-| the sixth redirect, or one that leads nowhere  | `not_image`                  | answered    |
+| one that leads nowhere                         | `not_image`                  | answered    |
+| one within its source, to be followed          | that of the next answer      | redirected  |
+| one to another source                          | that of the next answer      | answered    |
+| the sixth                                      | `not_image`                  | as these two|
 | more bytes than are allowed                    | `too_large`                  | answered    |
 | any other status but 200                       | `not_image`                  | answered    |
 | 200, compressed, or of another type than image | `not_image`                  | answered    |
@@ -71,8 +74,10 @@ AFTER_A_BLOCK: Final = 86_400.0
 REFUSALS: Final = frozenset((403, 429, 503))
 _GONE: Final = frozenset((401, 404, 410, 451))
 _PASSING: Final = frozenset((408, 425))
+# A whole segment of a path: a photograph of bark may well be called bark_removed.jpg.
 _NO_IMAGE: Final = re.compile(
-    r"log-?_?in|sign-?_?in|/session|copyright|placeholder|attachment_defaults|removed|missing",
+    r"(log[-_]?in|sign[-_]?in|sessions?|copyright(?:[-_]infringement.*)?|placeholder"
+    r"|attachment_defaults|removed|missing)(?:\.\w+)?",
     re.IGNORECASE,
 )
 _JPG: Final = re.compile(r"\.jpe?g(?:[?#].*)?", re.IGNORECASE | re.DOTALL)
@@ -169,15 +174,20 @@ def fate_of(reply: Reply, url: str, known_bad: frozenset[bytes]) -> Fate:
     return Fate("had", "", digest, found)
 
 
-def fate_of_redirect(location: str) -> Fate | None:
+def fate_of_redirect(location: str, asked: str) -> Fate | None:
     """The fate of a URL whose redirect leads to what is no image by its name; None: follow it.
 
     Args:
         location: where to, without its host.
+        asked: path of the URL that was asked for: a word that it has itself says nothing.
     """
-    if _NO_IMAGE.search(location):
+    if _words_for_no_image(location.partition("?")[0]) - _words_for_no_image(asked):
         return Fate("placeholder", f"redirects to {location[:120]}")
     return None
+
+
+def _words_for_no_image(path: str) -> set[str]:
+    return {found[1].lower() for part in path.split("/") if (found := _NO_IMAGE.fullmatch(part))}
 
 
 def _may_be_image(content_type: str) -> bool:

@@ -83,9 +83,10 @@ class Told(NamedTuple):
 
 
 class Result(NamedTuple):
-    """What came of an item."""
+    """What came of an item. `source`: who said so; not the item's where that one redirected."""
 
     item: Item
+    source: str
     state: State
     strikes: int
     kind: Kind
@@ -189,7 +190,7 @@ class Ledger:
         self,
         result: Result,
         run_id: str,
-        pace: Mapping[str, Any] | None,
+        pace: Mapping[str, Any],
         clock: Any,
     ) -> None:
         """An attempt has ended: the URL and the pace of its source, both or none.
@@ -197,12 +198,12 @@ class Ledger:
         Args:
             result: what came of it.
             run_id: of the run.
-            pace: its source's, afterwards; None where nothing was asked.
+            pace: of the source that answered, afterwards.
             clock: what time it is (`mirror.origin.clock.to_keep`).
         """
         item = result.item
         values = (
-            item.url_md5, item.url, item.source, result.state, 1, result.strikes, result.kind,
+            item.url_md5, item.url, result.source, result.state, 1, result.strikes, result.kind,
             result.status, result.reason, result.tried_at, result.next_try, result.content_hash,
             result.size, run_id,
         )  # fmt: skip
@@ -214,9 +215,11 @@ class Ledger:
             " tried_at = excluded.tried_at, next_try = excluded.next_try,"
             " content_hash = excluded.content_hash, size = excluded.size, run_id = excluded.run_id"
         )
-        statements: list[tuple[str, Iterable[Any]]] = [(upsert, [values]), _clock(clock)]
-        if pace is not None:
-            statements.append(_pace(item.source, pace))
+        statements: list[tuple[str, Iterable[Any]]] = [
+            (upsert, [values]),
+            _clock(clock),
+            _pace(result.source, pace),
+        ]
         if result.state == "waiting":
             # Without a rank it gets the last one: nobody else has to wait for what was refused.
             back = "INSERT INTO temp.queue VALUES (NULL, ?, ?, ?, ?, ?)"

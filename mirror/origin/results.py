@@ -48,7 +48,7 @@ class Results:
     _one_at_a_time: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def take(
-        self, item: Item, place_in_cache: bytes, fate: Fate, reply: Reply
+        self, item: Item, place_in_cache: bytes, fate: Fate, reply: Reply, source: str
     ) -> tuple[Kind, State]:
         """Keep an image that is good, and write down what came of it.
 
@@ -57,6 +57,7 @@ class Results:
             place_in_cache: where its image goes.
             fate: what became of it.
             reply: the last answer.
+            source: who gave it; empty where nobody was asked.
 
         Returns:
             What became of it in the end, and whether it waits to be asked for again.
@@ -68,7 +69,7 @@ class Results:
         async with self._one_at_a_time:
             if fate.kind == "had":
                 fate = await self._keep(item, place_in_cache, fate, reply.body)
-            return self._record(item, fate, reply)
+            return self._record(item, fate, reply, source or item.source)
 
     async def _keep(self, item: Item, path: bytes, fate: Fate, body: bytes) -> Fate:
         """A good image into the cache, unless the same came for other photos too."""
@@ -110,17 +111,18 @@ class Results:
             f"{sha256.hex()} to inspect.known_bad."
         )
 
-    def _record(self, item: Item, fate: Fate, reply: Reply) -> tuple[Kind, State]:
+    def _record(self, item: Item, fate: Fate, reply: Reply, source: str) -> tuple[Kind, State]:
         now = self.turns.clock()
         told = self.ledger.told(item.url_md5)
         refused = outcome_of(reply) == "refused"
-        if refused and told is not None and self._is_its_own(item, told):
+        if refused and told is not None and self._is_its_own(item, told, source):
             fate = fate._replace(kind="server_error", reason=f"{fate.reason}, again and again")
         strikes = strikes_with(told, fate.kind)
         state, pause = what_next(fate.kind, strikes, refused=refused)
-        pace = self.turns.pace(item.source)
+        pace = self.turns.pace(source)
         result = Result(
             item=item,
+            source=source,
             state=state,
             strikes=strikes,
             kind=fate.kind,
@@ -135,15 +137,15 @@ class Results:
         self.ledger.record(result, self.report.run_id, pace.as_value(), clock)
         if pace.is_blocked and outcome_of(reply) == "forbidden":
             again = self.ledger.ask_again_after_a_block(
-                item.source, pace.forbidden_since, now + AFTER_A_BLOCK
+                source, pace.forbidden_since, now + AFTER_A_BLOCK
             )
             self.warn(
-                f"{item.source} forbade {again:,} images in a row: it may have blocked this "
+                f"{source} forbade {again:,} images in a row: it may have blocked this "
                 "address. They are not taken for gone, and are asked for once more tomorrow."
             )
         return fate.kind, state
 
-    def _is_its_own(self, item: Item, told: Told) -> bool:
+    def _is_its_own(self, item: Item, told: Told, source: str) -> bool:
         """Whether a refusal is the fault of its URL and not of all that its source is asked for.
 
         | refused before, and since then the source       | its own                                |
@@ -158,7 +160,7 @@ class Results:
             return told.kind == "server_error" and told.status in REFUSALS
         if self.ledger.next_due(item.source) is None:
             return True
-        return self.ledger.has_answered_since(item.source, told.tried_at)
+        return self.ledger.has_answered_since(source, told.tried_at)
 
 
 def strikes_with(told: Told | None, kind: Kind) -> int:

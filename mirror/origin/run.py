@@ -401,10 +401,10 @@ class _Run:
             self._observer.ended(item.url, "overtaken", 0)
             return
         try:
-            fate, reply = await self._asking.fetch(item.url, known_bad)
+            fate, reply, source = await self._asking.fetch(item.url, known_bad)
         except Stopped:
             return
-        kind, state = await self._results.take(item, path, fate, reply)
+        kind, state = await self._results.take(item, path, fate, reply, source)
         if state == "waiting":
             self._left[item.source] += 1
         self._observer.ended(item.url, kind, reply.received)
