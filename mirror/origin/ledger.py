@@ -23,8 +23,15 @@ from mirror.run_log import RUNS_TABLE, RunLog
 FILE_NAME: Final = "ledger.sqlite"
 SCHEMA_VERSION: Final = 1
 
+_META = "TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID"
+# verdict: empty where it is to be given anew. path: of a file that a backfill wrote, so that it may
+# take it back; of any other none.
+_VERDICTS = """TABLE verdicts (
+    cache BLOB NOT NULL, signature BLOB NOT NULL, url_md5 BLOB NOT NULL, content_hash BLOB NOT NULL,
+    verdict TEXT NOT NULL, path BLOB, PRIMARY KEY (cache, signature)
+) WITHOUT ROWID"""
 _SCHEMA = f"""
-CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE {_META};
 CREATE TABLE paces (source TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE robots (origin TEXT PRIMARY KEY, asked_at REAL NOT NULL, least_interval REAL NOT NULL)
     WITHOUT ROWID;
@@ -37,11 +44,7 @@ CREATE TABLE urls (
 ) WITHOUT ROWID;
 CREATE INDEX urls_by_content ON urls (content_hash) WHERE content_hash IS NOT NULL;
 CREATE INDEX urls_by_run ON urls (run_id, kind);
--- path: of a file that a backfill wrote, so that it may take it back; of any other none.
-CREATE TABLE verdicts (
-    cache BLOB NOT NULL, signature BLOB NOT NULL, url_md5 BLOB NOT NULL, content_hash BLOB NOT NULL,
-    verdict TEXT NOT NULL, path BLOB, PRIMARY KEY (cache, signature)
-) WITHOUT ROWID;
+CREATE {_VERDICTS};
 CREATE INDEX verdicts_by_content ON verdicts (cache, content_hash);
 {RUNS_TABLE}"""
 
@@ -138,6 +141,14 @@ class Ledger:
     @property
     def path(self) -> Path:
         return self._file.path
+
+    def keep_no_verdicts(self) -> None:
+        """From now on verdicts go to temporary tables of the same names, which SQLite finds first."""
+        with self.translated():
+            self.db.execute(f"CREATE TEMP {_META}")
+            self.db.execute("INSERT INTO temp.meta SELECT * FROM main.meta")
+            self.db.execute(f"CREATE TEMP {_VERDICTS}")
+            self.db.execute("INSERT INTO temp.verdicts SELECT * FROM main.verdicts")
 
     # --- the time, the paces, the robots' rules ---
 
@@ -341,18 +352,21 @@ class Ledger:
         with self.translated():
             return int(self.db.execute(query, (self.cache,)).fetchone()[0])
 
-    def forget_verdicts_of_another(self, known_bad: str) -> None:
-        """Verdicts that were given with another list of known bad contents are given anew.
+    def doubt_verdicts_of_another(self, known_bad: str) -> None:
+        """Verdicts that were given with another list of known bad contents are to be given anew.
+
+        The rows stay: they say which files are ours.
 
         Args:
             known_bad: a digest of the list.
         """
         key = f"known_bad {self.cache.hex()}"
-        before = self.get(key)
-        if before is not None and before != known_bad:
-            forget = "DELETE FROM verdicts WHERE cache = ?"
-            self._file.execute_all([(forget, [(self.cache,)])])
-        if before != known_bad:
+        if self.get(key) != known_bad:
+            doubt = (
+                "UPDATE verdicts SET verdict = ''"
+                " WHERE cache = ? AND verdict IN ('ok', 'placeholder')"
+            )
+            self._file.execute_all([(doubt, [(self.cache,)])])
             self.put(key, known_bad)
 
     # --- the queue ---
@@ -410,7 +424,12 @@ class Ledger:
         self._file.close()
 
 
-_JUDGE: Final = "INSERT OR REPLACE INTO verdicts VALUES (?, ?, ?, ?, ?, ?)"
+# A file that was ours stays ours, whoever looks at it again.
+_JUDGE: Final = (
+    "INSERT INTO verdicts VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (cache, signature) DO UPDATE"
+    " SET content_hash = excluded.content_hash, verdict = excluded.verdict,"
+    " path = coalesce(excluded.path, path)"
+)
 
 
 def _pace(source: str, value: Mapping[str, Any]) -> tuple[str, list[Any]]:

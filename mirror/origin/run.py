@@ -205,7 +205,9 @@ class _Run:
             )
             if self._options.seconds is not None:
                 self._turns.ends_at = self._turns.clock() + self._options.seconds
-            if not report.dry_run:
+            if report.dry_run:
+                ledger.keep_no_verdicts()
+            else:
                 self._turns.abandon()
             self._plan()
             if not report.dry_run:
