@@ -259,6 +259,11 @@ class Ledger:
         self._file.execute_all([(change, [(next_try, source, since)])])
         return self.db.total_changes - before
 
+    def ended_otherwise(self, url_md5: bytes, run_id: str) -> None:
+        """What had failed in this run was then not asked for again: it is no failure of it."""
+        change = "UPDATE urls SET run_id = '' WHERE url_md5 = ? AND run_id = ?"
+        self._file.execute_all([(change, [(url_md5, run_id)])])
+
     def failures(self, run_id: str) -> dict[str, int]:
         """URLs that a run could not get, by what their last answer was."""
         query = (
@@ -307,28 +312,34 @@ class Ledger:
             found = self.db.execute(query, (self.cache, content_hash)).fetchall()
         return [Judged._make(row) for row in found]
 
+    def disown(self, content_hash: bytes, url_md5: bytes) -> None:
+        """No file of this URL with this content is ours: another stands in its place."""
+        change = "DELETE FROM verdicts WHERE cache = ? AND content_hash = ? AND url_md5 = ?"
+        self._file.execute_all([(change, [(self.cache, content_hash, url_md5)])])
+
     def take_back(self, files: Sequence[Judged], reason: str, run_id: str) -> int:
         """Files that were written and taken out of the cache again: their URLs are no images.
+
+        Those that an earlier run had are no failures of this one: it has not asked for them.
 
         Returns:
             How many of them this run had counted among the had.
         """
         query = "SELECT count(*) FROM urls WHERE url_md5 = ? AND run_id = ? AND state = 'had'"
         expose = (
-            "UPDATE urls SET state = 'gone', kind = 'placeholder', reason = ?, run_id = ?"
-            " WHERE url_md5 = ?"
+            "UPDATE urls SET state = 'gone', kind = 'placeholder', reason = ? WHERE url_md5 = ?"
         )
+        # One URL may have had several files, one after the other.
+        urls = {file.url_md5 for file in files}
         with self.translated():
-            mine = sum(
-                int(self.db.execute(query, (file.url_md5, run_id)).fetchone()[0]) for file in files
-            )
+            mine = sum(int(self.db.execute(query, (url, run_id)).fetchone()[0]) for url in urls)
         self._file.execute_all(
             [
                 (
                     "DELETE FROM verdicts WHERE cache = ? AND signature = ?",
                     [(self.cache, file.signature) for file in files],
                 ),
-                (expose, [(reason, run_id, file.url_md5) for file in files]),
+                (expose, [(reason, url) for url in urls]),
             ]
         )
         return mine

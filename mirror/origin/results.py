@@ -45,6 +45,7 @@ class Results:
     known_bad: frozenset[bytes]
     placeholder_photos: int
     warn: Callable[[str], object]
+    _replaced: set[bytes] = field(default_factory=set)
     _one_at_a_time: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def take(
@@ -90,9 +91,12 @@ class Results:
             drop(made.temporary)
         if placed:
             self.report.downloaded += 1
-            self.report.replaced += item.path is not None
+            if item.path is not None:
+                self._replaced.add(item.url_md5)
         else:
             self.report.overtaken += 1
+            self.ledger.disown(content, item.url_md5)
+        self.report.replaced = len(self._replaced)
         return fate
 
     def _take_back(self, content: bytes, sha256: bytes, reason: str) -> None:
@@ -104,6 +108,8 @@ class Results:
         )
         self.report.downloaded -= self.ledger.take_back(files, reason, self.report.run_id)
         self.report.taken_back += out
+        self._replaced -= {file.url_md5 for file in files}
+        self.report.replaced = len(self._replaced)
         self.known_bad |= {content}
         self.warn(
             f"{reason[0].upper()}{reason[1:]}: it is a placeholder, and {out} files with it were "
