@@ -25,6 +25,7 @@ _WORDS = {
     "not_allowed": "at hosts that may not be asked",
     "server_error": "the source failed",
     "network": "the connection failed",
+    "unreadable": "something in their place that cannot be read",
 }
 # A wait worth a word.
 _LONG_WAIT = 120.0

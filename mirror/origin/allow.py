@@ -38,6 +38,7 @@ _SOURCES: Final = {
     "inaturalist-open-data.s3.amazonaws.com": "inaturalist",
 }
 _NAT64: Final = ipaddress.ip_network("64:ff9b::/96")
+_BASE: Final = re.compile(r"[^/?#\\]*//[^/?#\\]*")
 _HOST: Final = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?")
 
 
@@ -133,6 +134,12 @@ class Rules:
         if inside or address.is_reserved or address.is_unspecified or not address.is_global:
             return f"address {text} is not public"
         return None
+
+
+def base_of(url: str) -> str:
+    """A URL up to its path: scheme, host and port; the whole of what has no host."""
+    match = _BASE.match(url)
+    return match[0] if match else url
 
 
 def source_of(url: URL) -> str:

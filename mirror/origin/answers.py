@@ -11,7 +11,10 @@
 | a redirect to what is no image by its name:    | `placeholder`                | answered    |
 |   a login, a notice, a default picture         |                              |             |
 | a redirect where nobody may be asked           | `not_allowed`                | answered    |
-| the sixth redirect, or one that leads nowhere  | `not_image`                  | answered    |
+| one that leads nowhere                         | `not_image`                  | answered    |
+| one within its source, to be followed          | that of the next answer      | redirected  |
+| one to another source                          | that of the next answer      | answered    |
+| the sixth                                      | `not_image`                  | as these two|
 | more bytes than are allowed                    | `too_large`                  | answered    |
 | any other status but 200                       | `not_image`                  | answered    |
 | 200, compressed, or of another type than image | `not_image`                  | answered    |
@@ -27,7 +30,9 @@
 | `not_image`, `blank`, `corrupt`     | after 10 min, 1 h, 6 h; then when the user says so      |
 | `network`, `server_error`           | after 10 s, and four times as long each time, a day at  |
 |                                     |   most; after the eighth time when the user says so     |
-| `throttled`                         | as soon as the pace allows: it says nothing of the image|
+| `throttled`                         | behind all others, as soon as the pace allows: it says  |
+|                                     |   nothing of the image, until it is the URL's own fault |
+|                                     |   (`Results._is_its_own`): `server_error`, after a day   |
 """
 
 from __future__ import annotations
@@ -65,10 +70,14 @@ LONGEST_PAUSE: Final = 86_400.0
 # A row of forbidden images that was a block is asked for again after so long.
 AFTER_A_BLOCK: Final = 86_400.0
 
+# 403 only with Retry-After.
+REFUSALS: Final = frozenset((403, 429, 503))
 _GONE: Final = frozenset((401, 404, 410, 451))
 _PASSING: Final = frozenset((408, 425))
+# A whole segment of a path: a photograph of bark may well be called bark_removed.jpg.
 _NO_IMAGE: Final = re.compile(
-    r"log-?_?in|sign-?_?in|/session|copyright|placeholder|attachment_defaults|removed|missing",
+    r"(log[-_]?in|sign[-_]?in|sessions?|copyright(?:[-_]infringement.*)?|placeholder"
+    r"|attachment_defaults|removed|missing)(?:\.\w+)?",
     re.IGNORECASE,
 )
 _JPG: Final = re.compile(r"\.jpe?g(?:[?#].*)?", re.IGNORECASE | re.DOTALL)
@@ -120,7 +129,7 @@ class Fate(NamedTuple):
 def outcome_of(reply: Reply) -> Outcome:
     """What an answer says to the pace; see the table above."""
     status = reply.status
-    if status in (429, 503) or (status == 403 and reply.retry_after):
+    if status in REFUSALS and (status != 403 or reply.retry_after):
         return "refused"
     if status == 403:
         return "forbidden"
@@ -165,15 +174,20 @@ def fate_of(reply: Reply, url: str, known_bad: frozenset[bytes]) -> Fate:
     return Fate("had", "", digest, found)
 
 
-def fate_of_redirect(location: str) -> Fate | None:
+def fate_of_redirect(location: str, asked: str) -> Fate | None:
     """The fate of a URL whose redirect leads to what is no image by its name; None: follow it.
 
     Args:
         location: where to, without its host.
+        asked: path of the URL that was asked for: a word that it has itself says nothing.
     """
-    if _NO_IMAGE.search(location):
+    if _words_for_no_image(location.partition("?")[0]) - _words_for_no_image(asked):
         return Fate("placeholder", f"redirects to {location[:120]}")
     return None
+
+
+def _words_for_no_image(path: str) -> set[str]:
+    return {found[1].lower() for part in path.split("/") if (found := _NO_IMAGE.fullmatch(part))}
 
 
 def _may_be_image(content_type: str) -> bool:
@@ -188,12 +202,13 @@ class Next(NamedTuple):
     pause: float = 0.0
 
 
-def what_next(kind: Kind, strikes: int) -> Next:
+def what_next(kind: Kind, strikes: int, *, refused: bool = False) -> Next:
     """See the second table above.
 
     Args:
         kind: what became of the URL this time.
         strikes: how often something did in a row, this time included; `throttled` does not count.
+        refused: the answer was a refusal, which slows down all others of the source.
     """
     if kind == "had":
         return Next("had")
@@ -204,7 +219,8 @@ def what_next(kind: Kind, strikes: int) -> Next:
     if kind in BAD_ANSWERS:
         return Next("waiting", 600.0 * 6.0 ** (strikes - 1)) if strikes < 4 else Next("given_up")
     if kind in ("network", "server_error") and strikes < 8:
-        return Next("waiting", min(10.0 * 4.0 ** (strikes - 1), LONGEST_PAUSE))
+        pause = LONGEST_PAUSE if refused else 10.0 * 4.0 ** (strikes - 1)
+        return Next("waiting", min(pause, LONGEST_PAUSE))
     return Next("given_up")
 
 

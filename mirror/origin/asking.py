@@ -55,8 +55,10 @@ class Asking:
     _robots_known: set[str] = field(default_factory=set)
     _asking_robots: asyncio.Lock = field(default_factory=asyncio.Lock)
 
-    async def fetch(self, url: str, known_bad: frozenset[bytes]) -> tuple[Fate, Reply]:
-        """What became of a URL, and the last answer.
+    async def fetch(self, url: str, known_bad: frozenset[bytes]) -> tuple[Fate, Reply, str]:
+        """What became of a URL, the last answer, and which source gave it; empty: nobody was asked.
+
+        The pace of that source is not yet written down.
 
         Args:
             url: as the dataset has it.
@@ -67,28 +69,31 @@ class Asking:
         """
         at = self.rules.judge(url)
         if isinstance(at, Refusal):
-            return Fate("not_allowed", at.reason), _NOT_ASKED
+            return Fate("not_allowed", at.reason), _NOT_ASKED, ""
+        path = at.path
         for _ in range(MOST_REDIRECTS + 1):
             await self._know_robots(at)
-            reply = await self._request(at)
-            if reply.status not in REDIRECTS or reply.problem:
-                return await asyncio.to_thread(fate_of, reply, url, known_bad), reply
-            self.turns.write_down(source_of(at))
-            target = self._target(at, reply)
+            source = source_of(at)
+            reply, target = await self._request(at, path)
+            if target is None:
+                return await asyncio.to_thread(fate_of, reply, url, known_bad), reply, source
             if isinstance(target, Fate):
-                return target, reply
+                return target, reply, source
+            self.turns.write_down(source)
             at = target
-        return Fate("not_image", f"more than {MOST_REDIRECTS} redirects"), reply
+        return Fate("not_image", f"more than {MOST_REDIRECTS} redirects"), reply, source
 
-    def _target(self, at: URL, reply: Reply) -> URL | Fate:
-        """Where a redirect leads, or what it makes of what was asked for."""
+    def _target(self, at: URL, reply: Reply, asked: str) -> URL | Fate | None:
+        """Where a redirect leads, or what it makes of what was asked for; None: it is no redirect."""
+        if reply.status not in REDIRECTS or reply.problem:
+            return None
         try:
             target = at.join(URL(reply.location)) if reply.location else None
         except ValueError:
             target = None
         if target is None:
             return Fate("not_image", f"HTTP {reply.status} that leads nowhere")
-        if fate := fate_of_redirect(target.path_qs):
+        if fate := fate_of_redirect(target.path_qs, asked):
             return fate
         judged = self.rules.judge(str(target))
         if isinstance(judged, Refusal):
@@ -104,7 +109,7 @@ class Asking:
                 return
             interval = self.ledger.least_interval(key, self.turns.clock() - DAY)
             if interval is None:
-                reply = await self._request(origin / "robots.txt")
+                reply, _ = await self._request(origin / "robots.txt")
                 self.turns.write_down(source)
                 states = reply.status == 200 and not reply.problem
                 interval = robots.least_interval(reply.body) if states else 0.0
@@ -113,18 +118,22 @@ class Asking:
             self._robots_known.add(key)
             self.turns.pace(source).keep_interval(interval)
 
-    async def _request(self, url: URL) -> Reply:
+    async def _request(self, url: URL, asked: str | None = None) -> tuple[Reply, URL | Fate | None]:
+        """An answer, and its `_target` where it was asked for the sake of a path."""
         source = source_of(url)
         ticket = await self.turns.enter(source)
         reply = await self.origin.get(url)
         outcome = outcome_of(reply)
+        target = None if asked is None else self._target(url, reply, asked)
+        if isinstance(target, URL) and source_of(target) == source:
+            outcome = "redirected"
         self.report.requests += 1
         self.report.bytes += reply.received
         self.report.throttled += outcome == "refused"
         retry_after = seconds_to_wait(reply.retry_after, reply.date, self.wall())
         self.turns.leave(source, ticket, outcome, reply.cost, retry_after)
         self._tell_of_the_breaker(source)
-        return reply
+        return reply, target
 
     def _tell_of_the_breaker(self, source: str) -> None:
         pace, now = self.turns.pace(source), self.turns.clock()

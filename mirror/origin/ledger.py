@@ -23,8 +23,15 @@ from mirror.run_log import RUNS_TABLE, RunLog
 FILE_NAME: Final = "ledger.sqlite"
 SCHEMA_VERSION: Final = 1
 
+_META = "TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID"
+# verdict: empty where it is to be given anew. path: of a file that a backfill wrote, so that it may
+# take it back; of any other none.
+_VERDICTS = """TABLE verdicts (
+    cache BLOB NOT NULL, signature BLOB NOT NULL, url_md5 BLOB NOT NULL, content_hash BLOB NOT NULL,
+    verdict TEXT NOT NULL, path BLOB, PRIMARY KEY (cache, signature)
+) WITHOUT ROWID"""
 _SCHEMA = f"""
-CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE {_META};
 CREATE TABLE paces (source TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE robots (origin TEXT PRIMARY KEY, asked_at REAL NOT NULL, least_interval REAL NOT NULL)
     WITHOUT ROWID;
@@ -37,11 +44,7 @@ CREATE TABLE urls (
 ) WITHOUT ROWID;
 CREATE INDEX urls_by_content ON urls (content_hash) WHERE content_hash IS NOT NULL;
 CREATE INDEX urls_by_run ON urls (run_id, kind);
--- path: of a file that a backfill wrote, so that it may take it back; of any other none.
-CREATE TABLE verdicts (
-    cache BLOB NOT NULL, signature BLOB NOT NULL, url_md5 BLOB NOT NULL, content_hash BLOB NOT NULL,
-    verdict TEXT NOT NULL, path BLOB, PRIMARY KEY (cache, signature)
-) WITHOUT ROWID;
+CREATE {_VERDICTS};
 CREATE INDEX verdicts_by_content ON verdicts (cache, content_hash);
 {RUNS_TABLE}"""
 
@@ -83,9 +86,10 @@ class Told(NamedTuple):
 
 
 class Result(NamedTuple):
-    """What came of an item."""
+    """What came of an item. `source`: who said so; not the item's where that one redirected."""
 
     item: Item
+    source: str
     state: State
     strikes: int
     kind: Kind
@@ -142,6 +146,14 @@ class Ledger:
     def path(self) -> Path:
         return self._file.path
 
+    def keep_no_verdicts(self) -> None:
+        """From now on verdicts go to temporary tables of the same names, which SQLite finds first."""
+        with self.translated():
+            self.db.execute(f"CREATE TEMP {_META}")
+            self.db.execute("INSERT INTO temp.meta SELECT * FROM main.meta")
+            self.db.execute(f"CREATE TEMP {_VERDICTS}")
+            self.db.execute("INSERT INTO temp.verdicts SELECT * FROM main.verdicts")
+
     # --- the time, the paces, the robots' rules ---
 
     def get(self, key: str) -> Any:
@@ -193,7 +205,7 @@ class Ledger:
         self,
         result: Result,
         run_id: str,
-        pace: Mapping[str, Any] | None,
+        pace: Mapping[str, Any],
         clock: Any,
     ) -> None:
         """An attempt has ended: the URL and the pace of its source, both or none.
@@ -201,12 +213,12 @@ class Ledger:
         Args:
             result: what came of it.
             run_id: of the run.
-            pace: its source's, afterwards; None where nothing was asked.
+            pace: of the source that answered, afterwards.
             clock: what time it is (`mirror.origin.clock.to_keep`).
         """
         item = result.item
         values = (
-            item.url_md5, item.url, item.source, result.state, 1, result.strikes, result.kind,
+            item.url_md5, item.url, result.source, result.state, 1, result.strikes, result.kind,
             result.status, result.reason, result.tried_at, result.next_try, result.content_hash,
             result.size, run_id,
         )  # fmt: skip
@@ -218,13 +230,25 @@ class Ledger:
             " tried_at = excluded.tried_at, next_try = excluded.next_try,"
             " content_hash = excluded.content_hash, size = excluded.size, run_id = excluded.run_id"
         )
-        statements: list[tuple[str, Iterable[Any]]] = [(upsert, [values]), _clock(clock)]
-        if pace is not None:
-            statements.append(_pace(item.source, pace))
+        statements: list[tuple[str, Iterable[Any]]] = [
+            (upsert, [values]),
+            _clock(clock),
+            _pace(result.source, pace),
+        ]
         if result.state == "waiting":
-            back = "INSERT OR REPLACE INTO temp.queue VALUES (?, ?, ?, ?, ?, ?)"
-            statements.append((back, [(*item[:4], result.next_try, item.path)]))
+            # Without a rank it gets the last one: nobody else has to wait for what was refused.
+            back = "INSERT INTO temp.queue VALUES (NULL, ?, ?, ?, ?, ?)"
+            statements.append((back, [(*item[1:4], result.next_try, item.path)]))
         self._file.execute_all(statements)
+
+    def has_answered_since(self, source: str, since: float) -> bool:
+        """Whether a source has answered for any URL after that time."""
+        query = (
+            "SELECT 1 FROM urls WHERE source = ? AND tried_at > ?"
+            " AND kind NOT IN ('throttled', 'network', 'server_error') LIMIT 1"
+        )
+        with self.translated():
+            return self.db.execute(query, (source, since)).fetchone() is not None
 
     def ask_again_after_a_block(self, source: str, since: float, next_try: float) -> int:
         """A row of 403s was a block and not the images: they wait; returns how many.
@@ -238,6 +262,11 @@ class Ledger:
         before = self.db.total_changes
         self._file.execute_all([(change, [(next_try, source, since)])])
         return self.db.total_changes - before
+
+    def ended_otherwise(self, url_md5: bytes, run_id: str) -> None:
+        """What had failed in this run was then not asked for again: it is no failure of it."""
+        change = "UPDATE urls SET run_id = '' WHERE url_md5 = ? AND run_id = ?"
+        self._file.execute_all([(change, [(url_md5, run_id)])])
 
     def failures(self, run_id: str) -> dict[str, int]:
         """URLs that a run could not get, by what their last answer was."""
@@ -287,28 +316,34 @@ class Ledger:
             found = self.db.execute(query, (self.cache, content_hash)).fetchall()
         return [Judged._make(row) for row in found]
 
+    def disown(self, content_hash: bytes, url_md5: bytes) -> None:
+        """No file of this URL with this content is ours: another stands in its place."""
+        change = "DELETE FROM verdicts WHERE cache = ? AND content_hash = ? AND url_md5 = ?"
+        self._file.execute_all([(change, [(self.cache, content_hash, url_md5)])])
+
     def take_back(self, files: Sequence[Judged], reason: str, run_id: str) -> int:
         """Files that were written and taken out of the cache again: their URLs are no images.
+
+        Those that an earlier run had are no failures of this one: it has not asked for them.
 
         Returns:
             How many of them this run had counted among the had.
         """
         query = "SELECT count(*) FROM urls WHERE url_md5 = ? AND run_id = ? AND state = 'had'"
         expose = (
-            "UPDATE urls SET state = 'gone', kind = 'placeholder', reason = ?, run_id = ?"
-            " WHERE url_md5 = ?"
+            "UPDATE urls SET state = 'gone', kind = 'placeholder', reason = ? WHERE url_md5 = ?"
         )
+        # One URL may have had several files, one after the other.
+        urls = {file.url_md5 for file in files}
         with self.translated():
-            mine = sum(
-                int(self.db.execute(query, (file.url_md5, run_id)).fetchone()[0]) for file in files
-            )
+            mine = sum(int(self.db.execute(query, (url, run_id)).fetchone()[0]) for url in urls)
         self._file.execute_all(
             [
                 (
                     "DELETE FROM verdicts WHERE cache = ? AND signature = ?",
                     [(self.cache, file.signature) for file in files],
                 ),
-                (expose, [(reason, run_id, file.url_md5) for file in files]),
+                (expose, [(reason, url) for url in urls]),
             ]
         )
         return mine
@@ -332,18 +367,21 @@ class Ledger:
         with self.translated():
             return int(self.db.execute(query, (self.cache,)).fetchone()[0])
 
-    def forget_verdicts_of_another(self, known_bad: str) -> None:
-        """Verdicts that were given with another list of known bad contents are given anew.
+    def doubt_verdicts_of_another(self, known_bad: str) -> None:
+        """Verdicts that were given with another list of known bad contents are to be given anew.
+
+        The rows stay: they say which files are ours.
 
         Args:
             known_bad: a digest of the list.
         """
         key = f"known_bad {self.cache.hex()}"
-        before = self.get(key)
-        if before is not None and before != known_bad:
-            forget = "DELETE FROM verdicts WHERE cache = ?"
-            self._file.execute_all([(forget, [(self.cache,)])])
-        if before != known_bad:
+        if self.get(key) != known_bad:
+            doubt = (
+                "UPDATE verdicts SET verdict = ''"
+                " WHERE cache = ? AND verdict IN ('ok', 'placeholder')"
+            )
+            self._file.execute_all([(doubt, [(self.cache,)])])
             self.put(key, known_bad)
 
     # --- the queue ---
@@ -401,7 +439,12 @@ class Ledger:
         self._file.close()
 
 
-_JUDGE: Final = "INSERT OR REPLACE INTO verdicts VALUES (?, ?, ?, ?, ?, ?)"
+# A file that was ours stays ours, whoever looks at it again.
+_JUDGE: Final = (
+    "INSERT INTO verdicts VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (cache, signature) DO UPDATE"
+    " SET content_hash = excluded.content_hash, verdict = excluded.verdict,"
+    " path = coalesce(excluded.path, path)"
+)
 
 
 def _pace(source: str, value: Mapping[str, Any]) -> tuple[str, list[Any]]:

@@ -26,6 +26,8 @@ window is overdrawn by the server's clock either.
 | `failed`        | stays                         | counts one, as above                          |
 | `forbidden`     | stays                         | as `answered`; but `MOST_FORBIDDEN` in a row  |
 |                 |                               |   are a block: opens for the longest time     |
+| `redirected`    | stays                         | stays: what the same source says to the next  |
+|                 |                               |   request decides                             |
 
 Open, the breaker lets nothing through; when it has cooled down it lets one request through (half
 open). That one closes it, or opens it for twice as long.
@@ -43,7 +45,7 @@ from typing import Any, Final, Literal, NamedTuple
 from mirror.errors import ConfigError
 from mirror.origin.windows import Window
 
-Outcome = Literal["answered", "refused", "failed", "forbidden"]
+Outcome = Literal["answered", "refused", "failed", "forbidden", "redirected"]
 
 HOUR: Final = 3600.0
 DAY: Final = 86_400.0
@@ -248,6 +250,8 @@ class Pace:
         now = self._now(now)
         began = self.in_flight.pop(ticket)
         self._charge(now, nbytes)
+        if outcome == "redirected":
+            return
         if outcome != "forbidden":
             self._forbidden = 0
         if outcome == "answered":

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from mirror.errors import MirrorError, exit_status_of
 from mirror.origin.answers import FAILURES
 from mirror.origin.estimate import Estimate
 from mirror.origin.wanted import Plan
+
+# Nobody was asked: what is in an image's place in the cache is not ours to judge.
+UNREADABLE: Final = "unreadable"
 
 
 @dataclass
@@ -27,7 +30,8 @@ class BackfillReport:
         requests: that were sent, redirects and robots.txt included.
         bytes: of the bodies that came, of whatever kind.
         replaced: of `downloaded`, those that took the place of a flagged file.
-        taken_back: files that turned out to be placeholders after they were kept.
+        taken_back: files that turned out to be placeholders after they were kept; those of earlier
+            runs were `already`, and are in no other count.
         stopped: why it ended before all was had; empty where it did not.
         next_try: seconds until the next URL may be asked, where only such are left.
         estimate: for what was queued, made before anything was asked.
@@ -38,7 +42,9 @@ class BackfillReport:
     plan: Plan = field(default_factory=Plan)
     downloaded: int = 0
     overtaken: int = 0
-    failed: dict[str, int] = field(default_factory=lambda: dict.fromkeys(FAILURES, 0))
+    failed: dict[str, int] = field(
+        default_factory=lambda: dict.fromkeys((*FAILURES, UNREADABLE), 0)
+    )
     failures: list[tuple[str, str, str]] = field(default_factory=list)
     throttled: int = 0
     requests: int = 0

@@ -10,6 +10,7 @@ from mirror.content.placeholder import distinct_photos, shared_reason
 from mirror.origin.answers import (
     AFTER_A_BLOCK,
     BAD_ANSWERS,
+    REFUSALS,
     Fate,
     Kind,
     Reply,
@@ -44,10 +45,11 @@ class Results:
     known_bad: frozenset[bytes]
     placeholder_photos: int
     warn: Callable[[str], object]
+    _replaced: set[bytes] = field(default_factory=set)
     _one_at_a_time: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def take(
-        self, item: Item, place_in_cache: bytes, fate: Fate, reply: Reply
+        self, item: Item, place_in_cache: bytes, fate: Fate, reply: Reply, source: str
     ) -> tuple[Kind, State]:
         """Keep an image that is good, and write down what came of it.
 
@@ -56,6 +58,7 @@ class Results:
             place_in_cache: where its image goes.
             fate: what became of it.
             reply: the last answer.
+            source: who gave it; empty where nobody was asked.
 
         Returns:
             What became of it in the end, and whether it waits to be asked for again.
@@ -67,7 +70,7 @@ class Results:
         async with self._one_at_a_time:
             if fate.kind == "had":
                 fate = await self._keep(item, place_in_cache, fate, reply.body)
-            return fate.kind, self._record(item, fate, reply)
+            return self._record(item, fate, reply, source or item.source)
 
     async def _keep(self, item: Item, path: bytes, fate: Fate, body: bytes) -> Fate:
         """A good image into the cache, unless the same came for other photos too."""
@@ -88,9 +91,12 @@ class Results:
             drop(made.temporary)
         if placed:
             self.report.downloaded += 1
-            self.report.replaced += item.path is not None
+            if item.path is not None:
+                self._replaced.add(item.url_md5)
         else:
             self.report.overtaken += 1
+            self.ledger.disown(content, item.url_md5)
+        self.report.replaced = len(self._replaced)
         return fate
 
     def _take_back(self, content: bytes, sha256: bytes, reason: str) -> None:
@@ -102,6 +108,8 @@ class Results:
         )
         self.report.downloaded -= self.ledger.take_back(files, reason, self.report.run_id)
         self.report.taken_back += out
+        self._replaced -= {file.url_md5 for file in files}
+        self.report.replaced = len(self._replaced)
         self.known_bad |= {content}
         self.warn(
             f"{reason[0].upper()}{reason[1:]}: it is a placeholder, and {out} files with it were "
@@ -109,13 +117,18 @@ class Results:
             f"{sha256.hex()} to inspect.known_bad."
         )
 
-    def _record(self, item: Item, fate: Fate, reply: Reply) -> State:
+    def _record(self, item: Item, fate: Fate, reply: Reply, source: str) -> tuple[Kind, State]:
         now = self.turns.clock()
-        strikes = strikes_with(self.ledger.told(item.url_md5), fate.kind)
-        state, pause = what_next(fate.kind, strikes)
-        pace = self.turns.pace(item.source)
+        told = self.ledger.told(item.url_md5)
+        refused = outcome_of(reply) == "refused"
+        if refused and told is not None and self._is_its_own(item, told, source):
+            fate = fate._replace(kind="server_error", reason=f"{fate.reason}, again and again")
+        strikes = strikes_with(told, fate.kind)
+        state, pause = what_next(fate.kind, strikes, refused=refused)
+        pace = self.turns.pace(source)
         result = Result(
             item=item,
+            source=source,
             state=state,
             strikes=strikes,
             kind=fate.kind,
@@ -130,13 +143,30 @@ class Results:
         self.ledger.record(result, self.report.run_id, pace.as_value(), clock)
         if pace.is_blocked and outcome_of(reply) == "forbidden":
             again = self.ledger.ask_again_after_a_block(
-                item.source, pace.forbidden_since, now + AFTER_A_BLOCK
+                source, pace.forbidden_since, now + AFTER_A_BLOCK
             )
             self.warn(
-                f"{item.source} forbade {again:,} images in a row: it may have blocked this "
+                f"{source} forbade {again:,} images in a row: it may have blocked this "
                 "address. They are not taken for gone, and are asked for once more tomorrow."
             )
-        return state
+        return fate.kind, state
+
+    def _is_its_own(self, item: Item, told: Told, source: str) -> bool:
+        """Whether a refusal is the fault of its URL and not of all that its source is asked for.
+
+        | refused before, and since then the source       | its own                                |
+        |-------------------------------------------------|----------------------------------------|
+        | has answered for others                         | yes                                    |
+        | has not, and others wait for it too             | no: it refuses whoever asks            |
+        | has not, and nothing else is to be asked of it  | yes, as far as anybody will ever know  |
+
+        Once that is found out it stays so.
+        """
+        if told.kind != "throttled":
+            return told.kind == "server_error" and told.status in REFUSALS
+        if self.ledger.next_due(item.source) is None:
+            return True
+        return self.ledger.has_answered_since(source, told.tried_at)
 
 
 def strikes_with(told: Told | None, kind: Kind) -> int:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from mirror.cache.failures import LISTED
+from mirror.cache.scan import display
 from mirror.catalog.reading import read_index
 from mirror.config import BackfillSettings, Settings, parse_size
 from mirror.content.placeholder import load_known_bad
@@ -32,10 +33,10 @@ from mirror.origin.asking import Asking
 from mirror.origin.clock import Clock
 from mirror.origin.download import Origin, user_agent
 from mirror.origin.estimate import Estimate, estimate
-from mirror.origin.keep import HERE_TO_STAY, holding, place_of, standing
+from mirror.origin.keep import HERE_TO_STAY, Standing, holding, place_of, standing
 from mirror.origin.ledger import Item, Ledger
 from mirror.origin.pacing import Go, Limits, Wait
-from mirror.origin.report import BackfillReport
+from mirror.origin.report import UNREADABLE, BackfillReport
 from mirror.origin.results import Results
 from mirror.origin.turns import Sleep, Stopped, Timeline, Turns
 from mirror.origin.wanted import Plan, Progress, Selection, make_plan
@@ -205,7 +206,9 @@ class _Run:
             )
             if self._options.seconds is not None:
                 self._turns.ends_at = self._turns.clock() + self._options.seconds
-            if not report.dry_run:
+            if report.dry_run:
+                ledger.keep_no_verdicts()
+            else:
                 self._turns.abandon()
             self._plan()
             if not report.dry_run:
@@ -396,25 +399,39 @@ class _Run:
         """One image, unless somebody else has put it there meanwhile."""
         path = item.path or place_of(item.url_md5)
         known_bad = self._results.known_bad
-        if await asyncio.to_thread(standing, self._root, path, known_bad) in HERE_TO_STAY:
-            self._report.overtaken += 1
-            self._observer.ended(item.url, "overtaken", 0)
+        there = await asyncio.to_thread(standing, self._root, path, known_bad)
+        if there in HERE_TO_STAY:
+            self._leave(item, path, there)
             return
         try:
-            fate, reply = await self._asking.fetch(item.url, known_bad)
+            fate, reply, source = await self._asking.fetch(item.url, known_bad)
         except Stopped:
             return
-        kind, state = await self._results.take(item, path, fate, reply)
+        kind, state = await self._results.take(item, path, fate, reply, source)
         if state == "waiting":
             self._left[item.source] += 1
         self._observer.ended(item.url, kind, reply.received)
+
+    def _leave(self, item: Item, path: bytes, there: Standing) -> None:
+        """What stands at an image's place stays: a good file, or what cannot be read."""
+        report, kind = self._report, "overtaken"
+        self._ledger.ended_otherwise(item.url_md5, report.run_id)
+        if there == "good":
+            report.overtaken += 1
+        else:
+            kind = UNREADABLE
+            report.failed[kind] += 1
+            if len(report.failures) < LISTED:
+                what = f"{display(path)} of the cache cannot be read, or is no file: move it away"
+                report.failures.append((item.url, kind, what))
+        self._observer.ended(item.url, kind, 0)
 
     def _count(self) -> None:
         """What is known only when all is done."""
         report, ledger = self._report, self._ledger
         for kind, number in ledger.failures(report.run_id).items():
             report.failed[kind] += number
-        report.failures = list(ledger.failed_urls(report.run_id, LISTED))
+        report.failures += ledger.failed_urls(report.run_id, LISTED - len(report.failures))
         report.left_estimate = self._estimate(report.left)
 
 

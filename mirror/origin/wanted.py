@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import sqlite3
 from array import array
 from collections import Counter
@@ -33,14 +32,13 @@ from mirror.dataset.licenses import license_name
 from mirror.dataset.records import Batch, Reading
 from mirror.dataset.resolve import OK, Resolver, digests_of
 from mirror.errors import CacheError, UsageError
-from mirror.origin.allow import Refusal, Rules, source_of
+from mirror.origin.allow import Refusal, Rules, base_of, source_of
 from mirror.origin.answers import LONGEST_PAUSE
 from mirror.origin.ledger import Judged, Ledger
 
 _WANTED, _MIRRORED, _UNLICENSED, _NOT_ALLOWED, _CACHED = range(5)
 _CHUNK_FILES: Final = 50_000
 _NO_CLASS: Final = -1
-_BASE: Final = re.compile(r"[^/?#\\]*//[^/?#\\]*")
 _CONTENT_HASH_BYTES: Final = 16
 
 # Millions of rows in the order of chance are sorted and merged, never looked up one by one.
@@ -231,6 +229,7 @@ class _Planning:
         self._ledger = ledger
         self._db: sqlite3.Connection = ledger.db
         self._selection = selection
+        self._bad_contents = {h for h in selection.known_bad if len(h) == _CONTENT_HASH_BYTES}
         self._resolver = resolver
         self._progress = progress
         self._plan = Plan()
@@ -305,7 +304,7 @@ class _Planning:
                 yield digest, None, None, of_class, _UNLICENSED
             else:
                 text = url.decode()
-                judged = self._judged_base(_base_of(text))
+                judged = self._judged_base(base_of(text))
                 if isinstance(judged, Refusal):
                     self._plan.reasons[judged.reason] += 1
                     yield digest, text, None, of_class, _NOT_ALLOWED
@@ -378,16 +377,17 @@ class _Planning:
 
     def _judge(self, root: bytes) -> None:
         """Look at the files that were never looked at."""
-        known_bad = self._selection.known_bad
-        digest = hashlib.sha256(b"".join(sorted(known_bad))).hexdigest()
-        self._ledger.forget_verdicts_of_another(digest)
+        # Of the others the verdicts know the hash: they are struck by it, whenever it is learnt.
+        listed = self._selection.known_bad - self._bad_contents
+        digest = hashlib.sha256(b"".join(sorted(listed))).hexdigest()
+        self._ledger.doubt_verdicts_of_another(digest)
         readers = max(2, os.cpu_count() or 2)
         last = 0
         while chunk := self._unjudged(last):
             last, entries = chunk
             signatures = {entry.path: entry.signature for entry in entries}
             ordered = (entries[at] for at in entries.by_inode())
-            for judged, failures in judge_all(root, ordered, "decode", known_bad, readers):
+            for judged, failures in judge_all(root, ordered, "decode", listed, readers):
                 self._ledger.judge(
                     Judged(signatures[one.path], one.url_md5, one.content_hash, one.verdict, None)
                     for one in judged
@@ -401,11 +401,11 @@ class _Planning:
         self._plan.failures.note(path, reason)
 
     def _unjudged(self, after: int) -> tuple[int, Entries] | None:
-        """The next files without a verdict, and the number of the last of them."""
+        """The next files without a verdict that holds, and the number of the last of them."""
         query = (
             "SELECT id, path, size, mtime_ns, inode FROM temp.files"
-            " WHERE id > ? AND NOT EXISTS (SELECT 1 FROM main.verdicts AS v WHERE v.cache = ?"
-            " AND v.signature = files.signature) ORDER BY id LIMIT ?"
+            " WHERE id > ? AND NOT EXISTS (SELECT 1 FROM verdicts AS v WHERE v.cache = ?"
+            " AND v.signature = files.signature AND v.verdict <> '') ORDER BY id LIMIT ?"
         )
         entries = Entries()
         last = after
@@ -420,10 +420,10 @@ class _Planning:
     def _strike_cached(self) -> None:
         """What the cache has a good file of is not wanted."""
         least = self._selection.placeholder_photos
-        bad = {one for one in self._selection.known_bad if len(one) == _CONTENT_HASH_BYTES}
+        bad = set(self._bad_contents)
         judged_ok = (
             "INSERT INTO temp.good SELECT f.url_md5, v.content_hash FROM temp.files AS f"
-            " JOIN main.verdicts AS v ON v.cache = ? AND v.signature = f.signature"
+            " JOIN verdicts AS v ON v.cache = ? AND v.signature = f.signature"
             " WHERE v.verdict = 'ok'"
         )
         under_many = (
@@ -453,7 +453,8 @@ class _Planning:
 
     def _fill_queue(self, now: float) -> None:
         also = "given_up" if self._selection.retry_failed else "had"
-        # A pause longer than any that is given was written by a clock that was wrong.
+        # A pause longer than any that is given was written by a clock that was wrong. What was
+        # refused comes last: one that always is must not keep the others from their turn.
         select = (
             "SELECT n.url_md5, n.url, n.source,"
             " CASE WHEN u.state = 'waiting' THEN min(u.next_try, ?) ELSE 0 END,"
@@ -461,7 +462,7 @@ class _Planning:
             " FROM temp.named AS n LEFT JOIN main.urls AS u ON u.url_md5 = n.url_md5"
             " LEFT JOIN temp.classes AS c ON c.class = n.class"
             " WHERE n.fate = 0 AND (u.state IS NULL OR u.state IN ('waiting', 'had', ?))"
-            " ORDER BY c.records IS NULL, c.records, n.seq"
+            " ORDER BY u.kind IS 'throttled', c.records IS NULL, c.records, n.seq"
         )
         self._ledger.fill_queue(select, (now + LONGEST_PAUSE, also))
 
@@ -487,12 +488,6 @@ class _Planning:
         plan.wanted = fates.get(_WANTED, 0) + plan.not_allowed
         plan.gone = states.get("gone", 0)
         plan.given_up = 0 if self._selection.retry_failed else states.get("given_up", 0)
-
-
-def _base_of(url: str) -> str:
-    """A URL up to its path: scheme, host and port; the whole of what has no host."""
-    match = _BASE.match(url)
-    return match[0] if match else url
 
 
 def _judge_base(rules: Rules, base: str) -> str | Refusal:

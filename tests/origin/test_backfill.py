@@ -523,7 +523,7 @@ def test_a_cache_that_cannot_be_written_ends_the_run_and_blames_no_image(scene: 
     urls = [scene.server.photo(n, Image(photo(n))) for n in range(3)]
     (scene.cache / name_of(urls[0])).mkdir(parents=True)  # something that nobody may replace
     report = scene.run(urls)
-    assert (report.downloaded, report.overtaken) == (2, 1)
+    assert (report.downloaded, report.failed["unreadable"]) == (2, 1)
 
 
 def test_what_a_killed_run_left_half_written_is_cleared_away(scene: Scene) -> None:

@@ -18,7 +18,7 @@ from mirror.origin.windows import SLICES, Window
 from tests.origin.inaturalist import most_within
 
 BEGIN = 1_790_000_000.0
-OUTCOMES: tuple[Outcome, ...] = ("answered", "refused", "failed", "forbidden")
+OUTCOMES: tuple[Outcome, ...] = ("answered", "refused", "failed", "forbidden", "redirected")
 
 limits_of_any_kind = st.builds(
     Limits,
