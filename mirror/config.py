@@ -24,7 +24,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from mirror.errors import ConfigError
-from mirror.layout import BucketUrl
+from mirror.layout import CATALOG, OBJECTS, PROBES, BucketUrl
 from mirror.urls import ObjectUrls
 
 ENV_PREFIX = "MIRROR_"
@@ -209,6 +209,29 @@ class Settings(_Section, frozen=True):
                 "MIRROR_CACHE__DIR, or --cache DIR."
             )
         return Path(self.cache.dir)
+
+    def require_apart(self) -> None:
+        """That a mirror in a folder and the cache stay out of each other.
+
+        Raises:
+            ConfigError: the mirror's objects would be taken for images of the cache, or the cache's
+                images for objects of the mirror.
+        """
+        if not (self.bucket.url and self.cache.dir) or self.bucket_url.scheme != "file":
+            return
+        mirror = Path(os.path.realpath(self.bucket_url.path))
+        cache = Path(os.path.realpath(self.cache.dir))
+        if mirror.is_relative_to(cache):
+            raise ConfigError(
+                f"The mirror's folder {mirror} is the cache or in it, and its objects would be taken "
+                "for images; name a folder beside the cache in bucket.url."
+            )
+        for own in (OBJECTS, CATALOG, PROBES):
+            if cache.is_relative_to(mirror / own):
+                raise ConfigError(
+                    f"The cache {cache} is in the mirror's own {mirror / own}, and its images would "
+                    "be taken for objects; name a folder beside the cache in bucket.url."
+                )
 
     @property
     def _state_root(self) -> Path:

@@ -84,6 +84,7 @@ def check(session: Session) -> int:
     layers = read_layers(config=session.config)
     settings = merge(layers)
     url = str(settings.bucket_url)
+    settings.require_apart()
     load_known_bad(settings.inspect.known_bad)
     read = [layer.origin for layer in layers if layer.values]
     if not session.concluded(

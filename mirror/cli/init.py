@@ -70,6 +70,7 @@ def command(session: Session, /, **options: Any) -> int:
     values = {key: value for key, value in flags.items() if value}
     settings = merge([Layer("mirror init", values)])
     _ = settings.bucket_url
+    settings.require_apart()
     with replacing(output) as file:
         file.write(_text(values))
     if not session.json and session.verbosity >= 0:

@@ -106,8 +106,9 @@ def test_what_is_there_is_replaced_only_by_force(
     assert load(environ={}, cwd=here).bucket.url == f"file://{here}/mirror"
 
 
-@pytest.mark.parametrize("bucket", ["http://b", "s3://a/../b", "s3://b?x"])
+@pytest.mark.parametrize("bucket", ["http://b", "s3://a/../b", "s3://b?x", "file:///{cache}/m"])
 def test_nothing_wrong_is_written(here: Path, bucket: str) -> None:
+    bucket = bucket.format(cache=here / "cache")
     assert run(["init", "--cache=cache", f"--bucket={bucket}"]) == 78
     assert not (here / "mirror.toml").exists()
 
@@ -201,6 +202,67 @@ def test_a_wrong_configuration_is_told(
     assert run(["config", "check"]) == 78
     said = capsys.readouterr().err
     assert words.split(".", maxsplit=1)[0] in said or "rate" in said
+
+
+def images_and_objects(here: Path) -> set[Path]:
+    return {path for name in ("cache", "mirror") for path in (here / name).rglob("*")}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["sync"],
+        ["sync", "--dry-run"],
+        ["rebuild-state"],
+        ["pull"],
+        ["doctor"],
+        ["doctor", "--read-only"],
+        ["config", "check"],
+    ],
+    ids=" ".join,
+)
+@pytest.mark.parametrize(
+    ("bucket", "cache"),
+    [
+        ("cache", "cache"),
+        ("cache/m", "cache"),
+        ("cache/.m/n", "cache"),
+        ("link/m", "cache"),
+        ("cache/m", "link"),
+        ("mirror", "mirror/objects"),
+        ("mirror", "mirror/objects/ab"),
+        ("mirror", "mirror/catalog/c"),
+        ("mirror", "mirror/doctor"),
+    ],
+)
+def test_a_mirror_and_its_cache_stay_out_of_each_other(
+    here: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: list[str],
+    bucket: str,
+    cache: str,
+) -> None:
+    """The mirror's objects would count as images, and gc take the cache's for its own."""
+    (here / "link").symlink_to("cache")
+    monkeypatch.setenv("MIRROR_BUCKET__URL", f"file://{here}/{bucket}")
+    monkeypatch.setenv("MIRROR_CACHE__DIR", cache)
+    before = images_and_objects(here)
+    assert run(words) == 78
+    said = capsys.readouterr()
+    assert "beside the cache" in said.out + said.err
+    assert images_and_objects(here) == before
+
+
+@pytest.mark.parametrize("bucket", ["mirror", "", "cache-2"])
+def test_a_cache_beside_the_mirrors_own_folders_is_none_of_them(
+    here: Path, monkeypatch: pytest.MonkeyPatch, bucket: str
+) -> None:
+    monkeypatch.setenv("MIRROR_BUCKET__URL", f"file://{here}/{bucket}")
+    monkeypatch.setenv("MIRROR_CACHE__DIR", "cache")
+    assert run(["config", "check"]) == 0
+    assert run(["-q", "sync"]) == 0
+    assert run(["doctor"]) == 0
 
 
 @pytest.mark.parametrize(
