@@ -51,6 +51,10 @@ def cache(settings: Settings) -> Finding:
 def state(settings: Settings) -> Finding:
     """The state's folder: can be made and written, on a disk with room."""
     folder = settings.state_dir if settings.cache.dir else settings.index_dir
+    if (owner := _other_owner(folder)) is not None:
+        # Looked at no further: a folder that root makes here is what would be wrong.
+        fix = f"Run mirror as that user: runuser -u {owner} -- mirror …"
+        return warn("state", f"{folder.parent} is {owner}'s, who cannot write what root makes", fix)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:
@@ -65,6 +69,18 @@ def state(settings: Settings) -> Finding:
         fix = "Make room, or set state.dir: a million files take about 400 MB."
         return warn("state", f"{free / 1e6:,.0f} MB are free under {folder}", fix)
     return ok("state", f"{folder}, {free / 1e9:,.0f} GB free")
+
+
+def _other_owner(folder: Path) -> str | None:
+    """Whose the folder around it is, if this is root and that is somebody else."""
+    if os.geteuid() != 0:
+        return None
+    above = next(parent for parent in folder.parents if parent.exists())
+    uid = above.stat().st_uid
+    try:
+        return above.owner() if uid else None
+    except KeyError:
+        return str(uid)
 
 
 def free_bytes(folder: Path) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +26,7 @@ from tests.proxy import (
     Without,
     refusal,
 )
+from tests.workshop import IS_ROOT
 
 
 @pytest.mark.parametrize(
@@ -223,6 +225,22 @@ def test_a_machine_without_a_cache(clinic: MakeClinic) -> None:
     settings = here.place.settings(state={"dir": str(here.folder / "state")})
     assert machine.cache(settings).status == "skip"
     assert machine.state(settings).status == "ok"
+
+
+def test_root_makes_nothing_in_the_state_of_a_user(
+    clinic: MakeClinic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor does the doctor, which is what a person runs first when a timer's run has failed."""
+    here = clinic("file")
+    state = here.folder / "state"
+    state.mkdir()
+    if IS_ROOT:
+        os.chown(state, 65534, -1)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    found = here.found()["state"]
+    assert found.status == "warn"
+    assert "runuser -u " in found.fix
+    assert list(state.iterdir()) == []
 
 
 def test_a_state_that_cannot_be_written(clinic: MakeClinic) -> None:
