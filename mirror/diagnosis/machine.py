@@ -18,6 +18,10 @@ from mirror.errors import EXIT_CONFIG, MirrorError
 _LOOKED_AT: Final = 10_000
 # A state and an index of a million files are about 400 MB.
 _LITTLE_SPACE: Final = 1_000_000_000
+_READ_FIX: Final = (
+    "Let this user read it, and files to come (d:): chown, chmod, or "
+    "setfacl -R -m u:mirror:rX,d:u:mirror:rX."
+)
 
 
 def cache(settings: Settings) -> Finding:
@@ -31,8 +35,7 @@ def cache(settings: Settings) -> Finding:
     except MirrorError as error:
         return fail("cache", str(error), "Mount its disk, or correct cache.dir.", EXIT_CONFIG)
     if count.unreadable:
-        fix = "Let this user read it: chmod, chown, or setfacl -R -m u:mirror:rX."
-        return fail("cache", f"{count.unreadable[0]} cannot be read", fix)
+        return fail("cache", f"{count.unreadable[0]} cannot be read", _READ_FIX)
     if not first:
         if count.ignored:
             fix = "Files are named <md5 of the URL>.<extension>: check cache.dir and cache.extensions."
@@ -42,8 +45,8 @@ def cache(settings: Settings) -> Finding:
         with (folder / os.fsdecode(first[0][0])).open("rb") as file:
             file.read(1)
     except OSError as error:
-        fix = "Let this user read the files: chmod, chown, or setfacl -R -m u:mirror:rX."
-        return fail("cache", f"{display(first[0][0])} cannot be read ({error.strerror})", fix)
+        what = f"{display(first[0][0])} cannot be read ({error.strerror})"
+        return fail("cache", what, _READ_FIX)
     more = "at least " if len(first) == _LOOKED_AT else ""
     return ok("cache", f"{more}{len(first):,} files in {folder}")
 

@@ -220,6 +220,28 @@ def test_a_cache_without_images(clinic: MakeClinic, name: str | None, words: str
     assert words in found.what
 
 
+@pytest.mark.parametrize("which", ["folder", "file"])
+def test_a_cache_that_cannot_be_read_is_to_be_let_in_for_good(
+    clinic: MakeClinic, monkeypatch: pytest.MonkeyPatch, which: str
+) -> None:
+    """Files of the day after tomorrow too: what is told is a default ACL as well."""
+    here = clinic("file")
+    (here.cache / "sub").mkdir()
+
+    def refused(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", refused)
+    if which == "folder":
+        really = os.scandir
+        monkeypatch.setattr(
+            os, "scandir", lambda path: refused() if b"sub" in path else really(path)
+        )
+    found = machine.cache(here.settings())
+    assert found.status == "fail"
+    assert "setfacl -R -m u:mirror:rX,d:u:mirror:rX" in found.fix
+
+
 def test_a_machine_without_a_cache(clinic: MakeClinic) -> None:
     here = clinic("file")
     settings = here.place.settings(state={"dir": str(here.folder / "state")})
