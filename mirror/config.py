@@ -5,8 +5,8 @@ The only reader of either. Layers, strongest first:
     flags > environment > --config FILE > ./mirror.toml > the user's config folder
           > /etc/mirror/mirror.toml > defaults
 
-An environment variable is `MIRROR_` + section + `__` + key: `MIRROR_BUCKET__URL`. An unknown key is
-an error wherever it stands. Secrets are never read here: they come from the AWS chain.
+An environment variable is `MIRROR_` + section + `__` + key: `MIRROR_BUCKET__URL`; a list has commas
+between. An unknown key is an error wherever it stands. Secrets are never read here: they come from the AWS chain.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_origin
 
 import msgspec
 
 from mirror.errors import ConfigError
-from mirror.layout import BucketUrl
+from mirror.layout import CATALOG, OBJECTS, PROBES, BucketUrl
 from mirror.urls import ObjectUrls
 
 ENV_PREFIX = "MIRROR_"
@@ -210,6 +210,29 @@ class Settings(_Section, frozen=True):
             )
         return Path(self.cache.dir)
 
+    def require_apart(self) -> None:
+        """That a mirror in a folder and the cache stay out of each other.
+
+        Raises:
+            ConfigError: the mirror's objects would be taken for images of the cache, or the cache's
+                images for objects of the mirror.
+        """
+        if not (self.bucket.url and self.cache.dir) or self.bucket_url.scheme != "file":
+            return
+        mirror = Path(os.path.realpath(self.bucket_url.path))
+        cache = Path(os.path.realpath(self.cache.dir))
+        if mirror.is_relative_to(cache):
+            raise ConfigError(
+                f"The mirror's folder {mirror} is the cache or in it, and its objects would be taken "
+                "for images; name a folder beside the cache in bucket.url."
+            )
+        for own in (OBJECTS, CATALOG, PROBES):
+            if cache.is_relative_to(mirror / own):
+                raise ConfigError(
+                    f"The cache {cache} is in the mirror's own {mirror / own}, and its images would "
+                    "be taken for objects; name a folder beside the cache in bucket.url."
+                )
+
     @property
     def _state_root(self) -> Path:
         if self.state.dir:
@@ -327,6 +350,17 @@ def merge(layers: Sequence[Layer]) -> Settings:
         key = path.rstrip("`").partition("[")[0]
         origin = origins.get(key, "defaults")
         raise ConfigError(f"{key} (from {origin}) is wrong: {sentence}.") from None
+    for key in (".".join(path) for path in _PATHS):
+        if merged.get(key) == "":
+            raise ConfigError(
+                f"{key} (from {origins[key]}) is empty; name a place, or leave the key out."
+            )
+    extensions = settings.cache.extensions
+    if not extensions or any(re.search(r"[\s./*?]|^$", one) for one in extensions):
+        raise ConfigError(
+            f"cache.extensions (from {origins['cache.extensions']}) is wrong; write what follows the "
+            "last dot of a name, such as jpg."
+        )
     if settings.bucket.url:
         _ = settings.object_urls  # a wrong address is told of before any work is done
     if settings.sync.limit_rate is not None:
@@ -398,16 +432,15 @@ def _read_file(path: Path) -> Layer:
     return Layer(str(path), _with_absolute_paths(values, path.parent))
 
 
+_PATHS = (("cache", "dir"), ("state", "dir"), ("inspect", "known_bad"), ("fetch", "cache_dir"))
+
+
 def _with_absolute_paths(values: dict[str, Any], base: Path) -> dict[str, Any]:
     """Paths named in a file are relative to that file, wherever the command runs from."""
-    for section, key in (
-        ("cache", "dir"),
-        ("state", "dir"),
-        ("inspect", "known_bad"),
-        ("fetch", "cache_dir"),
-    ):
+    for section, key in _PATHS:
         table = values.get(section)
-        if isinstance(table, dict) and isinstance(table.get(key), str):
+        # An empty one stays so, and is refused.
+        if isinstance(table, dict) and isinstance(table.get(key), str) and table[key]:
             table[key] = str(base.absolute() / path_of(table[key], f"{section}.{key}"))
     return values
 
@@ -428,11 +461,14 @@ def path_of(text: str, key: str) -> Path:
 
 
 def _environment_layer(environ: Mapping[str, str]) -> Layer:
-    flat = {
+    flat: dict[str, Any] = {
         name.removeprefix(ENV_PREFIX).lower().replace("__", "."): value
         for name, value in environ.items()
         if name.startswith(ENV_PREFIX) and "__" in name.removeprefix(ENV_PREFIX)
     }
+    for key, kind in _keys_and_types(Settings, ""):
+        if key in flat and get_origin(kind) is tuple:
+            flat[key] = [item.strip() for item in flat[key].split(",")]
     return Layer("environment", flat)
 
 
@@ -457,15 +493,17 @@ def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield f"{prefix}{name}", value  # an empty table that is no section of ours
 
 
-def known_keys(section: type[msgspec.Struct] = Settings, prefix: str = "") -> list[str]:
+def known_keys() -> list[str]:
     """Every key of mirror.toml, dotted, in the order of the file."""
-    keys: list[str] = []
+    return [key for key, _ in _keys_and_types(Settings, "")]
+
+
+def _keys_and_types(section: type[msgspec.Struct], prefix: str) -> Iterator[tuple[str, Any]]:
     for field in msgspec.structs.fields(section):
         if isinstance(field.type, type) and issubclass(field.type, msgspec.Struct):
-            keys += known_keys(field.type, f"{prefix}{field.name}.")
+            yield from _keys_and_types(field.type, f"{prefix}{field.name}.")
         else:
-            keys.append(f"{prefix}{field.name}")
-    return keys
+            yield f"{prefix}{field.name}", field.type
 
 
 def _known_sections() -> set[str]:

@@ -121,6 +121,52 @@ def test_an_unknown_key_in_the_environment_is_an_error(
     assert "did you mean bucket.url" in str(caught.value)
 
 
+def test_a_list_in_the_environment_has_commas(load_here: Load) -> None:
+    settings = load_here(
+        {
+            "MIRROR_BACKFILL__LICENSES": "cc0, cc-by",
+            "MIRROR_BACKFILL__HOSTS": "img.example.org:8080",
+            "MIRROR_CACHE__EXTENSIONS": "jpg,png",
+            "MIRROR_BUCKET__REGION": "a,b",
+        }
+    )
+    assert settings.backfill.licenses == ("cc0", "cc-by")
+    assert settings.backfill.hosts == ("img.example.org:8080",)
+    assert settings.cache.extensions == ("jpg", "png")
+    assert settings.bucket.region == "a,b"
+
+
+def test_an_empty_variable_is_not_any_licence(load_here: Load) -> None:
+    assert load_here({"MIRROR_BACKFILL__LICENSES": ""}).backfill.licenses != ()
+
+
+@pytest.mark.parametrize("extensions", [[".jpg"], ["jpg", "*.png"], ["tar.gz"], [""], [" jpg"], []])
+def test_an_extension_that_no_name_ends_with_is_refused(extensions: list[str]) -> None:
+    with pytest.raises(ConfigError, match=r"cache\.extensions.*such as jpg"):
+        merge([Layer("file", {"cache": {"extensions": extensions}})])
+
+
+PATHS = ["cache.dir", "state.dir", "inspect.known_bad", "fetch.cache_dir"]
+
+
+@pytest.mark.parametrize("key", PATHS)
+def test_an_empty_path_is_refused_wherever_it_stands(
+    key: str, load_here: Load, tmp_path: Path
+) -> None:
+    section, name = key.split(".")
+    path = write(tmp_path / "m.toml", f'[{section}]\n{name} = ""\n')
+    variable = {f"MIRROR_{section}__{name}".upper(): ""}
+    layers: list[tuple[str, dict[str, Any]]] = [
+        (str(path), {"config": path}),
+        ("environment", {"environ": variable}),
+        ("flag", {"flags": {key: ""}}),
+    ]
+    for origin, arguments in layers:
+        with pytest.raises(ConfigError) as caught:
+            load_here(**arguments)
+        assert f"{key} (from {origin}) is empty" in str(caught.value)
+
+
 def test_an_unknown_flag_is_an_error(load_here: Load) -> None:
     with pytest.raises(ConfigError, match=r"sync\.concurency \(from flag\).*sync\.concurrency"):
         load_here(flags={"sync.concurency": 3})

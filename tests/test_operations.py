@@ -38,6 +38,15 @@ def test_every_console_block_says_whether_it_is_tried() -> None:
         assert all(line.startswith("$ ") for line in block.splitlines()), block
 
 
+def test_nothing_of_roots_is_left_in_the_users_state() -> None:
+    """What root makes there, the timers' runs cannot write: only what makes nothing is root's."""
+    for _, block in BLOCKS:
+        for line in block.splitlines():
+            program = re.match(r"\$ (?:\S+/)?mirror ", line)
+            assert not program or (" init " in line and "--no-doctor" in line), line
+    assert not re.search(r"`(?:sudo )?mirror --config", TEXT)
+
+
 def test_every_exit_status_has_its_row() -> None:
     table = TEXT.split("## When a run fails", 1)[1].split("## ", 1)[0]
     rows = {int(number) for number in re.findall(r"^\| (\d+) \|", table, re.MULTILINE)}
@@ -56,6 +65,24 @@ def test_files_that_are_installed_are_there() -> None:
         assert (ROOT / path).exists(), path
 
 
+# Who a program runs as is in $AS, for there is no such user here. Root makes nothing in the user's state,
+# and the user cannot read the folder that root stands in.
+MIRROR = """\
+#!/bin/sh
+case "$AS $*" in
+    "mirror "* | " init "*--no-doctor*) exec {python} -m mirror "$@" ;;
+esac
+echo "what root makes, the user cannot write: mirror $*" >&2
+exit 1
+"""
+RUNUSER = """\
+#!/bin/sh
+[ "$1 $2 $3 $PWD" = "-u mirror -- /" ] || { echo "runuser $* in $PWD" >&2; exit 1; }
+shift 3
+AS=mirror exec "$@"
+"""
+
+
 class Machine:
     """A machine as the page has it, in a folder: /etc/mirror, /data, /var/lib/mirror and the rest."""
 
@@ -71,8 +98,11 @@ class Machine:
         programs = folder / "bin"
         programs.mkdir()
         mirror = programs / "mirror"
-        mirror.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m mirror "$@"\n')
+        mirror.write_text(MIRROR.format(python=shlex.quote(sys.executable)))
         mirror.chmod(0o755)
+        runuser = programs / "runuser"
+        runuser.write_text(RUNUSER)
+        runuser.chmod(0o755)
 
     def here(self, text: str) -> str:
         """The page's words with this machine's places."""
@@ -83,6 +113,7 @@ class Machine:
             "/var/lib/mirror": str(self.folder / "state"),
             "s3://plants/inat": self.place.layer["url"],
             "https://ACCOUNT.r2.cloudflarestorage.com": self.place.layer["endpoint"],
+            " -o mirror -g mirror": "",
             "--region auto": f"--region {self.place.layer['region']}",
         }.items():
             text = text.replace(theirs, ours)
@@ -130,12 +161,13 @@ class Machine:
         unit.read(ROOT / "config" / "systemd" / "mirror-sync.service")
         service = unit["Service"]
         file = service["EnvironmentFile"]
-        return self.shell(f"set -a; . {file}; set +a; exec {service['ExecStart']}")
+        start = service["ExecStart"]
+        return self.shell(f"set -a; . {file}; set +a; export AS={service['User']}; exec {start}")
 
     def status(self) -> dict[str, object]:
         done = self.shell(
-            "set -a; . /etc/mirror/environment; set +a\n"
-            "mirror --json --config /etc/mirror/mirror.toml status"
+            "set -a; . /etc/mirror/environment; set +a; cd /\n"
+            "runuser -u mirror -- mirror --json --config /etc/mirror/mirror.toml status"
         )
         found = json.loads(done.stdout)
         assert isinstance(found, dict)
@@ -178,7 +210,7 @@ def test_the_page_from_its_beginning_to_its_end(
     tried = [block for mark, block in BLOCKS if mark == "tried"]
     configure, look, fill_it, every_month, new_machine = tried
     machine.write_environment(f"{monitor.url}/{{command}}")
-    setting = "$ set -a; . /etc/mirror/environment; set +a\n"
+    setting = "$ cd /\n$ set -a; . /etc/mirror/environment; set +a\n"
 
     printed = machine.follow(configure)
     assert "FAIL" not in printed
@@ -262,7 +294,7 @@ def test_a_key_that_was_ended_is_noticed(machine: Machine) -> None:
     machine.write_environment()
     for mark, block in BLOCKS[:4]:
         if mark == "tried":
-            machine.follow("$ set -a; . /etc/mirror/environment; set +a\n" + block)
+            machine.follow("$ cd /\n$ set -a; . /etc/mirror/environment; set +a\n" + block)
     text = machine.environment.read_text()
     machine.environment.write_text(re.sub(r"(SECRET_ACCESS_KEY=).*", r"\1ended", text))
     done = machine.service()

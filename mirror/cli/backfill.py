@@ -172,6 +172,19 @@ def command(session: Session, /, **options: Any) -> int:
     return report.exit_status
 
 
+def configured_licenses(settings: Settings) -> frozenset[str]:
+    """Raises: ConfigError: one of `backfill.licenses` names none."""
+    from mirror.dataset.licenses import license_names
+    from mirror.errors import ConfigError
+
+    for text in settings.backfill.licenses:
+        if not license_names([text]):
+            raise ConfigError(
+                f"backfill.licenses holds {text!r}, which names no licence; write such as cc-by or cc0."
+            )
+    return license_names(settings.backfill.licenses)
+
+
 def _asked(settings: Settings, options: dict[str, Any], run_id: str) -> BackfillOptions:
     from mirror.config import parse_size
     from mirror.dataset.fields import parse_path
@@ -180,10 +193,10 @@ def _asked(settings: Settings, options: dict[str, Any], run_id: str) -> Backfill
     from mirror.origin.run import BackfillOptions
     from mirror.origin.wanted import Selection
 
-    names = options["licenses"] or settings.backfill.licenses
-    allowed = license_names(names)
-    if names and not allowed:
+    allowed = license_names(options["licenses"])
+    if options["licenses"] and not allowed:
         raise UsageError("No licence is named that there is; write such as cc-by or cc0.")
+    allowed = allowed or configured_licenses(settings)
     limits = [seconds for seconds in (options["until"], options["duration"]) if seconds]
     balance, size = options["balance_by"], options["max_bytes"]
     return BackfillOptions(

@@ -78,13 +78,18 @@ def check(session: Session) -> int:
       mirror config check
       mirror --config /etc/mirror/mirror.toml config check
     """
+    from mirror.cli.backfill import configured_licenses
     from mirror.config import merge, read_layers
     from mirror.content.placeholder import load_known_bad
+    from mirror.origin.allow import Rules
 
     layers = read_layers(config=session.config)
     settings = merge(layers)
     url = str(settings.bucket_url)
+    settings.require_apart()
     load_known_bad(settings.inspect.known_bad)
+    Rules(settings.backfill.hosts)
+    configured_licenses(settings)
     read = [layer.origin for layer in layers if layer.values]
     if not session.concluded(
         {"ok": True, "layers": read, "bucket": url, "cache": settings.cache.dir}

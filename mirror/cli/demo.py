@@ -67,7 +67,7 @@ def command(session: Session, folder: Path, images: int) -> int:
     folder = folder.absolute()
     _make_room(folder)
     made = make_cache(folder, images)
-    with s3_server(_BUCKET) as endpoint, _demo_credentials():
+    with _our_environment(), s3_server(_BUCKET) as endpoint:
         settings = merge(
             [
                 Layer(
@@ -178,29 +178,44 @@ def _fetched(settings: Settings, made: DemoCache) -> Fetched:
 
 
 def _make_room(folder: Path) -> None:
-    if folder.exists() and any(folder.iterdir()):
-        if not (folder / _MARK).exists():
-            raise UsageError(
-                f"{folder} is not empty and no demo of ours; choose another folder with --dir."
-            )
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / _MARK).touch()
+    try:
+        if folder.exists() and any(folder.iterdir()):
+            if not (folder / _MARK).exists():
+                raise UsageError(
+                    f"{folder} is not empty and no demo of ours; choose another folder with --dir."
+                )
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / _MARK).touch()
+    except OSError as error:
+        raise UsageError(
+            f"{folder} cannot be made or written ({error.strerror}); choose another folder with --dir."
+        ) from None
 
 
 @contextmanager
-def _demo_credentials() -> Iterator[None]:
-    """The embedded server takes any key; the user's own must not be looked up for it."""
+def _our_environment() -> Iterator[None]:
+    """Only what the embedded server needs, which takes any key.
+
+    The user's own profile, endpoint and proxy must be neither looked up nor asked.
+    """
     ours = {
         "AWS_ACCESS_KEY_ID": "demo",
-        "AWS_SECRET_ACCESS_KEY": "demo",
-    }  # pragma: allowlist secret
-    names = (*ours, "AWS_SESSION_TOKEN", "AWS_PROFILE")
-    before = {name: os.environ.pop(name) for name in names if name in os.environ}
+        "AWS_SECRET_ACCESS_KEY": "demo",  # pragma: allowlist secret
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        "NO_PROXY": "127.0.0.1",
+        "no_proxy": "127.0.0.1",
+    }
+    before = {
+        name: os.environ.pop(name)
+        for name in list(os.environ)
+        if name in ours or name.startswith("AWS_")
+    }
     os.environ.update(ours)
     try:
         yield
     finally:
-        for name in names:
+        for name in ours:
             os.environ.pop(name, None)
         os.environ.update(before)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import click
 
 from mirror.cli import output
 from mirror.cli.demo import DemoReport
+from mirror.layout import BucketUrl
 
 
 def show(report: DemoReport) -> None:
@@ -82,9 +84,11 @@ def show(report: DemoReport) -> None:
     where = Path(os.path.relpath(folder))
     if where.parts[0] == "..":
         where = folder
+    cache = shlex.quote(f"{where}/cache")
+    bucket = shlex.quote(str(BucketUrl("file", "", f"{folder}/mirror")))
     click.echo(
         "  A mirror in a folder, no server needed; twice, to see the second run do nothing:\n"
-        f"    mirror sync --cache {where}/cache --bucket file://{folder}/mirror\n"
+        f"    mirror sync --cache {cache} --bucket {bucket}\n"
         "  Your own cache and bucket: what it would do, and what that costs:\n"
         "    mirror sync --cache DIR --bucket s3://BUCKET/PREFIX --dry-run"
     )

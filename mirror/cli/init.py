@@ -70,6 +70,7 @@ def command(session: Session, /, **options: Any) -> int:
     values = {key: value for key, value in flags.items() if value}
     settings = merge([Layer("mirror init", values)])
     _ = settings.bucket_url
+    settings.require_apart()
     with replacing(output) as file:
         file.write(_text(values))
     if not session.json and session.verbosity >= 0:
@@ -78,6 +79,8 @@ def command(session: Session, /, **options: Any) -> int:
         if session.json:
             session.print_json({"written": str(output)})
         return EXIT_DONE
+    # As a run from here on has them: the environment and other files may hold what this one does not.
+    settings = session.settings(values)
     return examine_and_show(session, settings, read_only=False, written=str(output))
 
 

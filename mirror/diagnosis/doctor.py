@@ -49,7 +49,7 @@ def examine(settings: Settings, options: DoctorOptions = DoctorOptions()) -> Ite
     url = settings.bucket_url
     usable = True
     if url.scheme == "file":
-        found = folder.examine(url, read_only=options.read_only)
+        found = folder.examine(settings, read_only=options.read_only)
     else:
         access = S3Access(url, settings.bucket)
         engine = "aioboto3" if settings.bucket.engine == "aioboto3" else "obstore"

@@ -10,9 +10,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
-from mirror.diagnosis.finding import Finding, fail, ok, skipped, tried
-from mirror.errors import AlreadyExists, PreconditionFailed
-from mirror.layout import PROBES, BucketUrl
+from mirror.config import Settings
+from mirror.diagnosis.finding import Finding, fail, happened, ok, skipped, tried
+from mirror.errors import AlreadyExists, ConfigError, PreconditionFailed
+from mirror.layout import PROBES
 from mirror.store.base import Create, Headers, IfMatch
 from mirror.store.file import FileStore
 
@@ -20,14 +21,22 @@ _WRITE_FIX: Final = "Make the folder writable for this user, or correct bucket.u
 _CHECKS: Final = ("write", "read", "if-none-match", "if-match", "delete")
 
 
-def examine(url: BucketUrl, *, read_only: bool) -> Iterator[Finding]:
+def examine(settings: Settings, *, read_only: bool) -> Iterator[Finding]:
     """All checks of a mirror's folder; it is made if its parent is there, as a sync would.
 
     Args:
-        url: a `file://` URL.
+        settings: with a `file://` URL.
         read_only: write no probes.
     """
+    url = settings.bucket_url
     folder = Path(url.path)
+    try:
+        settings.require_apart()
+    except ConfigError as error:
+        fix = "Name a folder beside the cache in bucket.url."
+        yield fail("folder", happened(error), fix, error.exit_status)
+        yield from skipped(_CHECKS, "because of the folder")
+        return
     if read_only or not folder.exists():
         nearest = next(parent for parent in (folder, *folder.parents) if parent.exists())
         mode = os.R_OK if read_only else os.W_OK

@@ -18,6 +18,10 @@ from mirror.errors import EXIT_CONFIG, MirrorError
 _LOOKED_AT: Final = 10_000
 # A state and an index of a million files are about 400 MB.
 _LITTLE_SPACE: Final = 1_000_000_000
+_READ_FIX: Final = (
+    "Let this user read it, and files to come (d:): chown, chmod, or "
+    "setfacl -R -m u:mirror:rX,d:u:mirror:rX."
+)
 
 
 def cache(settings: Settings) -> Finding:
@@ -31,8 +35,7 @@ def cache(settings: Settings) -> Finding:
     except MirrorError as error:
         return fail("cache", str(error), "Mount its disk, or correct cache.dir.", EXIT_CONFIG)
     if count.unreadable:
-        fix = "Let this user read it: chmod, chown, or setfacl -R -m u:mirror:rX."
-        return fail("cache", f"{count.unreadable[0]} cannot be read", fix)
+        return fail("cache", f"{count.unreadable[0]} cannot be read", _READ_FIX)
     if not first:
         if count.ignored:
             fix = "Files are named <md5 of the URL>.<extension>: check cache.dir and cache.extensions."
@@ -42,8 +45,8 @@ def cache(settings: Settings) -> Finding:
         with (folder / os.fsdecode(first[0][0])).open("rb") as file:
             file.read(1)
     except OSError as error:
-        fix = "Let this user read the files: chmod, chown, or setfacl -R -m u:mirror:rX."
-        return fail("cache", f"{display(first[0][0])} cannot be read ({error.strerror})", fix)
+        what = f"{display(first[0][0])} cannot be read ({error.strerror})"
+        return fail("cache", what, _READ_FIX)
     more = "at least " if len(first) == _LOOKED_AT else ""
     return ok("cache", f"{more}{len(first):,} files in {folder}")
 
@@ -51,6 +54,10 @@ def cache(settings: Settings) -> Finding:
 def state(settings: Settings) -> Finding:
     """The state's folder: can be made and written, on a disk with room."""
     folder = settings.state_dir if settings.cache.dir else settings.index_dir
+    if (owner := _other_owner(folder)) is not None:
+        # Looked at no further: a folder that root makes here is what would be wrong.
+        fix = f"Run mirror as that user: runuser -u {owner} -- mirror …"
+        return warn("state", f"{folder.parent} is {owner}'s, who cannot write what root makes", fix)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:
@@ -65,6 +72,18 @@ def state(settings: Settings) -> Finding:
         fix = "Make room, or set state.dir: a million files take about 400 MB."
         return warn("state", f"{free / 1e6:,.0f} MB are free under {folder}", fix)
     return ok("state", f"{folder}, {free / 1e9:,.0f} GB free")
+
+
+def _other_owner(folder: Path) -> str | None:
+    """Whose the folder around it is, if this is root and that is somebody else."""
+    if os.geteuid() != 0:
+        return None
+    above = next(parent for parent in folder.parents if parent.exists())
+    uid = above.stat().st_uid
+    try:
+        return above.owner() if uid else None
+    except KeyError:
+        return str(uid)
 
 
 def free_bytes(folder: Path) -> int:

@@ -103,6 +103,7 @@ def rebuild_state(
         CacheError: the cache cannot be read, or has no file in it.
         Busy: a sync is at work on the same state.
     """
+    settings.require_apart()
     report = RebuildReport()
     began_at = time.monotonic()
     folder = settings.state_dir

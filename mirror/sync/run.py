@@ -126,6 +126,7 @@ class _Run:
         observer: Observer,
         now: Callable[[], float],
     ) -> None:
+        settings.require_apart()
         self._now = now
         self._settings = settings
         self._options = options

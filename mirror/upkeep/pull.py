@@ -123,6 +123,7 @@ def pull(
         Busy: another pull into the same folder is at work on this machine.
         UsageError: a dataset cannot be read.
     """
+    settings.require_apart()
     report = PullReport(dry_run=options.dry_run)
     began_at = time.monotonic()
     folder = settings.cache_dir

@@ -23,6 +23,7 @@ from mirror.cli.ping import ping_url
 from mirror.lock import locked
 from mirror.run_id import new_run_id
 from tests.cli.test_bad_input import OBEYING
+from tests.config.test_monitoring import RULES
 from tests.photos import blank, fill, name_of, photo, url_of
 
 LABELS = {"command": "sync", "bucket": "s3://b", "cache": "/c"}
@@ -278,6 +279,42 @@ def test_every_command_that_runs_unattended_reports(
     assert "mirror_run_success_timestamp_seconds" in metrics
     assert told in metrics
     assert f'{{command="{command}",bucket="file://{shop.folder}/mirror",' in text
+
+
+def test_the_cure_of_damage_ends_its_alert(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The commands that the alert and the page name, as they name them, with the timers' environment."""
+    root = Path(__file__).resolve().parents[2]
+    (rule,) = (rule for rule in RULES if rule["alert"] == "MirrorDamaged")
+    (row,) = re.findall(
+        r"^\| `MirrorDamaged` \|.*", (root / "docs" / "operations.md").read_text(), re.MULTILINE
+    )
+    cure = re.findall(r"mirror (repair|verify)\b", rule["annotations"]["description"])
+    assert re.findall(r"`mirror (repair|verify)\b", row) == cure
+
+    selector = re.fullmatch(r'(\w+)\{command="(\w+)", outcome=~"([\w|]+)"\} > 0', rule["expr"])
+    assert selector
+
+    def alert_is_on() -> bool:
+        text = "".join(path.read_text() for path in shop.folder.glob("*.prom"))
+        values = [
+            sample.value
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+            if sample.name == selector[1]
+            and sample.labels["command"] == selector[2]
+            and sample.labels["outcome"] in selector[3].split("|")
+        ]
+        assert values
+        return max(values) > 0
+
+    monkeypatch.setenv("MIRROR_METRICS_FILE", f"{shop.folder}/{{command}}.prom")
+    assert shop.run("-q", "sync").returncode == 0
+    next((shop.folder / "mirror" / "objects").rglob("*.jpg")).unlink()
+    assert shop.run("-q", "verify").returncode == 3
+    assert alert_is_on()
+    for command in cure:
+        assert shop.run("-q", command).returncode == 0
+    assert not alert_is_on()
 
 
 @pytest.mark.parametrize("command", [name for name in EVERY if name != "verify"])

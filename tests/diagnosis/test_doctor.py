@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +26,7 @@ from tests.proxy import (
     Without,
     refusal,
 )
+from tests.workshop import IS_ROOT
 
 
 @pytest.mark.parametrize(
@@ -218,11 +220,49 @@ def test_a_cache_without_images(clinic: MakeClinic, name: str | None, words: str
     assert words in found.what
 
 
+@pytest.mark.parametrize("which", ["folder", "file"])
+def test_a_cache_that_cannot_be_read_is_to_be_let_in_for_good(
+    clinic: MakeClinic, monkeypatch: pytest.MonkeyPatch, which: str
+) -> None:
+    """Files of the day after tomorrow too: what is told is a default ACL as well."""
+    here = clinic("file")
+    (here.cache / "sub").mkdir()
+
+    def refused(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", refused)
+    if which == "folder":
+        really = os.scandir
+        monkeypatch.setattr(
+            os, "scandir", lambda path: refused() if b"sub" in path else really(path)
+        )
+    found = machine.cache(here.settings())
+    assert found.status == "fail"
+    assert "setfacl -R -m u:mirror:rX,d:u:mirror:rX" in found.fix
+
+
 def test_a_machine_without_a_cache(clinic: MakeClinic) -> None:
     here = clinic("file")
     settings = here.place.settings(state={"dir": str(here.folder / "state")})
     assert machine.cache(settings).status == "skip"
     assert machine.state(settings).status == "ok"
+
+
+def test_root_makes_nothing_in_the_state_of_a_user(
+    clinic: MakeClinic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor does the doctor, which is what a person runs first when a timer's run has failed."""
+    here = clinic("file")
+    state = here.folder / "state"
+    state.mkdir()
+    if IS_ROOT:
+        os.chown(state, 65534, -1)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    found = here.found()["state"]
+    assert found.status == "warn"
+    assert "runuser -u " in found.fix
+    assert list(state.iterdir()) == []
 
 
 def test_a_state_that_cannot_be_written(clinic: MakeClinic) -> None:
