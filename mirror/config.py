@@ -3,7 +3,7 @@
 The only reader of either. Layers, strongest first:
 
     flags > environment > --config FILE > ./mirror.toml > the user's config folder
-          > /etc/mirror/mirror.toml > defaults
+          > /etc/mirror/mirror.toml > AWS_ENDPOINT_URL_S3 > defaults
 
 An environment variable is `MIRROR_` + section + `__` + key: `MIRROR_BUCKET__URL`. An unknown key is
 an error wherever it stands. Secrets are never read here: they come from the AWS chain.
@@ -57,7 +57,7 @@ class CacheSettings(_Section, frozen=True):
 
 
 class BucketSettings(_Section, frozen=True):
-    """Where the mirror is. `endpoint` is absent on AWS; `public_url` is a CDN over the prefix."""
+    """Where the mirror is. `endpoint` is absent or empty on AWS; `public_url` is a CDN over the prefix."""
 
     url: str | None = None
     endpoint: str | None = None
@@ -201,6 +201,12 @@ class Settings(_Section, frozen=True):
         return ObjectUrls(self.bucket_url, bucket.endpoint, bucket.region, bucket.public_url)
 
     @property
+    def server(self) -> str:
+        """The endpoint, as it tells mirrors of one name apart; empty on AWS and for a folder."""
+        endpoint = self.bucket.endpoint if self.bucket_url.scheme == "s3" else ""
+        return (endpoint or "").rstrip("/")
+
+    @property
     def cache_dir(self) -> Path:
         """Raises: ConfigError when `cache.dir` is absent."""
         if not self.cache.dir:
@@ -238,7 +244,7 @@ class Settings(_Section, frozen=True):
         """The state's folder for this bucket and this cache."""
         url = self.bucket_url
         cache = os.path.realpath(self.cache_dir)
-        identity = f"{url}\0{(self.bucket.endpoint or '').rstrip('/')}\0{cache}"
+        identity = f"{url}\0{self.server}\0{cache}"
         digest = hashlib.sha256(identity.encode(errors="surrogateescape")).hexdigest()[:12]
         name = re.sub(r"[^A-Za-z0-9.-]+", "-", f"{url.bucket}-{url.path}").strip("-.")[:40]
         return self._state_root / f"{name}-{digest}"
@@ -294,6 +300,7 @@ def read_layers(
     layers = [Layer("flag", {k: v for k, v in (flags or {}).items() if v is not None})]
     layers.append(_environment_layer(environ))
     layers.extend(_file_layers(config, cwd or Path.cwd(), environ))
+    layers.append(aws_layer(environ))
     return layers
 
 
@@ -434,6 +441,15 @@ def _environment_layer(environ: Mapping[str, str]) -> Layer:
         if name.startswith(ENV_PREFIX) and "__" in name.removeprefix(ENV_PREFIX)
     }
     return Layer("environment", flat)
+
+
+def aws_layer(environ: Mapping[str, str]) -> Layer:
+    """The endpoint that the AWS tools' own variables name. Weaker than all that is ours."""
+    ignored = environ.get("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "").lower() == "true"
+    for name in () if ignored else ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"):
+        if environ.get(name):
+            return Layer(name, {"bucket.endpoint": environ[name]})
+    return Layer("AWS_ENDPOINT_URL_S3", {})
 
 
 def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
