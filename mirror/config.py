@@ -17,6 +17,7 @@ import os
 import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -222,7 +223,13 @@ class Settings(_Section, frozen=True):
             return Path(self.state.dir)
         import platformdirs
 
-        return platformdirs.user_state_path("mirror")
+        try:
+            return platformdirs.user_state_path("mirror")
+        except RuntimeError:  # neither HOME nor a line in passwd
+            raise ConfigError(
+                "This user has no home folder to keep the state in: set state.dir in mirror.toml, "
+                "MIRROR_STATE__DIR, or --state DIR."
+            ) from None
 
     @property
     def index_dir(self) -> Path:
@@ -243,7 +250,13 @@ class Settings(_Section, frozen=True):
     def state_dir(self) -> Path:
         """The state's folder for this bucket and this cache."""
         url = self.bucket_url
-        cache = os.path.realpath(self.cache_dir)
+        try:
+            cache = os.path.realpath(self.cache_dir)
+        except FileNotFoundError:
+            raise ConfigError(
+                f"cache.dir = {self.cache.dir!r} is relative to a folder that is not there any "
+                "more; write the whole path."
+            ) from None
         identity = f"{url}\0{self.server}\0{cache}"
         digest = hashlib.sha256(identity.encode(errors="surrogateescape")).hexdigest()[:12]
         name = re.sub(r"[^A-Za-z0-9.-]+", "-", f"{url.bucket}-{url.path}").strip("-.")[:40]
@@ -299,7 +312,7 @@ def read_layers(
     environ = os.environ if environ is None else environ
     layers = [Layer("flag", {k: v for k, v in (flags or {}).items() if v is not None})]
     layers.append(_environment_layer(environ))
-    layers.extend(_file_layers(config, cwd or Path.cwd(), environ))
+    layers.extend(_file_layers(config, cwd, environ))
     layers.append(aws_layer(environ))
     return layers
 
@@ -382,17 +395,33 @@ def _bytes_of(text: str, kilo: int) -> float | None:
     return float(match[1]) * float(kilo ** " KMGT".index(match[2].upper() or " "))
 
 
-def _file_layers(config: Path | None, cwd: Path, environ: Mapping[str, str]) -> Iterator[Layer]:
-    import platformdirs
-
+def _file_layers(
+    config: Path | None, cwd: Path | None, environ: Mapping[str, str]
+) -> Iterator[Layer]:
     if config is not None:
         yield _read_file(config)
+    for path in _unnamed(cwd, environ):
+        try:
+            there = path.is_file() and not (config is not None and path.samefile(config))
+        except OSError:  # a folder that this user may not look into has nothing for them
+            there = False
+        if there:
+            yield _read_file(path)
+
+
+def _unnamed(cwd: Path | None, environ: Mapping[str, str]) -> list[Path]:
+    """Where a configuration is looked for that nobody named."""
+    import platformdirs
+
+    paths = [SYSTEM_CONFIG]
     # HOME may be passed in with the environment, so that nothing here depends on the process's own.
     home = environ.get("XDG_CONFIG_HOME")
-    user = Path(home) / "mirror" if home else platformdirs.user_config_path("mirror")
-    for path in (cwd / "mirror.toml", user / "mirror.toml", SYSTEM_CONFIG):
-        if path.is_file() and not (config is not None and path.samefile(config)):
-            yield _read_file(path)
+    with suppress(RuntimeError):  # neither HOME nor a line in passwd
+        user = Path(home) / "mirror" if home else platformdirs.user_config_path("mirror")
+        paths.insert(0, user / "mirror.toml")
+    with suppress(FileNotFoundError):  # the folder that the command runs in was deleted
+        paths.insert(0, (cwd or Path.cwd()) / "mirror.toml")
+    return paths
 
 
 def _read_file(path: Path) -> Layer:
