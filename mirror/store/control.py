@@ -153,6 +153,9 @@ class S3Access:
         }
         if credentials.token:
             options["aws_session_token"] = credentials.token
+        if self.endpoint:
+            # By this name delta-rs knows that it need not ask AWS about the instance.
+            options["aws_endpoint"] = self.endpoint
         if self.allow_http:
             options["aws_allow_http"] = "true"
         return options

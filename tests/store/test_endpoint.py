@@ -20,6 +20,7 @@ from mirror.upkeep.verify import verify
 from tests.conftest import MakePlace, Place
 from tests.photos import fill, photo, url_of
 from tests.proxy import FaultProxy
+from tests.serving import answering
 
 ENGINES = ("moto-obstore", "moto-aioboto3")
 VARIABLES = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
@@ -150,3 +151,16 @@ def test_doctor_shows_the_endpoint_that_is_used(
     endpoint = place.layer["endpoint"]
     assert shown(f"--endpoint={endpoint}") == f"{endpoint} answers"
     assert other.requests == []
+
+
+def test_a_server_of_ones_own_needs_no_word_from_an_instances_metadata(
+    make_place: MakePlace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = settings_of(make_place("moto-obstore"), tmp_path)
+    for name in ("AWS_EC2_METADATA_DISABLED", "AWS_REGION", "AWS_DEFAULT_REGION"):
+        monkeypatch.delenv(name, raising=False)
+    asked: list[str] = []
+    with answering(404, b"", {}, asked) as metadata:
+        monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", metadata)
+        assert sync(settings).uploaded == 2
+    assert asked == []
