@@ -71,6 +71,7 @@ class Plan:
         order: positions of `pending`, in the order to read them.
         vanished_signatures: known files that are not in the cache any more.
         returned_signatures: vanished ones that have come back as they were.
+        unreadable: `(path, reason)` of folders and files that the walk could not read.
         emptied_of: files known from before, now or long vanished, where the walk met none at all.
     """
 
@@ -84,7 +85,7 @@ class Plan:
     vanished_signatures: list[bytes] = field(default_factory=list)
     returned_signatures: list[bytes] = field(default_factory=list)
     emptied_of: int = 0
-    unreadable: list[str] = field(default_factory=list)
+    unreadable: list[tuple[str, str]] = field(default_factory=list)
 
     @property
     def vanished(self) -> int:
@@ -139,7 +140,7 @@ def make_plan(
     if not walked and not count.unreadable:
         plan.emptied_of = len(here) + len(gone)
     plan.order = plan.pending.by_inode()[: selection.max_files]
-    plan.ignored, plan.unreadable = count.ignored, count.unreadable
+    plan.ignored, plan.unreadable = count.ignored, count.failures()
     return plan
 
 

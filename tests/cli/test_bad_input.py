@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -300,6 +301,26 @@ def test_one_unreadable_file_does_not_stop_the_run(mirror: Run, cache: Path) -> 
     assert (report["uploaded"], report["failed"]) == (2, 1)
     assert report["failures"][0]["path"] == bad.name
     assert "Permission denied" in done.stderr
+
+
+def test_a_sub_folder_that_cannot_be_read_is_told_of_alike_by_every_command(
+    mirror: Run, cache: Path
+) -> None:
+    assert mirror("sync", *flags(cache)).returncode == 0
+    (cache / "a: b").mkdir(0)
+    told = {"path": "a: b", "reason": "cannot be read: Permission denied"}
+
+    def report(*words: str) -> dict[str, Any]:
+        done = mirror("--json", *words, within=OBEYING)
+        assert done.returncode == 3, done.stderr
+        assert "a: b: cannot be read: Permission denied" in done.stderr
+        found: dict[str, Any] = json.loads(done.stdout)
+        return found
+
+    assert report("sync", *flags(cache))["failures"] == [told]
+    assert report("inspect", f"--cache={cache}")["failures"] == [told]
+    (problem,) = report("rebuild-state", *flags(cache))["examples"]
+    assert (problem["key"], problem["reason"]) == (told["path"], told["reason"])
 
 
 def test_a_state_damaged_further_in_is_set_aside_too(mirror: Run, cache: Path) -> None:
