@@ -3,7 +3,7 @@
 The only reader of either. Layers, strongest first:
 
     flags > environment > --config FILE > ./mirror.toml > the user's config folder
-          > /etc/mirror/mirror.toml > defaults
+          > /etc/mirror/mirror.toml > AWS_ENDPOINT_URL_S3 > defaults
 
 An environment variable is `MIRROR_` + section + `__` + key: `MIRROR_BUCKET__URL`; a list has commas
 between. An unknown key is an error wherever it stands. Secrets are never read here: they come from the AWS chain.
@@ -17,6 +17,7 @@ import os
 import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_origin
@@ -57,7 +58,7 @@ class CacheSettings(_Section, frozen=True):
 
 
 class BucketSettings(_Section, frozen=True):
-    """Where the mirror is. `endpoint` is absent on AWS; `public_url` is a CDN over the prefix."""
+    """Where the mirror is. `endpoint` is absent or empty on AWS; `public_url` is a CDN over the prefix."""
 
     url: str | None = None
     endpoint: str | None = None
@@ -201,6 +202,12 @@ class Settings(_Section, frozen=True):
         return ObjectUrls(self.bucket_url, bucket.endpoint, bucket.region, bucket.public_url)
 
     @property
+    def server(self) -> str:
+        """The endpoint, as it tells mirrors of one name apart; empty on AWS and for a folder."""
+        endpoint = self.bucket.endpoint if self.bucket_url.scheme == "s3" else ""
+        return (endpoint or "").rstrip("/")
+
+    @property
     def cache_dir(self) -> Path:
         """Raises: ConfigError when `cache.dir` is absent."""
         if not self.cache.dir:
@@ -239,7 +246,13 @@ class Settings(_Section, frozen=True):
             return Path(self.state.dir)
         import platformdirs
 
-        return platformdirs.user_state_path("mirror")
+        try:
+            return platformdirs.user_state_path("mirror")
+        except RuntimeError:  # neither HOME nor a line in passwd
+            raise ConfigError(
+                "This user has no home folder to keep the state in: set state.dir in mirror.toml, "
+                "MIRROR_STATE__DIR, or --state DIR."
+            ) from None
 
     @property
     def index_dir(self) -> Path:
@@ -260,8 +273,14 @@ class Settings(_Section, frozen=True):
     def state_dir(self) -> Path:
         """The state's folder for this bucket and this cache."""
         url = self.bucket_url
-        cache = os.path.realpath(self.cache_dir)
-        identity = f"{url}\0{(self.bucket.endpoint or '').rstrip('/')}\0{cache}"
+        try:
+            cache = os.path.realpath(self.cache_dir)
+        except FileNotFoundError:
+            raise ConfigError(
+                f"cache.dir = {self.cache.dir!r} is relative to a folder that is not there any "
+                "more; write the whole path."
+            ) from None
+        identity = f"{url}\0{self.server}\0{cache}"
         digest = hashlib.sha256(identity.encode(errors="surrogateescape")).hexdigest()[:12]
         name = re.sub(r"[^A-Za-z0-9.-]+", "-", f"{url.bucket}-{url.path}").strip("-.")[:40]
         return self._state_root / f"{name}-{digest}"
@@ -316,7 +335,8 @@ def read_layers(
     environ = os.environ if environ is None else environ
     layers = [Layer("flag", {k: v for k, v in (flags or {}).items() if v is not None})]
     layers.append(_environment_layer(environ))
-    layers.extend(_file_layers(config, cwd or Path.cwd(), environ))
+    layers.extend(_file_layers(config, cwd, environ))
+    layers.append(aws_layer(environ))
     return layers
 
 
@@ -409,17 +429,33 @@ def _bytes_of(text: str, kilo: int) -> float | None:
     return float(match[1]) * float(kilo ** " KMGT".index(match[2].upper() or " "))
 
 
-def _file_layers(config: Path | None, cwd: Path, environ: Mapping[str, str]) -> Iterator[Layer]:
-    import platformdirs
-
+def _file_layers(
+    config: Path | None, cwd: Path | None, environ: Mapping[str, str]
+) -> Iterator[Layer]:
     if config is not None:
         yield _read_file(config)
+    for path in _unnamed(cwd, environ):
+        try:
+            there = path.is_file() and not (config is not None and path.samefile(config))
+        except OSError:  # a folder that this user may not look into has nothing for them
+            there = False
+        if there:
+            yield _read_file(path)
+
+
+def _unnamed(cwd: Path | None, environ: Mapping[str, str]) -> list[Path]:
+    """Where a configuration is looked for that nobody named."""
+    import platformdirs
+
+    paths = [SYSTEM_CONFIG]
     # HOME may be passed in with the environment, so that nothing here depends on the process's own.
     home = environ.get("XDG_CONFIG_HOME")
-    user = Path(home) / "mirror" if home else platformdirs.user_config_path("mirror")
-    for path in (cwd / "mirror.toml", user / "mirror.toml", SYSTEM_CONFIG):
-        if path.is_file() and not (config is not None and path.samefile(config)):
-            yield _read_file(path)
+    with suppress(RuntimeError):  # neither HOME nor a line in passwd
+        user = Path(home) / "mirror" if home else platformdirs.user_config_path("mirror")
+        paths.insert(0, user / "mirror.toml")
+    with suppress(FileNotFoundError):  # the folder that the command runs in was deleted
+        paths.insert(0, (cwd or Path.cwd()) / "mirror.toml")
+    return paths
 
 
 def _read_file(path: Path) -> Layer:
@@ -470,6 +506,15 @@ def _environment_layer(environ: Mapping[str, str]) -> Layer:
         if key in flat and get_origin(kind) is tuple:
             flat[key] = [item.strip() for item in flat[key].split(",")]
     return Layer("environment", flat)
+
+
+def aws_layer(environ: Mapping[str, str]) -> Layer:
+    """The endpoint that the AWS tools' own variables name. Weaker than all that is ours."""
+    ignored = environ.get("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "").lower() == "true"
+    for name in () if ignored else ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"):
+        if environ.get(name):
+            return Layer(name, {"bucket.endpoint": environ[name]})
+    return Layer("AWS_ENDPOINT_URL_S3", {})
 
 
 def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:

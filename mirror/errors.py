@@ -5,6 +5,7 @@
     ├── ConfigError                 78   mirror.toml, environment or flags are wrong
     ├── Busy                        75   another run holds the lock
     ├── Interrupted                130   Ctrl-C or SIGTERM; what was acknowledged is committed
+    ├── OutputError                  1   standard output cannot be written: a full disk, a lost mount
     ├── CacheError                   1   the cache folder cannot be read or written
     ├── StateError                   1   the local state cannot be read or written
     │   └── StateDamaged                 … because SQLite finds it malformed
@@ -83,6 +84,10 @@ class Busy(MirrorError):
 
 class Interrupted(MirrorError):
     exit_status = EXIT_INTERRUPTED
+
+
+class OutputError(MirrorError):
+    pass
 
 
 class CacheError(MirrorError):

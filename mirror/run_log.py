@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final, NamedTuple, Protocol
 
-import msgspec
-
 from mirror.database import Database
+from mirror.report_json import encoded
 
 # Part of the schema of every state that has runs.
 RUNS_TABLE: Final = """
@@ -47,7 +46,7 @@ class RunRecord(NamedTuple):
     @classmethod
     def of(cls, report: Report, started_at: float) -> RunRecord:
         """What is remembered of a run that has ended with `report`."""
-        text = msgspec.json.encode(report.as_json()).decode()
+        text = encoded(report.as_json()).decode()
         return cls(report.run_id, started_at, report.seconds, report.exit_status, text)
 
 

@@ -247,6 +247,22 @@ def test_a_home_that_is_not_known_is_told_of(load_here: Load, tmp_path: Path) ->
         load_here(config=path)
 
 
+def test_a_user_without_a_home_has_no_layer_and_is_asked_for_a_state(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nobody(_: int) -> None:
+        raise KeyError("uid not found")
+
+    for name in ("HOME", "XDG_CONFIG_HOME", "XDG_STATE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", nobody)
+    flags = {"bucket.url": "file:///m", "cache.dir": "/c"}
+    settings = load(environ={}, cwd=tmp_path, flags=flags)
+    with pytest.raises(ConfigError, match=r"set state\.dir"):
+        _ = settings.state_dir
+    assert load(environ={}, cwd=tmp_path, flags=flags | {"state.dir": "/s"}).state_dir
+
+
 RATES = [
     ("500", 500.0),
     ("500K", 500 * 1024.0),

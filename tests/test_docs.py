@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from typing import Any
 import click
 import pytest
 
-from mirror.cli.main import COMMANDS, mirror
+from mirror.cli.main import COMMANDS, mirror, run
 from mirror.cli.reference import JSON, reference
 from mirror.config import IMAGE_EXTENSIONS, SyncSettings, known_keys, load
 from mirror.dataset.export import ExportReport
@@ -24,9 +25,11 @@ from mirror.sync.rebuild import RebuildReport
 from mirror.sync.report import SyncReport
 from mirror.upkeep.gc import GcReport
 from mirror.upkeep.pull import PullReport
+from mirror.upkeep.quarantine import QuarantineReport
 from mirror.upkeep.repair import RepairReport
 from mirror.upkeep.verify import VerifyReport
 from tests.chaos.report import TABLES, filled
+from tests.photos import blank, fill, photo, url_of
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -128,7 +131,8 @@ def test_the_reference_of_the_command_line_is_current() -> None:
 
 
 def test_the_reference_names_what_json_prints() -> None:
-    assert JSON.keys() <= {name for name, _ in commands()}
+    # A group has none of its own, and what a shell reads is its script.
+    assert {name for name, _ in commands()} - {"config", "completion"} == JSON.keys()
     for key in SyncReport("x").as_json():
         assert re.search(rf"\b{key}\b", JSON["sync"]), key
 
@@ -139,12 +143,23 @@ REPORTS: dict[str, Any] = {
     "fetch": SaveReport(),
     "gc": GcReport(),
     "prefetch": PrefetchReport(),
+    "quarantine": QuarantineReport("manifest.jsonl", dry_run=True),
     "pull": PullReport(),
     "rebuild-state": RebuildReport(),
     "repair": RepairReport(),
     "rewrite": RewriteReport(),
     "verify": VerifyReport(),
 }
+
+
+def test_the_reference_tells_every_member_of_an_inspection(
+    tmp_path: Path, clean_environment: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fill(tmp_path, {url_of(1): photo(1), url_of(2): blank()})
+    assert run(["--json", "inspect", f"--cache={tmp_path}"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    for key in (*report, *report["flagged"][0]):
+        assert re.search(rf"\b{key}\b", JSON["inspect"]), key
 
 
 @pytest.mark.parametrize("name", REPORTS)
@@ -183,7 +198,6 @@ def test_the_formats_example_reads_a_catalog(tmp_path: Path, clean_environment: 
     """The Polars example of docs/format.md, on a mirror in a folder."""
     from mirror.config import Layer, merge
     from mirror.sync.run import sync
-    from tests.photos import blank, fill, photo, url_of
 
     fill(tmp_path / "cache", {url_of(1): photo(1), url_of(2): photo(2), url_of(3): blank()})
     place = {

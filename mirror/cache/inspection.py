@@ -252,9 +252,8 @@ def inspect_cache(
                 if progress is not None:
                     progress(len(judged) + len(failures), sum(one.size for one in judged))
             findings.ignored = count.ignored
-            for line in count.unreadable:
-                path, _, why = line.rpartition(": ")
-                findings.fail(path, f"cannot be read: {why}")
+            for path, reason in count.failures():
+                findings.fail(path, reason)
             findings.settle(placeholder_photos)
             yield findings
     finally:

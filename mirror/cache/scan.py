@@ -99,6 +99,11 @@ class ScanCount:
     ignored: int = 0
     unreadable: list[str] = field(default_factory=list)
 
+    def failures(self) -> list[tuple[str, str]]:
+        """`(path, reason)` of what could not be read, as reports list what failed."""
+        pieces = (line.rpartition(": ") for line in self.unreadable)
+        return [(path, f"cannot be read: {why}") for path, _, why in pieces]
+
 
 def walk(root: bytes, extensions: Sequence[str], count: ScanCount) -> Iterator[File]:
     """`(path, size, mtime_ns, inode)` of every file of the cache, in the folder's own order.

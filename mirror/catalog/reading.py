@@ -74,8 +74,7 @@ class Location:
 
     @property
     def _address(self) -> str:
-        endpoint = (self._settings.bucket.endpoint or "").rstrip("/")
-        address = f"{self.url}\0{endpoint}".encode(errors="surrogateescape")
+        address = f"{self.url}\0{self._settings.server}".encode(errors="surrogateescape")
         return hashlib.sha256(address).hexdigest()[:12]
 
     def half_written(self) -> HalfWritten:

@@ -68,7 +68,7 @@ def examine_and_show(session: Session, settings: Settings, *, read_only: bool, *
         # What was not tried for one reason is one line; all else is shown as soon as it is found.
         together = list(islice(alike, None if skipped else 1))
         found += together
-        if not session.json and (session.verbosity >= 0 or together[0].status == "fail"):
+        if not session.json and (session.verbosity >= 0 or together[0].status in ("warn", "fail")):
             _show(together)
     status = exit_status(found)
     if session.json:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,7 @@ def command(session: Session, /, **options: Any) -> int:
       mirror init --cache /data/image_cache --bucket s3://plants/inat \\
           --endpoint https://ACCOUNT.r2.cloudflarestorage.com --region auto
     """
-    from mirror.config import Layer, merge, path_of
+    from mirror.config import Layer, aws_layer, merge, path_of
     from mirror.files import replacing
 
     output: Path = options["output"]
@@ -68,7 +69,7 @@ def command(session: Session, /, **options: Any) -> int:
         if flags[key]:
             flags[key] = str(path_of(flags[key], key).absolute())
     values = {key: value for key, value in flags.items() if value}
-    settings = merge([Layer("mirror init", values)])
+    settings = merge([Layer("mirror init", values), aws_layer(os.environ)])
     _ = settings.bucket_url
     settings.require_apart()
     with replacing(output) as file:

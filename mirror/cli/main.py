@@ -7,20 +7,25 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import signal
 import sys
 import traceback
 import warnings
 from contextlib import suppress
-from typing import Final, NoReturn
+from itertools import takewhile
+from typing import TYPE_CHECKING, Final, NoReturn
 
 import click
 
 from mirror import __version__
 from mirror.cli.log import Style, say, set_style, speaks_json
 from mirror.cli.session import Session, session_options
-from mirror.errors import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_USAGE, MirrorError
+from mirror.errors import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_USAGE, MirrorError, OutputError
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 # name → (module that holds `command`, its line in `mirror --help`). Modules load when called for,
 # so that `mirror --version` does not pay for an image decoder.
@@ -94,7 +99,43 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     # What is odd in an image its verdict says, to whom it concerns.
     warnings.filterwarnings("ignore", module=r"PIL\.")
+    _prepare_outputs()
     _leave(run(sys.argv[1:]))
+
+
+class _StandardOutput(io.FileIO):
+    """What goes wrong with it is told from what goes wrong with any other file."""
+
+    def write(self, data: ReadableBuffer, /) -> int:
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            raise  # the reader of a pipe has gone: nobody's error
+        except OSError as error:
+            raise OutputError(
+                f"Standard output cannot be written ({error.strerror}); "
+                "make room where it leads, or send it elsewhere."
+            ) from None
+
+
+def _prepare_outputs() -> None:
+    """Nothing that is said fails for where it is said, but where standard output itself fails."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by who called: `mirror … >&-`
+            nowhere = io.FileIO(os.open(os.devnull, os.O_WRONLY), "w", closefd=False)
+            setattr(sys, name, io.TextIOWrapper(io.BufferedWriter(nowhere), "utf-8", "replace"))
+    raw = _StandardOutput(sys.stdout.fileno(), "w", closefd=False)
+    sys.stdout = io.TextIOWrapper(
+        io.BufferedWriter(raw),
+        sys.stdout.encoding,
+        "backslashreplace",  # as standard error has it: a path that is no UTF-8 ends no command
+        line_buffering=sys.stdout.isatty(),
+    )
+
+
+def _give_up_output() -> None:
+    """What is still to be written to standard output, at the end at the latest, goes nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _leave(status: int) -> NoReturn:
@@ -104,7 +145,7 @@ def _leave(status: int) -> NoReturn:
     the midst of Rust's code, and takes the process with it: done, but with SIGABRT.
     """
     if "obstore" in sys.modules:
-        with suppress(OSError, ValueError):
+        with suppress(OSError, ValueError, OutputError):
             sys.stdout.flush()
             sys.stderr.flush()
         os._exit(status)
@@ -126,16 +167,32 @@ def run(arguments: list[str]) -> int:
 
 def _run(arguments: list[str], session: Session) -> int:
     try:
-        status = mirror.main(arguments, prog_name="mirror", standalone_mode=False, obj=session)
+        status = mirror.main(
+            arguments,
+            prog_name="mirror",
+            standalone_mode=False,
+            obj=session,
+            color=False if os.environ.get("NO_COLOR") else None,
+        )
         sys.stdout.flush()
     except click.exceptions.Exit as end:
         return end.exit_code
     except click.ClickException as error:
+        status = EXIT_USAGE if isinstance(error, click.UsageError) else EXIT_ERROR
+        sentence = error.format_message()
+        if isinstance(error, click.exceptions.NoArgsIsHelpError):  # whose message is the whole help
+            sentence = "Missing command."
         if speaks_json():
-            say(error.format_message(), "error")
+            say(sentence, "error", exit_status=status)
         else:
             error.show()
-        return EXIT_USAGE if isinstance(error, click.UsageError) else EXIT_ERROR
+        # The command line was not understood, maybe before its --json was come to.
+        session.json = "--json" in takewhile(lambda word: word != "--", arguments)
+        _answer(session, sentence, status)
+        return status
+    except OutputError as error:
+        _give_up_output()
+        return _fail(session, str(error), error.exit_status)
     except MirrorError as error:
         return _fail(session, str(error), error.exit_status)
     except (KeyboardInterrupt, click.Abort):
@@ -144,7 +201,7 @@ def _run(arguments: list[str], session: Session) -> int:
         )
     except BrokenPipeError:
         # The reader of a pipe has gone (`mirror … | head`): no error of ours, nothing left to say.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _give_up_output()
         return EXIT_ERROR
     except Exception as error:  # noqa: BLE001 - no traceback unless asked for
         if session.verbosity >= 2:
@@ -162,6 +219,14 @@ def _fail(session: Session, sentence: str, status: int) -> int:
     if session.verbosity >= 2 and sys.exc_info()[1] is not None:
         traceback.print_exc()
     say(sentence, "error", exit_status=status)
-    if session.json:
-        session.print_json({"error": sentence, "exit_status": status})
+    _answer(session, sentence, status)
     return status
+
+
+def _answer(session: Session, sentence: str, status: int) -> None:
+    """The object of a command that ends without its own; what is wrong has been said already."""
+    if session.json:
+        try:
+            session.print_json({"error": sentence, "exit_status": status})
+        except (OutputError, BrokenPipeError):
+            _give_up_output()

@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from mirror.errors import UsageError
 from mirror.files import replacing
 
 HELP: Final = {
@@ -138,9 +139,12 @@ def write(path: Path, run: FinishedRun) -> None:
     """Replace the file by this run's metrics; a reader sees the old ones or the new ones, whole.
 
     Raises:
-        UsageError: the file cannot be written there.
+        UsageError: the file cannot be written there, or what is there is no file.
         OSError: the disk is full, or fails.
     """
+    if path.exists() and not path.is_file():
+        # /dev/full and the like are read without end, and their modes are not ours.
+        raise UsageError("it is no plain file; name one that ends in .prom.")
     found = list(samples(run))
     told = {sample.name for sample in found}
     before = ""

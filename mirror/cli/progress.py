@@ -1,4 +1,4 @@
-"""How far a command is, on standard error: a bar on a terminal, else a line a minute, nothing if quiet."""
+"""How far a command is, on standard error: a bar on a terminal, else a line a minute; if quiet, warnings."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ Beside = Callable[[], tuple[str, str]]
 
 
 class Meter:
-    """Is told how far the work is. This one keeps it to itself: the command is quiet."""
+    """Is told how far the work is. This one says only what is wrong: the command is quiet."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
 
     def begin(self, total: int | None = None, sentence: str = "") -> None:
         """The work that is timed begins now; must come before it moves.
@@ -41,7 +44,13 @@ class Meter:
         """Before the bar stands the reason, at once; where there is no bar the sentence is said."""
 
     def say(self, sentence: str, level: log.Level = "info") -> None:
-        """Say it at once, above the bar or as a line."""
+        """Say it at once, above the bar or as a line; what is only to be known, not if quiet."""
+        if level != "info":
+            self._print(sentence, level)
+
+    def _print(self, sentence: str, level: log.Level) -> None:
+        # Flushed: cron's mail and a journal want each line as it is said.
+        print(log.line(sentence, level), file=self._stream, flush=True)
 
 
 @contextmanager
@@ -54,14 +63,14 @@ def metering(
     """The meter that fits. The bar is gone when this ends, and results can be shown.
 
     Args:
-        verbosity: of the session; nothing is said when quiet.
+        verbosity: of the session; when quiet, only warnings and errors are said.
         unit: of the bar, in the plural; `B` for bytes.
         stream: standard error when None.
         clock: seconds, for the lines.
     """
     stream = sys.stderr if stream is None else stream
     if verbosity < 0:
-        yield Meter()
+        yield Meter(stream)
     elif stream.isatty() and not log.speaks_json():
         with closing(_Bar(unit, stream)) as bar:
             yield bar
@@ -71,6 +80,7 @@ def metering(
 
 class _Bar(Meter):
     def __init__(self, unit: str, stream: TextIO) -> None:
+        super().__init__(stream)
         self._looks: dict[str, Any] = {"file": stream, "leave": False, "dynamic_ncols": True}
         self._looks |= {"unit": "B", "unit_scale": True} if unit == "B" else {"unit": f" {unit}"}
         self._bar: tqdm[Any] | None = None
@@ -98,7 +108,7 @@ class _Bar(Meter):
     def say(self, sentence: str, level: log.Level = "info") -> None:
         from tqdm import tqdm
 
-        tqdm.write(log.line(sentence, level), file=self._looks["file"])
+        tqdm.write(log.line(sentence, level), file=self._stream)
 
     def close(self) -> None:
         if self._bar is not None:
@@ -107,7 +117,7 @@ class _Bar(Meter):
 
 class _Lines(Meter):
     def __init__(self, stream: TextIO, clock: Callable[[], float]) -> None:
-        self._stream = stream
+        super().__init__(stream)
         self._clock = clock
 
     def begin(self, total: int | None = None, sentence: str = "") -> None:
@@ -127,8 +137,7 @@ class _Lines(Meter):
             self.say(sentence)
 
     def say(self, sentence: str, level: log.Level = "info") -> None:
-        # Flushed: cron's mail and a journal want each line as it is said.
-        print(log.line(sentence, level), file=self._stream, flush=True)
+        self._print(sentence, level)
 
 
 @contextmanager

@@ -27,6 +27,10 @@ _HEAD: Final = """\
 Exit status: 0 done · 1 error · 2 usage · 3 done except for some items, which are listed · 75 another
 run holds the lock · 78 bad configuration or credentials · 130 interrupted, with what was acknowledged
 committed. [What to do about each](operations.md#when-a-run-fails).
+
+With `--json` standard output is one object. A command that cannot begin, or ends without its own object,
+prints `{"error": sentence, "exit_status": number}`: an error of usage or configuration, another run's lock, a
+mirror out of reach. What is no UTF-8 in a path or a URL stands in it by its code, such as `\\udcff`.
 """
 
 _OF_UPKEEP: Final = (
@@ -65,6 +69,12 @@ JSON: Final = {
     "status": "`url mirror_id created_at catalog_version files verdicts{…} objects bytes bytes_saved "
     "unsynced{new,changed,bytes} last_runs[{run_id,started_at,seconds,exit_status,uploaded,failed}] "
     "prices cost{s3,r2}{storage_usd_month,requests_usd_month,epoch_usd,sync_usd}`.",
+    "inspect": "`checked ok blank corrupt not_image placeholder ignored failed failures[{path,reason}] "
+    "flagged[{path,verdict,reason,size,width,height}] flagged_listed seconds`; the first 1,000 of each list.",
+    "quarantine": "`checked moved restored skipped failed failures[{path,reason}] bytes dry_run manifest`; "
+    "what would be done, in a dry run.",
+    "demo": "`folder`, and an object for each step: `first second` as of `sync`, `rewrite`, "
+    "`fetch{fetched,missing,bytes,seconds}`, `verify`.",
     "doctor": "`ok warn fail skip checks[{name,status,what,fix}] exit_status`.",
     "init": "`written`, and what `doctor` prints.",
     "config show": "each key with its `value` and `origin`.",

@@ -53,7 +53,9 @@ class Session:
         """The one JSON object of `--json`, at the end, on standard output."""
         import msgspec
 
-        sys.stdout.write(msgspec.json.format(msgspec.json.encode(value), indent=2).decode() + "\n")
+        from mirror.report_json import encoded
+
+        sys.stdout.write(msgspec.json.format(encoded(value), indent=2).decode() + "\n")
         sys.stdout.flush()
 
 

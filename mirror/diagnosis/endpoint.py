@@ -47,7 +47,10 @@ PATIENCE: Final = RetryPolicy(attempts=3, base=0.6)
 _TYPE: Final = "image/jpeg"
 _PRIVATE: Final = "private, max-age=60"
 
-_ENDPOINT_FIX: Final = "Check bucket.endpoint, the network and any proxy; AWS wants no endpoint."
+_ENDPOINT_FIX: Final = (
+    "Check bucket.endpoint (or AWS_ENDPOINT_URL_S3), the network and any proxy; "
+    "AWS wants no endpoint."
+)
 _WRITE_FIX: Final = "Give this key s3:PutObject on the prefix; on a machine that only reads, mirror doctor --read-only."
 _READ_FIX: Final = "Give this key s3:GetObject on the prefix."
 _LIST_FIX: Final = "Give this key s3:ListBucket on the bucket."

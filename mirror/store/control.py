@@ -65,6 +65,16 @@ class S3Access:
         return str(self._region or self.session.region_name or default)
 
     @property
+    def address(self) -> str:
+        """What is asked: `endpoint`, or AWS in the region.
+
+        Always told to obstore and deltalake: what they are not told, or told by another name than
+        AWS_ENDPOINT_URL_S3, they take from the environment, however plainly the settings say
+        otherwise.
+        """
+        return self.endpoint or f"https://s3.{self.region}.amazonaws.com"
+
+    @property
     def allow_http(self) -> bool:
         return bool(self.endpoint and self.endpoint.startswith("http://"))
 
@@ -116,6 +126,8 @@ class S3Access:
                 # R2 refuses the CRC32 trailers that boto3 adds by default.
                 request_checksum_calculation="when_required",
                 response_checksum_validation="when_required",
+                # The environment's has been asked for; one of ~/.aws/config no other engine knows.
+                ignore_configured_endpoint_urls=True,
             ),
         }
 
@@ -133,6 +145,7 @@ class S3Access:
             "aws_access_key_id": credentials.access_key,
             "aws_secret_access_key": credentials.secret_key,
             "aws_region": self.region,
+            "aws_endpoint_url_s3": self.address,
             "aws_conditional_put": "etag",
             "aws_virtual_hosted_style_request": "false",
             "timeout": "120s",
@@ -141,6 +154,7 @@ class S3Access:
         if credentials.token:
             options["aws_session_token"] = credentials.token
         if self.endpoint:
+            # By this name delta-rs knows that it need not ask AWS about the instance.
             options["aws_endpoint"] = self.endpoint
         if self.allow_http:
             options["aws_allow_http"] = "true"

@@ -72,11 +72,11 @@ class ObstoreStore:
 
     def _open(self, max_retries: int) -> S3Store:
         access = self._access
-        options: dict[str, Any] = {"endpoint": access.endpoint} if access.endpoint else {}
         return S3Store(
             access.url.bucket,
             prefix=access.url.path or None,
             region=access.region,
+            aws_endpoint_url_s3=access.address,
             virtual_hosted_style_request=False,
             checksum_algorithm="SHA256",
             credential_provider=self._credentials,
@@ -86,7 +86,6 @@ class ObstoreStore:
                 "timeout": "300s",
             },
             retry_config={"max_retries": max_retries},
-            **options,
         )
 
     def _credentials(self) -> S3Credential:

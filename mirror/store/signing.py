@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import obstore
 from obstore.exceptions import BaseError
@@ -107,12 +107,11 @@ def _open(access: S3Access, credentials: Credentials) -> S3Store:
             "expires_at": None,
         }
 
-    options: dict[str, Any] = {"endpoint": access.endpoint} if access.endpoint else {}
     return S3Store(
         access.url.bucket,
         prefix=access.url.path or None,
         region=access.region,
+        aws_endpoint_url_s3=access.address,
         virtual_hosted_style_request=False,
         credential_provider=provide,
-        **options,
     )

@@ -71,6 +71,8 @@ class Plan:
         order: positions of `pending`, in the order to read them.
         vanished_signatures: known files that are not in the cache any more.
         returned_signatures: vanished ones that have come back as they were.
+        unreadable: `(path, reason)` of folders and files that the walk could not read.
+        emptied_of: files known from before, now or long vanished, where the walk met none at all.
     """
 
     scanned: int = 0
@@ -82,7 +84,8 @@ class Plan:
     order: Sequence[int] = ()
     vanished_signatures: list[bytes] = field(default_factory=list)
     returned_signatures: list[bytes] = field(default_factory=list)
-    unreadable: list[str] = field(default_factory=list)
+    emptied_of: int = 0
+    unreadable: list[tuple[str, str]] = field(default_factory=list)
 
     @property
     def vanished(self) -> int:
@@ -110,7 +113,9 @@ def make_plan(
     plan = Plan()
     here, gone = (_Signatures(known.signatures(gone=gone)) for gone in (False, True))
     changed_signatures: list[bytes] = []
+    walked = 0
     for chunk in _chunked(files, _CHUNK):
+        walked += len(chunk)
         chosen = chunk if selection.everything else [f for f in chunk if selection.covers(f[0])]
         plan.scanned += len(chosen)
         raw = b"".join(map(signature, chosen))
@@ -132,8 +137,10 @@ def make_plan(
     if selection.everything and not count.unreadable:
         changed = set(changed_signatures)
         plan.vanished_signatures = [s for s in here.never_matched() if s not in changed]
+    if not walked and not count.unreadable:
+        plan.emptied_of = len(here) + len(gone)
     plan.order = plan.pending.by_inode()[: selection.max_files]
-    plan.ignored, plan.unreadable = count.ignored, count.unreadable
+    plan.ignored, plan.unreadable = count.ignored, count.failures()
     return plan
 
 

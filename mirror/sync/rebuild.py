@@ -234,8 +234,8 @@ class _Rebuild:
         state.mark(vanished=plan.vanished_signatures, returned=plan.returned_signatures)
         report.checked, report.ignored = plan.scanned, plan.ignored
         report.known = plan.unchanged
-        for line in plan.unreadable:
-            self._fail(line, "cannot be read")
+        for path, reason in plan.unreadable:
+            self._fail(path, reason)
         placeholders = load_known_bad(self._settings.inspect.known_bad)
         placeholders |= self._index.contents_judged("placeholder")
         seen: list[SeenFile] = []

@@ -57,8 +57,8 @@ class SyncReport:
         self.scanned, self.ignored = plan.scanned, plan.ignored
         self.new, self.changed, self.unchanged = plan.new, plan.changed, plan.unchanged
         self.vanished = plan.vanished
-        for line in plan.unreadable:
-            self.fail(line, "cannot be read")
+        for path, reason in plan.unreadable:
+            self.fail(path, reason)
 
     def fail(self, path: str, reason: str) -> None:
         self.failed += 1

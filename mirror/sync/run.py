@@ -216,9 +216,9 @@ class _Run:
         files = walk(self._root, self._settings.cache.extensions, count)
         plan = make_plan(files, count, known, selection)
         self._report.take_plan(plan)
-        if plan.vanished and not plan.scanned:
+        if plan.emptied_of:
             self._warn(
-                f"The cache folder is empty, and {plan.vanished} files were there before: is its "
+                f"The cache folder is empty, and {plan.emptied_of:,} files were there before: is its "
                 "disk mounted? Nothing is deleted from the mirror."
             )
         return plan

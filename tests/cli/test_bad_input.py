@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,6 +19,11 @@ from tests.serving import answering
 from tests.workshop import IS_ROOT, MOUNTS
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
+# Root reads whatever it likes, unless it gives up the capability to.
+_CAPABILITIES = "-dac_override,-dac_read_search"
+OBEYING = (
+    ["setpriv", f"--bounding-set={_CAPABILITIES}", f"--inh-caps={_CAPABILITIES}"] if IS_ROOT else []
+)
 
 
 @pytest.fixture
@@ -95,6 +101,38 @@ def test_bad_configuration(mirror: Run, cache: Path, text: str, words: tuple[str
 
 def test_a_configuration_file_that_is_not_there(mirror: Run) -> None:
     assert_said(mirror("--config", "nowhere.toml", "sync"), 78, "nowhere.toml", "cannot be read")
+
+
+@pytest.mark.parametrize(
+    "story",
+    [
+        "mkdir d && cd d && chmod 0 . && ",
+        "mkdir d && cd d && rmdir ../d && ",
+        "mkdir d && chmod 0 d && export HOME=$PWD/d && unset XDG_CONFIG_HOME && ",
+        "mkdir d && chmod 0 d && export XDG_CONFIG_HOME=$PWD/d && ",
+    ],
+    ids=[
+        "in a folder that is not ours",
+        "in a deleted folder",
+        "home of another",
+        "settings of another",
+    ],
+)
+def test_where_no_configuration_can_be_looked_for_there_is_none(
+    mirror: Run, cache: Path, story: str
+) -> None:
+    config = cache.parent / "named.toml"
+    config.write_text(f"[state]\ndir = '{cache.parent}/state'\n")
+    within = [*OBEYING, "sh", "-c", f'{story}exec "$@"', "sh"]
+    done = mirror("--config", str(config), "--json", "sync", *flags(cache), within=within)
+    assert (done.returncode, done.stderr.count("fault")) == (0, 0), done.stderr
+    assert json.loads(done.stdout)["uploaded"] == 3
+
+
+def test_a_relative_cache_in_a_deleted_folder(mirror: Run, cache: Path) -> None:
+    within = ["sh", "-c", 'mkdir d && cd d && rmdir ../d && exec "$@"', "sh"]
+    done = mirror("sync", *flags(cache), "--cache=images", within=within)
+    assert_said(done, 78, "cache.dir", "whole path")
 
 
 def test_an_unknown_key_in_the_environment(
@@ -278,11 +316,24 @@ def test_one_unreadable_file_does_not_stop_the_run(mirror: Run, cache: Path) -> 
     assert "Permission denied" in done.stderr
 
 
-# Root reads whatever it likes, unless it gives up the capability to.
-_CAPABILITIES = "-dac_override,-dac_read_search"
-OBEYING = (
-    ["setpriv", f"--bounding-set={_CAPABILITIES}", f"--inh-caps={_CAPABILITIES}"] if IS_ROOT else []
-)
+def test_a_sub_folder_that_cannot_be_read_is_told_of_alike_by_every_command(
+    mirror: Run, cache: Path
+) -> None:
+    assert mirror("sync", *flags(cache)).returncode == 0
+    (cache / "a: b").mkdir(0)
+    told = {"path": "a: b", "reason": "cannot be read: Permission denied"}
+
+    def report(*words: str) -> dict[str, Any]:
+        done = mirror("--json", *words, within=OBEYING)
+        assert done.returncode == 3, done.stderr
+        assert "a: b: cannot be read: Permission denied" in done.stderr
+        found: dict[str, Any] = json.loads(done.stdout)
+        return found
+
+    assert report("sync", *flags(cache))["failures"] == [told]
+    assert report("inspect", f"--cache={cache}")["failures"] == [told]
+    (problem,) = report("rebuild-state", *flags(cache))["examples"]
+    assert (problem["key"], problem["reason"]) == (told["path"], told["reason"])
 
 
 def test_a_state_damaged_further_in_is_set_aside_too(mirror: Run, cache: Path) -> None:

@@ -105,12 +105,13 @@ def test_a_program_that_reads_along_gets_lines_from_a_terminal_too() -> None:
 
 
 @pytest.mark.parametrize("stream", [Terminal(), io.StringIO()])
-def test_quiet_is_quiet(stream: io.StringIO) -> None:
+def test_quiet_says_what_is_wrong_and_nothing_else(stream: io.StringIO) -> None:
     with metering(-1, "things", stream) as meter:
         work(meter)
+        meter.say("it went wrong", "error")
     with counting(-1, "things", stream) as count:
         count(1, 1)
-    assert stream.getvalue() == ""
+    assert stream.getvalue() == "mirror: before it begins\nmirror: it went wrong\n"
 
 
 def test_what_is_counted_is_said_with_its_rate() -> None:

@@ -106,6 +106,24 @@ def test_a_file_that_is_no_metrics_is_replaced(tmp_path: Path, before: bytes) ->
     assert [path.name for path in tmp_path.iterdir()] == ["m.prom"]
 
 
+def test_what_is_no_plain_file_is_left_alone(tmp_path: Path, clean_environment: None) -> None:
+    """A device may be read without end: 2 GB of memory are the end of it here."""
+    fill(tmp_path / "cache", {url_of(1): photo(1)})
+    place = [f"--bucket=file://{tmp_path}/m", f"--state={tmp_path}/s", f"--cache={tmp_path}/cache"]
+    command = [sys.executable, "-m", "mirror", "-q", "sync", *place, "--metrics-file=/dev/full"]
+    before = os.stat("/dev/full").st_mode
+    done = subprocess.run(
+        ["sh", "-c", 'ulimit -v 2000000 && exec "$@"', "sh", *command],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.startswith("mirror: The metrics of this run are not in /dev/full: ")
+    assert "no plain file" in done.stderr
+    assert os.stat("/dev/full").st_mode == before
+
+
 def test_the_exporter_may_read_it_whatever_the_umask(tmp_path: Path) -> None:
     before = os.umask(0o077)
     try:

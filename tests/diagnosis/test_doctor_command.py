@@ -87,3 +87,16 @@ def test_without_a_bucket_it_says_what_is_missing(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert run(["doctor"]) == 78
+
+
+def test_quiet_shows_what_is_not_as_it_should_be(
+    clinic: MakeClinic, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = clinic("file")
+    found = [ok("list", "this key may"), warn("clock", "70 s behind", "Set the clock.")]
+    monkeypatch.setattr("mirror.diagnosis.doctor.examine", lambda *_: iter(found))
+    assert run(["-q", "doctor", *flags(here)]) == 0
+    printed = capsys.readouterr().out
+    assert "clock" in printed
+    assert "Set the clock." in printed
+    assert "list" not in printed

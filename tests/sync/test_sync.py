@@ -208,9 +208,12 @@ def test_an_unmounted_cache_costs_nothing_when_it_is_back(local: Workshop) -> No
     local.sync()
     local.cache.rename(local.cache.parent / "unmounted")
     local.cache.mkdir()
-    report = local.sync()
-    assert report.vanished == 3
-    assert "mounted" in report.warnings[0]
+    for vanished, options in ((3, {}), (0, {}), (0, {"prefix": "00"}), (0, {"dry_run": True})):
+        report = local.sync(**options)
+        assert report.vanished == vanished
+        (warning,) = report.warnings
+        assert "3 files were there before" in warning
+        assert "mounted" in warning
     assert len(local.objects()) == 3
     local.cache.rmdir()
     (local.cache.parent / "unmounted").rename(local.cache)
