@@ -292,15 +292,20 @@ class _Mirror:
             return
         self._pending.extend(orders)
         for _ in range(min(len(self._pending), self._most - len(self._workers))):
-            worker = self._loop.create_task(self._work())
-            self._workers.add(worker)
-            worker.add_done_callback(self._workers.discard)
+            self._workers.add(self._loop.create_task(self._work()))
 
     async def _work(self) -> None:
-        while self._pending:
-            order = self._pending.popleft()
-            if not order.cancelled:
-                await self._obtain(order)
+        task = asyncio.current_task()
+        assert task is not None
+        try:
+            while self._pending:
+                order = self._pending.popleft()
+                if not order.cancelled:
+                    await self._obtain(order)
+        finally:
+            # Here and not when the loop tells of its end, a turn later: orders that come in between
+            # would find as many workers as there may be, and none that looks for more.
+            self._workers.discard(task)
 
     async def _obtain(self, order: Order) -> None:
         content_hash, size = order.found.content_hash, order.found.size
