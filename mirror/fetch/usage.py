@@ -7,6 +7,7 @@ at most and by one process.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import struct
@@ -89,7 +90,11 @@ class Usage:
                 self._write(there + max(0, now - before), counted_at)
 
     def close(self) -> None:
-        os.close(self._file)
+        """Once; of a thread that still counts, the next step is then an error."""
+        with self._mutex:
+            # Forgotten with it: its number is given to the next file that anybody opens.
+            file, self._file = self._file, -1
+            os.close(file)
 
     def _read(self) -> tuple[int, float]:
         raw = os.pread(self._file, _NUMBERS.size, 0)
@@ -106,9 +111,15 @@ class Usage:
 
     @contextmanager
     def _locked(self) -> Iterator[bool]:
-        """Holds the file for this thread alone; False where that cannot be had soon."""
+        """Holds the file for this thread alone; False where that cannot be had soon.
+
+        Raises:
+            OSError: it is closed, or refuses.
+        """
         deadline = time.monotonic() + _PATIENCE
         with self._mutex:
+            if self._file < 0:
+                raise OSError(errno.EBADF, os.strerror(errno.EBADF))
             while not (held := _lock(self._file)) and time.monotonic() < deadline:
                 time.sleep(0.001)
             try:
