@@ -148,7 +148,8 @@ class Engine:
         return None
 
     def ask(self, orders: Sequence[Order]) -> None:
-        """Have the mirror read. Each order is filled in, and its `wake` called, on the loop.
+        """Have the mirror read. Each order is filled in, and its `wake` called: on the loop, or here
+        where the mirror is not to be asked.
 
         Raises:
             BadCredentials: nobody can sign.
@@ -222,7 +223,10 @@ class _Mirror:
             with NO_FORK:  # credentials of AWS come by OpenSSL, signatures by obstore
                 self._addresses = addresses_of(settings)
             self._guard = Guard([*settings.object_urls.web_bases, self._addresses.base])
+        self._mutex = threading.Lock()
+        self._ended = False
         self._pending: deque[Order] = deque()
+        self._waiting: set[Order] = set()  # for another process
         self._under_way: dict[bytes, list[Order]] = {}
         self._workers: set[asyncio.Task[None]] = set()
         self._loop = asyncio.new_event_loop()
@@ -236,7 +240,12 @@ class _Mirror:
     def ask(self, orders: Sequence[Order]) -> None:
         if self._addresses is not None:
             self._addresses.expect([order.found.key for order in orders])
-        self._loop.call_soon_threadsafe(self._accept, orders)
+        with self._mutex:
+            if not self._ended:
+                self._loop.call_soon_threadsafe(self._accept, orders)
+                return
+        for order in orders:
+            order.filled(_closed())
 
     def counted(self) -> dict[str, Any]:
         counts = self._reader.counts
@@ -263,6 +272,9 @@ class _Mirror:
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
         self._loop.run_until_complete(self._serve())
+        with self._mutex:
+            self._ended = True
+        # What the loop was given until then is still answered.
         self._loop.run_until_complete(self._loop.shutdown_default_executor())
         self._loop.close()
 
@@ -281,9 +293,9 @@ class _Mirror:
         for worker in self._workers:
             worker.cancel()
         await asyncio.gather(*self._workers, return_exceptions=True)
-        await self._source.aclose()
-        for order in self._pending:
+        for order in (*self._pending, *self._waiting):
             order.filled(_closed())
+        await self._source.aclose()
 
     def _accept(self, orders: Sequence[Order]) -> None:
         if self._stop.is_set():
@@ -293,6 +305,11 @@ class _Mirror:
         self._pending.extend(orders)
         for _ in range(min(len(self._pending), self._most - len(self._workers))):
             self._workers.add(self._loop.create_task(self._work()))
+
+    def _look_again(self, order: Order) -> None:
+        if not self._stop.is_set():  # else it is answered with all that wait
+            self._waiting.remove(order)
+            self._accept([order])
 
     async def _work(self) -> None:
         task = asyncio.current_task()
@@ -318,7 +335,8 @@ class _Mirror:
             if begun is Begun.BUSY and order.looks < _MOST_LOOKS:
                 pause = min(_LATEST_LOOK, _FIRST_LOOK * 2**order.looks)
                 order.looks += 1
-                self._loop.call_later(pause, self._accept, [order])
+                self._waiting.add(order)
+                self._loop.call_later(pause, self._look_again, order)
                 return
             if begun is Begun.KEPT and not order.tried:
                 order.here = True

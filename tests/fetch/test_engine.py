@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from pathlib import Path
+
+import pytest
 
 from mirror import Fetcher
 from mirror.config import Settings
+from mirror.errors import StoreUnavailable
+from mirror.fetch.cache import Begun, FetchCache, Ticket
 from mirror.fetch.engine import Engine, Order
 from mirror.fetch.resolve import Found
-from tests.fetch.mirrors import HURRY
+from tests.fetch.mirrors import ALL, HURRY, PHOTOS, fetching
 from tests.photos import url_of
 
 
@@ -37,3 +42,67 @@ def test_an_order_that_comes_while_all_workers_end_is_filled(cached: Settings) -
     assert came.wait(20)
     assert second.ready
     engine.close()
+
+
+# --- closing ---
+
+
+def test_an_order_that_waits_for_another_process_is_answered_when_the_engine_is_closed(
+    cached: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (found,) = found_in(fetching(cached, cache_dir=None), 1)
+    other = FetchCache(tmp_path / "fetch", 1 << 20, "pin")
+    assert isinstance(other.begin(found.content_hash, found.size), Ticket)
+    looked = threading.Event()
+    begin = FetchCache.begin
+
+    def told(cache: FetchCache, content_hash: bytes, size: int) -> Ticket | Begun:
+        begun = begin(cache, content_hash, size)
+        assert begun is Begun.BUSY
+        looked.set()
+        return begun
+
+    monkeypatch.setattr(FetchCache, "begin", told)
+    engine = Engine(cached, offline=False, tuning=HURRY)
+    order = order_of(found)
+    engine.ask([order])
+    assert looked.wait(20)
+    engine.close()
+    assert isinstance(order.result, StoreUnavailable)
+    other.close()
+
+
+def test_what_is_ordered_of_an_engine_that_is_closed_or_closing_is_answered(
+    folder_mirror: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (found,) = found_in(folder_mirror, 1)
+    engine = Engine(folder_mirror, offline=False, tuning=HURRY)
+    engine.ask([order_of(found)])
+    assert engine._mirror is not None
+    loop = engine._mirror._loop
+    late, later = order_of(found), order_of(found)
+    close = loop.close
+
+    def closes() -> None:
+        engine.ask([late])  # by another thread, at the last moment
+        close()
+
+    monkeypatch.setattr(loop, "close", closes)
+    engine.close()
+    engine.ask([later])
+    for order in (late, later):
+        assert isinstance(order.result, StoreUnavailable)
+
+
+def test_a_reading_goes_on_after_the_fetcher_was_closed_and_says_so_of_each_image(
+    folder_mirror: Settings,
+) -> None:
+    with Fetcher(fetching(folder_mirror, bytes_in_flight="3K"), tuning=HURRY) as fetch:
+        reading = fetch.many(ALL)
+        first = [next(reading) for _ in range(3)]
+        fetch.close()
+        rest = list(reading)
+    assert [url for url, _ in [*first, *rest]] == ALL
+    for url, result in rest:
+        assert result == PHOTOS[url] or isinstance(result, StoreUnavailable)
+    assert isinstance(rest[-1][1], StoreUnavailable)
