@@ -11,6 +11,7 @@ Nothing here crosses a fork or a pickle: `client.py` makes an engine for each pr
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import threading
 from collections import deque
@@ -36,6 +37,8 @@ from mirror.fetch.transport import Deadlines, Transport
 from mirror.fetch.url_cache import UrlCache
 from mirror.store.retry import RetryPolicy
 from mirror.store.throttle import AdaptiveLimit, ConcurrencyGate
+
+_log = logging.getLogger(__name__)
 
 # Another process is at an image: seconds until it is looked at again, twice as many each time up to
 # the latest; and how often, before it is read without waiting any longer.
@@ -86,7 +89,14 @@ class Order:
 
     def filled(self, result: bytes | Exception) -> None:
         self.result = result
-        self.wake(self)
+        self.tell()
+
+    def tell(self) -> None:
+        """Wake who waits for it. Where that fails, others still wait for theirs."""
+        try:
+            self.wake(self)
+        except Exception:  # noqa: BLE001 - a loop that was closed with its reader, for one
+            _log.debug("Nobody was there to take %s.", self.found.key, exc_info=True)
 
 
 class Engine:
@@ -340,7 +350,7 @@ class _Mirror:
                 return
             if begun is Begun.KEPT and not order.tried:
                 order.here = True
-                order.wake(order)
+                order.tell()
                 return
             ticket = begun if isinstance(begun, Ticket) else None
         self._under_way[content_hash] = [order]

@@ -139,8 +139,10 @@ class Stream:
         return not self._awaited.ready
 
     def close(self) -> None:
-        """What was ordered and has not begun is not read."""
-        for _, one in self._window:
+        """What was ordered and has not begun is not read, and nobody is woken for the rest."""
+        self._awaited = None
+        # A copy: a reading that its task gave up may still be at `take`, on another thread.
+        for _, one in tuple(self._window):
             if isinstance(one, Order):
                 one.cancelled = True
         self._window.clear()

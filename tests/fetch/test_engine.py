@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
-from mirror import Fetcher
+from mirror import AsyncFetcher, Fetcher
 from mirror.config import Settings
 from mirror.errors import StoreUnavailable
 from mirror.fetch.cache import Begun, FetchCache, Ticket
 from mirror.fetch.engine import Engine, Order
 from mirror.fetch.resolve import Found
+from mirror.fetch.sources import Folder
+from mirror.fetch.stream import Stream
 from tests.fetch.mirrors import ALL, HURRY, PHOTOS, fetching
-from tests.photos import url_of
+from tests.photos import photo, url_of
 
 
 def found_in(settings: Settings, *numbers: int) -> list[Found]:
@@ -106,3 +109,75 @@ def test_a_reading_goes_on_after_the_fetcher_was_closed_and_says_so_of_each_imag
     for url, result in rest:
         assert result == PHOTOS[url] or isinstance(result, StoreUnavailable)
     assert isinstance(rest[-1][1], StoreUnavailable)
+
+
+# --- who waits and is gone ---
+
+
+def test_a_reader_whose_loop_is_closed_keeps_nobody_from_theirs(folder_mirror: Settings) -> None:
+    """One worker, so that it would be its end."""
+    first, second = found_in(folder_mirror, 1, 2)
+    engine = Engine(fetching(folder_mirror, concurrency=1), offline=False, tuning=HURRY)
+    came = threading.Event()
+
+    def gone(_: Order) -> None:
+        raise RuntimeError("Event loop is closed")
+
+    orders = [order_of(first, gone), order_of(first), order_of(second, lambda _: came.set())]
+    engine.ask(orders)
+    assert came.wait(20)
+    assert [order.result for order in orders] == [photo(1), photo(1), photo(2)]
+    engine.close()
+
+
+def test_a_reading_that_was_given_up_is_not_woken(folder_mirror: Settings) -> None:
+    (found,) = found_in(folder_mirror, 1)
+    ordered: list[Order] = []
+    woken: list[None] = []
+
+    class Asked(Engine):
+        def ask(self, orders: Sequence[Order]) -> None:
+            ordered.extend(orders)
+
+    engine = Asked(folder_mirror, offline=False, tuning=HURRY)
+    stream = Stream(engine, lambda _: [found], ["url"], 1000, lambda: woken.append(None))
+    assert stream.take() == []
+    assert stream.awaits()
+    stream.close()
+    ordered[0].filled(photo(1))
+    assert not woken
+
+
+def test_an_image_comes_in_the_next_loop_when_waiting_for_it_was_given_up_in_the_first(
+    folder_mirror: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both times it is one request, under way since the first."""
+    fetch = AsyncFetcher(folder_mirror, tuning=HURRY)
+    waits, under_way, release = threading.Event(), threading.Event(), threading.Event()
+    awaits, get = Stream.awaits, Folder.get
+
+    def told(stream: Stream) -> bool:
+        if awaiting := awaits(stream):
+            waits.set()
+        return awaiting
+
+    async def held(folder: Folder, key: str, size: int, *, fresh: bool) -> bytes:
+        under_way.set()
+        await asyncio.to_thread(release.wait)
+        return await get(folder, key, size, fresh=fresh)
+
+    monkeypatch.setattr(Stream, "awaits", told)
+    monkeypatch.setattr(Folder, "get", held)
+
+    async def once(then: Callable[[asyncio.Task[bytes]], object]) -> bytes:
+        waits.clear()
+        task = asyncio.create_task(fetch(url_of(1)))
+        await asyncio.to_thread(waits.wait)
+        await asyncio.to_thread(under_way.wait)
+        then(task)
+        return await asyncio.wait_for(task, 20)
+
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(once(lambda task: task.cancel()))
+    assert asyncio.run(once(lambda _: release.set())) == photo(1)
+    asyncio.run(fetch.aclose())
