@@ -157,13 +157,12 @@ class FetchCache:
             return self._no_room()
         path = self.path(content_hash)
         try:
-            descriptor = self._lock(path + _PART)
+            ticket = self._lock(path)
         except OSError as error:
             self._refused(error)
             return self._no_room()
-        if descriptor is None:
+        if ticket is None:
             return Begun.BUSY
-        ticket = Ticket(path, descriptor, os.fstat(descriptor).st_size)
         if os.path.lexists(path):
             if self.has(content_hash, size):
                 self.drop(ticket)
@@ -192,7 +191,8 @@ class FetchCache:
             self._refused(error)
             self._no_room()
         else:
-            os.close(ticket.descriptor)
+            with suppress(OSError):
+                os.close(ticket.descriptor)
             self.kept += 1
 
     def drop(self, ticket: Ticket) -> None:
@@ -200,7 +200,8 @@ class FetchCache:
         self._release(ticket.reserved)
         with suppress(OSError):
             os.unlink(ticket.path + _PART)
-        os.close(ticket.descriptor)
+        with suppress(OSError):
+            os.close(ticket.descriptor)
 
     def _no_room(self) -> Begun:
         self.not_kept += 1
@@ -209,12 +210,14 @@ class FetchCache:
     def close(self) -> None:
         usage, self._usage = self._usage, None
         if usage is not None:
-            usage.close()
+            with suppress(OSError):
+                usage.close()
 
-    def _lock(self, part: str) -> int | None:
-        """An open file that this process alone may write, or None while another may."""
+    def _lock(self, path: str) -> Ticket | None:
+        """The right of this process alone to write an image, or None while another has it."""
+        part = path + _PART
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         while True:
-            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
             try:
                 descriptor = os.open(part, flags, 0o644)
             except FileNotFoundError:
@@ -222,16 +225,17 @@ class FetchCache:
                 descriptor = os.open(part, flags, 0o644)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                status = os.fstat(descriptor)
+                # Its writer may have renamed or removed it between our opening and our locking it.
+                with suppress(FileNotFoundError):
+                    if os.path.samestat(os.stat(part, follow_symlinks=False), status):
+                        return Ticket(path, descriptor, status.st_size)
             except BlockingIOError:
                 os.close(descriptor)
                 return None
             except OSError:
                 os.close(descriptor)
                 raise
-            # Its writer may have renamed or removed it between our opening and our locking it.
-            with suppress(FileNotFoundError):
-                if os.path.samestat(os.stat(part, follow_symlinks=False), os.fstat(descriptor)):
-                    return descriptor
             os.close(descriptor)
 
     def _refused(self, error: OSError) -> None:
@@ -249,6 +253,13 @@ class FetchCache:
         usage = self._usage
         if usage is None or size > self._most:
             return False
+        try:
+            return self._made_room(usage, size)
+        except OSError as error:
+            self._refused(error)
+            return False
+
+    def _made_room(self, usage: Usage, size: int) -> bool:
         if usage.reserve(size, self._most):
             return True
         if usage.count_is_due():
@@ -271,8 +282,11 @@ class FetchCache:
             self._full_until = float("-inf")
 
     def _release(self, size: int) -> None:
-        if size and self._usage is not None:
-            self._usage.release(size)
+        if size and (usage := self._usage) is not None:
+            try:
+                usage.release(size)
+            except OSError as error:  # the number stays too high until the next count
+                self._refused(error)
 
     def _count(self) -> int:
         """Bytes that are really there; parts whose writer was killed are cleared away."""

@@ -335,13 +335,13 @@ class _Mirror:
             self._workers.discard(task)
 
     async def _obtain(self, order: Order) -> None:
-        content_hash, size = order.found.content_hash, order.found.size
+        content_hash = order.found.content_hash
         if (same := self._under_way.get(content_hash)) is not None:
             same.append(order)
             return
         ticket = None
         if self._cache is not None:
-            begun = self._cache.begin(content_hash, size)
+            begun = _begun(self._cache, order.found)
             if begun is Begun.BUSY and order.looks < _MOST_LOOKS:
                 pause = min(_LATEST_LOOK, _FIRST_LOOK * 2**order.looks)
                 order.looks += 1
@@ -357,17 +357,34 @@ class _Mirror:
         result: bytes | Exception = _closed()
         try:
             result = await self._reader.read(order.found)
-            # Kept before it is given on: who has an image knows that it is counted.
-            if ticket is not None and self._cache is not None:
-                self._cache.keep(ticket, result)
-                ticket = None
         except Exception as error:  # noqa: BLE001 - who waits for it must be told of a fault of ours
             result = error
         finally:
+            # Kept before it is given on: who has an image knows that it is counted.
             if ticket is not None and self._cache is not None:
-                self._cache.drop(ticket)
+                _end(self._cache, ticket, result)
             for one in self._under_way.pop(content_hash):
                 one.filled(result)
+
+
+# A full disk is the cache's own business. Any other fault there must not cost an image either, and a
+# worker that it ended would leave orders behind.
+def _begun(cache: FetchCache, found: Found) -> Ticket | Begun:
+    try:
+        return cache.begin(found.content_hash, found.size)
+    except Exception:  # noqa: BLE001 - of whatever kind
+        _log.exception("The fetch cache failed.")
+        return Begun.NO_ROOM
+
+
+def _end(cache: FetchCache, ticket: Ticket, result: bytes | Exception) -> None:
+    try:
+        if isinstance(result, bytes):
+            cache.keep(ticket, result)
+        else:
+            cache.drop(ticket)
+    except Exception:  # noqa: BLE001 - of whatever kind
+        _log.exception("The fetch cache failed.")
 
 
 def _closed() -> StoreUnavailable:

@@ -29,6 +29,8 @@ _PATIENCE: Final = 0.5
 class Usage:
     """The number. Safe for threads; made anew in each process, for a fork shares locks.
 
+    Where the file refuses, or is closed, each of its methods raises OSError.
+
     Args:
         path: of the file; one that is new or damaged begins with what is there.
         count: counts that, in bytes.

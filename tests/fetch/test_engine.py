@@ -11,13 +11,13 @@ import pytest
 
 from mirror import AsyncFetcher, Fetcher
 from mirror.config import Settings
-from mirror.errors import StoreUnavailable
+from mirror.errors import CorruptObject, StoreUnavailable
 from mirror.fetch.cache import Begun, FetchCache, Ticket
 from mirror.fetch.engine import Engine, Order
 from mirror.fetch.resolve import Found
 from mirror.fetch.sources import Folder
 from mirror.fetch.stream import Stream
-from tests.fetch.mirrors import ALL, HURRY, PHOTOS, fetching
+from tests.fetch.mirrors import ALL, HURRY, PHOTOS, fetching, key_of
 from tests.photos import photo, url_of
 
 
@@ -181,3 +181,29 @@ def test_an_image_comes_in_the_next_loop_when_waiting_for_it_was_given_up_in_the
         asyncio.run(once(lambda task: task.cancel()))
     assert asyncio.run(once(lambda _: release.set())) == photo(1)
     asyncio.run(fetch.aclose())
+
+
+# --- a cache that fails ---
+
+
+@pytest.mark.parametrize("call", ["begin", "keep", "drop"])
+def test_a_fault_of_the_cache_costs_the_keeping_and_not_the_image(
+    cached: Settings, monkeypatch: pytest.MonkeyPatch, call: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One worker, so that it would be its end."""
+    found, gone = found_in(fetching(cached, cache_dir=None), 1, 2)
+    (Path(cached.bucket_url.path) / key_of(2)).unlink()
+
+    def fails(*_: object) -> None:
+        raise RuntimeError("cannot start a thread")
+
+    monkeypatch.setattr(FetchCache, call, fails)
+    engine = Engine(fetching(cached, concurrency=1), offline=False, tuning=HURRY)
+    came = threading.Event()
+    orders = [order_of(gone), order_of(found, lambda _: came.set())]
+    engine.ask(orders)
+    assert came.wait(20)
+    assert isinstance(orders[0].result, CorruptObject)
+    assert orders[1].result == photo(1)
+    assert "cannot start a thread" in caplog.text
+    engine.close()
