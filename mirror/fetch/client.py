@@ -141,7 +141,11 @@ class Fetcher:
         return FetchStats() if here is None or here.pid != os.getpid() else here.stats()
 
     def close(self) -> None:
-        """End what this process has running, when what was read is kept; a later use begins anew."""
+        """End what this process has running; a later use begins anew.
+
+        An image that has come is kept by then. One that is still read is given up: who waits for it
+        gets StoreUnavailable.
+        """
         here, self._here = self._here, None
         if here is not None:
             here.close()
@@ -277,7 +281,9 @@ class _Here:
         self._end: weakref.finalize[..., Any] | None = None
 
     def ends_with(self, owner: object) -> None:
-        """Close with its owner, or with the process: what waits to be kept is then written."""
+        """Close with its owner, or with the process. Nothing then waits to be kept: an image is
+        written as it comes, which closing does not cut short.
+        """
         self._end = weakref.finalize(owner, _close, self.engine, self.pid)
 
     def began(self, stream: Stream) -> None:

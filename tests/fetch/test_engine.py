@@ -17,7 +17,7 @@ from mirror.fetch.engine import Engine, Order
 from mirror.fetch.resolve import Found
 from mirror.fetch.sources import Folder
 from mirror.fetch.stream import Stream
-from tests.fetch.mirrors import ALL, HURRY, PHOTOS, fetching, key_of
+from tests.fetch.mirrors import ALL, HURRY, PHOTOS, fetching, files_of, key_of
 from tests.photos import photo, url_of
 
 
@@ -109,6 +109,36 @@ def test_a_reading_goes_on_after_the_fetcher_was_closed_and_says_so_of_each_imag
     for url, result in rest:
         assert result == PHOTOS[url] or isinstance(result, StoreUnavailable)
     assert isinstance(rest[-1][1], StoreUnavailable)
+
+
+def test_closing_lets_an_image_be_written_and_gives_up_what_is_still_read(
+    cached: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, written = found_in(fetching(cached, cache_dir=None), 1, 2)
+    engine = Engine(cached, offline=False, tuning=HURRY)
+    kept = threading.Event()
+    get, keep = Folder.get, FetchCache.keep
+
+    async def held(folder: Folder, key: str, size: int, *, fresh: bool) -> bytes:
+        if key == read.key:
+            await asyncio.Future()
+        return await get(folder, key, size, fresh=fresh)
+
+    def closed_meanwhile(cache: FetchCache, ticket: Ticket, data: bytes) -> None:
+        assert engine._mirror is not None
+        engine._mirror._stop.set()
+        keep(cache, ticket, data)
+        kept.set()
+
+    monkeypatch.setattr(Folder, "get", held)
+    monkeypatch.setattr(FetchCache, "keep", closed_meanwhile)
+    orders = [order_of(read), order_of(written)]
+    engine.ask(orders)
+    assert kept.wait(20)
+    engine.close()
+    assert isinstance(orders[0].result, StoreUnavailable)
+    assert orders[1].result == photo(2)
+    assert [path.read_bytes() for path in files_of(cached)] == [photo(2)]
 
 
 # --- who waits and is gone ---
