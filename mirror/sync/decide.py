@@ -11,6 +11,15 @@
     | no      | unknown                  | no                      | Upload                            |
 
 `--include-flagged` treats a flagged file like any other, and keeps its verdict in the catalog.
+
+Whether a file is flagged does not hang on the level of this run where the catalog knows its content:
+
+    | a row says of the same content | level       | the file is                                    |
+    |--------------------------------|-------------|------------------------------------------------|
+    | placeholder                    | any         | flagged, as what a list of known ones has      |
+    | blank, corrupt, not_image      | any         | decoded: flagged if it still is that bad       |
+    | ok, or nothing                 | decode      | decoded                                        |
+    | ok, or nothing                 | header, off | looked at so far                               |
 """
 
 from __future__ import annotations
