@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from mirror.cache.scan import Entry
@@ -44,13 +44,17 @@ class Unprepared(NamedTuple):
     reason: str
 
 
-def prepare(root: bytes, entry: Entry, level: Level) -> Prepared | Unprepared:
+def prepare(
+    root: bytes, entry: Entry, level: Level, flagged: Container[bytes] = ()
+) -> Prepared | Unprepared:
     """Read and judge one file.
 
     Args:
         root: the cache's folder.
         entry: the file as the scan saw it.
-        level: how far to inspect it.
+        level: how far to inspect it,
+        flagged: but in full if it has one of these contents, by content hash: somebody found them
+            bad, which a shorter look cannot refute.
     """
     try:
         read = digest.read(root + b"/" + entry.path, keep_up_to=WHOLE_UP_TO)
@@ -65,15 +69,18 @@ def prepare(root: bytes, entry: Entry, level: Level) -> Prepared | Unprepared:
         inspection = _TOO_LARGE_TO_JUDGE._replace(format=sniffed)
     else:
         try:
-            inspection = inspect(read.body, level)
+            suspect = read.digest.content_hash in flagged
+            inspection = inspect(read.body, "decode" if suspect else level)
         except Exception as error:  # noqa: BLE001 - one file that confuses us must not end the run
             return Unprepared(entry, f"could not be judged: {error!r}")
     return Prepared(Entry(entry.path, read.identity), read.digest, inspection, read.body)
 
 
-def prepare_all(root: bytes, entries: Sequence[Entry], level: Level) -> list[Prepared | Unprepared]:
+def prepare_all(
+    root: bytes, entries: Sequence[Entry], level: Level, flagged: Container[bytes] = ()
+) -> list[Prepared | Unprepared]:
     """`prepare` for several files at once: one hop to a thread costs as much as a small file."""
-    return [prepare(root, entry, level) for entry in entries]
+    return [prepare(root, entry, level, flagged) for entry in entries]
 
 
 def batches(entries: Iterable[Entry], most: int = BATCH_FILES) -> Iterator[list[Entry]]:

@@ -223,9 +223,10 @@ class Index:
         at = _find(*self._hashes, content_hash)
         return None if at < 0 else self.objects["sha256"][at].tobytes()
 
-    def contents_judged(self, verdict: Verdict) -> set[bytes]:
-        """Content hashes of the rows that have this verdict."""
-        at = np.flatnonzero(self.sightings["verdict"] == VERDICTS.index(verdict))
+    def contents_judged(self, *verdicts: Verdict) -> set[bytes]:
+        """Content hashes of the rows that have one of these verdicts."""
+        codes = [VERDICT_CODES[verdict] for verdict in verdicts]
+        at = np.flatnonzero(np.isin(self.sightings["verdict"], codes))
         hi, lo = self.sightings["hash_hi"][at], self.sightings["hash_lo"][at]
         return {_joined(int(high), int(low)) for high, low in zip(hi, lo, strict=True)}
 

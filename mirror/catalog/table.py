@@ -148,15 +148,26 @@ class Catalog:
         """
         table = self._open_or_create()
         data = _to_arrow(rows)
-        self._attempt(
-            lambda: write_deltalake(
-                table,
-                data,
-                mode="append",
-                commit_properties=CommitProperties(max_commit_retries=_COMMIT_RETRIES),
-                post_commithook_properties=_AFTER_A_COMMIT,
-            )
-        )
+        self._attempt(lambda: _write(table, data, _COMMIT_RETRIES))
+        return int(table.version())
+
+    def append_after(self, version: int, rows: Sequence[Row]) -> int | None:
+        """`append`, if this is the newest version; None, and nothing committed, where another is.
+
+        Another may be this very commit, by an attempt whose answer was lost.
+        """
+        table = self._open_or_create()
+        data = _to_arrow(rows)
+
+        def write() -> bool:
+            try:
+                _write(table, data, 0)
+            except CommitFailedError:
+                return False
+            return True
+
+        if table.version() != version or not self._attempt(write):
+            return None
         return int(table.version())
 
     async def refresh(self, index: Index, folder: Path | None = None) -> Index:
@@ -292,6 +303,16 @@ def _opened(uri: str, options: dict[str, str]) -> DeltaTable | None:
         return DeltaTable(uri, storage_options=options)
     except TableNotFoundError:
         return None
+
+
+def _write(table: DeltaTable, rows: arrow.Table, retries: int) -> None:
+    write_deltalake(
+        table,
+        rows,
+        mode="append",
+        commit_properties=CommitProperties(max_commit_retries=retries),
+        post_commithook_properties=_AFTER_A_COMMIT,
+    )
 
 
 def _created(uri: str, options: dict[str, str]) -> DeltaTable:

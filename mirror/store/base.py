@@ -130,7 +130,8 @@ class Store(Protocol):
 
         Args:
             prefix: empty, or ending with `/`.
-            after: a key, or empty. An empty list means that there are no more.
+            after: a key, or empty. An empty list means that there are no more. The marker of a
+                folder, a key that ends with `/`, may be told without the slash; never twice.
         """
         ...
 

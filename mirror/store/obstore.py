@@ -10,6 +10,7 @@ import asyncio
 import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
@@ -157,9 +158,9 @@ class ObstoreStore:
         return _info(meta)
 
     async def list_page(self, prefix: str, after: str) -> list[ObjectInfo]:
-        stream = obstore.list(
-            self._store, prefix or None, offset=after or None, chunk_size=LIST_PAGE
-        )
+        # An offset would lose its last slash; with a space more it passes over no key but that one.
+        offset = f"{after} " if after.endswith("/") else after or None
+        stream = obstore.list(self._store, prefix or None, offset=offset, chunk_size=LIST_PAGE)
         try:
             # The first page only: the stream would fetch the next without a retry of ours.
             page: Sequence[Any] = await stream.__anext__()
@@ -167,7 +168,7 @@ class ObstoreStore:
             return []
         except _FOREIGN as error:
             raise _translate(error, f"LIST {prefix}") from None
-        return [_info(meta) for meta in page]
+        return _after(after, [_info(meta) for meta in page])
 
     async def delete(self, keys: Sequence[str]) -> None:
         try:
@@ -214,6 +215,23 @@ def _attributes(headers: Headers) -> Attributes:
 
 def _info(meta: Any) -> ObjectInfo:
     return ObjectInfo(meta["path"], meta["size"], meta["e_tag"] or "", meta["last_modified"])
+
+
+def _after(key: str, page: Sequence[ObjectInfo]) -> list[ObjectInfo]:
+    """A page without what the caller has had.
+
+    Obstore takes the slash off the key of a folder's marker, which is then less than what it stands
+    behind: after `objects/ff` the server tells of `objects/ff/` once more, page for page.
+    """
+    found: list[ObjectInfo] = []
+    for info in page:
+        if info.key == key and not found:
+            continue
+        # What comes behind a key that begins with it is a marker.
+        marker = key.startswith(info.key)
+        found.append(replace(info, key=f"{info.key}/") if marker else info)
+        key = found[-1].key
+    return found
 
 
 def _translate(error: BaseException, what: str) -> StoreError:

@@ -97,15 +97,19 @@ async def upload_body(
                 await _adopt(store, info, body, headers, now)
                 return False
             if digest_of(standing).content_hash == digest_of(body).content_hash:
-                raise ContentCollision(
-                    f"{key} holds other bytes with the same xxh3-128; the file was not uploaded."
-                )
+                raise _collision(key)
             # What stands there is not what its name says: damaged. The right bytes are at hand.
             await _replace(store, info, body, headers)
         except (NotFound, PreconditionFailed):
             continue  # gc has removed it, or another machine repaired it: look again
         return True
     raise StoreError("changed at every look while it was uploaded; left for the next run")
+
+
+def _collision(key: str) -> ContentCollision:
+    return ContentCollision(
+        f"{key} holds other bytes with the same xxh3-128; the file was not uploaded."
+    )
 
 
 async def _adopt(store: Store, info: ObjectInfo, body: bytes, headers: Headers, now: Now) -> None:
@@ -129,17 +133,20 @@ async def _replace(store: Store, info: ObjectInfo, body: bytes, headers: Headers
 async def _upload_large(
     store: Store, key: str, path: bytes, digest: Digest, *, headers: Headers, now: Now
 ) -> bool:
-    """Multipart. It cannot be conditional everywhere, and need not be: a key's bytes are its hash."""
+    """Multipart, which cannot be conditional everywhere: what stands there is looked at before."""
 
     async def write() -> None:
         await put_large(store, key, path, digest, headers)
 
     try:
         info = await store.head(key)
-        if info.size == digest.size and await digest_in(store, key, digest.size) == digest:
+        standing = await digest_in(store, key, info.size)
+        if standing == digest:
             if not is_young(info.last_modified, datetime.fromtimestamp(now(), UTC)):
                 await renew(store, key, write)
             return False
+        if standing.content_hash == digest.content_hash:  # of another size, perhaps
+            raise _collision(key)
     except NotFound:
         pass
     await write()

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from mirror.cache.prepare import Prepared
 from mirror.catalog.index import Index, Sighting
@@ -19,9 +20,15 @@ from mirror.catalog.row import UNKNOWN_SOURCE, Row, Source
 from mirror.catalog.table import Catalog
 from mirror.errors import CatalogError, MirrorError
 from mirror.store.sweep import KNOWN_FOR
-from mirror.sync.decide import supersedes
+from mirror.sync.decide import gives_up_good, supersedes
 from mirror.sync.sources import Sources, source_digest
 from mirror.sync.state import SeenFile, State
+
+# Rows that were committed since the index was made are remembered. A transfer has the index made anew
+# for as many contents sooner, but not where most files are duplicates.
+_REMEMBERED: Final = 60_000
+# How often other machines' commits may come first before one is made whatever they say.
+_LOOKS: Final = 10
 
 
 @dataclass
@@ -61,6 +68,8 @@ class Committer:
         self._seen: list[SeenFile] = []
         self._rows: dict[bytes, Row] = {}
         self._committing: dict[bytes, Row] = {}
+        self._committed: dict[bytes, Row] = {}
+        self._version = 0  # the catalog's, of which all rows are known; it is made without any
         self._known_at = now()
         self._oldest_knowledge: float | None = None
         self.index = Index.empty()  # until `refresh`, which finds the snapshots
@@ -68,8 +77,27 @@ class Committer:
     async def refresh(self) -> None:
         """Learn what the catalog says by now: this run's rows, and other machines'."""
         asked_at = self._now()
-        self.index = await self._catalog.refresh(self.index, self._snapshots)
+        await self._learn()
         self._known_at = asked_at
+
+    async def _learn(self) -> None:
+        """`refresh`, but that what a run has known for long gets no younger by it.
+
+        Rows that wait were weighed against what was known before, and are weighed again; those that
+        are being committed stay earlier than those that wait.
+        """
+        self.index = await self._catalog.refresh(self.index, self._snapshots)
+        self._version = max(self.index.version, 0)
+        self._committed.clear()
+        for number, rows in enumerate((self._committing, self._rows), 1):
+            for url, row in list(rows.items()):
+                prior = self.index.sighting(url)
+                if prior is None or _is_of(prior, row):
+                    continue
+                if gives_up_good(row, prior):
+                    del rows[url]
+                else:
+                    rows[url] = row._replace(seen_at=max(row.seen_at, prior.seen_at + number))
 
     @property
     def knows_since(self) -> float:
@@ -137,7 +165,9 @@ class Committer:
             )
 
     def _prior(self, url_md5: bytes) -> Sighting | None:
-        row = self._rows.get(url_md5) or self._committing.get(url_md5)
+        row = (
+            self._rows.get(url_md5) or self._committing.get(url_md5) or self._committed.get(url_md5)
+        )
         if row is None:
             return self.index.sighting(url_md5)
         return Sighting(
@@ -149,8 +179,8 @@ class Committer:
         """Catalog, then state.
 
         Raises:
-            CatalogError: nothing of this batch is committed; it is kept, and may be tried again
-                unless it has become too old.
+            CatalogError, StoreError: nothing of this batch is committed; it is kept, and may be
+                tried again unless it has become too old.
             StateError: the catalog has the batch, the state does not: the next run reads those
                 files again and uploads nothing.
         """
@@ -159,18 +189,36 @@ class Committer:
         oldest, self._oldest_knowledge = self._oldest_knowledge, None
         self._committing, self._rows = self._rows, {}
         try:
+            if len(self._committed) >= _REMEMBERED:
+                await self._learn()
             if self._committing:
-                rows = await self._with_carried_sources()
-                self.count.version = await asyncio.to_thread(self._catalog.append, rows)
-                self.count.commits += 1
+                await self._append()
         except BaseException:
             self._seen = seen + self._seen
             self._rows = {**self._committing, **self._rows}
             self._committing = {}
             self._oldest_knowledge = oldest
             raise
-        await asyncio.to_thread(self._state.record, seen)
+        self._committed.update(self._committing)
         self._committing = {}
+        await asyncio.to_thread(self._state.record, seen)
+
+    async def _append(self) -> None:
+        """Commit next after what is known: what others say until then of the same URLs is heard."""
+        for _ in range(_LOOKS):
+            rows = await self._with_carried_sources()
+            version = await asyncio.to_thread(self._catalog.append_after, self._version, rows)
+            if version is not None:
+                self._version = version
+                break
+            await self._learn()
+            if not self._committing:
+                return
+        else:
+            rows = await self._with_carried_sources()
+            version = await asyncio.to_thread(self._catalog.append, rows)
+        self.count.version = version
+        self.count.commits += 1
 
     async def _with_carried_sources(self) -> list[Row]:
         """A row that takes the place of one with a source keeps that source."""
@@ -192,3 +240,12 @@ class Committer:
             await self.refresh()
         with suppress(MirrorError):  # the next run that commits tries again
             await asyncio.to_thread(self._catalog.compact)
+
+
+def _is_of(prior: Sighting, row: Row) -> bool:
+    """Whether the catalog has this very row: by a commit whose answer was lost."""
+    return (prior.seen_at, prior.content_hash, prior.verdict) == (
+        row.seen_at,
+        row.content_hash,
+        row.verdict,
+    )

@@ -11,6 +11,15 @@
     | no      | unknown                  | no                      | Upload                            |
 
 `--include-flagged` treats a flagged file like any other, and keeps its verdict in the catalog.
+
+Whether a file is flagged does not hang on the level of this run where the catalog knows its content:
+
+    | a row says of the same content | level       | the file is                                    |
+    |--------------------------------|-------------|------------------------------------------------|
+    | placeholder                    | any         | flagged, as what a list of known ones has      |
+    | blank, corrupt, not_image      | any         | decoded: flagged if it still is that bad       |
+    | ok, or nothing                 | decode      | decoded                                        |
+    | ok, or nothing                 | header, off | looked at so far                               |
 """
 
 from __future__ import annotations
@@ -63,6 +72,11 @@ def decide(
     return Decision.DUPLICATE if claim.acknowledged else Decision.FOLLOW
 
 
+def gives_up_good(row: Row, prior: Sighting) -> bool:
+    """Whether the row would put a bad image in the place of another one that is good."""
+    return row.verdict != "ok" and prior.verdict == "ok" and row.content_hash != prior.content_hash
+
+
 def supersedes(row: Row, prior: Sighting | None) -> bool:
     """Whether a new row says more than the latest one of the same URL, and so is written.
 
@@ -72,7 +86,7 @@ def supersedes(row: Row, prior: Sighting | None) -> bool:
     if prior is None:
         return True
     same_content = prior.content_hash == row.content_hash
-    if prior.verdict == "ok" and row.verdict != "ok" and not same_content:
+    if gives_up_good(row, prior):
         return False
     if same_content and prior.verdict == row.verdict:
         known_dimensions = prior.width > 0 or row.width == 0

@@ -243,7 +243,7 @@ class _Rebuild:
             if isinstance(one, Unprepared):
                 self._fail(display(one.entry.path), one.reason)
                 continue
-            judged = one if level == "off" else one.judged_again(placeholders)
+            judged = one.judged_again(placeholders)
             if (known := self._known(judged)) is None:
                 report.unknown += 1
             else:
@@ -261,12 +261,13 @@ class _Rebuild:
         self, root: bytes, entries: Iterator[Entry], level: Level
     ) -> Iterator[Prepared | Unprepared]:
         """Files as threads have read them, as many under way as keep them busy and no more."""
+        flagged = self._index.contents_judged("blank", "corrupt", "not_image")
         under_way: deque[Future[list[Prepared | Unprepared]]] = deque()
         with ThreadPoolExecutor(_READERS, "read") as pool:
             for batch in batches(entries):
                 if self.stop.is_set():
                     break
-                under_way.append(pool.submit(prepare_all, root, batch, level))
+                under_way.append(pool.submit(prepare_all, root, batch, level, flagged))
                 if len(under_way) >= _READERS * _BATCHES_A_READER:
                     yield from under_way.popleft().result()
             while under_way:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Container, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -137,6 +137,7 @@ class Transfer:
         self._in_flight = in_flight
         self._clock = clock
         self._claims: dict[bytes, Claim] = {}
+        self._flagged = self._contents_flagged()
         self._readers: list[ThreadPoolExecutor] = []
         self._starving = 0
         self._feeding: set[asyncio.Task[None]] = set()
@@ -192,7 +193,7 @@ class Transfer:
                 await self._leave_window(len(batch), size)
                 return
             prepared = await loop.run_in_executor(
-                reader, prepare_all, self._root, batch, self._options.level
+                reader, prepare_all, self._root, batch, self._options.level, self._flagged
             )
             # What a disk is slow to give, more readers get sooner.
             starved = len(self._uploads) < self._in_flight() / 2
@@ -229,8 +230,7 @@ class Transfer:
         if isinstance(prepared, Unprepared):
             self._fail(prepared.entry, prepared.reason)
         else:
-            if self._options.level != "off":
-                prepared = prepared.judged_again(self._placeholders)
+            prepared = prepared.judged_again(self._placeholders)
             content = prepared.digest.content_hash
             claim = self._claims.get(content)
             decision = decide(
@@ -371,9 +371,15 @@ class Transfer:
     async def _refresh(self) -> None:
         """Let the index take over the claims it knows by now: on disk they cost no memory."""
         await self._committer.refresh()
+        self._flagged = self._contents_flagged()
         for content in [c for c, claim in self._claims.items() if claim.acknowledged]:
             if self._committer.index.object_sha256(content) is not None:
                 del self._claims[content]
+
+    def _contents_flagged(self) -> Container[bytes]:
+        """Contents that the catalog flags, where new files are looked at less than in full."""
+        index, level = self._committer.index, self._options.level
+        return () if level == "decode" else index.contents_judged("blank", "corrupt", "not_image")
 
     def _forget_acknowledged(self) -> None:
         """Of what the index does not tell, this run knows too long already that it is there."""

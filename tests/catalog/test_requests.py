@@ -65,16 +65,20 @@ def spent(proxy: FaultProxy) -> dict[str, int]:
     return counts
 
 
+@pytest.mark.parametrize("only_after", [False, True], ids=["wherever", "after a version"])
 @pytest.mark.parametrize("commits_before", [1, 21])
 def test_an_append_costs_the_same_however_many_came_before(
-    counted: Counted, commits_before: int
+    counted: Counted, commits_before: int, only_after: bool
 ) -> None:
     catalog = catalog_of(counted)
     for number in range(commits_before):
         catalog.append([row(number)])
     counted.proxy.forget()
 
-    version = catalog.append([row(1000)])
+    if only_after:
+        version = catalog.append_after(commits_before, [row(1000)])
+    else:
+        version = catalog.append([row(1000)])
 
     assert version == commits_before + 1  # version 0 is the empty table
     assert spent(counted.proxy) == {"put": COMMIT_PUTS, "list": COMMIT_LISTS, "get": APPEND_GETS}

@@ -223,6 +223,20 @@ def test_writers_at_once_lose_nothing(here: Table) -> None:
     knows(index, [row(100 * writer + n) for writer in range(3) for n in range(4)])
 
 
+def test_a_commit_that_is_to_come_after_a_version_comes_after_no_other(here: Table) -> None:
+    async def story(catalog: Catalog, store: Counting) -> None:
+        other = Catalog(store, here.uri, lambda: here.options)
+        assert catalog.append_after(0, [row(1)]) == 1
+        assert other.append_after(0, [row(2)]) is None  # it opens the table, and sees
+        assert other.append_after(1, [row(2)]) == 2
+        assert catalog.append_after(1, [row(3)]) is None  # it is told by the commit
+        knows(await catalog.refresh(EMPTY), [row(1), row(2)])
+        assert catalog.append_after(2, [row(3)]) == 3
+        knows(await other.refresh(EMPTY), [row(1), row(2), row(3)])
+
+    here.with_catalog(story)
+
+
 def test_makers_of_the_table_at_once_make_one(here: Table) -> None:
     # A race is not met every time.
     for attempt in range(10 if here.place.server is None else 2):

@@ -94,7 +94,7 @@ class Stalling(Observer):
         self._at_the_door = 0
         self._first = True
         self._looks: list[asyncio.Task[None]] = []
-        self._enter, self._append = Transfer._enter_window, Catalog.append
+        self._enter, self._append = Transfer._enter_window, Catalog.append_after
 
     def patched(self, patch: pytest.MonkeyPatch) -> None:
         patch.setattr("mirror.sync.transfer.BATCH_FILES", 4)
@@ -108,17 +108,17 @@ class Stalling(Observer):
             await self._enter(transfer, files, size)
             self._at_the_door -= 1
 
-        def append(catalog: Catalog, rows: Sequence[Row]) -> int:
+        def append(catalog: Catalog, version: int, rows: Sequence[Row]) -> int | None:
             if self._first:
                 self._first = False
                 before = self._done
                 assert self._still.wait(30)
                 self.done_meanwhile = self._done - before
                 self._ending()
-            return self._append(catalog, rows)
+            return self._append(catalog, version, rows)
 
         patch.setattr(Transfer, "_enter_window", enter)
-        patch.setattr(Catalog, "append", append)
+        patch.setattr(Catalog, "append_after", append)
 
     async def _look(self) -> None:
         """Who may enter does so within a few turns of the loop."""

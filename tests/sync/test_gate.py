@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import io
+import shutil
 from pathlib import Path
 
 import pytest
 import simplejpeg
 from PIL import Image
 
+from mirror.content.digest import digest_of
+from mirror.content.image import Level
 from mirror.demo.cache import make_cache
+from mirror.layout import url_md5
+from mirror.sync.rebuild import rebuild_state
+from mirror.sync.run import sync
+from mirror.upkeep.limit import Limit
+from mirror.upkeep.repair import RepairOptions, repair
 from tests.conftest import MakePlace
-from tests.photos import blank, fill, photo, url_of
-from tests.workshop import Workshop
+from tests.photos import blank, fill, name_of, photo, url_of
+from tests.workshop import Workshop, key_of
 
 
 @pytest.fixture(params=["file", "seaweedfs-obstore"])
@@ -43,3 +51,82 @@ def test_everything_in_the_bucket_decodes_to_its_end(shop: Workshop, tmp_path: P
     for body in objects.values():
         simplejpeg.decode_jpeg(body, strict=True)
         Image.open(io.BytesIO(body)).load()
+
+
+LESS = pytest.mark.parametrize("level", ["off", "header"])
+
+
+def verdicts(shop: Workshop) -> dict[bytes, tuple[str, str]]:
+    return {url: (row["verdict"], row["reason"]) for url, row in shop.rows().items()}
+
+
+@LESS
+def test_who_looks_less_does_not_undo_what_was_seen_by_looking(
+    local: Workshop, level: Level
+) -> None:
+    flagged = {url_of(1): blank(), url_of(2): photo(2)[:600], url_of(3): b"<html>429</html>"}
+    fill(local.cache, flagged | {url_of(n): photo(999) for n in range(10, 16)})
+    fill(local.cache, {url_of(4): photo(4)})
+    local.sync()
+    before, objects = verdicts(local), local.objects()
+    assert sorted(verdict for verdict, _ in before.values()) == [
+        "blank", "corrupt", "not_image", "ok", *["placeholder"] * 6,
+    ]  # fmt: skip
+    shutil.rmtree(local.state)
+    # The same bytes under URLs that nobody has judged yet, too.
+    fill(local.cache, {url_of(5): blank(), url_of(6): photo(999)})
+
+    report = local.sync(inspect=level)
+
+    assert (report.uploaded, report.deduplicated, report.failed) == (0, 1, 0)
+    assert report.flagged == {"blank": 2, "corrupt": 1, "not_image": 1, "placeholder": 7}
+    assert local.objects() == objects
+    after = verdicts(local)
+    assert {url: after[url] for url in before} == before
+    assert after[url_md5(url_of(5))] == before[url_md5(url_of(1))]
+    assert after[url_md5(url_of(6))] == ("placeholder", "known placeholder")
+
+
+@LESS
+def test_a_state_that_is_made_anew_without_looking_knows_what_was_flagged(
+    local: Workshop, level: Level
+) -> None:
+    fill(local.cache, {url_of(1): blank(), url_of(2): photo(2)})
+    fill(local.cache, {url_of(n): photo(999) for n in range(10, 16)})
+    local.sync()
+    shutil.rmtree(local.state)
+    report = rebuild_state(local.settings(inspect=level))
+    assert (report.read, report.known, report.unknown) == (8, 8, 0)
+
+
+@LESS
+def test_what_was_flagged_because_it_was_lost_comes_back_without_looking(
+    local: Workshop, level: Level, tmp_path: Path
+) -> None:
+    fill(local.cache, {url_of(n): photo(n) for n in range(3)})
+    local.sync()
+    local.remove(key_of(photo(1)))
+    file = local.cache / name_of(url_of(1))
+    file.rename(tmp_path / file.name)
+    assert repair(local.settings(), RepairOptions(limit=Limit(share=1.0))).flagged_rows == 1
+    assert verdicts(local)[url_md5(url_of(1))] == ("corrupt", "missing from the mirror")
+    (tmp_path / file.name).rename(file)
+
+    report = local.sync(inspect=level)
+
+    assert report.uploaded == 1
+    assert verdicts(local)[url_md5(url_of(1))][0] == "ok"
+
+
+def test_a_known_placeholder_is_kept_out_without_looking(local: Workshop, tmp_path: Path) -> None:
+    (tmp_path / "bad.txt").write_text(digest_of(photo(1)).sha256.hex())
+    fill(local.cache, {url_of(1): photo(1)})
+    settings = local.place.settings(
+        cache={"dir": str(local.cache)},
+        state={"dir": str(local.state)},
+        sync={"inspect": "off"},
+        inspect={"known_bad": str(tmp_path / "bad.txt")},
+    )
+    report = sync(settings)
+    assert (report.uploaded, report.flagged["placeholder"]) == (0, 1)
+    assert local.objects() == {}

@@ -1,0 +1,247 @@
+"""A good image that was synced is not given up for a bad one, whoever says what of a URL, and when."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mirror.cache.prepare import Prepared
+from mirror.cache.scan import Entry
+from mirror.catalog.row import Row, Source
+from mirror.catalog.table import Catalog
+from mirror.content.digest import Identity, digest_of
+from mirror.content.image import inspect
+from mirror.layout import CATALOG, url_md5
+from mirror.store.base import Store
+from mirror.sync import commit
+from mirror.sync.commit import Committer
+from mirror.sync.run import Observer, SyncOptions, sync
+from mirror.sync.sources import Sources
+from mirror.sync.state import State
+from tests.photos import blank, fill, name_of, photo, url_of
+from tests.sync.test_sync import Told
+from tests.workshop import Workshop
+
+URL = url_of(1)
+GOOD, BAD = photo(1), blank()
+
+
+class Machine:
+    """What one machine commits, at times that a test tells."""
+
+    def __init__(self, store: Store, uri: str, folder: Path) -> None:
+        self.time = 1_790_000_000.0
+        self.catalog = Catalog(store, uri, dict)
+        folder.mkdir()
+        self._state, self._snapshots = State(folder), folder / "index"
+        self.committer = self.with_sources(None)
+
+    def with_sources(self, sources: Sources | None) -> Committer:
+        return Committer(self.catalog, self._state, self._snapshots, sources, lambda: self.time)
+
+    def reads(self, body: bytes, url: str = URL) -> None:
+        """A file whose content is in the mirror, or is flagged."""
+        entry = Entry(name_of(url).encode(), Identity(len(body), 1, 1))
+        self.committer.add(Prepared(entry, digest_of(body), inspect(body), body))
+
+    async def commits(self, body: bytes, url: str = URL) -> None:
+        self.reads(body, url)
+        await self.committer.commit()
+
+    def close(self) -> None:
+        self._state.close()
+
+
+@contextmanager
+def machines(shop: Workshop, names: Sequence[str]) -> Iterator[list[Machine]]:
+    Path(shop.place.url.path, CATALOG).mkdir(parents=True)
+    store, uri = shop.place.open(), f"{shop.place.url.path}/{CATALOG}"
+    made = [Machine(store, uri, shop.cache.parent / name) for name in names]
+    try:
+        yield made
+    finally:
+        for machine in made:
+            machine.close()
+
+
+def told(shop: Workshop, story: Callable[..., Coroutine[Any, Any, None]], *names: str) -> None:
+    with machines(shop, names) as made:
+        asyncio.run(story(*made))
+
+
+def is_good(shop: Workshop) -> bool:
+    row = shop.rows()[url_md5(URL)]
+    return (row["verdict"], row["content_hash"]) == ("ok", digest_of(GOOD).content_hash)
+
+
+def test_a_bad_file_does_not_supersede_what_this_run_has_committed(local: Workshop) -> None:
+    async def story(one: Machine) -> None:
+        await one.commits(GOOD)
+        await one.commits(photo(2), url_of(2))
+        one.time += 60
+        await one.commits(BAD)
+
+    told(local, story, "one")
+    assert is_good(local)
+
+
+def test_a_good_file_supersedes_it_though_the_clock_went_back(local: Workshop) -> None:
+    async def story(one: Machine) -> None:
+        await one.commits(BAD)
+        one.time -= 3600
+        await one.commits(GOOD)
+
+    told(local, story, "one")
+    assert is_good(local)
+
+
+def test_what_is_remembered_of_a_run_is_bounded(
+    local: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commit, "_REMEMBERED", 3)
+
+    async def story(one: Machine) -> None:
+        for number in range(1, 11):
+            await one.commits(photo(number), url_of(number))
+            # What the index has need not be remembered.
+            assert number - len(one.committer.index) <= 3
+        one.time += 60
+        await one.commits(BAD)
+
+    told(local, story, "one")
+    assert is_good(local)
+
+
+SKEWS = pytest.mark.parametrize("skew", [-3600.0, 0.0, 60.0])
+
+
+@SKEWS
+@pytest.mark.parametrize("first", ["good", "bad"])
+@pytest.mark.parametrize("known", [False, True], ids=["new mirror", "known mirror"])
+def test_of_two_machines_that_do_not_know_of_each_other_the_good_one_wins(
+    local: Workshop, skew: float, first: str, known: bool
+) -> None:
+    async def story(good: Machine, bad: Machine) -> None:
+        if known:
+            await good.commits(photo(9), url_of(9))
+        for machine in (good, bad):
+            await machine.committer.refresh()
+        bad.time += skew
+        good.reads(GOOD)
+        bad.reads(BAD)
+        bad.reads(photo(2), url_of(2))
+        order = (good, bad) if first == "good" else (bad, good)
+        for machine in order:
+            await machine.committer.commit()
+
+    told(local, story, "good", "bad")
+    assert is_good(local)
+    assert local.rows()[url_md5(url_of(2))]["verdict"] == "ok"
+
+
+@SKEWS
+def test_what_waits_while_another_batch_meets_a_conflict_is_asked_again_too(
+    local: Workshop, skew: float
+) -> None:
+    async def story(good: Machine, bad: Machine) -> None:
+        for machine in (good, bad):
+            await machine.committer.refresh()
+        await good.commits(GOOD)
+        bad.time += skew
+        bad.reads(photo(2), url_of(2))
+        committing = asyncio.create_task(bad.committer.commit())
+        await asyncio.sleep(0)  # it is under way
+        bad.reads(BAD)
+        await committing
+        await bad.committer.commit()
+
+    told(local, story, "good", "bad")
+    assert is_good(local)
+
+
+def test_a_conflict_loses_no_row(local: Workshop) -> None:
+    async def story(one: Machine, other: Machine) -> None:
+        for machine in (one, other):
+            await machine.committer.refresh()
+        for number in range(2, 6):
+            one.reads(photo(number), url_of(number))
+            other.reads(photo(number + 2), url_of(number + 2))
+        await one.committer.commit()
+        await other.committer.commit()
+
+    told(local, story, "one", "other")
+    rows = local.rows()
+    assert {url: row["content_hash"] for url, row in rows.items()} == {
+        url_md5(url_of(n)): digest_of(photo(n)).content_hash for n in range(2, 8)
+    }
+
+
+def test_a_source_that_another_machine_tells_meanwhile_is_kept(local: Workshop) -> None:
+    async def story(knowing: Machine, one: Machine) -> None:
+        knowing.committer = knowing.with_sources(Told({URL: Source(URL, "CC0")}))
+        for machine in (knowing, one):
+            await machine.committer.refresh()
+        one.time += 60
+        one.reads(GOOD)
+        await knowing.commits(photo(2))
+        await one.committer.commit()
+
+    told(local, story, "knowing", "one")
+    assert is_good(local)
+    row = local.rows()[url_md5(URL)]
+    assert (row["source_url"], row["license"]) == (URL, "CC0")
+
+
+def test_who_never_comes_first_commits_all_the_same(
+    local: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def story(one: Machine, busy: Machine) -> None:
+        await one.committer.refresh()
+        first = one.catalog.append_after
+
+        def late(version: int, rows: Sequence[Row]) -> int | None:
+            busy.catalog.append([rows[0]._replace(url_md5=version.to_bytes(16, "big"))])
+            return first(version, rows)
+
+        monkeypatch.setattr(one.catalog, "append_after", late)
+        await one.commits(GOOD)
+
+    told(local, story, "one", "busy")
+    assert is_good(local)
+
+
+class Interrupting(Observer):
+    """Another machine's whole run, between this one's reading and committing of a file."""
+
+    def __init__(self, run: Callable[[], object]) -> None:
+        self._run: Callable[[], object] | None = run
+
+    def done(self, entry: object, outcome: str) -> None:
+        if self._run is not None:
+            thread = threading.Thread(target=self._run)
+            self._run = None
+            thread.start()
+            thread.join()
+
+
+@pytest.mark.parametrize("mine", ["good", "bad"])
+def test_two_syncs_at_once_end_with_the_good_image(
+    local: Workshop, tmp_path: Path, mine: str
+) -> None:
+    (tmp_path / "other").mkdir()
+    other = Workshop(local.place, tmp_path / "other")
+    bodies = (GOOD, BAD) if mine == "good" else (BAD, GOOD)
+    for shop, body in zip((local, other), bodies, strict=True):
+        fill(shop.cache, {URL: body})
+    report = sync(local.settings(), SyncOptions(), observer=Interrupting(other.sync))
+    assert report.exit_status == 0
+    assert is_good(local)
+    for shop in (local, other):
+        assert shop.sync().unchanged == 1
+    assert is_good(local)
