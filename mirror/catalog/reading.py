@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -16,7 +17,7 @@ from mirror.catalog.index import Index
 from mirror.catalog.root import Root, read_root
 from mirror.catalog.table import Catalog
 from mirror.config import Settings
-from mirror.errors import CatalogError, StoreError
+from mirror.errors import CatalogError, ConfigError, StoreError
 from mirror.layout import CATALOG
 from mirror.store import open_store
 from mirror.store.base import Store
@@ -27,6 +28,7 @@ from mirror.store.unfinished import HalfWritten, half_written
 
 # Fewer than later on: nothing has been done that would be lost by saying what is wrong soon.
 _FIRST_ATTEMPTS = 4
+_ESCAPE = re.compile(r"%[0-9A-Fa-f]{2}")
 
 
 class Location:
@@ -36,11 +38,16 @@ class Location:
         url: the parsed `bucket.url`.
 
     Raises:
-        ConfigError: `bucket.url` is absent or not understood.
+        ConfigError: `bucket.url` is absent, not understood, or no place for a catalog.
     """
 
     def __init__(self, settings: Settings) -> None:
         self.url = settings.bucket_url
+        if self.url.scheme == "file" and _ESCAPE.search(self.url.path):
+            raise ConfigError(
+                f"The mirror's folder {self.url.path} has an escape such as %20 in its name, which "
+                "delta-rs takes for the character that it stands for; choose another folder."
+            )
         self._settings = settings
         self._access = S3Access(self.url, settings.bucket) if self.url.scheme == "s3" else None
 

@@ -299,3 +299,20 @@ def test_what_is_wrong_is_said_clearly(
     place = dataclasses.replace(there, layer={**there.layer, **layer})
     with pytest.raises(error, match=words):
         read_index(place.settings(), retry=ONCE)
+
+
+@pytest.mark.parametrize("name", ["a b", "ü", "100%", "a#b?c", "%"])
+def test_a_mirrors_folder_may_have_any_name(name: str, tmp_path: Path) -> None:
+    url = str(BucketUrl("file", "", f"{tmp_path}/{name}"))
+    machine = Machine(Place("file", {"url": url}), tmp_path)
+    machine.sync(1)
+    assert machine.read().sighting(url_md5(url_of(1))) is not None
+    assert (tmp_path / name / "catalog").is_dir()
+
+
+def test_a_folder_that_the_catalog_would_not_find_again_is_refused(tmp_path: Path) -> None:
+    url = str(BucketUrl("file", "", f"{tmp_path}/a%20b"))
+    machine = Machine(Place("file", {"url": url}), tmp_path)
+    with pytest.raises(ConfigError, match=r"a%20b has an escape .* choose another folder"):
+        machine.sync(1)
+    assert not (tmp_path / "a b").exists()
