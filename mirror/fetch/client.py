@@ -17,7 +17,7 @@ import threading
 import time
 import weakref
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -33,6 +33,10 @@ from mirror.fetch.index import index_of
 from mirror.fetch.resolve import Coverage, Found, Images
 from mirror.fetch.statistics import FetchStats
 from mirror.fetch.stream import Result, Stream
+
+_Tell = Callable[[FetchStats], object]
+# Images after which a reading is told of.
+_TELL_EVERY: Final = 64
 
 
 class Fetcher:
@@ -95,20 +99,32 @@ class Fetcher:
             raise result
         return result
 
-    def many(self, urls: Iterable[str]) -> Iterator[tuple[str, Result]]:
+    def many(
+        self, urls: Iterable[str], *, tell: _Tell | None = None
+    ) -> Generator[tuple[str, Result], None, None]:
         """`(url, bytes or the error)` of each, in order, many at a time.
 
         An error is an instance here, and not raised: one image that is missing does not end the
         others. `urls` is read ahead of what is yielded, and up to `fetch.bytes_in_flight` of images
         wait for their turn.
 
+        Args:
+            urls: as a call takes one.
+            tell: is told now and then, and at the end, what this reading alone has come to since. Of
+                several at the same time one is told what all of them have asked of the mirror.
+
         Raises:
             MirrorError: no image can be had like this: the credentials, the bucket, the caches.
         """
         arrivals: queue.SimpleQueue[None] = queue.SimpleQueue()
-        with self._reading(urls, lambda: arrivals.put(None)) as stream:
+        untold = 0
+        with self._reading(urls, lambda: arrivals.put(None), tell) as (here, stream):
             while (taken := stream.take()) is not None:
                 yield from taken
+                untold += len(taken)
+                if untold >= _TELL_EVERY:
+                    untold = 0
+                    here.told(stream)
                 if not taken and stream.awaits():
                     began = time.perf_counter()
                     while stream.awaits():
@@ -124,7 +140,7 @@ class Fetcher:
 
         What the mirror does not have, or has flagged, is the error that a fetch would give.
         """
-        engine = self._live().engine
+        _, engine = self._live()
         return [
             engine.look(found) if isinstance(found, Found) else found
             for found in self._images.find_all(urls)
@@ -133,7 +149,7 @@ class Fetcher:
     @property
     def has_room(self) -> bool:
         """Whether the fetch cache keeps what is read now: it is there, not full, not read-only."""
-        return self._live().engine.has_room
+        return self._live()[1].has_room
 
     def stats(self) -> FetchStats:
         """What this fetcher has come to in this process."""
@@ -146,8 +162,8 @@ class Fetcher:
         An image that has come is kept by then. One that is still read is given up: who waits for it
         gets StoreUnavailable.
         """
-        here, self._here = self._here, None
-        if here is not None:
+        here = self._here
+        if here is not None and here.pid == os.getpid():
             here.close()
 
     def __enter__(self) -> Self:
@@ -169,28 +185,33 @@ class Fetcher:
         self._prepare()
 
     @contextmanager
-    def _reading(self, urls: Iterable[str], wake: Callable[[], object]) -> Iterator[Stream]:
-        here = self._live()
-        stream = Stream(here.engine, self._images.find_all, urls, self._most, wake)
-        here.began(stream)
+    def _reading(
+        self, urls: Iterable[str], wake: Callable[[], object], tell: _Tell | None = None
+    ) -> Iterator[tuple[_Here, Stream]]:
+        here, engine = self._live()
+        stream = Stream(engine, self._images.find_all, urls, self._most, wake)
+        here.began(stream, tell)
         try:
-            yield stream
+            yield here, stream
         finally:
             stream.close()
             here.ended(stream)
 
-    def _live(self) -> _Here:
+    def _live(self) -> tuple[_Here, Engine]:
         here = self._here
-        if here is None or here.pid != os.getpid():
-            with _making:
-                here = self._here
-                if here is None or here.pid != os.getpid():
-                    if here is not None:
-                        _left_alone.append(here)
-                    engine = Engine(self._settings, offline=self._offline, tuning=self._tuning)
-                    self._here = here = _Here(engine)
-                    here.ends_with(self)
-        return here
+        if here is not None and here.pid == os.getpid() and (engine := here.engine) is not None:
+            return here, engine
+        with _making:
+            here = self._here
+            if here is None or here.pid != os.getpid():
+                if here is not None:
+                    _left_alone.append(here)
+                self._here = here = _Here()
+            engine = here.engine
+            if engine is None:
+                engine = Engine(self._settings, offline=self._offline, tuning=self._tuning)
+                here.opened(engine, self)
+        return here, engine
 
 
 class AsyncFetcher:
@@ -224,7 +245,8 @@ class AsyncFetcher:
         """As `Fetcher.many`. Files are read, and `urls` is iterated over, on a thread."""
         fetcher = await self._opened()
         loop, arrived = asyncio.get_running_loop(), asyncio.Event()
-        with fetcher._reading(urls, lambda: loop.call_soon_threadsafe(arrived.set)) as stream:  # noqa: SLF001 - its twin
+        wake = partial(loop.call_soon_threadsafe, arrived.set)
+        with fetcher._reading(urls, wake) as (_, stream):  # noqa: SLF001 - its twin
             while (taken := await asyncio.to_thread(stream.take)) is not None:
                 for one in taken:
                     yield one
@@ -269,46 +291,71 @@ class AsyncFetcher:
 
 
 class _Here:
-    """A fetcher's life in one process: its engine, and what its readings have counted."""
+    """A fetcher's life in one process: its engine, if it has one now, and what all have counted."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self) -> None:
         self.pid = os.getpid()
-        self.engine = engine
+        self.engine: Engine | None = None
         self._mutex = threading.Lock()
-        self._streams: set[Stream] = set()
-        self._counts: Counter[str] = Counter()
+        self._streams: dict[Stream, _Tell | None] = {}
+        self._counts: Counter[str] = Counter()  # of readings that have ended
         self._waited = 0.0
+        self._engines: list[Engine] = []
+        self._asked_before = FetchStats()  # by engines that have been closed
+        self._asked_told = FetchStats()
         self._end: weakref.finalize[..., Any] | None = None
 
-    def ends_with(self, owner: object) -> None:
-        """Close with its owner, or with the process. Nothing then waits to be kept: an image is
+    def opened(self, engine: Engine, owner: object) -> None:
+        """Close it with its owner, or with the process. Nothing then waits to be kept: an image is
         written as it comes, which closing does not cut short.
         """
-        self._end = weakref.finalize(owner, _close, self.engine, self.pid)
-
-    def began(self, stream: Stream) -> None:
+        self._end = weakref.finalize(owner, _close, engine, self.pid)
         with self._mutex:
-            self._streams.add(stream)
+            self._engines.append(engine)
+        self.engine = engine
+
+    def began(self, stream: Stream, tell: _Tell | None) -> None:
+        with self._mutex:
+            if tell is not None and not any(self._streams.values()):
+                self._asked_told = self._asked()  # what was asked meanwhile was for others
+            self._streams[stream] = tell
+
+    def told(self, stream: Stream) -> None:
+        """Tell what has come to a reading, if that is to be told."""
+        tell = self._streams[stream]
+        if tell is None:
+            return
+        with self._mutex:
+            taken, asked = stream.stats, self._asked()
+            news = (taken - stream.told) + (asked - self._asked_told)
+            stream.told, self._asked_told = taken, asked
+        tell(news)
 
     def ended(self, stream: Stream) -> None:
+        self.told(stream)
         with self._mutex:
-            self._streams.discard(stream)
+            del self._streams[stream]
             self._counts.update(stream.counts)
             self._waited += stream.waited
 
     def stats(self) -> FetchStats:
         with self._mutex:
-            waited = self._waited
-            counts = Counter(self._counts)
-            for stream in self._streams:
-                waited += stream.waited
-                counts.update(stream.counts)
-        values: dict[str, Any] = {**counts, **self.engine.counted()}
-        return FetchStats(**values, waited=waited)
+            values: dict[str, Any] = self._counts
+            ended = FetchStats(**values, waited=self._waited)
+            return sum((stream.stats for stream in self._streams), ended + self._asked())
+
+    def _asked(self) -> FetchStats:
+        """What engines count: for all readings together."""
+        return sum((FetchStats(**one.counted()) for one in self._engines), self._asked_before)
 
     def close(self) -> None:
-        if self._end is not None:
-            self._end()
+        engine, self.engine = self.engine, None
+        if engine is None or self._end is None:
+            return
+        self._end()
+        with self._mutex:
+            self._engines.remove(engine)
+            self._asked_before += FetchStats(**engine.counted())
 
 
 def _close(engine: Engine, pid: int) -> None:

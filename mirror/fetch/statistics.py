@@ -43,7 +43,8 @@ def percentile(counts: tuple[int, ...] | list[int], share: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class FetchStats:
-    """Counts since a fetcher was made in this process. Of two, sum and difference are taken.
+    """Counts since a fetcher was made in this process, closed and used again or not. Of two, sum and
+    difference are taken.
 
     `fetch.stats() - before` is what an epoch did; sum up what the processes of a training say.
 

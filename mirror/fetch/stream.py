@@ -11,11 +11,12 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
-from typing import Final
+from typing import Any, Final
 
 from mirror.errors import CorruptObject, FetchError, Flagged, NotMirrored, OriginBlocked
 from mirror.fetch.engine import Engine, Order
 from mirror.fetch.resolve import Found
+from mirror.fetch.statistics import FetchStats
 
 Result = bytes | FetchError
 
@@ -26,6 +27,7 @@ _MOST: Final = 512
 _AHEAD: Final = 4096
 # Images handed over together, if so many are there.
 _TAKEN: Final = 16
+_NOTHING: Final = FetchStats()
 
 
 def kind_of(error: FetchError) -> str:
@@ -52,6 +54,7 @@ class Stream:
     Attributes:
         counts: images and bytes that were taken, by names of `FetchStats`.
         waited: seconds that its user waited for images.
+        told: of its `stats`, what somebody was told already.
     """
 
     def __init__(
@@ -75,6 +78,13 @@ class Stream:
         self._awaited: Order | None = None
         self.counts: Counter[str] = Counter()
         self.waited = 0.0
+        self.told = _NOTHING
+
+    @property
+    def stats(self) -> FetchStats:
+        """What was taken, and how long it was waited for."""
+        values: dict[str, Any] = self.counts
+        return FetchStats(**values, waited=self.waited)
 
     def take(self) -> list[tuple[str, Result]] | None:
         """Images whose turn it is, some at a time; none when the next one has not come yet.

@@ -138,6 +138,22 @@ def test_a_fetcher_that_was_closed_begins_anew(folder_mirror: Settings) -> None:
         fetch.close()
 
 
+def test_a_fetcher_that_was_closed_goes_on_counting(folder_mirror: Settings) -> None:
+    with Fetcher(folder_mirror) as fetch:
+        assert all(fetch(url) for url in ALL[:5])
+        reading = fetch.many(ALL)
+        next(reading)
+        before = fetch.stats()
+        fetch.close()
+        assert fetch.stats().images == before.images > 5
+        assert all(fetch(url) for url in ALL[:5])
+        reading.close()
+    stats = fetch.stats()
+    assert stats.images >= 11
+    assert stats.bytes_read >= before.bytes_read + sum(len(PHOTOS[url]) for url in ALL[:5])
+    assert min(stats.latencies) == 0
+
+
 def test_reading_on_is_given_up_with_the_iterator(moto_mirror: Settings) -> None:
     taken: list[str] = []
 

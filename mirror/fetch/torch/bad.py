@@ -81,13 +81,12 @@ def allowance(samples: int, allowed: float, world_size: int) -> int:
 
     Args:
         samples: of the dataset.
-        allowed: a number of samples (an int), or a share of the dataset; a share that is not 0
-            allows at least one.
-        world_size: ranks, of which each sees its part.
+        allowed: a number of samples (an int), or a share of the dataset; what is not 0 allows each
+            rank at least one.
+        world_size: ranks, of which each sees its part, and is allowed a part.
     """
-    if isinstance(allowed, int):
-        return allowed
-    return max(1, int(samples * allowed / world_size)) if allowed else 0
+    together = allowed if isinstance(allowed, int) else samples * allowed
+    return max(1, int(together / world_size)) if allowed else 0
 
 
 def _sentence(met: list[BadSample], allowed: int) -> str:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from dataclasses import astuple, fields
+from dataclasses import fields
 from typing import Any, Final
 
 import numpy as np
@@ -14,8 +13,8 @@ from mirror.fetch.statistics import FetchStats
 
 # Rows for the process that trains and for so many workers; those beyond write over others' rows.
 _ROWS: Final = 512
-_SCALARS: Final = len(fields(FetchStats)) - 1
-_COLUMNS: Final = _SCALARS + len(FetchStats().latencies)
+_NAMES: Final = tuple(one.name for one in fields(FetchStats) if one.name != "latencies")
+_COLUMNS: Final = len(_NAMES) + len(FetchStats().latencies)
 
 
 class WorkerStats:
@@ -26,28 +25,22 @@ class WorkerStats:
         if file is None:
             self._file.append(bytes(8 * _ROWS * _COLUMNS))
         self._rows = self._file.mapped(np.float64).reshape(_ROWS, _COLUMNS)
-        self._told = os.getpid(), FetchStats()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return WorkerStats, (self._file,)
 
-    def tell(self, stats: FetchStats) -> None:
-        """The counts of this process's fetcher, as they are now."""
-        process, before = self._told
-        if process != os.getpid():  # what was told before a fork is another process's
-            before = FetchStats()
-        self._told = os.getpid(), stats
+    def add(self, stats: FetchStats) -> None:
+        """So much has come to the counts of this process."""
         worker = get_worker_info()
         row = 0 if worker is None else worker.id % (_ROWS - 1) + 1
-        *scalars, latencies = astuple(stats - before)
-        self._rows[row] += np.array([*scalars, *latencies])
+        scalars = [getattr(stats, name) for name in _NAMES]
+        self._rows[row] += np.array([*scalars, *stats.latencies])
 
     def total(self) -> FetchStats:
         """Of all workers and this process."""
         numbers = self._rows.sum(axis=0).tolist()
-        names = [one.name for one in fields(FetchStats)][:_SCALARS]
         scalars = {
             name: number if name == "waited" else int(number)
-            for name, number in zip(names, numbers, strict=False)
+            for name, number in zip(_NAMES, numbers, strict=False)
         }
-        return FetchStats(**scalars, latencies=tuple(int(n) for n in numbers[_SCALARS:]))
+        return FetchStats(**scalars, latencies=tuple(int(n) for n in numbers[len(_NAMES) :]))

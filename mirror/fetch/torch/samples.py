@@ -7,6 +7,7 @@ import logging
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Final, TypedDict
 
@@ -35,7 +36,6 @@ from mirror.fetch.torch.order import replacement
 # without whatever was asked for meanwhile would be another training.
 _BAD: Final = (NotMirrored, Flagged, CorruptObject, Undecodable)
 _ATTEMPTS: Final = 32
-_TELL_EVERY: Final = 64
 
 _log = logging.getLogger(__name__)
 
@@ -83,9 +83,10 @@ class Samples:
         on_bad: what to do when during training an image is not to be had or does not decode:
             `raise`; `skip` makes the batch shorter, and never empty; `resample` takes another sample
             in its place, chosen by seed, epoch and index.
-        budget: bad samples allowed in an epoch, as a number (int) or a share of the dataset (float).
+        budget: bad samples allowed in an epoch, as a number (int) or a share of the dataset (float);
+            of either each rank is allowed its part, and at least one.
         seed: of `resample`, and of the order where the dataset has one.
-        world_size: ranks that train together, which share the budget.
+        world_size: ranks that train together, among which the budget is divided.
 
     Attributes:
         check: what the dataset's URLs were to the mirror.
@@ -175,14 +176,11 @@ class Samples:
                 asked.append(index)
                 yield self._table.url(index)
 
-        try:
-            for number, (url, result) in enumerate(self._fetch.many(urls()), 1):
+        # Closed here, and not some time: what it has come to is told before it is asked for.
+        with closing(self._fetch.many(urls(), tell=self._counted.add)) as results:
+            for url, result in results:
                 index = asked.popleft()
                 yield index, self._sample(index, url, result)
-                if number % _TELL_EVERY == 0:
-                    self._counted.tell(self._fetch.stats())
-        finally:
-            self._counted.tell(self._fetch.stats())
 
     def _sample(self, index: int, url: str, result: bytes | FetchError) -> Any:
         if isinstance(result, FetchError):
