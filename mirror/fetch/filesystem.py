@@ -44,6 +44,7 @@ from mirror.layout import parse_content_hash
 
 _SCHEMES: Final = ("https://", "http://")
 _TOGETHER: Final = 4096
+_Named = tuple[str, Found | Flagged | NotMirrored]
 # An index for the life of the process, and of those that it forks: fsspec makes file systems anew
 # in a forked child, where deltalake, which has been at work in the parent, cannot read a catalog.
 _indexes: dict[tuple[Settings, bool], Index] = {}
@@ -141,11 +142,11 @@ class MirrorFileSystem(AbstractFileSystem):  # type: ignore[misc, unused-ignore]
         self, path: str, start: int | None = None, end: int | None = None, **_: Any
     ) -> bytes:
         path = self._strip_protocol(path)
-        (found,) = self._found([path])
+        ((text, found),) = self._named([path])
         try:
             if isinstance(found, FetchError):
                 raise found
-            return self._fetch(found.content_hash.hex())[start:end]
+            return self._fetch(text)[start:end]
         except FetchError as error:
             raise _as_oserror(error, path) from error
 
@@ -157,10 +158,7 @@ class MirrorFileSystem(AbstractFileSystem):  # type: ignore[misc, unused-ignore]
         if isinstance(path, str) and paths == [self._strip_protocol(path)]:
             return self.cat_file(path, **options)
         bodies: dict[str, Any] = {}
-        texts = (
-            _SCHEMES[0] + one if isinstance(found, FetchError) else found.content_hash.hex()
-            for one, found in zip(paths, self._found(paths), strict=True)
-        )
+        texts = (text for text, _ in self._named(paths))
         for one, (_, result) in zip(paths, self._fetch.many(texts), strict=True):
             if not isinstance(result, FetchError):
                 bodies[one] = result
@@ -210,9 +208,16 @@ class MirrorFileSystem(AbstractFileSystem):  # type: ignore[misc, unused-ignore]
 
     def _found(self, paths: Sequence[str]) -> list[Found | FetchError]:
         """What the mirror has under each path."""
+        return [found for _, found in self._named(paths)]
+
+    def _named(self, paths: Sequence[str]) -> list[_Named]:
+        """The same, and what to ask a fetcher for.
+
+        By its content, an image would be looked for under another URL in this machine's cache.
+        """
         texts = [_texts(path) for path in paths]
         answers = iter(self._images.find_all([text for of_one in texts for text in of_one]))
-        return [_best([next(answers) for _ in of_one]) for of_one in texts]
+        return [_best([(text, next(answers)) for text in of_one]) for of_one in texts]
 
     def mkdir(self, path: str, create_parents: bool = True, **_: Any) -> None:
         _refuse(path)
@@ -251,9 +256,9 @@ def path_of(url: str, found: Found) -> str:
 
 
 def folder_of(name: str) -> str:
-    """A class's name as that of a folder."""
-    plain = name.replace("/", "_").replace("\0", "_")
-    return plain.replace(".", "_") if plain.strip(".") == "" else plain
+    """A class's name as that of a folder; another class has another."""
+    plain = name.replace("%", "%25").replace("/", "%2F").replace("\0", "%00")
+    return plain if plain.strip(".") else plain.replace(".", "%2E")
 
 
 def _texts(path: str) -> list[str]:
@@ -265,10 +270,10 @@ def _texts(path: str) -> list[str]:
     return texts
 
 
-def _best(answers: Sequence[Found | Flagged | NotMirrored]) -> Found | FetchError:
+def _best(answers: Sequence[_Named]) -> _Named:
     """Of what there is for one path: an image, else a verdict."""
-    found = (one for one in answers if isinstance(one, Found))
-    flagged = (one for one in answers if isinstance(one, Flagged))
+    found = (one for one in answers if isinstance(one[1], Found))
+    flagged = (one for one in answers if isinstance(one[1], Flagged))
     return next(found, next(flagged, answers[0]))
 
 

@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mirror.config import Layer, Settings, merge
-from mirror.fetch.filesystem import MirrorFileSystem, folder_of
+from mirror.fetch.filesystem import MirrorFileSystem
 from mirror.fetch.tree import Paths
 from mirror.sync.run import SyncOptions, sync
 from tests.photos import blank, fill, photo, url_of
@@ -205,21 +205,6 @@ def test_a_path_that_would_leave_its_folder_is_listed_by_its_content(
     assert f"objects/{content_hash(51)[:2]}/{content_hash(51)}.jpg" in files.find("")
     files.get("", str(tmp_path / "copy"), recursive=True)
     assert len(list((tmp_path / "copy").rglob("*.jp*"))) == 15
-
-
-@pytest.mark.parametrize(
-    ("name", "folder"),
-    [
-        ("Urtica dioica", "Urtica dioica"),
-        ("a/b", "a_b"),
-        ("..", "__"),
-        (".", "_"),
-        ("../etc", ".._etc"),
-        ("", ""),
-    ],
-)
-def test_a_class_is_one_folder(name: str, folder: str) -> None:
-    assert folder_of(name) == folder
 
 
 def test_without_a_dataset_there_is_nothing_to_list(folder: Path) -> None:
