@@ -3,7 +3,8 @@
 what comes                             what is done
 the bytes of the content hash          they are given on
 other bytes, or no such object         asked for once more, past caches; then CorruptObject
-429, 5xx, a reset, silence, a part     tried again with full jitter; in the end StoreUnavailable
+429, 5xx, a reset, silence, a part,    tried again with full jitter; in the end StoreUnavailable
+a folder that is not there
 access denied, another refusal         StoreUnavailable
 bad credentials, no bucket, …          raised as it is: no other image would fare better
 """

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
 import re
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from pathlib import Path
 from typing import Any, Final, Protocol
 
-from mirror.errors import MirrorError, StoreError, Throttled
+from mirror.errors import MirrorError, NotFound, StoreError, Throttled, Unreachable
 from mirror.fetch.addresses import Addresses
 from mirror.fetch.hedging import Hedging
 from mirror.fetch.transport import Transport
-from mirror.layout import BucketUrl
+from mirror.layout import FORMAT_KEY, BucketUrl
 from mirror.store.file import FileStore
 from mirror.store.responses import error_from
 
@@ -47,9 +49,19 @@ class Folder:
 
     def __init__(self, url: BucketUrl) -> None:
         self._store = FileStore(url)
+        self._mark = Path(url.path, FORMAT_KEY)
 
     async def get(self, key: str, size: int, *, fresh: bool) -> bytes:
-        return await self._store.get(key)
+        try:
+            return await self._store.get(key)
+        except NotFound:
+            # Of a disk that is not mounted no image would be there, which is no image's fault.
+            if not await asyncio.to_thread(os.path.isfile, self._mark):
+                raise Unreachable(
+                    f"GET {key}: {self._mark.parent} has no {self._mark.name}, so there is no mirror "
+                    "there now; mount its disk, or correct bucket.url."
+                ) from None
+            raise
 
     async def aclose(self) -> None:
         await self._store.aclose()

@@ -185,8 +185,9 @@ class _Translated:
         if isinstance(error, (FileNotFoundError, NotADirectoryError, IsADirectoryError)):
             raise NotFound(f"{self._what}: there is no such file.") from None
         if isinstance(error, PermissionError):
+            may = "writable" if self._what.startswith(("PUT", "DELETE")) else "readable"
             raise AccessDenied(
-                f"{self._what}: permission denied; make the mirror's folder writable for this user."
+                f"{self._what}: permission denied; make the mirror's folder {may} for this user."
             ) from None
         if isinstance(error, OSError):
             raise StoreError(f"{self._what}: {error.strerror or error}.") from None

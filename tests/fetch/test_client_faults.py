@@ -15,7 +15,17 @@ from mirror.errors import BadCredentials, BucketMissing, CorruptObject, NotFound
 from mirror.store.base import Headers, Overwrite
 from tests.chaos.tally import seeds
 from tests.conftest import MakePlace
-from tests.fetch.mirrors import ALL, HURRY, PHOTOS, damaged, images_only, key_of, mirrored, through
+from tests.fetch.mirrors import (
+    ALL,
+    HURRY,
+    PHOTOS,
+    damaged,
+    images_only,
+    key_of,
+    lost,
+    mirrored,
+    through,
+)
 from tests.photos import photo, url_of
 from tests.proxy import (
     ACCESS_DENIED,
@@ -162,6 +172,23 @@ def test_an_object_that_is_cut_longer_or_gone_is_noticed(
         path.write_bytes(other)
     with Fetcher(folder_mirror, tuning=HURRY) as fetch, pytest.raises(CorruptObject):
         fetch(url_of(1))
+
+
+@pytest.mark.parametrize("emptied", [False, True])
+def test_a_folder_that_is_out_of_reach_is_no_damage(folder_mirror: Settings, emptied: bool) -> None:
+    """A disk that is not mounted leaves nothing, or an empty folder."""
+    path = Path(folder_mirror.bucket_url.path)
+    with Fetcher(folder_mirror, tuning=HURRY) as fetch:
+        lost(folder_mirror)
+        if emptied:
+            path.mkdir()
+        with pytest.raises(StoreUnavailable, match=r"no mirror there now.*mount"):
+            fetch(url_of(1))
+        if emptied:
+            path.rmdir()
+        path.with_name("gone").rename(path)
+        assert fetch(url_of(1)) == photo(1)
+        assert (fetch.stats().unavailable, fetch.stats().corrupt) == (1, 0)
 
 
 def test_bytes_that_were_damaged_on_the_way_are_asked_for_once_more(moto_mirror: Settings) -> None:

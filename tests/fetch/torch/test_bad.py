@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from mirror import Fetcher
 from mirror.content.digest import digest_of
-from mirror.errors import CorruptObject, TooManyBadSamples, Undecodable
+from mirror.errors import CorruptObject, StoreUnavailable, TooManyBadSamples, Undecodable
 from mirror.fetch.torch import (
     BadSample,
     MirrorDataset,
@@ -23,8 +23,9 @@ from mirror.fetch.torch import (
     ResumableSampler,
     rgb,
 )
-from mirror.fetch.torch.bad import BadSamples, allowance
+from mirror.fetch.torch.bad import BadSamples, OnBad, allowance
 from mirror.layout import object_key
+from tests.fetch.mirrors import HURRY
 from tests.fetch.torch.mirrors import SIDE, Prepared, expected_pixels, number_of, pixels, prepared
 from tests.photos import blank, photo, url_of
 
@@ -227,6 +228,17 @@ def test_an_error_of_the_transform_is_its_authors(made: Prepared, fetch: Fetcher
     dataset = dataset_of(made, fetch, transform=broken, on_bad="skip", on_missing="drop")
     with pytest.raises(ZeroDivisionError):
         _ = dataset[3]
+
+
+@pytest.mark.parametrize("on_bad", ["skip", "resample"])
+def test_a_mirror_that_goes_away_is_no_bad_sample(tmp_path: Path, on_bad: OnBad) -> None:
+    made = prepared(tmp_path, COUNT)
+    with Fetcher(made.settings, tuning=HURRY) as fetch:
+        dataset = dataset_of(made, fetch, on_bad=on_bad, budget=COUNT)
+        (tmp_path / "mirror").rename(tmp_path / "unmounted")
+        with pytest.raises(StoreUnavailable, match="mount"):
+            dataset.__getitems__([1, 2])
+        assert dataset.bad_samples == []
 
 
 def test_indices_count_from_either_end(made: Prepared, fetch: Fetcher) -> None:
