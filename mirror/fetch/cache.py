@@ -33,7 +33,7 @@ from typing import Final, Literal, NamedTuple
 
 from mirror.errors import ConfigError
 from mirror.fetch.eviction import Eviction
-from mirror.fetch.usage import Usage
+from mirror.fetch.usage import COUNT_EVERY, COUNT_FIRST, Usage
 
 Admission = Literal["pin", "lru"]
 
@@ -106,6 +106,7 @@ class FetchCache:
         self.kept = self.not_kept = 0
         self._said: set[str] = set()
         self._rests_until = self._full_until = float("-inf")
+        self._lacked = 0  # bytes that there was no room for, the last time that there was none
         self._usage: Usage | None = None
         if claim(folder):
             with suppress(OSError):
@@ -147,13 +148,24 @@ class FetchCache:
     @property
     def has_room(self) -> bool:
         """Whether images are kept, as far as is known: not full, not read-only."""
-        return self._usage is not None and time.monotonic() >= max(
-            self._rests_until, self._full_until
-        )
+        usage = self._usage
+        if usage is None or time.monotonic() < self._rests_until:
+            return False
+        if self._admission == "lru" or not self._lacked:
+            return True
+        try:
+            return usage.used + self._lacked <= self._most
+        except OSError:
+            return False
+
+    def count_again(self) -> None:
+        """Count what is really there, which may take long: anybody may have deleted files."""
+        if self._usage is not None:
+            self._count_again(self._usage)
 
     def begin(self, content_hash: bytes, size: int) -> Ticket | Begun:
         """Ask for the right to write an image. Does not wait for another process."""
-        if not self.has_room:
+        if self._usage is None or time.monotonic() < max(self._rests_until, self._full_until):
             return self._no_room()
         path = self.path(content_hash)
         try:
@@ -262,7 +274,9 @@ class FetchCache:
     def _made_room(self, usage: Usage, size: int) -> bool:
         if usage.reserve(size, self._most):
             return True
-        if usage.count_is_due():
+        due = usage.count_is_due(COUNT_EVERY if self._lacked else COUNT_FIRST)
+        self._lacked = size
+        if due:
             # Not waited for: until it is through, the cache counts as full.
             name = "mirror-fetch-count"
             threading.Thread(

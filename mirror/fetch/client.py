@@ -151,6 +151,10 @@ class Fetcher:
         """Whether the fetch cache keeps what is read now: it is there, not full, not read-only."""
         return self._live()[1].has_room
 
+    def count_again(self) -> None:
+        """Count anew what the fetch cache holds, and wait for it: `has_room` then goes by that."""
+        self._live()[1].count_again()
+
     def stats(self) -> FetchStats:
         """What this fetcher has come to in this process."""
         here = self._here

@@ -185,6 +185,11 @@ class Engine:
         """Whether what is read now is kept on this machine, as far as that is known."""
         return self._cache is not None and self._cache.has_room
 
+    def count_again(self) -> None:
+        """Count anew what the fetch cache holds."""
+        if self._cache is not None:
+            self._cache.count_again()
+
     def counted(self) -> dict[str, Any]:
         """Values of `FetchStats` that are counted here."""
         counted: dict[str, Any] = {"mismatches": self.mismatches}

@@ -114,7 +114,8 @@ class Prefetch:
         self._check = check
         self._lacking = lacking
         self._progress = progress or Progress()
-        self._full = False
+        self._counted = self._full = False
+        self._not_kept = fetch.stats().not_kept
         self.report = PrefetchReport()
 
     def run(self, inputs: Iterable[Input], reading: Reading) -> PrefetchReport:
@@ -126,15 +127,20 @@ class Prefetch:
         """
         began = time.monotonic()
         report = self.report
+        fetched: list[str] = []
         for url, result in self._fetch.many(self._wanted(inputs, reading)):
             if isinstance(result, bytes):
                 report.fetched += 1
                 report.bytes += len(result)
+                fetched.append(url)
+                if len(fetched) == _TOGETHER:
+                    self._see_what_was_kept(fetched)
+                    fetched.clear()
             else:
                 self._failed(url, result)
             self._progress.done(report)
+        self._see_what_was_kept(fetched)
         report.stats = self._fetch.stats()
-        report.no_room += report.stats.not_kept
         report.seconds = time.monotonic() - began
         return report
 
@@ -150,19 +156,45 @@ class Prefetch:
                 elif self._check:
                     self.report.absent += 1
                     self._tell(url, "not on this machine")
-                elif self._full or not self._fetch.has_room:
-                    self._full = True
-                    self.report.no_room += 1
-                else:
+                elif self._has_room():
                     yield url
+                else:
+                    self._no_room(url)
             self._progress.done(self.report)
+
+    def _has_room(self) -> bool:
+        """Whether what is fetched now is kept.
+
+        What the cache is said to hold may be gone: it is counted before the first image is fetched,
+        and before the cache is called full.
+        """
+        if not self._counted:
+            self._fetch.count_again()
+            self._counted = True
+        if self._fetch.has_room:
+            return True
+        if not self._full:
+            self._fetch.count_again()
+            self._full = True
+        return self._fetch.has_room
+
+    def _see_what_was_kept(self, fetched: Sequence[str]) -> None:
+        if self._fetch.stats().not_kept > self._not_kept:
+            for url, known in zip(fetched, self._fetch.cached(fetched), strict=True):
+                if known is not True:
+                    self._no_room(url)
+
+    def _no_room(self, url: str) -> None:
+        self.report.no_room += 1
+        self._list(url)
 
     def _batches(self, inputs: Iterable[Input], reading: Reading) -> Iterator[Sequence[str]]:
         for source in inputs:
             for batch in read(source, reading, self._progress.read):
                 self.report.invalid += len(batch.rejected)
                 for rejected in batch.rejected:
-                    self._tell(f"{source.shown}, record {rejected.number}", rejected.reason)
+                    record = f"{source.shown}, record {rejected.number}"
+                    self.report.failures.note(record, rejected.reason)
                 texts = [url.decode() for url in batch.urls]
                 for begin in range(0, len(texts), _TOGETHER):
                     yield texts[begin : begin + _TOGETHER]
@@ -177,5 +209,8 @@ class Prefetch:
 
     def _tell(self, url: str, why: str) -> None:
         self.report.failures.note(shown(url), why)
+        self._list(url)
+
+    def _list(self, url: str) -> None:
         if self._lacking is not None:
             self._lacking.write(f"{url}\n")

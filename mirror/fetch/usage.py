@@ -1,8 +1,10 @@
 """How many bytes a fetch cache holds: a number in a file, changed under a lock by all processes.
 
 Room is reserved before an image is written. A process that is killed may leave the number too high,
-never too low; so before a cache counts as full, what is really there is counted again, once an hour
-at most and by one process.
+never too low, and so does whoever deletes images. What is really there is therefore counted again when
+a process finds no room for the first time, if that was not done in the last minute, and then once an
+hour, by one process. Until that is through, the cache counts as full: reading does not wait for it.
+`mirror prefetch` does, before it fetches anything and before it says that the cache is full.
 """
 
 from __future__ import annotations
@@ -21,7 +23,9 @@ from typing import Final
 
 # Bytes, when they were last counted (seconds since the epoch), and a check of both.
 _NUMBERS: Final = struct.Struct("<QdI")
-_COUNT_EVERY: Final = 3600.0
+# Seconds since the last count after which the next is due, and for who finds no room at first.
+COUNT_EVERY: Final = 3600.0
+COUNT_FIRST: Final = 60.0
 # A process that is stopped while it holds the lock must not stop all others.
 _PATIENCE: Final = 0.5
 
@@ -70,13 +74,13 @@ class Usage:
         with self._locked():
             return self._read()[0]
 
-    def count_is_due(self) -> bool:
-        """Whether to call `count_again`; one process is told so, once in an hour."""
+    def count_is_due(self, after: float) -> bool:
+        """Whether to call `count_again`; one process is told so, `after` seconds from the last time."""
         with self._locked() as held:
             if not held:
                 return False
             used, counted_at = self._read()
-            due = not 0 <= time.time() - counted_at < _COUNT_EVERY
+            due = not 0 <= time.time() - counted_at < after
             if due:
                 self._write(used, time.time())
             return due

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -145,6 +146,32 @@ def test_prefetch_stops_fetching_when_the_cache_is_full(home: Path) -> None:
     kept = [path for path in (home / "fetch" / "objects").rglob("*") if path.is_file()]
     assert 1 <= len(kept) <= 5
     assert b"cache is full" in run(home, "prefetch", "good.jsonl", "--cache-bytes", "5K").stdout
+
+
+def test_prefetch_counts_what_is_there_before_it_calls_a_cache_full(home: Path) -> None:
+    """Its files may be deleted at any time, and by anybody."""
+    dataset(home / "a.jsonl", *range(6))
+    dataset(home / "b.jsonl", *range(6, 12))
+    room = max(sum(len(photo(n)) for n in part) for part in (range(6), range(6, 12)))
+    assert report(home, "prefetch", "a.jsonl", "--cache-bytes", str(room))["no_room"] == 0
+    for path in (home / "fetch" / "objects").iterdir():
+        shutil.rmtree(path)
+    found = report(home, "prefetch", "b.jsonl", "--cache-bytes", str(room))
+    assert (found["fetched"], found["no_room"]) == (6, 0)
+    assert report(home, "prefetch", "b.jsonl", "--offline")["cached"] == 6
+
+
+def test_what_there_was_no_room_for_is_listed_and_what_is_no_url_is_not(home: Path) -> None:
+    with (home / "good.jsonl").open("a") as file:
+        file.write('{"n": 1}\n')
+    limits = ("--cache-bytes", "5K", "--lacking", "lacking.txt")
+    found = report(home, "prefetch", "good.jsonl", *limits, status=3)
+    assert found["invalid"] == 1
+    lacking = (home / "lacking.txt").read_text().splitlines()
+    assert len(lacking) == found["no_room"] > 0
+    again = report(home, "prefetch", "good.jsonl", "--offline", status=3)
+    absent = {one["url"] for one in again["failures"] if one["url"].startswith("http")}
+    assert set(lacking) == absent
 
 
 def test_prefetch_counts_a_urls_record_that_is_none(home: Path) -> None:

@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import resource
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -146,6 +147,12 @@ def test_a_full_cache_that_makes_room_lets_the_oldest_go(folder: Path) -> None:
     cache.close()
 
 
+def test_a_cache_that_makes_room_always_has_some(folder: Path) -> None:
+    cache = FetchCache(folder, 3500, "lru")
+    assert all(put(cache, seed) and cache.has_room for seed in range(6))
+    cache.close()
+
+
 def test_an_image_larger_than_the_cache_drives_nothing_out(folder: Path) -> None:
     cache = FetchCache(folder, 3000, "lru")
     put(cache, 1)
@@ -274,6 +281,44 @@ def test_a_count_that_is_too_high_is_put_right_before_the_cache_counts_as_full(
     assert has(cache, 2)
     assert used(folder) == really_there(folder) == 2000
     assert not list(folder.rglob("*.part"))
+    cache.close()
+
+
+def test_a_new_process_counts_again_where_the_last_count_is_a_while_ago(folder: Path) -> None:
+    cache = FetchCache(folder, 5000, "pin")
+    assert all(put(cache, seed) for seed in range(5))
+    cache.close()
+    for path in (folder / "objects").rglob("*"):
+        if path.is_file():
+            path.unlink()  # as the mark says that anybody may
+    usage = Usage(folder / "usage", lambda: -1)
+    usage._write(usage.used, time.time() - 120.0)
+    usage.close()
+    cache = FetchCache(folder, 5000, "pin")
+    assert not put(cache, 5)
+    for thread in threading.enumerate():
+        if thread.name == "mirror-fetch-count":
+            thread.join()
+    assert cache.has_room
+    assert all(put(cache, seed) for seed in range(5, 10))
+    assert used(folder) == really_there(folder) == 5000
+    cache.close()
+
+
+def test_whether_there_is_room_is_not_forgotten_with_time(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = FetchCache(folder, 1500, "pin")
+    now = time.monotonic()
+    assert [put(cache, 1), put(cache, 2)] == [True, False]
+    monkeypatch.setattr(time, "monotonic", lambda: now + 100.0)
+    said = [cache.has_room]
+    Path(cache.path(content(1)[0])).unlink()
+    said.append(cache.has_room)
+    cache.count_again()
+    said.append(cache.has_room)
+    assert said == [False, False, True]
+    assert put(cache, 2)
     cache.close()
 
 
