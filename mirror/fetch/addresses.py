@@ -7,11 +7,11 @@ take half a gigabyte in every process.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Final
 
+from mirror.clock import since_boot
 from mirror.config import Settings
 from mirror.store.control import S3Access
 from mirror.store.signing import Signer
@@ -43,7 +43,7 @@ class SignedUrls:
 
     Args:
         settings: where the bucket is.
-        clock: seconds.
+        clock: seconds, those of a sleeping machine, too: signatures age meanwhile.
 
     Attributes:
         base: what all of them begin with.
@@ -52,7 +52,7 @@ class SignedUrls:
         BadCredentials: the chain has none.
     """
 
-    def __init__(self, settings: Settings, clock: Clock = time.monotonic) -> None:
+    def __init__(self, settings: Settings, clock: Clock = since_boot) -> None:
         self._clock = clock
         self._signer = Signer(S3Access(settings.bucket_url, settings.bucket))
         self._ahead: dict[str, tuple[str, float]] = {}

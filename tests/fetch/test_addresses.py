@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from urllib.parse import parse_qs, urlsplit
 
@@ -57,6 +58,20 @@ def test_one_that_has_waited_for_long_is_signed_anew(
     now = 301.0
     assert urls.of(KEYS[1]) == f"anew/{KEYS[1]}"
     assert signed == [KEYS[1]]
+
+
+def test_a_machine_that_slept_signs_anew(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """time.monotonic stands still meanwhile; a signature that has died would be refused for good."""
+    now = 1000.0
+    monkeypatch.setattr(time, "clock_gettime", lambda _: now)
+    urls = SignedUrls(settings)
+    urls.expect(KEYS)
+    monkeypatch.setattr(urls._signer, "sign", lambda keys, _: [f"anew/{key}" for key in keys])
+    assert not urls.of(KEYS[0]).startswith("anew/")
+    now += 3600.0
+    assert urls.of(KEYS[1]) == f"anew/{KEYS[1]}"
 
 
 def test_what_is_never_asked_for_does_not_pile_up(settings: Settings) -> None:
