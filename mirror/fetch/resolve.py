@@ -160,7 +160,11 @@ class Images:
 
 
 def shown(text: str) -> str:
-    """A URL as people may see it: a signature lets anybody read what it signs."""
+    """A URL as people and programs may see it: a signature lets anybody read what it signs, and what
+    is no UTF-8 cannot be written as JSON.
+    """
+    if not text.isascii():
+        text = text.encode("utf-8", "backslashreplace").decode()
     return text.partition("?")[0] if "Signature=" in text else text
 
 

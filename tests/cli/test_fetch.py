@@ -83,6 +83,12 @@ def test_fetch_lists_what_it_has_not(home: Path) -> None:
     assert b"missing" in said.stdout
 
 
+def test_fetch_takes_a_name_that_is_no_utf8(home: Path) -> None:
+    found = report(home, "fetch", "http://x/\udcff", url_of(1), "--json", status=3)
+    assert (found["fetched"], found["missing"]) == (1, 1)
+    assert found["failures"] == [{"url": r"http://x/\udcff", "reason": "not in the mirror"}]
+
+
 def test_fetch_says_that_an_object_is_damaged(home: Path) -> None:
     (home / "mirror" / key_of(1)).write_bytes(photo(2))
     found = report(home, "fetch", url_of(1), url_of(2), status=3)

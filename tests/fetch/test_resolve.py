@@ -140,6 +140,11 @@ def test_another_spelling_of_a_photo_is_found_where_that_is_wanted(
             assert isinstance(one, NotMirrored)
 
 
+def test_what_is_no_utf8_is_shown_as_text_that_is() -> None:
+    assert shown("http://x/\udcff?Signature=1") == r"http://x/\udcff"
+    assert shown("http://x/ü") == "http://x/ü"
+
+
 def test_a_signature_is_not_shown() -> None:
     url = f"{public(999)}?X-Amz-Credential=a&X-Amz-Signature=secret"
     error = Images(index_of(ROWS)).find(url)
