@@ -11,14 +11,18 @@ import fcntl
 import mmap
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from multiprocessing.context import get_spawning_popen
 from multiprocessing.reduction import DupFd
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from mirror.errors import StateError
+
+_NO_ITERATION: Final = (-1,) * 5
 
 
 class SharedFile:
@@ -66,6 +70,15 @@ class SharedFile:
             return np.empty(0, kind)
         return np.frombuffer(mmap.mmap(self._fd, self.size), kind)
 
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Of all processes one at a time; the lock goes with its holder."""
+        fcntl.lockf(self._fd, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.lockf(self._fd, fcntl.LOCK_UN)
+
     def __reduce__(self) -> tuple[Any, ...]:
         if get_spawning_popen() is not None:
             return _of_handle, (DupFd(self._fd),)
@@ -93,7 +106,7 @@ class SharedPlace:
     @classmethod
     def at(cls, seed: int, epoch: int = 0, begin: int = 0) -> SharedPlace:
         file = SharedFile()
-        file.append(np.array([seed, epoch, begin], np.int64).tobytes())
+        file.append(np.array([seed, epoch, begin, *_NO_ITERATION], np.int64).tobytes())
         return cls(file)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -112,7 +125,21 @@ class SharedPlace:
         return int(self._numbers[2])
 
     def set(self, seed: int, epoch: int, begin: int) -> None:
-        self._numbers[:] = seed, epoch, begin
+        self._numbers[:3] = seed, epoch, begin
+
+    def of_iteration(self, loader: int, number: int) -> tuple[int, int, int]:
+        """Seed, epoch and position with which an iteration began: as they were when the first of its
+        workers asked. Who says them may have gone on before the last one does.
+
+        Args:
+            loader: any number of what iterates.
+            number: of the iteration.
+        """
+        with self._file.locked():
+            if self._numbers[3:5].tolist() != [loader, number]:
+                self._numbers[3:] = [loader, number, *self._numbers[:3]]
+            seed, epoch, begin = self._numbers[5:].tolist()
+        return seed, epoch, begin
 
 
 def _of_handle(handle: Any) -> SharedFile:

@@ -73,3 +73,16 @@ def test_a_full_disk_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "write", full)
     with pytest.raises(StateError, match="No space left on device.*TMPDIR"):
         file.append(b"x")
+
+
+def test_workers_of_one_iteration_begin_at_one_place_however_late_they_are() -> None:
+    """Who says where the next one begins may have gone on before the last of them asks."""
+    place = SharedPlace.at(seed=4)
+    place.set(4, 1, 30)
+    assert place.of_iteration(7, 1) == (4, 1, 30)
+    place.set(4, 1, 40)
+    late = SharedPlace(place._file)
+    assert late.of_iteration(7, 1) == (4, 1, 30)
+    assert late.of_iteration(7, 2) == (4, 1, 40)
+    assert place.of_iteration(8, 2) == (4, 1, 40)
+    assert (place.seed, place.epoch) == (4, 1)

@@ -120,25 +120,41 @@ class MirrorIterableDataset(Samples, Resumable, IterableDataset[Any]):
             drop_last=drop_last,
         )
         self._batch_size = batch_size
+        self._iterations = 0, 0  # a process, and how many more than one it has begun
 
     def __len__(self) -> int:
         """Samples that this rank has left of the epoch."""
         return self.share.left
 
     def __iter__(self) -> Iterator[Any]:
-        """This worker's part of this rank's samples."""
-        for index, sample in self.loaded(chain.from_iterable(self._batches())):
+        """This worker's part of this rank's samples, from where the epoch is now."""
+        return self._drawn(*self._begun())
+
+    def _drawn(self, seed: int, epoch: int, begin: int) -> Iterator[Any]:
+        for index, sample in self.loaded(chain.from_iterable(self._batches(seed, epoch, begin))):
             if isinstance(sample, FetchError):
                 self.note(index, sample)
                 yield self.replacement(index)
             else:
                 yield sample
 
-    def _batches(self) -> Iterator[list[int]]:
-        # Not self.share: a worker that starts late, or that persists, sees another moment of it.
-        place = self._place
-        share = self.share._replace(begin=place.begin)
-        order = EpochOrder(len(self._table), place.seed, place.epoch, shuffle=self._shuffle)
+    def _begun(self) -> tuple[int, int, int]:
+        """Seed, epoch and position at which this iteration begins, the same for all of its workers.
+
+        A worker is made when an iteration begins, and its first one begins where it says itself: what
+        is shared may have moved on by then. One that persists has it all from there.
+        """
+        worker = get_worker_info()
+        process, number = self._iterations
+        number = number + 1 if process == os.getpid() else 0
+        self._iterations = os.getpid(), number
+        if worker is None or number == 0:
+            return self._seed, self.epoch, self._consumed
+        return self._place.of_iteration(worker.seed - worker.id, number)
+
+    def _batches(self, seed: int, epoch: int, begin: int) -> Iterator[list[int]]:
+        share = self.share._replace(begin=begin)
+        order = EpochOrder(len(self._table), seed, epoch, shuffle=self._shuffle)
         worker = get_worker_info()
         number, workers = (0, 1) if worker is None else (worker.id, worker.num_workers)
         size = self._batch_size
@@ -161,6 +177,11 @@ class MirrorIterableDataset(Samples, Resumable, IterableDataset[Any]):
                 f"{self._batch_size}: what a batch consumes could not be told. Give both the same."
             )
         return self._tracked(loader, self._batch_size)
+
+    def advance(self, samples: int) -> None:
+        """As `Resumable.advance`; an iteration that begins now goes on from there."""
+        super().advance(samples)
+        self._begin_here()
 
     def _fetched(self) -> Any:
         return self.stats()
