@@ -313,10 +313,10 @@ class _Here:
         """Close it with its owner, or with the process. Nothing then waits to be kept: an image is
         written as it comes, which closing does not cut short.
         """
-        self._end = weakref.finalize(owner, _close, engine, self.pid)
         with self._mutex:
+            self._end = weakref.finalize(owner, _close, engine, self.pid)
             self._engines.append(engine)
-        self.engine = engine
+            self.engine = engine
 
     def began(self, stream: Stream, tell: _Tell | None) -> None:
         with self._mutex:
@@ -353,10 +353,12 @@ class _Here:
         return sum((FetchStats(**one.counted()) for one in self._engines), self._asked_before)
 
     def close(self) -> None:
-        engine, self.engine = self.engine, None
-        if engine is None or self._end is None:
+        with self._mutex:  # another thread may close it, too, or open the next
+            engine, end = self.engine, self._end
+            self.engine = self._end = None
+        if engine is None or end is None:
             return
-        self._end()
+        end()
         with self._mutex:
             self._engines.remove(engine)
             self._asked_before += FetchStats(**engine.counted())

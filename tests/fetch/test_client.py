@@ -16,6 +16,7 @@ from mirror import AsyncFetcher, Fetcher
 from mirror.config import Settings
 from mirror.content.digest import digest_of
 from mirror.errors import BadCredentials, CatalogError, Flagged, NotMirrored
+from mirror.fetch.engine import Engine
 from tests.conftest import MakePlace, Place
 from tests.fetch.mirrors import (
     ALL,
@@ -152,6 +153,28 @@ def test_a_fetcher_that_was_closed_goes_on_counting(folder_mirror: Settings) -> 
     assert stats.images >= 11
     assert stats.bytes_read >= before.bytes_read + sum(len(PHOTOS[url]) for url in ALL[:5])
     assert min(stats.latencies) == 0
+
+
+def test_a_fetcher_is_closed_by_one_thread_while_another_reads_on(
+    folder_mirror: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Fetcher(folder_mirror) as fetch:
+        assert fetch(ALL[0])
+        closing, close = [], Engine.close
+
+        def close_late(engine: Engine) -> None:
+            closing.append(engine)
+            if len(closing) == 1:
+                assert fetch(ALL[1]) == PHOTOS[ALL[1]]  # by an engine of its own
+            close(engine)
+
+        monkeypatch.setattr(Engine, "close", close_late)
+        fetch.close()
+        assert len(closing) == 1
+        assert fetch(ALL[2]) == PHOTOS[ALL[2]]
+        assert fetch.stats().images == 3
+    assert len(closing) == 2
+    assert closing[0] is not closing[1]
 
 
 def test_reading_on_is_given_up_with_the_iterator(moto_mirror: Settings) -> None:
