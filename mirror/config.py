@@ -217,6 +217,16 @@ class Settings(_Section, frozen=True):
             )
         return Path(self.cache.dir)
 
+    @property
+    def _real_cache(self) -> str:
+        try:
+            return os.path.realpath(self.cache_dir)
+        except FileNotFoundError:
+            raise ConfigError(
+                f"cache.dir = {self.cache.dir!r} is relative to a folder that is not there any "
+                "more; write the whole path."
+            ) from None
+
     def require_apart(self) -> None:
         """That a mirror in a folder and the cache stay out of each other.
 
@@ -227,7 +237,7 @@ class Settings(_Section, frozen=True):
         if not (self.bucket.url and self.cache.dir) or self.bucket_url.scheme != "file":
             return
         mirror = Path(os.path.realpath(self.bucket_url.path))
-        cache = Path(os.path.realpath(self.cache.dir))
+        cache = Path(self._real_cache)
         if mirror.is_relative_to(cache):
             raise ConfigError(
                 f"The mirror's folder {mirror} is the cache or in it, and its objects would be taken "
@@ -273,14 +283,7 @@ class Settings(_Section, frozen=True):
     def state_dir(self) -> Path:
         """The state's folder for this bucket and this cache."""
         url = self.bucket_url
-        try:
-            cache = os.path.realpath(self.cache_dir)
-        except FileNotFoundError:
-            raise ConfigError(
-                f"cache.dir = {self.cache.dir!r} is relative to a folder that is not there any "
-                "more; write the whole path."
-            ) from None
-        identity = f"{url}\0{self.server}\0{cache}"
+        identity = f"{url}\0{self.server}\0{self._real_cache}"
         digest = hashlib.sha256(identity.encode(errors="surrogateescape")).hexdigest()[:12]
         name = re.sub(r"[^A-Za-z0-9.-]+", "-", f"{url.bucket}-{url.path}").strip("-.")[:40]
         return self._state_root / f"{name}-{digest}"

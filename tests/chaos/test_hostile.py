@@ -129,7 +129,7 @@ def test_any_text_is_a_url_or_key_or_is_refused_in_a_sentence(text: str) -> None
         ObjectUrls(BucketUrl("s3", "plants", "inat"), text, "auto", text)
     parse_content_hash(text)
     for one in (text, f"https://plants.s3.amazonaws.com/inat/{text}", f"s3://plants/{text}"):
-        content = content_hash_in(one.encode())
+        content = content_hash_in(one.encode(errors="surrogatepass"))
         assert content is None or content.hex() in one
     parsed = parse_object_key(text)
     assert parsed is None or text == f"objects/{parsed[0].hex()[:2]}/{parsed[0].hex()}.{parsed[1]}"

@@ -294,7 +294,7 @@ def test_invalid_records_are_set_aside_with_where_they_stood_and_why(
     assert {one["input"] for one in rejected} == {str(path)}
     assert rejected[2]["reason"] == "no field 'image_url'"
 
-    plants.rewrite(put(path, [record(1)]), work / "out.jsonl")
+    plants.rewrite(put(path, [record(1)]), work / "out.jsonl", force=True)
     assert names(work) == {"raw.jsonl", "out.jsonl"}, "it would speak of other records"
 
 
