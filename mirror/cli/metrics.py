@@ -42,6 +42,8 @@ HELP: Final = {
     "mirror_catalog_version": "The catalog's version as a run has last seen it.",
 }
 _KEPT: Final = ("mirror_run_success_timestamp_seconds", "mirror_catalog_version")
+# Of a run that could not begin, what the one before it has found is still what is known.
+_KEPT_OUTCOMES: Final = ("missing", "mismatched")
 # Numbers of a report that have a metric of their own, or none.
 _NO_ITEMS: Final = {"catalog_commits", "seconds", "exit_status", "seed"}
 # bytes, bytes_uploaded, orphaned_bytes
@@ -150,12 +152,14 @@ def write(path: Path, run: FinishedRun) -> None:
     before = ""
     with suppress(OSError, UnicodeDecodeError):
         before = path.read_text(encoding="utf-8")
-    for name in _KEPT:
-        labels = tuple(run.labels.items())
-        series = re.escape(_series(name, labels))
-        kept = re.search(rf"^{series} (\d[\d.e+]*)$", before, re.MULTILINE)
-        if name not in told and kept:
-            found.append(Sample(name, labels, float(kept[1])))
+    labels = tuple(run.labels.items())
+    kept = [(name, labels) for name in _KEPT]
+    kept += [("mirror_run_items", (*labels, ("outcome", outcome))) for outcome in _KEPT_OUTCOMES]
+    for name, with_labels in kept:
+        series = re.escape(_series(name, with_labels))
+        value = re.search(rf"^{series} (\d[\d.e+]*)$", before, re.MULTILINE)
+        if name not in told and value:
+            found.append(Sample(name, with_labels, float(value[1])))
     with replacing(path) as file:
         file.write(rendered(found))
     path.chmod(0o644)  # the exporter is another user

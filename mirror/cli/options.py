@@ -88,7 +88,7 @@ def hex_prefix(_ctx: click.Context, _param: click.Parameter, value: str) -> str:
 
 
 def share(_ctx: click.Context, _param: click.Parameter, value: str | None) -> float | None:
-    """Reads `1%` or `0.01`."""
+    """Reads `1%` or `0.01`. Not `1`: what a crontab leaves of `1%` would read everything back."""
     if value is None:
         return None
     text = value.strip()
@@ -96,6 +96,6 @@ def share(_ctx: click.Context, _param: click.Parameter, value: str | None) -> fl
         number = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
     except ValueError:
         number = -1.0
-    if not 0 < number <= 1:
-        raise click.BadParameter("write a share, such as 1% or 0.01.")
+    if not 0 < number <= 1 or (number == 1 and not text.endswith("%")):
+        raise click.BadParameter("write a share, such as 1% or 0.01; all of it is 100%.")
     return number

@@ -70,7 +70,7 @@ def command(session: Session, /, **options: Any) -> int:
 
     Reads the bucket and writes nothing there. A reading that is interrupted goes on where it was.
     Exit status 3 when an object is missing, is not what the catalog says, or could not be read, or
-    when there are orphans older than the grace period.
+    when there are orphans that gc would remove.
 
     \b
     Examples:
@@ -120,7 +120,9 @@ def _orphans(report: VerifyReport) -> str:
 
     if not report.orphaned:
         return ""
-    old = f", {report.old_orphans:,} past the grace period" if report.old_orphans else ", all young"
+    old = (
+        f", {report.old_orphans:,} for gc to remove" if report.old_orphans else ", none for gc yet"
+    )
     return output.size(report.orphaned_bytes) + old
 
 

@@ -30,7 +30,8 @@ _COLUMNS = "kind, key, reason, rows, urls, size"
 _BATCH = 5_000
 
 # Found by comparing a listing, which every run does anew; or by reading, which few do.
-Source = Literal["listing", "reading"]
+# "before" are those of a listing that the one under way has not met yet.
+Source = Literal["listing", "before", "reading"]
 
 
 class Pass(msgspec.Struct, kw_only=True):
@@ -116,8 +117,14 @@ class Ledger:
             ]
         )
 
-    def forget_listing(self) -> None:
-        self._file.execute_all([("DELETE FROM damage WHERE source = 'listing'", [()])])
+    def begin_listing(self) -> None:
+        """What an earlier listing has found goes when this one is through, or is found once more."""
+        self._file.execute_all(
+            [("UPDATE damage SET source = 'before' WHERE source = 'listing'", [()])]
+        )
+
+    def end_listing(self) -> None:
+        self._file.execute_all([("DELETE FROM damage WHERE source = 'before'", [()])])
 
     def add_listing(self, found: Iterable[Problem]) -> None:
         """Note what a listing shows, which says more of a key than an earlier reading."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -25,7 +25,8 @@ from numpy.typing import NDArray
 
 from mirror.catalog.comparison import Comparison, problem_of
 from mirror.catalog.health import Kind, Problem, UpkeepReport
-from mirror.catalog.index import Index
+from mirror.catalog.history import recent, recently_named
+from mirror.catalog.index import Index, halves
 from mirror.catalog.objects import NamedObjects, named_objects, spans
 from mirror.catalog.reading import OpenMirror, open_mirror
 from mirror.config import Settings
@@ -77,7 +78,8 @@ class VerifyReport(UpkeepReport):
         share: of the objects that are to be read.
         seed: that chose them.
         flagged: objects that are there though only flagged rows have their content.
-        old_orphans: orphans from before the grace period.
+        old_orphans: orphans that gc would remove: written, and last named by a row, before the grace
+            period.
         catalog_version: that was verified.
     """
 
@@ -220,13 +222,19 @@ class Verification:
     async def _compare(self, young_since: datetime, lines: Lines) -> None:
         report, ledger = self._report, self._ledger
 
-        def unnamed(info: ObjectInfo, flagged: bool) -> None:
-            if not flagged:
-                problem = Problem("orphaned", info.key, "no row names it", size=info.size)
-                report.example(problem)
-                lines.write(problem)
+        old: list[bytes] = []
 
-        ledger.forget_listing()
+        def unnamed(info: ObjectInfo, flagged: bool) -> None:
+            if flagged:
+                return
+            problem = Problem("orphaned", info.key, "no row names it", size=info.size)
+            report.example(problem)
+            lines.write(problem)
+            if info.last_modified < young_since and (parsed := parse_object_key(info.key)):
+                old.append(parsed[0])
+
+        # Until this listing is through, what an earlier one has found is not known to be well.
+        ledger.begin_listing()
         ledger.add_listing([problem async for problem in self._catalog_files()])
         comparison = Comparison(
             self._mirror.store,
@@ -241,6 +249,18 @@ class Verification:
         report.checked, report.flagged = listed.compared, listed.flagged
         report.orphaned, report.old_orphans = listed.orphaned, listed.old_orphans
         report.orphaned_bytes = listed.orphaned_bytes
+        if not self.stop.is_set():
+            ledger.end_listing()
+            report.old_orphans -= await self._named_lately(sorted(old), young_since)
+
+    async def _named_lately(self, contents: Sequence[bytes], since: datetime) -> int:
+        """How many of these a row has named within the grace period: gc keeps them for as long."""
+        if not contents:
+            return 0
+        catalog = self._mirror.catalog
+        past = await recent(self._mirror.store, catalog, since)
+        named = await recently_named(catalog, past, halves(b"".join(contents)))
+        return int(np.count_nonzero(named))
 
     async def _catalog_files(self) -> AsyncIterator[Problem]:
         """Data files of the catalog that are not there: this machine may know their rows, no other."""

@@ -72,6 +72,11 @@ variable "users" {
     condition     = length(setsubtract(var.users, ["writer", "reader", "gc"])) == 0
     error_message = "Choose among writer, reader and gc."
   }
+
+  validation {
+    condition     = length(var.users) == 0 || length(var.bucket_name) <= 50
+    error_message = "A user is called mirror-NAME-BUCKET, and IAM takes 64 characters: with users a bucket's name may have 50."
+  }
 }
 
 variable "cloudfront" {

@@ -90,6 +90,18 @@ def test_what_a_run_does_not_know_is_kept_from_before(tmp_path: Path) -> None:
     assert read(file.read_text())["mirror_run_success_timestamp_seconds"] == 100.0
 
 
+def test_what_was_damaged_is_not_well_because_a_run_could_not_begin(tmp_path: Path) -> None:
+    file = tmp_path / "verify.prom"
+    write(file, finished(3, missing=2, mismatched=0, orphaned=1))
+    write(file, finished(1, 200.0))
+    after = read(file.read_text())
+    assert after["mirror_run_exit_status"] == 1
+    assert after["mirror_run_items{missing}"] == 2
+    assert "mirror_run_items{orphaned}" not in after
+    write(file, finished(0, 300.0, missing=0, mismatched=0))
+    assert read(file.read_text())["mirror_run_items{missing}"] == 0
+
+
 def test_another_mirrors_success_is_not_ours(tmp_path: Path) -> None:
     file = tmp_path / "m.prom"
     write(file, finished(0, 100.0))

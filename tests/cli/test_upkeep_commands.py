@@ -130,6 +130,7 @@ def test_what_is_wrong_is_named(mirror: Run, cache: Path, tmp_path: Path) -> Non
         (["verify", "--full", "--exists"], 2, "Choose one"),
         (["verify", "--sample=200%"], 2, "write a share"),
         (["verify", "--sample=few"], 2, "write a share"),
+        (["verify", "--sample=1"], 2, "all of it is 100%"),  # what a crontab leaves of 1%
         (["gc", "--max-delete=some"], 2, "--max-delete"),
         (["gc", "--grace-days=-1"], 2, "--grace-days"),
         (["repair"], 2, "--from"),

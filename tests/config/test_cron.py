@@ -35,7 +35,7 @@ def test_not_everybody_at_the_full_hour() -> None:
 
 @pytest.mark.parametrize("status", [0, 3])
 @pytest.mark.parametrize(
-    ("number", "name", "key"), [(0, "sync", "a-key"), (1, "verify", "a-key"), (2, "gc", "gcs-key")]
+    ("number", "name", "key"), [(0, "sync", "a-key"), (1, "gc", "gcs-key"), (2, "verify", "a-key")]
 )
 def test_the_command_runs_mirror_with_the_environments_secrets(
     tmp_path: Path, number: int, name: str, key: str, status: int

@@ -18,6 +18,7 @@ import pytest
 from mirror.catalog.comparison import pages
 from mirror.catalog.objects import Span
 from mirror.errors import Busy, Unreachable, UsageError
+from mirror.store.base import ObjectInfo
 from mirror.store.file import FileStore
 from mirror.upkeep.gc import gc
 from mirror.upkeep.repair import RepairOptions, repair
@@ -33,6 +34,7 @@ from tests.proxy import (
     Request,
 )
 from tests.sync.command import started
+from tests.upkeep.collected import pass_days
 from tests.workshop import SOON, Workshop, key_of
 
 FULL = VerifyOptions(share=1.0)
@@ -419,3 +421,34 @@ def test_a_sync_at_the_same_moment_makes_nothing_look_missing(
     assert looks
     report = verify(shop.settings(), FULL)
     assert (counts(report), report.read) == ((312, 0, 0, 0), 312)
+
+
+def test_a_listing_that_breaks_off_makes_nothing_well(
+    local: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stocked(local)
+    local.remove(key_of(photo(4)))
+    assert verify(local.settings()).missing == 1
+
+    async def fail(self: FileStore, prefix: str, after: str) -> list[ObjectInfo]:
+        raise Unreachable(f"LIST {prefix}: reset")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FileStore, "list_page", fail)
+        report = verify(local.settings(), VerifyOptions(retry=SOON))
+        assert (report.missing, report.exit_status) == (1, 1)
+    local.put({key_of(photo(4)): photo(4)})
+    report = verify(local.settings())
+    assert (report.missing, report.exit_status) == (0, 0)
+
+
+def test_an_image_that_was_replaced_lately_is_not_gcs_yet(local: Workshop) -> None:
+    stocked(local)
+    pass_days(local, 60)
+    fill(local.cache, {url_of(5): photo(50)})
+    local.sync()
+    report = verify(local.settings())
+    assert (report.orphaned, report.old_orphans, report.exit_status) == (1, 0, 0)
+    pass_days(local, 8)
+    report = verify(local.settings())
+    assert (report.orphaned, report.old_orphans, report.exit_status) == (1, 1, 3)
