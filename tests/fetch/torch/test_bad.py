@@ -109,6 +109,7 @@ def test_a_replaced_sample_is_chosen_by_seed_epoch_and_index(
 
 def test_another_epoch_has_other_replacements(damaged: tuple[Prepared, Fetcher]) -> None:
     dataset = dataset_of(*damaged, on_bad="resample")
+    dataset.replace_from(range(COUNT))
     instead = []
     for epoch in range(6):
         dataset.set_epoch(epoch)
@@ -190,10 +191,11 @@ def test_a_dataset_with_no_good_sample_ends_the_search_for_one(tmp_path: Path) -
     for path in (tmp_path / "mirror" / "objects").rglob("*.jpg"):
         path.unlink()
     with Fetcher(made.settings) as fetch:
-        with pytest.raises(TooManyBadSamples, match="No good sample"):
-            _ = dataset_of(made, fetch, on_bad="resample", budget=1.0)[0]
-        with pytest.raises(TooManyBadSamples, match="2 bad samples, and 1 are allowed"):
-            _ = dataset_of(made, fetch, on_bad="resample", budget=0.001)[0]
+        for budget, sentence in ((1.0, "No good sample"), (1, "2 bad samples, and 1 are allowed")):
+            dataset = dataset_of(made, fetch, on_bad="resample", budget=budget)
+            dataset.replace_from(range(6))
+            with pytest.raises(TooManyBadSamples, match=sentence):
+                _ = dataset[0]
 
 
 @pytest.mark.parametrize("on_bad", ["raise", "skip", "resample"])
