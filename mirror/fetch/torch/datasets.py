@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from itertools import chain, islice, tee
+from multiprocessing import current_process
 from typing import Any, Unpack
 
 from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
@@ -155,7 +156,11 @@ class MirrorIterableDataset(Samples, Resumable, IterableDataset[Any]):
         self._iterations = os.getpid(), number
         if worker is None or number == 0:
             return self._seed, self.epoch, self._consumed
-        return self._place.of_iteration(worker.seed - worker.id, number)
+        # The seed may be another loader's, too. Processes are counted, and those of a loader in a row:
+        # what its first one is counted as is no other's.
+        counted = current_process()._identity[-1]  # noqa: SLF001 - the name has it, too, as text
+        loader = (worker.seed - worker.id) ^ (counted - worker.id)
+        return self._place.of_iteration(loader, number)
 
     def _batches(self, seed: int, epoch: int, begin: int) -> Iterator[list[int]]:
         share = self.share._replace(begin=begin)
