@@ -177,7 +177,8 @@ class MirrorIterableDataset(Samples, Resumable, IterableDataset[Any]):
         After the last one the next epoch has begun.
 
         Raises:
-            UsageError: the loader is of another dataset, or makes batches of another size.
+            UsageError: the loader is of another dataset, makes batches of another size, or has
+                `in_order=False`.
         """
         if loader.dataset is not self:
             raise UsageError("The loader is of another dataset: DataLoader(dataset, …).")

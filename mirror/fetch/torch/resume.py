@@ -107,7 +107,19 @@ class Resumable:
         self._begin_here()
 
     def _tracked(self, loader: Any, batch_size: int) -> Iterator[Any]:
-        """Batches as the loader gives them, each counted before it is handed over."""
+        """Batches as the loader gives them, each counted before it is handed over.
+
+        Raises:
+            UsageError: the loader gives them in whatever order they come.
+        """
+        if not getattr(loader, "in_order", True):  # which PyTorch has since 2.6
+            raise UsageError(
+                "The loader has in_order=False: how many batches it has handed over does not tell "
+                "which, so no run could go on with the rest. Leave in_order out."
+            )
+        return self._counted_batches(loader, batch_size)
+
+    def _counted_batches(self, loader: Any, batch_size: int) -> Iterator[Any]:
         self._begin_here()
         left = self.share.left
         before, batches = self._fetched(), 0

@@ -83,7 +83,8 @@ class ResumableSampler(Resumable, Sampler[int]):
         After the last one the next epoch has begun.
 
         Raises:
-            UsageError: the loader does not draw from this sampler, or by a batch sampler of its own.
+            UsageError: the loader does not draw from this sampler, or by a batch sampler of its own, or
+                has `in_order=False`.
         """
         if loader.sampler is not self:
             raise UsageError("The loader has another sampler: DataLoader(…, sampler=sampler).")

@@ -277,6 +277,16 @@ def test_a_loader_of_other_batches_is_refused(made: Prepared, fetch: Fetcher) ->
 
 
 @pytest.mark.parametrize("kind", ["map", "stream"])
+def test_a_loader_that_hands_over_whichever_batch_is_first_is_refused(
+    made: Prepared, fetch: Fetcher, kind: str
+) -> None:
+    """How many batches it has handed over does not tell which."""
+    counted, loader = loaders(made, fetch, num_workers=2, in_order=False)[kind]
+    with pytest.raises(UsageError, match="in_order"):
+        counted.track(loader)
+
+
+@pytest.mark.parametrize("kind", ["map", "stream"])
 @pytest.mark.parametrize("workers", [0, 2])
 def test_an_epoch_ends_with_a_line_of_what_all_workers_have_fetched(
     made: Prepared, fetch: Fetcher, caplog: pytest.LogCaptureFixture, kind: str, workers: int
