@@ -41,10 +41,24 @@ _log = logging.getLogger(__name__)
 
 
 def rgb(data: bytes) -> Any:
-    """An image's bytes as a PIL image in RGB, decoded to its end."""
+    """An image's bytes as a PIL image in RGB, decoded to its end.
+
+    Of greys of 16 bits the upper 8 are kept.
+
+    Raises:
+        ValueError: its greys have no known range.
+    """
     from PIL import Image
 
     with Image.open(io.BytesIO(data)) as image:
+        # Pillow's own conversion cuts off what is above 255, and leaves a white frame.
+        if image.mode.startswith("I;16"):
+            return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+        if image.mode in ("I", "F"):
+            raise ValueError(
+                f"which of its greys (mode {image.mode}) are black and white it does not say; "
+                "decode= is for a function that knows"
+            )
         return image.convert("RGB")
 
 

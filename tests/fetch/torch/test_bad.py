@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -9,8 +10,10 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch.utils.data import DataLoader
 
 from mirror import Fetcher
@@ -221,6 +224,29 @@ def test_what_does_not_decode_is_a_bad_sample(made: Prepared, fetch: Fetcher) ->
     with pytest.raises(Undecodable, match=r"3/medium.jpg does not decode: ValueError: a colour"):
         _ = dataset_of(made, fetch, **options)[3]
     assert len(dataset_of(made, fetch, on_bad="skip", **options).__getitems__([2, 3, 4])) == 2
+
+
+def encoded(image: Any, form: str) -> bytes:
+    file = io.BytesIO()
+    image.save(file, form)
+    return file.getvalue()
+
+
+def test_an_image_of_16_bits_keeps_its_greys() -> None:
+    """Pillow cuts off what is above 255, which leaves a white frame."""
+    ramp = (np.arange(256) * 256 + 255).astype(np.uint16).reshape(16, 16)
+    for form in ("png", "tiff"):
+        grey = np.asarray(rgb(encoded(Image.fromarray(ramp), form)))
+        assert grey.shape == (16, 16, 3)
+        assert (grey == np.arange(256).reshape(16, 16, 1)).all()
+    big = Image.frombytes("I;16B", (16, 16), ramp.astype(">u2").tobytes())
+    assert np.array_equal(rgb(encoded(big, "tiff")), grey)
+
+
+@pytest.mark.parametrize("kind", [np.int32, np.float32])
+def test_greys_of_no_known_range_are_not_guessed_at(kind: type[np.generic]) -> None:
+    with pytest.raises(ValueError, match="decode="):
+        rgb(encoded(Image.fromarray(np.ones((4, 4), kind)), "tiff"))
 
 
 def test_an_error_of_the_transform_is_its_authors(made: Prepared, fetch: Fetcher) -> None:
