@@ -132,7 +132,7 @@ class SharedPlace:
         workers asked. Who says them may have gone on before the last one does.
 
         Args:
-            loader: any number of what iterates.
+            loader: a number of what iterates, and of nothing else that ever does.
             number: of the iteration.
         """
         with self._file.locked():

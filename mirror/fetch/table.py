@@ -7,7 +7,8 @@ once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -27,6 +28,8 @@ from mirror.files import replacing_bytes
 
 OnMissing = Literal["raise", "drop"]
 
+# An integer, and as it is written in one way only: two names are never the same number.
+_INTEGER: Final = re.compile(r"0|-?[1-9][0-9]{0,17}")
 _EXAMPLES: Final = 20
 _PIECE: Final = 1 << 20
 
@@ -92,7 +95,8 @@ class SampleTable:
     """URLs and class numbers by position.
 
     Attributes:
-        classes: names of the classes, sorted, or as they were given; a class number is a place here.
+        classes: names of the classes, sorted (as numbers where all of them are), or as they were
+            given; a class number is a place here.
         labelled: samples have classes.
         fingerprint: of all URLs and class numbers in their order: 16 hexadecimal digits.
     """
@@ -167,10 +171,11 @@ def read_table(
     label_path = reading.others[0] if reading.others else None
     text, ends, labels = SharedFile(), SharedFile(), SharedFile()
     codes = {name: code for code, name in enumerate(classes or ())}
+    known = None if classes is None else codes
     check = Check()
     end = 0
     for batch in read(source, reading):
-        kept, names = _usable(batch, coverage, label_path, codes if classes else None, check)
+        kept, names = _usable(batch, coverage, label_path, known, check)
         urls = [batch.urls[at] for at in kept]
         lengths = np.fromiter(map(len, urls), np.int64, len(urls))
         text.append(b"".join(urls))
@@ -188,8 +193,9 @@ def read_table(
     if label_path is None:
         return SampleTable(text, ends, labels, None), check
     if classes is None:
-        _renumber(labels.mapped(np.int32), codes)
-        return SampleTable(text, ends, labels, tuple(sorted(codes))), check
+        names = _sorted(codes)
+        _renumber(labels.mapped(np.int32), [codes[name] for name in names])
+        return SampleTable(text, ends, labels, tuple(names)), check
     return SampleTable(text, ends, labels, tuple(classes)), check
 
 
@@ -220,10 +226,15 @@ def _usable(
     return kept, names
 
 
-def _renumber(labels: NDArray[np.int32], codes: dict[str, int]) -> None:
+def _sorted(names: Collection[str]) -> list[str]:
+    """As numbers where all of them are: classes 0 to N - 1 then keep theirs. As text 10 is before 2."""
+    return sorted(names, key=int if all(map(_INTEGER.fullmatch, names)) else None)
+
+
+def _renumber(labels: NDArray[np.int32], order: list[int]) -> None:
     """From the order in which classes were met to that of their names, in place."""
-    place = np.empty(len(codes), np.int32)
-    place[[codes[name] for name in sorted(codes)]] = np.arange(len(codes))
+    place = np.empty(len(order), np.int32)
+    place[order] = np.arange(len(order))
     for begin in range(0, len(labels), _PIECE):
         labels[begin : begin + _PIECE] = place[labels[begin : begin + _PIECE]]
 

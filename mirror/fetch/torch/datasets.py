@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from itertools import chain
+from itertools import chain, islice, tee
+from multiprocessing import current_process
 from typing import Any, Unpack
 
 from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
@@ -30,7 +31,7 @@ class MirrorDataset(Samples, Dataset[Any]):
         super().__init__(dataset, fetch, world_size=rank_of(None, None)[1], **options)
 
     def __getitem__(self, index: int) -> Any:
-        """One sample. Where bad ones are skipped one is replaced: there is no batch to leave it out of.
+        """One sample. A bad one is replaced where they are skipped, too, if `replace_from` was said.
 
         Raises:
             IndexError: there is no such sample.
@@ -43,16 +44,17 @@ class MirrorDataset(Samples, Dataset[Any]):
         """Samples fetched together, in order; without the bad ones where they are skipped."""
         places = [self._place_of(index) for index in indices]
         loaded = list(self.loaded(places))
+        for index, sample in loaded:
+            if isinstance(sample, FetchError):
+                self.note(index, sample)
         samples = []
         for index, sample in loaded:
             if not isinstance(sample, FetchError):
                 samples.append(sample)
-                continue
-            self.note(index, sample)
-            if self._on_bad == "resample":
-                samples.append(self.replacement(index))
+            elif self._on_bad == "resample":
+                samples.append(self.replacement(index, places))
         # A batch without a sample would be no batch, and this rank would wait for the others for ever.
-        return samples or [self.replacement(places[0])]
+        return samples or [self.replacement(places[0], places)]
 
     def set_epoch(self, epoch: int) -> None:
         """Of which epoch replacements are; a ResumableSampler says it."""
@@ -119,6 +121,7 @@ class MirrorIterableDataset(Samples, Resumable, IterableDataset[Any]):
             shuffle=shuffle,
             drop_last=drop_last,
         )
+        self.replace_from(range(len(self._table)))
         self._batch_size = batch_size
         self._iterations = 0, 0  # a process, and how many more than one it has begun
 
@@ -131,12 +134,15 @@ class MirrorIterableDataset(Samples, Resumable, IterableDataset[Any]):
         return self._drawn(*self._begun())
 
     def _drawn(self, seed: int, epoch: int, begin: int) -> Iterator[Any]:
-        for index, sample in self.loaded(chain.from_iterable(self._batches(seed, epoch, begin))):
-            if isinstance(sample, FetchError):
-                self.note(index, sample)
-                yield self.replacement(index)
-            else:
-                yield sample
+        ahead, batches = tee(self._batches(seed, epoch, begin))
+        loaded = self.loaded(chain.from_iterable(ahead))
+        for batch in batches:
+            for index, sample in islice(loaded, len(batch)):
+                if isinstance(sample, FetchError):
+                    self.note(index, sample)
+                    yield self.replacement(index, batch)
+                else:
+                    yield sample
 
     def _begun(self) -> tuple[int, int, int]:
         """Seed, epoch and position at which this iteration begins, the same for all of its workers.
@@ -150,7 +156,11 @@ class MirrorIterableDataset(Samples, Resumable, IterableDataset[Any]):
         self._iterations = os.getpid(), number
         if worker is None or number == 0:
             return self._seed, self.epoch, self._consumed
-        return self._place.of_iteration(worker.seed - worker.id, number)
+        # The seed may be another loader's, too. Processes are counted, and those of a loader in a row:
+        # what its first one is counted as is no other's.
+        counted = current_process()._identity[-1]  # noqa: SLF001 - the name has it, too, as text
+        loader = (worker.seed - worker.id) ^ (counted - worker.id)
+        return self._place.of_iteration(loader, number)
 
     def _batches(self, seed: int, epoch: int, begin: int) -> Iterator[list[int]]:
         share = self.share._replace(begin=begin)
@@ -167,7 +177,8 @@ class MirrorIterableDataset(Samples, Resumable, IterableDataset[Any]):
         After the last one the next epoch has begun.
 
         Raises:
-            UsageError: the loader is of another dataset, or makes batches of another size.
+            UsageError: the loader is of another dataset, makes batches of another size, or has
+                `in_order=False`.
         """
         if loader.dataset is not self:
             raise UsageError("The loader is of another dataset: DataLoader(dataset, …).")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -101,11 +102,18 @@ class Share(NamedTuple):
         return positions
 
 
+def turns_instead(batch: Iterable[int], seed: int, epoch: int, index: int) -> list[int]:
+    """The samples of a batch, each once, in the order in which they are tried in the place of one."""
+    return sorted(
+        set(batch), key=lambda other: _keys(f"instead {seed} {epoch} {index} by {other}")[0]
+    )
+
+
 def replacement(length: int, seed: int, epoch: int, index: int, attempt: int) -> int:
-    """The sample that takes the place of one that is bad: chosen by the arguments alone.
+    """The position that is tried in place of a sample that is bad: chosen by the arguments alone.
 
     Args:
-        length: samples of the dataset.
+        length: positions there are.
         seed: of the run.
         epoch: in which it is met.
         index: of the bad sample.

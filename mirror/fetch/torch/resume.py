@@ -12,7 +12,7 @@ from mirror.fetch.torch.order import EpochOrder, Share
 
 _log = logging.getLogger(__name__)
 
-_STATE: Final = ("epoch", "seed", "consumed", "samples", "fingerprint")
+_STATE: Final = ("epoch", "seed", "consumed", "samples", "fingerprint", "shuffle")
 
 
 class Resumable:
@@ -81,18 +81,19 @@ class Resumable:
         self._consumed = min(self._samples, self._consumed + samples * self.world_size)
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint keeps: epoch, seed, samples consumed by all ranks, and of which dataset."""
-        values = self.epoch, self._seed, self._consumed, self._samples, self._fingerprint
-        return dict(zip(_STATE, values, strict=True))
+        """What a checkpoint keeps: epoch, seed, samples consumed by all ranks, of which order of what."""
+        place = self.epoch, self._seed, self._consumed
+        of = self._samples, self._fingerprint, self._shuffle
+        return dict(zip(_STATE, place + of, strict=True))
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where a checkpoint was made, by however many ranks.
 
         Raises:
-            UsageError: the state is of another dataset, or no state.
+            UsageError: the state is of another dataset or order, or no state.
         """
         try:
-            epoch, seed, consumed, samples, fingerprint = (state[name] for name in _STATE)
+            epoch, seed, consumed, samples, fingerprint, shuffle = (state[name] for name in _STATE)
         except (KeyError, TypeError):
             raise UsageError(f"This is no state of a sampler: it has not {_STATE}.") from None
         # A dataset that was wrapped in another has no fingerprint to compare.
@@ -103,11 +104,29 @@ class Resumable:
                 f"{self._samples:,} ({self._fingerprint}): what is left of its epoch cannot be told. "
                 "Train on the same file, or begin an epoch without the sampler's state."
             )
+        if shuffle != self._shuffle:
+            raise UsageError(
+                f"The checkpoint has shuffle={shuffle}, this one has shuffle={self._shuffle}: what is "
+                "left of one order is not what is left of the other. Give both the same, or begin an "
+                "epoch without the sampler's state."
+            )
         self.epoch, self._seed, self._consumed = epoch, seed, consumed
         self._begin_here()
 
     def _tracked(self, loader: Any, batch_size: int) -> Iterator[Any]:
-        """Batches as the loader gives them, each counted before it is handed over."""
+        """Batches as the loader gives them, each counted before it is handed over.
+
+        Raises:
+            UsageError: the loader gives them in whatever order they come.
+        """
+        if not getattr(loader, "in_order", True):  # which PyTorch has since 2.6
+            raise UsageError(
+                "The loader has in_order=False: how many batches it has handed over does not tell "
+                "which, so no run could go on with the rest. Leave in_order out."
+            )
+        return self._counted_batches(loader, batch_size)
+
+    def _counted_batches(self, loader: Any, batch_size: int) -> Iterator[Any]:
         self._begin_here()
         left = self.share.left
         before, batches = self._fetched(), 0

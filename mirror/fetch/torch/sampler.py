@@ -6,11 +6,13 @@ import os
 from collections.abc import Iterator, Mapping, Sized
 from typing import Any, Final
 
+import numpy as np
 import torch.distributed
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader, Sampler, Subset
 
 from mirror.errors import UsageError
 from mirror.fetch.torch.resume import Resumable
+from mirror.fetch.torch.samples import Samples
 
 _BLOCK: Final = 4096
 
@@ -51,7 +53,10 @@ class ResumableSampler(Resumable, Sampler[int]):
         if not len(dataset):
             raise UsageError("The dataset has no samples to take turns with.")
         rank, world_size = rank_of(rank, world_size)
-        self._dataset = dataset
+        # Workers need the epoch to choose replacements, and only the dataset goes to them.
+        self._source, indices = _unwrapped(dataset)
+        if isinstance(self._source, Samples) and indices is not None:
+            self._source.replace_from(indices)
         super().__init__(
             len(dataset),
             getattr(dataset, "fingerprint", None),
@@ -78,7 +83,8 @@ class ResumableSampler(Resumable, Sampler[int]):
         After the last one the next epoch has begun.
 
         Raises:
-            UsageError: the loader does not draw from this sampler, or by a batch sampler of its own.
+            UsageError: the loader does not draw from this sampler, or by a batch sampler of its own, or
+                has `in_order=False`.
         """
         if loader.sampler is not self:
             raise UsageError("The loader has another sampler: DataLoader(…, sampler=sampler).")
@@ -90,13 +96,25 @@ class ResumableSampler(Resumable, Sampler[int]):
         return self._tracked(loader, loader.batch_size or 1)
 
     def _fetched(self) -> Any:
-        stats = getattr(self._dataset, "stats", None)
+        stats = getattr(self._source, "stats", None)
         return None if stats is None else stats()
 
     def _begin_here(self) -> None:
-        # Workers need the epoch to choose replacements, and only the dataset goes to them.
-        if set_epoch := getattr(self._dataset, "set_epoch", None):
+        if set_epoch := getattr(self._source, "set_epoch", None):
             set_epoch(self.epoch)
+
+
+def _unwrapped(dataset: Any) -> tuple[Any, Any]:
+    """What is below subsets and other wrappers, and which of its samples they have, if that is known."""
+    indices: Any = range(len(dataset))
+    while not hasattr(dataset, "set_epoch") and hasattr(dataset, "dataset"):
+        if not isinstance(dataset, Subset):
+            indices = None
+        elif indices is not None:
+            numbers = np.asarray(dataset.indices, np.int64)
+            indices = numbers if isinstance(indices, range) else numbers[indices]
+        dataset = dataset.dataset
+    return dataset, indices
 
 
 def rank_of(

@@ -30,7 +30,7 @@ from mirror.fetch.statistics import FetchStats
 from mirror.fetch.table import OnMissing, read_table
 from mirror.fetch.torch.bad import BadSample, BadSamples, OnBad, allowance
 from mirror.fetch.torch.counted import WorkerStats
-from mirror.fetch.torch.order import replacement
+from mirror.fetch.torch.order import replacement, turns_instead
 
 # What is wrong with one sample. That the store is out of reach is no sample's fault: training on
 # without whatever was asked for meanwhile would be another training.
@@ -41,10 +41,24 @@ _log = logging.getLogger(__name__)
 
 
 def rgb(data: bytes) -> Any:
-    """An image's bytes as a PIL image in RGB, decoded to its end."""
+    """An image's bytes as a PIL image in RGB, decoded to its end.
+
+    Of greys of 16 bits the upper 8 are kept.
+
+    Raises:
+        ValueError: its greys have no known range.
+    """
     from PIL import Image
 
     with Image.open(io.BytesIO(data)) as image:
+        # Pillow's own conversion cuts off what is above 255, and leaves a white frame.
+        if image.mode.startswith("I;16"):
+            return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+        if image.mode in ("I", "F"):
+            raise ValueError(
+                f"which of its greys (mode {image.mode}) are black and white it does not say; "
+                "decode= is for a function that knows"
+            )
         return image.convert("RGB")
 
 
@@ -82,7 +96,7 @@ class Samples:
         missing_file: where to list them, as JSON lines.
         on_bad: what to do when during training an image is not to be had or does not decode:
             `raise`; `skip` makes the batch shorter, and never empty; `resample` takes another sample
-            in its place, chosen by seed, epoch and index.
+            of the batch in its place, chosen by seed, epoch and index. See `replace_from`.
         budget: bad samples allowed in an epoch, as a number (int) or a share of the dataset (float);
             of either each rank is allowed its part, and at least one.
         seed: of `resample`, and of the order where the dataset has one.
@@ -129,6 +143,8 @@ class Samples:
         self._transform = transform
         self._on_bad = on_bad
         self._bad = BadSamples(allowance(len(self._table), budget, world_size))
+        self._is_whole = False
+        self._together: list[NDArray[np.int64]] = []
         self._place = SharedPlace.at(seed)
         self._counted = WorkerStats()
 
@@ -209,15 +225,36 @@ class Samples:
         _log.warning("%s is left out, as on_bad=%r has it: %s", index, self._on_bad, error)
         self._bad.note(BadSample(self._place.epoch, index, self._table.url(index), str(error)))
 
-    def replacement(self, index: int) -> Any:
-        """The sample that takes a bad one's place: the same in every run that meets the same.
+    def replace_from(self, indices: Sequence[int]) -> None:
+        """Samples that may take each other's places where a batch has no good one: `train.indices`.
+
+        Say it before workers are made. A ResumableSampler says it of what it samples from.
 
         Raises:
-            TooManyBadSamples: the budget is used up, or no attempt has found a good one.
+            UsageError: there is no such sample.
         """
-        seed, epoch = self._place.seed, self._place.epoch
-        for attempt in range(_ATTEMPTS):
-            other = replacement(len(self._table), seed, epoch, index, attempt)
+        length = len(self._table)
+        if isinstance(indices, range) and indices == range(length):
+            self._is_whole = True  # no list of ten million
+            return
+        numbers = np.asarray(indices, np.int64)
+        if ((numbers < -length) | (numbers >= length)).any():
+            raise UsageError(f"replace_from: samples are numbered 0 to {length - 1}.")
+        together = np.unique(numbers % length)
+        if not any(np.array_equal(together, known) for known in self._together):
+            self._together.append(together)
+
+    def replacement(self, index: int, batch: Sequence[int]) -> Any:
+        """The sample that takes a bad one's place: the same in every run that meets the same.
+
+        It is of the same batch, where that has a good one. Of all others nobody knows here whether
+        they are trained on: the dataset may have been split.
+
+        Raises:
+            TooManyBadSamples: the budget is used up, or there is no good one.
+        """
+        epoch = self._place.epoch
+        for other in self._instead(index, batch):
             if other == index or self._bad.is_known(epoch, other):
                 continue
             ((_, sample),) = self.loaded([other])
@@ -225,9 +262,20 @@ class Samples:
                 return sample
             self.note(other, sample)
         raise TooManyBadSamples(
-            f"No good sample was found in {_ATTEMPTS} attempts to take the place of "
-            f"{self._table.url(index)}; see what is wrong with mirror verify."
+            f"No good sample was found to take the place of {self._table.url(index)}: its batch has "
+            "none. See what is wrong with mirror verify, make batches larger, or say which samples "
+            "may stand in: dataset.replace_from(train.indices)."
         )
+
+    def _instead(self, index: int, batch: Sequence[int]) -> Iterator[int]:
+        """What may take the place of a sample, in the order in which it is tried."""
+        seed, epoch = self._place.seed, self._place.epoch
+        yield from turns_instead(batch, seed, epoch, index)
+        # The smallest: a sampler of all samples may have been made, too.
+        whole = range(len(self._table) if self._is_whole else 0)
+        among = min((one for one in self._together if index in one), key=len, default=whole)
+        for attempt in range(_ATTEMPTS if len(among) else 0):
+            yield int(among[replacement(len(among), seed, epoch, index, attempt)])
 
 
 def _require(option: str, value: str, known: tuple[str, ...]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -9,8 +10,10 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch.utils.data import DataLoader
 
 from mirror import Fetcher
@@ -109,6 +112,7 @@ def test_a_replaced_sample_is_chosen_by_seed_epoch_and_index(
 
 def test_another_epoch_has_other_replacements(damaged: tuple[Prepared, Fetcher]) -> None:
     dataset = dataset_of(*damaged, on_bad="resample")
+    dataset.replace_from(range(COUNT))
     instead = []
     for epoch in range(6):
         dataset.set_epoch(epoch)
@@ -190,10 +194,11 @@ def test_a_dataset_with_no_good_sample_ends_the_search_for_one(tmp_path: Path) -
     for path in (tmp_path / "mirror" / "objects").rglob("*.jpg"):
         path.unlink()
     with Fetcher(made.settings) as fetch:
-        with pytest.raises(TooManyBadSamples, match="No good sample"):
-            _ = dataset_of(made, fetch, on_bad="resample", budget=1.0)[0]
-        with pytest.raises(TooManyBadSamples, match="2 bad samples, and 1 are allowed"):
-            _ = dataset_of(made, fetch, on_bad="resample", budget=0.001)[0]
+        for budget, sentence in ((1.0, "No good sample"), (1, "2 bad samples, and 1 are allowed")):
+            dataset = dataset_of(made, fetch, on_bad="resample", budget=budget)
+            dataset.replace_from(range(6))
+            with pytest.raises(TooManyBadSamples, match=sentence):
+                _ = dataset[0]
 
 
 @pytest.mark.parametrize("on_bad", ["raise", "skip", "resample"])
@@ -219,6 +224,29 @@ def test_what_does_not_decode_is_a_bad_sample(made: Prepared, fetch: Fetcher) ->
     with pytest.raises(Undecodable, match=r"3/medium.jpg does not decode: ValueError: a colour"):
         _ = dataset_of(made, fetch, **options)[3]
     assert len(dataset_of(made, fetch, on_bad="skip", **options).__getitems__([2, 3, 4])) == 2
+
+
+def encoded(image: Any, form: str) -> bytes:
+    file = io.BytesIO()
+    image.save(file, form)
+    return file.getvalue()
+
+
+def test_an_image_of_16_bits_keeps_its_greys() -> None:
+    """Pillow cuts off what is above 255, which leaves a white frame."""
+    ramp = (np.arange(256) * 256 + 255).astype(np.uint16).reshape(16, 16)
+    for form in ("png", "tiff"):
+        grey = np.asarray(rgb(encoded(Image.fromarray(ramp), form)))
+        assert grey.shape == (16, 16, 3)
+        assert (grey == np.arange(256).reshape(16, 16, 1)).all()
+    big = Image.frombytes("I;16B", (16, 16), ramp.astype(">u2").tobytes())
+    assert np.array_equal(rgb(encoded(big, "tiff")), grey)
+
+
+@pytest.mark.parametrize("kind", [np.int32, np.float32])
+def test_greys_of_no_known_range_are_not_guessed_at(kind: type[np.generic]) -> None:
+    with pytest.raises(ValueError, match="decode="):
+        rgb(encoded(Image.fromarray(np.ones((4, 4), kind)), "tiff"))
 
 
 def test_an_error_of_the_transform_is_its_authors(made: Prepared, fetch: Fetcher) -> None:

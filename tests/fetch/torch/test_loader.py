@@ -135,6 +135,33 @@ def test_a_stream_resumes_with_another_number_of_workers(
     assert len(first) + len(rest) == len(whole)
 
 
+def test_a_second_loader_of_the_same_seed_begins_where_the_stream_is(
+    made: Prepared, fetch: Fetcher
+) -> None:
+    """Both persist: by the seed alone an iteration of the second was taken for one of the first."""
+
+    def loader(workers: int) -> DataLoader[Any]:
+        seed = torch.Generator().manual_seed(0)
+        persist = workers > 0
+        return DataLoader(
+            stream, 16, num_workers=workers, persistent_workers=persist, generator=seed
+        )
+
+    def epochs(loader: DataLoader[Any]) -> list[torch.Tensor]:
+        return [image for _ in range(3) for batch in stream.track(loader) for image in batch]
+
+    how: dict[str, Any] = {"transform": pixels, "on_missing": "drop", "batch_size": 16}
+    stream = MirrorIterableDataset(made.dataset, fetch, **how)
+    first = loader(2)
+    zip_first(stream.track(first), 2)
+    rest = [image for batch in stream.track(first) for image in batch]
+    assert len(rest) == 100 - 32
+    got = epochs(loader(2))
+    stream.set_epoch(1)
+    assert len(got) == 300
+    assert all(map(torch.equal, got, epochs(loader(0))))
+
+
 def zip_first(batches: Any, count: int) -> list[Any]:
     return [next(batches) for _ in range(count)]
 
@@ -247,6 +274,16 @@ def test_a_loader_of_other_batches_is_refused(made: Prepared, fetch: Fetcher) ->
         stream.track(DataLoader(other, batch_size=8))
     with pytest.raises(UsageError, match="at least 1"):
         MirrorIterableDataset(made.dataset, fetch, batch_size=0)
+
+
+@pytest.mark.parametrize("kind", ["map", "stream"])
+def test_a_loader_that_hands_over_whichever_batch_is_first_is_refused(
+    made: Prepared, fetch: Fetcher, kind: str
+) -> None:
+    """How many batches it has handed over does not tell which."""
+    counted, loader = loaders(made, fetch, num_workers=2, in_order=False)[kind]
+    with pytest.raises(UsageError, match="in_order"):
+        counted.track(loader)
 
 
 @pytest.mark.parametrize("kind", ["map", "stream"])

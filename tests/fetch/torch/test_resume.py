@@ -174,18 +174,34 @@ def test_a_loop_of_ones_own_says_what_it_has_trained_on() -> None:
     assert sampler.state_dict()["consumed"] == 60
 
 
+STATE = ResumableSampler(Numbers(10)).state_dict() | {"consumed": 8}
+
+
 @pytest.mark.parametrize(
     "state",
     [
         {},
         {"epoch": 1},
-        {"epoch": 0, "seed": 0, "consumed": 8, "samples": 11, "fingerprint": "same"},
-        {"epoch": 0, "seed": 0, "consumed": 8, "samples": 10, "fingerprint": "another"},
+        STATE | {"samples": 11},
+        STATE | {"fingerprint": "another"},
+        STATE | {"shuffle": False},
+        {name: value for name, value in STATE.items() if name != "shuffle"},
     ],
 )
 def test_a_state_of_another_dataset_is_refused(state: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
         ResumableSampler(Numbers(10)).load_state_dict(state)
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_a_state_of_another_order_is_refused(shuffle: bool) -> None:
+    """What is left of one is not what is left of the other. The order that it has goes on."""
+    state = json.loads(json.dumps(ResumableSampler(Numbers(10), shuffle=shuffle).state_dict()))
+    ResumableSampler(Numbers(10), shuffle=shuffle).load_state_dict(state)
+    other = ResumableSampler(Numbers(10), shuffle=not shuffle)
+    with pytest.raises(UsageError, match=f"shuffle={shuffle}, this one has shuffle={not shuffle}"):
+        other.load_state_dict(state | {"epoch": 3})
+    assert other.epoch == 0
 
 
 def test_a_dataset_without_a_fingerprint_is_known_by_its_length() -> None:

@@ -103,6 +103,47 @@ def test_classes_are_not_only_text(tmp_path: Path, fetch: Fetcher) -> None:
     assert table_of(write_jsonl(tmp_path, records), fetch).classes == ("12", "7", "true")
 
 
+@pytest.mark.parametrize("kind", [int, str])
+def test_class_ids_from_0_on_are_their_own_numbers(
+    tmp_path: Path, fetch: Fetcher, kind: type[int | str]
+) -> None:
+    """As text 10 would be before 2: a head that was trained elsewhere would name other classes."""
+    records = [{"image_url": url_of(n), "species": kind(n)} for n in range(12)]
+    table = table_of(write_jsonl(tmp_path, records[::-1]), fetch)
+    assert table.classes == tuple(map(str, range(12)))
+    assert table.labels.tolist() == list(range(12))[::-1]
+    table = table_of(write_csv(tmp_path, records), fetch)
+    assert table.labels.tolist() == list(range(12))
+
+
+@pytest.mark.parametrize(
+    ("values", "classes"),
+    [
+        ([-1, 10, 2], ("-1", "2", "10")),
+        (["10", "2", "02"], ("02", "10", "2")),
+        (["10", "2", "-0"], ("-0", "10", "2")),
+        (["10", "2", "²"], ("10", "2", "²")),
+        (["10", "2", "٣"], ("10", "2", "٣")),
+        (["10", "2", "1_0"], ("10", "1_0", "2")),
+        ([10, 2, 2.5], ("10", "2", "2.5")),
+        (["9" * 5000, "10", "2"], ("10", "2", "9" * 5000)),
+    ],
+)
+def test_numbers_are_sorted_as_such_where_all_names_are(
+    tmp_path: Path, fetch: Fetcher, values: Sequence[Any], classes: tuple[str, ...]
+) -> None:
+    records = [{"image_url": url_of(n), "species": value} for n, value in enumerate(values)]
+    table = table_of(write_jsonl(tmp_path, records), fetch)
+    assert table.classes == classes
+    assert [table.classes[table.label(at)] for at in range(3)] == [str(value) for value in values]
+
+
+def test_no_classes_are_not_those_of_the_dataset(tmp_path: Path, fetch: Fetcher) -> None:
+    """An empty list, as of a training set without labels: numbers would be given that nothing names."""
+    with pytest.raises(DatasetError, match="7 unlabelled"):
+        table_of(write_jsonl(tmp_path, RECORDS), fetch, classes=())
+
+
 def test_labels_cannot_be_written_to(tmp_path: Path, fetch: Fetcher) -> None:
     labels = table_of(write_jsonl(tmp_path, RECORDS), fetch).labels
     assert np.bincount(labels).tolist() == [3, 2, 2]
