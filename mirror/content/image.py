@@ -44,7 +44,7 @@ from mirror.content.formats import sniff
 if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
 
-__all__ = ["VERDICTS", "Inspection", "Level", "Verdict", "inspect", "sniff"]
+__all__ = ["VERDICTS", "Inspection", "Level", "Verdict", "inspect", "plugin_of", "sniff"]
 
 Verdict = Literal["ok", "blank", "corrupt", "not_image", "placeholder"]
 Level = Literal["decode", "header", "off"]
@@ -91,7 +91,7 @@ def inspect(data: bytes, level: Level = "decode") -> Inspection:
         return Inspection("not_image", kind, kind, 0, 0)
     if kind == "unknown":
         return Inspection("not_image", "unknown magic", kind, 0, 0)
-    if kind != "jpeg" and _plugin(kind) is None:
+    if kind != "jpeg" and plugin_of(kind) is None:
         return Inspection("corrupt", f"no decoder for {kind} here", kind, 0, 0)
     # What the step at hand is called, if it fails: libraries raise anything on hostile bytes.
     step, width, height = "header", 0, 0
@@ -178,16 +178,19 @@ def _bands(frame: Any) -> list[Any]:
 
 
 @cache
-def _plugin(kind: str) -> type[ImageFile] | None:
-    """Pillow's class for a format, if it is there and has its decoder."""
+def plugin_of(kind: str) -> type[ImageFile] | None:
+    """Pillow's class for a format, if it is there and has its decoder.
+
+    Not left to `Image.open`, which offers strangers' bytes to every plugin: one runs Ghostscript.
+    """
     from importlib import import_module
 
     from PIL import features
 
     library = {"webp": "webp", "avif": "avif", "jp2": "jpg_2000"}.get(kind)
     module = {
-        "png": "Png", "gif": "Gif", "webp": "WebP", "avif": "Avif", "bmp": "Bmp", "tiff": "Tiff",
-        "jp2": "Jpeg2K",
+        "jpeg": "Jpeg", "png": "Png", "gif": "Gif", "webp": "WebP", "avif": "Avif", "bmp": "Bmp",
+        "tiff": "Tiff", "jp2": "Jpeg2K",
     }.get(kind)  # fmt: skip
     if module is None or (library and not features.check(library)):
         return None
@@ -201,7 +204,7 @@ def _judge_other(data: bytes, kind: str, pixels: int) -> tuple[Verdict, str]:
 
     from mirror.content import frame
 
-    plugin = _plugin(kind)
+    plugin = plugin_of(kind)
     assert plugin is not None
     with plugin(io.BytesIO(data)) as opened:
         if opened.width * opened.height > max(pixels, 1):

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TextIO
 from mirror.cache.inspection import Content, Findings, Group, Judged, printable, shown
 from mirror.cache.prepare import WHOLE_UP_TO
 from mirror.content import digest
-from mirror.content.image import VERDICTS, Verdict
+from mirror.content.image import VERDICTS, Verdict, plugin_of, sniff
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -226,8 +226,11 @@ def thumbnail(body: bytes) -> bytes | None:
 def _decoded(body: bytes) -> Image | None:
     from PIL import Image, ImageOps
 
+    plugin = plugin_of(sniff(body))
+    if plugin is None:
+        return None
     try:
-        with Image.open(io.BytesIO(body)) as image:
+        with plugin(io.BytesIO(body)) as image:
             if image.width * image.height > _MOST_PIXELS:
                 return None
             image.draft("RGB", (2 * THUMBNAIL, 2 * THUMBNAIL))

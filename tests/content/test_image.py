@@ -108,7 +108,7 @@ def test_the_largest_frames_allowed_are_not_called_bombs(monkeypatch: pytest.Mon
 
 
 def test_a_format_without_a_decoder_here_is_said_to_be_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(image, "_plugin", lambda kind: None)
+    monkeypatch.setattr(image, "plugin_of", lambda kind: None)
     body = encoded(fitted("coffee.png", 90), "AVIF")
     assert inspect(body) == ("corrupt", "no decoder for avif here", "avif", 0, 0)
     assert inspect(jpeg("coffee.png")).verdict == "ok"
