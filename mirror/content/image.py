@@ -44,7 +44,16 @@ from mirror.content.formats import sniff
 if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
 
-__all__ = ["VERDICTS", "Inspection", "Level", "Verdict", "inspect", "plugin_of", "sniff"]
+__all__ = [
+    "VERDICTS",
+    "Inspection",
+    "Level",
+    "Verdict",
+    "inspect",
+    "judged_by_magic",
+    "plugin_of",
+    "sniff",
+]
 
 Verdict = Literal["ok", "blank", "corrupt", "not_image", "placeholder"]
 Level = Literal["decode", "header", "off"]
@@ -82,17 +91,10 @@ def inspect(data: bytes, level: Level = "decode") -> Inspection:
         data: the whole file.
         level: how far to look; see the table above.
     """
-    kind = sniff(data[:1024])
-    if level == "off":
-        return Inspection("ok", "not inspected", kind, 0, 0)
-    if not data:
-        return Inspection("not_image", "empty", kind, 0, 0)
-    if kind in ("html", "json", "xml"):
-        return Inspection("not_image", kind, kind, 0, 0)
-    if kind == "unknown":
-        return Inspection("not_image", "unknown magic", kind, 0, 0)
-    if kind != "jpeg" and plugin_of(kind) is None:
-        return Inspection("corrupt", f"no decoder for {kind} here", kind, 0, 0)
+    found = judged_by_magic(data, level)
+    if found.reason:
+        return found
+    kind = found.format
     # What the step at hand is called, if it fails: libraries raise anything on hostile bytes.
     step, width, height = "header", 0, 0
     try:
@@ -116,6 +118,22 @@ def inspect(data: bytes, level: Level = "decode") -> Inspection:
     except Exception as error:  # noqa: BLE001 - see above
         return Inspection("corrupt", f"{step}: {_first_line(error)}", kind, width, height)
     return Inspection(verdict, reason, kind, width, height)
+
+
+def judged_by_magic(head: bytes, level: Level) -> Inspection:
+    """The verdict as far as a file's first bytes decide it; `ok` without a reason if they do not."""
+    kind = sniff(head[:1024])
+    if level == "off":
+        return Inspection("ok", "not inspected", kind, 0, 0)
+    if not head:
+        return Inspection("not_image", "empty", kind, 0, 0)
+    if kind in ("html", "json", "xml"):
+        return Inspection("not_image", kind, kind, 0, 0)
+    if kind == "unknown":
+        return Inspection("not_image", "unknown magic", kind, 0, 0)
+    if kind != "jpeg" and plugin_of(kind) is None:
+        return Inspection("corrupt", f"no decoder for {kind} here", kind, 0, 0)
+    return Inspection("ok", "", kind, 0, 0)
 
 
 def _jpeg_size(data: bytes) -> tuple[int, int]:
