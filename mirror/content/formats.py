@@ -165,6 +165,7 @@ def _png_pixels(data: bytes) -> bytes:
     """
     view, at = memoryview(data), 8
     parts: list[bytes | memoryview] = [data[:8]]
+    lacking, stream = _png_length(data), zlib.decompressobj()
     while True:
         length, name = struct.unpack_from(">I4s", data, at)
         end = at + 12 + length
@@ -174,9 +175,38 @@ def _png_pixels(data: bytes) -> bytes:
             if zlib.crc32(view[at + 4 : end - 4]) != int.from_bytes(view[end - 4 : end]):
                 raise ValueError(f"checksum of {name.decode('latin-1')!r}")
             parts.append(view[at:end])
+        if name == b"IDAT":
+            # A stream that was finished early passes for a picture with every decoder. Counted in
+            # pieces, and no further than the picture: it may unpack to a thousand times as much.
+            for start in range(at + 8, end - 4, _PIECE):
+                piece: bytes | memoryview = view[start : min(start + _PIECE, end - 4)]
+                while lacking > 0 and not stream.eof:
+                    if not (got := stream.decompress(piece, _PIECE)):
+                        break
+                    lacking -= len(got)
+                    piece = stream.unconsumed_tail
         if name == b"IEND":
+            if lacking > 0:
+                raise ValueError("fewer rows than its header says")
             return b"".join(parts)
         at = end
+
+
+_PIECE: Final = 1 << 16
+_ADAM7: Final = (
+    (0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2),
+)  # fmt: skip
+
+
+def _png_length(data: bytes) -> int:
+    """How many bytes the header's picture unpacks to: rows, each behind its filter's number."""
+    width, height, depth, colour, _, _, interlaced = struct.unpack_from(">IIBBBBB", data, 16)
+    bits = depth * {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}.get(colour, 1)
+    return sum(
+        rows * (1 + -(-columns * bits // 8))
+        for x, y, dx, dy in (_ADAM7 if interlaced else ((0, 0, 1, 1),))
+        if (rows := -(-(height - y) // dy)) > 0 and (columns := -(-(width - x) // dx)) > 0
+    )
 
 
 def _gif_frames(data: bytes) -> Iterator[int]:
