@@ -12,8 +12,6 @@ import zlib
 from collections.abc import Iterator
 from typing import Final
 
-# More scans than any encoder writes: a few bytes each make a decoder walk the whole frame again.
-MAX_SCANS: Final = 200
 # Pixels of a side: the catalog's columns hold no more, and PNG allows no more.
 MAX_SIDE: Final = 2**31 - 1
 
@@ -116,45 +114,6 @@ def whole(data: bytes, kind: str) -> bytes:
                 if max(ends, default=0) > len(data):
                     raise ValueError("a strip lies beyond the end")
     return data
-
-
-def jpeg_scans(data: bytes) -> None:
-    """Refuse a JPEG whose scans leave coefficients out: cut between two scans and closed.
-
-    libjpeg has no warning for that. Judged are the first component's coefficients, and that every
-    component has a scan; anything this walk does not understand is left to libjpeg.
-    """
-    components = b""
-    seen: set[int] = set()
-    # Of the first component: the bits that each coefficient still lacks.
-    lacking = [16] * 64
-    scans, at = 0, 2
-    while (marker := _MARKER.search(data, at)) is not None:
-        code, at = data[marker.end() - 1], marker.end()
-        if code == 0xD9:
-            break
-        length = int.from_bytes(data[at : at + 2])
-        if 0xC0 <= code <= 0xCF and code not in (0xC4, 0xC8, 0xCC):
-            components = data[at + 8 : at + 8 + 3 * data[at + 7] : 3]
-        elif code == 0xDA and components:
-            count = data[at + 2]
-            if count == len(components) and data[at + 3 + 2 * count : at + length] == b"\0\x3f\0":
-                return  # one scan with all there is
-            ids = data[at + 3 : at + 3 + 2 * count : 2]
-            first, last, bits = (data[at + 3 + 2 * count + i] for i in range(3))
-            seen.update(ids)
-            if components[0] in ids and last < 64:
-                lacking[first : last + 1] = [bits & 15] * (last + 1 - first)
-            scans += 1
-            if scans > MAX_SCANS:
-                raise ValueError("too many scans")
-        at += length
-    if components and (any(lacking) or not seen.issuperset(components)):
-        raise ValueError("ends between two scans")
-
-
-# A marker that ends entropy-coded data: neither a stuffed zero, nor a restart, nor a fill byte.
-_MARKER: Final = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 
 
 def _png_pixels(data: bytes) -> bytes:

@@ -38,7 +38,7 @@ from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
-from mirror.content import formats
+from mirror.content import formats, jpeg
 from mirror.content.formats import sniff
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def inspect(data: bytes, level: Level = "decode") -> Inspection:
         step = "structure"
         if kind == "jpeg":
             with suppress(IndexError):
-                formats.jpeg_scans(data)
+                jpeg.check_scans(data)
             step = "decode"
             verdict, reason = _judge_jpeg(data, height)
         else:
@@ -148,14 +148,7 @@ def _judge_jpeg(data: bytes, height: int) -> tuple[Verdict, str]:
 
     from mirror.content import frame
 
-    try:
-        grey = _decode_jpeg(data, "GRAY")
-    except ValueError as error:
-        # Some cameras pad with zeros before the end marker. All the same the stream must be whole.
-        if "extraneous bytes before marker 0xd9" not in str(error):
-            raise
-        data = data[: data.rindex(b"\xff\xd9")].rstrip(b"\0") + b"\xff\xd9"
-        grey = _decode_jpeg(data, "GRAY")
+    data, grey = jpeg.sound(data)
     row = grey[-1]
     if frame.spread(row) > FLAT_SPREAD:
         return "ok", ""
@@ -163,24 +156,15 @@ def _judge_jpeg(data: bytes, height: int) -> tuple[Verdict, str]:
     colours = "CMYK" if simplejpeg.decode_jpeg_header(data)[2] == "CMYK" else "RGB"
     if frame.spread(grey) <= FLAT_SPREAD:
         if (
-            max(frame.spread(band) for band in _bands(_decode_jpeg(data, colours)))
+            max(frame.spread(band) for band in _bands(jpeg.decode(data, colours)))
             <= FLAT_SPREAD_OF_BAND
-            and frame.spread(full := _decode_jpeg(data, "GRAY", height)) <= FLAT_SPREAD_IN_FULL
+            and frame.spread(full := jpeg.decode(data, "GRAY", height)) <= FLAT_SPREAD_IN_FULL
         ):
             return "blank", f"flat frame, level {round(float(full.mean()))}"
     elif colours == "RGB" and frame.could_be_fill(row):
-        larger = _decode_jpeg(data, colours, _rows_of_band(height))
+        larger = jpeg.decode(data, colours, _rows_of_band(height))
         return _filled_or_ok(larger, height)
     return "ok", ""
-
-
-def _decode_jpeg(data: bytes, colours: str, rows: int = 16) -> Any:
-    """The frame at the smallest scale that leaves `rows` rows; every warning is an error."""
-    import simplejpeg
-
-    return simplejpeg.decode_jpeg(
-        data, colorspace=colours, min_height=rows, min_width=16, min_factor=1, strict=True
-    )
 
 
 def _rows_of_band(height: int) -> int:
