@@ -113,7 +113,50 @@ def whole(data: bytes, kind: str) -> bytes:
                 ends = map(sum, zip(tags.get(offsets, ()), tags.get(counts, ()), strict=False))
                 if max(ends, default=0) > len(data):
                     raise ValueError("a strip lies beyond the end")
+        # Pillow would see that these two are cut, but not where its process-wide switch for
+        # truncated files is on.
+        case "bmp":
+            if len(data) < _bmp_end(data):
+                raise ValueError("shorter than its header says")
+        case "jp2":
+            _walk_jp2(data)
     return data
+
+
+def _bmp_end(data: bytes) -> int:
+    """Where an uncompressed picture ends; 0 for others, whose decoder misses what they lack."""
+    width, height = dimensions(data, "bmp")
+    old = struct.unpack_from("<I", data, 14)[0] == 12
+    bits = struct.unpack_from("<H", data, 24 if old else 28)[0]
+    if not old and struct.unpack_from("<I", data, 30)[0] not in (0, 3):
+        return 0
+    row: int = width * bits
+    start = int.from_bytes(data[10:14], "little")
+    return start + (height - 1) * (-(-row // 32) * 4) + -(-row // 8)
+
+
+def _walk_jp2(data: bytes) -> None:
+    """Raise unless the tiles of the first codestream lead to its end marker."""
+    at, end, name = 0, 0, b""
+    while name != b"jp2c":
+        start = end
+        length, name = struct.unpack_from(">I4s", data, start)
+        at = start + 8
+        if length == 1:
+            length, at = struct.unpack_from(">Q", data, at)[0], at + 8
+        end = start + length if length else len(data)
+        if end < at:
+            raise ValueError("a box of no length")
+    at += 2
+    while (marker := data[at : at + 2]) != b"\xff\xd9":
+        if marker == b"\xff\x90":
+            # A tile's length counts from its marker; none is the last one's, to the end.
+            length = struct.unpack_from(">I", data, at + 6)[0] or end - 2 - at
+        else:
+            length = 2 + int.from_bytes(data[at + 2 : at + 4])
+        if length < 4 or not marker:
+            raise ValueError("ends within a tile")
+        at += length
 
 
 def _png_pixels(data: bytes) -> bytes:

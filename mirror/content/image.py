@@ -212,8 +212,9 @@ def _judge_other(data: bytes, kind: str, pixels: int) -> tuple[Verdict, str]:
         if opened.width * opened.height > max(pixels, 1):
             raise ValueError("larger than its header says")
         opened.load()
-        # A palette's numbers are not levels.
-        image: Image.Image = opened.convert("RGBA") if opened.mode in ("P", "PA") else opened
+        # A palette's numbers are not levels, and Pillow measures no big-endian ones.
+        plain = {"P": "RGBA", "PA": "RGBA", "I;16B": "I"}.get(opened.mode)
+        image: Image.Image = opened.convert(plain) if plain else opened
         width, height = image.size
         if _spread(image.crop((0, height - 1, width, height))) > FLAT_SPREAD_OF_BAND:
             return "ok", ""

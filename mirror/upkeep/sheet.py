@@ -237,6 +237,8 @@ def _decoded(body: bytes) -> Image | None:
             image.load()
             upright = ImageOps.exif_transpose(image)
             if upright.mode.startswith(("I", "F")):
+                # Pillow measures no big-endian numbers.
+                upright = upright.convert("I") if upright.mode == "I;16B" else upright
                 low, high = upright.getextrema()
                 assert isinstance(low, int | float)
                 assert isinstance(high, int | float)

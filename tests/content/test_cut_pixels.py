@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 
 from mirror.content.image import inspect
 from tests.labelled.photographs import encoded, fitted, png_chunk
@@ -94,3 +94,64 @@ def test_a_png_is_unpacked_no_further_than_its_picture(monkeypatch: pytest.Monke
 def test_pngs_as_they_are_written_are_whole() -> None:
     for mode in ("RGB", "RGBA", "L", "LA", "P", "1", "I;16"):
         assert inspect(encoded(PICTURE.convert(mode), "PNG")).verdict == "ok"
+
+
+@pytest.fixture
+def lenient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a training process may have it, for all of its threads."""
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+
+
+BMPS = [encoded(PICTURE.convert(mode), "BMP") for mode in ("1", "L", "P", "RGB", "RGBA")]
+UPSIDE_DOWN = BMPS[3][:22] + struct.pack("<i", -PICTURE.height) + BMPS[3][26:]
+OF_OS2 = (
+    b"BM" + struct.pack("<IHHI", 0, 0, 0, 26) + struct.pack("<IHHHH", 12, *PICTURE.size, 1, 24)
+    + BMPS[3][54:]
+)  # fmt: skip
+JP2S = [
+    encoded(PICTURE.convert(mode), "JPEG2000", **options)
+    for mode in ("L", "RGB", "RGBA")
+    for options in ({}, {"tile_size": (64, 64)}, {"irreversible": True})
+]
+CUT_SILENTLY = [*BMPS, UPSIDE_DOWN, OF_OS2, *JP2S]
+
+
+@pytest.mark.usefixtures("lenient")
+@pytest.mark.parametrize("body", CUT_SILENTLY, ids=lambda body: f"{body[:2]!r} {len(body)}")
+def test_what_is_cut_short_is_corrupt_in_a_process_that_decodes_leniently(body: bytes) -> None:
+    assert inspect(body).verdict == "ok"
+    assert inspect(body + b"\0\0behind it").verdict == "ok"
+    for cut in (body[: len(body) // 3], body[: len(body) * 9 // 10], body[:-4]):
+        assert inspect(cut).verdict == "corrupt"
+
+
+def test_a_jpeg_2000_may_leave_the_length_of_its_last_tile_to_its_end() -> None:
+    body = bytearray(JP2S[1])
+    at = body.rindex(b"\xff\x90\0\x0a")
+    body[at + 6 : at + 10] = bytes(4)
+    assert inspect(bytes(body)).verdict == "ok"
+    assert inspect(bytes(body[:-2])).verdict == "corrupt"
+
+
+def test_a_jpeg_2000s_boxes_may_be_long() -> None:
+    at = JP2S[1].index(b"jp2c") - 4
+    stream = JP2S[1][at + 8 :]
+    body = JP2S[1][:at] + struct.pack(">I4sQ", 1, b"jp2c", 16 + len(stream)) + stream
+    assert inspect(body).verdict == "ok"
+    assert inspect(body[:-3]).verdict == "corrupt"
+    for length in (1, 2**64 - 1):
+        body = JP2S[1][:at] + struct.pack(">I4sQ", 1, b"free", length) + stream
+        assert inspect(body).verdict == "corrupt"
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("level", [None, 4000])
+def test_sixteen_grey_bits_are_seen_in_either_order(order: str, level: int | None) -> None:
+    grey = np.asarray(PICTURE.convert("L")).astype(f"{order}u2") * 16
+    if level is not None:
+        grey[:] = level
+    raw = grey.astype(f"{order}u2").tobytes()
+    image = Image.frombytes("I;16" if order == "<" else "I;16B", PICTURE.size, raw)
+    body = encoded(image, "TIFF")
+    assert body.startswith(b"II" if order == "<" else b"MM")
+    assert inspect(body).verdict == ("ok" if level is None else "blank")

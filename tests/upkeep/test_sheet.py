@@ -276,6 +276,9 @@ PICTURES = {
     "gif": saved(RGB.convert("P"), "GIF"),
     "webp": saved(RGB, "WEBP"),
     "bilevel tiff": saved(RGB.convert("1"), "TIFF"),
+    "16-bit big-endian tiff": saved(
+        Image.frombytes("I;16B", (300, 300), bytes(range(250)) * 720), "TIFF"
+    ),
     "float tiff": saved(RGB.convert("F"), "TIFF"),
 }
 
