@@ -60,8 +60,9 @@ Level = Literal["decode", "header", "off"]
 
 VERDICTS: Final[tuple[Verdict, ...]] = ("ok", "blank", "corrupt", "not_image", "placeholder")
 
-# JPEG is decoded at an eighth of its size; what Pillow decodes takes four bytes a pixel, in every
-# thread. The largest photographs that telephones take have 200 million.
+# JPEG is decoded at an eighth of its size; what Pillow decodes takes up to ten bytes a pixel, in
+# every thread, and where its library takes more, `formats.weight` says how much. The largest
+# photographs that telephones take have 200 million.
 MAX_PIXELS: Final = 200_000_000
 MAX_PIXELS_IN_FULL: Final = 120_000_000
 # Levels that a scaled frame of one colour may differ by: JPEG rounds each block's mean.
@@ -99,10 +100,13 @@ def inspect(data: bytes, level: Level = "decode") -> Inspection:
     step, width, height = "header", 0, 0
     try:
         width, height = _jpeg_size(data) if kind == "jpeg" else formats.dimensions(data, kind)
-        if width * height > (MAX_PIXELS if kind == "jpeg" else MAX_PIXELS_IN_FULL):
-            return Inspection(
-                "corrupt", f"too many pixels: {width} x {height}", kind, width, height
-            )
+        across, down, most = width, height, MAX_PIXELS
+        if kind != "jpeg":
+            across, down = formats.allocated(data, kind, width, height)
+            most = MAX_PIXELS_IN_FULL // formats.weight(data, kind)
+        if across * down > most:
+            reason = f"too many pixels: {across} x {down}"
+            return Inspection("corrupt", reason, kind, width, height)
         if level == "header":
             return Inspection("ok", "header only", kind, width, height)
         step = "structure"

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TextIO
 from mirror.cache.inspection import Content, Findings, Group, Judged, printable, shown
 from mirror.cache.prepare import WHOLE_UP_TO
 from mirror.content import digest
-from mirror.content.image import VERDICTS, Verdict, plugin_of, sniff
+from mirror.content.image import VERDICTS, Verdict, inspect, plugin_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -226,8 +226,9 @@ def thumbnail(body: bytes) -> bytes | None:
 def _decoded(body: bytes) -> Image | None:
     from PIL import Image, ImageOps
 
-    plugin = plugin_of(sniff(body))
-    if plugin is None:
+    found = inspect(body, "header")
+    plugin = plugin_of(found.format)
+    if plugin is None or found.verdict != "ok":
         return None
     try:
         with plugin(io.BytesIO(body)) as image:
