@@ -8,7 +8,7 @@ from typing import NamedTuple
 from mirror.cache.scan import Entry
 from mirror.content import digest
 from mirror.content.digest import Digest, FileChanged
-from mirror.content.image import Inspection, Level, inspect
+from mirror.content.image import Inspection, Level, inspect, judged_by_magic
 from mirror.content.placeholder import with_known_bad
 
 # Files that go to a thread together: one hop costs as much as reading several small files.
@@ -17,7 +17,7 @@ BATCH_BYTES = 4 << 20
 # Larger files are hashed in chunks, and sent in parts from a second read.
 WHOLE_UP_TO = 32 << 20
 # Pixels of files that large are not decoded: no photograph of a dataset is, and memory is shared.
-_TOO_LARGE_TO_JUDGE = Inspection("ok", "not inspected: too large", "", 0, 0)
+_TOO_LARGE = "not inspected: too large"
 
 
 class Prepared(NamedTuple):
@@ -64,15 +64,17 @@ def prepare(
         return Unprepared(entry, "vanished before it was read")
     except OSError as error:
         return Unprepared(entry, f"cannot be read: {error.strerror or error}")
-    if read.body is None:
-        sniffed = inspect(read.head, "off").format
-        inspection = _TOO_LARGE_TO_JUDGE._replace(format=sniffed)
-    else:
-        try:
-            suspect = read.digest.content_hash in flagged
-            inspection = inspect(read.body, "decode" if suspect else level)
-        except Exception as error:  # noqa: BLE001 - one file that confuses us must not end the run
-            return Unprepared(entry, f"could not be judged: {error!r}")
+    if read.digest.content_hash in flagged:
+        level = "decode"
+    try:
+        if read.body is None:
+            inspection = judged_by_magic(read.head, level)
+            if inspection.verdict == "ok":
+                inspection = inspection._replace(reason=_TOO_LARGE)
+        else:
+            inspection = inspect(read.body, level)
+    except Exception as error:  # noqa: BLE001 - one file that confuses us must not end the run
+        return Unprepared(entry, f"could not be judged: {error!r}")
     return Prepared(Entry(entry.path, read.identity), read.digest, inspection, read.body)
 
 

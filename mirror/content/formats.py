@@ -12,8 +12,6 @@ import zlib
 from collections.abc import Iterator
 from typing import Final
 
-# More scans than any encoder writes: a few bytes each make a decoder walk the whole frame again.
-MAX_SCANS: Final = 200
 # Pixels of a side: the catalog's columns hold no more, and PNG allows no more.
 MAX_SIDE: Final = 2**31 - 1
 
@@ -55,7 +53,7 @@ def sniff(head: bytes) -> str:
 
 
 def dimensions(data: bytes, kind: str) -> tuple[int, int]:
-    """`(width, height)` in pixels of what a decoder would allocate. Not for JPEG: ask its library."""
+    """`(width, height)` in pixels of the picture. Not for JPEG: ask its library."""
     match kind:
         case "png":
             if data[12:16] != b"IHDR":
@@ -95,6 +93,27 @@ def dimensions(data: bytes, kind: str) -> tuple[int, int]:
     return width, height
 
 
+def allocated(data: bytes, kind: str, width: int, height: int) -> tuple[int, int]:
+    """A size as a decoder allocates it: a TIFF's tiles are whole, and may be larger than the picture."""
+    if kind == "tiff":
+        tags = _tiff_tags(data)
+        across, down = (tags.get(tag, (1,))[0] for tag in (322, 323))
+        # Other types libtiff refuses.
+        if isinstance(across, int) and isinstance(down, int) and min(across, down) > 0:
+            return -(-width // across) * across, -(-height // down) * down
+    return width, height
+
+
+def weight(data: bytes, kind: str) -> int:
+    """What a pixel costs, beside one that a decoder writes once into a frame."""
+    if kind == "bmp" and data[14:18] != b"\x0c\0\0\0" and data[30:34] in _RUN_LENGTHS:
+        return 30  # by Pillow, in Python: time, under the interpreter's lock
+    return {"webp": 2, "jp2": 3}.get(kind, 1)
+
+
+_RUN_LENGTHS: Final = (b"\1\0\0\0", b"\2\0\0\0")
+
+
 def whole(data: bytes, kind: str) -> bytes:
     """The part of a file that holds its pixels, once its structure reaches its end.
 
@@ -115,46 +134,50 @@ def whole(data: bytes, kind: str) -> bytes:
                 ends = map(sum, zip(tags.get(offsets, ()), tags.get(counts, ()), strict=False))
                 if max(ends, default=0) > len(data):
                     raise ValueError("a strip lies beyond the end")
+        # Pillow would see that these two are cut, but not where its process-wide switch for
+        # truncated files is on.
+        case "bmp":
+            if len(data) < _bmp_end(data):
+                raise ValueError("shorter than its header says")
+        case "jp2":
+            _walk_jp2(data)
     return data
 
 
-def jpeg_scans(data: bytes) -> None:
-    """Refuse a JPEG whose scans leave coefficients out: cut between two scans and closed.
+def _bmp_end(data: bytes) -> int:
+    """Where an uncompressed picture ends; 0 for others, whose decoder misses what they lack."""
+    width, height = dimensions(data, "bmp")
+    old = struct.unpack_from("<I", data, 14)[0] == 12
+    bits = struct.unpack_from("<H", data, 24 if old else 28)[0]
+    if not old and struct.unpack_from("<I", data, 30)[0] not in (0, 3):
+        return 0
+    row: int = width * bits
+    start = int.from_bytes(data[10:14], "little")
+    return start + (height - 1) * (-(-row // 32) * 4) + -(-row // 8)
 
-    libjpeg has no warning for that. Judged are the first component's coefficients, and that every
-    component has a scan; anything this walk does not understand is left to libjpeg.
-    """
-    components = b""
-    seen: set[int] = set()
-    # Of the first component: the bits that each coefficient still lacks.
-    lacking = [16] * 64
-    scans, at = 0, 2
-    while (marker := _MARKER.search(data, at)) is not None:
-        code, at = data[marker.end() - 1], marker.end()
-        if code == 0xD9:
-            break
-        length = int.from_bytes(data[at : at + 2])
-        if 0xC0 <= code <= 0xCF and code not in (0xC4, 0xC8, 0xCC):
-            components = data[at + 8 : at + 8 + 3 * data[at + 7] : 3]
-        elif code == 0xDA and components:
-            count = data[at + 2]
-            if count == len(components) and data[at + 3 + 2 * count : at + length] == b"\0\x3f\0":
-                return  # one scan with all there is
-            ids = data[at + 3 : at + 3 + 2 * count : 2]
-            first, last, bits = (data[at + 3 + 2 * count + i] for i in range(3))
-            seen.update(ids)
-            if components[0] in ids and last < 64:
-                lacking[first : last + 1] = [bits & 15] * (last + 1 - first)
-            scans += 1
-            if scans > MAX_SCANS:
-                raise ValueError("too many scans")
+
+def _walk_jp2(data: bytes) -> None:
+    """Raise unless the tiles of the first codestream lead to its end marker."""
+    at, end, name = 0, 0, b""
+    while name != b"jp2c":
+        start = end
+        length, name = struct.unpack_from(">I4s", data, start)
+        at = start + 8
+        if length == 1:
+            length, at = struct.unpack_from(">Q", data, at)[0], at + 8
+        end = start + length if length else len(data)
+        if end < at:
+            raise ValueError("a box of no length")
+    at += 2
+    while (marker := data[at : at + 2]) != b"\xff\xd9":
+        if marker == b"\xff\x90":
+            # A tile's length counts from its marker; none is the last one's, to the end.
+            length = struct.unpack_from(">I", data, at + 6)[0] or end - 2 - at
+        else:
+            length = 2 + int.from_bytes(data[at + 2 : at + 4])
+        if length < 4 or not marker:
+            raise ValueError("ends within a tile")
         at += length
-    if components and (any(lacking) or not seen.issuperset(components)):
-        raise ValueError("ends between two scans")
-
-
-# A marker that ends entropy-coded data: neither a stuffed zero, nor a restart, nor a fill byte.
-_MARKER: Final = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 
 
 def _png_pixels(data: bytes) -> bytes:
@@ -165,6 +188,7 @@ def _png_pixels(data: bytes) -> bytes:
     """
     view, at = memoryview(data), 8
     parts: list[bytes | memoryview] = [data[:8]]
+    lacking, stream = _png_length(data), zlib.decompressobj()
     while True:
         length, name = struct.unpack_from(">I4s", data, at)
         end = at + 12 + length
@@ -174,9 +198,38 @@ def _png_pixels(data: bytes) -> bytes:
             if zlib.crc32(view[at + 4 : end - 4]) != int.from_bytes(view[end - 4 : end]):
                 raise ValueError(f"checksum of {name.decode('latin-1')!r}")
             parts.append(view[at:end])
+        if name == b"IDAT":
+            # A stream that was finished early passes for a picture with every decoder. Counted in
+            # pieces, and no further than the picture: it may unpack to a thousand times as much.
+            for start in range(at + 8, end - 4, _PIECE):
+                piece: bytes | memoryview = view[start : min(start + _PIECE, end - 4)]
+                while lacking > 0 and not stream.eof:
+                    if not (got := stream.decompress(piece, _PIECE)):
+                        break
+                    lacking -= len(got)
+                    piece = stream.unconsumed_tail
         if name == b"IEND":
+            if lacking > 0:
+                raise ValueError("fewer rows than its header says")
             return b"".join(parts)
         at = end
+
+
+_PIECE: Final = 1 << 16
+_ADAM7: Final = (
+    (0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2),
+)  # fmt: skip
+
+
+def _png_length(data: bytes) -> int:
+    """How many bytes the header's picture unpacks to: rows, each behind its filter's number."""
+    width, height, depth, colour, _, _, interlaced = struct.unpack_from(">IIBBBBB", data, 16)
+    bits = depth * {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}.get(colour, 1)
+    return sum(
+        rows * (1 + -(-columns * bits // 8))
+        for x, y, dx, dy in (_ADAM7 if interlaced else ((0, 0, 1, 1),))
+        if (rows := -(-(height - y) // dy)) > 0 and (columns := -(-(width - x) // dx)) > 0
+    )
 
 
 def _gif_frames(data: bytes) -> Iterator[int]:
@@ -247,6 +300,6 @@ def _tiff_tags(data: bytes) -> dict[int, tuple[int, ...]]:
         total += size if size > room else 0
         if total > len(data):
             raise ValueError("tags are larger than the file")
-        if tag in (256, 257, 273, 279, 324, 325) and len(_TIFF_TYPES[code]) == 1:
+        if tag in (256, 257, 273, 279, 322, 323, 324, 325) and len(_TIFF_TYPES[code]) == 1:
             tags[tag] = struct.unpack_from(f"{order}{count}{_TIFF_TYPES[code]}", data, here)
     return tags

@@ -38,21 +38,31 @@ from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
-from mirror.content import formats
+from mirror.content import formats, jpeg
 from mirror.content.formats import sniff
 
 if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
 
-__all__ = ["VERDICTS", "Inspection", "Level", "Verdict", "inspect", "sniff"]
+__all__ = [
+    "VERDICTS",
+    "Inspection",
+    "Level",
+    "Verdict",
+    "inspect",
+    "judged_by_magic",
+    "plugin_of",
+    "sniff",
+]
 
 Verdict = Literal["ok", "blank", "corrupt", "not_image", "placeholder"]
 Level = Literal["decode", "header", "off"]
 
 VERDICTS: Final[tuple[Verdict, ...]] = ("ok", "blank", "corrupt", "not_image", "placeholder")
 
-# JPEG is decoded at an eighth of its size; what Pillow decodes takes four bytes a pixel, in every
-# thread. The largest photographs that telephones take have 200 million.
+# JPEG is decoded at an eighth of its size; what Pillow decodes takes up to ten bytes a pixel, in
+# every thread, and where its library takes more, `formats.weight` says how much. The largest
+# photographs that telephones take have 200 million.
 MAX_PIXELS: Final = 200_000_000
 MAX_PIXELS_IN_FULL: Final = 120_000_000
 # Levels that a scaled frame of one colour may differ by: JPEG rounds each block's mean.
@@ -82,31 +92,27 @@ def inspect(data: bytes, level: Level = "decode") -> Inspection:
         data: the whole file.
         level: how far to look; see the table above.
     """
-    kind = sniff(data[:1024])
-    if level == "off":
-        return Inspection("ok", "not inspected", kind, 0, 0)
-    if not data:
-        return Inspection("not_image", "empty", kind, 0, 0)
-    if kind in ("html", "json", "xml"):
-        return Inspection("not_image", kind, kind, 0, 0)
-    if kind == "unknown":
-        return Inspection("not_image", "unknown magic", kind, 0, 0)
-    if kind != "jpeg" and _plugin(kind) is None:
-        return Inspection("corrupt", f"no decoder for {kind} here", kind, 0, 0)
+    found = judged_by_magic(data, level)
+    if found.reason:
+        return found
+    kind = found.format
     # What the step at hand is called, if it fails: libraries raise anything on hostile bytes.
     step, width, height = "header", 0, 0
     try:
         width, height = _jpeg_size(data) if kind == "jpeg" else formats.dimensions(data, kind)
-        if width * height > (MAX_PIXELS if kind == "jpeg" else MAX_PIXELS_IN_FULL):
-            return Inspection(
-                "corrupt", f"too many pixels: {width} x {height}", kind, width, height
-            )
+        across, down, most = width, height, MAX_PIXELS
+        if kind != "jpeg":
+            across, down = formats.allocated(data, kind, width, height)
+            most = MAX_PIXELS_IN_FULL // formats.weight(data, kind)
+        if across * down > most:
+            reason = f"too many pixels: {across} x {down}"
+            return Inspection("corrupt", reason, kind, width, height)
         if level == "header":
             return Inspection("ok", "header only", kind, width, height)
         step = "structure"
         if kind == "jpeg":
             with suppress(IndexError):
-                formats.jpeg_scans(data)
+                jpeg.check_scans(data)
             step = "decode"
             verdict, reason = _judge_jpeg(data, height)
         else:
@@ -116,6 +122,22 @@ def inspect(data: bytes, level: Level = "decode") -> Inspection:
     except Exception as error:  # noqa: BLE001 - see above
         return Inspection("corrupt", f"{step}: {_first_line(error)}", kind, width, height)
     return Inspection(verdict, reason, kind, width, height)
+
+
+def judged_by_magic(head: bytes, level: Level) -> Inspection:
+    """The verdict as far as a file's first bytes decide it; `ok` without a reason if they do not."""
+    kind = sniff(head[:1024])
+    if level == "off":
+        return Inspection("ok", "not inspected", kind, 0, 0)
+    if not head:
+        return Inspection("not_image", "empty", kind, 0, 0)
+    if kind in ("html", "json", "xml"):
+        return Inspection("not_image", kind, kind, 0, 0)
+    if kind == "unknown":
+        return Inspection("not_image", "unknown magic", kind, 0, 0)
+    if kind != "jpeg" and plugin_of(kind) is None:
+        return Inspection("corrupt", f"no decoder for {kind} here", kind, 0, 0)
+    return Inspection("ok", "", kind, 0, 0)
 
 
 def _jpeg_size(data: bytes) -> tuple[int, int]:
@@ -130,14 +152,7 @@ def _judge_jpeg(data: bytes, height: int) -> tuple[Verdict, str]:
 
     from mirror.content import frame
 
-    try:
-        grey = _decode_jpeg(data, "GRAY")
-    except ValueError as error:
-        # Some cameras pad with zeros before the end marker. All the same the stream must be whole.
-        if "extraneous bytes before marker 0xd9" not in str(error):
-            raise
-        data = data[: data.rindex(b"\xff\xd9")].rstrip(b"\0") + b"\xff\xd9"
-        grey = _decode_jpeg(data, "GRAY")
+    data, grey = jpeg.sound(data)
     row = grey[-1]
     if frame.spread(row) > FLAT_SPREAD:
         return "ok", ""
@@ -145,24 +160,15 @@ def _judge_jpeg(data: bytes, height: int) -> tuple[Verdict, str]:
     colours = "CMYK" if simplejpeg.decode_jpeg_header(data)[2] == "CMYK" else "RGB"
     if frame.spread(grey) <= FLAT_SPREAD:
         if (
-            max(frame.spread(band) for band in _bands(_decode_jpeg(data, colours)))
+            max(frame.spread(band) for band in _bands(jpeg.decode(data, colours)))
             <= FLAT_SPREAD_OF_BAND
-            and frame.spread(full := _decode_jpeg(data, "GRAY", height)) <= FLAT_SPREAD_IN_FULL
+            and frame.spread(full := jpeg.decode(data, "GRAY", height)) <= FLAT_SPREAD_IN_FULL
         ):
             return "blank", f"flat frame, level {round(float(full.mean()))}"
     elif colours == "RGB" and frame.could_be_fill(row):
-        larger = _decode_jpeg(data, colours, _rows_of_band(height))
+        larger = jpeg.decode(data, colours, _rows_of_band(height))
         return _filled_or_ok(larger, height)
     return "ok", ""
-
-
-def _decode_jpeg(data: bytes, colours: str, rows: int = 16) -> Any:
-    """The frame at the smallest scale that leaves `rows` rows; every warning is an error."""
-    import simplejpeg
-
-    return simplejpeg.decode_jpeg(
-        data, colorspace=colours, min_height=rows, min_width=16, min_factor=1, strict=True
-    )
 
 
 def _rows_of_band(height: int) -> int:
@@ -178,16 +184,19 @@ def _bands(frame: Any) -> list[Any]:
 
 
 @cache
-def _plugin(kind: str) -> type[ImageFile] | None:
-    """Pillow's class for a format, if it is there and has its decoder."""
+def plugin_of(kind: str) -> type[ImageFile] | None:
+    """Pillow's class for a format, if it is there and has its decoder.
+
+    Not left to `Image.open`, which offers strangers' bytes to every plugin: one runs Ghostscript.
+    """
     from importlib import import_module
 
     from PIL import features
 
     library = {"webp": "webp", "avif": "avif", "jp2": "jpg_2000"}.get(kind)
     module = {
-        "png": "Png", "gif": "Gif", "webp": "WebP", "avif": "Avif", "bmp": "Bmp", "tiff": "Tiff",
-        "jp2": "Jpeg2K",
+        "jpeg": "Jpeg", "png": "Png", "gif": "Gif", "webp": "WebP", "avif": "Avif", "bmp": "Bmp",
+        "tiff": "Tiff", "jp2": "Jpeg2K",
     }.get(kind)  # fmt: skip
     if module is None or (library and not features.check(library)):
         return None
@@ -201,14 +210,15 @@ def _judge_other(data: bytes, kind: str, pixels: int) -> tuple[Verdict, str]:
 
     from mirror.content import frame
 
-    plugin = _plugin(kind)
+    plugin = plugin_of(kind)
     assert plugin is not None
     with plugin(io.BytesIO(data)) as opened:
         if opened.width * opened.height > max(pixels, 1):
             raise ValueError("larger than its header says")
         opened.load()
-        # A palette's numbers are not levels.
-        image: Image.Image = opened.convert("RGBA") if opened.mode in ("P", "PA") else opened
+        # A palette's numbers are not levels, and Pillow measures no big-endian ones.
+        plain = {"P": "RGBA", "PA": "RGBA", "I;16B": "I"}.get(opened.mode)
+        image: Image.Image = opened.convert(plain) if plain else opened
         width, height = image.size
         if _spread(image.crop((0, height - 1, width, height))) > FLAT_SPREAD_OF_BAND:
             return "ok", ""

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TextIO
 from mirror.cache.inspection import Content, Findings, Group, Judged, printable, shown
 from mirror.cache.prepare import WHOLE_UP_TO
 from mirror.content import digest
-from mirror.content.image import VERDICTS, Verdict
+from mirror.content.image import VERDICTS, Verdict, inspect, plugin_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -226,14 +226,20 @@ def thumbnail(body: bytes) -> bytes | None:
 def _decoded(body: bytes) -> Image | None:
     from PIL import Image, ImageOps
 
+    found = inspect(body, "header")
+    plugin = plugin_of(found.format)
+    if plugin is None or found.verdict != "ok":
+        return None
     try:
-        with Image.open(io.BytesIO(body)) as image:
+        with plugin(io.BytesIO(body)) as image:
             if image.width * image.height > _MOST_PIXELS:
                 return None
             image.draft("RGB", (2 * THUMBNAIL, 2 * THUMBNAIL))
             image.load()
             upright = ImageOps.exif_transpose(image)
             if upright.mode.startswith(("I", "F")):
+                # Pillow measures no big-endian numbers.
+                upright = upright.convert("I") if upright.mode == "I;16B" else upright
                 low, high = upright.getextrema()
                 assert isinstance(low, int | float)
                 assert isinstance(high, int | float)

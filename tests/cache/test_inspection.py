@@ -19,7 +19,9 @@ from hypothesis import strategies as st
 
 from mirror.cache import inspection, prepare
 from mirror.cache.inspection import printable, shown
-from mirror.content.digest import digest_of
+from mirror.cache.scan import Entry, ScanCount, walk
+from mirror.content.digest import Identity, digest_of
+from mirror.content.image import Level
 from mirror.errors import CacheError, StateError
 from mirror.upkeep.listing import COLUMNS, write_csv
 from tests.cli.test_bad_input import OBEYING
@@ -332,3 +334,38 @@ def test_large_files_are_judged_without_their_pixels(
     assert one.verdict == "ok"
     assert "too large" in one.reason
     assert one.sha256 == digest_of(body).sha256
+
+
+@pytest.mark.parametrize(
+    ("body", "verdict", "reason"),
+    [
+        (b"\0\0\0\x20ftypisom\0\0\2\0isomiso2avc1mp41", "not_image", "unknown magic"),
+        (b"<!doctype html><html>", "not_image", "html"),
+        (b'{"error": 429}', "not_image", "json"),
+        (b"", "not_image", "unknown magic"),
+        (b"\xff\x0a", "corrupt", "no decoder for jxl here"),
+        (b"\xff\xd8\xff\xe0", "ok", "not inspected: too large"),
+    ],
+)
+def test_a_large_file_is_no_image_if_its_first_bytes_are_none(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, body: bytes, verdict: str, reason: str
+) -> None:
+    body += bytes(3000)
+    fill(cache, {url_of(1): body})
+    monkeypatch.setattr("mirror.cache.prepare.WHOLE_UP_TO", 1000)
+    entry = entry_of(cache)
+    runs: list[tuple[Level, set[bytes]]] = [
+        ("decode", set()), ("header", set()), ("off", {digest_of(body).content_hash}),
+    ]  # fmt: skip
+    for level, flagged in runs:
+        found = prepare.prepare(os.fsencode(cache), entry, level, flagged)
+        assert isinstance(found, prepare.Prepared)
+        assert (found.inspection.verdict, found.inspection.reason) == (verdict, reason)
+    found = prepare.prepare(os.fsencode(cache), entry, "off")
+    assert isinstance(found, prepare.Prepared)
+    assert found.inspection.verdict == "ok"
+
+
+def entry_of(cache: Path) -> Entry:
+    ((path, *identity),) = walk(os.fsencode(cache), ["jpg"], ScanCount())
+    return Entry(path, Identity(*identity))

@@ -13,9 +13,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFile
 
-from mirror.content import formats, image
+from mirror.content import image
 from mirror.content.formats import sniff
 from mirror.content.image import VERDICTS, Level, Verdict, inspect
+from mirror.content.jpeg import check_scans
 from mirror.layout import FORMATS
 from tests.chaos.tally import TIMES, count
 from tests.labelled import BAD, GOOD, Kind, Sample, bad, good, samples_of
@@ -108,7 +109,7 @@ def test_the_largest_frames_allowed_are_not_called_bombs(monkeypatch: pytest.Mon
 
 
 def test_a_format_without_a_decoder_here_is_said_to_be_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(image, "_plugin", lambda kind: None)
+    monkeypatch.setattr(image, "plugin_of", lambda kind: None)
     body = encoded(fitted("coffee.png", 90), "AVIF")
     assert inspect(body) == ("corrupt", "no decoder for avif here", "avif", 0, 0)
     assert inspect(jpeg("coffee.png")).verdict == "ok"
@@ -223,7 +224,7 @@ def test_a_good_file_with_anything_changed_has_a_verdict(which: int, seed: int, 
 @given(st.binary(max_size=200))
 def test_the_walk_over_scans_ends_on_any_bytes(rest: bytes) -> None:
     try:
-        formats.jpeg_scans(b"\xff\xd8" + rest)
+        check_scans(b"\xff\xd8" + rest)
     except (ValueError, IndexError):
         return
 

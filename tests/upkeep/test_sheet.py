@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import EpsImagePlugin, Image
 
 from mirror.upkeep import sheet
 from mirror.upkeep.sheet import Heading, thumbnail, write_sheet
@@ -276,6 +276,9 @@ PICTURES = {
     "gif": saved(RGB.convert("P"), "GIF"),
     "webp": saved(RGB, "WEBP"),
     "bilevel tiff": saved(RGB.convert("1"), "TIFF"),
+    "16-bit big-endian tiff": saved(
+        Image.frombytes("I;16B", (300, 300), bytes(range(250)) * 720), "TIFF"
+    ),
     "float tiff": saved(RGB.convert("F"), "TIFF"),
 }
 
@@ -306,6 +309,22 @@ def test_a_bomb_is_not_decoded(kind: str) -> None:
         at = body.index(b"\xff\xc0")
         body[at + 5 : at + 9] = struct.pack(">HH", 9000, 9000)
     assert thumbnail(bytes(body)) is None
+
+
+def test_only_formats_that_are_judged_are_decoded_and_no_other_program_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran = tmp_path / "ran"
+    ghostscript = tmp_path / "gs"
+    ghostscript.write_text(f"#!/bin/sh\ntouch {ran}\n")
+    ghostscript.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    # Pillow remembers whether it found one.
+    monkeypatch.setattr(EpsImagePlugin, "gs_binary", None)
+    page = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n%%EOF\n"
+    assert thumbnail(page) is None
+    assert not ran.exists()
+    assert thumbnail(saved(RGB, "PPM")) is None
 
 
 @settings(deadline=None)
