@@ -18,7 +18,7 @@ from aiobotocore.httpsession import AIOHTTPSession
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.httpsession import get_cert_path
 
-from mirror.errors import AlreadyExists, NotFound, PreconditionFailed, Unreachable
+from mirror.errors import AlreadyExists, ConfigError, NotFound, PreconditionFailed, Unreachable
 from mirror.store.base import (
     LIST_PAGE,
     Chunks,
@@ -31,7 +31,7 @@ from mirror.store.base import (
     PutMode,
     created_in_turn,
 )
-from mirror.store.control import S3Access, drop_expect_header, translate_botocore
+from mirror.store.control import S3Access, chain_failed, drop_expect_header, translate_botocore
 from mirror.store.responses import deletion_of
 
 _FOREIGN = (ClientError, BotoCoreError, aiohttp.ClientError, asyncio.TimeoutError, OSError)
@@ -75,9 +75,15 @@ class Aioboto3Store:
                 ours = AioConfig(max_pool_connections=self._connections).merge(options["config"])
                 ours.http_session_cls = _Verifying  # which a merge forgets
                 options["config"] = ours
-                client = await self._stack.enter_async_context(
-                    aioboto3.Session().client("s3", **options)
-                )
+                try:
+                    client = await self._stack.enter_async_context(
+                        aioboto3.Session().client("s3", **options)
+                    )
+                except (BotoCoreError, ValueError, OSError) as error:  # nothing was asked yet
+                    raise ConfigError(
+                        f"There is no S3 client for these settings: {str(error).rstrip('.')}; correct "
+                        "bucket.endpoint, bucket.region, or the AWS_* environment."
+                    ) from None
                 client.meta.events.register("before-call.s3", drop_expect_header)
                 self._opened = client
         return self._opened
@@ -90,6 +96,10 @@ class Aioboto3Store:
             if isinstance(error, (ClientError, BotoCoreError)):
                 raise translate_botocore(error, what) from None
             raise Unreachable(f"{what}: the connection broke ({error}).") from None
+        except RuntimeError as error:
+            if "credentials" not in str(error):
+                raise
+            raise chain_failed(error) from None  # botocore's, of some that came and had expired
 
     async def put(self, key: str, body: bytes, mode: PutMode, headers: Headers) -> str:
         condition: dict[str, str] = {}
