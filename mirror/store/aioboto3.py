@@ -9,7 +9,7 @@ import base64
 import hashlib
 import ssl
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any
 
 import aioboto3
@@ -153,8 +153,9 @@ class Aioboto3Store:
                     **where, MultipartUpload={"Parts": parts}
                 )
             except BaseException:
-                # Unfinished parts are billed until a lifecycle rule finds them.
-                await asyncio.shield(client.abort_multipart_upload(**where))
+                # Unfinished parts are billed until a lifecycle rule finds them; why there are any counts.
+                with suppress(Exception):
+                    await asyncio.shield(client.abort_multipart_upload(**where))
                 raise
         return str(finished["ETag"])
 
