@@ -31,7 +31,13 @@ from mirror.store.base import (
     PutMode,
     created_in_turn,
 )
-from mirror.store.control import S3Access, chain_failed, drop_expect_header, translate_botocore
+from mirror.store.control import (
+    REQUEST_SECONDS,
+    S3Access,
+    chain_failed,
+    drop_expect_header,
+    translate_botocore,
+)
 from mirror.store.responses import deletion_of
 
 _FOREIGN = (ClientError, BotoCoreError, aiohttp.ClientError, asyncio.TimeoutError, OSError)
@@ -53,14 +59,24 @@ class _Verifying(AIOHTTPSession):  # type: ignore[misc]
 
 
 class Aioboto3Store:
-    """An S3 store, rooted at the bucket url's prefix. The client is made at the first request."""
+    """An S3 store, rooted at the bucket url's prefix. The client is made at the first request.
 
-    def __init__(self, access: S3Access, connections: int = 64) -> None:
+    Args:
+        access: where the bucket is and who asks.
+        connections: that may be kept.
+        seconds: that a body may take. aiohttp's own clock begins when all of it is written, which
+            it never is where the peer stops reading.
+    """
+
+    def __init__(
+        self, access: S3Access, connections: int = 64, seconds: float = REQUEST_SECONDS
+    ) -> None:
         self.url = str(access.url)
         self._access = access
         self._bucket = access.url.bucket
         self._prefix = f"{access.url.path}/" if access.url.path else ""
         self._connections = connections
+        self._seconds = seconds
         self._stack = AsyncExitStack()
         self._opening = asyncio.Lock()
         self._opened: Any = None
@@ -95,7 +111,8 @@ class Aioboto3Store:
         except _FOREIGN as error:
             if isinstance(error, (ClientError, BotoCoreError)):
                 raise translate_botocore(error, what) from None
-            raise Unreachable(f"{what}: the connection broke ({error}).") from None
+            why = str(error) or type(error).__name__
+            raise Unreachable(f"{what}: the connection broke ({why}).") from None
         except RuntimeError as error:
             if "credentials" not in str(error):
                 raise
@@ -109,7 +126,7 @@ class Aioboto3Store:
             condition = {"IfMatch": mode.etag}
         client = await self._client()
         try:
-            async with self._translated(f"PUT {key}"):
+            async with self._translated(f"PUT {key}"), asyncio.timeout(self._seconds):
                 done = await client.put_object(
                     Bucket=self._bucket,
                     Key=self._prefix + key,
@@ -145,9 +162,10 @@ class Aioboto3Store:
                 parts: list[dict[str, Any]] = []
                 async for chunk in chunks():
                     number = len(parts) + 1
-                    done = await client.upload_part(
-                        **where, PartNumber=number, Body=chunk, ContentMD5=_content_md5(chunk)
-                    )
+                    async with asyncio.timeout(self._seconds):
+                        done = await client.upload_part(
+                            **where, PartNumber=number, Body=chunk, ContentMD5=_content_md5(chunk)
+                        )
                     parts.append({"ETag": done["ETag"], "PartNumber": number})
                 finished = await client.complete_multipart_upload(
                     **where, MultipartUpload={"Parts": parts}

@@ -20,6 +20,8 @@ from mirror.store.responses import error_from, untrusted
 
 CONNECT_SECONDS = 10
 READ_SECONDS = 60
+# Of a whole request, its body and its answer.
+REQUEST_SECONDS = 300
 # What was asked is said in our words; a query may hold a signature.
 _QUERY = re.compile(r"(?<=[^\s\"'])\?[^\s\"']*")
 _REFUSED = re.compile(r"certificate verify failed: ([^(\]]+?) *\(")
