@@ -98,6 +98,29 @@ def replacing_bytes(path: Path, together: Together | None = None) -> Iterator[Bi
         raise
 
 
+def settle(folder: Path) -> None:
+    """Return when all that was written to the folder's file system is on its disk.
+
+    Not `os.sync`, which waits for every other disk as well: one may be slow, or a share that hangs.
+
+    Raises:
+        OSError: it cannot be written there.
+    """
+    import ctypes
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    if not hasattr(libc, "syncfs"):  # not Linux
+        os.sync()
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        if libc.syncfs(descriptor):
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number))
+    finally:
+        os.close(descriptor)
+
+
 def cut_short(path: Path, error: OSError) -> MirrorError:
     """What to raise where writing fails: an OSError could be any other file's."""
     return MirrorError(

@@ -44,7 +44,7 @@ def answering(
             if self.command != "HEAD":
                 self.wfile.write(body)
 
-        do_GET = do_PUT = do_HEAD = answer
+        do_GET = do_PUT = do_POST = do_HEAD = answer
 
         def log_message(self, *_: object) -> None:
             """Silence."""

@@ -18,6 +18,7 @@ from mirror.catalog.root import Root, read_root
 from mirror.catalog.table import Catalog
 from mirror.config import Settings
 from mirror.errors import CatalogError, ConfigError, StoreError
+from mirror.files import settle
 from mirror.layout import CATALOG
 from mirror.store import open_store
 from mirror.store.base import Store
@@ -60,7 +61,8 @@ class Location:
         """The mirror's catalog; `store` is what its data files are read through."""
         access = self._access
         if access is None:
-            return Catalog(store, str(Path(self.url.path) / CATALOG), dict, retry)
+            folder = Path(self.url.path)
+            return Catalog(store, str(folder / CATALOG), dict, retry, settle=lambda: settle(folder))
         return Catalog(store, f"{self.url}/{CATALOG}", access.delta_options, retry)
 
     def snapshots(self, root: Root) -> Path:

@@ -107,6 +107,8 @@ class Catalog:
         options: gives deltalake's storage options, with the credentials of the moment.
         retry: how soon what deltalake does not repeat itself is tried again.
         sleep: waits so many seconds.
+        settle: returns when what was written to the mirror so far survives a loss of power. A
+            server promises that by its answer, a folder does not.
     """
 
     def __init__(
@@ -116,10 +118,14 @@ class Catalog:
         options: Callable[[], dict[str, str]],
         retry: RetryPolicy | None = None,
         sleep: Callable[[float], None] = time.sleep,
+        *,
+        settle: Callable[[], None] = lambda: None,
     ) -> None:
         self._store = store
         self._retry = replace(retry or RetryPolicy(), attempts=_ATTEMPTS)
         self._sleep = sleep
+        self._settle = settle
+        self._in_doubt: str | None = None
         self._uri = uri
         self._options = options
         self._table: DeltaTable | None = None
@@ -148,7 +154,9 @@ class Catalog:
         """
         table = self._open_or_create()
         data = _to_arrow(rows)
+        self._settled()  # objects before the rows that name them
         self._attempt(lambda: _write(table, data, _COMMIT_RETRIES))
+        self._settled()  # and rows before the state that vouches for them
         return int(table.version())
 
     def append_after(self, version: int, rows: Sequence[Row]) -> int | None:
@@ -166,8 +174,10 @@ class Catalog:
                 return False
             return True
 
+        self._settled()
         if table.version() != version or not self._attempt(write):
             return None
+        self._settled()
         return int(table.version())
 
     async def refresh(self, index: Index, folder: Path | None = None) -> Index:
@@ -248,6 +258,19 @@ class Catalog:
                     raise _failed(error) from None
                 pause = self._retry.pause(failures, None, random.random())  # noqa: S311 - no secret
             self._sleep(pause)
+
+    def _settled(self) -> None:
+        """Raises: CatalogError, then and at every later call: of what was lost a disk tells once."""
+        if self._in_doubt is None:
+            try:
+                self._settle()
+            except OSError as error:
+                self._in_doubt = (
+                    "Not all that was written to the mirror's folder is on its disk "
+                    f"({error.strerror or error}); look after the disk, and run mirror verify --full."
+                )
+        if self._in_doubt is not None:
+            raise CatalogError(self._in_doubt)
 
     def _newest(self) -> DeltaTable | None:
         table = self._open()

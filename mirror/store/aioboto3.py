@@ -9,7 +9,7 @@ import base64
 import hashlib
 import ssl
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any
 
 import aioboto3
@@ -18,7 +18,7 @@ from aiobotocore.httpsession import AIOHTTPSession
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.httpsession import get_cert_path
 
-from mirror.errors import AlreadyExists, NotFound, PreconditionFailed, Unreachable
+from mirror.errors import AlreadyExists, ConfigError, NotFound, PreconditionFailed, Unreachable
 from mirror.store.base import (
     LIST_PAGE,
     Chunks,
@@ -31,7 +31,13 @@ from mirror.store.base import (
     PutMode,
     created_in_turn,
 )
-from mirror.store.control import S3Access, drop_expect_header, translate_botocore
+from mirror.store.control import (
+    REQUEST_SECONDS,
+    S3Access,
+    chain_failed,
+    drop_expect_header,
+    translate_botocore,
+)
 from mirror.store.responses import deletion_of
 
 _FOREIGN = (ClientError, BotoCoreError, aiohttp.ClientError, asyncio.TimeoutError, OSError)
@@ -53,14 +59,24 @@ class _Verifying(AIOHTTPSession):  # type: ignore[misc]
 
 
 class Aioboto3Store:
-    """An S3 store, rooted at the bucket url's prefix. The client is made at the first request."""
+    """An S3 store, rooted at the bucket url's prefix. The client is made at the first request.
 
-    def __init__(self, access: S3Access, connections: int = 64) -> None:
+    Args:
+        access: where the bucket is and who asks.
+        connections: that may be kept.
+        seconds: that a body may take. aiohttp's own clock begins when all of it is written, which
+            it never is where the peer stops reading.
+    """
+
+    def __init__(
+        self, access: S3Access, connections: int = 64, seconds: float = REQUEST_SECONDS
+    ) -> None:
         self.url = str(access.url)
         self._access = access
         self._bucket = access.url.bucket
         self._prefix = f"{access.url.path}/" if access.url.path else ""
         self._connections = connections
+        self._seconds = seconds
         self._stack = AsyncExitStack()
         self._opening = asyncio.Lock()
         self._opened: Any = None
@@ -75,9 +91,15 @@ class Aioboto3Store:
                 ours = AioConfig(max_pool_connections=self._connections).merge(options["config"])
                 ours.http_session_cls = _Verifying  # which a merge forgets
                 options["config"] = ours
-                client = await self._stack.enter_async_context(
-                    aioboto3.Session().client("s3", **options)
-                )
+                try:
+                    client = await self._stack.enter_async_context(
+                        aioboto3.Session().client("s3", **options)
+                    )
+                except (BotoCoreError, ValueError, OSError) as error:  # nothing was asked yet
+                    raise ConfigError(
+                        f"There is no S3 client for these settings: {str(error).rstrip('.')}; correct "
+                        "bucket.endpoint, bucket.region, or the AWS_* environment."
+                    ) from None
                 client.meta.events.register("before-call.s3", drop_expect_header)
                 self._opened = client
         return self._opened
@@ -89,7 +111,12 @@ class Aioboto3Store:
         except _FOREIGN as error:
             if isinstance(error, (ClientError, BotoCoreError)):
                 raise translate_botocore(error, what) from None
-            raise Unreachable(f"{what}: the connection broke ({error}).") from None
+            why = str(error) or type(error).__name__
+            raise Unreachable(f"{what}: the connection broke ({why}).") from None
+        except RuntimeError as error:
+            if "credentials" not in str(error):
+                raise
+            raise chain_failed(error) from None  # botocore's, of some that came and had expired
 
     async def put(self, key: str, body: bytes, mode: PutMode, headers: Headers) -> str:
         condition: dict[str, str] = {}
@@ -99,7 +126,7 @@ class Aioboto3Store:
             condition = {"IfMatch": mode.etag}
         client = await self._client()
         try:
-            async with self._translated(f"PUT {key}"):
+            async with self._translated(f"PUT {key}"), asyncio.timeout(self._seconds):
                 done = await client.put_object(
                     Bucket=self._bucket,
                     Key=self._prefix + key,
@@ -135,16 +162,18 @@ class Aioboto3Store:
                 parts: list[dict[str, Any]] = []
                 async for chunk in chunks():
                     number = len(parts) + 1
-                    done = await client.upload_part(
-                        **where, PartNumber=number, Body=chunk, ContentMD5=_content_md5(chunk)
-                    )
+                    async with asyncio.timeout(self._seconds):
+                        done = await client.upload_part(
+                            **where, PartNumber=number, Body=chunk, ContentMD5=_content_md5(chunk)
+                        )
                     parts.append({"ETag": done["ETag"], "PartNumber": number})
                 finished = await client.complete_multipart_upload(
                     **where, MultipartUpload={"Parts": parts}
                 )
             except BaseException:
-                # Unfinished parts are billed until a lifecycle rule finds them.
-                await asyncio.shield(client.abort_multipart_upload(**where))
+                # Unfinished parts are billed until a lifecycle rule finds them; why there are any counts.
+                with suppress(Exception):
+                    await asyncio.shield(client.abort_multipart_upload(**where))
                 raise
         return str(finished["ETag"])
 

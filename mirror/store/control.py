@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -19,6 +20,8 @@ from mirror.store.responses import error_from, untrusted
 
 CONNECT_SECONDS = 10
 READ_SECONDS = 60
+# Of a whole request, its body and its answer.
+REQUEST_SECONDS = 300
 # What was asked is said in our words; a query may hold a signature.
 _QUERY = re.compile(r"(?<=[^\s\"'])\?[^\s\"']*")
 _REFUSED = re.compile(r"certificate verify failed: ([^(\]]+?) *\(")
@@ -86,12 +89,8 @@ class S3Access:
         """
         if (given := _given()) is not None:
             return given
-        from botocore.exceptions import BotoCoreError
-
-        try:
+        with _chain():
             found = self._provider and self._provider.get_frozen_credentials()
-        except BotoCoreError as error:
-            raise BadCredentials(f"The AWS credential chain failed: {error}") from None
         if not found or not found.access_key:
             raise BadCredentials(
                 "No credentials were found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
@@ -101,12 +100,8 @@ class S3Access:
 
     @lazy
     def _provider(self) -> Any:
-        from botocore.exceptions import BotoCoreError
-
-        try:
+        with _chain():
             return self.session.get_credentials()
-        except BotoCoreError as error:
-            raise BadCredentials(f"The AWS credential chain failed: {error}") from None
 
     def client_options(self) -> dict[str, Any]:
         """Keyword arguments of a botocore S3 client that works on AWS, R2 and the others."""
@@ -161,6 +156,25 @@ class S3Access:
         return options
 
 
+@contextlib.contextmanager
+def _chain() -> Iterator[None]:
+    """What the AWS chain raises, in our words: a refused role, a token file or date that is wrong."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        yield
+    except (BotoCoreError, ClientError, RuntimeError, ValueError, OSError) as error:
+        raise chain_failed(error) from None
+
+
+def chain_failed(error: Exception) -> BadCredentials:
+    """The error of the AWS chain when it has no good credentials to give."""
+    return BadCredentials(
+        f"The AWS credential chain failed: {str(error).rstrip('.')}; renew the credentials (aws sso "
+        "login, where they come from it), or correct AWS_PROFILE or the AWS_* environment."
+    )
+
+
 def _given() -> Credentials | None:
     """Keys in the environment, which botocore's chain would find first.
 
@@ -194,9 +208,9 @@ def translate_botocore(error: Exception, what: str) -> StoreError:
         error: a ClientError or any other BotoCoreError.
         what: the request in words.
     """
-    from botocore.exceptions import ClientError, NoCredentialsError, SSLError
+    from botocore import exceptions as theirs
 
-    if isinstance(error, ClientError):
+    if isinstance(error, theirs.ClientError):
         response = error.response
         detail = response.get("Error", {})
         meta = response.get("ResponseMetadata", {})
@@ -212,9 +226,25 @@ def translate_botocore(error: Exception, what: str) -> StoreError:
             str(detail.get("Message", "")),
             retry_after,
         )
-    if isinstance(error, NoCredentialsError):
-        return BadCredentials("No credentials were found: set AWS_ACCESS_KEY_ID or AWS_PROFILE.")
-    if isinstance(error, SSLError) and (why := _REFUSED.search(str(error))):
+    if isinstance(
+        error,
+        (
+            theirs.CredentialRetrievalError,
+            theirs.NoAuthTokenError,
+            theirs.NoCredentialsError,
+            theirs.PartialCredentialsError,
+            theirs.RefreshWithMFAUnsupportedError,
+            theirs.SSOError,
+            theirs.TokenRetrievalError,
+            theirs.UnknownCredentialError,
+        ),
+    ):
+        return chain_failed(error)
+    if isinstance(error, theirs.ParamValidationError):
+        return StoreError(
+            f"{what}: botocore sends no such request ({' '.join(str(error).split())})."
+        )
+    if isinstance(error, theirs.SSLError) and (why := _REFUSED.search(str(error))):
         return untrusted(what, why[1])
     # Everything else botocore raises on its way to a server is the network's doing.
     return Unreachable(f"{what}: the server cannot be reached ({_QUERY.sub('', str(error))}).")
@@ -249,6 +279,6 @@ def explain(access: S3Access, error: StoreError) -> StoreError:
                 "create it, or correct bucket.url and bucket.endpoint."
             )
         return error
-    except (BotoCoreError, StoreError):
+    except (BotoCoreError, StoreError, ValueError):
         return error
     return error

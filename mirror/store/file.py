@@ -1,7 +1,8 @@
 """A mirror in a folder: `file:///folder`. No server; the same contract.
 
 An object appears whole or not at all (a temporary file, then a link or a rename), and Create is
-exclusive between processes because link(2) refuses a name that exists.
+exclusive between processes because link(2) refuses a name that exists. What is new is acknowledged
+before it is on the disk: whoever names it in a row has it written down first (`Catalog`).
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from mirror.store.base import (
     IfMatch,
     NewObject,
     ObjectInfo,
+    Overwrite,
     PutMode,
     turn,
 )
@@ -82,9 +84,9 @@ class FileStore:
             with FileLock(self._root / f"{HIDDEN}lock"):
                 if not target.exists() or _etag(target.stat()) != mode.etag:
                     raise PreconditionFailed(f"PUT {target}: the file has changed.")
-                temporary.replace(target)
+                _replace(temporary, target)
         else:
-            temporary.replace(target)
+            _replace(temporary, target)
         return _etag(target.stat())
 
     async def put_multipart(
@@ -96,8 +98,9 @@ class FileStore:
                 with temporary.open("wb") as file:
                     async for chunk in chunks():
                         await asyncio.to_thread(file.write, chunk)
-                temporary.replace(self._path(key))
-                return _etag(self._path(key).stat())
+                return await asyncio.to_thread(
+                    self._publish, temporary, self._path(key), Overwrite()
+                )
             finally:
                 with suppress(FileNotFoundError):
                     temporary.unlink()
@@ -191,6 +194,13 @@ class _Translated:
             ) from None
         if isinstance(error, OSError):
             raise StoreError(f"{self._what}: {error.strerror or error}.") from None
+
+
+def _replace(temporary: Path, target: Path) -> None:
+    """After a loss of power the old bytes stand there or the new ones, and not neither."""
+    with temporary.open("rb") as file:
+        os.fsync(file.fileno())
+    temporary.replace(target)
 
 
 def _sort_name(entry: os.DirEntry[str]) -> str:

@@ -39,7 +39,7 @@ from mirror.store.base import (
     PutMode,
     turn,
 )
-from mirror.store.control import CONNECT_SECONDS, S3Access
+from mirror.store.control import CONNECT_SECONDS, REQUEST_SECONDS, S3Access
 from mirror.store.responses import deletion_of, error_from, untrusted
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class ObstoreStore:
             client_options={
                 "allow_http": access.allow_http,
                 "connect_timeout": f"{CONNECT_SECONDS}s",
-                "timeout": "300s",
+                "timeout": f"{REQUEST_SECONDS}s",
             },
             retry_config={"max_retries": max_retries},
         )

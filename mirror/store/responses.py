@@ -86,6 +86,10 @@ def error_from(
         return BucketMissing(
             f"{what}: the bucket does not exist{said}; create it, or correct bucket.url."
         )
+    if (
+        code == "NoSuchUpload"
+    ):  # of parts that are sent: to say that it is complete was answered, once
+        return Unreachable(f"{what}: its upload is gone, and may be complete{said}.")
     if status == 404:
         return NotFound(f"{what}: there is no such object{said}.")
     if status == 412:

@@ -141,14 +141,15 @@ async def _upload_large(
     try:
         info = await store.head(key)
         standing = await digest_in(store, key, info.size)
-        if standing == digest:
-            if not is_young(info.last_modified, datetime.fromtimestamp(now(), UTC)):
-                await renew(store, key, write)
-            return False
-        if standing.content_hash == digest.content_hash:  # of another size, perhaps
-            raise _collision(key)
     except NotFound:
-        pass
+        await write()
+        return True
+    if standing == digest:
+        if not is_young(info.last_modified, datetime.fromtimestamp(now(), UTC)):
+            await renew(store, key, write)
+        return False
+    if standing.content_hash == digest.content_hash:  # of another size, perhaps
+        raise _collision(key)
     await write()
     return True
 

@@ -63,6 +63,8 @@ from mirror.upkeep.wanted import Lacking, Wanted, files_below
 # Rows that are flagged in one commit.
 _COMMIT_ROWS: Final = 20_000
 _LOOK_UP: Final = 5_000
+# How often other machines' commits may come first before the rest is left to the next repair.
+_LOOKS: Final = 10
 _FORMAT_OF: Final = {extension: name for name, (extension, _) in FORMATS.items()}
 
 LOST: Final[dict[str, str]] = {
@@ -335,26 +337,41 @@ class _Repair:
             wanted.is_still(one, wrong[0])
 
     async def _flag(self, index: Index, wanted: Wanted, now: int) -> None:
+        """Commit next after what is known: a URL that has another image by now keeps it."""
         self._ledger.owes_mark = True
-        rows = _flagged(index, wanted, now)
         try:
-            while batch := await asyncio.to_thread(lambda: list(islice(rows, _COMMIT_ROWS))):
-                await self._commit(index, batch)
+            for _ in range(_LOOKS):
+                if await self._flag_after(index, wanted, now):
+                    self._ledger.drop(one.key for one in wanted.left())
+                    return
+                index = await self._mirror.index()
         finally:
             await self.settle_debt()
-        self._ledger.drop(one.key for one in wanted.left())
+        self._report.warnings.append(
+            "Other machines' commits came first, again and again, so that not all that is lost could "
+            "be catalogued as such; run mirror repair again."
+        )
 
-    async def _commit(self, index: Index, rows: list[Row]) -> None:
-        catalog = self._mirror.catalog
+    async def _flag_after(self, index: Index, wanted: Wanted, now: int) -> bool:
+        """Whether all was flagged that the index says; False where another commit came first."""
+        version, rows = index.version, _flagged(index, wanted, now)
+        while batch := await asyncio.to_thread(lambda: list(islice(rows, _COMMIT_ROWS))):
+            batch = await self._with_carried_sources(index, batch)
+            committed = await asyncio.to_thread(self._mirror.catalog.append_after, version, batch)
+            if committed is None:
+                return False
+            version = committed
+            self._report.flagged_rows += len(batch)
+        return True
+
+    async def _with_carried_sources(self, index: Index, rows: list[Row]) -> list[Row]:
         sourced = [
             row.url_md5
             for row in rows
             if (prior := index.sighting(row.url_md5)) is not None and prior.sourced
         ]
-        sources = await catalog.sources_of(sourced)
-        rows = [row._replace(source=sources.get(row.url_md5, UNKNOWN_SOURCE)) for row in rows]
-        await asyncio.to_thread(catalog.append, rows)
-        self._report.flagged_rows += len(rows)
+        sources = await self._mirror.catalog.sources_of(sourced)
+        return [row._replace(source=sources.get(row.url_md5, UNKNOWN_SOURCE)) for row in rows]
 
 
 def _flagged(index: Index, wanted: Wanted, now: int) -> Iterator[Row]:

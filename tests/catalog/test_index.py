@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import tracemalloc
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise
@@ -400,3 +401,34 @@ def test_a_stranger_among_the_snapshots_is_passed_over(stranger: str, tmp_path: 
     save(index_of(ROWS, 2), tmp_path)
     (tmp_path / stranger).mkdir()
     assert Index.load(tmp_path).version == 2
+
+
+def test_rows_that_are_merged_are_not_in_memory_twice(tmp_path: Path) -> None:
+    """At ten million rows the first index of a machine took 3.4 GB: its rows are 1 GB of that."""
+    chance = np.random.default_rng(1)
+    rows, parts = 200_000, 5
+
+    def made(count: int) -> Batch:
+        one: Batch = {
+            name: np.frombuffer(chance.bytes(8 * count), "u8").copy()
+            for name in ("url_hi", "url_lo", "hash_hi", "hash_lo", "photo")
+        }
+        one |= {name: np.ones(count, "i8") for name in ("size", "seen_at")}
+        one |= {name: np.ones(count, "i4") for name in ("width", "height")}
+        one |= {name: np.zeros(count, "u1") for name in ("format", "verdict")}
+        return one | {
+            "sourced": np.ones(count, "?"),
+            "sha256": np.frombuffer(chance.bytes(32 * count), "V32"),
+        }
+
+    tracemalloc.start()
+    try:
+        batches = [made(rows // parts) for _ in range(parts)]
+        held, _ = tracemalloc.get_traced_memory()
+        tracemalloc.reset_peak()
+        index = Index.empty().merged(batches, 1, frozenset({"a"}), tmp_path)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(index) == len(index.objects["hash_hi"]) == rows
+    assert peak < 2.5 * held

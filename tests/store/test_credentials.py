@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import botocore.exceptions as theirs
 import pytest
 
 from mirror.config import BucketSettings
-from mirror.errors import BadCredentials
+from mirror.errors import BadCredentials, ConfigError, StoreError, Transient
 from mirror.layout import BucketUrl
-from mirror.store.control import S3Access
+from mirror.store.aioboto3 import Aioboto3Store
+from mirror.store.control import S3Access, translate_botocore
+from tests.serving import answering
 
 KEYS = {"AWS_ACCESS_KEY_ID": "AKIAEXAMPLE", "AWS_SECRET_ACCESS_KEY": "of the environment"}
 FILE = """
@@ -71,6 +76,105 @@ def test_a_profile_that_is_not_there_is_refused_whatever_keys_there_are(
         monkeypatch.setenv(name, value)
     with pytest.raises(BadCredentials, match="nobody"):
         access.credentials()
+
+
+def test_keys_that_have_expired_are_refused_in_a_sentence(
+    access: S3Access, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in KEYS.items():
+        monkeypatch.setenv(name, value)
+    for expired in ("2020-01-01T00:00:00Z", "no date"):
+        monkeypatch.setenv("AWS_CREDENTIAL_EXPIRATION", expired)
+        with pytest.raises(BadCredentials, match="renew the credentials"):
+            access.delta_options()  # what the catalog asks for in mid-run
+
+
+ROLE = """
+[profile role]
+role_arn = arn:aws:iam::123456789012:role/x
+source_profile = team
+region = eu-west-1
+"""
+REFUSED = (
+    b"<ErrorResponse><Error><Code>AccessDenied</Code><Message>no</Message></Error></ErrorResponse>"
+)
+
+
+def test_a_role_that_is_refused_is_bad_credentials(
+    access: S3Access, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "config").write_text(ROLE)
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setenv("AWS_PROFILE", "role")
+    with answering(403, REFUSED, {"Content-Type": "text/xml"}) as sts:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_STS", sts)
+        with pytest.raises(BadCredentials, match="AssumeRole"):
+            access.credentials()
+
+
+EXPIRED: list[theirs.BotoCoreError] = [
+    theirs.CredentialRetrievalError(provider="custom-process", error_msg="expired"),
+    theirs.NoAuthTokenError(),
+    theirs.NoCredentialsError(),
+    theirs.PartialCredentialsError(provider="env", cred_var="x"),
+    theirs.RefreshWithMFAUnsupportedError(),
+    theirs.SSOTokenLoadError(error_msg="x"),
+    theirs.TokenRetrievalError(provider="sso", error_msg="expired"),
+    theirs.UnauthorizedSSOTokenError(),
+    theirs.UnknownCredentialError(name="x"),
+]
+
+
+@pytest.mark.parametrize("error", EXPIRED, ids=lambda error: type(error).__name__)
+def test_what_fails_in_the_chain_is_not_the_networks_doing(error: theirs.BotoCoreError) -> None:
+    ours = translate_botocore(error, "PUT k")
+    assert isinstance(ours, BadCredentials)
+    assert "AWS_PROFILE" in str(ours)
+
+
+def test_what_botocore_does_not_send_is_not_tried_again() -> None:
+    ours = translate_botocore(theirs.ParamValidationError(report="Invalid\nname"), "PUT k")
+    assert isinstance(ours, StoreError)
+    assert not isinstance(ours, Transient)
+    assert "Invalid name" in str(ours)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        BucketSettings(region="no region!"),
+        BucketSettings(region="auto", endpoint="http://no host:1"),
+    ],
+    ids=["region", "endpoint"],
+)
+def test_a_client_that_cannot_be_made_is_the_configurations_fault(
+    wrong: BucketSettings, access: S3Access, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in KEYS.items():
+        monkeypatch.setenv(name, value)
+    store = Aioboto3Store(S3Access(access.url, wrong))
+    with pytest.raises(ConfigError, match="correct bucket"):
+        asyncio.run(store.get("k"))
+
+
+@pytest.mark.parametrize(
+    ("words", "kind"),
+    [
+        ("Credentials were refreshed, but the refreshed credentials are expired.", BadCredentials),
+        ("Session is closed", RuntimeError),
+    ],
+)
+def test_credentials_that_expire_in_mid_run_are_bad_credentials(
+    words: str, kind: type[Exception], access: S3Access
+) -> None:
+    class Client:
+        async def get_object(self, **_: object) -> Any:
+            raise RuntimeError(words)
+
+    store = Aioboto3Store(access)
+    store._opened = Client()
+    with pytest.raises(kind, match=words[:20]):
+        asyncio.run(store.get("k"))
 
 
 def test_keys_in_the_environment_are_read_without_botocore(

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -102,6 +102,35 @@ def test_a_reader_meets_the_old_bytes_or_the_new_ones_whole(tmp_path: Path) -> N
         await asyncio.gather(write(), read())
 
     asyncio.run(story())
+
+
+async def parts() -> AsyncIterator[bytes]:
+    yield b"second"
+
+
+REPLACING: dict[str, Callable[[FileStore, str], Coroutine[Any, Any, object]]] = {
+    "overwrite": lambda store, _: store.put("k", b"second", Overwrite(), PLAIN),
+    "if match": lambda store, etag: store.put("k", b"second", IfMatch(etag), PLAIN),
+    "in parts": lambda store, _: store.put_multipart("k", parts, 10, PLAIN),
+}
+
+
+@pytest.mark.parametrize("how", REPLACING)
+def test_what_takes_the_place_of_an_object_is_on_the_disk_before_it_does(
+    how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = store_at(tmp_path)
+    etag = asyncio.run(store.put("k", b"first", Create(), PLAIN))
+    synced: list[tuple[int, bytes]] = []
+
+    def fsync(descriptor: int) -> None:
+        synced.append((os.fstat(descriptor).st_ino, (tmp_path / "k").read_bytes()))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fsync)
+        asyncio.run(REPLACING[how](store, etag))
+    assert (tmp_path / "k").read_bytes() == b"second"
+    assert synced == [((tmp_path / "k").stat().st_ino, b"first")]
 
 
 RACING = """

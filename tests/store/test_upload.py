@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import struct
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mirror.content.digest import Digest, digest_of
+from mirror.errors import NotFound
 from mirror.layout import object_key
 from tests.photos import fill, photo, url_of
-from tests.workshop import Workshop, key_of, local
+from tests.workshop import Workshop, aged, key_of, local
 
 __all__ = ["local"]
 
@@ -73,6 +75,26 @@ def test_a_large_content_of_another_size_does_not_either(
     report = local.sync(inspect="off")
     assert (report.uploaded, report.failed) == (0, 1)
     assert local.objects() == {key: standing}
+
+
+def test_a_large_object_that_goes_while_it_is_renewed_is_not_named(
+    local: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a removal that was under way: what is written then, nothing tells that it stays."""
+    monkeypatch.setattr("mirror.cache.prepare.WHOLE_UP_TO", 1 << 10)
+    ours = photo(1) + bytes(2000)
+    local.put({key_of(ours): ours})
+    aged(Path(local.place.url.path), days=3)
+    fill(local.cache, {url_of(1): ours})
+
+    async def gone(*_: object) -> None:
+        raise NotFound("HEAD: there is no such object.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("mirror.store.upload.renew", gone)
+        report = local.sync(inspect="off")
+    assert (report.uploaded, report.deduplicated, report.failed) == (0, 0, 1)
+    assert local.sync(inspect="off").failed == 0
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from mirror.errors import CatalogError, StateError
 from mirror.layout import url_md5
 from mirror.sync.commit import Committer
 from mirror.sync.run import Observer, sync
+from mirror.sync.state import SeenFile, State
 from mirror.sync.transfer import Transfer
 from tests.photos import fill, photo, url_of
 from tests.workshop import Workshop, aged, key_of
@@ -34,6 +35,57 @@ def test_an_object_that_cannot_be_adopted_is_one_file_that_failed(local: Worksho
     assert (report.uploaded, report.failed) == (29, 1)
     assert "gc.json is not understood" in report.failures[0][1]
     assert set(local.rows()) == {url_md5(url_of(n)) for n in range(30) if n != 7}
+
+
+def test_what_a_folder_acknowledged_is_on_its_disk_before_anything_vouches_for_it(
+    local: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Objects before rows, and rows before the state, in this order through a loss of power too."""
+    seen: list[tuple[int, int, int]] = []
+    folder = Path(local.place.url.path)
+    recorded = 0
+    record = State.record
+
+    def settle(settled: Path) -> None:
+        assert settled == folder
+        entries = list((folder / "catalog" / "_delta_log").glob("*.json"))
+        seen.append((len(local.objects()), len(entries), recorded))
+
+    def counted(self: State, files: Sequence[SeenFile]) -> None:
+        nonlocal recorded
+        recorded += len(files)
+        record(self, files)
+
+    fill(local.cache, {url_of(n): photo(n) for n in range(4)})
+    monkeypatch.setattr("mirror.catalog.reading.settle", settle)
+    monkeypatch.setattr(State, "record", counted)
+    local.sync()
+    assert seen == [(4, 1, 0), (4, 2, 0)]
+    assert recorded == 4
+
+
+def test_a_disk_that_does_not_take_what_was_written_ends_the_run_and_nothing_vouches(
+    local: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The system tells of it once: asked again, it would say that all is well."""
+    asked = 0
+
+    def fails_once(_: Path) -> None:
+        nonlocal asked
+        asked += 1
+        if asked == 1:
+            raise OSError(errno.EIO, "Input/output error")
+
+    fill(local.cache, {url_of(n): photo(n) for n in range(40)})
+    with monkeypatch.context() as patch:
+        patch.setattr("mirror.catalog.reading.settle", fails_once)
+        report = sync(local.settings(commit_rows=10, concurrency=2))
+    assert isinstance(report.error, CatalogError)
+    assert "Input/output error" in str(report.error)
+    assert (asked, report.catalog_commits) == (1, 0)
+    report = local.sync()
+    assert (report.unchanged, report.error) == (0, None)
+    assert len(local.rows()) == 40
 
 
 def test_an_index_that_finds_no_room_ends_the_run_in_a_sentence_and_all_is_committed(

@@ -6,6 +6,7 @@ import asyncio
 import os
 import random
 import shutil
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,8 @@ import pytest
 from mirror.catalog.reading import read_index
 from mirror.catalog.root import read_root
 from mirror.catalog.row import Source
+from mirror.catalog.table import Catalog
+from mirror.content.digest import digest_of
 from mirror.errors import CacheError, UsageError
 from mirror.layout import url_md5
 from mirror.upkeep.limit import Limit
@@ -230,6 +233,48 @@ def test_a_verdict_of_the_catalog_is_not_undone_by_a_dataset(local: Workshop) ->
     assert {row["verdict"] for row in local.rows().values()} == {"placeholder"}
     local.sync(Told({url_of(n): Source(url_of(n), "CC0") for n in range(6)}))
     assert {row["verdict"] for row in local.rows().values()} == {"placeholder"}
+
+
+def test_an_image_that_another_machine_commits_meanwhile_stays(
+    local: Workshop, tmp_path: Path
+) -> None:
+    """After the last look, before the rows: that machine has another content at one of the URLs."""
+    stocked(local)
+    lose(local, 7, 8)
+    (tmp_path / "other").mkdir()
+    other = Workshop(local.place, tmp_path / "other")
+    fill(other.cache, {url_of(7): photo(77)})
+    asked = []
+
+    def now() -> float:
+        asked.append(1)
+        if len(asked) == 2:
+            syncing = threading.Thread(target=other.sync)
+            syncing.start()
+            syncing.join()
+        return time.time()
+
+    report = repair(local.settings(), RepairOptions(limit=ALL), now=now)
+    rows = local.rows()
+    kept = rows[url_md5(url_of(7))]
+    assert (kept["verdict"], kept["content_hash"]) == ("ok", digest_of(photo(77)).content_hash)
+    assert rows[url_md5(url_of(8))]["verdict"] == "corrupt"
+    assert (len(asked), report.flagged_rows, report.warnings) == (2, 1, [])
+    assert verify(local.settings(), FULL).exit_status == 0
+
+
+def test_a_repair_before_which_others_always_come_leaves_the_rest_to_the_next(
+    local: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stocked(local)
+    lose(local, 7)
+    with monkeypatch.context() as patch:
+        patch.setattr(Catalog, "append_after", lambda *_: None)
+        report = repair(local.settings(), RepairOptions(limit=ALL))
+    assert (report.flagged_rows, report.exit_status) == (0, 3)
+    assert "run mirror repair again" in report.warnings[0]
+    assert local.rows()[url_md5(url_of(7))]["verdict"] == "ok"
+    assert repair(local.settings(), RepairOptions(limit=ALL)).flagged_rows == 1
 
 
 @pytest.mark.parametrize(("limit", "allowed"), [("2", True), ("1", False), ("10%", False)])
