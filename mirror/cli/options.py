@@ -96,6 +96,6 @@ def share(_ctx: click.Context, _param: click.Parameter, value: str | None) -> fl
         number = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
     except ValueError:
         number = -1.0
-    if not 0 < number <= 1 or (number == 1 and not text.endswith("%")):
+    if not 0 < number <= 1 or text == "1":
         raise click.BadParameter("write a share, such as 1% or 0.01; all of it is 100%.")
     return number
