@@ -171,7 +171,7 @@ def _plot(results: Mapping[str, Result], plot: Plot) -> Iterator[str]:
     if not values:
         return
     ticks = [t for t in ticks if min(values) / 10 < t < max(values) * 10]
-    low, high = math.log10(ticks[0]), math.log10(ticks[-1])
+    low, high = math.log10(min(ticks[0], *values)), math.log10(ticks[-1])
     counts = sorted({count for points in drawn.values() for count, _ in points})
     first, last = math.log10(counts[0]), math.log10(counts[-1])
     top, width = 36, 160
