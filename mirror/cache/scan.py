@@ -94,15 +94,22 @@ class Entries:
 
 @dataclass
 class ScanCount:
-    """What the walk passed over."""
+    """What the walk passed over.
+
+    Attributes:
+        ignored: files that are no images of a cache.
+        unreadable: `(path, why)` of folders and files, the path as people see it.
+    """
 
     ignored: int = 0
-    unreadable: list[str] = field(default_factory=list)
+    unreadable: list[tuple[str, str]] = field(default_factory=list)
+
+    def skip(self, path: bytes, error: OSError) -> None:
+        self.unreadable.append((display(path) or ".", str(error.strerror)))
 
     def failures(self) -> list[tuple[str, str]]:
         """`(path, reason)` of what could not be read, as reports list what failed."""
-        pieces = (line.rpartition(": ") for line in self.unreadable)
-        return [(path, f"cannot be read: {why}") for path, _, why in pieces]
+        return [(path, f"cannot be read: {why}") for path, why in self.unreadable]
 
 
 def walk(root: bytes, extensions: Sequence[str], count: ScanCount) -> Iterator[File]:
@@ -126,7 +133,7 @@ def walk(root: bytes, extensions: Sequence[str], count: ScanCount) -> Iterator[F
         except OSError as error:
             if not folder:
                 raise unreadable(root, error) from None
-            count.unreadable.append(f"{display(folder)}: {error.strerror}")
+            count.skip(folder, error)
             continue
         prefix = folder + b"/" if folder else b""
         with scan:
@@ -140,7 +147,7 @@ def walk(root: bytes, extensions: Sequence[str], count: ScanCount) -> Iterator[F
                             continue
                     except OSError as error:
                         if not isinstance(error, FileNotFoundError):
-                            count.unreadable.append(f"{display(prefix + name)}: {error.strerror}")
+                            count.skip(prefix + name, error)
                         continue  # gone between the listing and the look
                 elif not name.startswith(b".") and item.is_dir(follow_symlinks=False):
                     folders.append(prefix + name)
@@ -155,7 +162,7 @@ def _entries(
     try:
         yield from scan
     except OSError as error:
-        count.unreadable.append(f"{display(folder) or '.'}: {error.strerror}")
+        count.skip(folder, error)
 
 
 def unreadable(root: bytes, error: OSError) -> CacheError:

@@ -35,7 +35,8 @@ def cache(settings: Settings) -> Finding:
     except MirrorError as error:
         return fail("cache", str(error), "Mount its disk, or correct cache.dir.", EXIT_CONFIG)
     if count.unreadable:
-        return fail("cache", f"{count.unreadable[0]} cannot be read", _READ_FIX)
+        path, why = count.unreadable[0]
+        return fail("cache", f"{path}: {why} cannot be read", _READ_FIX)
     if not first:
         if count.ignored:
             fix = "Files are named <md5 of the URL>.<extension>: check cache.dir and cache.extensions."

@@ -365,9 +365,8 @@ class _Planning:
             self._db.execute("DROP TABLE temp.walked")
             self._db.execute("CREATE INDEX temp.files_by_url ON files (url_md5)")
             self._db.execute("COMMIT")
-        for line in count.unreadable:
-            path, _, reason = line.rpartition(": ")
-            self._unreadable(path, reason)
+        for path, why in count.unreadable:
+            self._unreadable(path, why)
         known = self._ledger.known_files()
         if not files and known and not self._selection.from_empty:
             raise CacheError(
