@@ -60,7 +60,7 @@ test:
 	@$(MAKE) --no-print-directory --jobs 2 $(STAMP) servers
 	@$(MAKE) --no-print-directory check unit
 
-# More of each than `make test` tries; the same again by the same seed. See tests/chaos/tally.py.
+# More of each than `make test` tries; the same again by the same seed. See tests/support/chaos_tally.py.
 chaos: export CHAOS_SEED ?= 1
 chaos: export CHAOS_KILLS ?= 50
 chaos: export CHAOS_TIMES ?= 4

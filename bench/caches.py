@@ -21,7 +21,7 @@ from measure import BENCH, ROOT, say
 sys.path.insert(0, str(ROOT))
 
 from tests.labelled.photographs import PHOTOGRAPHS, fitted
-from tests.photos import name_of, url_of
+from tests.support.photos import name_of, url_of
 
 CACHES = BENCH / "caches"
 _JPEG_START = b"\xff\xd8"

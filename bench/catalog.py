@@ -20,12 +20,13 @@ from results import Part
 
 sys.path.insert(0, str(ROOT))
 
+from mirror.catalog.delta_table import Catalog
 from mirror.catalog.index import Index
-from mirror.catalog.reading import Location
-from mirror.catalog.row import Row, Source
-from mirror.catalog.table import Catalog
-from mirror.config import Layer, Settings, merge
-from mirror.sync.run import sync
+from mirror.catalog.open_mirror import Location
+from mirror.catalog.row import Row, RowSource
+from mirror.config.loading import Layer, merge
+from mirror.config.settings import Settings
+from mirror.sync.run_sync import sync
 
 COMMIT = 50_000
 
@@ -53,7 +54,7 @@ def _rows(first: int, count: int) -> Iterator[Row]:
         url = f"https://inaturalist-open-data.s3.amazonaws.com/photos/{number}/medium.jpg"
         yield Row(
             hashlib.md5(url.encode()).digest(), content[:16], content, 45_000, "jpeg",  # noqa: S324
-            500, 375, "ok", "", Source(url), number + 1,
+            500, 375, "ok", "", RowSource(url), number + 1,
         )  # fmt: skip
 
 

@@ -26,9 +26,10 @@ sys.path.insert(0, str(ROOT))
 
 from mirror import Fetcher
 from mirror.catalog.index import Index
-from mirror.config import Layer, Settings, merge
-from mirror.sync.run import sync
-from tests.photos import name_of, url_of
+from mirror.config.loading import Layer, merge
+from mirror.config.settings import Settings
+from mirror.sync.run_sync import sync
+from tests.support.photos import name_of, url_of
 
 HOME = BENCH / "fetch"
 OBJECTS = 10_000

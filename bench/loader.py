@@ -25,11 +25,12 @@ from results import Part
 
 sys.path.insert(0, str(ROOT))
 
-from mirror.config import Layer, Settings, merge
+from mirror.config.loading import Layer, merge
+from mirror.config.settings import Settings
 from mirror.content.digest import digest_of
 from mirror.layout import object_key
-from mirror.sync.run import sync
-from tests.photos import fill, photo, url_of
+from mirror.sync.run_sync import sync
+from tests.support.photos import fill, photo, url_of
 
 HOME = BENCH / "loader"
 IMAGES = 1024
@@ -112,7 +113,7 @@ class OneAtATime:
     def __getitem__(self, index: int) -> tuple[Any, int]:
         import requests
 
-        from mirror.fetch.torch import rgb
+        from mirror.torch import rgb
 
         if self._session is None:
             self._session = requests.Session()
@@ -125,7 +126,7 @@ def loader_of(reader: str, address: str) -> Any:
     from torch.utils.data import DataLoader
 
     from mirror import Fetcher
-    from mirror.fetch.torch import MirrorDataset, MirrorIterableDataset
+    from mirror.torch import MirrorDataset, MirrorIterableDataset
 
     if reader == "requests":
         keys = (object_key(digest_of(photo(n, SIDE)).content_hash, "jpeg") for n in range(IMAGES))

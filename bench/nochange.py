@@ -20,7 +20,7 @@ from measure import BENCH, Contender, Runs, alternately, measured
 from results import Part
 from servers import BUCKET, Place, sink
 
-from tests.photos import name_of, url_of
+from tests.support.photos import name_of, url_of
 
 FILES = 900_000
 STEPS = (9_000, 90_000, FILES)

@@ -22,7 +22,7 @@ sys.path.insert(0, str(ROOT))
 from mirror.cache.scan import Entry, File, ScanCount
 from mirror.catalog.row import UNKNOWN_SOURCE, Row
 from mirror.content.digest import Identity
-from mirror.sync.plan import Selection, make_plan
+from mirror.sync.plan import FileSelection, make_plan
 from mirror.sync.state import SeenFile, State
 
 STEPS = (9_000, 90_000, 900_000, 9_000_000)
@@ -68,7 +68,7 @@ def prepare(files: int) -> None:
 def plan(files: int, every: int) -> None:
     with telling():
         state = State(_home(files))
-        made = make_plan(listing(files, every), ScanCount(), state, Selection())
+        made = make_plan(listing(files, every), ScanCount(), state, FileSelection())
         state.close()
     changed = files // every if every else 0
     if (made.scanned, made.changed, made.new, made.vanished) != (files, changed, 0, 0):

@@ -21,7 +21,7 @@ from results import Part
 
 sys.path.insert(0, str(ROOT))
 
-from mirror.catalog.row import Row, Source
+from mirror.catalog.row import Row, RowSource
 
 FOLDER = BENCH / "rewrite"
 DATASET = FOLDER / "dataset_raw.jsonl"
@@ -64,10 +64,10 @@ def url_of(number: int) -> str:
 
 def make(records: int) -> None:
     """A dataset of 300-byte records of 20 fields, and a catalog of as many rows."""
-    from mirror.catalog.table import Catalog
-    from mirror.config import Layer, merge
+    from mirror.catalog.delta_table import Catalog
+    from mirror.config.loading import Layer, merge
     from mirror.store import open_store
-    from mirror.sync.run import SyncOptions, sync
+    from mirror.sync.run_sync import SyncOptions, sync
 
     if (FOLDER / "ready").exists():
         return
@@ -112,7 +112,7 @@ def _row(number: int) -> Row:
     content = hashlib.sha256(url.encode()).digest()
     key = hashlib.md5(url.encode()).digest()  # noqa: S324
     return Row(
-        key, content[:16], content, 45_000, "jpeg", 500, 375, "ok", "", Source(url), number + 1
+        key, content[:16], content, 45_000, "jpeg", 500, 375, "ok", "", RowSource(url), number + 1
     )
 
 

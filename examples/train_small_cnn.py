@@ -24,10 +24,11 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from mirror import Fetcher
-from mirror.config import Layer, Settings, merge
-from mirror.demo.cache import make_cache
-from mirror.fetch.torch import MirrorDataset, ResumableSampler
-from mirror.sync.run import sync
+from mirror.config.loading import Layer, merge
+from mirror.config.settings import Settings
+from mirror.demo.demo_cache import make_cache
+from mirror.sync.run_sync import sync
+from mirror.torch import MirrorDataset, ResumableSampler
 
 SIDE = 48
 

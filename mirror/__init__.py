@@ -11,12 +11,12 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from mirror._version import __version__
+
 if TYPE_CHECKING:
     from mirror.fetch.client import AsyncFetcher, Fetcher
 
 __all__ = ["AsyncFetcher", "Fetcher", "__version__"]
-
-__version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:

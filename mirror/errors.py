@@ -40,7 +40,7 @@
             └── ConditionalPutIgnored
 
 The message of an error is one sentence that says what happened and what to do. Foreign exceptions
-are translated where they occur (`mirror.store.obstore`, `mirror.store.aioboto3`, …), so nothing
+are translated where they occur (`mirror.store.engines.obstore`, `mirror.store.engines.aioboto3`, …), so nothing
 above the edges knows them. All of them pickle: arguments are positional.
 """
 

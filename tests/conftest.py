@@ -10,14 +10,19 @@ from typing import Any
 
 import pytest
 
-from mirror.config import Layer, Settings, merge
+from mirror.config.loading import Layer, merge
+from mirror.config.settings import Settings
 from mirror.layout import BucketUrl
 from mirror.store import open_store
 from mirror.store.base import Store
-from mirror.store.control import S3Access
-from tests.chaos.tally import pytest_configure, pytest_runtest_makereport, pytest_runtest_setup
+from mirror.store.s3_access import S3Access
 from tests.servers import S3Server
 from tests.servers.conftest_fixtures import miniflare, mongodb, moto, seaweedfs
+from tests.support.chaos_tally import (
+    pytest_configure,
+    pytest_runtest_makereport,
+    pytest_runtest_setup,
+)
 
 __all__ = [
     "miniflare",

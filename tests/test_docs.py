@@ -13,23 +13,24 @@ from typing import Any
 import click
 import pytest
 
+from mirror.backfill.backfill_report import BackfillReport
 from mirror.cli.main import COMMANDS, mirror, run
 from mirror.cli.reference import JSON, reference
-from mirror.config import IMAGE_EXTENSIONS, SyncSettings, known_keys, load
+from mirror.config.loading import known_keys, load
+from mirror.config.settings import IMAGE_EXTENSIONS, SyncSettings
 from mirror.dataset.export import ExportReport
-from mirror.dataset.report import RewriteReport
+from mirror.dataset.rewrite.rewrite_report import RewriteReport
+from mirror.fetch.download_files import SaveReport
 from mirror.fetch.prefetch import PrefetchReport
-from mirror.fetch.save import SaveReport
-from mirror.origin.report import BackfillReport
+from mirror.inspection.quarantine import QuarantineReport
 from mirror.sync.rebuild import RebuildReport
-from mirror.sync.report import SyncReport
+from mirror.sync.sync_report import SyncReport
 from mirror.upkeep.gc import GcReport
 from mirror.upkeep.pull import PullReport
-from mirror.upkeep.quarantine import QuarantineReport
 from mirror.upkeep.repair import RepairReport
 from mirror.upkeep.verify import VerifyReport
 from tests.chaos.report import TABLES, filled
-from tests.photos import blank, fill, photo, url_of
+from tests.support.photos import blank, fill, photo, url_of
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -196,8 +197,8 @@ def test_links_lead_somewhere(document: Path) -> None:
 
 def test_the_formats_example_reads_a_catalog(tmp_path: Path, clean_environment: None) -> None:
     """The Polars example of docs/format.md, on a mirror in a folder."""
-    from mirror.config import Layer, merge
-    from mirror.sync.run import sync
+    from mirror.config.loading import Layer, merge
+    from mirror.sync.run_sync import sync
 
     fill(tmp_path / "cache", {url_of(1): photo(1), url_of(2): photo(2), url_of(3): blank()})
     place = {

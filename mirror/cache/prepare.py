@@ -7,15 +7,13 @@ from typing import NamedTuple
 
 from mirror.cache.scan import Entry
 from mirror.content import digest
-from mirror.content.digest import Digest, FileChanged
+from mirror.content.digest import WHOLE_UP_TO, Digest, FileChanged
 from mirror.content.image import Inspection, Level, inspect, judged_by_magic
 from mirror.content.placeholder import with_known_bad
 
 # Files that go to a thread together: one hop costs as much as reading several small files.
 BATCH_FILES = 64
 BATCH_BYTES = 4 << 20
-# Larger files are hashed in chunks, and sent in parts from a second read.
-WHOLE_UP_TO = 32 << 20
 # Pixels of files that large are not decoded: no photograph of a dataset is, and memory is shared.
 _TOO_LARGE = "not inspected: too large"
 

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from mirror.catalog.health import Kind, Problem
 from mirror.catalog.index import Index
-from mirror.catalog.objects import NamedObjects, Span, named_objects, spans
+from mirror.catalog.objects import KeyRange, NamedObjects, named_objects, spans
 from mirror.layout import OBJECTS, parse_object_key
 from mirror.store.base import ObjectInfo, Store
-from mirror.store.window import Window
+from mirror.store.bounded_tasks import BoundedTasks
 
 # Parts of the key space that are listed at once.
 _SPANS_AT_ONCE: Final = 4
@@ -31,7 +31,7 @@ _NOT_THERE: Final = -1
 
 
 @dataclass
-class Listed:
+class ListedObjects:
     """What a listing showed.
 
     Attributes:
@@ -75,15 +75,15 @@ class Comparison:
     stopped: Callable[[], bool] = lambda: False
     progress: Callable[[int, int], None] = lambda _objects, _bytes: None
 
-    async def run(self) -> Listed:
+    async def run(self) -> ListedObjects:
         """Raises: StoreError."""
-        listed = Listed()
-        async with Window(_SPANS_AT_ONCE) as window:
+        listed = ListedObjects()
+        async with BoundedTasks(_SPANS_AT_ONCE) as window:
             for span in spans(self.index):
                 await window.start(0, self._compare, span, listed)
         return listed
 
-    async def _compare(self, span: Span, listed: Listed) -> None:
+    async def _compare(self, span: KeyRange, listed: ListedObjects) -> None:
         named = await asyncio.to_thread(named_objects, self.index, span)
         ok = named.ok
         size = np.full(len(named), _NOT_THERE, np.int64)
@@ -105,7 +105,7 @@ class Comparison:
         listed.compared += int(np.count_nonzero(ok))
         self.damage(self._damage(named, size))
 
-    def _note_unnamed(self, info: ObjectInfo, listed: Listed, *, flagged: bool) -> None:
+    def _note_unnamed(self, info: ObjectInfo, listed: ListedObjects, *, flagged: bool) -> None:
         if flagged:
             listed.flagged += 1
             listed.flagged_bytes += info.size
@@ -132,7 +132,7 @@ def problem_of(index: Index, named: NamedObjects, at: int, kind: Kind, reason: s
     return Problem(kind, named.key(at), reason, len(rows), urls, int(named.size[at]))
 
 
-async def pages(store: Store, span: Span) -> AsyncIterator[list[ObjectInfo]]:
+async def pages(store: Store, span: KeyRange) -> AsyncIterator[list[ObjectInfo]]:
     """The listing of a part of the key space, a page at a time."""
     after, until = span.after, span.until
     while page := await store.list_page(OBJECTS, after):

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from mirror.catalog.table import (
+from mirror.catalog.delta_table import (
     COMMIT_GETS,
     COMMIT_LISTS,
     COMMIT_PUTS,
@@ -17,14 +17,14 @@ from mirror.catalog.table import (
     OPEN_LISTS,
     OPEN_PUTS,
 )
-from mirror.config import PriceSettings
+from mirror.config.settings import PriceSettings
 
 # A new mirror's format.json, and the trial that the endpoint honours conditions.
 _ROOT_PUTS: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Estimate:
+class CostEstimate:
     """An upper bound of what a sync costs: deduplication and verdicts only make it less.
 
     Attributes:
@@ -69,7 +69,7 @@ def epoch_usd(images: int, size: float, prices: PriceSettings) -> float:
 
 def sync_estimate(
     files: int, size: int, prices: PriceSettings, commit_rows: int, rate: float | None
-) -> Estimate:
+) -> CostEstimate:
     """What a sync costs at most.
 
     Args:
@@ -86,7 +86,7 @@ def sync_estimate(
         requests["list"] = OPEN_LISTS + COMMIT_LISTS * commits
         # Each commit's data file is read once by the index.
         requests["get"] += OPEN_GETS + (COMMIT_GETS + 1) * commits
-    return Estimate(
+    return CostEstimate(
         puts=requests["put"],
         requests=sum(requests.values()),
         bytes=size,

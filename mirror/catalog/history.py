@@ -18,8 +18,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from mirror.catalog.delta_table import Catalog
 from mirror.catalog.index import halves, positions_of
-from mirror.catalog.table import Catalog
 from mirror.errors import CatalogError, NotFound
 from mirror.layout import CATALOG
 from mirror.store.base import Store, list_all
@@ -33,7 +33,7 @@ Halves = tuple[NDArray[np.uint64], NDArray[np.uint64]]
 
 
 @dataclass(frozen=True, slots=True)
-class Recent:
+class RecentCatalog:
     """A catalog since a time.
 
     Attributes:
@@ -47,7 +47,7 @@ class Recent:
     kept: frozenset[str]
 
 
-async def recent(store: Store, catalog: Catalog, since: datetime) -> Recent:
+async def recent(store: Store, catalog: Catalog, since: datetime) -> RecentCatalog:
     """The catalog since a time.
 
     Where the version of that time cannot be read any more (its log was tidied away, or the bucket
@@ -69,7 +69,7 @@ async def recent(store: Store, catalog: Catalog, since: datetime) -> Recent:
     ]
     now = frozenset(await asyncio.to_thread(catalog.data_files))
     if not entries:
-        return Recent(frozenset(), now, now)
+        return RecentCatalog(frozenset(), now, now)
     old = [version for version, written in entries if written <= since]
     later = sorted(version for version, written in entries if not old or version > max(old))
     added, replaced = await _added(store, later)
@@ -79,8 +79,8 @@ async def recent(store: Store, catalog: Catalog, since: datetime) -> Recent:
     elif min(later) > 0:
         began_with = None
     if began_with is None:
-        return Recent(frozenset(), now | added, now | added | replaced)
-    return Recent(began_with, added, now | began_with | added | replaced)
+        return RecentCatalog(frozenset(), now | added, now | added | replaced)
+    return RecentCatalog(began_with, added, now | began_with | added | replaced)
 
 
 async def _files_at(catalog: Catalog, version: int) -> frozenset[str] | None:
@@ -109,7 +109,9 @@ async def _added(store: Store, versions: Sequence[int]) -> tuple[frozenset[str],
     return frozenset(added), frozenset(written)
 
 
-async def recently_named(catalog: Catalog, past: Recent, contents: Halves) -> NDArray[np.bool_]:
+async def recently_named(
+    catalog: Catalog, past: RecentCatalog, contents: Halves
+) -> NDArray[np.bool_]:
     """Which contents a live `ok` row has named at any time of a period.
 
     Args:
@@ -139,7 +141,7 @@ async def recently_named(catalog: Catalog, past: Recent, contents: Halves) -> ND
 
 
 async def _mark_those_live(
-    catalog: Catalog, past: Recent, suspects: _Rows, named: NDArray[np.bool_]
+    catalog: Catalog, past: RecentCatalog, suspects: _Rows, named: NDArray[np.bool_]
 ) -> None:
     """Of rows that were there when the period began, those that were the latest of their URL."""
     if not len(suspects.content):

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from mirror.content.image import VERDICTS, Verdict
 from mirror.errors import CatalogError
 from mirror.layout import FORMATS
-from mirror.lazy import lazy
+from mirror.system.lazy import lazy
 
 # Bumped whenever the files of a snapshot change their meaning: an old snapshot is then built anew.
 SNAPSHOT: Final = 2

@@ -30,7 +30,7 @@ _FOREIGN: Final = len(EXTENSIONS)
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
+class KeyRange:
     """A part of the key space: keys greater than `after`, up to `until`; None is without end."""
 
     number: int
@@ -50,10 +50,10 @@ class Span:
         return f"{OBJECTS}{number * 256 // self.of - 1:02x}/~"
 
 
-def spans(index: Index) -> list[Span]:
+def spans(index: Index) -> list[KeyRange]:
     """Parts of the key space, in order, that are small enough to be held one at a time."""
     of = 1 if len(index) <= _WHOLE_UP_TO else 16
-    return [Span(number, of) for number in range(of)]
+    return [KeyRange(number, of) for number in range(of)]
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ class NamedObjects:
         return -1
 
 
-def named_objects(index: Index, span: Span) -> NamedObjects:
+def named_objects(index: Index, span: KeyRange) -> NamedObjects:
     """The objects of a part of the key space that live rows of the catalog tell of."""
     sightings = index.sightings
     at = _rows_within(sightings["hash_hi"], span)
@@ -157,7 +157,7 @@ def named_objects(index: Index, span: Span) -> NamedObjects:
     )
 
 
-def _rows_within(hash_hi: NDArray[Any], span: Span) -> NDArray[np.intp]:
+def _rows_within(hash_hi: NDArray[Any], span: KeyRange) -> NDArray[np.intp]:
     if span.of == 1:
         return np.arange(len(hash_hi))
     shift = np.uint64(64 - (span.of.bit_length() - 1))

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import msgspec
 
-from mirror import __version__
+from mirror._version import __version__
 from mirror.errors import (
     AlreadyExists,
     ConditionalPutIgnored,

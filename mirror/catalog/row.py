@@ -7,7 +7,7 @@ from typing import NamedTuple
 from mirror.content.image import Verdict
 
 
-class Source(NamedTuple):
+class RowSource(NamedTuple):
     """Where a URL's content comes from and what may be done with it; None where unknown."""
 
     url: str | None = None
@@ -15,7 +15,7 @@ class Source(NamedTuple):
     attribution: str | None = None
 
 
-UNKNOWN_SOURCE = Source()
+UNKNOWN_SOURCE = RowSource()
 
 
 class Row(NamedTuple):
@@ -44,5 +44,5 @@ class Row(NamedTuple):
     height: int
     verdict: Verdict
     reason: str
-    source: Source
+    source: RowSource
     seen_at: int

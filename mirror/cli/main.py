@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 
 import click
 
-from mirror import __version__
+from mirror._version import __version__
 from mirror.cli.log import Style, say, set_style, speaks_json
 from mirror.cli.session import Session, session_options
 from mirror.errors import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_USAGE, MirrorError, OutputError
@@ -31,36 +31,63 @@ if TYPE_CHECKING:
 # so that `mirror --version` does not pay for an image decoder.
 COMMANDS: Final = {
     "init": (
-        "mirror.cli.init",
+        "mirror.cli.commands.init",
         "Write mirror.toml from a few answers, and look at all it relies on.",
     ),
-    "sync": ("mirror.cli.sync", "Bring the mirror up to date with the cache."),
+    "sync": ("mirror.cli.commands.sync", "Bring the mirror up to date with the cache."),
     "rewrite": (
-        "mirror.cli.rewrite",
+        "mirror.cli.commands.rewrite",
         "Rewrite datasets to the mirror's URLs; filter and split them.",
     ),
-    "export": ("mirror.cli.export", "Write a MongoDB collection to a dataset's file."),
-    "backfill": ("mirror.cli.backfill", "Download what the cache lacks, politely, over days."),
-    "verify": ("mirror.cli.verify", "Prove that the mirror has what its catalog says."),
-    "repair": ("mirror.cli.repair", "Write again what is missing or damaged in the mirror."),
+    "export": ("mirror.cli.commands.export", "Write a MongoDB collection to a dataset's file."),
+    "backfill": (
+        "mirror.cli.commands.backfill",
+        "Download what the cache lacks, politely, over days.",
+    ),
+    "verify": ("mirror.cli.commands.verify", "Prove that the mirror has what its catalog says."),
+    "repair": (
+        "mirror.cli.commands.repair",
+        "Write again what is missing or damaged in the mirror.",
+    ),
     "rebuild-state": (
-        "mirror.cli.rebuild_state",
+        "mirror.cli.commands.rebuild_state",
         "Make the local state anew, from the bucket and the cache.",
     ),
-    "gc": ("mirror.cli.gc", "Remove from the bucket what no row names any more."),
-    "pull": ("mirror.cli.pull", "Restore the cache, or a part of it, from the mirror."),
-    "inspect": ("mirror.cli.inspect", "Judge every file of the cache; no bucket is touched."),
-    "quarantine": ("mirror.cli.quarantine", "Move flagged files out of the cache, or back."),
-    "fetch": ("mirror.cli.fetch", "Read images from the mirror, checked, as training does."),
+    "gc": ("mirror.cli.commands.gc", "Remove from the bucket what no row names any more."),
+    "pull": ("mirror.cli.commands.pull", "Restore the cache, or a part of it, from the mirror."),
+    "inspect": (
+        "mirror.cli.commands.inspect",
+        "Judge every file of the cache; no bucket is touched.",
+    ),
+    "quarantine": (
+        "mirror.cli.commands.quarantine",
+        "Move flagged files out of the cache, or back.",
+    ),
+    "fetch": (
+        "mirror.cli.commands.fetch",
+        "Read images from the mirror, checked, as training does.",
+    ),
     "prefetch": (
-        "mirror.cli.prefetch",
+        "mirror.cli.commands.prefetch",
         "Read a dataset's images into the fetch cache of this machine.",
     ),
-    "status": ("mirror.cli.status", "What is in the mirror, what is not yet, and what it costs."),
-    "doctor": ("mirror.cli.doctor", "Look at all that a run relies on."),
-    "config": ("mirror.cli.config", "Show the configuration and where it comes from; check it."),
-    "completion": ("mirror.cli.completion", "Print what makes a shell complete mirror's words."),
-    "demo": ("mirror.cli.demo", "See it work on an embedded S3 server and a small real cache."),
+    "status": (
+        "mirror.cli.commands.status",
+        "What is in the mirror, what is not yet, and what it costs.",
+    ),
+    "doctor": ("mirror.cli.commands.doctor", "Look at all that a run relies on."),
+    "config": (
+        "mirror.cli.commands.config",
+        "Show the configuration and where it comes from; check it.",
+    ),
+    "completion": (
+        "mirror.cli.commands.completion",
+        "Print what makes a shell complete mirror's words.",
+    ),
+    "demo": (
+        "mirror.cli.commands.demo",
+        "See it work on an embedded S3 server and a small real cache.",
+    ),
 }
 
 

@@ -14,7 +14,7 @@ import uuid
 from typing import Final
 from urllib.parse import urlencode, urlsplit, urlunsplit
 
-from mirror.plain_http import opened
+from mirror.system.plain_http import opened
 
 TIMEOUT_SECONDS: Final = 5.0
 _LONGEST_BODY: Final = 50_000

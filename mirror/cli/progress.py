@@ -75,7 +75,7 @@ def metering(
         with closing(_Bar(unit, stream)) as bar:
             yield bar
     else:
-        yield _Lines(stream, clock)
+        yield _LogLines(stream, clock)
 
 
 class _Bar(Meter):
@@ -115,7 +115,7 @@ class _Bar(Meter):
             self._bar.close()
 
 
-class _Lines(Meter):
+class _LogLines(Meter):
     def __init__(self, stream: TextIO, clock: Callable[[], float]) -> None:
         super().__init__(stream)
         self._clock = clock

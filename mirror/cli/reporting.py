@@ -31,7 +31,7 @@ from mirror.cli.session import Session
 from mirror.errors import EXIT_BUSY, EXIT_DONE, EXIT_ERROR, EXIT_INTERRUPTED, MirrorError
 
 if TYPE_CHECKING:
-    from mirror.config import Settings
+    from mirror.config.settings import Settings
 
 
 def _web_address(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
@@ -155,7 +155,7 @@ def reporting(
 
 
 def _write_metrics(path: Path, command: str, run: Run, seconds: float) -> None:
-    from mirror.cli.metrics import FinishedRun, write
+    from mirror.run.metrics import FinishedRun, write
 
     if run.settings is None:
         return

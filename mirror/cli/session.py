@@ -13,10 +13,10 @@ import click
 
 from mirror.cli.log import Style, set_style
 from mirror.cli.options import together
-from mirror.run_id import new_run_id
+from mirror.run.run_id import new_run_id
 
 if TYPE_CHECKING:
-    from mirror.config import Settings
+    from mirror.config.settings import Settings
 
 
 @dataclass
@@ -35,7 +35,7 @@ class Session:
 
     def settings(self, flags: dict[str, Any]) -> Settings:
         """All layers of configuration, `flags` (dotted keys) the strongest."""
-        from mirror.config import load
+        from mirror.config.loading import load
 
         return load(config=self.config, flags=flags)
 
@@ -53,7 +53,7 @@ class Session:
         """The one JSON object of `--json`, at the end, on standard output."""
         import msgspec
 
-        from mirror.report_json import encoded
+        from mirror.run.report_json import encoded
 
         sys.stdout.write(msgspec.json.format(encoded(value), indent=2).decode() + "\n")
         sys.stdout.flush()

@@ -37,7 +37,7 @@ class FileChanged(Exception):
     """The file was written to while it was read."""
 
 
-class Contents(NamedTuple):
+class FileContents(NamedTuple):
     """A file as it was read.
 
     Attributes:
@@ -53,6 +53,8 @@ class Contents(NamedTuple):
 
 HEAD_BYTES = 64 << 10
 CHUNK_BYTES = 4 << 20
+# Larger files are hashed in chunks, and sent in parts from a second read.
+WHOLE_UP_TO = 32 << 20
 
 
 def digest_of(data: bytes) -> Digest:
@@ -76,7 +78,7 @@ class Hasher:
         return Digest(self._xxh.digest(), self._sha.digest(), self._size)
 
 
-def read(path: bytes | str, *, keep_up_to: int) -> Contents:
+def read(path: bytes | str, *, keep_up_to: int) -> FileContents:
     """Read a file once and digest it.
 
     Args:
@@ -103,7 +105,7 @@ def read(path: bytes | str, *, keep_up_to: int) -> Contents:
         os.close(file)
     if before != after or digest.size != before.size:
         raise FileChanged
-    return Contents(digest, before, body, head)
+    return FileContents(digest, before, body, head)
 
 
 def _whole(file: int, size: int) -> bytes:

@@ -38,8 +38,8 @@ from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
-from mirror.content import formats, jpeg
-from mirror.content.formats import sniff
+from mirror.content import image_formats, jpeg
+from mirror.content.image_formats import sniff
 
 if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
@@ -99,11 +99,11 @@ def inspect(data: bytes, level: Level = "decode") -> Inspection:
     # What the step at hand is called, if it fails: libraries raise anything on hostile bytes.
     step, width, height = "header", 0, 0
     try:
-        width, height = _jpeg_size(data) if kind == "jpeg" else formats.dimensions(data, kind)
+        width, height = _jpeg_size(data) if kind == "jpeg" else image_formats.dimensions(data, kind)
         across, down, most = width, height, MAX_PIXELS
         if kind != "jpeg":
-            across, down = formats.allocated(data, kind, width, height)
-            most = MAX_PIXELS_IN_FULL // formats.weight(data, kind)
+            across, down = image_formats.allocated(data, kind, width, height)
+            most = MAX_PIXELS_IN_FULL // image_formats.weight(data, kind)
         if across * down > most:
             reason = f"too many pixels: {across} x {down}"
             return Inspection("corrupt", reason, kind, width, height)
@@ -116,7 +116,7 @@ def inspect(data: bytes, level: Level = "decode") -> Inspection:
             step = "decode"
             verdict, reason = _judge_jpeg(data, height)
         else:
-            pixels = formats.whole(data, kind)
+            pixels = image_formats.whole(data, kind)
             step = "decode"
             verdict, reason = _judge_other(pixels, kind, width * height)
     except Exception as error:  # noqa: BLE001 - see above

@@ -13,7 +13,7 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd
 
-__all__ = ["EXTENSIONS", "Stream", "compressed", "decompressed", "extension_of", "zstd"]
+__all__ = ["EXTENSIONS", "TolerantStream", "compressed", "decompressed", "extension_of", "zstd"]
 
 # What a file's name ends with → how it is compressed.
 EXTENSIONS: Final = {".gz": "gzip", ".zst": "zstd"}
@@ -25,12 +25,12 @@ _MOST: Final = 1 << 20
 
 
 class Readable(Protocol):
-    """What a `Stream` reads from: at least one byte at a time, none at the end."""
+    """What a `TolerantStream` reads from: at least one byte at a time, none at the end."""
 
     def read1(self, size: int, /) -> bytes: ...
 
 
-class Stream(io.BufferedIOBase):
+class TolerantStream(io.BufferedIOBase):
     """A file that is read as far as it can be: where it breaks off, it ends.
 
     Args:
@@ -42,7 +42,9 @@ class Stream(io.BufferedIOBase):
         broken: why it ends where it does, if that is not its end.
     """
 
-    def __init__(self, file: Readable, head: bytes = b"", below: Stream | None = None) -> None:
+    def __init__(
+        self, file: Readable, head: bytes = b"", below: TolerantStream | None = None
+    ) -> None:
         self._file = file
         self._head = head
         self._below = below
@@ -76,17 +78,17 @@ class Stream(io.BufferedIOBase):
         return b""
 
 
-def decompressed(file: Readable) -> Stream:
+def decompressed(file: Readable) -> TolerantStream:
     """What `file` holds, decompressed if its first bytes say that it is compressed."""
     # Read, not peeked at: all that a pipe has at first may be one byte.
-    start = Stream(file)
+    start = TolerantStream(file)
     head = start.read(len(_ZSTD))
-    whole = Stream(file, head)
+    whole = TolerantStream(file, head)
     whole.broken = start.broken
     if head.startswith(_GZIP):
-        return Stream(gzip.GzipFile(fileobj=cast("Any", whole)), below=whole)
+        return TolerantStream(gzip.GzipFile(fileobj=cast("Any", whole)), below=whole)
     if head == _ZSTD:
-        return Stream(zstd.ZstdFile(cast("Any", whole)), below=whole)
+        return TolerantStream(zstd.ZstdFile(cast("Any", whole)), below=whole)
     return whole
 
 

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mirror.cache.failures import Failures
-from mirror.dataset.documents import Rendering, Style
-from mirror.dataset.mongo import BATCH_SIZE, RETRY, Break, MongoUrl, connected
-from mirror.dataset.mongo_query import Query
-from mirror.dataset.output import check_not_replaced, check_output, writing
+from mirror.dataset.formats.documents import Rendering, Style
+from mirror.dataset.formats.mongo import BATCH_SIZE, RETRY, Break, MongoUrl, connected
+from mirror.dataset.formats.mongo_query import Query
+from mirror.dataset.formats.writers import check_not_replaced, check_output, writing
 from mirror.errors import EXIT_DONE, EXIT_SOME_FAILED
+from mirror.run.failures import Failures
 from mirror.store.retry import RetryPolicy
 
 
@@ -24,7 +24,7 @@ class ExportOptions:
 
     Attributes:
         query: which documents, and what of them.
-        style: how what JSON has not is written; see `mirror.dataset.documents`.
+        style: how what JSON has not is written; see `mirror.dataset.formats.documents`.
         batch_size: documents asked for at a time.
         force: replaces an output that is there.
         retry: how often in a row the scan may break, and the pauses between.
@@ -77,7 +77,7 @@ class ExportReport:
         }
 
 
-class Observer:
+class ExportObserver:
     """Is told how far an export is."""
 
     def counted(self, documents: int | None) -> None:
@@ -94,7 +94,7 @@ def export(
     url: MongoUrl,
     output: Path,
     options: ExportOptions | None = None,
-    observer: Observer | None = None,
+    observer: ExportObserver | None = None,
     *,
     sleep: Callable[[float], object] = time.sleep,
     jitter: Callable[[], float] = random.random,
@@ -103,7 +103,7 @@ def export(
 
     Args:
         url: where the collection is.
-        output: its name says the format, as `mirror.dataset.output.writing` has it. It appears
+        output: its name says the format, as `mirror.dataset.formats.writers.writing` has it. It appears
             whole or not at all.
         options: what is asked for.
         observer: is told how far it is.
@@ -117,7 +117,7 @@ def export(
         DatasetError: the server is out of reach, has no such collection, or is lost for good.
     """
     options = options or ExportOptions()
-    observer = observer or Observer()
+    observer = observer or ExportObserver()
     check_output(output)
     check_not_replaced(output, force=options.force)
     began_at = time.monotonic()

@@ -33,7 +33,7 @@ class BadRecord(Exception):
     """A record whose URL cannot be told. Its message is the reason."""
 
 
-class Site(NamedTuple):
+class UrlSite(NamedTuple):
     """A place that holds URLs: `holder[key]` is one URL or a list of them."""
 
     holder: dict[str, Any]
@@ -124,7 +124,7 @@ def class_name(value: Any) -> str | None:
     return msgspec.json.encode(value, enc_hook=str, order="deterministic").decode().strip('"')
 
 
-def sites_of(record: dict[str, Any], path: FieldPath) -> list[Site]:
+def sites_of(record: dict[str, Any], path: FieldPath) -> list[UrlSite]:
     """The places of a record that hold its URLs, at least one, with at least one URL.
 
     Raises:
@@ -146,18 +146,18 @@ def sites_of(record: dict[str, Any], path: FieldPath) -> list[Site]:
     return sites
 
 
-def _sites(value: Any, path: Sequence[str]) -> Iterator[Site]:
+def _sites(value: Any, path: Sequence[str]) -> Iterator[UrlSite]:
     if isinstance(value, list):
         for item in value:
             yield from _sites(item, path)
     elif isinstance(value, dict) and path[0] in value:
         if len(path) == 1:
-            yield Site(value, path[0])
+            yield UrlSite(value, path[0])
         else:
             yield from _sites(value[path[0]], path[1:])
 
 
-def holds_other(site: Site, source: str) -> bool:
+def holds_other(site: UrlSite, source: str) -> bool:
     """Does the field that an original URL would go to hold something else already?"""
     held = site.holder.get(source)
     return not is_nothing(held) and held != site.holder[site.key]
@@ -168,7 +168,7 @@ def is_nothing(held: Any) -> bool:
     return held is None or held in ("", [], {})
 
 
-class Tally(NamedTuple):
+class UrlTally(NamedTuple):
     """Of the URLs below a value: how many were taken out, and how many are there."""
 
     lost: int
@@ -179,7 +179,9 @@ class Tally(NamedTuple):
         return bool(self.lost and not self.left)
 
 
-def replace_urls(record: Any, path: FieldPath, source: str, urls: Iterator[bytes | None]) -> Tally:
+def replace_urls(
+    record: Any, path: FieldPath, source: str, urls: Iterator[bytes | None]
+) -> UrlTally:
     """Put new URLs in the places of the old, in the order of `sites_of`; in place.
 
     A URL that is taken out leaves its list; the item of a list that has lost all its URLs leaves
@@ -196,9 +198,9 @@ def replace_urls(record: Any, path: FieldPath, source: str, urls: Iterator[bytes
         tallies = [replace_urls(item, path, source, urls) for item in record]
         if any(tally.lost for tally in tallies):
             record[:] = [item for item, t in zip(record, tallies, strict=True) if not t.is_gone]
-        return Tally(sum(t.lost for t in tallies), sum(t.left for t in tallies))
+        return UrlTally(sum(t.lost for t in tallies), sum(t.left for t in tallies))
     if not isinstance(record, dict) or path[0] not in record:
-        return Tally(0, 0)
+        return UrlTally(0, 0)
     if len(path) > 1:
         return replace_urls(record[path[0]], path[1:], source, urls)
     return _replace_in(record, path[0], source, urls)
@@ -206,12 +208,12 @@ def replace_urls(record: Any, path: FieldPath, source: str, urls: Iterator[bytes
 
 def _replace_in(
     holder: dict[str, Any], key: str, source: str, urls: Iterator[bytes | None]
-) -> Tally:
+) -> UrlTally:
     value = holder[key]
     old = value if isinstance(value, list) else [value]
     new = [next(urls) for _ in old]
     kept = [at for at, url in enumerate(new) if url is not None]
-    tally = Tally(len(old) - len(kept), len(kept))
+    tally = UrlTally(len(old) - len(kept), len(kept))
     if not kept:
         return tally
     before = [old[at] for at in kept]

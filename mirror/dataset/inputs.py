@@ -10,12 +10,12 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Final, NamedTuple, cast
 
-from mirror.dataset import mongo
 from mirror.dataset.compression import decompressed
-from mirror.dataset.formats import FileName
-from mirror.dataset.jsonl import read_jsonl
-from mirror.dataset.records import Batch, Batches, Reading
-from mirror.dataset.tables import read_csv, read_parquet
+from mirror.dataset.formats import mongo
+from mirror.dataset.formats.file_name import FileName
+from mirror.dataset.formats.jsonl import read_jsonl
+from mirror.dataset.formats.tables import read_csv, read_parquet
+from mirror.dataset.records import Batch, Batches, ReadOptions
 from mirror.errors import UsageError
 
 STANDARD_INPUT: Final = "-"
@@ -68,7 +68,7 @@ def total_size(inputs: Iterable[Input]) -> int | None:
     return sum(known) if len(known) == len(sizes) else None
 
 
-def read(source: Input, reading: Reading, told: Callable[[int], None] | None = None) -> Batches:
+def read(source: Input, reading: ReadOptions, told: Callable[[int], None] | None = None) -> Batches:
     """Batches of a dataset's records, in its order.
 
     Args:
@@ -98,7 +98,7 @@ def read(source: Input, reading: Reading, told: Callable[[int], None] | None = N
         yield from _told(_read_stream(raw, source, reading), raw, told)
 
 
-def _read_stream(raw: io.BufferedReader, source: Input, reading: Reading) -> Batches:
+def _read_stream(raw: io.BufferedReader, source: Input, reading: ReadOptions) -> Batches:
     text = decompressed(raw)
     kind = "jsonl" if source.path is None else FileName.parse(source.path).kind
     if kind == "jsonl":

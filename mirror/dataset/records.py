@@ -19,7 +19,7 @@ from mirror.dataset.fields import (
     MISSING,
     BadRecord,
     FieldPath,
-    Site,
+    UrlSite,
     check_name,
     holds_other,
     leaves_of,
@@ -36,7 +36,7 @@ SOURCE_FIELD: Final = "source_url"
 
 
 @dataclass(frozen=True)
-class Reading:
+class ReadOptions:
     """What is wanted of a dataset.
 
     Attributes:
@@ -60,7 +60,7 @@ class Reading:
             )
 
     @classmethod
-    def of(cls, url: str, source: str = SOURCE_FIELD, *others: str | None) -> Reading:
+    def of(cls, url: str, source: str = SOURCE_FIELD, *others: str | None) -> ReadOptions:
         """The same of dotted texts; None among the others says nothing.
 
         Raises:
@@ -90,7 +90,7 @@ class Batch(ABC):
         numbers: line of each in its file, or its place there, from 1 on.
         urls: of all records end to end, as UTF-8.
         owners: for each URL the position of its record; None where each record has exactly one.
-        others: for each path of `Reading.others`, a value a record, or MISSING.
+        others: for each path of `ReadOptions.others`, a value a record, or MISSING.
         sourced: positions of records whose source field holds something other than their URL.
         rejected: what was read and is no record.
     """
@@ -111,7 +111,7 @@ class Batch(ABC):
         At least one each: MISSING where there is none.
 
         Args:
-            path: all of `whole(path)` are among `Reading.others`.
+            path: all of `whole(path)` are among `ReadOptions.others`.
         """
         firsts, tops = self.others[path], self.others[path[:1]]
         # A dot in a column's name is only a dot, and nothing stands at its first piece.
@@ -158,7 +158,7 @@ class RowBatch(Batch):
 
     @classmethod
     def of(
-        cls, numbered: Sequence[tuple[int, Row]], reading: Reading, raw: Callable[[Row], bytes]
+        cls, numbered: Sequence[tuple[int, Row]], reading: ReadOptions, raw: Callable[[Row], bytes]
     ) -> RowBatch:
         """A batch of rows.
 
@@ -208,7 +208,7 @@ def check_source(name: str) -> None:
         raise UsageError("Originals of URLs need a field to go to; name it with --source-field.")
 
 
-def urls_of(sites: Sequence[Site]) -> list[bytes]:
+def urls_of(sites: Sequence[UrlSite]) -> list[bytes]:
     return [url_bytes(url) for site in sites for url in site.urls]
 
 

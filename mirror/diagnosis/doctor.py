@@ -7,16 +7,16 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from mirror.catalog.reading import Location
+from mirror.catalog.open_mirror import Location
 from mirror.catalog.root import read_root
-from mirror.config import Settings
+from mirror.config.settings import Settings
 from mirror.diagnosis import endpoint, folder, machine, public
 from mirror.diagnosis.finding import Finding, fail, ok, skip
 from mirror.errors import ConfigError, FormatError, MirrorError, NotFound
 from mirror.layout import OBJECTS
 from mirror.store.base import Store
-from mirror.store.control import S3Access
 from mirror.store.retry import Retrying
+from mirror.store.s3_access import S3Access
 
 
 @dataclass(frozen=True, slots=True)

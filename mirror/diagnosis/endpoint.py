@@ -33,8 +33,8 @@ from mirror.errors import (
     WrongRegion,
 )
 from mirror.layout import PROBES
-from mirror.store.control import Credentials, S3Access, explain, translate_botocore
 from mirror.store.retry import RetryPolicy
+from mirror.store.s3_access import Credentials, S3Access, explain, translate_botocore
 
 # AWS refuses a request that is a quarter of an hour off.
 _CLOCK_WARNS: Final = 60.0

@@ -10,12 +10,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
-from mirror.config import Settings
+from mirror.config.settings import Settings
 from mirror.diagnosis.finding import Finding, fail, happened, ok, skipped, tried
 from mirror.errors import AlreadyExists, ConfigError, PreconditionFailed
 from mirror.layout import PROBES
 from mirror.store.base import Create, Headers, IfMatch
-from mirror.store.file import FileStore
+from mirror.store.engines.file import FileStore
 
 _WRITE_FIX: Final = "Make the folder writable for this user, or correct bucket.url."
 _CHECKS: Final = ("write", "read", "if-none-match", "if-match", "delete")

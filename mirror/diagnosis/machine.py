@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from mirror.cache.scan import ScanCount, display, walk
-from mirror.config import Settings
+from mirror.config.settings import Settings
 from mirror.diagnosis.finding import Finding, fail, ok, skip, warn
 from mirror.errors import EXIT_CONFIG, MirrorError
 

@@ -12,7 +12,7 @@ from typing import Final
 
 from mirror.diagnosis.finding import Finding, fail, ok, skip, warn
 from mirror.layout import CACHE_CONTROL, FORMATS, parse_object_key
-from mirror.plain_http import opened
+from mirror.system.plain_http import opened
 from mirror.urls import ObjectUrls
 
 _SECONDS: Final = 20.0

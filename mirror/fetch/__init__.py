@@ -1,7 +1,7 @@
 """Reading the mirror for training: never iNaturalist, and never a byte that was not checked.
 
 from mirror import Fetcher                          a URL in, its image's bytes out
-from mirror.fetch.torch import MirrorDataset        the same for PyTorch
+from mirror.torch import MirrorDataset        the same for PyTorch
 from mirror.fetch import UrlDownloader, get         in place of a downloader, of requests.get
 """
 

@@ -24,15 +24,16 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from mirror.catalog.index import Index
-from mirror.config import Settings, load, parse_size
+from mirror.config.loading import load
+from mirror.config.settings import Settings, parse_size
 from mirror.errors import FetchError
 from mirror.fetch.engine import Engine, Tuning
-from mirror.fetch.forks import ForkLock
-from mirror.fetch.guard import Guard
-from mirror.fetch.index import index_of
-from mirror.fetch.resolve import Coverage, Found, Images
+from mirror.fetch.fork_lock import ForkLock
+from mirror.fetch.http.allowed_hosts import AllowedHosts
+from mirror.fetch.image_lookup import Coverage, ImageLookup, MirroredImage
+from mirror.fetch.load_index import index_of
 from mirror.fetch.statistics import FetchStats
-from mirror.fetch.stream import Result, Stream
+from mirror.fetch.stream import FetchStream, Result
 
 _Tell = Callable[[FetchStats], object]
 # Images after which a reading is told of.
@@ -65,15 +66,15 @@ class Fetcher:
         self._settings = settings
         self._offline = settings.fetch.offline if offline is None else offline
         self._tuning = tuning or Tuning()
-        Guard(settings.object_urls.web_bases)  # before anything is asked for there
+        AllowedHosts(settings.object_urls.web_bases)  # before anything is asked for there
         self._index = index_of(settings, offline=self._offline) if index is None else index
         self._prepare()
 
     def _prepare(self) -> None:
         settings = self._settings
-        self._images = Images(self._index, settings.fetch.match)
+        self._images = ImageLookup(self._index, settings.fetch.match)
         self._most = parse_size(settings.fetch.bytes_in_flight, "fetch.bytes_in_flight")
-        self._here: _Here | None = None
+        self._here: _ProcessState | None = None
 
     @classmethod
     def from_config(cls, path: str | Path | None = None, *, offline: bool | None = None) -> Self:
@@ -142,7 +143,7 @@ class Fetcher:
         """
         _, engine = self._live()
         return [
-            engine.look(found) if isinstance(found, Found) else found
+            engine.look(found) if isinstance(found, MirroredImage) else found
             for found in self._images.find_all(urls)
         ]
 
@@ -191,9 +192,9 @@ class Fetcher:
     @contextmanager
     def _reading(
         self, urls: Iterable[str], wake: Callable[[], object], tell: _Tell | None = None
-    ) -> Iterator[tuple[_Here, Stream]]:
+    ) -> Iterator[tuple[_ProcessState, FetchStream]]:
         here, engine = self._live()
-        stream = Stream(engine, self._images.find_all, urls, self._most, wake)
+        stream = FetchStream(engine, self._images.find_all, urls, self._most, wake)
         here.began(stream, tell)
         try:
             yield here, stream
@@ -201,7 +202,7 @@ class Fetcher:
             stream.close()
             here.ended(stream)
 
-    def _live(self) -> tuple[_Here, Engine]:
+    def _live(self) -> tuple[_ProcessState, Engine]:
         here = self._here
         if here is not None and here.pid == os.getpid() and (engine := here.engine) is not None:
             return here, engine
@@ -210,7 +211,7 @@ class Fetcher:
             if here is None or here.pid != os.getpid():
                 if here is not None:
                     _left_alone.append(here)
-                self._here = here = _Here()
+                self._here = here = _ProcessState()
             engine = here.engine
             if engine is None:
                 engine = Engine(self._settings, offline=self._offline, tuning=self._tuning)
@@ -294,14 +295,14 @@ class AsyncFetcher:
                 self._fetcher = self._make()
 
 
-class _Here:
+class _ProcessState:
     """A fetcher's life in one process: its engine, if it has one now, and what all have counted."""
 
     def __init__(self) -> None:
         self.pid = os.getpid()
         self.engine: Engine | None = None
         self._mutex = threading.Lock()
-        self._streams: dict[Stream, _Tell | None] = {}
+        self._streams: dict[FetchStream, _Tell | None] = {}
         self._counts: Counter[str] = Counter()  # of readings that have ended
         self._waited = 0.0
         self._engines: list[Engine] = []
@@ -318,13 +319,13 @@ class _Here:
             self._engines.append(engine)
             self.engine = engine
 
-    def began(self, stream: Stream, tell: _Tell | None) -> None:
+    def began(self, stream: FetchStream, tell: _Tell | None) -> None:
         with self._mutex:
             if tell is not None and not any(self._streams.values()):
                 self._asked_told = self._asked()  # what was asked meanwhile was for others
             self._streams[stream] = tell
 
-    def told(self, stream: Stream) -> None:
+    def told(self, stream: FetchStream) -> None:
         """Tell what has come to a reading, if that is to be told."""
         tell = self._streams[stream]
         if tell is None:
@@ -335,7 +336,7 @@ class _Here:
             stream.told, self._asked_told = taken, asked
         tell(news)
 
-    def ended(self, stream: Stream) -> None:
+    def ended(self, stream: FetchStream) -> None:
         self.told(stream)
         with self._mutex:
             del self._streams[stream]
@@ -373,4 +374,4 @@ _making: Final = ForkLock()
 
 # What a forked child has of its parent's: touched, it would end the parent's connections (TLS says
 # goodbye on them) or wake its loop; so it stays as it is for as long as the child lives.
-_left_alone: Final[list[_Here]] = []
+_left_alone: Final[list[_ProcessState]] = []

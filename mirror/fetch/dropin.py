@@ -16,7 +16,7 @@ from typing import Any, Final, Self
 
 from mirror.errors import FetchError, Flagged, NotMirrored
 from mirror.fetch.client import Fetcher
-from mirror.fetch.forks import ForkLock
+from mirror.fetch.fork_lock import ForkLock
 
 _log = logging.getLogger(__name__)
 

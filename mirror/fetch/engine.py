@@ -23,18 +23,18 @@ from typing import Any, Final, Literal
 
 import xxhash
 
-from mirror.config import Settings, parse_size
+from mirror.config.settings import Settings, parse_size
 from mirror.errors import NotCached, StoreUnavailable
-from mirror.fetch.addresses import addresses_of
-from mirror.fetch.cache import Begun, FetchCache, Ticket
-from mirror.fetch.forks import NO_FORK
-from mirror.fetch.guard import Guard
-from mirror.fetch.hedging import HedgePolicy, Hedging
-from mirror.fetch.reading import MirrorReader
-from mirror.fetch.resolve import Found
-from mirror.fetch.sources import Bucket, Folder, Source
-from mirror.fetch.transport import Deadlines, Transport
-from mirror.fetch.url_cache import UrlCache
+from mirror.fetch.disk_cache.object_cache import Begun, FetchCache, WriteTicket
+from mirror.fetch.disk_cache.url_cache import UrlCache
+from mirror.fetch.fork_lock import NO_FORK
+from mirror.fetch.http.allowed_hosts import AllowedHosts
+from mirror.fetch.http.transport import Deadlines, Transport
+from mirror.fetch.image_lookup import MirroredImage
+from mirror.fetch.remote.hedging import HedgePolicy, Hedging
+from mirror.fetch.remote.object_sources import FolderSource, HttpSource, ObjectSource
+from mirror.fetch.remote.object_urls import addresses_of
+from mirror.fetch.remote.verified_read import MirrorReader
 from mirror.store.retry import RetryPolicy
 from mirror.store.throttle import AdaptiveLimit, ConcurrencyGate
 
@@ -60,7 +60,7 @@ class Tuning:
     hedge: HedgePolicy = field(default_factory=HedgePolicy)
 
 
-class Order:
+class ImageRequest:
     """An image that was asked for; filled in by one thread, read by another.
 
     Attributes:
@@ -76,7 +76,7 @@ class Order:
 
     __slots__ = ("cancelled", "found", "here", "looks", "ordered", "result", "tried", "wake")
 
-    def __init__(self, found: Found, wake: Callable[[Order], object]) -> None:
+    def __init__(self, found: MirroredImage, wake: Callable[[ImageRequest], object]) -> None:
         self.found = found
         self.wake = wake
         self.result: bytes | Exception | None = None
@@ -125,15 +125,15 @@ class Engine:
         self._settings = settings
         self._tuning = tuning
         self._mutex = threading.Lock()
-        self._mirror: _Mirror | None = None
+        self._mirror: _MirrorThread | None = None
 
-    def look(self, found: Found) -> bool:
+    def look(self, found: MirroredImage) -> bool:
         """Whether a file of this machine has its name and its size; it is not read."""
         if self._url_cache is not None and self._url_cache.has(found.url_md5, found.size):
             return True
         return self._cache is not None and self._cache.has(found.content_hash, found.size)
 
-    def read_here(self, found: Found) -> tuple[bytes, Tier] | None:
+    def read_here(self, found: MirroredImage) -> tuple[bytes, Tier] | None:
         """An image's bytes from a file of this machine, checked; None when none has them."""
         if self._url_cache is not None:
             for path in self._url_cache.paths(found.url_md5):
@@ -147,7 +147,7 @@ class Engine:
         return None
 
     def _checked(
-        self, path: str | bytes, found: Found, cache: FetchCache | None = None
+        self, path: str | bytes, found: MirroredImage, cache: FetchCache | None = None
     ) -> bytes | None:
         data = _contents(path, found.size)
         if data is None or xxhash.xxh3_128_digest(data) == found.content_hash:
@@ -157,7 +157,7 @@ class Engine:
             cache.discard(str(path))
         return None
 
-    def ask(self, orders: Sequence[Order]) -> None:
+    def ask(self, orders: Sequence[ImageRequest]) -> None:
         """Have the mirror read. Each order is filled in, and its `wake` called: on the loop, or here
         where the mirror is not to be asked.
 
@@ -167,7 +167,7 @@ class Engine:
         if not self._offline:
             if self._mirror is None:
                 with self._mutex:
-                    self._mirror = self._mirror or _Mirror(
+                    self._mirror = self._mirror or _MirrorThread(
                         self._settings, self._cache, self._tuning
                     )
             self._mirror.ask(orders)
@@ -225,7 +225,7 @@ def _contents(path: str | bytes, size: int) -> bytes | None:
     return data
 
 
-class _Mirror:
+class _MirrorThread:
     """The loop's thread, and what lives on it."""
 
     def __init__(self, settings: Settings, cache: FetchCache | None, tuning: Tuning) -> None:
@@ -237,12 +237,12 @@ class _Mirror:
         if settings.bucket_url.scheme == "s3" or settings.bucket.public_url:
             with NO_FORK:  # credentials of AWS come by OpenSSL, signatures by obstore
                 self._addresses = addresses_of(settings)
-            self._guard = Guard([*settings.object_urls.web_bases, self._addresses.base])
+            self._guard = AllowedHosts([*settings.object_urls.web_bases, self._addresses.base])
         self._mutex = threading.Lock()
         self._ended = False
-        self._pending: deque[Order] = deque()
-        self._waiting: set[Order] = set()  # for another process
-        self._under_way: dict[bytes, list[Order]] = {}
+        self._pending: deque[ImageRequest] = deque()
+        self._waiting: set[ImageRequest] = set()  # for another process
+        self._under_way: dict[bytes, list[ImageRequest]] = {}
         self._workers: set[asyncio.Task[None]] = set()
         self._loop = asyncio.new_event_loop()
         self._started = threading.Event()
@@ -252,7 +252,7 @@ class _Mirror:
 
     # --- for other threads ---
 
-    def ask(self, orders: Sequence[Order]) -> None:
+    def ask(self, orders: Sequence[ImageRequest]) -> None:
         if self._addresses is not None:
             self._addresses.expect([order.found.key for order in orders])
         with self._mutex:
@@ -270,7 +270,7 @@ class _Mirror:
             "mismatches": counts.mismatches,
             "latencies": tuple(self._reader.durations.counts),
         }
-        if isinstance(self._source, Bucket):
+        if isinstance(self._source, HttpSource):
             counted["requests"] = self._source.requests
             counted["throttled"] = self._source.throttled
             counted["hedges"] = self._source.hedges
@@ -295,12 +295,12 @@ class _Mirror:
 
     async def _serve(self) -> None:
         self._stop = asyncio.Event()
-        self._source: Source
+        self._source: ObjectSource
         if self._addresses is None:
-            self._source = Folder(self._settings.bucket_url)
+            self._source = FolderSource(self._settings.bucket_url)
         else:
             transport = Transport(self._guard, self._tuning.deadlines)
-            self._source = Bucket(self._addresses, transport, Hedging(self._tuning.hedge))
+            self._source = HttpSource(self._addresses, transport, Hedging(self._tuning.hedge))
         gate = ConcurrencyGate(AdaptiveLimit(self._most))
         self._reader = MirrorReader(self._source, gate, self._tuning.retry)
         self._started.set()
@@ -312,7 +312,7 @@ class _Mirror:
             order.filled(_closed())
         await self._source.aclose()
 
-    def _accept(self, orders: Sequence[Order]) -> None:
+    def _accept(self, orders: Sequence[ImageRequest]) -> None:
         if self._stop.is_set():
             for order in orders:
                 order.filled(_closed())
@@ -321,7 +321,7 @@ class _Mirror:
         for _ in range(min(len(self._pending), self._most - len(self._workers))):
             self._workers.add(self._loop.create_task(self._work()))
 
-    def _look_again(self, order: Order) -> None:
+    def _look_again(self, order: ImageRequest) -> None:
         if not self._stop.is_set():  # else it is answered with all that wait
             self._waiting.remove(order)
             self._accept([order])
@@ -339,7 +339,7 @@ class _Mirror:
             # would find as many workers as there may be, and none that looks for more.
             self._workers.discard(task)
 
-    async def _obtain(self, order: Order) -> None:
+    async def _obtain(self, order: ImageRequest) -> None:
         content_hash = order.found.content_hash
         if (same := self._under_way.get(content_hash)) is not None:
             same.append(order)
@@ -357,7 +357,7 @@ class _Mirror:
                 order.here = True
                 order.tell()
                 return
-            ticket = begun if isinstance(begun, Ticket) else None
+            ticket = begun if isinstance(begun, WriteTicket) else None
         self._under_way[content_hash] = [order]
         result: bytes | Exception = _closed()
         try:
@@ -374,7 +374,7 @@ class _Mirror:
 
 # A full disk is the cache's own business. Any other fault there must not cost an image either, and a
 # worker that it ended would leave orders behind.
-def _begun(cache: FetchCache, found: Found) -> Ticket | Begun:
+def _begun(cache: FetchCache, found: MirroredImage) -> WriteTicket | Begun:
     try:
         return cache.begin(found.content_hash, found.size)
     except Exception:  # noqa: BLE001 - of whatever kind
@@ -382,7 +382,7 @@ def _begun(cache: FetchCache, found: Found) -> Ticket | Begun:
         return Begun.NO_ROOM
 
 
-def _end(cache: FetchCache, ticket: Ticket, result: bytes | Exception) -> None:
+def _end(cache: FetchCache, ticket: WriteTicket, result: bytes | Exception) -> None:
     try:
         if isinstance(result, bytes):
             cache.keep(ticket, result)

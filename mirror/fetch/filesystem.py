@@ -25,7 +25,8 @@ from typing import Any, Final, NoReturn
 from fsspec.spec import AbstractFileSystem
 
 from mirror.catalog.index import Index
-from mirror.config import Settings, load
+from mirror.config.loading import load
+from mirror.config.settings import Settings
 from mirror.dataset.inputs import Input
 from mirror.errors import (
     FetchError,
@@ -36,15 +37,15 @@ from mirror.errors import (
     StoreUnavailable,
 )
 from mirror.fetch.client import Fetcher
-from mirror.fetch.index import index_of
-from mirror.fetch.resolve import Found, Images
-from mirror.fetch.table import read_table
-from mirror.fetch.tree import Paths
+from mirror.fetch.image_lookup import ImageLookup, MirroredImage
+from mirror.fetch.load_index import index_of
+from mirror.fetch.path_tree import PathTree
+from mirror.fetch.sample_table import read_table
 from mirror.layout import parse_content_hash
 
 _SCHEMES: Final = ("https://", "http://")
 _TOGETHER: Final = 4096
-_Named = tuple[str, Found | Flagged | NotMirrored]
+_Named = tuple[str, MirroredImage | Flagged | NotMirrored]
 # An index for the life of the process, and of those that it forks: fsspec makes file systems anew
 # in a forked child, where deltalake, which has been at work in the parent, cannot read a catalog.
 _indexes: dict[tuple[Settings, bool], Index] = {}
@@ -81,7 +82,7 @@ class MirrorFileSystem(AbstractFileSystem):  # type: ignore[misc, unused-ignore]
         self._offline = self._settings.fetch.offline if offline is None else offline
         self._dataset = dataset
         self._fields = url_field, label_field
-        self._paths: Paths | None = None
+        self._paths: PathTree | None = None
         self._open_index()
 
     def _open_index(self) -> None:
@@ -90,7 +91,7 @@ class MirrorFileSystem(AbstractFileSystem):  # type: ignore[misc, unused-ignore]
             _indexes[which] = index_of(self._settings, offline=self._offline)
         index = _indexes[which]
         settings = self._settings
-        self._images = Images(index, settings.fetch.match)
+        self._images = ImageLookup(index, settings.fetch.match)
         self._fetch = Fetcher(settings, offline=self._offline, index=index)
 
     @classmethod
@@ -112,7 +113,7 @@ class MirrorFileSystem(AbstractFileSystem):  # type: ignore[misc, unused-ignore]
     def info(self, path: str, **_: Any) -> dict[str, Any]:
         path = self._strip_protocol(path)
         (found,) = self._found([path])
-        if isinstance(found, Found):
+        if isinstance(found, MirroredImage):
             return _file(path, found)
         if self._tree.is_folder(path.encode()):
             return _folder(path)
@@ -124,7 +125,9 @@ class MirrorFileSystem(AbstractFileSystem):  # type: ignore[misc, unused-ignore]
         files = [name for name, folder in children if not folder]
         infos = [_folder(name) for name, folder in children if folder]
         for name, found in zip(files, self._found(files), strict=True):
-            if isinstance(found, Found):  # else the mirror has flagged it since it was listed
+            if isinstance(
+                found, MirroredImage
+            ):  # else the mirror has flagged it since it was listed
                 infos.append(_file(name, found))
         if not children and path:
             infos = [self.info(path)]
@@ -134,7 +137,7 @@ class MirrorFileSystem(AbstractFileSystem):  # type: ignore[misc, unused-ignore]
         # A query's question mark is no pattern where there is such an image.
         plain = self._strip_protocol(path)
         (found,) = self._found([plain])
-        if isinstance(found, Found):
+        if isinstance(found, MirroredImage):
             return {plain: _file(plain, found)} if options.get("detail") else [plain]
         return super().glob(path, maxdepth=maxdepth, **options)
 
@@ -178,10 +181,10 @@ class MirrorFileSystem(AbstractFileSystem):  # type: ignore[misc, unused-ignore]
         return io.BytesIO(self.cat_file(path))
 
     @property
-    def _tree(self) -> Paths:
+    def _tree(self) -> PathTree:
         """The paths of the dataset; none where there is no dataset."""
         if self._paths is None:
-            self._paths = Paths(self._listed() if self._dataset is not None else ())
+            self._paths = PathTree(self._listed() if self._dataset is not None else ())
         return self._paths
 
     def _listed(self) -> Iterator[bytes]:
@@ -198,7 +201,7 @@ class MirrorFileSystem(AbstractFileSystem):  # type: ignore[misc, unused-ignore]
             indices = range(first, min(first + _TOGETHER, len(table)))
             urls = [table.url(index) for index in indices]
             for index, url, found in zip(indices, urls, self._images.find_all(urls), strict=True):
-                if not isinstance(found, Found):
+                if not isinstance(found, MirroredImage):
                     continue
                 path = path_of(url, found)
                 if label_field is not None:
@@ -206,7 +209,7 @@ class MirrorFileSystem(AbstractFileSystem):  # type: ignore[misc, unused-ignore]
                     path = f"{name}/{found.key.rpartition('/')[2]}"
                 yield path.encode()
 
-    def _found(self, paths: Sequence[str]) -> list[Found | FetchError]:
+    def _found(self, paths: Sequence[str]) -> list[MirroredImage | FetchError]:
         """What the mirror has under each path."""
         return [found for _, found in self._named(paths)]
 
@@ -241,7 +244,7 @@ class MirrorFileSystem(AbstractFileSystem):  # type: ignore[misc, unused-ignore]
         _refuse(path1)
 
 
-def path_of(url: str, found: Found) -> str:
+def path_of(url: str, found: MirroredImage) -> str:
     """The path under which a dataset's URL is listed.
 
     The URL without its scheme, if that leads back to it and stays where it is put when a listing is
@@ -272,12 +275,12 @@ def _texts(path: str) -> list[str]:
 
 def _best(answers: Sequence[_Named]) -> _Named:
     """Of what there is for one path: an image, else a verdict."""
-    found = (one for one in answers if isinstance(one[1], Found))
+    found = (one for one in answers if isinstance(one[1], MirroredImage))
     flagged = (one for one in answers if isinstance(one[1], Flagged))
     return next(found, next(flagged, answers[0]))
 
 
-def _file(path: str, found: Found) -> dict[str, Any]:
+def _file(path: str, found: MirroredImage) -> dict[str, Any]:
     content_hash = found.content_hash.hex()
     return {"name": path, "size": found.size, "type": "file", "content_hash": content_hash}
 
@@ -286,7 +289,7 @@ def _folder(path: str) -> dict[str, Any]:
     return {"name": path, "size": 0, "type": "directory"}
 
 
-def _as_oserror(error: Found | FetchError, path: str) -> OSError:
+def _as_oserror(error: MirroredImage | FetchError, path: str) -> OSError:
     """What a program that opens files understands, with the sentence that says what happened."""
     if isinstance(error, NotMirrored | Flagged):
         return FileNotFoundError(errno.ENOENT, str(error), path)

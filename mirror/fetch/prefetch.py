@@ -7,14 +7,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, TextIO
 
-from mirror.cache.failures import Failures
 from mirror.dataset.inputs import Input, read
-from mirror.dataset.records import Reading
+from mirror.dataset.records import ReadOptions
 from mirror.errors import EXIT_DONE, EXIT_SOME_FAILED, FetchError
 from mirror.fetch.client import Fetcher
-from mirror.fetch.resolve import reason, shown
+from mirror.fetch.image_lookup import reason, shown
 from mirror.fetch.statistics import FetchStats
 from mirror.fetch.stream import kind_of
+from mirror.run.failures import Failures
 
 # URLs that are looked for together.
 _TOGETHER: Final = 4096
@@ -82,7 +82,7 @@ class PrefetchReport:
         }
 
 
-class Progress:
+class PrefetchObserver:
     """Is told how far it is. This one does not say anything."""
 
     def read(self, size: int) -> None:
@@ -108,17 +108,17 @@ class Prefetch:
         *,
         check: bool = False,
         lacking: TextIO | None = None,
-        progress: Progress | None = None,
+        progress: PrefetchObserver | None = None,
     ) -> None:
         self._fetch = fetch
         self._check = check
         self._lacking = lacking
-        self._progress = progress or Progress()
+        self._progress = progress or PrefetchObserver()
         self._counted = self._full = False
         self._not_kept = fetch.stats().not_kept
         self.report = PrefetchReport()
 
-    def run(self, inputs: Iterable[Input], reading: Reading) -> PrefetchReport:
+    def run(self, inputs: Iterable[Input], reading: ReadOptions) -> PrefetchReport:
         """See to all URLs of the datasets.
 
         Raises:
@@ -144,7 +144,7 @@ class Prefetch:
         report.seconds = time.monotonic() - began
         return report
 
-    def _wanted(self, inputs: Iterable[Input], reading: Reading) -> Iterator[str]:
+    def _wanted(self, inputs: Iterable[Input], reading: ReadOptions) -> Iterator[str]:
         """The URLs to fetch; those that are on this machine, or cannot be had, are counted."""
         for urls in self._batches(inputs, reading):
             self.report.urls += len(urls)
@@ -188,7 +188,7 @@ class Prefetch:
         self.report.no_room += 1
         self._list(url)
 
-    def _batches(self, inputs: Iterable[Input], reading: Reading) -> Iterator[Sequence[str]]:
+    def _batches(self, inputs: Iterable[Input], reading: ReadOptions) -> Iterator[Sequence[str]]:
         for source in inputs:
             for batch in read(source, reading, self._progress.read):
                 self.report.invalid += len(batch.rejected)

@@ -14,8 +14,8 @@ from itertools import islice
 from typing import Any, Final
 
 from mirror.errors import CorruptObject, FetchError, Flagged, NotMirrored, OriginBlocked
-from mirror.fetch.engine import Engine, Order
-from mirror.fetch.resolve import Found
+from mirror.fetch.engine import Engine, ImageRequest
+from mirror.fetch.image_lookup import MirroredImage
 from mirror.fetch.statistics import FetchStats
 
 Result = bytes | FetchError
@@ -41,7 +41,7 @@ def kind_of(error: FetchError) -> str:
     return next((name for kind, name in kinds if isinstance(error, kind)), "unavailable")
 
 
-class Stream:
+class FetchStream:
     """One reading of many images. For one thread at a time.
 
     Args:
@@ -60,7 +60,7 @@ class Stream:
     def __init__(
         self,
         engine: Engine,
-        find: Callable[[Sequence[str]], Sequence[Found | FetchError]],
+        find: Callable[[Sequence[str]], Sequence[MirroredImage | FetchError]],
         texts: Iterable[str],
         most: int,
         wake: Callable[[], object],
@@ -71,11 +71,13 @@ class Stream:
         self._most = most
         self._wake = wake
         self._together = _FIRST
-        self._known: deque[tuple[str, Found | FetchError]] = deque()  # looked up, not ordered
-        self._window: deque[tuple[str, Order | FetchError]] = deque()
+        self._known: deque[tuple[str, MirroredImage | FetchError]] = (
+            deque()
+        )  # looked up, not ordered
+        self._window: deque[tuple[str, ImageRequest | FetchError]] = deque()
         self._bytes = 0  # of what the mirror has to send
         self._ended = False
-        self._awaited: Order | None = None
+        self._awaited: ImageRequest | None = None
         self.counts: Counter[str] = Counter()
         self.waited = 0.0
         self.told = _NOTHING
@@ -104,7 +106,7 @@ class Stream:
                 return None
         while self._window and len(taken) < _TAKEN:
             text, one = self._window[0]
-            result = self._result(one) if isinstance(one, Order) else one
+            result = self._result(one) if isinstance(one, ImageRequest) else one
             if result is None:
                 break
             self._window.popleft()
@@ -115,13 +117,13 @@ class Stream:
         """Take what this machine has, as far as it has everything: nothing is looked for ahead."""
         while len(taken) < _TAKEN and self._look_up():
             text, found = self._known.popleft()
-            if not isinstance(found, Found):
+            if not isinstance(found, MirroredImage):
                 taken.append((text, self._counted(found)))
             elif (read := self._engine.read_here(found)) is not None:
                 self.counts[read[1]] += 1
                 taken.append((text, self._counted(read[0])))
             else:
-                order = Order(found, self._came)
+                order = ImageRequest(found, self._came)
                 self._window.append((text, order))
                 self._order([order])
                 break
@@ -140,12 +142,12 @@ class Stream:
         each other one at a time spend more on it than on the images.
         """
         head = self._window[0][1] if self._window else None
-        if not isinstance(head, Order) or head.ready:
+        if not isinstance(head, ImageRequest) or head.ready:
             return False
         last = self._window[min(_TAKEN, len(self._window)) - 1][1]
         # Said first and looked at then, and the other way round where it is filled in: of the two
         # threads one sees what the other has done.
-        self._awaited = last if isinstance(last, Order) and not last.ready else head
+        self._awaited = last if isinstance(last, ImageRequest) and not last.ready else head
         return not self._awaited.ready
 
     def close(self) -> None:
@@ -153,21 +155,21 @@ class Stream:
         self._awaited = None
         # A copy: a reading that its task gave up may still be at `take`, on another thread.
         for _, one in tuple(self._window):
-            if isinstance(one, Order):
+            if isinstance(one, ImageRequest):
                 one.cancelled = True
         self._window.clear()
 
-    def _came(self, order: Order) -> None:
+    def _came(self, order: ImageRequest) -> None:
         if order is self._awaited:
             self._wake()
 
     def _order_ahead(self) -> None:
-        ordered: list[Order] = []
+        ordered: list[ImageRequest] = []
         nbytes = self._bytes
         while len(self._window) < _AHEAD and self._look_up():
             text, found = self._known[0]
-            if isinstance(found, Found):
-                order = Order(found, self._came)
+            if isinstance(found, MirroredImage):
+                order = ImageRequest(found, self._came)
                 order.here = self._engine.look(found)
                 if not order.here:
                     if nbytes and nbytes + found.size > self._most:
@@ -190,14 +192,14 @@ class Stream:
             self._known.extend(zip(texts, self._find(texts), strict=True))
         return bool(self._known)
 
-    def _order(self, orders: Sequence[Order]) -> None:
+    def _order(self, orders: Sequence[ImageRequest]) -> None:
         for order in orders:
             if not order.ordered:
                 order.ordered = True
                 self._bytes += order.found.size
         self._engine.ask(orders)
 
-    def _result(self, order: Order) -> Result | None:
+    def _result(self, order: ImageRequest) -> Result | None:
         result, tier = order.result, "mirror"
         if order.here:
             read = self._engine.read_here(order.found)

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mirror.config import BucketSettings
+from mirror.config.settings import BucketSettings
 from mirror.errors import ConfigError
 from mirror.layout import BucketUrl
 
 if TYPE_CHECKING:
     from mirror.store.base import Store
-    from mirror.store.control import S3Access
+    from mirror.store.s3_access import S3Access
 
 __all__ = ["open_store"]
 
@@ -37,12 +37,12 @@ def open_store(
         ConfigError: the engine that was asked for is not installed.
     """
     if access is None:
-        from mirror.store.file import FileStore
+        from mirror.store.engines.file import FileStore
 
         return FileStore(url)
     if settings.engine in ("auto", "obstore"):
         try:
-            from mirror.store.obstore import ObstoreStore
+            from mirror.store.engines.obstore import ObstoreStore
         except ImportError:
             if settings.engine == "obstore":
                 raise ConfigError(
@@ -52,7 +52,7 @@ def open_store(
         else:
             return ObstoreStore(access)
     try:
-        from mirror.store.aioboto3 import Aioboto3Store
+        from mirror.store.engines.aioboto3 import Aioboto3Store
     except ImportError:
         raise ConfigError(
             "The engine aioboto3 is not installed here; "

@@ -15,7 +15,7 @@ from obstore.exceptions import BaseError
 from obstore.store import S3Store
 
 from mirror.errors import ConfigError, UsageError
-from mirror.store.control import Credentials, S3Access
+from mirror.store.s3_access import Credentials, S3Access
 from mirror.urls import ObjectUrls
 
 if TYPE_CHECKING:

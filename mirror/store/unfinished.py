@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from mirror.layout import BucketUrl
-from mirror.store.control import S3Access, translate_botocore
-from mirror.store.file import HIDDEN
+from mirror.store.engines.file import HIDDEN
+from mirror.store.s3_access import S3Access, translate_botocore
 
 # A server that has no such request says it in one of these ways.
 _UNSUPPORTED = {400, 404, 405, 501}
@@ -27,7 +27,7 @@ class Unfinished(NamedTuple):
     name: str
 
 
-class HalfWritten(Protocol):
+class UnfinishedWrites(Protocol):
     """Finds and removes what is half written. Blocks: call in a thread."""
 
     def find(self, before: datetime) -> list[Unfinished] | None:
@@ -37,7 +37,7 @@ class HalfWritten(Protocol):
     def remove(self, one: Unfinished) -> None: ...
 
 
-class InBucket:
+class UnfinishedInBucket:
     """Multipart uploads below a mirror's prefix that were neither completed nor aborted."""
 
     def __init__(self, access: S3Access) -> None:
@@ -83,7 +83,7 @@ class InBucket:
             raise translate_botocore(error, f"ABORT {one.key}") from None
 
 
-class InFolder:
+class UnfinishedInFolder:
     """Temporary files of a mirror in a folder."""
 
     def __init__(self, url: BucketUrl) -> None:
@@ -106,6 +106,6 @@ class InFolder:
         Path(one.name).unlink(missing_ok=True)
 
 
-def half_written(url: BucketUrl, access: S3Access | None) -> HalfWritten:
+def half_written(url: BucketUrl, access: S3Access | None) -> UnfinishedWrites:
     """Of a place: `access` is None for a folder."""
-    return InFolder(url) if access is None else InBucket(access)
+    return UnfinishedInFolder(url) if access is None else UnfinishedInBucket(access)

@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Final
 
 from mirror.cache.prepare import Prepared
+from mirror.catalog.delta_table import Catalog
+from mirror.catalog.gc_lease import KNOWN_FOR
 from mirror.catalog.index import Index, Sighting
-from mirror.catalog.row import UNKNOWN_SOURCE, Row, Source
-from mirror.catalog.table import Catalog
+from mirror.catalog.row import UNKNOWN_SOURCE, Row, RowSource
 from mirror.errors import CatalogError, MirrorError
-from mirror.store.sweep import KNOWN_FOR
 from mirror.sync.decide import gives_up_good, supersedes
-from mirror.sync.sources import Sources, source_digest
+from mirror.sync.row_sources import Sources, source_digest
 from mirror.sync.state import SeenFile, State
 
 # Rows that were committed since the index was made are remembered. A transfer has the index made anew
@@ -126,7 +126,7 @@ class Committer:
             self._note_knowledge()
         self._seen.append(SeenFile(entry, row, source_digest(source) if source else None))
 
-    def describe(self, path: bytes, row: Row, source: Source) -> bool:
+    def describe(self, path: bytes, row: Row, source: RowSource) -> bool:
         """An unchanged file whose source has become known: a new row, without opening it.
 
         Returns:

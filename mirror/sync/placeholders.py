@@ -9,9 +9,9 @@ where a dataset has told the URLs; where none has, every name in the cache count
 
 from __future__ import annotations
 
+from mirror.catalog.delta_table import Catalog
 from mirror.catalog.index import Index, Sighting
 from mirror.catalog.row import UNKNOWN_SOURCE, Row
-from mirror.catalog.table import Catalog
 from mirror.content.photo import SIZE_BITS
 from mirror.content.placeholder import distinct_photos, shared_reason
 

@@ -23,8 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mirror.cache.scan import SIGNATURE_BYTES, Entries, File, ScanCount, signature
-from mirror.catalog.cost import Estimate, sync_estimate
-from mirror.config import PriceSettings
+from mirror.catalog.cost import CostEstimate, sync_estimate
+from mirror.config.settings import PriceSettings
 
 _CHUNK = 1 << 14
 
@@ -38,7 +38,7 @@ class Known(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Selection:
+class FileSelection:
     """Which files a run is about.
 
     Attributes:
@@ -63,7 +63,7 @@ class Selection:
 
 
 @dataclass
-class Plan:
+class SyncPlan:
     """What a sync will do. Making it opens no file and sends no request.
 
     Attributes:
@@ -100,8 +100,8 @@ def make_plan(
     files: Iterable[File],
     count: ScanCount,
     known: Known,
-    selection: Selection,
-) -> Plan:
+    selection: FileSelection,
+) -> SyncPlan:
     """Compare a walk with the state. Holds 16 bytes a known file and about 80 a pending one.
 
     Args:
@@ -110,7 +110,7 @@ def make_plan(
         known: the state.
         selection: which files the run is about.
     """
-    plan = Plan()
+    plan = SyncPlan()
     here, gone = (_Signatures(known.signatures(gone=gone)) for gone in (False, True))
     changed_signatures: list[bytes] = []
     walked = 0
@@ -144,7 +144,9 @@ def make_plan(
     return plan
 
 
-def estimate(plan: Plan, prices: PriceSettings, commit_rows: int, rate: float | None) -> Estimate:
+def estimate(
+    plan: SyncPlan, prices: PriceSettings, commit_rows: int, rate: float | None
+) -> CostEstimate:
     """What carrying out a plan costs at most; arguments as of `sync_estimate`."""
     return sync_estimate(len(plan.order), plan.pending_bytes, prices, commit_rows, rate)
 

@@ -30,21 +30,21 @@ import numpy as np
 from mirror.cache.prepare import Prepared, Unprepared, batches, prepare_all
 from mirror.cache.scan import Entry, ScanCount, display, walk
 from mirror.catalog.comparison import Comparison
+from mirror.catalog.gc_lease import KNOWN_FOR
 from mirror.catalog.health import Problem, UpkeepReport
 from mirror.catalog.index import Index, halves, positions_of
-from mirror.catalog.reading import OpenMirror, open_mirror
+from mirror.catalog.open_mirror import OpenMirror, open_mirror
 from mirror.catalog.row import UNKNOWN_SOURCE, Row
-from mirror.config import Settings
+from mirror.config.settings import Settings
 from mirror.content.image import Level
 from mirror.content.placeholder import load_known_bad
 from mirror.errors import CacheError, MirrorError, StateDamaged
 from mirror.layout import parse_object_key
-from mirror.lock import locked
-from mirror.signals import stopping_on_signals
+from mirror.run.lock import locked
+from mirror.run.signals import stopping_on_signals
 from mirror.store.retry import RetryPolicy
-from mirror.store.sweep import KNOWN_FOR
 from mirror.sync.decide import Decision, decide, supersedes
-from mirror.sync.plan import Selection, make_plan
+from mirror.sync.plan import FileSelection, make_plan
 from mirror.sync.state import SeenFile, State, set_aside
 
 FOLDER: Final = "rebuild"
@@ -225,7 +225,7 @@ class _Rebuild:
         root = os.fsencode(self._settings.cache_dir)
         count = ScanCount()
         files = walk(root, self._settings.cache.extensions, count)
-        plan = make_plan(files, count, state, Selection())
+        plan = make_plan(files, count, state, FileSelection())
         if not plan.scanned:
             raise CacheError(
                 f"The cache folder {display(root)} has no image in it; is its disk mounted? The "

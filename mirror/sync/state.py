@@ -15,8 +15,8 @@ from typing import NamedTuple, cast
 
 from mirror.cache.scan import Entry
 from mirror.catalog.row import UNKNOWN_SOURCE, Row
-from mirror.database import Database
-from mirror.run_log import RUNS_TABLE, RunLog
+from mirror.run.run_log import RUNS_TABLE, RunLog
+from mirror.system.database import Database
 
 SCHEMA_VERSION = 1
 FILE_NAME = "state.sqlite"
@@ -54,7 +54,7 @@ class SeenFile(NamedTuple):
 
 
 class State:
-    """The state of one pair of cache and mirror. One process at a time: see `mirror.lock`.
+    """The state of one pair of cache and mirror. One process at a time: see `mirror.run.lock`.
 
     Attributes:
         runs: what earlier runs did.

@@ -23,13 +23,14 @@ from typing import NamedTuple, Protocol
 from mirror.cache.prepare import (
     BATCH_BYTES,
     BATCH_FILES,
-    WHOLE_UP_TO,
     Prepared,
     Unprepared,
     batches,
     prepare_all,
 )
 from mirror.cache.scan import Entry, display
+from mirror.catalog.upload import new_object, upload
+from mirror.content.digest import WHOLE_UP_TO
 from mirror.content.image import Level
 from mirror.errors import (
     AlreadyExists,
@@ -40,12 +41,11 @@ from mirror.errors import (
     Transient,
 )
 from mirror.store.base import Store
-from mirror.store.reading import PART_BYTES
-from mirror.store.upload import new_object, upload
+from mirror.store.read_back import PART_BYTES
 from mirror.sync.commit import Committer
 from mirror.sync.decide import Claim, Decision, decide
-from mirror.sync.plan import Plan
-from mirror.sync.report import SyncReport
+from mirror.sync.plan import SyncPlan
+from mirror.sync.sync_report import SyncReport
 
 # Bytes of files under way, read but not yet acknowledged.
 _WINDOW_BYTES = 128 << 20
@@ -62,7 +62,7 @@ _REFRESH_SECONDS = 3600.0
 _GIVE_UP_AFTER = 20
 
 
-class Progress(Protocol):
+class TransferObserver(Protocol):
     """Is told what happens, from the event loop; must return at once."""
 
     def done(self, entry: Entry, outcome: str) -> None: ...
@@ -121,7 +121,7 @@ class Transfer:
         placeholders: frozenset[bytes],
         options: TransferOptions,
         report: SyncReport,
-        progress: Progress,
+        progress: TransferObserver,
         stop: asyncio.Event,
         in_flight: Callable[[], float],
         clock: Callable[[], float] = time.monotonic,
@@ -152,7 +152,7 @@ class Transfer:
         self._fed = asyncio.Event()
         self._due = asyncio.Event()
 
-    async def run(self, plan: Plan) -> None:
+    async def run(self, plan: SyncPlan) -> None:
         """Feed the plan's files through; on return everything acknowledged is committed.
 
         An error that ends the run is in the report.

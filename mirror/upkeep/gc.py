@@ -8,7 +8,7 @@ What goes, once it is older than the grace period by the store's own clock:
 - uploads that were begun and never completed.
 
 What is not ours is left alone: keys that are not an object's, and everything outside the prefix.
-How this keeps out of the way of a sync that runs at the same moment: `mirror.store.sweep`.
+How this keeps out of the way of a sync that runs at the same moment: `mirror.catalog.gc_lease`.
 """
 
 from __future__ import annotations
@@ -29,23 +29,23 @@ from typing import Any, Final, TypeVar
 
 import numpy as np
 
-from mirror.catalog.comparison import Comparison, Listed
+from mirror.catalog.comparison import Comparison, ListedObjects
+from mirror.catalog.gc_lease import SHORTEST_GRACE, HeldLease
 from mirror.catalog.health import Problem, UpkeepReport
-from mirror.catalog.history import Recent, recent, recently_named
+from mirror.catalog.history import RecentCatalog, recent, recently_named
 from mirror.catalog.index import Index, halves
-from mirror.catalog.reading import OpenMirror, open_mirror
-from mirror.clock import since_boot
-from mirror.config import Settings
+from mirror.catalog.open_mirror import OpenMirror, open_mirror
+from mirror.config.settings import Settings
 from mirror.errors import AccessDenied, MirrorError, NotFound, StateError
 from mirror.layout import CATALOG, parse_object_key
-from mirror.lock import locked
-from mirror.signals import stopping_on_signals
+from mirror.run.lock import locked
+from mirror.run.signals import stopping_on_signals
 from mirror.store.base import ObjectInfo, list_all
+from mirror.store.bounded_tasks import BoundedTasks
 from mirror.store.retry import RetryPolicy, retried
-from mirror.store.sweep import SHORTEST_GRACE, HeldSweep
-from mirror.store.unfinished import HalfWritten, Unfinished
-from mirror.store.window import Window
-from mirror.upkeep.limit import Limit
+from mirror.store.unfinished import Unfinished, UnfinishedWrites
+from mirror.system.clock import since_boot
+from mirror.upkeep.change_limit import ChangeLimit
 
 # Objects that are looked at once more and then deleted together.
 _BATCH: Final = 500
@@ -67,7 +67,7 @@ class GcOptions:
     """
 
     dry_run: bool = False
-    limit: Limit = field(default_factory=Limit)
+    limit: ChangeLimit = field(default_factory=ChangeLimit)
     flagged: bool = False
     retry: RetryPolicy = field(default_factory=RetryPolicy)
 
@@ -208,7 +208,7 @@ class _Collection:
         self._report = report
         self._catalog_files: list[ObjectInfo] = []
         self._uploads: list[Unfinished] = []
-        self._half: HalfWritten = mirror.location.half_written()
+        self._half: UnfinishedWrites = mirror.location.half_written()
         self._missing = 0
 
     async def run(
@@ -220,7 +220,7 @@ class _Collection:
         clock: Callable[[], float],
     ) -> None:
         report = self._report
-        sweep: HeldSweep | None = None
+        sweep: HeldLease | None = None
         try:
             if self._options.dry_run:
                 at = datetime.fromtimestamp(now(), UTC)
@@ -228,7 +228,7 @@ class _Collection:
                 holder = _holder(self._mirror.folder)
                 begun_at = datetime.fromtimestamp(now(), UTC)
                 run = secrets.token_hex(8)
-                sweep = await HeldSweep.begin(self._store, run, holder, begun_at, clock)
+                sweep = await HeldLease.begin(self._store, run, holder, begun_at, clock)
                 at = sweep.now
             began()
             await self._plan(at - self._grace)
@@ -274,7 +274,7 @@ class _Collection:
                 f"right, allow it with --max-delete {report.planned}."
             )
 
-    async def _list(self, index: Index, since: datetime) -> Listed:
+    async def _list(self, index: Index, since: datetime) -> ListedObjects:
         report = self._report
 
         def damage(found: Iterator[Problem]) -> None:
@@ -292,7 +292,7 @@ class _Collection:
             self._store, index, since, damage, unnamed=unnamed, stopped=self.stop.is_set
         ).run()
 
-    async def _spare_what_was_named(self, past: Recent) -> None:
+    async def _spare_what_was_named(self, past: RecentCatalog) -> None:
         for page in self._victims.pages(_HASHES_AT_ONCE):
             keys = [key for key, _ in page]
             contents = [parsed[0] for key in keys if (parsed := parse_object_key(key))]
@@ -301,7 +301,7 @@ class _Collection:
             self._victims.spare(spared)
             self._report.named_recently += len(spared)
 
-    async def _find_catalog_files(self, past: Recent, since: datetime) -> None:
+    async def _find_catalog_files(self, past: RecentCatalog, since: datetime) -> None:
         """Data files that no version within the grace period has, and those of no version at all."""
         if not past.kept:
             return  # there is no catalog, so nothing tells which files are its
@@ -323,7 +323,7 @@ class _Collection:
             )
             return None
 
-    async def _execute(self, sweep: HeldSweep, progress: Progress) -> None:
+    async def _execute(self, sweep: HeldLease, progress: Progress) -> None:
         await sweep.say("deleting")
         report = self._report
         index = await self._mirror.index()
@@ -367,14 +367,14 @@ class _Collection:
                 if info.last_modified < since and info.size == size:
                     doomed.append((key, size))
 
-        async with Window(_BATCH) as window:
+        async with BoundedTasks(_BATCH) as window:
             for key, size in page:
                 parsed = parse_object_key(key)
                 if parsed is not None and index.object_sha256(parsed[0]) is None:
                     await window.start(0, look, key, size)
         return doomed
 
-    async def _delete(self, keys: Sequence[str], sweep: HeldSweep) -> None:
+    async def _delete(self, keys: Sequence[str], sweep: HeldLease) -> None:
         """Raises: StoreError: this sweep may count as dead by now, or the store refused."""
         if not keys:
             return

@@ -20,26 +20,25 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mirror.cache.prepare import WHOLE_UP_TO
+from mirror.cache.cache_writer import ABSENT, ALREADY, CacheWriter, Name, Outcome
+from mirror.cache.safe_folder import SafeFolder
 from mirror.catalog.health import Problem, UpkeepReport
 from mirror.catalog.index import Index, halves
+from mirror.catalog.lookup import UrlLookup, digests_of
 from mirror.catalog.objects import NamedObjects, named_objects, spans
-from mirror.catalog.reading import OpenMirror, open_mirror
-from mirror.config import Settings
-from mirror.content.digest import Digest, Hasher
+from mirror.catalog.open_mirror import OpenMirror, open_mirror
+from mirror.config.settings import Settings
+from mirror.content.digest import WHOLE_UP_TO, Digest, Hasher
 from mirror.content.image import VERDICTS
 from mirror.dataset.inputs import Input, read
-from mirror.dataset.records import Reading
-from mirror.dataset.resolve import Resolver, digests_of
+from mirror.dataset.records import ReadOptions
 from mirror.errors import CacheError, MirrorError, NotFound, StoreError
-from mirror.lock import locked
-from mirror.signals import stopping_on_signals
-from mirror.store.reading import bytes_held, hashed, parts_of
+from mirror.run.lock import locked
+from mirror.run.signals import stopping_on_signals
+from mirror.store.bounded_tasks import BoundedTasks
+from mirror.store.read_back import bytes_held, hashed, parts_of
 from mirror.store.retry import RetryPolicy
-from mirror.store.window import Window
-from mirror.upkeep.patience import Patience
-from mirror.upkeep.tree import Tree
-from mirror.upkeep.writing import ABSENT, ALREADY, CacheWriter, Name, Outcome
+from mirror.upkeep.give_up import Patience
 
 _OK: Final = VERDICTS.index("ok")
 # Objects whose files are looked for in one hop to a thread.
@@ -151,11 +150,11 @@ def pull(
     return report
 
 
-def _opened(folder: Path, *, make: bool) -> Tree:
+def _opened(folder: Path, *, make: bool) -> SafeFolder:
     try:
         if make:
             folder.mkdir(parents=True, exist_ok=True)
-        return Tree(os.fsencode(folder))
+        return SafeFolder(os.fsencode(folder))
     except OSError as error:
         raise CacheError(
             f"The cache folder {folder} cannot be used ({error.strerror}); make it, or set "
@@ -174,7 +173,7 @@ class _Pull:
     def __init__(
         self,
         mirror: OpenMirror,
-        tree: Tree,
+        tree: SafeFolder,
         writer: CacheWriter,
         *,
         settings: Settings,
@@ -229,11 +228,11 @@ class _Pull:
         return chosen
 
     def _of_datasets(self) -> NDArray[np.bool_]:
-        resolver = Resolver(self._index)
+        resolver = UrlLookup(self._index)
         wanted = np.zeros(len(self._index), bool)
         rejected = 0
         for source in self._options.datasets:
-            for batch in read(source, Reading.of(self._options.url_field)):
+            for batch in read(source, ReadOptions.of(self._options.url_field)):
                 at = resolver.find(batch.urls, digests_of(batch.urls)).at
                 wanted[at[at >= 0]] = True
                 self._report.not_mirrored += int(np.count_nonzero(at < 0))
@@ -250,7 +249,7 @@ class _Pull:
                 return
             batch = range(begin, min(begin + _BATCH, len(named)))
             wanted = await asyncio.to_thread(self._look_for, named, batch, chosen)
-            async with Window(self._settings.sync.concurrency) as window:
+            async with BoundedTasks(self._settings.sync.concurrency) as window:
                 for one in wanted:
                     if self.stop.is_set():
                         break

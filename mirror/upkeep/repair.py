@@ -20,17 +20,17 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
-from mirror.cache.prepare import WHOLE_UP_TO
 from mirror.cache.scan import display
 from mirror.catalog.health import EXAMPLES, Problem
 from mirror.catalog.index import FORMAT_NAMES, Index
 from mirror.catalog.objects import NamedObjects, named_objects, spans
-from mirror.catalog.reading import OpenMirror, open_mirror
+from mirror.catalog.open_mirror import OpenMirror, open_mirror
 from mirror.catalog.root import mark_losses
 from mirror.catalog.row import UNKNOWN_SOURCE, Row
-from mirror.config import Settings
+from mirror.catalog.upload import put_large, upload_body
+from mirror.config.settings import Settings
 from mirror.content import digest as digests
-from mirror.content.digest import FileChanged
+from mirror.content.digest import WHOLE_UP_TO, FileChanged
 from mirror.errors import (
     AccessDenied,
     CacheError,
@@ -39,26 +39,25 @@ from mirror.errors import (
     StoreError,
     UsageError,
 )
-from mirror.files import replacing
 from mirror.layout import CACHE_CONTROL, FORMATS, content_type, parse_object_key
-from mirror.lock import locked
-from mirror.signals import stopping_on_signals
+from mirror.run.lock import locked
+from mirror.run.signals import stopping_on_signals
 from mirror.store.base import Headers
-from mirror.store.reading import bytes_held
-from mirror.store.upload import put_large, upload_body
-from mirror.store.window import Window
-from mirror.upkeep.ledger import Ledger
-from mirror.upkeep.limit import Limit
-from mirror.upkeep.patience import Patience
+from mirror.store.bounded_tasks import BoundedTasks
+from mirror.store.read_back import bytes_held
+from mirror.system.files import replacing
+from mirror.upkeep.change_limit import ChangeLimit
+from mirror.upkeep.damage_log import DamageLog
+from mirror.upkeep.give_up import Patience
+from mirror.upkeep.lost_contents import LostContents, LostObject, files_below
 from mirror.upkeep.verify import (
-    Lines,
+    ProblemFile,
     Progress,
     Verification,
     VerifyOptions,
     VerifyReport,
     wrong_with,
 )
-from mirror.upkeep.wanted import Lacking, Wanted, files_below
 
 # Rows that are flagged in one commit.
 _COMMIT_ROWS: Final = 20_000
@@ -86,7 +85,7 @@ class RepairOptions:
 
     verify: VerifyOptions = field(default_factory=VerifyOptions)
     folders: Sequence[Path] = ()
-    limit: Limit = field(default_factory=Limit)
+    limit: ChangeLimit = field(default_factory=ChangeLimit)
     dry_run: bool = False
 
 
@@ -154,10 +153,10 @@ def repair(
         async with open_mirror(settings, retry=options.verify.retry) as mirror:
             report.requests = mirror.requests
             with locked(mirror.folder), ExitStack() as stack:
-                ledger = Ledger(mirror.folder)
+                ledger = DamageLog(mirror.folder)
                 stack.callback(ledger.close)
                 path = options.verify.report
-                lines = Lines(None if path is None else stack.enter_context(replacing(path)))
+                lines = ProblemFile(None if path is None else stack.enter_context(replacing(path)))
                 verification = Verification(
                     mirror, ledger, settings, report=report, progress=progress
                 )
@@ -195,7 +194,7 @@ class _Repair:
     def __init__(
         self,
         mirror: OpenMirror,
-        ledger: Ledger,
+        ledger: DamageLog,
         settings: Settings,
         *,
         report: RepairReport,
@@ -225,7 +224,7 @@ class _Repair:
     ) -> None:
         report = self._report
         try:
-            wanted = await asyncio.to_thread(Wanted, self._ledger.damage(), index)
+            wanted = await asyncio.to_thread(LostContents, self._ledger.damage(), index)
             for folder in folders:
                 if len(wanted) and not self._stop.is_set():
                     await self._look_in(os.fsencode(folder), wanted, options, progress)
@@ -236,10 +235,10 @@ class _Repair:
         report.interrupted = self._stop.is_set() and report.error is None
 
     async def _look_in(
-        self, folder: bytes, wanted: Wanted, options: RepairOptions, progress: Progress
+        self, folder: bytes, wanted: LostContents, options: RepairOptions, progress: Progress
     ) -> None:
         files = wanted.candidates(folder)
-        async with Window(self._concurrency) as window:
+        async with BoundedTasks(self._concurrency) as window:
             while not self._stop.is_set():
                 found = await asyncio.to_thread(next, files, None)
                 if found is None:
@@ -248,7 +247,7 @@ class _Repair:
                 await window.start(bytes_held(size), self._try, path, wanted, options, progress)
 
     async def _try(
-        self, path: bytes, wanted: Wanted, options: RepairOptions, progress: Progress
+        self, path: bytes, wanted: LostContents, options: RepairOptions, progress: Progress
     ) -> None:
         """One file, which has the size of something that is wanted."""
         report = self._report
@@ -283,7 +282,7 @@ class _Repair:
             report.healed += 1
         progress(1, one.digest.size)
 
-    async def _upload(self, path: bytes, body: bytes | None, one: Lacking) -> bool:
+    async def _upload(self, path: bytes, body: bytes | None, one: LostObject) -> bool:
         headers = _headers(one.key)
         store = self._mirror.store
         if body is not None:
@@ -292,14 +291,14 @@ class _Repair:
         return True
 
     async def _give_up(
-        self, wanted: Wanted, options: RepairOptions, now: Callable[[], float]
+        self, wanted: LostContents, options: RepairOptions, now: Callable[[], float]
     ) -> None:
         """Catalogue as lost what no folder has, and is not there at a last look."""
         report = self._report
         if not len(wanted):
             return
         index = await self._mirror.index()
-        async with Window(self._concurrency) as window:
+        async with BoundedTasks(self._concurrency) as window:
             for one in wanted.left():
                 await window.start(
                     bytes_held(one.digest.size), self._look_once_more, one, wanted, index
@@ -316,7 +315,7 @@ class _Repair:
         if report.lost and not options.dry_run:
             await self._flag(index, wanted, int(now() * 1e6))
 
-    async def _look_once_more(self, one: Lacking, wanted: Wanted, index: Index) -> None:
+    async def _look_once_more(self, one: LostObject, wanted: LostContents, index: Index) -> None:
         report = self._report
         content, sha256, size = one.digest
         wrong = None
@@ -336,7 +335,7 @@ class _Repair:
         else:
             wanted.is_still(one, wrong[0])
 
-    async def _flag(self, index: Index, wanted: Wanted, now: int) -> None:
+    async def _flag(self, index: Index, wanted: LostContents, now: int) -> None:
         """Commit next after what is known: a URL that has another image by now keeps it."""
         self._ledger.owes_mark = True
         try:
@@ -352,7 +351,7 @@ class _Repair:
             "be catalogued as such; run mirror repair again."
         )
 
-    async def _flag_after(self, index: Index, wanted: Wanted, now: int) -> bool:
+    async def _flag_after(self, index: Index, wanted: LostContents, now: int) -> bool:
         """Whether all was flagged that the index says; False where another commit came first."""
         version, rows = index.version, _flagged(index, wanted, now)
         while batch := await asyncio.to_thread(lambda: list(islice(rows, _COMMIT_ROWS))):
@@ -374,7 +373,7 @@ class _Repair:
         return [row._replace(source=sources.get(row.url_md5, UNKNOWN_SOURCE)) for row in rows]
 
 
-def _flagged(index: Index, wanted: Wanted, now: int) -> Iterator[Row]:
+def _flagged(index: Index, wanted: LostContents, now: int) -> Iterator[Row]:
     """Rows that take the place of the `ok` ones that name what is lost."""
     for span in spans(index):
         named = named_objects(index, span)

@@ -28,19 +28,19 @@ from mirror.catalog.health import Kind, Problem, UpkeepReport
 from mirror.catalog.history import recent, recently_named
 from mirror.catalog.index import Index, halves
 from mirror.catalog.objects import NamedObjects, named_objects, spans
-from mirror.catalog.reading import OpenMirror, open_mirror
-from mirror.config import Settings
+from mirror.catalog.open_mirror import OpenMirror, open_mirror
+from mirror.config.settings import Settings
 from mirror.errors import MirrorError, NotFound, StoreError
-from mirror.files import replacing
 from mirror.layout import CATALOG, parse_object_key
-from mirror.lock import locked
-from mirror.signals import stopping_on_signals
+from mirror.run.lock import locked
+from mirror.run.signals import stopping_on_signals
 from mirror.store.base import ObjectInfo, Store, list_all
-from mirror.store.reading import bytes_held, digest_in
+from mirror.store.bounded_tasks import BoundedTasks
+from mirror.store.read_back import bytes_held, digest_in
 from mirror.store.retry import RetryPolicy
-from mirror.store.window import Window
-from mirror.upkeep.ledger import Ledger, Pass
-from mirror.upkeep.patience import Patience
+from mirror.system.files import replacing
+from mirror.upkeep.damage_log import DamageLog, ReadPass
+from mirror.upkeep.give_up import Patience
 
 # Objects that are read before their end is noted: what a kill costs at most.
 _BATCH: Final = 1_000
@@ -138,10 +138,10 @@ def verify(
             report.requests = mirror.requests
             with locked(mirror.folder), ExitStack() as stack:
                 began()
-                ledger = Ledger(mirror.folder)
+                ledger = DamageLog(mirror.folder)
                 stack.callback(ledger.close)
                 path = options.report
-                lines = Lines(None if path is None else stack.enter_context(replacing(path)))
+                lines = ProblemFile(None if path is None else stack.enter_context(replacing(path)))
                 verification = Verification(
                     mirror, ledger, settings, report=report, progress=progress
                 )
@@ -154,7 +154,7 @@ def verify(
     return report
 
 
-class Lines:
+class ProblemFile:
     """The file that `--report` names, or none."""
 
     def __init__(self, file: TextIO | None) -> None:
@@ -179,7 +179,7 @@ class Verification:
     def __init__(
         self,
         mirror: OpenMirror,
-        ledger: Ledger,
+        ledger: DamageLog,
         settings: Settings,
         *,
         report: VerifyReport,
@@ -194,7 +194,7 @@ class Verification:
         self._progress = progress
         self._patience = Patience()
 
-    async def run(self, options: VerifyOptions, young_since: datetime, lines: Lines) -> None:
+    async def run(self, options: VerifyOptions, young_since: datetime, lines: ProblemFile) -> None:
         """Look as far as is asked; what is wrong stands in the ledger then."""
         try:
             self.index = await self._mirror.index()
@@ -208,7 +208,7 @@ class Verification:
             self._report.error = error
         self._report.interrupted = self.stop.is_set() and self._report.error is None
 
-    def conclude(self, lines: Lines) -> None:
+    def conclude(self, lines: ProblemFile) -> None:
         """Counts and examples of all that is known to be wrong."""
         report = self._report
         counts = self._ledger.counts()
@@ -219,7 +219,7 @@ class Verification:
             report.example(problem)
             lines.write(problem)
 
-    async def _compare(self, young_since: datetime, lines: Lines) -> None:
+    async def _compare(self, young_since: datetime, lines: ProblemFile) -> None:
         report, ledger = self._report, self._ledger
 
         old: list[bytes] = []
@@ -277,7 +277,7 @@ class Verification:
         """Read what earlier runs found damaged or could not read: it may be well by now, or worse."""
         well: list[str] = []
         wrong: list[Problem] = []
-        async with Window(self._concurrency) as window:
+        async with BoundedTasks(self._concurrency) as window:
             for problem in self._ledger.damage("reading"):
                 parsed = parse_object_key(problem.key)
                 sha256 = None if parsed is None else self.index.object_sha256(parsed[0])
@@ -305,7 +305,7 @@ class Verification:
         elif found[0] != "unread":  # which says nothing of what is known
             wrong.append(problem._replace(kind=found[0], reason=found[1]))
 
-    def _begun(self, options: VerifyOptions) -> Pass:
+    def _begun(self, options: VerifyOptions) -> ReadPass:
         """The reading to go on with, or a new one."""
         found = self._ledger.current_pass()
         if (
@@ -317,9 +317,9 @@ class Verification:
             self._report.resumed = found.read
             return found
         seed = random.getrandbits(32) if options.seed is None else options.seed
-        return Pass(share=options.share, seed=seed, version=self.index.version)
+        return ReadPass(share=options.share, seed=seed, version=self.index.version)
 
-    async def _read(self, under_way: Pass) -> None:
+    async def _read(self, under_way: ReadPass) -> None:
         report, ledger = self._report, self._ledger
         report.read, report.bytes, report.seed = under_way.read, under_way.bytes, under_way.seed
         for span in spans(self.index):
@@ -346,7 +346,7 @@ class Verification:
         """Read a batch; False when it was interrupted."""
         first, last = named.key(int(batch[0])), named.key(int(batch[-1]))
         known = self._ledger.damaged_between(first, last)
-        async with Window(self._concurrency) as window:
+        async with BoundedTasks(self._concurrency) as window:
             for at in batch.tolist():
                 if self.stop.is_set():
                     return False
@@ -418,7 +418,7 @@ async def wrong_with(
     return "mismatched", f"its {which} not what the catalog says"
 
 
-def _chosen(named: NamedObjects, under_way: Pass) -> NDArray[np.intp]:
+def _chosen(named: NamedObjects, under_way: ReadPass) -> NDArray[np.intp]:
     """Positions of the objects that a reading has still to read, in the order of keys."""
     ok = named.ok.copy()
     ok[: named.after(under_way.after)] = False

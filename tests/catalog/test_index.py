@@ -17,9 +17,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mirror.catalog.delta_table import _to_arrow, batch_from_arrow
 from mirror.catalog.index import FORMAT_NAMES, SNAPSHOT, Batch, Index, Sighting
-from mirror.catalog.row import UNKNOWN_SOURCE, Row, Source
-from mirror.catalog.table import _to_arrow, batch_from_arrow
+from mirror.catalog.row import UNKNOWN_SOURCE, Row, RowSource
 from mirror.content.image import VERDICTS, Verdict
 from mirror.content.photo import photo_key
 from mirror.layout import FORMATS
@@ -62,7 +62,7 @@ def sha256_of(content: bytes) -> bytes:
 
 
 def row_of(seen: Seen, seen_at: int) -> Row:
-    source = Source(seen.source) if seen.source else UNKNOWN_SOURCE
+    source = RowSource(seen.source) if seen.source else UNKNOWN_SOURCE
     sha256, size = sha256_of(seen.content), seen.width * 1000
     return Row(
         seen.url, seen.content, sha256, size, seen.format, seen.width, 7,

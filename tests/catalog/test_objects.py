@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mirror.catalog.objects import Span, named_objects, spans
+from mirror.catalog.objects import KeyRange, named_objects, spans
 from mirror.layout import object_key, parse_object_key
 from tests.catalog.test_index import KEYS, SEEN, Seen, index_of, row_of
 
@@ -28,7 +28,7 @@ def test_keys_come_sorted_with_the_rows_that_name_them(seen: list[Seen], parts: 
     model = model_of(seen)
     found: list[str] = []
     for number in range(parts):
-        named = named_objects(index, Span(number, parts))
+        named = named_objects(index, KeyRange(number, parts))
         keys = [named.key(at) for at in range(len(named))]
         found += keys
         for at, key in enumerate(keys):
@@ -46,7 +46,7 @@ def test_keys_come_sorted_with_the_rows_that_name_them(seen: list[Seen], parts: 
 @given(st.lists(SEEN, max_size=20), st.sampled_from(KEYS), st.sampled_from(["jpg", "png", "exe"]))
 def test_what_no_row_tells_of_is_not_found(seen: list[Seen], content: bytes, ext: str) -> None:
     index = index_of([row_of(one, at) for at, one in enumerate(seen)])
-    named = named_objects(index, Span(0, 1))
+    named = named_objects(index, KeyRange(0, 1))
     keys = [named.key(at) for at in range(len(named))]
     digits = content.hex()
     wanted = f"objects/{digits[:2]}/{digits}.{ext}"
@@ -55,7 +55,7 @@ def test_what_no_row_tells_of_is_not_found(seen: list[Seen], content: bytes, ext
 
 
 def test_the_parts_of_the_key_space_meet_and_leave_nothing_out() -> None:
-    parts = [Span(number, 16) for number in range(16)]
+    parts = [KeyRange(number, 16) for number in range(16)]
     assert (parts[0].after, parts[-1].until) == ("", None)
     assert [span.until for span in parts[:-1]] == [span.after for span in parts[1:]]
     assert [span.after for span in parts[1:3]] == ["objects/0f/~", "objects/1f/~"]
@@ -63,6 +63,6 @@ def test_the_parts_of_the_key_space_meet_and_leave_nothing_out() -> None:
 
 def test_a_small_catalog_is_taken_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     index = index_of([])
-    assert spans(index) == [Span(0, 1)]
+    assert spans(index) == [KeyRange(0, 1)]
     monkeypatch.setattr("mirror.catalog.objects._WHOLE_UP_TO", -1)
     assert len(spans(index)) == 16

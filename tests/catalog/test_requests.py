@@ -1,7 +1,7 @@
 """What the catalog costs in requests, as a proxy between it and the server counts them.
 
 deltalake sends its requests itself, so the count of a run's report does not know them: these tests
-keep the constants of `mirror.catalog.table`, which estimates and documents rely on, true.
+keep the constants of `mirror.catalog.delta_table`, which estimates and documents rely on, true.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from typing import NamedTuple
 
 import pytest
 
+from mirror.catalog.delta_table import COMMIT_LISTS, COMMIT_PUTS, Catalog
 from mirror.catalog.index import Index
 from mirror.catalog.row import UNKNOWN_SOURCE, Row
-from mirror.catalog.table import COMMIT_LISTS, COMMIT_PUTS, Catalog
 from mirror.layout import CATALOG
 from mirror.store import open_store
-from mirror.store.control import S3Access
-from mirror.sync.run import SyncOptions, sync
+from mirror.store.s3_access import S3Access
+from mirror.sync.run_sync import SyncOptions, sync
 from tests.conftest import MakePlace, Place
-from tests.photos import fill, photo, url_of
-from tests.proxy import FaultProxy
+from tests.support.fault_proxy import FaultProxy
+from tests.support.photos import fill, photo, url_of
 
 MOST_OF_A_NO_CHANGE_RUN = 3
 # The new entry of the log, twice.

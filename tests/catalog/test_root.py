@@ -14,7 +14,7 @@ from mirror.catalog.root import Root, open_root, read_root
 from mirror.errors import ConditionalPutIgnored, FormatError, NotFound
 from mirror.layout import FORMAT, FORMAT_KEY, BucketUrl
 from mirror.store.base import Create, Headers, Operation, Overwrite, PutMode, Store, StoreWrapper
-from mirror.store.file import FileStore
+from mirror.store.engines.file import FileStore
 from mirror.store.throttle import Counting
 from tests.conftest import MakePlace
 

@@ -15,8 +15,8 @@ import pytest
 from mirror.catalog import index as code
 from mirror.catalog.index import Index
 from tests.catalog.snapshot_writer import batch, files, is_whole, write
-from tests.chaos.tally import count, kills
-from tests.workshop import full_disk
+from tests.support.chaos_tally import count, kills
+from tests.support.mirror_setup import full_disk
 
 PATIENCE = 60.0
 

@@ -1,5 +1,5 @@
 """The workshop's fixtures, for all tests here."""
 
-from tests.workshop import local, shop
+from tests.support.mirror_setup import local, shop
 
 __all__ = ["local", "shop"]

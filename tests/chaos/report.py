@@ -2,7 +2,7 @@
 
     python -m tests.chaos.report RECORD DOCUMENT
 
-RECORD has a line of JSON a test (tests/chaos/tally.py). Tables stand between `<!-- chaos:NAME -->` and
+RECORD has a line of JSON a test (tests/support/chaos_tally.py). Tables stand between `<!-- chaos:NAME -->` and
 `<!-- end -->`. Ends with 1 if a test failed; the tables then say so.
 """
 
@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from mirror import __version__
-from tests.chaos.tally import SEED
+from tests.support.chaos_tally import SEED
 
 Cells = Sequence[object]
 

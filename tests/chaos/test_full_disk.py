@@ -1,7 +1,7 @@
 """On a disk that is full, a tmpfs of its own: one sentence, whole files, and the next run completes it.
 
 A sync's state on such a disk is in tests/cli/test_bad_input.py, what `rewrite` writes in
-tests/dataset/test_rewrite_files.py.
+tests/dataset/rewrite/test_rewrite_files.py.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.photos import fill, name_of, photo, url_of
-from tests.workshop import MOUNTS, Workshop
+from tests.support.mirror_setup import MOUNTS, Workshop
+from tests.support.photos import fill, name_of, photo, url_of
 
 IMAGES = {url_of(n): photo(n, 128) for n in range(60)}
 # A folder of its own for the command; what it leaves there is copied out, for the mount ends with it.

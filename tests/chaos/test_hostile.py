@@ -1,7 +1,7 @@
 """Hostile input at every door: names in a cache, keys, URLs, datasets, configuration.
 
 Images have theirs in tests/content/test_image.py, URLs of a mirror in tests/test_urls.py, and lines
-that are read one by one in tests/dataset/test_jsonl.py.
+that are read one by one in tests/dataset/formats/test_jsonl.py.
 """
 
 from __future__ import annotations
@@ -16,15 +16,16 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from mirror.cache.scan import ScanCount, walk
-from mirror.config import IMAGE_EXTENSIONS, known_keys, load
+from mirror.config.loading import known_keys, load
+from mirror.config.settings import IMAGE_EXTENSIONS
 from mirror.errors import ConfigError
 from mirror.layout import BucketUrl, parse_content_hash, parse_object_key
 from mirror.urls import ObjectUrls, content_hash_in
-from tests.chaos.tally import count
-from tests.dataset.mirrored import Mirror, plants
 from tests.labelled.impossible import IMPOSSIBLE
-from tests.photos import fill, photo, url_of
-from tests.workshop import Workshop
+from tests.support.chaos_tally import count
+from tests.support.mirror_setup import Workshop
+from tests.support.mirrored_dataset import Mirror, plants
+from tests.support.photos import fill, photo, url_of
 
 __all__ = ["plants"]
 

@@ -1,7 +1,7 @@
 """Anything in any order: edits of a cache, syncs and killed ones, collections, repairs, days that pass.
 
 A model of a few lines says what must be in the mirror; after every step the mirror is read as a
-stranger would (tests/sync/invariants.py) and compared with it.
+stranger would (tests/support/invariants.py) and compared with it.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ from hypothesis.stateful import (
 
 from mirror.layout import url_md5
 from mirror.sync.rebuild import rebuild_state
-from mirror.sync.run import SyncOptions, sync
+from mirror.sync.run_sync import SyncOptions, sync
+from mirror.upkeep.change_limit import ChangeLimit
 from mirror.upkeep.gc import GcOptions, gc
-from mirror.upkeep.limit import Limit
 from mirror.upkeep.pull import pull
 from mirror.upkeep.repair import RepairOptions, repair
 from mirror.upkeep.verify import VerifyOptions, verify
-from tests.chaos.killing import dying
-from tests.chaos.tally import SEED, TIMES, count
 from tests.conftest import Place
-from tests.photos import blank, name_of, photo, url_of
-from tests.sync import invariants
-from tests.workshop import Workshop, aged, key_of
+from tests.support import invariants
+from tests.support.chaos_tally import SEED, TIMES, count
+from tests.support.killing import dying
+from tests.support.mirror_setup import Workshop, aged, key_of
+from tests.support.photos import blank, name_of, photo, url_of
 
 DAY = 86_400.0
 GRACE_DAYS = 7
-ALL = Limit(share=1.0)
+ALL = ChangeLimit(share=1.0)
 
 # Contents by number: the even ones are good. They differ in size, for a file that is written anew
 # within a tick of the clock, with the same size under the same inode, looks like the old one.

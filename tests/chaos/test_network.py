@@ -13,19 +13,19 @@ from pathlib import Path
 import pytest
 
 from mirror import Fetcher
-from mirror.config import Settings
+from mirror.config.settings import Settings
 from mirror.sync.rebuild import rebuild_state
-from mirror.sync.run import SyncOptions, sync
+from mirror.sync.run_sync import SyncOptions, sync
+from mirror.upkeep.change_limit import ChangeLimit
 from mirror.upkeep.gc import GcOptions, gc
-from mirror.upkeep.limit import Limit
 from mirror.upkeep.pull import PullOptions, pull
 from mirror.upkeep.repair import RepairOptions, repair
 from mirror.upkeep.verify import VerifyOptions, verify
-from tests.chaos.tally import seeds
 from tests.conftest import MakePlace
-from tests.fetch.mirrors import HURRY, fetching
-from tests.photos import blank, fill, flipped, name_of, photo, url_of
-from tests.proxy import (
+from tests.servers.process import eventually
+from tests.support import invariants
+from tests.support.chaos_tally import seeds
+from tests.support.fault_proxy import (
     INTERNAL_ERROR,
     SLOW_DOWN,
     TOO_MANY_REQUESTS,
@@ -41,9 +41,9 @@ from tests.proxy import (
     Truncate,
     seeded,
 )
-from tests.servers.process import eventually
-from tests.sync import invariants
-from tests.workshop import SOON, Workshop, key_of
+from tests.support.fetch_setup import HURRY, fetching
+from tests.support.mirror_setup import SOON, Workshop, key_of
+from tests.support.photos import blank, fill, flipped, name_of, photo, url_of
 
 FAULTS: list[Fault] = [
     TOO_MANY_REQUESTS,
@@ -109,7 +109,7 @@ def collects(shop: Workshop, settings: Settings) -> None:
 
     def gone() -> bool:
         # The store's clock counts seconds: what was written in this one is not old yet.
-        report = gc(settings, GcOptions(limit=Limit(share=1.0), retry=SOON))
+        report = gc(settings, GcOptions(limit=ChangeLimit(share=1.0), retry=SOON))
         assert report.error is None, report.error
         return len(shop.objects()) == 30
 
@@ -180,6 +180,6 @@ def test_writes_that_a_store_acknowledged_and_dropped_are_found_and_put_back(
         assert sync(shop.through(proxy), SyncOptions(retry=SOON)).exit_status == 0
     assert dropped
     assert verify(shop.settings()).missing == len(dropped)
-    report = repair(shop.settings(), RepairOptions(limit=Limit(share=1.0)))
+    report = repair(shop.settings(), RepairOptions(limit=ChangeLimit(share=1.0)))
     assert (report.repaired, report.lost) == (len(dropped), 0)
     invariants.complete(invariants.read(shop.place), IMAGES)

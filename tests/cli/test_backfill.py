@@ -16,9 +16,9 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from mirror.cli.backfill import seconds_of, seconds_until
-from tests.origin.inaturalist import Image, INaturalist, gone
-from tests.photos import photo
+from mirror.cli.commands.backfill import seconds_of, seconds_until
+from tests.backfill.fake_inaturalist import Image, INaturalist, gone
+from tests.support.photos import photo
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 

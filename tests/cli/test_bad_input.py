@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from tests.conftest import MakePlace, Place
-from tests.photos import fill, name_of, photo, url_of
 from tests.servers import READER
-from tests.serving import answering
-from tests.workshop import IS_ROOT, MOUNTS
+from tests.support.http_servers import answering
+from tests.support.mirror_setup import IS_ROOT, MOUNTS
+from tests.support.photos import fill, name_of, photo, url_of
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 # Root reads whatever it likes, unless it gives up the capability to.

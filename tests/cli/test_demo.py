@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from mirror.cli.main import run
-from tests.serving import answering
+from tests.support.http_servers import answering
 
 
 def mirror(here: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:

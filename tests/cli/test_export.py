@@ -22,13 +22,13 @@ import pytest
 from pymongo.collection import Collection
 
 import mirror.dataset.export
-from mirror.cli.export import command
-from mirror.cli.export_progress import ExportProgress
+from mirror.cli.commands.export import command
 from mirror.cli.main import run
 from mirror.cli.progress import EVERY_SECONDS, metering
-from mirror.dataset.documents import STYLES
-from mirror.dataset.mongo import BATCH_SIZE, Break
-from tests.dataset.relay import THROUGH_IT, altering
+from mirror.cli.views.export_view import ExportProgress
+from mirror.dataset.formats.documents import STYLES
+from mirror.dataset.formats.mongo import BATCH_SIZE, Break
+from tests.dataset.formats.mongo_relay import THROUGH_IT, altering
 from tests.servers import MongoServer
 from tests.servers.mongodb import MONGO_READER, MONGO_STRANGER, MongoUser
 from tests.servers.process import eventually, free_ports

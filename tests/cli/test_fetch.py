@@ -13,8 +13,8 @@ import pytest
 
 from mirror.content.digest import digest_of
 from tests.conftest import MakePlace
-from tests.fetch.mirrors import BLANK, UNKNOWN, key_of, mirrored
-from tests.photos import name_of, photo, url_of
+from tests.support.fetch_setup import BLANK, UNKNOWN, key_of, mirrored
+from tests.support.photos import name_of, photo, url_of
 
 NUMBERS = range(12)
 

@@ -18,8 +18,8 @@ from mirror.cli.progress import EVERY_SECONDS, counting
 from mirror.content.digest import digest_of
 from tests.cli.test_bad_input import OBEYING, assert_said, mirror
 from tests.labelled.photographs import encoded, fitted
-from tests.photos import fill, name_of, photo, url_of
-from tests.upkeep.caches import make
+from tests.support.damaged_caches import make
+from tests.support.photos import fill, name_of, photo, url_of
 
 __all__ = ["mirror"]
 

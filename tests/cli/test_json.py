@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from mirror.cli.main import run
-from tests.photos import fill, photo, url_of
+from tests.support.photos import fill, photo, url_of
 
 ODD = os.fsdecode(b"/nope\xff")
 FULL = "Standard output cannot be written (No space left on device)"

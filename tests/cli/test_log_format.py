@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.photos import fill, photo, url_of
-from tests.workshop import Workshop, local
+from tests.support.mirror_setup import Workshop, local
+from tests.support.photos import fill, photo, url_of
 
 __all__ = ["local"]
 

@@ -10,17 +10,17 @@ from pathlib import Path
 
 import pytest
 
+from mirror.backfill.download_plan import DownloadPlan
+from mirror.backfill.estimate import DurationEstimate
 from mirror.cache.scan import ScanCount, walk
-from mirror.cli.backfill_view import BackfillProgress
 from mirror.cli.log import Style, set_style
 from mirror.cli.progress import EVERY_SECONDS, Meter, counting, metering
-from mirror.cli.sync_progress import SyncProgress
-from mirror.origin.estimate import Estimate
-from mirror.origin.wanted import Plan
-from mirror.sync.plan import Selection, make_plan
-from mirror.sync.report import SyncReport
+from mirror.cli.views.backfill_view import BackfillProgress
+from mirror.cli.views.sync_view import SyncProgress
+from mirror.sync.plan import FileSelection, make_plan
 from mirror.sync.state import State
-from tests.photos import fill, photo, url_of
+from mirror.sync.sync_report import SyncReport
+from tests.support.photos import fill, photo, url_of
 
 
 class Terminal(io.StringIO):
@@ -133,7 +133,7 @@ def test_the_lines_of_a_sync(tmp_path: Path) -> None:
     found = walk(os.fsencode(tmp_path / "cache"), ("jpg",), count)
     (tmp_path / "state").mkdir()
     with closing(State(tmp_path / "state")) as state:
-        plan = make_plan(found, count, state, Selection())
+        plan = make_plan(found, count, state, FileSelection())
     stream, watch = io.StringIO(), Watch()
     with metering(0, "B", stream, watch) as meter:
         observer = SyncProgress(meter)
@@ -163,7 +163,8 @@ def test_the_lines_of_a_backfill() -> None:
         watch.now += EVERY_SECONDS
         observer.judged(50)
         observer.planned(
-            Plan(mirrored=10, wanted=4, queued={"host": 4}), Estimate(400.0, "4 images are 400 s.")
+            DownloadPlan(mirrored=10, wanted=4, queued={"host": 4}),
+            DurationEstimate(400.0, "4 images are 400 s."),
         )
         for kind, nbytes in (("had", 1000), ("throttled", 0)):
             watch.now += EVERY_SECONDS / 2

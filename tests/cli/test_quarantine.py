@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.cli.test_bad_input import assert_said, mirror
-from tests.photos import blank, name_of, url_of
-from tests.upkeep.caches import files_of, make, put
-from tests.workshop import MOUNTS
+from tests.support.damaged_caches import files_of, make, put
+from tests.support.mirror_setup import MOUNTS
+from tests.support.photos import blank, name_of, url_of
 
 __all__ = ["mirror"]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mirror.cli.main import run
-from tests.photos import fill, photo, url_of
+from tests.support.photos import fill, photo, url_of
 
 
 def flags(folder: Path) -> list[str]:

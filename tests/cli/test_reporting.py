@@ -18,13 +18,13 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from mirror.cli.main import run
-from mirror.cli.metrics import FinishedRun, rendered, samples, write
 from mirror.cli.ping import ping_url
-from mirror.lock import locked
-from mirror.run_id import new_run_id
+from mirror.run.lock import locked
+from mirror.run.metrics import FinishedRun, rendered, samples, write
+from mirror.run.run_id import new_run_id
 from tests.cli.test_bad_input import OBEYING
-from tests.config.test_monitoring import RULES
-from tests.photos import blank, fill, name_of, photo, url_of
+from tests.operations.test_monitoring import RULES
+from tests.support.photos import blank, fill, name_of, photo, url_of
 
 LABELS = {"command": "sync", "bucket": "s3://b", "cache": "/c"}
 

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from mirror.cli.progress import EVERY_SECONDS, metering
-from mirror.cli.rewrite_view import RewriteProgress
+from mirror.cli.views.rewrite_view import RewriteProgress
 from mirror.dataset.inputs import Input, total_size
-from mirror.dataset.report import RewriteReport
-from tests.cli.rewriting import DROPPED, THREE, Rewrite, call, ids, rewrite, work
+from mirror.dataset.rewrite.rewrite_report import RewriteReport
+from tests.cli.rewrite_command import DROPPED, THREE, Rewrite, call, ids, rewrite, work
 from tests.cli.test_bad_input import Run, assert_said, mirror
-from tests.dataset.mirrored import (
+from tests.support.mirrored_dataset import (
     ABSENT,
     BLANK,
     GOOD,
@@ -29,7 +29,7 @@ from tests.dataset.mirrored import (
     plants,
     put,
 )
-from tests.photos import url_of
+from tests.support.photos import url_of
 
 __all__ = ["call", "mirror", "plants", "rewrite", "work"]
 

@@ -8,17 +8,17 @@ from pathlib import Path
 import pytest
 
 from mirror.content.digest import digest_of
-from tests.cli.rewriting import THREE, Rewrite, call, ids, read, rewrite, work
+from tests.cli.rewrite_command import THREE, Rewrite, call, ids, read, rewrite, work
 from tests.cli.test_bad_input import OBEYING, Run, mirror
-from tests.dataset.mirrored import (
+from tests.support import damaged_caches
+from tests.support.mirrored_dataset import (
     ABSENT,
     GOOD,
     MANY,
     got,
     plants,
 )
-from tests.photos import fill, name_of, photo, url_of
-from tests.upkeep import caches
+from tests.support.photos import fill, name_of, photo, url_of
 
 __all__ = ["call", "mirror", "plants", "rewrite", "work"]
 
@@ -29,9 +29,9 @@ __all__ = ["call", "mirror", "plants", "rewrite", "work"]
 @pytest.fixture
 def cache(work: Path) -> Path:
     folder = work.parent / "image_cache"
-    caches.make(folder)
+    damaged_caches.make(folder)
     fill(folder, {url_of(n): photo(n) for n in MANY})
-    caches.put(folder, ABSENT[0], photo(7), "sub folder/é")
+    damaged_caches.put(folder, ABSENT[0], photo(7), "sub folder/é")
     return folder
 
 

@@ -13,18 +13,18 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.cli.rewriting import DROPPED, Rewrite, call, key_of, read, rewrite, work
+from tests.cli.rewrite_command import DROPPED, Rewrite, call, key_of, read, rewrite, work
 from tests.cli.test_bad_input import Run, mirror
 from tests.conftest import MakePlace
-from tests.dataset.mirrored import (
+from tests.servers.mongodb import MONGO_READER, MongoServer
+from tests.support.mirrored_dataset import (
     BLANK,
     GOOD,
     Mirror,
     got,
     plants,
 )
-from tests.photos import fill, photo, url_of
-from tests.servers.mongodb import MONGO_READER, MongoServer
+from tests.support.photos import fill, photo, url_of
 
 __all__ = ["call", "mirror", "plants", "rewrite", "work"]
 

@@ -12,18 +12,18 @@ from typing import Any
 
 import pytest
 
-from mirror import config
-from mirror.cli.config import toml
+from mirror.cli.commands.config import toml
 from mirror.cli.main import run
-from mirror.config import known_keys, load
+from mirror.config import loading
+from mirror.config.loading import known_keys, load
 from tests.conftest import MakePlace
-from tests.photos import fill, photo, url_of
+from tests.support.photos import fill, photo, url_of
 
 
 @pytest.fixture
 def here(tmp_path: Path, clean_environment: None, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a cache in it, and no configuration anywhere."""
-    monkeypatch.setattr(config, "SYSTEM_CONFIG", tmp_path / "etc" / "mirror.toml")
+    monkeypatch.setattr(loading, "SYSTEM_CONFIG", tmp_path / "etc" / "mirror.toml")
     monkeypatch.chdir(tmp_path)
     fill(tmp_path / "cache", {url_of(1): photo(1)})
     return tmp_path

@@ -14,8 +14,8 @@ import pytest
 
 from mirror.cli.main import run
 from tests.cli.test_bad_input import assert_said, flags, mirror
-from tests.photos import fill, name_of, photo, url_of
-from tests.workshop import key_of
+from tests.support.mirror_setup import key_of
+from tests.support.photos import fill, name_of, photo, url_of
 
 __all__ = ["mirror"]
 

@@ -14,14 +14,14 @@ from hypothesis import strategies as st
 from PIL import Image, ImageFile
 
 from mirror.content import image
-from mirror.content.formats import sniff
 from mirror.content.image import VERDICTS, Level, Verdict, inspect
+from mirror.content.image_formats import sniff
 from mirror.content.jpeg import check_scans
 from mirror.layout import FORMATS
-from tests.chaos.tally import TIMES, count
 from tests.labelled import BAD, GOOD, Kind, Sample, bad, good, samples_of
 from tests.labelled.impossible import IMPOSSIBLE
 from tests.labelled.photographs import encoded, fitted, jpeg
+from tests.support.chaos_tally import TIMES, count
 
 
 def misjudged(samples: list[Sample]) -> list[tuple[str, str, str]]:

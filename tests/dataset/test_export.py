@@ -22,13 +22,13 @@ from bson.binary import Binary
 from bson.code import Code
 from pymongo.collection import Collection
 
-from mirror.dataset.documents import STYLES, Style
-from mirror.dataset.export import ExportOptions, ExportReport, Observer, export
-from mirror.dataset.mongo import Break, MongoUrl
-from mirror.dataset.mongo_query import Query
+from mirror.dataset.export import ExportObserver, ExportOptions, ExportReport, export
+from mirror.dataset.formats.documents import STYLES, Style
+from mirror.dataset.formats.mongo import Break, MongoUrl
+from mirror.dataset.formats.mongo_query import Query
 from mirror.errors import DatasetError, UsageError
 from mirror.store.retry import RetryPolicy
-from tests.dataset.relay import THROUGH_IT, altering
+from tests.dataset.formats.mongo_relay import THROUGH_IT, altering
 from tests.servers import MongoServer
 from tests.servers.mongodb import MONGO_READER
 from tests.servers.process import free_ports
@@ -78,7 +78,7 @@ class Exporting:
         return [json.loads(line) for line in (self.folder / name).read_bytes().splitlines()]
 
 
-class Told(Observer):
+class Told(ExportObserver):
     def __init__(self, events: list[Any]) -> None:
         self._events = events
 
@@ -326,7 +326,7 @@ def test_a_scan_that_is_lost_for_good_leaves_what_was_there(
 
 
 def test_an_export_that_is_stopped_half_way_leaves_nothing(exporting: Exporting) -> None:
-    class Stopped(Observer):
+    class Stopped(ExportObserver):
         def written(self, documents: int) -> None:
             assert [path.suffix for path in exporting.folder.iterdir()] == [".tmp"]
             raise KeyboardInterrupt

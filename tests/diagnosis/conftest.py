@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import MakePlace
-from tests.diagnosis.clinic import Clinic, MakeClinic
+from tests.diagnosis.doctor_setup import Clinic, MakeClinic
 
 
 @pytest.fixture

@@ -13,9 +13,8 @@ import pytest
 from mirror.diagnosis import machine
 from mirror.diagnosis.finding import exit_status
 from mirror.store.base import Create, Headers
-from tests.diagnosis.clinic import LINES, MakeClinic, between, statuses
-from tests.photos import photo
-from tests.proxy import (
+from tests.diagnosis.doctor_setup import LINES, MakeClinic, between, statuses
+from tests.support.fault_proxy import (
     ACCESS_DENIED,
     SLOW_DOWN,
     TOO_MANY_REQUESTS,
@@ -26,7 +25,8 @@ from tests.proxy import (
     Without,
     refusal,
 )
-from tests.workshop import IS_ROOT
+from tests.support.mirror_setup import IS_ROOT
+from tests.support.photos import photo
 
 
 @pytest.mark.parametrize(
@@ -168,7 +168,7 @@ def test_an_engine_that_is_not_installed(
     clinic: MakeClinic, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here = clinic("seaweedfs-aioboto3")
-    monkeypatch.setitem(sys.modules, "mirror.store.aioboto3", None)
+    monkeypatch.setitem(sys.modules, "mirror.store.engines.aioboto3", None)
     found = here.found()
     assert statuses(found, "fail") == ["engine"]
     assert "pip install" in found["engine"].fix

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from mirror.diagnosis.finding import exit_status
-from tests.diagnosis.clinic import LINES, MakeClinic, statuses
+from tests.diagnosis.doctor_setup import LINES, MakeClinic, statuses
 from tests.servers import READER, WRITER
-from tests.serving import answering
+from tests.support.http_servers import answering
 
 
 def test_no_credentials(clinic: MakeClinic, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from mirror.cli.main import run
 from mirror.diagnosis.finding import Finding, exit_status, fail, ok, warn
-from tests.diagnosis.clinic import LINES, Clinic, MakeClinic
+from tests.diagnosis.doctor_setup import LINES, Clinic, MakeClinic
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from mirror.layout import CACHE_CONTROL
-from tests.diagnosis.clinic import MakeClinic
-from tests.serving import answering
+from tests.diagnosis.doctor_setup import MakeClinic
+from tests.support.http_servers import answering
 
 
 def test_a_public_url_that_serves_the_bucket(clinic: MakeClinic) -> None:

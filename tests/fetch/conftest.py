@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from mirror.config import Settings
+from mirror.config.settings import Settings
 from tests.conftest import MakePlace, Place
-from tests.fetch.mirrors import fetching, mirrored
 from tests.servers import S3Server
-from tests.workshop import local, shop
+from tests.support.fetch_setup import fetching, mirrored
+from tests.support.mirror_setup import local, shop
 
 __all__ = ["local", "shop"]
 

@@ -13,12 +13,12 @@ import msgspec
 import pytest
 
 from mirror import AsyncFetcher, Fetcher
-from mirror.config import Settings
+from mirror.config.settings import Settings
 from mirror.content.digest import digest_of
 from mirror.errors import BadCredentials, CatalogError, Flagged, NotMirrored
 from mirror.fetch.engine import Engine
 from tests.conftest import MakePlace, Place
-from tests.fetch.mirrors import (
+from tests.support.fetch_setup import (
     ALL,
     BLANK,
     HURRY,
@@ -29,7 +29,7 @@ from tests.fetch.mirrors import (
     mirrored,
     reached,
 )
-from tests.photos import photo, url_of
+from tests.support.photos import photo, url_of
 
 # --- wherever the mirror stands ---
 

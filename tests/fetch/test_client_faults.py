@@ -10,24 +10,12 @@ from pathlib import Path
 import pytest
 
 from mirror import Fetcher
-from mirror.config import Settings
+from mirror.config.settings import Settings
 from mirror.errors import BadCredentials, BucketMissing, CorruptObject, NotFound, StoreUnavailable
 from mirror.store.base import Headers, Overwrite
-from tests.chaos.tally import seeds
 from tests.conftest import MakePlace
-from tests.fetch.mirrors import (
-    ALL,
-    HURRY,
-    PHOTOS,
-    damaged,
-    images_only,
-    key_of,
-    lost,
-    mirrored,
-    through,
-)
-from tests.photos import photo, url_of
-from tests.proxy import (
+from tests.support.chaos_tally import seeds
+from tests.support.fault_proxy import (
     ACCESS_DENIED,
     Answer,
     Fault,
@@ -39,6 +27,18 @@ from tests.proxy import (
     refusal,
     seeded,
 )
+from tests.support.fetch_setup import (
+    ALL,
+    HURRY,
+    PHOTOS,
+    damaged,
+    images_only,
+    key_of,
+    lost,
+    mirrored,
+    through,
+)
+from tests.support.photos import photo, url_of
 
 FAULTS: list[Fault] = [
     refusal(503, "SlowDown"),

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from mirror import Fetcher
-from mirror.config import Settings
+from mirror.config.settings import Settings
 from mirror.errors import ConfigError, OriginBlocked
 from tests.conftest import Place
-from tests.fetch.mirrors import ALL, HURRY, PHOTOS, images_only, through
-from tests.fetch.scripted import Scripted, answer
-from tests.photos import photo, url_of
-from tests.proxy import Answer, FaultProxy
+from tests.fetch.http.scripted_server import Scripted, answer
+from tests.support.fault_proxy import Answer, FaultProxy
+from tests.support.fetch_setup import ALL, HURRY, PHOTOS, images_only, through
+from tests.support.photos import photo, url_of
 
 
 def test_a_redirect_to_the_origin_is_not_followed(moto_mirror: Settings) -> None:

@@ -8,11 +8,12 @@ import msgspec
 import pytest
 
 from mirror import Fetcher
-from mirror.config import Settings
+from mirror.config.settings import Settings
 from mirror.content.digest import digest_of
 from mirror.errors import CatalogError, ConfigError, NotCached, NotMirrored
 from tests.conftest import MakePlace
-from tests.fetch.mirrors import (
+from tests.support.fault_proxy import FaultProxy
+from tests.support.fetch_setup import (
     ALL,
     HURRY,
     PHOTOS,
@@ -24,8 +25,7 @@ from tests.fetch.mirrors import (
     mirrored,
     through,
 )
-from tests.photos import fill, photo, url_of
-from tests.proxy import FaultProxy
+from tests.support.photos import fill, photo, url_of
 
 
 def fetch_all(settings: Settings, *urls: str) -> dict[str, object]:

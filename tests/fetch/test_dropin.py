@@ -12,8 +12,8 @@ from mirror import Fetcher
 from mirror.errors import ConfigError, CorruptObject, Flagged, NotMirrored, StoreUnavailable
 from mirror.fetch import UrlDownloader, dropin, get
 from tests.conftest import MakePlace
-from tests.fetch.mirrors import BLANK, HURRY, UNKNOWN, key_of, mirrored
-from tests.photos import photo, url_of
+from tests.support.fetch_setup import BLANK, HURRY, UNKNOWN, key_of, mirrored
+from tests.support.photos import photo, url_of
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def mirror(make_place: MakePlace, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def fetch(mirror: Path) -> Iterator[Fetcher]:
-    from mirror.config import load
+    from mirror.config.loading import load
 
     settings = load(config=mirror.parent / "mirror.toml", environ={})
     with Fetcher(settings, tuning=HURRY) as made:

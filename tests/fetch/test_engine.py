@@ -10,28 +10,30 @@ from pathlib import Path
 import pytest
 
 from mirror import AsyncFetcher, Fetcher
-from mirror.config import Settings
+from mirror.config.settings import Settings
 from mirror.errors import CorruptObject, StoreUnavailable
-from mirror.fetch.cache import Begun, FetchCache, Ticket
-from mirror.fetch.engine import Engine, Order
-from mirror.fetch.resolve import Found
-from mirror.fetch.sources import Folder
-from mirror.fetch.stream import Stream
-from tests.fetch.mirrors import ALL, HURRY, PHOTOS, fetching, files_of, key_of
-from tests.photos import photo, url_of
+from mirror.fetch.disk_cache.object_cache import Begun, FetchCache, WriteTicket
+from mirror.fetch.engine import Engine, ImageRequest
+from mirror.fetch.image_lookup import MirroredImage
+from mirror.fetch.remote.object_sources import FolderSource
+from mirror.fetch.stream import FetchStream
+from tests.support.fetch_setup import ALL, HURRY, PHOTOS, fetching, files_of, key_of
+from tests.support.photos import photo, url_of
 
 
-def found_in(settings: Settings, *numbers: int) -> list[Found]:
+def found_in(settings: Settings, *numbers: int) -> list[MirroredImage]:
     """What the orders of these photos are for; they are read once, and so kept where that is done."""
     with Fetcher(settings, tuning=HURRY) as fetch:
         for number in numbers:
             fetch(url_of(number))
         found = fetch._images.find_all([url_of(number) for number in numbers])
-    return [one for one in found if isinstance(one, Found)]
+    return [one for one in found if isinstance(one, MirroredImage)]
 
 
-def order_of(found: Found, wake: Callable[[Order], object] = lambda _: None) -> Order:
-    return Order(found, wake)
+def order_of(
+    found: MirroredImage, wake: Callable[[ImageRequest], object] = lambda _: None
+) -> ImageRequest:
+    return ImageRequest(found, wake)
 
 
 def test_an_order_that_comes_while_all_workers_end_is_filled(cached: Settings) -> None:
@@ -55,11 +57,11 @@ def test_an_order_that_waits_for_another_process_is_answered_when_the_engine_is_
 ) -> None:
     (found,) = found_in(fetching(cached, cache_dir=None), 1)
     other = FetchCache(tmp_path / "fetch", 1 << 20, "pin")
-    assert isinstance(other.begin(found.content_hash, found.size), Ticket)
+    assert isinstance(other.begin(found.content_hash, found.size), WriteTicket)
     looked = threading.Event()
     begin = FetchCache.begin
 
-    def told(cache: FetchCache, content_hash: bytes, size: int) -> Ticket | Begun:
+    def told(cache: FetchCache, content_hash: bytes, size: int) -> WriteTicket | Begun:
         begun = begin(cache, content_hash, size)
         assert begun is Begun.BUSY
         looked.set()
@@ -117,20 +119,20 @@ def test_closing_lets_an_image_be_written_and_gives_up_what_is_still_read(
     read, written = found_in(fetching(cached, cache_dir=None), 1, 2)
     engine = Engine(cached, offline=False, tuning=HURRY)
     kept = threading.Event()
-    get, keep = Folder.get, FetchCache.keep
+    get, keep = FolderSource.get, FetchCache.keep
 
-    async def held(folder: Folder, key: str, size: int, *, fresh: bool) -> bytes:
+    async def held(folder: FolderSource, key: str, size: int, *, fresh: bool) -> bytes:
         if key == read.key:
             await asyncio.Future()
         return await get(folder, key, size, fresh=fresh)
 
-    def closed_meanwhile(cache: FetchCache, ticket: Ticket, data: bytes) -> None:
+    def closed_meanwhile(cache: FetchCache, ticket: WriteTicket, data: bytes) -> None:
         assert engine._mirror is not None
         engine._mirror._stop.set()
         keep(cache, ticket, data)
         kept.set()
 
-    monkeypatch.setattr(Folder, "get", held)
+    monkeypatch.setattr(FolderSource, "get", held)
     monkeypatch.setattr(FetchCache, "keep", closed_meanwhile)
     orders = [order_of(read), order_of(written)]
     engine.ask(orders)
@@ -150,7 +152,7 @@ def test_a_reader_whose_loop_is_closed_keeps_nobody_from_theirs(folder_mirror: S
     engine = Engine(fetching(folder_mirror, concurrency=1), offline=False, tuning=HURRY)
     came = threading.Event()
 
-    def gone(_: Order) -> None:
+    def gone(_: ImageRequest) -> None:
         raise RuntimeError("Event loop is closed")
 
     orders = [order_of(first, gone), order_of(first), order_of(second, lambda _: came.set())]
@@ -162,15 +164,15 @@ def test_a_reader_whose_loop_is_closed_keeps_nobody_from_theirs(folder_mirror: S
 
 def test_a_reading_that_was_given_up_is_not_woken(folder_mirror: Settings) -> None:
     (found,) = found_in(folder_mirror, 1)
-    ordered: list[Order] = []
+    ordered: list[ImageRequest] = []
     woken: list[None] = []
 
     class Asked(Engine):
-        def ask(self, orders: Sequence[Order]) -> None:
+        def ask(self, orders: Sequence[ImageRequest]) -> None:
             ordered.extend(orders)
 
     engine = Asked(folder_mirror, offline=False, tuning=HURRY)
-    stream = Stream(engine, lambda _: [found], ["url"], 1000, lambda: woken.append(None))
+    stream = FetchStream(engine, lambda _: [found], ["url"], 1000, lambda: woken.append(None))
     assert stream.take() == []
     assert stream.awaits()
     stream.close()
@@ -184,20 +186,20 @@ def test_an_image_comes_in_the_next_loop_when_waiting_for_it_was_given_up_in_the
     """Both times it is one request, under way since the first."""
     fetch = AsyncFetcher(folder_mirror, tuning=HURRY)
     waits, under_way, release = threading.Event(), threading.Event(), threading.Event()
-    awaits, get = Stream.awaits, Folder.get
+    awaits, get = FetchStream.awaits, FolderSource.get
 
-    def told(stream: Stream) -> bool:
+    def told(stream: FetchStream) -> bool:
         if awaiting := awaits(stream):
             waits.set()
         return awaiting
 
-    async def held(folder: Folder, key: str, size: int, *, fresh: bool) -> bytes:
+    async def held(folder: FolderSource, key: str, size: int, *, fresh: bool) -> bytes:
         under_way.set()
         await asyncio.to_thread(release.wait)
         return await get(folder, key, size, fresh=fresh)
 
-    monkeypatch.setattr(Stream, "awaits", told)
-    monkeypatch.setattr(Folder, "get", held)
+    monkeypatch.setattr(FetchStream, "awaits", told)
+    monkeypatch.setattr(FolderSource, "get", held)
 
     async def once(then: Callable[[asyncio.Task[bytes]], object]) -> bytes:
         waits.clear()

@@ -19,11 +19,12 @@ from fsspec.tests.abstract import AbstractFixtures, AbstractGetTests
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mirror.config import Layer, Settings, merge
+from mirror.config.loading import Layer, merge
+from mirror.config.settings import Settings
 from mirror.fetch.filesystem import MirrorFileSystem
-from mirror.fetch.tree import Paths
-from mirror.sync.run import SyncOptions, sync
-from tests.photos import blank, fill, photo, url_of
+from mirror.fetch.path_tree import PathTree
+from mirror.sync.run_sync import SyncOptions, sync
+from tests.support.photos import blank, fill, photo, url_of
 
 ROOT = Path(__file__).parents[2]
 HOST = "inaturalist-open-data.s3.amazonaws.com"
@@ -280,7 +281,7 @@ def test_imagefolder_has_the_classes_as_labels(options: dict[str, Any], tmp_path
 @given(st.lists(st.lists(st.sampled_from("ab.0-"), min_size=1, max_size=4), max_size=30))
 def test_folders_of_any_paths_are_what_a_walk_finds(pieces: list[list[str]]) -> None:
     paths = {"/".join(one).encode() for one in pieces}
-    tree = Paths(paths)
+    tree = PathTree(paths)
     assert list(tree) == sorted(paths)
 
     def walk(folder: bytes) -> Iterator[bytes]:
@@ -322,7 +323,7 @@ class Fillable(MirrorFileSystem):
         (self._folder / "files.jsonl").write_text("".join(lines))
 
     @property
-    def _tree(self) -> Paths:
+    def _tree(self) -> PathTree:
         if self._new:
             fill(self._folder / "cache", {f"https://{p}": body for p, body in self._new.items()})
             self._known.update(self._new)

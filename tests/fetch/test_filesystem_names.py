@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from mirror.fetch.filesystem import MirrorFileSystem, folder_of
-from mirror.sync.run import sync
+from mirror.sync.run_sync import sync
 from tests.fetch.test_filesystem import settings_of
-from tests.photos import fill, photo, url_of
+from tests.support.photos import fill, photo, url_of
 
 
 def test_an_image_is_looked_for_in_this_machines_cache_by_the_url_it_was_asked_for_by(

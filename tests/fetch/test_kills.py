@@ -13,12 +13,12 @@ import pytest
 import xxhash
 
 from mirror import Fetcher
-from mirror.fetch.usage import Usage
-from tests.chaos.killing import Killing
-from tests.chaos.tally import SEED, TIMES, count, kills
-from tests.fetch.mirrors import fetching, without_cache
-from tests.photos import fill, photo, url_of
-from tests.workshop import Workshop
+from mirror.fetch.disk_cache.usage import DiskUsage
+from tests.support.chaos_tally import SEED, TIMES, count, kills
+from tests.support.fetch_setup import fetching, without_cache
+from tests.support.killing import Killing
+from tests.support.mirror_setup import Workshop
+from tests.support.photos import fill, photo, url_of
 
 IMAGES = {url_of(n): photo(n) for n in range(16)}
 
@@ -53,7 +53,7 @@ class Reader:
         files = self.files()
         assert len(files) == len(IMAGES), story
         assert not list(self.cache.rglob("*.part")), story
-        usage = Usage(self.cache / "usage", lambda: -1)
+        usage = DiskUsage(self.cache / "usage", lambda: -1)
         assert usage.used >= sum(map(len, files.values())), story
         usage.close()
 
@@ -67,7 +67,7 @@ def test_killed_anywhere_it_leaves_whole_images_and_the_next_completes_it(
     local: Workshop, tmp_path: Path
 ) -> None:
     reader = Reader(local, tmp_path)
-    modules = "mirror.fetch.cache,mirror.fetch.usage,mirror.fetch.client,mirror.fetch.prefetch"
+    modules = "mirror.fetch.disk_cache.object_cache,mirror.fetch.disk_cache.usage,mirror.fetch.client,mirror.fetch.prefetch"
     killing = Killing(modules, reader.words)
     for story in killing.rounds(kills(4), random.Random(SEED)):
         reader.clear()
@@ -85,10 +85,17 @@ def test_eight_processes_on_one_cache_of_which_three_are_killed(
     for round_ in range(TIMES):
         story = f"CHAOS_SEED={SEED}, round {round_}"
         reader.clear()
-        modules = "mirror.fetch.cache,mirror.fetch.usage"
+        modules = "mirror.fetch.disk_cache.object_cache,mirror.fetch.disk_cache.usage"
         processes = [
             subprocess.Popen(
-                [sys.executable, "-m", "tests.chaos.die_at_line", str(at), modules, *reader.words],
+                [
+                    sys.executable,
+                    "-m",
+                    "tests.support.die_at_line",
+                    str(at),
+                    modules,
+                    *reader.words,
+                ],
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
             )

@@ -15,15 +15,15 @@ from typing import Any, NamedTuple
 import pytest
 
 from mirror import Fetcher
-from mirror.config import Settings
+from mirror.config.settings import Settings
 from mirror.errors import NotFound
 from mirror.fetch.engine import Tuning
-from mirror.fetch.hedging import HedgePolicy
-from tests.chaos.tally import count
+from mirror.fetch.remote.hedging import HedgePolicy
 from tests.conftest import MakePlace
-from tests.fetch.mirrors import HURRY, fetching, key_of, mirrored, reached
-from tests.photos import photo, url_of
-from tests.proxy import FaultProxy, Hold, Request
+from tests.support.chaos_tally import count
+from tests.support.fault_proxy import FaultProxy, Hold, Request
+from tests.support.fetch_setup import HURRY, fetching, key_of, mirrored, reached
+from tests.support.photos import photo, url_of
 
 # Python 3.12 warns of what is tried here.
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mirror.fetch.transport import _MOST_REDIRECTS
-from mirror.origin.answers import MOST_REDIRECTS
+from mirror.backfill.answers import MOST_REDIRECTS
+from mirror.fetch.http.transport import _MOST_REDIRECTS
 from tests.security.test_keys import LEAST
 from tests.servers import GC, READER, WRITER, Identity
 

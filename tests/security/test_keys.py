@@ -15,13 +15,13 @@ import pytest
 from deltalake import DeltaTable
 
 from mirror.cli.main import COMMANDS, run
-from mirror.store.control import S3Access
+from mirror.store.s3_access import S3Access
 from tests.cli.test_bad_input import assert_said, flags
 from tests.conftest import MakePlace, Place
-from tests.photos import blank, fill, photo, url_of
 from tests.servers import GC, READER, WRITER, Identity
 from tests.servers.process import eventually
-from tests.workshop import Workshop, key_of
+from tests.support.mirror_setup import Workshop, key_of
+from tests.support.photos import blank, fill, photo, url_of
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 ActAs = Callable[[Identity], None]
@@ -107,7 +107,7 @@ def test_a_month_of_commits_needs_no_key_that_deletes(
 ) -> None:
     """deltalake tidies a log whose entries are old, here all of them, when it writes a checkpoint."""
     shop = Workshop(make_place("seaweedfs-obstore"), tmp_path)
-    monkeypatch.setattr("mirror.catalog.table.COMPACT_AFTER", 11)
+    monkeypatch.setattr("mirror.catalog.delta_table.COMPACT_AFTER", 11)
     create = DeltaTable.create
 
     def with_a_short_memory(*arguments: object, **options: object) -> DeltaTable:

@@ -20,16 +20,16 @@ import click
 import pytest
 
 from mirror.cli.main import COMMANDS, mirror, run
-from mirror.config import load
+from mirror.config.loading import load
 from mirror.errors import MirrorError
 from mirror.store.base import Create, Headers, Store, list_all
-from mirror.store.control import S3Access
 from mirror.store.retry import RetryPolicy
+from mirror.store.s3_access import S3Access
 from tests.cli.test_reporting import Monitor
 from tests.conftest import MakePlace, Place
-from tests.photos import blank, fill, photo, url_of
-from tests.proxy import Answer, FaultProxy, Request
 from tests.servers import S3Server
+from tests.support.fault_proxy import Answer, FaultProxy, Request
+from tests.support.photos import blank, fill, photo, url_of
 
 MARK = "m4rkedSecret"
 KEY, TOKEN = f"{MARK}+key/x", f"{MARK}+token/x"

@@ -17,11 +17,11 @@ from yarl import URL
 
 from tests.cli.test_bad_input import assert_said
 from tests.conftest import MakePlace
-from tests.fetch.scripted import Scripted, answer
-from tests.photos import fill, photo, url_of
-from tests.proxy import FaultProxy
-from tests.serving import serving
-from tests.tls import Authority, authority
+from tests.fetch.http.scripted_server import Scripted, answer
+from tests.support.fault_proxy import FaultProxy
+from tests.support.http_servers import serving
+from tests.support.photos import fill, photo, url_of
+from tests.support.tls_server import Authority, authority
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 

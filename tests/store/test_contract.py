@@ -32,7 +32,7 @@ from mirror.store.base import (
     Store,
     list_all,
 )
-from mirror.store.control import S3Access
+from mirror.store.s3_access import S3Access
 from mirror.store.signing import Signer
 from tests.conftest import PLACES, MakePlace, Place
 from tests.servers import READER

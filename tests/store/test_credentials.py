@@ -11,12 +11,12 @@ from typing import Any
 import botocore.exceptions as theirs
 import pytest
 
-from mirror.config import BucketSettings
+from mirror.config.settings import BucketSettings
 from mirror.errors import BadCredentials, ConfigError, StoreError, Transient
 from mirror.layout import BucketUrl
-from mirror.store.aioboto3 import Aioboto3Store
-from mirror.store.control import S3Access, translate_botocore
-from tests.serving import answering
+from mirror.store.engines.aioboto3 import Aioboto3Store
+from mirror.store.s3_access import S3Access, translate_botocore
+from tests.support.http_servers import answering
 
 KEYS = {"AWS_ACCESS_KEY_ID": "AKIAEXAMPLE", "AWS_SECRET_ACCESS_KEY": "of the environment"}
 FILE = """
@@ -183,8 +183,8 @@ def test_keys_in_the_environment_are_read_without_botocore(
     for name, value in KEYS.items():
         monkeypatch.setenv(name, value)
     program = (
-        "import sys; from mirror.store.control import S3Access; "
-        "from mirror.config import BucketSettings; from mirror.layout import BucketUrl; "
+        "import sys; from mirror.store.s3_access import S3Access; "
+        "from mirror.config.settings import BucketSettings; from mirror.layout import BucketUrl; "
         "access = S3Access(BucketUrl.parse('s3://plants'), BucketSettings(region='auto')); "
         "assert access.credentials().access_key == 'AKIAEXAMPLE'; "
         "assert access.delta_options(); assert 'botocore' not in sys.modules"

@@ -9,18 +9,19 @@ from pathlib import Path
 
 import pytest
 
-from mirror.catalog.reading import read_index
+from mirror.catalog.open_mirror import read_index
 from mirror.cli.main import run
-from mirror.config import Settings, load
+from mirror.config.loading import load
+from mirror.config.settings import Settings
 from mirror.errors import MirrorError
-from mirror.store.control import S3Access
+from mirror.store.s3_access import S3Access
 from mirror.store.signing import Signer
-from mirror.sync.run import sync
+from mirror.sync.run_sync import sync
 from mirror.upkeep.verify import verify
 from tests.conftest import MakePlace, Place
-from tests.photos import fill, photo, url_of
-from tests.proxy import FaultProxy
-from tests.serving import answering
+from tests.support.fault_proxy import FaultProxy
+from tests.support.http_servers import answering
+from tests.support.photos import fill, photo, url_of
 
 ENGINES = ("moto-obstore", "moto-aioboto3")
 VARIABLES = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")

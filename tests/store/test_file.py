@@ -18,7 +18,7 @@ import pytest
 from mirror.errors import AccessDenied, AlreadyExists, NotFound, PreconditionFailed, StoreError
 from mirror.layout import BucketUrl
 from mirror.store.base import Create, Headers, IfMatch, Overwrite, PutMode
-from mirror.store.file import FileStore
+from mirror.store.engines.file import FileStore
 
 PLAIN = Headers()
 
@@ -36,7 +36,7 @@ KILLED = """
 import asyncio, os, signal, sys
 from mirror.layout import BucketUrl
 from mirror.store.base import Create, Headers, Overwrite
-from mirror.store.file import FileStore
+from mirror.store.engines.file import FileStore
 
 def die(*_):
     os.kill(os.getpid(), signal.SIGKILL)
@@ -138,7 +138,7 @@ import sys
 from mirror.errors import AlreadyExists
 from mirror.layout import BucketUrl
 from mirror.store.base import Create
-from mirror.store.file import FileStore
+from mirror.store.engines.file import FileStore
 
 store = FileStore(BucketUrl("file", "", sys.argv[1]))
 name = sys.argv[2]
@@ -253,7 +253,7 @@ def test_a_page_looks_into_no_folder_before_or_behind_it(
     store = store_at(tmp_path)
     for number in range(40):
         asyncio.run(store.put(f"objects/{number:02}/x", b"x", Create(), PLAIN))
-    monkeypatch.setattr("mirror.store.file.LIST_PAGE", 3)
+    monkeypatch.setattr("mirror.store.engines.file.LIST_PAGE", 3)
     opened: list[str] = []
     real = os.scandir
 

@@ -10,11 +10,19 @@ import pytest
 from mirror.errors import Throttled
 from mirror.store import open_store
 from mirror.store.base import Headers, Store
-from mirror.store.control import S3Access
 from mirror.store.retry import Retrying
+from mirror.store.s3_access import S3Access
 from tests.conftest import MakePlace
-from tests.proxy import ACCESS_DENIED, SLOW_DOWN, Fault, FaultProxy, Request, ResetAfter, refusal
-from tests.workshop import SOON
+from tests.support.fault_proxy import (
+    ACCESS_DENIED,
+    SLOW_DOWN,
+    Fault,
+    FaultProxy,
+    Request,
+    ResetAfter,
+    refusal,
+)
+from tests.support.mirror_setup import SOON
 
 PART = 5 << 20
 BODY = bytes(PART) + b"tail"

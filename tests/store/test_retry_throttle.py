@@ -35,7 +35,7 @@ from mirror.store.base import (
     Store,
     StoreWrapper,
 )
-from mirror.store.file import FileStore
+from mirror.store.engines.file import FileStore
 from mirror.store.responses import error_from
 from mirror.store.retry import Retrying, RetryPolicy
 from mirror.store.throttle import (

@@ -16,11 +16,11 @@ import aiohttp
 import pytest
 from yarl import URL
 
-from mirror.config import BucketSettings
+from mirror.config.settings import BucketSettings
 from mirror.errors import BadCredentials, ConfigError, UsageError
 from mirror.layout import BucketUrl, object_key
 from mirror.store.base import Create, Headers
-from mirror.store.control import S3Access
+from mirror.store.s3_access import S3Access
 from mirror.store.signing import MAX_LIFE, MIN_LIFE, Signer
 from mirror.urls import content_hash_in
 from tests.conftest import MakePlace, Place

@@ -10,13 +10,13 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from mirror.config import BucketSettings
+from mirror.config.settings import BucketSettings
 from mirror.errors import Unreachable
 from mirror.layout import BucketUrl
-from mirror.store.aioboto3 import Aioboto3Store
 from mirror.store.base import Create, Headers
-from mirror.store.control import S3Access
-from tests.serving import serving
+from mirror.store.engines.aioboto3 import Aioboto3Store
+from mirror.store.s3_access import S3Access
+from tests.support.http_servers import serving
 
 # More than the buffers of both ends hold.
 BODY = bytes(32 << 20)

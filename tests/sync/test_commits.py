@@ -13,16 +13,16 @@ from pathlib import Path
 
 import pytest
 
+from mirror.catalog.delta_table import Catalog
 from mirror.catalog.row import Row
-from mirror.catalog.table import Catalog
 from mirror.errors import CatalogError, StateError
 from mirror.layout import url_md5
 from mirror.sync.commit import Committer
-from mirror.sync.run import Observer, sync
+from mirror.sync.run_sync import SyncObserver, sync
 from mirror.sync.state import SeenFile, State
 from mirror.sync.transfer import Transfer
-from tests.photos import fill, photo, url_of
-from tests.workshop import Workshop, aged, key_of
+from tests.support.mirror_setup import Workshop, aged, key_of
+from tests.support.photos import fill, photo, url_of
 
 
 def test_an_object_that_cannot_be_adopted_is_one_file_that_failed(local: Workshop) -> None:
@@ -57,7 +57,7 @@ def test_what_a_folder_acknowledged_is_on_its_disk_before_anything_vouches_for_i
         record(self, files)
 
     fill(local.cache, {url_of(n): photo(n) for n in range(4)})
-    monkeypatch.setattr("mirror.catalog.reading.settle", settle)
+    monkeypatch.setattr("mirror.catalog.open_mirror.settle", settle)
     monkeypatch.setattr(State, "record", counted)
     local.sync()
     assert seen == [(4, 1, 0), (4, 2, 0)]
@@ -78,7 +78,7 @@ def test_a_disk_that_does_not_take_what_was_written_ends_the_run_and_nothing_vou
 
     fill(local.cache, {url_of(n): photo(n) for n in range(40)})
     with monkeypatch.context() as patch:
-        patch.setattr("mirror.catalog.reading.settle", fails_once)
+        patch.setattr("mirror.catalog.open_mirror.settle", fails_once)
         report = sync(local.settings(commit_rows=10, concurrency=2))
     assert isinstance(report.error, CatalogError)
     assert "Input/output error" in str(report.error)
@@ -131,7 +131,7 @@ def test_what_nobody_foresaw_in_a_commit_ends_the_run_and_is_raised(
     assert set(local.rows()) == {url_md5(url_of(n)) for n in range(300)}
 
 
-class Stalling(Observer):
+class Stalling(SyncObserver):
     """The first commit lasts until nothing moves any more: who feeds waits, or all files are done.
 
     Of files whose content is known nothing is uploaded: they are done as soon as they are read, and

@@ -1,6 +1,6 @@
 """A sync that is killed or stopped at any moment loses nothing that was acknowledged.
 
-How often, and at which moments: tests/chaos/tally.py.
+How often, and at which moments: tests/support/chaos_tally.py.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from typing import Literal
 
 import pytest
 
-from tests.chaos.tally import SEED, TIMES, count, kills
 from tests.conftest import MakePlace
-from tests.proxy import Delay, Fault, Hold, Request, ResetAfter, Stall
 from tests.servers.process import eventually
-from tests.sync import invariants
-from tests.sync.command import PATIENCE, completed, started
-from tests.sync.scene import CONCURRENCY, Scene, commits, scene_at, writes_object
+from tests.support import invariants
+from tests.support.chaos_tally import SEED, TIMES, count, kills
+from tests.support.fault_proxy import Delay, Fault, Hold, Request, ResetAfter, Stall
+from tests.support.mirror_process import PATIENCE, completed, started
+from tests.support.sync_over_proxy import CONCURRENCY, Scene, commits, scene_at, writes_object
 
 # Kills must not run out of work: each lets about 25 files through.
 FILES_A_KILL = 25 if TIMES == 1 else 60

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from mirror.catalog.row import Source
+from mirror.catalog.row import RowSource
 from mirror.errors import StateDamaged
 from mirror.layout import url_md5
-from mirror.sync.report import SyncReport
-from mirror.sync.run import sync
+from mirror.sync.run_sync import sync
 from mirror.sync.state import FILE_NAME, SeenFile, State
-from tests.photos import fill, name_of, photo, url_of
+from mirror.sync.sync_report import SyncReport
+from tests.support.mirror_setup import Workshop
+from tests.support.photos import fill, name_of, photo, url_of
 from tests.sync.test_sync import Told
-from tests.workshop import Workshop
 
 FILES = 400
 
@@ -66,7 +66,7 @@ def test_where_a_file_that_left_the_cache_is_noted(damaged: Workshop) -> None:
 
 
 def test_where_sources_are_noted(damaged: Workshop) -> None:
-    told = Told({url_of(n): Source(url_of(n), "CC0") for n in range(FILES)})
+    told = Told({url_of(n): RowSource(url_of(n), "CC0") for n in range(FILES)})
     began_anew(damaged, damaged.sync(told))
     assert {row["license"] for row in damaged.rows().values()} == {"CC0"}
 

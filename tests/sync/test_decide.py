@@ -7,7 +7,7 @@ import pytest
 from mirror.cache.prepare import Prepared
 from mirror.cache.scan import Entry
 from mirror.catalog.index import Sighting
-from mirror.catalog.row import UNKNOWN_SOURCE, Row, Source
+from mirror.catalog.row import UNKNOWN_SOURCE, Row, RowSource
 from mirror.content.digest import Digest, Identity
 from mirror.content.image import VERDICTS, Inspection, Verdict
 from mirror.sync.decide import Claim, Decision, decide, supersedes
@@ -52,7 +52,7 @@ def test_a_file_that_may_be_uploaded(
 
 
 def row(verdict: Verdict, content: bytes, width: int = 5, *, sourced: bool = False) -> Row:
-    source = Source("https://example.org") if sourced else UNKNOWN_SOURCE
+    source = RowSource("https://example.org") if sourced else UNKNOWN_SOURCE
     return Row(bytes(16), content, SAME, 9, "jpeg", width, width, verdict, "", source, 2)
 
 

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from mirror.errors import AccessDenied, BadCredentials, CatalogError, StoreError
-from mirror.store.control import Credentials, S3Access
-from mirror.sync.report import SyncReport
+from mirror.store.s3_access import Credentials, S3Access
+from mirror.sync.sync_report import SyncReport
 from tests.conftest import MakePlace
-from tests.photos import photo
-from tests.proxy import (
+from tests.support import invariants
+from tests.support.fault_proxy import (
     ACCESS_DENIED,
     INTERNAL_ERROR,
     SLOW_DOWN,
@@ -27,8 +27,8 @@ from tests.proxy import (
     Rule,
     Truncate,
 )
-from tests.sync import invariants
-from tests.sync.scene import CONCURRENCY, Scene, commits, scene_at, writes_object
+from tests.support.photos import photo
+from tests.support.sync_over_proxy import CONCURRENCY, Scene, commits, scene_at, writes_object
 
 
 @pytest.fixture(params=["moto-obstore", "moto-aioboto3"])
@@ -212,7 +212,7 @@ def test_a_catalog_that_may_not_be_written_ends_the_run_and_costs_no_second_uplo
 def test_a_compaction_that_fails_is_not_the_failure_of_a_run_that_is_done(
     scene: Scene, monkeypatch: pytest.MonkeyPatch, fault: Fault
 ) -> None:
-    monkeypatch.setattr("mirror.catalog.table.COMPACT_AFTER", 2)
+    monkeypatch.setattr("mirror.catalog.delta_table.COMPACT_AFTER", 2)
     scene.fill_cache(60)
     # Appends write snappy, compactions zstd.
     compacts = after(0, lambda request: request.path.endswith(".zstd.parquet"), fault)
@@ -267,7 +267,7 @@ def test_credentials_that_expire_end_the_run_at_the_next_requests(
 
     with monkeypatch.context() as patch:
         patch.setattr(S3Access, "credentials", expiring)
-        patch.setattr("mirror.store.obstore._CREDENTIAL_LIFE", timedelta(seconds=-1))
+        patch.setattr("mirror.store.engines.obstore._CREDENTIAL_LIFE", timedelta(seconds=-1))
         report = scene.sync(commit_rows=10)
 
     assert isinstance(report.error, BadCredentials)

@@ -12,15 +12,15 @@ from PIL import Image
 
 from mirror.content.digest import digest_of
 from mirror.content.image import Level
-from mirror.demo.cache import make_cache
+from mirror.demo.demo_cache import make_cache
 from mirror.layout import url_md5
 from mirror.sync.rebuild import rebuild_state
-from mirror.sync.run import sync
-from mirror.upkeep.limit import Limit
+from mirror.sync.run_sync import sync
+from mirror.upkeep.change_limit import ChangeLimit
 from mirror.upkeep.repair import RepairOptions, repair
 from tests.conftest import MakePlace
-from tests.photos import blank, fill, name_of, photo, url_of
-from tests.workshop import Workshop, key_of
+from tests.support.mirror_setup import Workshop, key_of
+from tests.support.photos import blank, fill, name_of, photo, url_of
 
 
 @pytest.fixture(params=["file", "seaweedfs-obstore"])
@@ -108,7 +108,7 @@ def test_what_was_flagged_because_it_was_lost_comes_back_without_looking(
     local.remove(key_of(photo(1)))
     file = local.cache / name_of(url_of(1))
     file.rename(tmp_path / file.name)
-    assert repair(local.settings(), RepairOptions(limit=Limit(share=1.0))).flagged_rows == 1
+    assert repair(local.settings(), RepairOptions(limit=ChangeLimit(share=1.0))).flagged_rows == 1
     assert verdicts(local)[url_md5(url_of(1))] == ("corrupt", "missing from the mirror")
     (tmp_path / file.name).rename(file)
 

@@ -13,20 +13,20 @@ import pytest
 
 from mirror.cache.prepare import Prepared
 from mirror.cache.scan import Entry
-from mirror.catalog.row import Row, Source
-from mirror.catalog.table import Catalog
+from mirror.catalog.delta_table import Catalog
+from mirror.catalog.row import Row, RowSource
 from mirror.content.digest import Identity, digest_of
 from mirror.content.image import inspect
 from mirror.layout import CATALOG, url_md5
 from mirror.store.base import Store
 from mirror.sync import commit
 from mirror.sync.commit import Committer
-from mirror.sync.run import Observer, SyncOptions, sync
-from mirror.sync.sources import Sources
+from mirror.sync.row_sources import Sources
+from mirror.sync.run_sync import SyncObserver, SyncOptions, sync
 from mirror.sync.state import State
-from tests.photos import blank, fill, name_of, photo, url_of
+from tests.support.mirror_setup import Workshop
+from tests.support.photos import blank, fill, name_of, photo, url_of
 from tests.sync.test_sync import Told
-from tests.workshop import Workshop
 
 URL = url_of(1)
 GOOD, BAD = photo(1), blank()
@@ -184,7 +184,7 @@ def test_a_conflict_loses_no_row(local: Workshop) -> None:
 
 def test_a_source_that_another_machine_tells_meanwhile_is_kept(local: Workshop) -> None:
     async def story(knowing: Machine, one: Machine) -> None:
-        knowing.committer = knowing.with_sources(Told({URL: Source(URL, "CC0")}))
+        knowing.committer = knowing.with_sources(Told({URL: RowSource(URL, "CC0")}))
         for machine in (knowing, one):
             await machine.committer.refresh()
         one.time += 60
@@ -216,7 +216,7 @@ def test_who_never_comes_first_commits_all_the_same(
     assert is_good(local)
 
 
-class Interrupting(Observer):
+class Interrupting(SyncObserver):
     """Another machine's whole run, between this one's reading and committing of a file."""
 
     def __init__(self, run: Callable[[], object]) -> None:

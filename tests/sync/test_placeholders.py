@@ -12,16 +12,16 @@ from typing import Any
 
 import pytest
 
-from mirror.catalog.row import Source
+from mirror.catalog.row import RowSource
 from mirror.cli.main import run
 from mirror.errors import CatalogError
 from mirror.layout import url_md5
-from mirror.sync.report import SyncReport
-from mirror.sync.run import Observer, SyncOptions, sync
+from mirror.sync.run_sync import SyncObserver, SyncOptions, sync
+from mirror.sync.sync_report import SyncReport
 from tests.conftest import MakePlace
-from tests.photos import fill, photo, url_of
+from tests.support.mirror_setup import Workshop
+from tests.support.photos import fill, photo, url_of
 from tests.sync.test_sync import Told
-from tests.workshop import Workshop
 
 REPLACEMENT = photo(999)
 
@@ -102,7 +102,7 @@ def test_spellings_of_one_photo_are_one_photo_where_a_dataset_tells(shop: Worksh
         for extension in ("jpg", "jpeg", "jpg?1545", "jpeg?1545")
     ]
     fill(shop.cache, dict.fromkeys(spellings, REPLACEMENT))
-    told = Told({url: Source(url) for url in spellings})
+    told = Told({url: RowSource(url) for url in spellings})
     assert shop.sync(told).flagged["placeholder"] == 0
     shutil.rmtree(shop.state)  # or all of the catalog is weighed
     assert shop.sync().flagged["placeholder"] == 0
@@ -111,7 +111,7 @@ def test_spellings_of_one_photo_are_one_photo_where_a_dataset_tells(shop: Worksh
 
 def test_a_rejudged_row_keeps_its_source(shop: Workshop) -> None:
     replaced(shop, range(5))
-    told = Told({url_of(n): Source(url_of(n), "CC0", "© her") for n in range(5)})
+    told = Told({url_of(n): RowSource(url_of(n), "CC0", "© her") for n in range(5)})
     assert shop.sync(told).flagged["placeholder"] == 5
     row = shop.rows()[url_md5(url_of(1))]
     assert (row["verdict"], row["source_url"], row["license"]) == ("placeholder", url_of(1), "CC0")
@@ -130,7 +130,7 @@ def test_nothing_is_judged_when_inspection_is_off(shop: Workshop) -> None:
     assert shop.sync(inspect="off").flagged["placeholder"] == 0
 
 
-class Interrupting(Observer):
+class Interrupting(SyncObserver):
     """Ctrl-C at the first file that is done."""
 
     asked = False
@@ -148,7 +148,7 @@ def broken_off(shop: Workshop, error: BaseException, **options: Any) -> None:
         raise error
 
     with pytest.MonkeyPatch.context() as patch, suppress(ZeroDivisionError):
-        patch.setattr("mirror.sync.run.newly_found", fails)
+        patch.setattr("mirror.sync.run_sync.newly_found", fails)
         sync(shop.settings(), **options)
 
 

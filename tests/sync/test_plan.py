@@ -13,17 +13,17 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from mirror.cache.scan import Entries, Entry, ScanCount, signature, walk
+from mirror.catalog.delta_table import COMMIT_PUTS
 from mirror.catalog.row import UNKNOWN_SOURCE, Row
-from mirror.catalog.table import COMMIT_PUTS
-from mirror.config import IMAGE_EXTENSIONS, PriceSettings
+from mirror.config.settings import IMAGE_EXTENSIONS, PriceSettings
 from mirror.content.digest import Identity
 from mirror.errors import CacheError
 from mirror.sync import plan as plan_module
-from mirror.sync.plan import Plan, Selection, estimate, make_plan
+from mirror.sync.plan import FileSelection, SyncPlan, estimate, make_plan
 from mirror.sync.state import SeenFile, State
 
 Files = dict[bytes, Identity]
-EVERYTHING = Selection()
+EVERYTHING = FileSelection()
 
 
 def path_of(number: int) -> bytes:
@@ -31,13 +31,13 @@ def path_of(number: int) -> bytes:
 
 
 def planned(
-    files: Files, state: State, selection: Selection = EVERYTHING, ignored: int = 0
-) -> Plan:
+    files: Files, state: State, selection: FileSelection = EVERYTHING, ignored: int = 0
+) -> SyncPlan:
     walked = ((path, *identity) for path, identity in files.items())
     return make_plan(walked, ScanCount(ignored), state, selection)
 
 
-def carry_out(plan: Plan, state: State) -> None:
+def carry_out(plan: SyncPlan, state: State) -> None:
     """What a sync leaves in the state when all went well."""
     state.mark(vanished=plan.vanished_signatures, returned=plan.returned_signatures)
     state.record(
@@ -47,12 +47,12 @@ def carry_out(plan: Plan, state: State) -> None:
     )  # fmt: skip
 
 
-def counts(plan: Plan) -> tuple[int, int, int, int, int]:
+def counts(plan: SyncPlan) -> tuple[int, int, int, int, int]:
     """Scanned, new, changed, unchanged, vanished."""
     return plan.scanned, plan.new, plan.changed, plan.unchanged, plan.vanished
 
 
-def paths(plan: Plan) -> set[bytes]:
+def paths(plan: SyncPlan) -> set[bytes]:
     return {plan.pending[at].path for at in plan.order}
 
 
@@ -162,24 +162,24 @@ SOME = {
 def test_a_prefix_is_of_the_urls_md5_whatever_its_case_and_folder(
     prefix: str, sizes: set[int], state: State
 ) -> None:
-    plan = planned(SOME, state, Selection(prefix=prefix))
+    plan = planned(SOME, state, FileSelection(prefix=prefix))
     assert {plan.pending[at].identity.size for at in plan.order} == sizes
     assert plan.scanned == len(sizes)
 
 
 def test_members_are_asked_by_the_urls_md5(state: State) -> None:
     wanted = {bytes.fromhex("ab02".ljust(32, "0")), bytes.fromhex("0004".ljust(32, "0"))}
-    plan = planned(SOME, state, Selection(members=wanted.__contains__))
+    plan = planned(SOME, state, FileSelection(members=wanted.__contains__))
     assert paths(plan) == {hexes("AB02"), hexes("0004")}
-    plan = planned(SOME, state, Selection(prefix="ab", members=wanted.__contains__))
+    plan = planned(SOME, state, FileSelection(prefix="ab", members=wanted.__contains__))
     assert paths(plan) == {hexes("AB02")}
 
 
 def test_a_run_about_some_files_says_nothing_of_the_others(state: State) -> None:
     carry_out(planned(SOME, state), state)
-    for selection in (Selection(prefix="a"), Selection(members=lambda _: False)):
+    for selection in (FileSelection(prefix="a"), FileSelection(members=lambda _: False)):
         assert planned({}, state, selection).vanished == 0
-    assert planned({}, state, Selection(max_files=1)).vanished == 4
+    assert planned({}, state, FileSelection(max_files=1)).vanished == 4
 
 
 @pytest.mark.parametrize("most", [0, 1, 4, 9, None])
@@ -189,7 +189,7 @@ def test_a_limit_is_on_files_to_read_and_the_rest_is_left_to_the_next_run(
     files = {path_of(n): Identity(10, 1, n) for n in range(5)}
     done = 0
     for _ in range(2):
-        plan = planned(files, state, Selection(max_files=most))
+        plan = planned(files, state, FileSelection(max_files=most))
         begun = min(5 - done, 5 if most is None else most)
         assert counts(plan) == (5, 5 - done, 0, done, 0)
         assert (len(plan.order), plan.pending_bytes) == (begun, 10 * begun)
@@ -254,7 +254,7 @@ class Cache(RuleBasedStateMachine):
 
     @rule(most=st.integers(0, 3))
     def sync_a_few(self, most: int) -> None:
-        plan = planned(self.files, self.state, Selection(max_files=most))
+        plan = planned(self.files, self.state, FileSelection(max_files=most))
         carry_out(plan, self.state)
         gone = self.known | self.gone
         returned = {p for p, i in self.gone.items() if self.files.get(p) == i}

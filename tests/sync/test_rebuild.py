@@ -14,14 +14,14 @@ import pytest
 from mirror.content.digest import digest_of
 from mirror.errors import Busy, CacheError
 from mirror.layout import object_key
-from mirror.lock import locked
+from mirror.run.lock import locked
 from mirror.sync.rebuild import RebuildReport, rebuild_state
 from mirror.sync.state import State
 from mirror.upkeep.repair import repair
-from tests.chaos.killing import Killing
-from tests.chaos.tally import SEED, kills
-from tests.photos import blank, fill, name_of, photo, url_of
-from tests.workshop import Workshop, key_of
+from tests.support.chaos_tally import SEED, kills
+from tests.support.killing import Killing
+from tests.support.mirror_setup import Workshop, key_of
+from tests.support.photos import blank, fill, name_of, photo, url_of
 
 
 def stocked(shop: Workshop, count: int = 12) -> None:
@@ -191,7 +191,7 @@ def test_killed_anywhere_the_state_is_the_old_one_or_the_new(local: Workshop) ->
     stocked(local)
     words = ["--json", "rebuild-state", f"--bucket={local.place.url}", f"--state={local.state}"]
     words += [f"--cache={local.cache}"]
-    modules = "mirror.sync.rebuild,mirror.sync.state,mirror.database"
+    modules = "mirror.sync.rebuild,mirror.sync.state,mirror.system.database"
 
     killing = Killing(modules, words)
     for story in killing.rounds(kills(4), chance):

@@ -14,11 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mirror.cache.scan import SIGNATURE_BYTES, Entry
-from mirror.catalog.row import UNKNOWN_SOURCE, Row, Source
+from mirror.catalog.row import UNKNOWN_SOURCE, Row, RowSource
 from mirror.content.digest import Identity
 from mirror.content.image import VERDICTS
 from mirror.errors import StateDamaged, StateError
-from mirror.run_log import RunRecord
+from mirror.run.run_log import RunRecord
 from mirror.sync.state import FILE_NAME, SCHEMA_VERSION, SeenFile, State, set_aside
 
 
@@ -35,7 +35,7 @@ def seen(number: int, *, size: int = 7, inode: int = 1, folder: bytes = b"") -> 
     verdict = VERDICTS[number % len(VERDICTS)]
     row = Row(
         number.to_bytes(16, "big"), bytes(16), bytes(32), size, "jpeg", 3, 4,
-        verdict, "why", Source("https://example.org"), 9,
+        verdict, "why", RowSource("https://example.org"), 9,
     )  # fmt: skip
     return SeenFile(entry, row, b"12345678" if number % 2 else None)
 

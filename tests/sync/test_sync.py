@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 
 from mirror.cache.prepare import prepare_all
-from mirror.catalog.row import Source
+from mirror.catalog.row import RowSource
 from mirror.content.digest import digest_of
 from mirror.layout import object_key, url_md5
-from mirror.sync.run import Observer, sync
+from mirror.sync.run_sync import SyncObserver, sync
 from tests.conftest import MakePlace, Place
-from tests.photos import blank, fill, name_of, photo, url_of
-from tests.workshop import Workshop, key_of
+from tests.support.mirror_setup import Workshop, key_of
+from tests.support.photos import blank, fill, name_of, photo, url_of
 
 
 @pytest.fixture
@@ -105,7 +105,7 @@ def test_among_many_files_those_that_stand_there_are_compared_and_put_once(
     assert puts[0] == puts[1]
 
 
-class Failing(Observer):
+class Failing(SyncObserver):
     """Raises from the nth file on that it is told of."""
 
     def __init__(self, nth: int) -> None:
@@ -176,7 +176,7 @@ def test_a_large_file_goes_in_parts_and_is_checked(
     body = photo(1) + os.urandom(11 << 20)
     fill(shop.cache, {url_of(1): body, url_of(2): body})
     monkeypatch.setattr("mirror.cache.prepare.WHOLE_UP_TO", 1 << 20)
-    monkeypatch.setattr("mirror.store.upload.PART_BYTES", 5 << 20)
+    monkeypatch.setattr("mirror.catalog.upload.PART_BYTES", 5 << 20)
     report = shop.sync()
     assert (report.uploaded, report.deduplicated, report.failed) == (1, 1, 0)
     assert shop.objects() == expected_objects(body)
@@ -310,10 +310,10 @@ def test_a_part_of_the_cache_can_be_asked_for(
 class Told:
     """A dataset's URLs, in memory."""
 
-    def __init__(self, sources: dict[str, Source]) -> None:
+    def __init__(self, sources: dict[str, RowSource]) -> None:
         self._sources = {url_md5(url): source for url, source in sources.items()}
 
-    def get(self, key: bytes) -> Source | None:
+    def get(self, key: bytes) -> RowSource | None:
         return self._sources.get(key)
 
     def __contains__(self, key: bytes) -> bool:
@@ -325,7 +325,7 @@ class Told:
 
 def test_a_dataset_selects_files_and_tells_their_sources(local: Workshop) -> None:
     fill(local.cache, {url_of(n): photo(n) for n in range(4)})
-    told = Told({url_of(1): Source(url_of(1), "CC-BY", "© somebody")})
+    told = Told({url_of(1): RowSource(url_of(1), "CC-BY", "© somebody")})
     report = local.sync(told)
     assert (report.scanned, report.uploaded) == (1, 1)
     row = local.rows()[url_md5(url_of(1))]
@@ -337,7 +337,7 @@ def test_a_dataset_selects_files_and_tells_their_sources(local: Workshop) -> Non
 def test_sources_reach_files_that_were_synced_before_without_opening_them(local: Workshop) -> None:
     fill(local.cache, {url_of(n): photo(n) for n in range(3)})
     local.sync()
-    told = Told({url_of(n): Source(url_of(n), "CC0") for n in range(2)})
+    told = Told({url_of(n): RowSource(url_of(n), "CC0") for n in range(2)})
     report = local.sync(told)
     assert (report.described, report.unchanged, report.uploaded) == (2, 2, 0)
     assert local.sync(told).described == 0, "once is enough"
@@ -349,7 +349,7 @@ def test_sources_reach_files_that_were_synced_before_without_opening_them(local:
 
 def test_a_source_outlives_a_change_that_does_not_mention_it(local: Workshop) -> None:
     fill(local.cache, {url_of(1): photo(1)})
-    local.sync(Told({url_of(1): Source(url_of(1), "CC0", "© her")}))
+    local.sync(Told({url_of(1): RowSource(url_of(1), "CC0", "© her")}))
     fill(local.cache, {url_of(1): photo(2)})
     assert local.sync().changed == 1
     row = local.rows()[url_md5(url_of(1))]

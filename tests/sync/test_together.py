@@ -9,13 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos import tally
 from tests.conftest import MakePlace, Place
-from tests.photos import blank, fill, photo, url_of
-from tests.proxy import Fault, FaultProxy, Hold, Request
 from tests.servers.process import eventually
-from tests.sync import invariants
-from tests.sync.command import PATIENCE, Command, changed_nothing, completed, started
+from tests.support import chaos_tally, invariants
+from tests.support.fault_proxy import Fault, FaultProxy, Hold, Request
+from tests.support.mirror_process import PATIENCE, Command, changed_nothing, completed, started
+from tests.support.photos import blank, fill, photo, url_of
 
 BUSY = 75
 
@@ -87,7 +86,7 @@ def run_all(
 def test_machines_with_overlapping_caches_end_with_the_union(
     shared: Place, proxy: FaultProxy, tmp_path: Path, count: int
 ) -> None:
-    tally.count(f"together {count} machines that sync overlapping caches, by {shared.name}")
+    chaos_tally.count(f"together {count} machines that sync overlapping caches, by {shared.name}")
     # Each has a hundred images, half of them its neighbour's as well, and the same blank.
     caches = [
         {url_of(number): photo(number) for number in range(50 * n, 50 * n + 100)}

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from mirror.config import load
+from mirror.config.loading import load
 from tests.servers import GC, READER, WRITER, Identity
 from tests.servers.process import installed, on_path
 from tests.terraform.extract_schema import KINDS, SCHEMA

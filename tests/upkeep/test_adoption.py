@@ -10,14 +10,15 @@ from typing import Any
 import msgspec
 import pytest
 
+from mirror.catalog.gc_lease import GcLease
+from mirror.catalog.upload import upload_body
 from mirror.errors import AccessDenied, StoreError
 from mirror.layout import SWEEP_KEY
 from mirror.store.base import Headers, IfMatch
-from mirror.store.file import FileStore
-from mirror.store.sweep import Sweep
-from mirror.store.upload import upload_body
-from tests.photos import photo
-from tests.upkeep.collected import (
+from mirror.store.engines.file import FileStore
+from tests.support.mirror_setup import Workshop, key_of
+from tests.support.photos import photo
+from tests.upkeep.aged_mirrors import (
     DELETING,
     IDLE,
     adopting,
@@ -28,7 +29,6 @@ from tests.upkeep.collected import (
     says,
     stocked,
 )
-from tests.workshop import Workshop, key_of
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def test_who_adopts_an_old_object_makes_it_young(
     ("write", "adopted"),
     [
         (says(IDLE), True),
-        (says(Sweep(run="1", state="planning", holder="x")), True),
+        (says(GcLease(run="1", state="planning", holder="x")), True),
         (says(DELETING), False),
         (says(DELETING, timedelta(minutes=50)), False),
         (says(DELETING, timedelta(minutes=70)), True),
@@ -83,7 +83,7 @@ def test_a_sweep_that_began_and_ended_meanwhile_is_noticed(local: Workshop) -> N
         async def put(self, key: str, body: bytes, mode: Any, headers: Headers) -> str:
             if isinstance(mode, IfMatch):
                 (root_of(local) / SWEEP_KEY).write_bytes(
-                    msgspec.json.encode(Sweep(run="2", state="idle", holder="x"))
+                    msgspec.json.encode(GcLease(run="2", state="idle", holder="x"))
                 )
             return await super().put(key, body, mode, headers)
 

@@ -7,13 +7,22 @@ import time
 
 import pytest
 
-from mirror.catalog.reading import Location
+from mirror.catalog.open_mirror import Location
 from mirror.errors import UsageError
+from mirror.upkeep.change_limit import ChangeLimit
 from mirror.upkeep.gc import GcOptions, gc
-from mirror.upkeep.limit import Limit
-from tests.photos import blank, fill, photo, url_of
-from tests.upkeep.collected import DAY, files, is_whole, keys, objects, pass_days, root_of, stocked
-from tests.workshop import Workshop, key_of
+from tests.support.mirror_setup import Workshop, key_of
+from tests.support.photos import blank, fill, photo, url_of
+from tests.upkeep.aged_mirrors import (
+    DAY,
+    files,
+    is_whole,
+    keys,
+    objects,
+    pass_days,
+    root_of,
+    stocked,
+)
 
 DRY = GcOptions(dry_run=True)
 
@@ -111,7 +120,7 @@ def test_a_plan_that_deletes_too_much_is_refused(
     stocked(local)
     local.put({key_of(photo(n)): photo(n) for n in (70, 71, 72)})
     pass_days(local, 8)
-    report = gc(local.settings(), GcOptions(limit=Limit.parse(limit, "--max-delete")))
+    report = gc(local.settings(), GcOptions(limit=ChangeLimit.parse(limit, "--max-delete")))
     assert (report.planned, report.deleted) == (3, 3 if allowed else 0)
     assert report.exit_status == (0 if allowed else 1)
     if not allowed:
@@ -131,7 +140,7 @@ def test_a_mirror_whose_catalog_is_gone_is_not_emptied(local: Workshop) -> None:
 @pytest.mark.parametrize("text", ["", "-1", "101%", "1.5", "many", "%"])
 def test_a_limit_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(UsageError):
-        Limit.parse(text, "--max-delete")
+        ChangeLimit.parse(text, "--max-delete")
 
 
 def test_strangers_are_never_touched(local: Workshop) -> None:
@@ -157,7 +166,7 @@ def test_objects_of_flagged_rows_go_only_when_asked_for(local: Workshop) -> None
 def test_replaced_data_files_of_the_catalog_go_and_it_stays_readable(
     local: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mirror.catalog.table.COMPACT_AFTER", 3)
+    monkeypatch.setattr("mirror.catalog.delta_table.COMPACT_AFTER", 3)
     for number in range(4):
         stocked(local, number + 3)
     rows = local.rows()

@@ -6,17 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from mirror.config import Settings
+from mirror.config.settings import Settings
 from mirror.errors import AccessDenied
 from mirror.layout import SWEEP_KEY
 from mirror.upkeep.gc import GcOptions, GcReport, gc
 from tests.conftest import MakePlace
-from tests.photos import photo
-from tests.proxy import SLOW_DOWN, Fault, FaultProxy, Request, ResetAfter, Rule
 from tests.servers import READER, WRITER
 from tests.servers.process import eventually
-from tests.upkeep.collected import is_whole, keys, objects, stocked
-from tests.workshop import PLACES, SOON, Workshop, key_of
+from tests.support.fault_proxy import SLOW_DOWN, Fault, FaultProxy, Request, ResetAfter, Rule
+from tests.support.mirror_setup import PLACES, SOON, Workshop, key_of
+from tests.support.photos import photo
+from tests.upkeep.aged_mirrors import is_whole, keys, objects, stocked
 
 
 def at_once(shop: Workshop) -> Settings:
@@ -50,7 +50,7 @@ def test_in_every_place_the_same_goes(name: str, make_place: MakePlace, tmp_path
 def test_uploads_that_were_never_completed_are_ended(
     name: str, make_place: MakePlace, tmp_path: Path
 ) -> None:
-    from mirror.store.control import S3Access
+    from mirror.store.s3_access import S3Access
 
     place = make_place(name)
     shop = Workshop(place, tmp_path)

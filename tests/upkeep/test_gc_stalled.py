@@ -12,15 +12,15 @@ from typing import Any
 
 import pytest
 
+from mirror.catalog.gc_lease import read_sweep
 from mirror.errors import StoreError
 from mirror.layout import SWEEP_KEY
 from mirror.store.base import ObjectInfo
-from mirror.store.file import FileStore
-from mirror.store.sweep import read_sweep
+from mirror.store.engines.file import FileStore
 from mirror.upkeep.gc import gc
-from tests.photos import fill, photo, url_of
-from tests.upkeep.collected import is_whole, keys, objects, orphan, pass_days, stocked
-from tests.workshop import Workshop, key_of
+from tests.support.mirror_setup import Workshop, key_of
+from tests.support.photos import fill, photo, url_of
+from tests.upkeep.aged_mirrors import is_whole, keys, objects, orphan, pass_days, stocked
 
 TWO_HOURS = 7_200.0
 
@@ -44,7 +44,9 @@ class Stalled:
 @pytest.fixture
 def clock(local: Workshop, monkeypatch: pytest.MonkeyPatch) -> Stalled:
     # A file that is made older here is still the same file.
-    monkeypatch.setattr("mirror.store.file._etag", lambda stat: f"{stat.st_ino}-{stat.st_size}")
+    monkeypatch.setattr(
+        "mirror.store.engines.file._etag", lambda stat: f"{stat.st_ino}-{stat.st_size}"
+    )
     return Stalled(local)
 
 

@@ -13,18 +13,19 @@ from typing import Any
 
 import pytest
 
+from mirror.catalog.gc_lease import HeldLease
 from mirror.errors import Busy
 from mirror.store.base import Store
-from mirror.store.file import FileStore
-from mirror.store.sweep import HeldSweep
-from mirror.sync.run import Observer, sync
+from mirror.store.engines.file import FileStore
+from mirror.sync.run_sync import SyncObserver, sync
+from mirror.upkeep.change_limit import ChangeLimit
 from mirror.upkeep.gc import GcOptions, GcReport, gc
-from mirror.upkeep.limit import Limit
 from mirror.upkeep.verify import VerifyOptions, verify
-from tests.chaos.killing import Killing
-from tests.chaos.tally import SEED, TIMES, count, kills
-from tests.photos import fill, photo, url_of
-from tests.upkeep.collected import (
+from tests.support.chaos_tally import SEED, TIMES, count, kills
+from tests.support.killing import Killing
+from tests.support.mirror_setup import Workshop, key_of
+from tests.support.photos import fill, photo, url_of
+from tests.upkeep.aged_mirrors import (
     DAY,
     DELETING,
     is_whole,
@@ -36,7 +37,6 @@ from tests.upkeep.collected import (
     says,
     stocked,
 )
-from tests.workshop import Workshop, key_of
 
 
 def test_a_sync_that_adopts_what_is_planned_to_go_saves_it(local: Workshop) -> None:
@@ -100,7 +100,7 @@ def test_a_row_by_what_the_catalog_said_before_names_nothing_that_goes(
         local.sync()
         reports.append(gc(local.settings()))
 
-    class Between(Observer):
+    class Between(SyncObserver):
         """Another machine's run: between its decision and its commit all else happens."""
 
         def done(self, entry: object, outcome: str) -> None:
@@ -156,7 +156,7 @@ def test_one_that_was_taken_over_deletes_nothing_more(local: Workshop) -> None:
     def meanwhile(_: GcReport) -> None:
         async def take_over(store: Store) -> None:
             later = datetime.now(UTC) + timedelta(hours=2)
-            await HeldSweep.begin(store, "another", "elsewhere", later)
+            await HeldLease.begin(store, "another", "elsewhere", later)
 
         thread = threading.Thread(target=lambda: on(local, take_over))
         thread.start()
@@ -195,7 +195,7 @@ def test_syncs_and_collections_at_once_lose_nothing(local: Workshop, tmp_path: P
         machines.append(Workshop(local.place, tmp_path / name))
     deleted = 0
     # Of so few objects more than half may well be due at once.
-    every = GcOptions(limit=Limit.parse("all", "--max-delete"))
+    every = GcOptions(limit=ChangeLimit.parse("all", "--max-delete"))
     for round_ in range(6 * TIMES):
         story = f"CHAOS_SEED={SEED}, round {round_}"
         for machine in machines:
@@ -228,7 +228,7 @@ def test_killed_anywhere_it_is_completed_by_the_next_and_nothing_is_lost(
     stocked(local)
     words = ["--json", "gc", f"--bucket={local.place.url}", f"--state={local.state}"]
     words += ["--max-delete=all"]
-    modules = "mirror.upkeep.gc,mirror.store.sweep"
+    modules = "mirror.upkeep.gc,mirror.catalog.gc_lease"
 
     def orphans() -> None:
         for number in range(70, 78):
@@ -241,7 +241,7 @@ def test_killed_anywhere_it_is_completed_by_the_next_and_nothing_is_lost(
         orphans()
         killing.run()
         assert keys(*range(6)) <= objects(local), story
-        report = gc(local.settings(), GcOptions(limit=Limit.parse("all", "--max-delete")))
+        report = gc(local.settings(), GcOptions(limit=ChangeLimit.parse("all", "--max-delete")))
         assert report.error is None, story  # at once: it was this machine's own that died
         assert objects(local) == keys(*range(6)), story
         is_whole(local)

@@ -16,12 +16,12 @@ from mirror.catalog.row import UNKNOWN_SOURCE, Row
 from mirror.dataset.inputs import Input
 from mirror.errors import Busy, CacheError, CatalogError
 from mirror.upkeep.pull import PullOptions, PullReport, pull
-from tests.chaos.killing import Killing
-from tests.chaos.tally import SEED, kills
 from tests.conftest import MakePlace
-from tests.photos import blank, fill, flipped, name_of, photo, url_of
-from tests.proxy import Fault, FaultProxy, Request, Reset
-from tests.workshop import SOON, Workshop, key_of
+from tests.support.chaos_tally import SEED, kills
+from tests.support.fault_proxy import Fault, FaultProxy, Request, Reset
+from tests.support.killing import Killing
+from tests.support.mirror_setup import SOON, Workshop, key_of
+from tests.support.photos import blank, fill, flipped, name_of, photo, url_of
 
 
 def stocked(shop: Workshop, count: int = 12) -> dict[str, bytes]:
@@ -65,9 +65,9 @@ def test_a_large_image_comes_in_parts(shop: Workshop, monkeypatch: pytest.Monkey
     fill(shop.cache, {url_of(1): body, url_of(2): body})
     shop.sync()
     shutil.rmtree(shop.cache)
-    for module in ("mirror.store.reading", "mirror.upkeep.pull"):
+    for module in ("mirror.store.read_back", "mirror.upkeep.pull"):
         monkeypatch.setattr(f"{module}.WHOLE_UP_TO", 1 << 20)
-    monkeypatch.setattr("mirror.store.reading.PART_BYTES", 4 << 20)
+    monkeypatch.setattr("mirror.store.read_back.PART_BYTES", 4 << 20)
     assert counts(pull(shop.settings())) == (2, 0, 2, 0)
     assert there(shop.cache) == {name_of(url_of(n)): body for n in (1, 2)}
     shutil.rmtree(shop.cache)
@@ -171,7 +171,7 @@ def test_a_catalog_with_names_that_are_none_is_refused(local: Workshop, digest: 
     stocked(local)
     body = photo(50)
     row = Row(digest, bytes(16), bytes(32), len(body), "jpeg", 48, 48, "ok", "", UNKNOWN_SOURCE, 1)
-    from mirror.catalog.reading import Location
+    from mirror.catalog.open_mirror import Location
     from mirror.store.retry import RetryPolicy
 
     location = Location(local.settings())
@@ -229,7 +229,7 @@ def test_a_full_disk_ends_it_and_leaves_no_half_image(
         return done
 
     with monkeypatch.context() as patch:
-        patch.setattr("mirror.upkeep.tree.os.write", write)
+        patch.setattr("mirror.cache.safe_folder.os.write", write)
         report = pull(local.settings(concurrency=4))
     assert isinstance(report.error, CacheError)
     assert "full" in str(report.error)
@@ -268,7 +268,7 @@ def test_a_store_that_stops_answering_ends_it(make_place: MakePlace, tmp_path: P
 def test_killed_anywhere_it_leaves_no_half_image_and_goes_on(local: Workshop, linked: bool) -> None:
     bodies = stocked(local, 8)
     chance = random.Random(f"{SEED} {linked}")
-    modules = "mirror.upkeep.writing,mirror.upkeep.tree"
+    modules = "mirror.cache.cache_writer,mirror.cache.safe_folder"
     words = ["--json", "pull", f"--cache={local.cache}", f"--state={local.state}"]
     words += [f"--bucket={local.place.url}", "--concurrency=4", *(["--hardlink"] * linked)]
 

@@ -13,27 +13,27 @@ from pathlib import Path
 
 import pytest
 
-from mirror.catalog.reading import read_index
+from mirror.catalog.delta_table import Catalog
+from mirror.catalog.open_mirror import read_index
 from mirror.catalog.root import read_root
-from mirror.catalog.row import Source
-from mirror.catalog.table import Catalog
+from mirror.catalog.row import RowSource
 from mirror.content.digest import digest_of
 from mirror.errors import CacheError, UsageError
 from mirror.layout import url_md5
-from mirror.upkeep.limit import Limit
+from mirror.upkeep.change_limit import ChangeLimit
 from mirror.upkeep.repair import RepairOptions, RepairReport, repair
 from mirror.upkeep.verify import verify
-from tests.chaos.killing import Killing
-from tests.chaos.tally import SEED, kills
 from tests.conftest import MakePlace
-from tests.photos import blank, fill, flipped, name_of, photo, url_of
-from tests.proxy import SLOW_DOWN, FaultProxy
+from tests.support.chaos_tally import SEED, kills
+from tests.support.fault_proxy import SLOW_DOWN, FaultProxy
+from tests.support.killing import Killing
+from tests.support.mirror_setup import SOON, Workshop, key_of
+from tests.support.photos import blank, fill, flipped, name_of, photo, url_of
 from tests.sync.test_sync import Told
 from tests.upkeep.test_verify import FULL
-from tests.workshop import SOON, Workshop, key_of
 
 READ_ALL = RepairOptions(verify=FULL)
-ALL = Limit(share=1.0)
+ALL = ChangeLimit(share=1.0)
 
 
 def stocked(shop: Workshop, count: int = 12) -> None:
@@ -128,8 +128,8 @@ def test_a_large_object_is_put_back_in_parts(
     body = photo(1) + os.urandom(9 << 20)
     fill(local.cache, {url_of(1): body})
     local.sync()
-    monkeypatch.setattr("mirror.store.upload.PART_BYTES", 5 << 20)
-    for module in ("mirror.store.reading", "mirror.upkeep.repair"):
+    monkeypatch.setattr("mirror.catalog.upload.PART_BYTES", 5 << 20)
+    for module in ("mirror.store.read_back", "mirror.upkeep.repair"):
         monkeypatch.setattr(f"{module}.WHOLE_UP_TO", 1 << 20)
     local.put({key_of(body): flipped(body)})
     assert mended(repair(local.settings(), READ_ALL)) == (0, 1, 1, 0)
@@ -210,7 +210,7 @@ def test_another_machine_that_has_it_brings_it_back_by_itself(
 def test_a_dataset_does_not_bring_back_what_is_lost(local: Workshop) -> None:
     stocked(local)
     lose(local, 7)
-    told = Told({url_of(n): Source(url_of(n), "CC0", "© her") for n in range(12)})
+    told = Told({url_of(n): RowSource(url_of(n), "CC0", "© her") for n in range(12)})
     fill(local.cache, {url_of(7): photo(7)})
     local.sync(told)  # finds it known, and so the state vouches for it
     (local.cache / name_of(url_of(7))).unlink()
@@ -221,7 +221,7 @@ def test_a_dataset_does_not_bring_back_what_is_lost(local: Workshop) -> None:
         url_of(7),
         "© her",
     )
-    other = Told({url_of(n): Source(url_of(n), "CC-BY", "© her") for n in range(12)})
+    other = Told({url_of(n): RowSource(url_of(n), "CC-BY", "© her") for n in range(12)})
     local.sync(other)
     assert local.rows()[url_md5(url_of(7))]["verdict"] == "corrupt"
 
@@ -231,7 +231,7 @@ def test_a_verdict_of_the_catalog_is_not_undone_by_a_dataset(local: Workshop) ->
     fill(local.cache, {url_of(n): photo(99) for n in range(6)})
     local.sync()
     assert {row["verdict"] for row in local.rows().values()} == {"placeholder"}
-    local.sync(Told({url_of(n): Source(url_of(n), "CC0") for n in range(6)}))
+    local.sync(Told({url_of(n): RowSource(url_of(n), "CC0") for n in range(6)}))
     assert {row["verdict"] for row in local.rows().values()} == {"placeholder"}
 
 
@@ -284,7 +284,7 @@ def test_a_repair_that_gives_up_too_much_is_refused(
     stocked(local)
     lose(local, 7, 8)
     local.remove(key_of(photo(2)))
-    report = repair(local.settings(), RepairOptions(limit=Limit.parse(limit, "--max-lost")))
+    report = repair(local.settings(), RepairOptions(limit=ChangeLimit.parse(limit, "--max-lost")))
     assert mended(report) == (3, 0, 1, 2)  # what can be mended is
     assert report.flagged_rows == (2 if allowed else 0)
     assert report.exit_status == (3 if allowed else 1)
@@ -338,7 +338,7 @@ def test_killed_anywhere_it_is_completed_by_the_next(local: Workshop, tmp_path: 
     other.sync()
     words = ["--json", "repair", f"--bucket={local.place.url}", f"--state={local.state}"]
     words += [f"--cache={local.cache}"]
-    modules = "mirror.upkeep.repair,mirror.upkeep.ledger,mirror.upkeep.wanted,mirror.catalog.root"
+    modules = "mirror.upkeep.repair,mirror.upkeep.damage_log,mirror.upkeep.lost_contents,mirror.catalog.root"
 
     def damage() -> None:
         local.remove(*(key_of(photo(n)) for n in (1, 2, 3)))

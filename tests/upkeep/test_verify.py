@@ -16,26 +16,26 @@ from pathlib import Path
 import pytest
 
 from mirror.catalog.comparison import pages
-from mirror.catalog.objects import Span
+from mirror.catalog.objects import KeyRange
 from mirror.errors import Busy, Unreachable, UsageError
 from mirror.store.base import ObjectInfo
-from mirror.store.file import FileStore
+from mirror.store.engines.file import FileStore
 from mirror.upkeep.gc import gc
 from mirror.upkeep.repair import RepairOptions, repair
 from mirror.upkeep.verify import Progress, VerifyOptions, VerifyReport, verify
-from tests.chaos.killing import Killing
-from tests.chaos.tally import SEED, count, kills
 from tests.conftest import MakePlace
-from tests.photos import blank, fill, flipped, photo, url_of
-from tests.proxy import (
+from tests.support.chaos_tally import SEED, count, kills
+from tests.support.fault_proxy import (
     SLOW_DOWN,
     Fault,
     FaultProxy,
     Request,
 )
-from tests.sync.command import started
-from tests.upkeep.collected import pass_days
-from tests.workshop import SOON, Workshop, key_of
+from tests.support.killing import Killing
+from tests.support.mirror_process import started
+from tests.support.mirror_setup import SOON, Workshop, key_of
+from tests.support.photos import blank, fill, flipped, photo, url_of
+from tests.upkeep.aged_mirrors import pass_days
 
 FULL = VerifyOptions(share=1.0)
 
@@ -200,7 +200,7 @@ def test_the_parts_of_a_listing_are_the_listing(shop: Workshop) -> None:
         try:
             found = []
             for number in range(16):
-                span = Span(number, 16)
+                span = KeyRange(number, 16)
                 found.append([info.key async for page in pages(store, span) for info in page])
             return found
         finally:
@@ -386,7 +386,7 @@ def test_killed_anywhere_the_next_one_finds_all_that_is_wrong(local: Workshop) -
     local.remove(key_of(photo(0)))
     local.put({key_of(photo(n)): flipped(photo(n)) for n in range(5, 30, 5)})
     words = ["--json", "verify", "--full", f"--bucket={local.place.url}", f"--state={local.state}"]
-    modules = "mirror.upkeep.verify,mirror.upkeep.ledger,mirror.database"
+    modules = "mirror.upkeep.verify,mirror.upkeep.damage_log,mirror.system.database"
 
     killing = Killing(modules, words, status=3)
     for story in killing.rounds(kills(4), random.Random(SEED)):

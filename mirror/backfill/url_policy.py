@@ -1,0 +1,152 @@
+"""Which URLs and addresses may be asked at all. Pure: names are looked up elsewhere.
+
+A dataset is a stranger's file, and a redirect a stranger's word: neither may make this machine ask
+its own network, or a server that its user has not named.
+
+| of a URL                                       | refused, because                        |
+|------------------------------------------------|-----------------------------------------|
+| does not parse, has no host                    | no address                              |
+| scheme other than http, https                  | its scheme                              |
+| user name or password                          | it carries a password                   |
+| host not on the list                           | its host                                |
+| port not the scheme's own, nor the list's      | its port                                |
+| host that is a refused address                 | the address                             |
+
+| of an address                                  | refused                                 |
+|------------------------------------------------|-----------------------------------------|
+| not globally reachable: loopback, private,     | always, but with `allow_private`        |
+|   link-local, shared, reserved, unspecified    |                                         |
+| multicast                                      | always                                  |
+| an IPv4 address inside an IPv6 one (mapped,    | always: it says one thing to us and     |
+|   6to4, Teredo); NAT64's is judged by itself   |   another to the system                 |
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass, field
+from typing import Final
+
+from yarl import URL
+
+from mirror.errors import ConfigError
+
+# Hosts that serve the same photos and count the same visitors.
+_SOURCES: Final = {
+    "static.inaturalist.org": "inaturalist",
+    "inaturalist-open-data.s3.amazonaws.com": "inaturalist",
+}
+_NAT64: Final = ipaddress.ip_network("64:ff9b::/96")
+_BASE: Final = re.compile(r"[^/?#\\]*//[^/?#\\]*")
+_HOST: Final = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?")
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why something is not asked."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class UrlPolicy:
+    """The list of hosts that may be asked.
+
+    Args:
+        hosts: `HOST` or `HOST:PORT`.
+        allow_private: for tests: any address and any port of these hosts.
+
+    Raises:
+        ConfigError: one of them is no host.
+    """
+
+    hosts: tuple[str, ...]
+    allow_private: bool = False
+    _ports: dict[str, set[int | None]] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        ports: dict[str, set[int | None]] = {}
+        for text in self.hosts:
+            match = _HOST.fullmatch(text.strip())
+            if not match:
+                raise ConfigError(
+                    f"backfill.hosts holds {text!r}, which is no host; write img.example.org, "
+                    "or img.example.org:8080."
+                )
+            port = int(match[2]) if match[2] else None
+            ports.setdefault(_spelled(match[1].strip("[]")), set()).add(port)
+        object.__setattr__(self, "_ports", ports)
+
+    def judge(self, text: str) -> URL | Refusal:
+        """The URL as it may be asked, or why not.
+
+        Args:
+            text: as a dataset or a Location header has it, absolute.
+        """
+        try:
+            # What was judged is what is asked: one parser, and its value goes on.
+            url = URL(text.strip())
+            host, port = url.host, url.port
+        except ValueError:
+            return Refusal("no address")
+        if url.scheme not in ("http", "https"):
+            return Refusal(f"scheme {url.scheme[:20]!r}" if url.scheme else "no address")
+        if not host:
+            return Refusal("no address")
+        if url.user is not None or url.password is not None:
+            return Refusal("carries a password")
+        ports = self._ports.get(_spelled(host))
+        if ports is None:
+            return Refusal(f"host {host[:80]} is not on the list")
+        is_listed = port in ports or (None in ports and url.is_default_port())
+        if not is_listed and not self.allow_private:
+            return Refusal(f"port {port} is not on the list")
+        try:
+            address = ipaddress.ip_address(host)
+        except ValueError:
+            return url
+        refused = self.refused_address(str(address))
+        return Refusal(refused) if refused else url
+
+    def refused_address(self, text: str) -> str | None:
+        """Why an address may not be connected to, or None.
+
+        Args:
+            text: an IPv4 or IPv6 address, perhaps with a zone.
+        """
+        try:
+            address = ipaddress.ip_address(text.partition("%")[0])
+        except ValueError:
+            return "no address"
+        if isinstance(address, ipaddress.IPv6Address):
+            if address in _NAT64:
+                address = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+            elif address.ipv4_mapped or address.sixtofour or address.teredo:
+                return f"address {text} hides another"
+            elif address.is_site_local and not self.allow_private:  # the old fec0::/10
+                return f"address {text} is not public"
+        if address.is_multicast:
+            return f"address {text} is multicast"
+        if self.allow_private:
+            return None
+        inside = address.is_private or address.is_loopback or address.is_link_local
+        if inside or address.is_reserved or address.is_unspecified or not address.is_global:
+            return f"address {text} is not public"
+        return None
+
+
+def base_of(url: str) -> str:
+    """A URL up to its path: scheme, host and port; the whole of what has no host."""
+    match = _BASE.match(url)
+    return match[0] if match else url
+
+
+def source_of(url: URL) -> str:
+    """Who is asked by this URL, for the limits: a host, or `inaturalist` for all of its hosts."""
+    host = _spelled(url.host or "")
+    return _SOURCES.get(host, host)
+
+
+def _spelled(host: str) -> str:
+    return host.lower().rstrip(".")

@@ -1,0 +1,128 @@
+"""`mirror init`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mirror.cli.commands.config import toml
+from mirror.cli.commands.doctor import examine_and_show
+from mirror.cli.options import bucket_flags, bucket_options, cache_option, public_url_option
+from mirror.cli.session import Session, session_options
+from mirror.errors import EXIT_DONE, UsageError
+
+_HEAD = """\
+# Written by mirror init. All keys: docs/configuration.md. Secrets never stand here: they come from
+# AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or a role.
+"""
+
+
+@click.command("init")
+@cache_option
+@bucket_options
+@public_url_option
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=Path("mirror.toml"),
+    show_default=True,
+    help="The file to write.",
+)
+@click.option("--force", is_flag=True, help="Replace the file if it is there.")
+@click.option("--no-doctor", is_flag=True, help="Write only; do not look at the bucket.")
+@session_options
+@click.pass_obj
+def command(session: Session, /, **options: Any) -> int:
+    """Write mirror.toml from flags and, on a terminal, a few questions; then run mirror doctor.
+
+    Asks nothing where the flags tell the cache and the bucket, else for all that they do not tell.
+    Ends as mirror doctor does.
+
+    \b
+    Examples:
+      mirror init
+      mirror init --cache /data/image_cache --bucket s3://plants/inat \\
+          --endpoint https://ACCOUNT.r2.cloudflarestorage.com --region auto
+    """
+    from mirror.config.loading import Layer, aws_layer, merge, path_of
+    from mirror.system.files import replacing
+
+    output: Path = options["output"]
+    if output.exists() and not options["force"]:
+        raise UsageError(
+            f"{output} is there already; name another with -o, or replace it: --force."
+        )
+    flags = {**bucket_flags(options), "bucket.public_url": options["public_url"]}
+    flags["cache.dir"] = options["cache"]
+    missing = [option for key, option in _REQUIRED.items() if not flags[key]]
+    if missing and sys.stdin.isatty() and not session.json:
+        _ask(flags)
+        missing = [option for key, option in _REQUIRED.items() if not flags[key]]
+    if missing:
+        raise UsageError(f"Give {' and '.join(missing)}; on a terminal, mirror init asks for it.")
+    for key in ("cache.dir", "state.dir"):
+        if flags[key]:
+            flags[key] = str(path_of(flags[key], key).absolute())
+    values = {key: value for key, value in flags.items() if value}
+    settings = merge([Layer("mirror init", values), aws_layer(os.environ)])
+    _ = settings.bucket_url
+    settings.require_apart()
+    with replacing(output) as file:
+        file.write(_text(values))
+    if not session.json and session.verbosity >= 0:
+        click.echo(f"Written: {output}")
+    if options["no_doctor"]:
+        if session.json:
+            session.print_json({"written": str(output)})
+        return EXIT_DONE
+    # As a run from here on has them: the environment and other files may hold what this one does not.
+    settings = session.settings(values)
+    return examine_and_show(session, settings, read_only=False, written=str(output))
+
+
+_REQUIRED = {"cache.dir": "--cache DIR", "bucket.url": "--bucket URL"}
+
+
+def _ask(flags: dict[str, Any]) -> None:
+    """Fill in what is not told; an empty answer leaves a key out."""
+
+    def ask(key: str, question: str, default: str = "") -> None:
+        if not flags[key]:
+            shown = bool(default)
+            answer = click.prompt(question, default=default, show_default=shown, err=True)
+            flags[key] = answer.strip()
+
+    if not flags["cache.dir"]:
+        flags["cache.dir"] = click.prompt("The cache's folder", err=True).strip()
+    if not flags["bucket.url"]:
+        question = "The mirror's bucket: s3://BUCKET/PREFIX, or file:///FOLDER"
+        flags["bucket.url"] = click.prompt(question, err=True).strip()
+    if flags["bucket.url"].startswith("s3:"):
+        ask("bucket.endpoint", "The S3 endpoint (empty on AWS)")
+        ask(
+            "bucket.region",
+            "The bucket's region",
+            "auto" if flags["bucket.endpoint"] else "us-east-1",
+        )
+        ask("bucket.public_url", "A public address over the prefix (empty if there is none)")
+
+
+def _text(values: dict[str, Any]) -> str:
+    """The file: sections in the order of docs/configuration.md."""
+    lines = [_HEAD.rstrip()]
+    for section in ("cache", "bucket", "state"):
+        keys = {
+            k.removeprefix(f"{section}."): v for k, v in values.items() if k.startswith(section)
+        }
+        if keys:
+            lines += [
+                "",
+                f"[{section}]",
+                *(f"{name} = {toml(value)}" for name, value in keys.items()),
+            ]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,206 @@
+"""`mirror inspect`."""
+
+from __future__ import annotations
+
+import sys
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+import click
+
+from mirror.cli.options import cache_option, known_bad_option, level_option
+from mirror.cli.session import Session, session_options
+from mirror.errors import EXIT_DONE, EXIT_SOME_FAILED, UsageError
+
+if TYPE_CHECKING:
+    from mirror.config.settings import Settings
+    from mirror.inspection.inspect_cache import Findings
+
+# In the table: reasons of one verdict, and names of one reason.
+_REASONS = 8
+_NAMES = 3
+
+
+@click.command("inspect")
+@cache_option
+@level_option
+@click.option(
+    "--csv",
+    "csv_file",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, allow_dash=True, path_type=Path),
+    help="List all files with their verdicts; - is standard output.",
+)
+@click.option(
+    "--sheet",
+    metavar="FILE.html",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="A page with a thumbnail of everything flagged, in one file.",
+)
+@known_bad_option
+@session_options
+@click.pass_obj
+def command(session: Session, /, **options: Any) -> int:
+    """Judge every file of the cache: blank, corrupt, no image, a placeholder, or fine.
+
+    Reads the cache and changes nothing; no bucket is touched and none need be configured. What is
+    flagged is the result and no failure: the exit status is 0, or 3 when files could not be read.
+
+    \b
+    Examples:
+      mirror inspect --cache /data/image_cache
+      mirror inspect --sheet flagged.html        # to be looked at in a browser
+      mirror inspect --csv - | grep -v ',ok,'
+    """
+    from mirror.cli.progress import counting
+    from mirror.inspection.inspect_cache import inspect_cache
+
+    csv_file: Path | None = options["csv_file"]
+    to_stdout = csv_file is not None and str(csv_file) == "-"
+    if to_stdout and session.json:
+        raise UsageError("--csv - and --json both want standard output; name a file for the CSV.")
+    began_at = time.monotonic()
+    settings = settings_of(session, options)
+    with ExitStack() as outputs:
+        # Before the work: an hour of it must not end in a file that cannot be written.
+        csv_out = _opened(outputs, csv_file)
+        sheet_out = _opened(outputs, options["sheet"])
+        with counting(session.verbosity, "files", judged=True) as progress:
+            inspection = inspect_cache(**request(settings, options), progress=progress)
+            findings = outputs.enter_context(inspection)
+        _write(findings, settings, options["level"], csv_out, sheet_out)
+        report = _as_json(findings, time.monotonic() - began_at) if session.json else None
+        if report is None and not to_stdout and session.verbosity >= 0:
+            _show(findings, time.monotonic() - began_at, csv_file, options["sheet"])
+        list_failures(findings)
+    if report is not None:
+        session.print_json(report)
+    return EXIT_SOME_FAILED if findings.failed else EXIT_DONE
+
+
+def settings_of(session: Session, options: dict[str, Any]) -> Settings:
+    return session.settings(
+        {"cache.dir": options["cache"], "inspect.known_bad": options["known_bad"]}
+    )
+
+
+def request(settings: Settings, options: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of an inspection, as settings and flags have them."""
+    import os
+
+    from mirror.content.placeholder import load_known_bad
+
+    return {
+        "root": os.fsencode(settings.cache_dir),
+        "extensions": settings.cache.extensions,
+        "level": options["level"],
+        "placeholder_photos": settings.inspect.placeholder_photos,
+        "known_bad": load_known_bad(settings.inspect.known_bad),
+    }
+
+
+def _opened(outputs: ExitStack, path: Path | None) -> TextIO | None:
+    from mirror.system.files import replacing
+
+    if path is None:
+        return None
+    return sys.stdout if str(path) == "-" else outputs.enter_context(replacing(path))
+
+
+def _write(
+    findings: Findings,
+    settings: Settings,
+    level: str,
+    csv_out: TextIO | None,
+    sheet_out: TextIO | None,
+) -> None:
+    import os
+    from datetime import UTC, datetime
+
+    if csv_out is not None:
+        from mirror.inspection.csv_report import write_csv
+
+        write_csv(csv_out, findings)
+    if sheet_out is not None:
+        from mirror.inspection.contact_sheet import Heading, write_sheet
+
+        cache = os.fsencode(settings.cache_dir.absolute())
+        write_sheet(sheet_out, findings, Heading(cache, level, datetime.now(UTC)))
+
+
+def _as_json(findings: Findings, seconds: float) -> dict[str, Any]:
+    from mirror.cache.scan import display
+    from mirror.run.failures import LISTED
+
+    flagged = [
+        {
+            "path": display(one.path),
+            "verdict": one.verdict,
+            "reason": one.reason,
+            "size": one.size,
+            "width": one.width,
+            "height": one.height,
+        }
+        for one in findings.flagged_files(LISTED)
+    ]
+    return {
+        "checked": findings.checked,
+        **{str(verdict): number for verdict, number in findings.counts.items()},
+        "ignored": findings.ignored,
+        "failed": findings.failed,
+        "failures": findings.failures.as_json(),
+        "flagged": flagged,
+        "flagged_listed": len(flagged),
+        "seconds": round(seconds, 3),
+    }
+
+
+def _show(findings: Findings, seconds: float, csv_file: Path | None, sheet: Path | None) -> None:
+    from mirror.cli import output
+
+    rows = [
+        ("checked", output.count(findings.checked), f"{findings.ignored:,} other files ignored")
+    ]
+    rows += [("  ok", output.count(findings.counts["ok"]), "")]
+    rows += verdict_rows(findings)
+    rows += [("failed", output.count(findings.failed), "")] if findings.failed else []
+    rows += [("took", output.duration(seconds), output.size(findings.bytes))]
+    output.table(rows)
+    for path in (csv_file, sheet):
+        if path is not None:
+            click.echo(f"Written: {path}")
+
+
+def verdict_rows(findings: Findings) -> list[tuple[str, str, str]]:
+    """The lines of a table: each verdict, under it its reasons with a few names."""
+    from mirror.cli import output
+    from mirror.content.image import VERDICTS
+    from mirror.inspection.inspect_cache import printable, shown
+
+    groups = findings.groups()
+    rows = []
+    for verdict in VERDICTS[1:]:
+        rows.append((f"  {verdict}", output.count(findings.counts[verdict]), ""))
+        mine = [group for group in groups if group.verdict == verdict]
+        for group in mine[:_REASONS]:
+            names = [shown(path) for path in findings.paths(group, limit=_NAMES)]
+            rest = group.files - len(names)
+            names += [f"and {rest:,} more"] if rest else []
+            rows.append(("", output.count(group.files), f"{printable(group.reason)}"))
+            rows += [("", "", f"  {name}") for name in names]
+        if left := mine[_REASONS:]:
+            files = sum(group.files for group in left)
+            rows.append(("", output.count(files), f"with {len(left):,} other reasons"))
+    return rows
+
+
+def list_failures(findings: Findings) -> None:
+    from mirror.cli import output
+    from mirror.inspection.inspect_cache import printable
+
+    output.listing(
+        f"{output.plural(findings.failed, 'file')} could not be read:" if findings.failed else "",
+        [printable(f"{path}: {reason}") for path, reason in findings.failures],
+    )

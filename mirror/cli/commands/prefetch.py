@@ -1,0 +1,106 @@
+"""`mirror prefetch`."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mirror.cli.commands.fetch import fetch_options, fetch_settings
+from mirror.cli.options import url_field_option
+from mirror.cli.session import Session, session_options
+
+if TYPE_CHECKING:
+    from mirror.fetch.prefetch import PrefetchReport
+
+
+@click.command("prefetch")
+@click.argument("datasets", metavar="DATASET...", nargs=-1, required=True)
+@url_field_option
+@click.option(
+    "--check", is_flag=True, help="Say what is not on this machine; fetch nothing (also --offline)."
+)
+@click.option(
+    "--lacking",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Write the URLs that are not on this machine at the end, one a line.",
+)
+@fetch_options
+@session_options
+@click.pass_obj
+def command(session: Session, /, **options: Any) -> int:
+    """Read a dataset's images into the fetch cache of this machine, before a training begins.
+
+    DATASET is JSON lines, CSV or Parquet (plain, .gz or .zst), - for standard input, or
+    mongodb://HOST/DATABASE/COLLECTION. What is here already is not read again. URLs that the mirror
+    does not have are listed, and the exit status is then 3. With --offline nothing is asked of the
+    network: what a training without one would lack is listed, before it begins.
+
+    \b
+    Examples:
+      mirror prefetch train.jsonl val.jsonl --fetch-cache /nvme/fetch --cache-bytes 800G
+      mirror prefetch train.jsonl --check
+      mirror prefetch train.jsonl --offline && python train.py
+    """
+    from mirror.cli.progress import metering
+    from mirror.cli.views.prefetch_view import PrefetchProgress
+    from mirror.dataset.inputs import Input, total_size
+    from mirror.dataset.records import ReadOptions
+    from mirror.errors import ConfigError
+    from mirror.fetch.client import Fetcher
+    from mirror.fetch.prefetch import Prefetch
+    from mirror.system.files import replacing
+
+    settings = fetch_settings(session, options)
+    check = options["check"] or settings.fetch.offline
+    if settings.fetch.cache_dir is None and not check:
+        raise ConfigError(
+            "No fetch cache is configured: set fetch.cache_dir in mirror.toml, "
+            "MIRROR_FETCH__CACHE_DIR, or --fetch-cache DIR."
+        )
+    inputs = [Input(name) for name in options["datasets"]]
+    for source in inputs:
+        source.check()
+    with ExitStack() as stack:
+        path: Path | None = options["lacking"]
+        lacking = None if path is None else stack.enter_context(replacing(path))
+        meter = stack.enter_context(metering(session.verbosity, "B"))
+        progress = PrefetchProgress(meter, total_size(inputs))
+        fetch = stack.enter_context(Fetcher(settings))
+        prefetch = Prefetch(fetch, check=check, lacking=lacking, progress=progress)
+        report = prefetch.run(inputs, ReadOptions.of(options["url_field"]))
+    _show(session, report)
+    return report.exit_status
+
+
+def _show(session: Session, report: PrefetchReport) -> None:
+    from mirror.cli import output
+    from mirror.inspection.inspect_cache import printable
+
+    lacking = report.lacking
+    output.listing(
+        f"{output.plural(lacking, 'image')} not on this machine:" if lacking else "",
+        [printable(f"{url}: {reason}") for url, reason in report.failures],
+    )
+    if session.concluded(report.as_json()):
+        return
+    rows = [
+        ("urls", output.count(report.urls), ""),
+        ("here already", output.count(report.cached), ""),
+        ("fetched", output.count(report.fetched), output.size(report.bytes)),
+    ]
+    remarks = {
+        "not_mirrored": "",
+        "flagged": "no good images",
+        "absent": "in the mirror, not on this machine",
+        "failed": "",
+        "no_room": "the fetch cache is full; they are read from the mirror when they are needed",
+        "invalid": "records without a URL",
+    }
+    for name, remark in remarks.items():
+        if number := getattr(report, name):
+            rows.append((name.replace("_", " "), output.count(number), remark))
+    output.table([*rows, ("took", output.duration(report.seconds), "")])

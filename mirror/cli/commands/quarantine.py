@@ -1,0 +1,98 @@
+"""`mirror quarantine`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mirror.cli.commands.inspect import request, settings_of
+from mirror.cli.options import cache_option, known_bad_option, level_option
+from mirror.cli.session import Session, session_options
+
+if TYPE_CHECKING:
+    from mirror.inspection.quarantine import QuarantineReport
+
+
+@click.command("quarantine")
+@cache_option
+@click.option(
+    "--to",
+    "folder",
+    metavar="DIR",
+    required=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    help="The folder that flagged files go to, and come back from.",
+)
+@click.option("--restore", is_flag=True, help="Move them back into the cache.")
+@click.option("--yes", is_flag=True, help="Do it; without this, only say what would be done.")
+@level_option
+@known_bad_option
+@session_options
+@click.pass_obj
+def command(session: Session, /, **options: Any) -> int:
+    """Move flagged files out of the cache into a folder, or back. Nothing is ever deleted.
+
+    Files keep their paths; manifest.jsonl in the folder says what each was flagged for. Nothing is
+    overwritten: a file whose place is taken stays where it is, and is listed (exit status 3).
+    Without --yes this is a dry run.
+
+    \b
+    Examples:
+      mirror quarantine --cache /data/image_cache --to /data/flagged
+      mirror quarantine --to /data/flagged --yes
+      mirror quarantine --to /data/flagged --restore --yes
+    """
+    from mirror.cli.progress import counting
+    from mirror.inspection.quarantine import quarantine, restore
+
+    settings = settings_of(session, options)
+    folder, dry_run = options["folder"].absolute(), not options["yes"]
+    if options["restore"]:
+        report = restore(os.fsencode(settings.cache_dir), folder, dry_run=dry_run)
+    else:
+        asked = request(settings, options)
+        with counting(session.verbosity, "files", judged=True) as progress:
+            report = quarantine(**asked, folder=folder, dry_run=dry_run, progress=progress)
+    _show(session, report, restoring=options["restore"], folder=options["folder"])
+    return report.exit_status
+
+
+def _show(session: Session, report: QuarantineReport, *, restoring: bool, folder: Path) -> None:
+    from mirror.cli import output
+    from mirror.inspection.inspect_cache import printable
+
+    left = report.skipped + report.failed
+    output.listing(
+        f"{output.plural(left, 'file')} left alone:" if left else "",
+        [printable(f"{path}: {reason}") for path, reason in report.failures],
+    )
+    if session.concluded(report.as_json()):
+        return
+    done = report.restored if restoring else report.moved
+    what = "restored" if restoring else "moved"
+    rows = [("checked", output.count(report.checked), "")]
+    rows += [
+        (
+            f"would be {what}" if report.dry_run else what,
+            output.count(done),
+            output.size(report.bytes),
+        )
+    ]
+    rows += [(f"  {name}", output.count(n), "") for name, n in sorted(report.verdicts.items())]
+    rows += [("skipped", output.count(report.skipped), "")] if report.skipped else []
+    rows += [("failed", output.count(report.failed), "")] if report.failed else []
+    if restoring and report.absent:
+        rows += [("not there", output.count(report.absent), "restored before, or taken away")]
+    output.table(rows)
+    if session.verbosity > 0 or report.dry_run:
+        for path in report.examples:
+            click.echo(f"  {printable(path)}")
+        if done > len(report.examples):
+            click.echo(f"  and {output.count(done - len(report.examples))} more")
+    if report.dry_run:
+        click.echo(f"Dry run: nothing was moved. With --yes it is done; the folder is {folder}.")
+    else:
+        click.echo(f"Manifest: {report.manifest}")

@@ -1,0 +1,115 @@
+"""How the demo looks."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+
+import click
+
+from mirror.cli import output
+from mirror.cli.commands.demo import DemoReport
+from mirror.layout import BucketUrl
+
+
+def show(report: DemoReport) -> None:
+    """The steps, one after the other, on standard output."""
+    made, first, second = report.made, report.first, report.second
+    rewritten, fetched, verified = report.rewrite, report.fetch, report.verify
+    _title(f"The cache: {made.files} files named md5(url).jpg, as a training run leaves them")
+    output.table(
+        [
+            ("photographs", str(made.photographs), "crops at iNaturalist's sizes"),
+            (
+                "duplicates",
+                str(made.duplicates),
+                "the same photo under another spelling of its URL",
+            ),
+            ("black frames", str(made.blanks), "what the old loader put in place of a 429"),
+            ("broken", str(made.broken), "cut short, or with a hole"),
+            ("not images", str(made.not_images), "an error page, a JSON answer, an empty file"),
+            ("replaced", str(made.replaced), "different photos, one picture: not available"),
+        ]
+    )
+    _title("First sync: every content once, nothing bad")
+    output.table(
+        [
+            ("uploaded", str(first.uploaded), f"objects, {output.size(first.bytes_uploaded)}"),
+            ("deduplicated", str(first.deduplicated), "files: their content was there already"),
+            *((f"  {name}", str(n), _REMARKS[name]) for name, n in first.flagged.items() if n),
+            ("requests", str(sum(first.requests.values())), _counts(first.requests)),
+            ("took", output.duration(first.seconds)),
+        ]
+    )
+    _title("Second sync: nothing changed, so nothing is opened or sent")
+    output.table(
+        [
+            ("unchanged", str(second.unchanged), "files"),
+            ("requests", str(sum(second.requests.values())), _counts(second.requests)),
+            ("took", output.duration(second.seconds)),
+        ]
+    )
+    _title("The dataset: its records whose image is in the mirror, with the mirror's URLs")
+    output.table(
+        [
+            ("written", str(rewritten.written), f"of {rewritten.records} records"),
+            *((f"  {name}", str(n)) for name, n in rewritten.splits.items()),
+            ("dropped", str(sum(rewritten.dropped.values())), _counts(rewritten.dropped)),
+        ]
+    )
+    _title("Training: reads every URL of the dataset from the mirror, and from nowhere else")
+    output.table(
+        [
+            ("fetched", str(fetched.images), f"images, {output.size(fetched.nbytes)}, all checked"),
+            (
+                "refused",
+                str(sum(fetched.errors.values())),
+                f"each with an error ({_counts(fetched.errors)}), never with another picture",
+            ),
+            ("took", output.duration(fetched.seconds)),
+        ]
+    )
+    _title("Verification: every object of the bucket read back")
+    output.table(
+        [
+            ("checked", str(verified.checked), _others(verified.flagged)),
+            ("missing", str(verified.missing)),
+            ("mismatched", str(verified.mismatched)),
+        ]
+    )
+    _title("Next")
+    folder = report.folder
+    where = Path(os.path.relpath(folder))
+    if where.parts[0] == "..":
+        where = folder
+    cache = shlex.quote(f"{where}/cache")
+    bucket = shlex.quote(str(BucketUrl("file", "", f"{folder}/mirror")))
+    click.echo(
+        "  A mirror in a folder, no server needed; twice, to see the second run do nothing:\n"
+        f"    mirror sync --cache {cache} --bucket {bucket}\n"
+        "  Your own cache and bucket: what it would do, and what that costs:\n"
+        "    mirror sync --cache DIR --bucket s3://BUCKET/PREFIX --dry-run"
+    )
+
+
+_REMARKS = {
+    "blank": "kept out",
+    "corrupt": "kept out",
+    "not_image": "kept out",
+    "placeholder": "found out by their number, and no longer offered",
+}
+
+
+def _title(text: str) -> None:
+    click.echo()
+    click.secho(text, bold=True)
+
+
+def _others(flagged: int) -> str:
+    return f"objects; {flagged} more, of a placeholder, is gc's to remove" if flagged else "objects"
+
+
+def _counts(numbers: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {n:,}" for name, n in numbers.items() if n)

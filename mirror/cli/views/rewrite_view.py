@@ -1,0 +1,144 @@
+"""How a rewriting looks: its progress, its tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import click
+
+from mirror.cli import output
+from mirror.cli.log import say
+from mirror.cli.progress import Meter
+from mirror.cli.session import Session
+from mirror.dataset.rewrite.rewrite_dataset import RewriteObserver
+from mirror.dataset.rewrite.rewrite_report import RewriteReport
+from mirror.inspection.inspect_cache import printable
+
+_CLASSES_SHOWN = 20
+_URL_SHOWN = 88
+
+_WORDS = {
+    "not_image": "not an image",
+    "too_small": "too small",
+    "license": "licence",
+    "sample": "not in the sample",
+}
+_WHY = {
+    "few_units": "in fewer groups than there are splits",
+    "large_units": "in groups too large to divide so",
+    "mixed_units": "in groups that other classes share",
+}
+
+
+class RewriteProgress(RewriteObserver):
+    """Bytes of the inputs, of `total` if that is known, with the records beside them."""
+
+    def __init__(self, meter: Meter, total: int | None) -> None:
+        self._meter = meter
+        self._total = total
+        self._read = 0
+        meter.begin(total)
+
+    def read(self, size: int) -> None:
+        self._read += size
+        self._meter.moved(size)
+
+    def done(self, report: RewriteReport) -> None:
+        def line(seconds: float) -> str:
+            share = f", {self._read / self._total:.0%} of the input" if self._total else ""
+            rate = report.records / seconds
+            return f"{report.records:,} records read{share}, {rate:,.0f} records/s"
+
+        self._meter.moved(0, line, lambda: (f"{report.records:,} records", ""))
+
+
+def show(session: Session, report: RewriteReport) -> None:
+    """The report on standard output: one JSON object, or tables."""
+    for warning in report.warnings:
+        say(warning, "warning")
+    if session.concluded(report.as_json()):
+        return
+    output.table(_rows(report))
+    if report.classes:
+        click.echo()
+        output.grid(["class", *report.splits], _class_rows(report))
+        _show_imbalances(report)
+    if report.config_diff:
+        click.echo()
+        click.echo(report.config_diff, nl=False)
+    if report.dry_run:
+        click.echo("Dry run: nothing was written.")
+        return
+    for path in report.outputs.values():
+        click.echo(f"Written: {path}")
+    if report.rejected:
+        click.echo(f"Invalid records were set aside in {report.rejected}")
+    if report.config_backup:
+        click.echo(f"The configuration as it was: {report.config_backup}")
+
+
+def _rows(report: RewriteReport) -> list[tuple[str, str, str]]:
+    share = f"{report.written / report.records:.1%}" if report.records else ""
+    rows = [
+        ("records", output.count(report.records), ""),
+        ("written", output.count(report.written), share),
+    ]
+    for name, count in report.splits.items():
+        part = f"{count / report.written:.1%}" if report.written else ""
+        rows.append((f"  {name}", output.count(count), part))
+    if report.matched_by_photo:
+        rows.append(("  matched by photo", output.count(report.matched_by_photo), "images"))
+    if report.kept_missing:
+        rows.append(
+            (f"  not in the {report.place}", output.count(report.kept_missing), "kept as they were")
+        )
+    rows.append(("dropped", output.count(sum(report.dropped.values())), ""))
+    for reason, count in report.dropped.items():
+        if count:
+            words = _WORDS.get(reason, reason)
+            words = f"not in the {report.place}" if reason == "not_mirrored" else words
+            rows.append((f"  {words}", output.count(count), _one(report, reason)))
+    if report.urls_dropped:
+        rows.append(
+            ("URLs taken out", output.count(report.urls_dropped), "of lists that were kept")
+        )
+    rows.append(("took", output.duration(report.seconds), ""))
+    return rows
+
+
+def _one(report: RewriteReport, reason: str) -> str:
+    """The first example of a reason, in one line."""
+    if not report.examples[reason]:
+        return ""
+    example = report.examples[reason][0]
+    what = printable(example.what)
+    what = what if len(what) <= _URL_SHOWN else f"{what[:_URL_SHOWN]}…"
+    return f"record {example.number}: {what}"
+
+
+def _class_rows(report: RewriteReport) -> Iterator[list[str]]:
+    by_size = sorted(report.classes.items(), key=lambda item: (-sum(item[1]), item[0]))
+    for name, counts in by_size[:_CLASSES_SHOWN]:
+        yield [printable(name), *map(output.count, counts)]
+    rest = by_size[_CLASSES_SHOWN:]
+    if rest:
+        sums = [sum(column) for column in zip(*(counts for _, counts in rest), strict=True)]
+        yield [f"and {len(rest):,} more", *map(output.count, sums)]
+
+
+def _show_imbalances(report: RewriteReport) -> None:
+    if not report.imbalances:
+        return
+    click.echo()
+    number = len(report.imbalances)
+    click.echo(
+        f"{number:,} {'class' if number == 1 else 'classes'} could not have "
+        f"{'its' if number == 1 else 'their'} share in every split:"
+    )
+    for one in report.imbalances[:10]:
+        click.echo(
+            f"  {printable(one.name)}: {output.plural(one.records, 'record')} "
+            f"{_WHY[one.reason]}; {one.have:,} in {one.split} where {one.want:,.1f} were due"
+        )
+    if len(report.imbalances) > 10:
+        click.echo(f"  … and {len(report.imbalances) - 10:,} more (all of them with --json)")

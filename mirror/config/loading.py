@@ -1,0 +1,267 @@
+"""mirror.toml, the environment and the command line → one frozen `Settings`.
+
+The only reader of either. Layers, strongest first:
+
+    flags > environment > --config FILE > ./mirror.toml > the user's config folder
+          > /etc/mirror/mirror.toml > AWS_ENDPOINT_URL_S3 > defaults
+
+An environment variable is `MIRROR_` + section + `__` + key: `MIRROR_BUCKET__URL`; a list has commas
+between. An unknown key is an error wherever it stands. Secrets are never read here: they come from the AWS chain.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_origin
+
+import msgspec
+
+from mirror.config.settings import Settings, parse_rate, parse_size
+from mirror.errors import ConfigError
+
+ENV_PREFIX = "MIRROR_"
+SYSTEM_CONFIG = Path("/etc/mirror/mirror.toml")
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One source of settings: where it comes from, and what it says, by dotted keys or nested."""
+
+    origin: str
+    values: Mapping[str, Any]
+
+
+def load(
+    *,
+    config: Path | None = None,
+    flags: Mapping[str, Any] | None = None,
+    environ: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+) -> Settings:
+    """Read all layers and check them.
+
+    Args:
+        config: a file named by the user; it must exist.
+        flags: `{"bucket.url": …}` from the command line; None values say nothing.
+        environ: the environment; `os.environ` when None.
+        cwd: where `./mirror.toml` is looked for.
+
+    Raises:
+        ConfigError: an unreadable file, an unknown key, or a value of the wrong kind.
+    """
+    return merge(read_layers(config=config, flags=flags, environ=environ, cwd=cwd))
+
+
+def read_layers(
+    *,
+    config: Path | None = None,
+    flags: Mapping[str, Any] | None = None,
+    environ: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+) -> list[Layer]:
+    """All layers that there are, the strongest first; arguments as of `load`.
+
+    Raises:
+        ConfigError: a file that cannot be read, or is no TOML.
+    """
+    environ = os.environ if environ is None else environ
+    layers = [Layer("flag", {k: v for k, v in (flags or {}).items() if v is not None})]
+    layers.append(_environment_layer(environ))
+    layers.extend(_file_layers(config, cwd, environ))
+    layers.append(aws_layer(environ))
+    return layers
+
+
+def values_and_origins(layers: Sequence[Layer]) -> tuple[dict[str, Any], dict[str, str]]:
+    """The strongest value of every key that a layer sets, and which layer that is.
+
+    Raises:
+        ConfigError: an unknown key.
+    """
+    values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for layer in reversed(layers):
+        for key, value in _leaves(layer.values):
+            _require_known(key, layer.origin)
+            values[key] = value
+            origins[key] = layer.origin
+    return values, origins
+
+
+def merge(layers: Sequence[Layer]) -> Settings:
+    """Settings from layers, the strongest first.
+
+    Raises:
+        ConfigError: an unknown key or a value of the wrong kind, naming the layer at fault.
+    """
+    merged, origins = values_and_origins(layers)
+    try:
+        settings = msgspec.convert(_nested(merged), Settings, strict=False)
+    except msgspec.ValidationError as error:
+        sentence, _, path = str(error).partition(" - at `$.")
+        key = path.rstrip("`").partition("[")[0]
+        origin = origins.get(key, "defaults")
+        raise ConfigError(f"{key} (from {origin}) is wrong: {sentence}.") from None
+    for key in (".".join(path) for path in _PATHS):
+        if merged.get(key) == "":
+            raise ConfigError(
+                f"{key} (from {origins[key]}) is empty; name a place, or leave the key out."
+            )
+    extensions = settings.cache.extensions
+    if not extensions or any(re.search(r"[\s./*?]|^$", one) for one in extensions):
+        raise ConfigError(
+            f"cache.extensions (from {origins['cache.extensions']}) is wrong; write what follows the "
+            "last dot of a name, such as jpg."
+        )
+    if settings.bucket.url:
+        _ = settings.object_urls  # a wrong address is told of before any work is done
+    if settings.sync.limit_rate is not None:
+        parse_rate(settings.sync.limit_rate)
+    for name in ("bytes_per_hour", "bytes_per_day", "max_size"):
+        parse_size(getattr(settings.backfill, name), f"backfill.{name}")
+    for name in ("cache_bytes", "bytes_in_flight"):
+        parse_size(getattr(settings.fetch, name), f"fetch.{name}")
+    return settings
+
+
+def _file_layers(
+    config: Path | None, cwd: Path | None, environ: Mapping[str, str]
+) -> Iterator[Layer]:
+    if config is not None:
+        yield _read_file(config)
+    for path in _unnamed(cwd, environ):
+        try:
+            there = path.is_file() and not (config is not None and path.samefile(config))
+        except OSError:  # a folder that this user may not look into has nothing for them
+            there = False
+        if there:
+            yield _read_file(path)
+
+
+def _unnamed(cwd: Path | None, environ: Mapping[str, str]) -> list[Path]:
+    """Where a configuration is looked for that nobody named."""
+    import platformdirs
+
+    paths = [SYSTEM_CONFIG]
+    # HOME may be passed in with the environment, so that nothing here depends on the process's own.
+    home = environ.get("XDG_CONFIG_HOME")
+    with suppress(RuntimeError):  # neither HOME nor a line in passwd
+        user = Path(home) / "mirror" if home else platformdirs.user_config_path("mirror")
+        paths.insert(0, user / "mirror.toml")
+    with suppress(FileNotFoundError):  # the folder that the command runs in was deleted
+        paths.insert(0, (cwd or Path.cwd()) / "mirror.toml")
+    return paths
+
+
+def _read_file(path: Path) -> Layer:
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}.") from None
+    return Layer(str(path), _with_absolute_paths(values, path.parent))
+
+
+_PATHS = (("cache", "dir"), ("state", "dir"), ("inspect", "known_bad"), ("fetch", "cache_dir"))
+
+
+def _with_absolute_paths(values: dict[str, Any], base: Path) -> dict[str, Any]:
+    """Paths named in a file are relative to that file, wherever the command runs from."""
+    for section, key in _PATHS:
+        table = values.get(section)
+        # An empty one stays so, and is refused.
+        if isinstance(table, dict) and isinstance(table.get(key), str) and table[key]:
+            table[key] = str(base.absolute() / path_of(table[key], f"{section}.{key}"))
+    return values
+
+
+def path_of(text: str, key: str) -> Path:
+    """The path that a key names, with `~` understood.
+
+    Raises:
+        ConfigError: it is the home of nobody.
+    """
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise ConfigError(
+            f"{key} = {text!r} begins with the home of a user who is not known here; write the "
+            "whole path."
+        ) from None
+
+
+def _environment_layer(environ: Mapping[str, str]) -> Layer:
+    flat: dict[str, Any] = {
+        name.removeprefix(ENV_PREFIX).lower().replace("__", "."): value
+        for name, value in environ.items()
+        if name.startswith(ENV_PREFIX) and "__" in name.removeprefix(ENV_PREFIX)
+    }
+    for key, kind in _keys_and_types(Settings, ""):
+        if key in flat and get_origin(kind) is tuple:
+            flat[key] = [item.strip() for item in flat[key].split(",")]
+    return Layer("environment", flat)
+
+
+def aws_layer(environ: Mapping[str, str]) -> Layer:
+    """The endpoint that the AWS tools' own variables name. Weaker than all that is ours."""
+    ignored = environ.get("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "").lower() == "true"
+    for name in () if ignored else ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"):
+        if environ.get(name):
+            return Layer(name, {"bucket.endpoint": environ[name]})
+    return Layer("AWS_ENDPOINT_URL_S3", {})
+
+
+def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
+    nested: dict[str, Any] = {}
+    for key, value in flat.items():
+        *sections, leaf = key.split(".")
+        tree = nested
+        for section in sections:
+            tree = tree.setdefault(section, {})
+        tree[leaf] = value
+    return nested
+
+
+def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if not isinstance(value, Mapping):
+            yield f"{prefix}{name}", value
+        elif value or f"{prefix}{name}" in _known_sections():
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value  # an empty table that is no section of ours
+
+
+def known_keys() -> list[str]:
+    """Every key of mirror.toml, dotted, in the order of the file."""
+    return [key for key, _ in _keys_and_types(Settings, "")]
+
+
+def _keys_and_types(section: type[msgspec.Struct], prefix: str) -> Iterator[tuple[str, Any]]:
+    for field in msgspec.structs.fields(section):
+        if isinstance(field.type, type) and issubclass(field.type, msgspec.Struct):
+            yield from _keys_and_types(field.type, f"{prefix}{field.name}.")
+        else:
+            yield f"{prefix}{field.name}", field.type
+
+
+def _known_sections() -> set[str]:
+    return {key[:at] for key in known_keys() for at, c in enumerate(key) if c == "."}
+
+
+def _require_known(key: str, origin: str) -> None:
+    known = known_keys()
+    if key in known:
+        return
+    within = [k for k in known if k.startswith(f"{key}.")]  # a section written as if it were a key
+    close = within or difflib.get_close_matches(key, [*known, *_known_sections()], n=1, cutoff=0.5)
+    hint = f"did you mean {close[0]}?" if close else "known keys are in docs/configuration.md."
+    raise ConfigError(f"Unknown key {key} (from {origin}); {hint}")

@@ -1,0 +1,100 @@
+"""The URLs of a dataset, by the MD5 that a cache knows them by: on disk, not in memory."""
+
+from __future__ import annotations
+
+import sqlite3
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+from mirror.catalog.lookup import digests_of
+from mirror.catalog.row import RowSource
+from mirror.dataset.fields import parse_path
+from mirror.dataset.inputs import Input, read
+from mirror.dataset.records import Batch, ReadOptions
+from mirror.errors import UsageError
+
+
+class FieldNames(NamedTuple):
+    """Dotted names of the fields of a record that hold its URL, licence and attribution."""
+
+    url: str = "image_url"
+    license: str = "license"
+    attribution: str = "attribution"
+
+
+class DatasetUrls:
+    """A mapping from `url_md5` to `RowSource`, in a temporary SQLite file that goes when it is closed."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+
+    @classmethod
+    @contextmanager
+    def read(cls, source: Input, fields: FieldNames) -> Iterator[DatasetUrls]:
+        """Read a dataset's URLs.
+
+        Args:
+            source: a file of any format that `mirror rewrite` reads, or a collection.
+            fields: where a record holds what.
+
+        Raises:
+            UsageError: the dataset cannot be read, or one of its records has no URL.
+        """
+        with tempfile.TemporaryDirectory(prefix="mirror-dataset-") as folder:
+            db = sqlite3.connect(f"{folder}/urls.sqlite", isolation_level=None)
+            try:
+                db.execute("PRAGMA journal_mode = OFF")
+                db.execute("PRAGMA synchronous = OFF")
+                db.execute(
+                    "CREATE TABLE urls (url_md5 BLOB PRIMARY KEY, url TEXT, license TEXT,"
+                    " attribution TEXT) WITHOUT ROWID"
+                )
+                urls = cls(db)
+                urls._fill(source, fields)
+                yield urls
+            finally:
+                db.close()
+
+    def _fill(self, source: Input, fields: FieldNames) -> None:
+        rights = parse_path(fields.license), parse_path(fields.attribution)
+        reading = ReadOptions(parse_path(fields.url), source="", others=rights)
+        self._db.execute("BEGIN")
+        for batch in read(source, reading):
+            for rejected in batch.rejected:
+                raise UsageError(
+                    f"{source.shown}, record {rejected.number}: {rejected.reason}; name the URL's "
+                    "field with --url-field, or have such records set aside by mirror rewrite."
+                )
+            self._db.executemany("INSERT OR REPLACE INTO urls VALUES (?, ?, ?, ?)", _rows(batch))
+        self._db.execute("COMMIT")
+        if not len(self):
+            raise UsageError(f"{source.shown} has no records.")
+
+    def get(self, url_md5: bytes) -> RowSource | None:
+        found = self._db.execute(
+            "SELECT url, license, attribution FROM urls WHERE url_md5 = ?", (url_md5,)
+        ).fetchone()
+        return RowSource(*found) if found else None
+
+    def __contains__(self, url_md5: bytes) -> bool:
+        return self.get(url_md5) is not None
+
+    def __len__(self) -> int:
+        return int(self._db.execute("SELECT count(*) FROM urls").fetchone()[0])
+
+
+def _rows(batch: Batch) -> Iterator[tuple[bytes, str, str | None, str | None]]:
+    digests = digests_of(batch.urls)
+    owners = range(len(batch)) if batch.owners is None else batch.owners.tolist()
+    rights = [[_text(value) for value in values] for values in batch.others.values()]
+    # One column where licence and attribution are one field.
+    licenses, attributions = rights[0], rights[-1]
+    for at, (url, owner) in enumerate(zip(batch.urls, owners, strict=True)):
+        digest = digests[16 * at : 16 * at + 16]
+        yield digest, url.decode(), licenses[owner], attributions[owner]
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) and value else None

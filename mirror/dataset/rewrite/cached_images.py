@@ -1,0 +1,76 @@
+"""A cache in place of a mirror: what can be trained on today, with no bucket at all."""
+
+from __future__ import annotations
+
+import os
+from array import array
+from pathlib import Path
+from urllib.parse import quote_from_bytes
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mirror.catalog.index import FORMAT_CODES, VERDICT_CODES, Batch, Index, halves
+from mirror.catalog.lookup import Positions
+from mirror.inspection.inspect_cache import Findings
+
+
+class CachedImages:
+    """The files of a cache that was inspected, as an index of sightings and as `file://` URLs.
+
+    About 200 bytes a file.
+
+    Attributes:
+        index: a sighting for each URL that has a file; a good file wins over a flagged one.
+    """
+
+    def __init__(self, folder: Path, findings: Findings) -> None:
+        self._base = b"file://" + quote_from_bytes(os.fsencode(folder.absolute())).encode() + b"/"
+        digests, hashes, sha256, paths = bytearray(), bytearray(), bytearray(), bytearray()
+        ends, numbers = array("q"), array("q")
+        for one in findings.files():
+            digests += one.url_md5
+            hashes += one.content_hash
+            sha256 += one.sha256
+            paths += one.path
+            ends.append(len(paths))
+            numbers.extend((one.size, one.width, one.height))
+            numbers.extend((FORMAT_CODES[one.format], VERDICT_CODES[one.verdict]))
+        self._paths, self._ends = paths, ends
+        size, width, height, formats, verdict = np.array(numbers, "i8").reshape(-1, 5).T
+        url_hi, url_lo = halves(bytes(digests))
+        hash_hi, hash_lo = halves(bytes(hashes))
+        good = verdict == VERDICT_CODES["ok"]
+        batch: Batch = {
+            "url_hi": url_hi,
+            "url_lo": url_lo,
+            "hash_hi": hash_hi,
+            "hash_lo": hash_lo,
+            "sha256": np.frombuffer(bytes(sha256), "V32"),
+            "size": size,
+            "width": width.astype("i4"),
+            "height": height.astype("i4"),
+            "format": formats.astype("u1"),
+            "verdict": verdict.astype("u1"),
+            "sourced": np.zeros(len(size), "?"),
+            "seen_at": good.astype("i8"),  # the latest sighting wins: a good one is later
+            "photo": np.zeros(len(size), "u8"),
+        }
+        self.index = Index.empty().merged([batch], 0, frozenset())
+        self._file = self._files_of(bytes(digests), good)
+
+    def _files_of(self, digests: bytes, good: NDArray[np.bool_]) -> Positions:
+        """For each sighting the number of its file."""
+        file = np.zeros(len(self.index), np.intp)
+        at = self.index.find(digests)
+        file[at] = np.arange(len(at))
+        file[at[good]] = np.flatnonzero(good)
+        return file
+
+    def file_urls(self, at: Positions) -> list[bytes]:
+        """`file://` URLs of the sightings at these positions."""
+        return [self._base + self._quoted(file) for file in self._file[at].tolist()]
+
+    def _quoted(self, file: int) -> bytes:
+        begin = self._ends[file - 1] if file else 0
+        return quote_from_bytes(bytes(self._paths[begin : self._ends[file]])).encode()

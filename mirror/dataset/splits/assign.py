@@ -1,0 +1,237 @@
+"""What has to be known of all records before they can be divided: gathered, then decided."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any, Final
+
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+
+from mirror.dataset.fields import class_name
+from mirror.dataset.rewrite.rewrite_report import Imbalance
+from mirror.dataset.splits.split import (
+    Keys,
+    RecordKeys,
+    Split,
+    by_key,
+    component_keys,
+    sample_count,
+    sample_share,
+)
+from mirror.dataset.splits.strata import StratifiedSplits, stratified
+
+LEFT_OUT: Final = 255
+_NO_CLASS: Final = -1
+
+
+@dataclass
+class SplitAssignment:
+    """Where records go.
+
+    Attributes:
+        split: for each record the place of its split, or `LEFT_OUT`.
+        counts: records in each split.
+        classes: for each class records in each split.
+        moved: records that are elsewhere than their key puts them, for their class's shares.
+        imbalances: classes that could not have their shares, the largest first.
+        ungrouped: of the records in splits, those without a group where groups were asked for.
+        unclassed: the same of classes.
+    """
+
+    split: NDArray[np.uint8]
+    counts: NDArray[np.intp]
+    classes: dict[str, list[int]] = field(default_factory=dict)
+    moved: int = 0
+    imbalances: list[Imbalance] = field(default_factory=list)
+    ungrouped: int = 0
+    unclassed: int = 0
+
+    @property
+    def written(self) -> int:
+        return int(self.counts.sum())
+
+    @property
+    def left_out(self) -> int:
+        return len(self.split) - self.written
+
+
+class SplitAssigner:
+    """Gathers the keys of records as they come by, and assigns all of them in the end.
+
+    Args:
+        splits: empty for one output.
+        seed: of splits and samples.
+        sample: how many records; None for all.
+        tolerance: of a class's shares.
+        allow_leaks: the keys that are added are not content's, and need not be joined.
+        grouped: records have groups.
+        stratified: records have classes.
+    """
+
+    def __init__(
+        self,
+        splits: Sequence[Split],
+        seed: int,
+        sample: int | None,
+        tolerance: float,
+        *,
+        allow_leaks: bool,
+        grouped: bool,
+        stratified: bool,
+    ) -> None:
+        self._splits = splits
+        self._seed = seed
+        self._sample = sample
+        self._tolerance = tolerance
+        self._allow_leaks = allow_leaks
+        self._grouped = grouped
+        self._stratified = stratified
+        self._count = 0
+        self._url_keys: list[Keys] = []
+        self._contents: list[RecordKeys] = []
+        self._groups: list[RecordKeys] = []
+        self._classes: list[NDArray[np.int32]] = []
+        self._codes: dict[str, int] = {}
+
+    @property
+    def needed(self) -> bool:
+        """Must all records be seen before one can be written?"""
+        return bool(self._splits) or self._sample is not None
+
+    def in_sample(self, keys: Keys, share: Fraction) -> NDArray[np.bool_]:
+        """Which of these records are in a sample of a share: known of each one by itself."""
+        return sample_share(keys, self._seed, share)
+
+    def add(
+        self,
+        *,
+        records: NDArray[np.intp],
+        owners: NDArray[np.intp],
+        contents: Keys,
+        url_keys: Keys,
+        groups: Sequence[Sequence[Any]] | None,
+        classes: Sequence[Any] | None,
+    ) -> None:
+        """Records of one batch that will be written.
+
+        Args:
+            records: their places in the batch, ascending.
+            owners: for each content key the place of its record.
+            contents: keys of their images' contents.
+            url_keys: for each record of the batch a key of its URL.
+            groups: for each record of the batch the values that keep it with others.
+            classes: for each record of the batch its class.
+        """
+        place = np.full(len(url_keys), -1, np.intp)
+        place[records] = np.arange(self._count, self._count + len(records))
+        if self._splits:
+            self._contents.append(RecordKeys(place[owners], contents))
+        if self._sample is not None:
+            self._url_keys.append(url_keys[records])
+        if groups is not None:
+            keys = [(at, _key_of(value)) for at in records.tolist() for value in groups[at]]
+            known = [(place[at], key) for at, key in keys if key is not None]
+            at, key = zip(*known, strict=True) if known else ((), ())
+            self._groups.append(RecordKeys(np.array(at, np.intp), np.array(key, np.uint64)))
+        if classes is not None:
+            codes = [self._code_of(classes[at]) for at in records.tolist()]
+            self._classes.append(np.array(codes, np.int32))
+        self._count += len(records)
+
+    def _code_of(self, value: Any) -> int:
+        name = class_name(value)
+        return _NO_CLASS if name is None else self._codes.setdefault(name, len(self._codes))
+
+    def assign(self) -> SplitAssignment:
+        """Where each record goes, in the order in which they were added."""
+        chosen = np.ones(self._count, np.bool_)
+        if self._sample is not None:
+            chosen = sample_count(_joined(self._url_keys, np.uint64), self._seed, self._sample)
+        split = np.where(chosen, np.uint8(0), np.uint8(LEFT_OUT))
+        if not self._splits:
+            return SplitAssignment(split, np.array([np.count_nonzero(chosen)]))
+        groups = _chosen(self._groups, chosen) if self._grouped else None
+        keys = self._component_keys(chosen, groups)
+        ungrouped = 0 if groups is None else len(keys) - len(np.unique(groups.record))
+        if not self._stratified:
+            split[chosen] = by_key(keys, self._splits, self._seed)
+            return SplitAssignment(split, self._counted(split[chosen]), ungrouped=ungrouped)
+        classes = _joined(self._classes, np.int32)[chosen]
+        result = stratified(keys, classes, self._splits, self._seed, self._tolerance)
+        split[chosen] = result.assignment
+        return SplitAssignment(
+            split,
+            self._counted(result.assignment),
+            self._by_class(result.assignment, classes),
+            result.moved,
+            self._imbalances(result),
+            ungrouped,
+            int(np.count_nonzero(classes == _NO_CLASS)),
+        )
+
+    def _imbalances(self, result: StratifiedSplits) -> list[Imbalance]:
+        names = list(self._codes)
+        imbalances = [
+            Imbalance(
+                names[unmet.code],
+                unmet.reason,
+                unmet.records,
+                unmet.units,
+                self._splits[unmet.split].name,
+                unmet.have,
+                round(unmet.want, 2),
+            )
+            for unmet in result.unmet
+        ]
+        return sorted(imbalances, key=lambda one: (-one.records, one.name))
+
+    def _component_keys(self, chosen: NDArray[np.bool_], groups: RecordKeys | None) -> Keys:
+        """A key for each chosen record, equal for those that must stay together."""
+        contents = _chosen(self._contents, chosen)
+        total = int(np.count_nonzero(chosen))
+        # Records of one content each need no joining: their keys say it all.
+        if groups is None and len(contents.record) == total:
+            return contents.key
+        if self._allow_leaks and groups is not None:
+            first = np.unique(contents.record, return_index=True)[1]
+            contents = RecordKeys(contents.record[first], contents.key[first])
+        return component_keys(total, contents, groups)
+
+    def _counted(self, split: NDArray[np.uint8]) -> NDArray[np.intp]:
+        return np.bincount(split, minlength=len(self._splits))
+
+    def _by_class(
+        self, split: NDArray[np.uint8], classes: NDArray[np.int32]
+    ) -> dict[str, list[int]]:
+        known = classes >= 0
+        wide = len(self._splits)
+        cells = classes[known].astype(np.intp) * wide + split[known]
+        counts = np.bincount(cells, minlength=len(self._codes) * wide).reshape(-1, wide)
+        return {
+            name: counts[code].tolist()
+            for name, code in sorted(self._codes.items())
+            if counts[code].any()
+        }
+
+
+def _joined(parts: list[NDArray[Any]], kind: type[np.generic]) -> NDArray[Any]:
+    return np.concatenate(parts) if parts else np.zeros(0, kind)
+
+
+def _chosen(tables: list[RecordKeys], chosen: NDArray[np.bool_]) -> RecordKeys:
+    """The pairs of chosen records, which are numbered anew."""
+    record = _joined([table.record for table in tables], np.intp)
+    key = _joined([table.key for table in tables], np.uint64)
+    within = chosen[record]
+    number = np.cumsum(chosen) - 1
+    return RecordKeys(number[record[within]], key[within])
+
+
+def _key_of(value: Any) -> int | None:
+    """64 bits that are equal for equal values; None for a value that keeps nothing together."""
+    name = class_name(value)
+    return None if name is None else xxhash.xxh3_64_intdigest(name.encode())

@@ -1,0 +1,248 @@
+"""The samples of a dataset: a URL and a class each, in a few flat buffers.
+
+A Python list of a million strings is copied into every worker as soon as it is read, because reading
+counts references. These buffers are mapped from files that all workers share: about 100 bytes a sample,
+once.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import msgspec
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+
+from mirror.catalog.lookup import OK, OUTCOMES
+from mirror.dataset.fields import FieldPath, class_name
+from mirror.dataset.inputs import Input, read
+from mirror.dataset.records import Batch, ReadOptions
+from mirror.errors import DatasetError
+from mirror.fetch.image_lookup import Coverage
+from mirror.fetch.shared_memory import SharedFile
+from mirror.system.files import replacing_bytes
+
+OnMissing = Literal["raise", "drop"]
+
+# An integer, and as it is written in one way only: two names are never the same number.
+_INTEGER: Final = re.compile(r"0|-?[1-9][0-9]{0,17}")
+_EXAMPLES: Final = 20
+_PIECE: Final = 1 << 20
+
+
+class Check:
+    """What a dataset's URLs are to the mirror, known before the first step.
+
+    Attributes:
+        counts: URLs by outcome: `ok`, `not_mirrored`, a verdict; records without a class are
+            `unlabelled`, and what could not be read as a record is `invalid`.
+        examples: `(URL or reason, outcome)` of the first that are not `ok`.
+    """
+
+    def __init__(self) -> None:
+        self.counts: dict[str, int] = {}
+        self.examples: list[tuple[str, str]] = []
+        self._file = SharedFile()
+
+    @property
+    def unusable(self) -> int:
+        return sum(count for outcome, count in self.counts.items() if outcome != "ok")
+
+    def write(self, path: str | Path) -> None:
+        """All that are not `ok`, as JSON lines of `record`, `outcome` and `url` or `reason`.
+
+        Raises:
+            UsageError: the file cannot be written.
+        """
+        with replacing_bytes(Path(path)) as out:
+            at = 0
+            while piece := self._file.read(at, _PIECE):
+                out.write(piece)
+                at += len(piece)
+
+    def __str__(self) -> str:
+        usable = self.counts.get("ok", 0)
+        others = [f"{n:,} {name}" for name, n in self.counts.items() if n and name != "ok"]
+        total = usable + self.unusable
+        return f"{usable:,} of {total:,} samples are mirrored" + "".join(f", {o}" for o in others)
+
+    def add(self, outcome: str, count: int) -> None:
+        if count:
+            self.counts[outcome] = self.counts.get(outcome, 0) + count
+
+    def note(self, notes: Sequence[tuple[int, str, str, str]]) -> None:
+        """Samples that cannot be used.
+
+        Args:
+            notes: number of the record, outcome, `url` or `reason`, and which.
+        """
+        for _, outcome, _, text in notes:
+            self.add(outcome, 1)
+            if len(self.examples) < _EXAMPLES:
+                self.examples.append((text, outcome))
+        lines = [
+            msgspec.json.encode({"record": number, "outcome": outcome, kind: text}) + b"\n"
+            for number, outcome, kind, text in notes
+        ]
+        self._file.append(b"".join(lines))
+
+
+class SampleTable:
+    """URLs and class numbers by position.
+
+    Attributes:
+        classes: names of the classes, sorted (as numbers where all of them are), or as they were
+            given; a class number is a place here.
+        labelled: samples have classes.
+        fingerprint: of all URLs and class numbers in their order: 16 hexadecimal digits.
+    """
+
+    def __init__(
+        self,
+        text: SharedFile,
+        ends: SharedFile,
+        labels: SharedFile,
+        classes: tuple[str, ...] | None,
+    ) -> None:
+        self._files = text, ends, labels
+        self.labelled = classes is not None
+        self.classes = classes or ()
+        self._text = text.mapped(np.uint8)
+        self._ends = ends.mapped(np.int64)
+        self._labels = labels.mapped(np.int32)
+        digest = xxhash.xxh3_64()
+        for column in (self._text, self._ends, self._labels):
+            digest.update(column.data)
+        self.fingerprint = digest.hexdigest()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return SampleTable, (*self._files, self.classes if self.labelled else None)
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    def url(self, index: int) -> str:
+        begin = self._ends[index - 1] if index else 0
+        return self._text[begin : self._ends[index]].tobytes().decode()
+
+    def label(self, index: int) -> int:
+        """The class number of a sample of a dataset with classes."""
+        return int(self._labels[index])
+
+    @property
+    def labels(self) -> NDArray[np.int32]:
+        """(n,) class numbers, for weights and statistics; empty where samples have no classes."""
+        labels = self._labels.view()
+        labels.flags.writeable = False
+        return labels
+
+
+def read_table(
+    source: Input,
+    coverage: Callable[[list[str]], Coverage],
+    *,
+    url_field: str,
+    label_field: str | None = None,
+    classes: Sequence[str] | None = None,
+    on_missing: OnMissing = "raise",
+    missing_file: str | Path | None = None,
+) -> tuple[SampleTable, Check]:
+    """A sample for each URL of a dataset that the mirror has.
+
+    Args:
+        source: a dataset of any format that `mirror rewrite` reads.
+        coverage: says what the mirror has.
+        url_field: dotted path of the field that holds a record's URL or URLs.
+        label_field: dotted path of its class; None for samples without classes.
+        classes: all classes that there are, in the order of their numbers; None takes those of the
+            dataset, sorted.
+        on_missing: what to do when samples cannot be used: stop, or leave them out.
+        missing_file: where to write what cannot be used.
+
+    Raises:
+        DatasetError: samples cannot be used, and `on_missing` is `raise`; or there are none left.
+        UsageError: the dataset cannot be read.
+    """
+    reading = ReadOptions.of(url_field, "source_url", label_field)
+    label_path = reading.others[0] if reading.others else None
+    text, ends, labels = SharedFile(), SharedFile(), SharedFile()
+    codes = {name: code for code, name in enumerate(classes or ())}
+    known = None if classes is None else codes
+    check = Check()
+    end = 0
+    for batch in read(source, reading):
+        kept, names = _usable(batch, coverage, label_path, known, check)
+        urls = [batch.urls[at] for at in kept]
+        lengths = np.fromiter(map(len, urls), np.int64, len(urls))
+        text.append(b"".join(urls))
+        ends.append((end + lengths.cumsum()).tobytes())
+        end += int(lengths.sum())
+        if label_path is not None:
+            numbers = [codes.setdefault(name, len(codes)) for name in names]
+            labels.append(np.array(numbers, np.int32).tobytes())
+    if missing_file is not None:
+        check.write(missing_file)
+    if check.unusable and on_missing == "raise":
+        raise DatasetError(_refusal(source, check, missing_file))
+    if not ends.size:
+        raise DatasetError(f"{source.shown} has no sample that can be used ({check}).")
+    if label_path is None:
+        return SampleTable(text, ends, labels, None), check
+    if classes is None:
+        names = _sorted(codes)
+        _renumber(labels.mapped(np.int32), [codes[name] for name in names])
+        return SampleTable(text, ends, labels, tuple(names)), check
+    return SampleTable(text, ends, labels, tuple(classes)), check
+
+
+def _usable(
+    batch: Batch,
+    coverage: Callable[[list[str]], Coverage],
+    label_path: FieldPath | None,
+    known: dict[str, int] | None,
+    check: Check,
+) -> tuple[list[int], list[str]]:
+    """Positions of URLs that can be used, and the names of their classes."""
+    texts = [url.decode() for url in batch.urls]
+    outcomes = coverage(texts).outcomes
+    owners = np.arange(len(texts)) if batch.owners is None else batch.owners
+    bad = [(at, OUTCOMES[outcomes[at]]) for at in np.flatnonzero(outcomes != OK).tolist()]
+    kept = np.flatnonzero(outcomes == OK).tolist()
+    names: list[str] = []
+    if label_path is not None:
+        of_record = [class_name(value) for value in batch.others[label_path]]
+        of_url = [(at, of_record[owners[at]]) for at in kept]
+        fits = [(at, n) for at, n in of_url if n is not None and (known is None or n in known)]
+        kept, names = [at for at, _ in fits], [name for _, name in fits]
+        unfit = {at for at, _ in of_url}.difference(kept)
+        bad = sorted([*bad, *((at, "unlabelled") for at in unfit)])
+    check.add("ok", len(kept))
+    check.note([(batch.numbers[owners[at]], outcome, "url", texts[at]) for at, outcome in bad])
+    check.note([(one.number, "invalid", "reason", one.reason) for one in batch.rejected])
+    return kept, names
+
+
+def _sorted(names: Collection[str]) -> list[str]:
+    """As numbers where all of them are: classes 0 to N - 1 then keep theirs. As text 10 is before 2."""
+    return sorted(names, key=int if all(map(_INTEGER.fullmatch, names)) else None)
+
+
+def _renumber(labels: NDArray[np.int32], order: list[int]) -> None:
+    """From the order in which classes were met to that of their names, in place."""
+    place = np.empty(len(order), np.int32)
+    place[order] = np.arange(len(order))
+    for begin in range(0, len(labels), _PIECE):
+        labels[begin : begin + _PIECE] = place[labels[begin : begin + _PIECE]]
+
+
+def _refusal(source: Input, check: Check, missing_file: str | Path | None) -> str:
+    shown = "".join(f"\n  {outcome}: {text}" for text, outcome in check.examples[:5])
+    listed = f"; {missing_file} lists the rest" if missing_file is not None else ""
+    return (
+        f"{source.shown}: {check}; filter it with mirror rewrite, fill the mirror with mirror sync, "
+        f"or train without them by on_missing='drop'{listed}:{shown}"
+    )

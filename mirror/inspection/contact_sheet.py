@@ -1,0 +1,367 @@
+"""The contact sheet: one HTML page that shows everything flagged, and needs nothing else.
+
+No script, no network (its Content-Security-Policy forbids both), and nothing of the cache reaches it
+unescaped: names, reasons and bytes are strangers'.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import warnings
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from importlib import resources
+from typing import TYPE_CHECKING, Final, NamedTuple, TextIO
+
+from mirror.content import digest
+from mirror.content.digest import WHOLE_UP_TO
+from mirror.content.image import VERDICTS, Verdict, inspect, plugin_of
+from mirror.inspection.inspect_cache import (
+    Findings,
+    FlaggedGroup,
+    GroupContent,
+    JudgedFile,
+    printable,
+    shown,
+)
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+THUMBNAIL: Final = 160
+# Bounds of a page that a browser opens at once; what they leave out is counted on the page.
+TILES_A_GROUP: Final = 300
+TILES: Final = 2000
+GROUPS: Final = 100
+NAMES_A_TILE: Final = 50
+# Decoding more pixels than that for a thumbnail is not worth the memory.
+_MOST_PIXELS: Final = 50_000_000
+_FIRST_BYTES: Final = 96
+
+_MEANING: Final[dict[Verdict, tuple[str, str]]] = {
+    "ok": ("Fine", "A picture that decodes to its end."),
+    "blank": ("Blank", "One flat colour: a frame that stands where a photo should be."),
+    "corrupt": ("Corrupt", "Begins as an image, but does not decode to its end."),
+    "not_image": ("Not an image", "Nothing, or something else under an image's name."),
+    "placeholder": ("Placeholder", "One picture in place of many photos, or one known to be bad."),
+}
+
+
+class Heading(NamedTuple):
+    """What the page's top says. `cache`: its folder; `level`: how far files were looked at."""
+
+    cache: bytes
+    level: str
+    made_at: datetime
+
+
+def write_sheet(
+    out: TextIO,
+    findings: Findings,
+    heading: Heading,
+    *,
+    tiles_a_group: int = TILES_A_GROUP,
+    tiles: int = TILES,
+) -> None:
+    """Write the page; files are read again for their thumbnails.
+
+    Args:
+        out: is written to as the page grows.
+        findings: of an inspection that is done.
+        heading: what the page's top says.
+        tiles_a_group: thumbnails of one reason at most,
+        tiles: and of the page.
+    """
+    every = findings.groups()
+    groups = every[:GROUPS]
+    most = _fair_share([group.contents for group in groups], tiles, tiles_a_group)
+    out.write(_head(heading))
+    out.write(_summary(findings, heading))
+    # Pillow warns of odd metadata; these files are known to be odd.
+    with warnings.catch_warnings(), ThreadPoolExecutor(thread_name_prefix="thumbnail") as pool:
+        warnings.simplefilter("ignore")
+        for verdict in VERDICTS:
+            mine = [group for group in groups if group.verdict == verdict]
+            if mine:
+                out.writelines(
+                    _section(findings, heading.cache, verdict, mine, most=most, pool=pool)
+                )
+    if not every:
+        out.write(
+            '<section class="none"><h2>Nothing is flagged</h2>'
+            f"<p>All {findings.checked:,} files are what they should be.</p></section>"
+            if findings.checked
+            else '<section class="none"><h2>No image was found</h2>'
+            "<p>An image of the cache is named by the MD5 of its URL.</p></section>"
+        )
+    if left := every[GROUPS:]:
+        files = sum(group.files for group in left)
+        out.write(
+            f'<p class="more">{_files(files)} with {len(left):,} other reasons are not shown.</p>'
+        )
+    out.write(_foot(findings))
+
+
+def _fair_share(contents: Sequence[int], total: int, most: int) -> int:
+    """The largest number of tiles, up to `most`, that every group may have within `total`."""
+    while most > 1 and sum(min(most, number) for number in contents) > total:
+        most -= 1
+    return most
+
+
+def _section(
+    findings: Findings,
+    root: bytes,
+    verdict: Verdict,
+    groups: list[FlaggedGroup],
+    *,
+    most: int,
+    pool: ThreadPoolExecutor,
+) -> Iterator[str]:
+    title, meaning = _MEANING[verdict]
+    yield (
+        f'<section id="{verdict}" class="{verdict}" aria-labelledby="{verdict}-title">'
+        f'<header class="verdict"><h2 id="{verdict}-title">{title} '
+        f'<span class="count">{findings.counts[verdict]:,}</span></h2><p>{meaning}</p></header>'
+    )
+    for group in groups:
+        shown_contents = list(findings.contents(group, most))
+        yield (
+            f'<div class="group"><h3>{_text(group.reason)}</h3>'
+            f'<p class="facts">{_facts(group)}</p><ul class="grid">'
+        )
+        pictures = pool.map(lambda content: _picture(root, content.example), shown_contents)
+        for content, picture in zip(shown_contents, pictures, strict=True):
+            yield _tile(findings, group, content, picture)
+        yield "</ul>"
+        if group.contents > most:
+            rest = group.files - sum(content.files for content in shown_contents)
+            yield (
+                f'<p class="more">and {group.contents - most:,} more, in {_files(rest)}; '
+                "<code>mirror inspect --csv</code> lists them all</p>"
+            )
+        yield "</div>"
+    yield "</section>"
+
+
+def _facts(group: FlaggedGroup) -> str:
+    facts = [_files(group.files), _size(group.size)]
+    if group.contents < group.files:
+        facts.insert(1, f"{group.contents:,} different")
+    return " · ".join(facts)
+
+
+def _tile(findings: Findings, group: FlaggedGroup, content: GroupContent, picture: str) -> str:
+    one = content.example
+    name = shown(one.path)
+    facts = [f"{one.width:,} × {one.height:,}"] if one.width and one.height else []
+    facts.append(_size(one.size))
+    if one.reason != group.reason:
+        reason = f'<span class="reason">{_text(one.reason)}</span>'
+    else:
+        reason = ""
+    many = ""
+    if content.files > 1:
+        names = findings.paths(group, one.sha256, NAMES_A_TILE)
+        items = "".join(f"<li>{_text(shown(path))}</li>" for path in names)
+        if content.files > len(names):
+            items += f"<li>and {content.files - len(names):,} more</li>"
+        many = f"<details><summary>{content.files:,} files</summary><ul>{items}</ul></details>"
+    badge = f'<span class="badge">× {content.files:,}</span>' if content.files > 1 else ""
+    return (
+        f'<li class="tile"><div class="frame">{picture}{badge}</div>'
+        f'<p class="name" title="{_text(name)}">{_text(name)}</p>'
+        f'<p class="facts">{" · ".join(facts)}</p>{reason}{many}</li>'
+    )
+
+
+def _picture(root: bytes, judged: JudgedFile) -> str:
+    """The thumbnail, or a neutral tile with the first bytes. Runs in a thread."""
+    alt = f"{shown(judged.path)}: {judged.verdict}, {printable(judged.reason)}"
+    try:
+        read = digest.read(root + b"/" + judged.path, keep_up_to=WHOLE_UP_TO)
+    except (OSError, digest.FileChanged):
+        return _neutral(alt, "gone since", "")
+    if read.digest.sha256 != judged.sha256:
+        return _neutral(alt, "changed since", "")
+    data = None if read.body is None else thumbnail(read.body)
+    if data is not None:
+        encoded = base64.b64encode(data).decode()
+        return f'<img src="data:image/webp;base64,{encoded}" alt="{_text(alt)}" decoding="async">'
+    if not judged.size:
+        return _neutral(alt, "0 bytes", "")
+    return _neutral(alt, "begins with", _first_bytes(read.head))
+
+
+def _neutral(alt: str, what: str, content: str) -> str:
+    text = f"<pre>{_text(content)}</pre>" if content else ""
+    return (
+        f'<div class="neutral" role="img" aria-label="{_text(alt)}"><span>{what}</span>{text}</div>'
+    )
+
+
+def _first_bytes(head: bytes) -> str:
+    """Text as it is; what is no text as hexadecimal, four bytes a word."""
+    first = head[:_FIRST_BYTES]
+    legible = sum(32 <= byte < 127 or byte in b"\t\r\n" for byte in first)
+    if legible >= 0.9 * len(first):
+        return "".join(chr(byte) if 32 <= byte < 127 else " " for byte in first)
+    return first[:48].hex(" ", 4)
+
+
+def thumbnail(body: bytes) -> bytes | None:
+    """A WebP of at most `THUMBNAIL` pixels a side, of as much as can be decoded; None for nothing.
+
+    A damaged JPEG is decoded as far as it goes, by libjpeg-turbo: Pillow would need a switch that
+    holds for the whole process.
+    """
+    try:
+        image = _decoded(body) or _decoded_in_part(body)
+        if image is None:
+            return None
+        image.thumbnail((THUMBNAIL, THUMBNAIL))
+        out = io.BytesIO()
+        image.save(out, "WEBP", quality=72, method=2)
+        return out.getvalue()
+    except Exception:  # noqa: BLE001 - hostile bytes may raise anything; then there is no picture
+        return None
+
+
+def _decoded(body: bytes) -> Image | None:
+    from PIL import Image, ImageOps
+
+    found = inspect(body, "header")
+    plugin = plugin_of(found.format)
+    if plugin is None or found.verdict != "ok":
+        return None
+    try:
+        with plugin(io.BytesIO(body)) as image:
+            if image.width * image.height > _MOST_PIXELS:
+                return None
+            image.draft("RGB", (2 * THUMBNAIL, 2 * THUMBNAIL))
+            image.load()
+            upright = ImageOps.exif_transpose(image)
+            if upright.mode.startswith(("I", "F")):
+                # Pillow measures no big-endian numbers.
+                upright = upright.convert("I") if upright.mode == "I;16B" else upright
+                low, high = upright.getextrema()
+                assert isinstance(low, int | float)
+                assert isinstance(high, int | float)
+                scale = 255 / ((high - low) or 1)
+                return upright.convert("F").point(lambda v: v * scale - low * scale).convert("RGB")
+            if upright.has_transparency_data:
+                paper = Image.new("RGBA", upright.size, "white")
+                return Image.alpha_composite(paper, upright.convert("RGBA")).convert("RGB")
+            return upright.convert("RGB")
+    except Exception:  # noqa: BLE001 - as above
+        return None
+
+
+def _decoded_in_part(body: bytes) -> Image | None:
+    if not body.startswith(b"\xff\xd8\xff"):
+        return None
+    import simplejpeg
+    from PIL import Image
+
+    height, width, _, _ = simplejpeg.decode_jpeg_header(body, strict=False)
+    if width * height > _MOST_PIXELS:
+        return None
+    pixels = simplejpeg.decode_jpeg(
+        body,
+        colorspace="RGB",
+        min_height=min(THUMBNAIL, height),
+        min_width=min(THUMBNAIL, width),
+        min_factor=1,
+        strict=False,
+    )
+    return Image.fromarray(pixels)
+
+
+def _text(text: str) -> str:
+    return html.escape(printable(text), quote=True)
+
+
+def _files(number: int) -> str:
+    return f"{number:,} file" if number == 1 else f"{number:,} files"
+
+
+def _size(nbytes: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if nbytes < 1000:
+            return f"{nbytes:.0f} {unit}" if unit == "B" else f"{nbytes:.1f} {unit}"
+        nbytes /= 1000
+    return f"{nbytes:.1f} TB"
+
+
+def _head(heading: Heading) -> str:
+    style = resources.files("mirror.upkeep").joinpath("sheet.css").read_text("utf-8")
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; '
+        "img-src data:; style-src 'unsafe-inline'\">"
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        '<meta name="color-scheme" content="light dark"><meta name="referrer" content="no-referrer">'
+        f"<title>Inspection of {_text(shown(heading.cache))}</title><style>{style}</style></head><body>"
+    )
+
+
+def _summary(findings: Findings, heading: Heading) -> str:
+    total = findings.checked or 1
+    share = findings.flagged / total
+    says = ", ".join(f"{findings.counts[v]:,} {_MEANING[v][0].lower()}" for v in VERDICTS)
+    bar = "".join(
+        f'<span class="{v}" style="flex-grow:{findings.counts[v] / total:.6f}"></span>'
+        for v in VERDICTS
+        if findings.counts[v]
+    )
+    cards = "".join(_card(v, findings.counts[v]) for v in VERDICTS)
+    made = heading.made_at
+    notes = [
+        f"{_files(findings.checked)} judged, {_size(findings.bytes)}",
+        f"{findings.ignored:,} other ignored",
+    ]
+    if findings.failed:
+        notes.append(f"<strong>{findings.failed:,} could not be read</strong>")
+    how = "decoded to their end" if heading.level == "decode" else "judged by their headers alone"
+    return (
+        '<header class="top"><p class="kicker">mirror inspect</p>'
+        f"<h1>{findings.flagged:,} of {_files(findings.checked)} flagged"
+        f' <span class="share">{_percent(share)}</span></h1>'
+        f'<p class="where"><bdi>{_text(shown(heading.cache))}</bdi></p>'
+        f'<p class="facts">{" · ".join(notes)} · {how} · '
+        f'<time datetime="{made.isoformat(timespec="seconds")}">{made:%d %B %Y, %H:%M %Z}</time></p>'
+        f'<div class="bar" role="img" aria-label="{says}">{bar}</div>'
+        f'<nav aria-label="Verdicts"><ul class="cards">{cards}</ul></nav></header><main>'
+    )
+
+
+def _percent(share: float) -> str:
+    if share and share < 0.0001:
+        return "less than 0.01 %"
+    return f"{share * 100:.2f} %" if share < 0.01 else f"{share * 100:.1f} %"
+
+
+def _card(verdict: Verdict, number: int) -> str:
+    inner = f"<b>{number:,}</b><span>{_MEANING[verdict][0]}</span>"
+    if verdict == "ok" or not number:
+        return f'<li class="{verdict}"><span class="card">{inner}</span></li>'
+    return f'<li class="{verdict}"><a class="card" href="#{verdict}">{inner}</a></li>'
+
+
+def _foot(findings: Findings) -> str:
+    failures = ""
+    if findings.failures:
+        items = "".join(
+            f"<li>{_text(path)}: {_text(reason)}</li>" for path, reason in findings.failures[:100]
+        )
+        if findings.failed > 100:
+            items += f"<li>and {findings.failed - 100:,} more</li>"
+        failures = f'<section class="failures"><h2>Could not be read</h2><ul>{items}</ul></section>'
+    return (
+        f"{failures}</main><footer><p><code>mirror quarantine --to DIR</code> moves what is flagged "
+        "out of the cache, and <code>--restore</code> brings it back. Nothing is deleted.</p>"
+        "</footer></body></html>\n"
+    )

@@ -1,0 +1,165 @@
+"""A run as metrics, in the text format that node-exporter's textfile collector reads.
+
+Of all of them `command`, `bucket` and `cache` are labels.
+
+    mirror_run_timestamp_seconds          when the last run ended
+    mirror_run_success_timestamp_seconds  when the last one that did what it should ended
+    mirror_run_exit_status                what the last one ended with
+    mirror_run_duration_seconds
+    mirror_run_items                      counts of the report, by outcome
+    mirror_run_items_by_reason            counts that the report tells apart, such as flagged by verdict
+    mirror_run_bytes                      by what was done with them
+    mirror_run_requests                   by operation
+    mirror_run_retries
+    mirror_catalog_version                the last that a run has seen
+
+The success's time and the catalog's version outlive the runs that do not know them: they are read
+from the file that is replaced.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from mirror.errors import UsageError
+from mirror.system.files import replacing
+
+HELP: Final = {
+    "mirror_run_timestamp_seconds": "When the last run ended, in seconds since 1970.",
+    "mirror_run_success_timestamp_seconds": "When the last run that did what it should ended.",
+    "mirror_run_exit_status": "Exit status of the last run.",
+    "mirror_run_duration_seconds": "How long the last run took.",
+    "mirror_run_items": "What the last run counted, by outcome.",
+    "mirror_run_items_by_reason": "What the last run counted, by outcome and reason.",
+    "mirror_run_bytes": "Bytes that the last run moved, by what was done with them.",
+    "mirror_run_requests": "Requests of the last run to the store, by operation.",
+    "mirror_run_retries": "Requests that the last run sent again.",
+    "mirror_catalog_version": "The catalog's version as a run has last seen it.",
+}
+_KEPT: Final = ("mirror_run_success_timestamp_seconds", "mirror_catalog_version")
+# Of a run that could not begin, what the one before it has found is still what is known.
+_KEPT_OUTCOMES: Final = ("missing", "mismatched")
+# Numbers of a report that have a metric of their own, or none.
+_NO_ITEMS: Final = {"catalog_commits", "seconds", "exit_status", "seed"}
+# bytes, bytes_uploaded, orphaned_bytes
+_BYTES: Final = re.compile(r"bytes(?:_(\w+))?|(\w+)_bytes").fullmatch
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    name: str
+    labels: tuple[tuple[str, str], ...]
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class FinishedRun:
+    """A run that has ended.
+
+    Attributes:
+        labels: what tells its series from those of other runs: command, bucket, cache.
+        exit_status: as the process ends with it.
+        ended_at: seconds since 1970.
+        seconds: how long it took.
+        report: the object of `--json`; empty where the run could not begin.
+        succeeded: whether it did what it should.
+    """
+
+    labels: Mapping[str, str]
+    exit_status: int
+    ended_at: float
+    seconds: float
+    report: Mapping[str, Any]
+    succeeded: bool
+
+
+def samples(run: FinishedRun) -> Iterator[Sample]:
+    """All that a run tells of itself; pure."""
+    base = tuple(run.labels.items())
+    yield Sample("mirror_run_timestamp_seconds", base, run.ended_at)
+    if run.succeeded:
+        yield Sample("mirror_run_success_timestamp_seconds", base, run.ended_at)
+    yield Sample("mirror_run_exit_status", base, run.exit_status)
+    yield Sample("mirror_run_duration_seconds", base, run.seconds)
+    for key, value in run.report.items():
+        if isinstance(value, Mapping):
+            for name, number in value.items():
+                if not _is_count(number):
+                    continue
+                if key == "requests":
+                    yield Sample("mirror_run_requests", (*base, ("operation", name)), number)
+                else:
+                    labels = (*base, ("outcome", key), ("reason", name))
+                    yield Sample("mirror_run_items_by_reason", labels, number)
+        elif not _is_count(value):
+            continue
+        elif (match := _BYTES(key)) is not None:
+            what = match[1] or match[2] or "moved"
+            yield Sample("mirror_run_bytes", (*base, ("outcome", what)), value)
+        elif key == "requests":  # of a backfill, which does nothing else
+            yield Sample("mirror_run_requests", (*base, ("operation", "get")), value)
+        elif key == "retries":
+            yield Sample("mirror_run_retries", base, value)
+        elif key == "catalog_version":
+            if value >= 0:  # else there is none yet
+                yield Sample("mirror_catalog_version", base, value)
+        elif key not in _NO_ITEMS:
+            yield Sample("mirror_run_items", (*base, ("outcome", key)), value)
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def rendered(found: list[Sample]) -> str:
+    """Samples in the text format, those of one name together under its explanation."""
+    lines: list[str] = []
+    for name, help_ in HELP.items():
+        of_name = [sample for sample in found if sample.name == name]
+        if of_name:
+            lines += [f"# HELP {name} {help_}", f"# TYPE {name} gauge"]
+        lines += [f"{_series(name, sample.labels)} {sample.value:.15g}" for sample in of_name]
+    return "\n".join(lines) + "\n"
+
+
+def _series(name: str, labels: Iterable[tuple[str, str]]) -> str:
+    return name + "{" + ",".join(f'{key}="{_escaped(value)}"' for key, value in labels) + "}"
+
+
+def _escaped(value: str) -> str:
+    # What no UTF-8 can hold (a path's odd bytes) must not cost the metrics.
+    plain = value.encode("utf-8", "replace").decode()
+    return plain.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
+
+
+def write(path: Path, run: FinishedRun) -> None:
+    """Replace the file by this run's metrics; a reader sees the old ones or the new ones, whole.
+
+    Raises:
+        UsageError: the file cannot be written there, or what is there is no file.
+        OSError: the disk is full, or fails.
+    """
+    if path.exists() and not path.is_file():
+        # /dev/full and the like are read without end, and their modes are not ours.
+        raise UsageError("it is no plain file; name one that ends in .prom.")
+    found = list(samples(run))
+    told = {sample.name for sample in found}
+    before = ""
+    with suppress(OSError, UnicodeDecodeError):
+        before = path.read_text(encoding="utf-8")
+    labels = tuple(run.labels.items())
+    kept = [(name, labels) for name in _KEPT]
+    kept += [("mirror_run_items", (*labels, ("outcome", outcome))) for outcome in _KEPT_OUTCOMES]
+    for name, with_labels in kept:
+        series = re.escape(_series(name, with_labels))
+        value = re.search(rf"^{series} (\d[\d.e+]*)$", before, re.MULTILINE)
+        if name not in told and value:
+            found.append(Sample(name, with_labels, float(value[1])))
+    with replacing(path) as file:
+        file.write(rendered(found))
+    path.chmod(0o644)  # the exporter is another user

@@ -1,0 +1,23 @@
+"""What a dataset tells of the cache's files: which it refers to, where they come from."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import xxhash
+
+from mirror.catalog.row import RowSource
+
+
+class Sources(Protocol):
+    """URLs of a dataset by their MD5. `mirror.dataset.dataset_urls` makes one from a dataset's file."""
+
+    def get(self, url_md5: bytes) -> RowSource | None: ...
+
+    def __contains__(self, url_md5: bytes) -> bool: ...
+
+
+def source_digest(source: RowSource) -> bytes:
+    """Eight bytes that differ when a source does: has it been catalogued already?"""
+    joined = "\0".join("" if part is None else f"={part}" for part in source)
+    return xxhash.xxh3_64_digest(joined.encode())

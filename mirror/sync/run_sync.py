@@ -1,0 +1,419 @@
+"""`mirror sync`: scan → plan → inspect → upload → commit. Bulk and incremental are the same."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import os
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import suppress
+from dataclasses import field
+
+import msgspec
+
+from mirror.cache.scan import Entries, ScanCount, walk
+from mirror.catalog.delta_table import Catalog
+from mirror.catalog.index import Index
+from mirror.catalog.open_mirror import Location, first_attempts
+from mirror.catalog.root import open_root
+from mirror.config.settings import Settings, parse_rate
+from mirror.content.image import Level
+from mirror.content.placeholder import load_known_bad
+from mirror.errors import Interrupted, MirrorError, StateDamaged, StateError, StoreError
+from mirror.run.lock import locked
+from mirror.run.run_id import new_run_id
+from mirror.run.run_log import RunRecord
+from mirror.run.signals import leaving_at_once_on_ctrl_c, stopping_on_signals
+from mirror.store.base import Store
+from mirror.store.retry import Retrying, RetryPolicy
+from mirror.store.throttle import (
+    MOST_PUTS_A_SECOND,
+    AdaptiveLimit,
+    BandwidthLimit,
+    ConcurrencyGate,
+    Counting,
+    Throttling,
+)
+from mirror.sync.commit import Committer
+from mirror.sync.placeholders import newly_found
+from mirror.sync.plan import FileSelection, SyncPlan, estimate, make_plan
+from mirror.sync.row_sources import Sources, source_digest
+from mirror.sync.state import FILE_NAME, State, set_aside
+from mirror.sync.sync_report import SyncReport
+from mirror.sync.transfer import Transfer, TransferObserver, TransferOptions
+
+_DESCRIBE_BATCH = 20_000
+# In the state: since when (microseconds since 1970) rows may have come that no run has weighed;
+# empty where there are none, absent in a state that knows nothing of the runs before it.
+_UNWEIGHED_SINCE = "unweighed_since"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SyncOptions:
+    """What one run is asked to do, beyond the settings.
+
+    Attributes:
+        dry_run: plan and estimate; touch nothing and send nothing.
+        prefix: only URLs whose MD5 begins with these hex digits.
+        max_files: at most so many new or changed files.
+        include_flagged: upload flagged files too.
+        fail_fast: the first failure ends the run.
+        inspect: overrides `sync.inspect`.
+        retry: how often and how soon a request that failed is tried again.
+        run_id: names the run in the report and the state; a new one where None.
+    """
+
+    dry_run: bool = False
+    prefix: str = ""
+    max_files: int | None = None
+    include_flagged: bool = False
+    fail_fast: bool = False
+    inspect: Level | None = None
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
+    run_id: str | None = None
+
+
+class SyncObserver(TransferObserver):
+    """Is told of a run's stages; a progress bar, a log, or nothing."""
+
+    def planned(self, plan: SyncPlan, report: SyncReport) -> None:
+        """The plan stands; transfers begin after this returns."""
+
+    def warned(self, sentence: str) -> None:
+        """Something a person should read."""
+
+    def done(self, entry: object, outcome: str) -> None:
+        """A file is done with."""
+
+
+def sync(
+    settings: Settings,
+    options: SyncOptions = SyncOptions(),
+    *,
+    sources: Sources | None = None,
+    observer: SyncObserver | None = None,
+    now: Callable[[], float] = time.time,
+    began: Callable[[], object] = lambda: None,
+) -> SyncReport:
+    """Bring the mirror up to date with the cache.
+
+    Args:
+        settings: where the cache, the bucket and the state are.
+        options: what this run is asked to do.
+        sources: a dataset's URLs; only files that it refers to are synced, and what it tells of
+            them goes into the catalog.
+        observer: is told of progress.
+        now: seconds since 1970, for the catalog's `seen_at`.
+        began: is called once no other run stands in the way.
+
+    Returns:
+        The report. An error that came after the plan is in `report.error`, with the counts of what
+        was done before it.
+
+    Raises:
+        MirrorError: the run could not begin: a missing folder, a wrong key, another run's lock.
+    """
+    return _SyncRun(settings, options, sources, observer or SyncObserver(), now).run(began)
+
+
+class _SyncRun:
+    def __init__(
+        self,
+        settings: Settings,
+        options: SyncOptions,
+        sources: Sources | None,
+        observer: SyncObserver,
+        now: Callable[[], float],
+    ) -> None:
+        settings.require_apart()
+        self._now = now
+        self._settings = settings
+        self._options = options
+        self._sources = sources
+        self._observer = observer
+        self._root = os.fsencode(settings.cache_dir)
+        self._folder = settings.state_dir
+        self._location = Location(settings)
+        self._level = options.inspect or settings.sync.inspect
+        self._started_at, self._clock_at_start = now(), time.monotonic()
+        self._report = SyncReport(
+            run_id=options.run_id or new_run_id(),
+            dry_run=options.dry_run,
+        )
+
+    def run(self, began: Callable[[], object]) -> SyncReport:
+        if self._options.dry_run:
+            return self._dry_run()
+        with locked(self._folder):
+            began()
+            state = self._open_state()
+            try:
+                try:
+                    asyncio.run(self._sync(state))
+                    ended_by = self._report.error
+                except StateDamaged as error:
+                    ended_by = error
+                # Further in than opening it looks; who was asked to stop leaves it to the next run.
+                if isinstance(ended_by, StateDamaged) and not self._report.interrupted:
+                    state.close()
+                    state = self._renew_state()
+                    self._report = SyncReport(
+                        run_id=self._report.run_id,
+                        warnings=self._report.warnings,
+                        requests=self._report.requests,
+                    )
+                    asyncio.run(self._sync(state))
+                self._finish()
+                with suppress(StateError):
+                    # The run is done; a disk that is full by now must not call it undone.
+                    state.runs.add(RunRecord.of(self._report, self._started_at))
+            finally:
+                state.close()
+        return self._report
+
+    def _finish(self) -> None:
+        self._report.seconds = time.monotonic() - self._clock_at_start
+
+    def _dry_run(self) -> SyncReport:
+        state: State | _NothingKnown = _NothingKnown()
+        if (self._folder / FILE_NAME).exists():
+            state = State(self._folder)
+        plan = self._plan(state)
+        rate = _last_rate(state) if isinstance(state, State) else None
+        self._report.estimate = estimate(
+            plan, self._settings.price_list, self._settings.sync.commit_rows, rate
+        )
+        self._observer.planned(plan, self._report)
+        self._finish()
+        return self._report
+
+    def _open_state(self) -> State:
+        try:
+            return State(self._folder)
+        except StateDamaged:
+            return self._renew_state()
+
+    def _renew_state(self) -> State:
+        aside = set_aside(self._folder)
+        self._warn(
+            f"The state {self._folder / FILE_NAME} is damaged. It was moved to {aside} and begun "
+            "anew; every file is read again, and nothing is uploaded twice."
+        )
+        return State(self._folder)
+
+    def _warn(self, sentence: str) -> None:
+        self._report.warnings.append(sentence)
+        self._observer.warned(sentence)
+
+    def _plan(self, known: State | _NothingKnown) -> SyncPlan:
+        count = ScanCount()
+        selection = FileSelection(
+            prefix=self._options.prefix.lower(),
+            members=None if self._sources is None else self._sources.__contains__,
+            max_files=self._options.max_files,
+        )
+        files = walk(self._root, self._settings.cache.extensions, count)
+        plan = make_plan(files, count, known, selection)
+        self._report.take_plan(plan)
+        if plan.emptied_of:
+            self._warn(
+                f"The cache folder is empty, and {plan.emptied_of:,} files were there before: is its "
+                "disk mounted? Nothing is deleted from the mirror."
+            )
+        return plan
+
+    async def _sync(self, state: State) -> None:
+        counting = Counting(self._location.store())
+        counting.requests = self._report.requests  # of a second attempt too: all of them are billed
+        try:
+            await _unless_stopped(self._know_the_mirror(counting, state))
+            await self._forget_what_was_lost(counting, state)
+            # Nothing needs the loop yet: a walk of a million files may hold it.
+            with leaving_at_once_on_ctrl_c():
+                plan = self._plan(state)
+            self._observer.planned(plan, self._report)
+            try:
+                state.mark(vanished=plan.vanished_signatures, returned=plan.returned_signatures)
+                unweighed = self._level != "off" and state.get(_UNWEIGHED_SINCE) != ""
+                if plan.order or self._sources is not None or unweighed:
+                    await self._transfer(counting, state, plan)
+            except MirrorError as error:
+                self._report.error = self._report.error or error
+        finally:
+            await counting.aclose()
+
+    async def _know_the_mirror(self, store: Store, state: State) -> None:
+        """One small GET: is the mirror there, in a format we know, and the one the state means?"""
+        patient = Retrying(store, first_attempts(self._options.retry))
+        url = self._location.url
+        proven_for = f"{url} {self._settings.bucket.endpoint or ''}"
+        proven = state.get("conditional_put_proven") == proven_for
+        try:
+            root = await open_root(patient, proven=proven)
+        except StoreError as error:
+            raise self._location.explained(error) from None
+        known = state.get("mirror_id")
+        if known is not None and known != root.id:
+            forgotten = state.forget_all_files()
+            self._warn(
+                f"{url} is another mirror than the one this state was made for (it was "
+                f"emptied or replaced); {forgotten} files are read and compared again."
+            )
+        if known != root.id:
+            state.set(_UNWEIGHED_SINCE, "0")
+            state.set("mirror_id", root.id)
+        if not proven:
+            state.set("conditional_put_proven", proven_for)
+        self._snapshots = self._location.snapshots(root)
+        self._losses = root.losses
+
+    async def _forget_what_was_lost(self, counting: Counting, state: State) -> None:
+        """After a repair that could not restore everything, what this cache still has is read again."""
+        if self._losses == (state.get("losses") or ""):
+            return
+        retry = self._options.retry
+        catalog = self._location.catalog(Retrying(counting, retry), retry)
+        index = await catalog.refresh(Index.empty(), self._snapshots)
+        lost = [
+            path
+            for path, url_md5, content_hash in state.acknowledged()
+            if (row := index.sighting(url_md5)) is not None
+            and (row.verdict, row.content_hash) == ("corrupt", content_hash)
+        ]
+        state.forget(lost)
+        state.set("losses", self._losses)
+
+    async def _transfer(self, counting: Counting, state: State, plan: SyncPlan) -> None:
+        sync = self._settings.sync
+        retry = self._options.retry
+        catalog = self._location.catalog(Retrying(counting, retry), retry)
+        committer = Committer(
+            catalog,
+            state,
+            self._snapshots,
+            self._sources,
+            self._now,
+        )
+        await committer.refresh()
+        # Before the first commit: whatever ends this run, the next one weighs what it has brought.
+        kept, started_at = state.get(_UNWEIGHED_SINCE), int(self._started_at * 1e6)
+        since = started_at if kept == "" else min(int(kept or 0), started_at)
+        state.set(_UNWEIGHED_SINCE, str(since))
+        known_bad = load_known_bad(self._settings.inspect.known_bad)
+        bandwidth = BandwidthLimit(parse_rate(sync.limit_rate)) if sync.limit_rate else None
+        gate = ConcurrencyGate(AdaptiveLimit(sync.concurrency, rate=MOST_PUTS_A_SECOND))
+        retrying = Retrying(Throttling(counting, gate, bandwidth), retry)
+        stop = asyncio.Event()
+        transfer = Transfer(
+            retrying,
+            committer,
+            self._root,
+            placeholders=known_bad | committer.index.contents_judged("placeholder"),
+            options=TransferOptions(
+                concurrency=sync.concurrency,
+                level=self._level,
+                include_flagged=self._options.include_flagged,
+                fail_fast=self._options.fail_fast,
+                commit_rows=sync.commit_rows,
+                commit_seconds=sync.commit_seconds,
+            ),
+            report=self._report,
+            progress=self._observer,
+            stop=stop,
+            in_flight=lambda: gate.limit.limit,
+        )
+        try:
+            with stopping_on_signals(self._interrupt(stop)):
+                await transfer.run(plan)
+            plan.pending, plan.order = Entries(), ()  # at a million files, memory to be used again
+            if self._sources is not None and self._report.error is None and not stop.is_set():
+                await self._describe(state, committer)
+            if self._level != "off" and self._report.error is None and not stop.is_set():
+                await self._weigh_evidence(catalog, committer, since)
+                state.set(_UNWEIGHED_SINCE, "")
+        finally:
+            self._report.retries = retrying.retries
+            self._report.catalog_commits = committer.count.commits
+            self._report.catalog_version = committer.count.version
+        await committer.tidy()
+
+    def _interrupt(self, stop: asyncio.Event) -> Callable[[], None]:
+        def interrupt() -> None:
+            self._report.interrupted = True
+            self._observer.warned(
+                "Stopping: what is in flight is finished and committed. Once more leaves at once."
+            )
+            stop.set()
+
+        return interrupt
+
+    async def _describe(self, state: State, committer: Committer) -> None:
+        """Sources for files that were synced before their dataset was known."""
+        assert self._sources is not None
+        told: list[tuple[bytes, bytes]] = []
+
+        async def flush() -> None:
+            await committer.commit()
+            state.set_sources(told)
+            self._report.described += len(told)
+            told.clear()
+
+        for path, row, known in state.files():
+            source = self._sources.get(row.url_md5)
+            if source is None or source_digest(source) == known:
+                continue
+            if committer.describe(path, row, source):
+                told.append((source_digest(source), path))
+            if len(told) >= _DESCRIBE_BATCH:
+                await flush()
+        if told:
+            await flush()
+
+    async def _weigh_evidence(self, catalog: Catalog, committer: Committer, since: int) -> None:
+        """Contents that by now stand under too many photos become placeholders."""
+        await committer.refresh()
+        rows = await newly_found(
+            committer.index,
+            catalog,
+            self._settings.inspect.placeholder_photos,
+            since,
+            int(self._now() * 1e6),
+        )
+        if rows:
+            committer.supersede(rows)
+            await committer.commit()
+            self._report.flagged["placeholder"] += len(rows)
+
+
+async def _unless_stopped(beginning: Coroutine[None, None, None]) -> None:
+    """Await what comes before there is anything to finish; a signal gives it up.
+
+    Raises:
+        Interrupted: the signal came.
+    """
+    task = asyncio.ensure_future(beginning)
+    try:
+        with stopping_on_signals(task.cancel):
+            await task
+    except asyncio.CancelledError:
+        raise Interrupted("Interrupted before anything was begun.") from None
+
+
+class _NothingKnown:
+    """The state of a cache that was never synced."""
+
+    def signatures(self, *, gone: bool) -> bytes:
+        return b""
+
+    def signatures_of(self, paths: object) -> Iterator[tuple[bytes, bytes]]:
+        return iter(())
+
+
+def _last_rate(state: State) -> float | None:
+    """Bytes a second of the last run that uploaded a noticeable amount."""
+    for run in state.runs.last(50):
+        report = msgspec.json.decode(run.report)
+        if report["bytes_uploaded"] > 1 << 20 and report["seconds"] > 0:
+            return float(report["bytes_uploaded"] / report["seconds"])
+    return None

@@ -1,0 +1,113 @@
+"""What a sync did, as a value: the JSON of `mirror sync --json`, and what the table is drawn from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from mirror.catalog.cost import CostEstimate
+from mirror.content.image import VERDICTS
+from mirror.errors import MirrorError, exit_status_of
+from mirror.run.failures import Failures
+from mirror.sync.plan import SyncPlan
+
+
+@dataclass
+class SyncReport:
+    """Counts are files unless they say otherwise.
+
+    Attributes:
+        flagged: by verdict.
+        failures: `(path, reason)` of the first files that failed.
+        warnings: sentences that a person should read.
+        error: what ended the run early, if anything did.
+        described: unchanged files whose source was added to the catalog (`--dataset`).
+    """
+
+    run_id: str
+    scanned: int = 0
+    new: int = 0
+    changed: int = 0
+    unchanged: int = 0
+    vanished: int = 0
+    ignored: int = 0
+    uploaded: int = 0
+    deduplicated: int = 0
+    described: int = 0
+    flagged: dict[str, int] = field(
+        default_factory=lambda: {verdict: 0 for verdict in VERDICTS if verdict != "ok"}
+    )
+    failed: int = 0
+    failures: Failures = field(default_factory=Failures)
+    warnings: list[str] = field(default_factory=list)
+    bytes_uploaded: int = 0
+    requests: dict[str, int] = field(
+        default_factory=lambda: {"put": 0, "get": 0, "head": 0, "list": 0, "delete": 0}
+    )
+    retries: int = 0
+    catalog_version: int | None = None
+    catalog_commits: int = 0
+    seconds: float = 0.0
+    dry_run: bool = False
+    interrupted: bool = False
+    estimate: CostEstimate | None = None
+    error: MirrorError | None = None
+
+    def take_plan(self, plan: SyncPlan) -> None:
+        self.scanned, self.ignored = plan.scanned, plan.ignored
+        self.new, self.changed, self.unchanged = plan.new, plan.changed, plan.unchanged
+        self.vanished = plan.vanished
+        for path, reason in plan.unreadable:
+            self.fail(path, reason)
+
+    def fail(self, path: str, reason: str) -> None:
+        self.failed += 1
+        self.failures.note(path, reason)
+
+    @property
+    def flagged_total(self) -> int:
+        return sum(self.flagged.values())
+
+    @property
+    def exit_status(self) -> int:
+        return exit_status_of(self.error, interrupted=self.interrupted, failed=self.failed > 0)
+
+    def as_json(self) -> dict[str, Any]:
+        """The object that `--json` prints; docs/cli.md names its keys."""
+        out: dict[str, Any] = {
+            "run_id": self.run_id,
+            "scanned": self.scanned,
+            "new": self.new,
+            "changed": self.changed,
+            "unchanged": self.unchanged,
+            "vanished": self.vanished,
+            "ignored": self.ignored,
+            "uploaded": self.uploaded,
+            "deduplicated": self.deduplicated,
+            "described": self.described,
+            "flagged": self.flagged,
+            "failed": self.failed,
+            "failures": self.failures.as_json(),
+            "bytes_uploaded": self.bytes_uploaded,
+            "requests": self.requests,
+            "retries": self.retries,
+            "catalog_version": self.catalog_version,
+            "catalog_commits": self.catalog_commits,
+            "seconds": round(self.seconds, 3),
+            "dry_run": self.dry_run,
+            "interrupted": self.interrupted,
+            "warnings": self.warnings,
+        }
+        if self.estimate is not None:
+            e = self.estimate
+            out["estimate"] = {
+                "puts": e.puts,
+                "requests": e.requests,
+                "bytes": e.bytes,
+                "request_usd": round(e.request_usd, 4),
+                "storage_usd_month": round(e.storage_usd_month, 4),
+                "seconds": None if e.seconds is None else round(e.seconds, 1),
+            }
+        if self.error is not None:
+            out["error"] = str(self.error)
+        return out

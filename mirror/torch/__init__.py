@@ -1,0 +1,31 @@
+"""Training from the mirror with PyTorch: datasets, and a sampler that resumes in mid-epoch.
+
+    from mirror import Fetcher
+    from mirror.torch import MirrorDataset, ResumableSampler
+
+    fetch = Fetcher.from_config("mirror.toml")
+    dataset = MirrorDataset("train.jsonl", fetch, label_field="species", transform=to_tensor)
+    sampler = ResumableSampler(dataset)
+    loader = DataLoader(dataset, batch_size=64, sampler=sampler, num_workers=4)
+    for images, labels in sampler.track(loader):
+        ...
+
+An image that cannot be had is an exception or, by choice, another image: never a black one.
+"""
+
+from __future__ import annotations
+
+from mirror.fetch.sample_table import Check
+from mirror.torch.bad_samples import BadSample
+from mirror.torch.datasets import MirrorDataset, MirrorIterableDataset
+from mirror.torch.sampler import ResumableSampler
+from mirror.torch.samples import rgb
+
+__all__ = [
+    "BadSample",
+    "Check",
+    "MirrorDataset",
+    "MirrorIterableDataset",
+    "ResumableSampler",
+    "rgb",
+]

@@ -1,0 +1,118 @@
+"""Contents that a mirror lacks, and where on this machine they may still be.
+
+A file is opened only if it has the size of something that is wanted; what it holds decides, not its
+name. So any folder will do: a cache, a fetch cache, a quarantine, a backup.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from array import array
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from itertools import islice
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from mirror.catalog.health import Kind, Problem
+from mirror.catalog.index import Index, halves, positions_of
+from mirror.catalog.objects import EXTENSIONS
+from mirror.content.digest import Digest
+from mirror.layout import OBJECTS, parse_object_key
+
+# Files that are compared with the sizes wanted at once.
+_CHUNK: Final = 16_384
+_KINDS: Final[tuple[Kind, ...]] = ("missing", "mismatched")
+
+
+class LostObject(NamedTuple):
+    """An object that is to be written again; `kind` is what is wrong with it."""
+
+    at: int
+    key: str
+    kind: Kind
+    digest: Digest
+
+
+class LostContents:
+    """The contents that are wanted, about 70 bytes each, and which of them were found.
+
+    Args:
+        damage: what is wrong with the mirror; what names no content is left out.
+        index: has the SHA-256 of each.
+    """
+
+    def __init__(self, damage: Iterable[Problem], index: Index) -> None:
+        contents, sha256s, numbers = bytearray(), bytearray(), array("q")
+        for problem in damage:
+            parsed = parse_object_key(problem.key)
+            sha256 = None if parsed is None else index.object_sha256(parsed[0])
+            if parsed is None or sha256 is None or problem.kind not in _KINDS:
+                continue
+            contents += parsed[0]
+            sha256s += sha256
+            numbers.extend((problem.size, EXTENSIONS.index(parsed[1]), _KINDS.index(problem.kind)))
+        hi, lo = halves(bytes(contents))
+        order = np.lexsort((lo, hi))
+        self._hi, self._lo = hi[order], lo[order]
+        self._sha256 = np.frombuffer(bytes(sha256s), "V32")[order]
+        self._size, self._extension, self._kind = (
+            np.array(numbers, np.int64).reshape(-1, 3)[order].T.copy()
+        )
+        self._open = np.ones(len(order), bool)
+
+    def __len__(self) -> int:
+        return int(np.count_nonzero(self._open))
+
+    def left(self) -> Iterator[LostObject]:
+        """What is still wanted, in the order of keys."""
+        return map(self._lacking, np.flatnonzero(self._open).tolist())
+
+    def settle(self, one: LostObject) -> None:
+        """It need not be looked for any more."""
+        self._open[one.at] = False
+
+    def is_still(self, one: LostObject, kind: Kind) -> None:
+        """It was looked at once more, and this is wrong with it."""
+        self._kind[one.at] = _KINDS.index(kind)
+
+    def match(self, digest: Digest) -> LostObject | None:
+        """What is wanted and has just these bytes."""
+        (at,) = positions_of(*halves(digest.content_hash), self._hi, self._lo).tolist()
+        if at < 0 or not self._open[at]:
+            return None
+        one = self._lacking(at)
+        return one if one.digest == digest else None
+
+    def _lacking(self, at: int) -> LostObject:
+        content = (int(self._hi[at]) << 64 | int(self._lo[at])).to_bytes(16, "big")
+        digits, extension = content.hex(), EXTENSIONS[self._extension[at]]
+        digest = Digest(content, self._sha256[at].tobytes(), int(self._size[at]))
+        key = f"{OBJECTS}{digits[:2]}/{digits}.{extension}"
+        return LostObject(at, key, _KINDS[self._kind[at]], digest)
+
+    def candidates(self, root: bytes) -> Iterator[tuple[bytes, int]]:
+        """`(path, size)` of the files below a folder that may hold what is still wanted."""
+        files = files_below(root)
+        while len(self) and (chunk := list(islice(files, _CHUNK))):
+            sizes = np.array([size for _, size in chunk], np.int64)
+            for at in np.flatnonzero(np.isin(sizes, self._size[self._open])).tolist():
+                yield chunk[at]
+
+
+def files_below(root: bytes) -> Iterator[tuple[bytes, int]]:
+    """`(path, size)` of every plain file below a folder; no symbolic link is followed."""
+    folders = [root]
+    while folders:
+        folder = folders.pop()
+        with suppress(OSError), os.scandir(folder) as entries:
+            for entry in entries:
+                with suppress(OSError):
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(entry.path)
+                        continue
+                    status = entry.stat(follow_symlinks=False)
+                    if stat.S_ISREG(status.st_mode):
+                        yield entry.path, status.st_size

@@ -1,0 +1,201 @@
+"""What an answer means, when a URL is asked for again, how time is told: pure pieces of a backfill."""
+
+from __future__ import annotations
+
+import email.utils
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mirror.backfill.answers import (
+    Reply,
+    UrlOutcome,
+    fate_of,
+    outcome_of,
+    seconds_to_wait,
+    what_next,
+)
+from mirror.backfill.backfill_clock import BackfillClock, ClockReading, resumed, to_keep
+from mirror.backfill.estimate import PaceStatus, estimate, spell
+from mirror.backfill.pacing import DAY, HOUR, Limits
+from mirror.backfill.robots import least_interval
+from tests.support.photos import photo
+
+WALL = 1_790_000_000.0
+URL = "https://static.inaturalist.org/photos/1/medium.jpg"
+
+
+def date(at: float) -> str:
+    return email.utils.formatdate(at, usegmt=True)
+
+
+@pytest.mark.parametrize(
+    ("retry_after", "sent", "seconds"),
+    [
+        ("120", "", 120.0),
+        (" 0 ", "", 0.0),
+        ("999999999999", "", 999999999999.0),
+        (date(WALL + 90), "", 90.0),
+        (date(WALL + 90), date(WALL + 60), 30.0),  # by the clock that wrote it
+        (date(WALL - 90), "", 0.0),
+        ("Sunday, 06-Nov-94 08:49:37 GMT", "", 0.0),
+        ("", "", None),
+        ("soon", "", None),
+        ("-5", "", None),
+        ("1.5", "", None),
+        ("1e9", "", None),
+        ("Sun, 99 Nov 2094 08:49:37 GMT", "", None),
+    ],
+)
+def test_retry_after_is_seconds_or_a_date(
+    retry_after: str, sent: str, seconds: float | None
+) -> None:
+    assert seconds_to_wait(retry_after, sent, WALL) == seconds
+
+
+@given(st.text(max_size=40), st.text(max_size=40))
+def test_any_header_is_read(retry_after: str, sent: str) -> None:
+    seconds = seconds_to_wait(retry_after, sent, WALL)
+    assert seconds is None or seconds >= 0
+
+
+@pytest.mark.parametrize(
+    ("reply", "outcome", "kind"),
+    [
+        (Reply(429), "refused", "throttled"),
+        (Reply(503), "refused", "throttled"),
+        (Reply(403, retry_after="9"), "refused", "throttled"),
+        (Reply(403), "forbidden", "gone"),
+        (Reply(404), "answered", "gone"),
+        (Reply(500), "failed", "server_error"),
+        (Reply(408), "failed", "server_error"),
+        (Reply(0, problem="network", reason="reset"), "failed", "network"),
+        (Reply(200, problem="network", reason="cut"), "failed", "network"),
+        (Reply(200, problem="too_large"), "answered", "too_large"),
+        (Reply(204), "answered", "not_image"),
+        (Reply(206, photo(1)), "answered", "not_image"),
+        (Reply(304), "answered", "not_image"),
+        (Reply(200, photo(1), encoding="gzip"), "answered", "not_image"),
+        (Reply(200, photo(1), encoding="identity"), "answered", "had"),
+        (Reply(200, photo(1), content_type="text/html"), "answered", "not_image"),
+        (Reply(200, photo(1), content_type="binary/octet-stream"), "answered", "had"),
+        (Reply(200, photo(1), content_type="image/webp"), "answered", "had"),
+    ],
+)
+def test_an_answer_tells_the_pace_and_the_url(reply: Reply, outcome: str, kind: str) -> None:
+    assert outcome_of(reply) == outcome
+    assert fate_of(reply, URL, frozenset()).kind == kind
+
+
+def test_a_known_bad_content_is_a_placeholder() -> None:
+    digest = fate_of(Reply(200, photo(1)), URL, frozenset()).digest
+    assert digest is not None
+    for known in (digest.sha256, digest.content_hash):
+        fate = fate_of(Reply(200, photo(1)), URL, frozenset({known}))
+        assert isinstance(fate, UrlOutcome)
+        assert fate.kind == "placeholder"
+
+
+def test_pauses_grow_and_end() -> None:
+    network = [what_next("network", strikes) for strikes in range(1, 9)]
+    assert [round(one.pause) for one in network] == [10, 40, 160, 640, 2560, 10240, 40960, 0]
+    assert [one.state for one in network] == ["waiting"] * 7 + ["given_up"]
+    html = [what_next("not_image", strikes) for strikes in range(1, 5)]
+    assert [round(one.pause) for one in html] == [600, 3600, 21600, 0]
+    assert html[-1].state == "given_up"
+    assert what_next("throttled", 99) == ("waiting", 0.0)
+
+
+# kept, the clocks at the next start, what time it then is
+TIMES = {
+    "first run": (None, ClockReading(WALL, 5.0, "a"), WALL),
+    "same boot": ([100.0, 5.0, "a"], ClockReading(WALL, 65.0, "a"), 160.0),
+    "same boot, wall set back": ([WALL, 5.0, "a"], ClockReading(WALL - DAY, 65.0, "a"), WALL + 60),
+    "same boot, wall set forward": (
+        [WALL, 5.0, "a"],
+        ClockReading(WALL + DAY, 65.0, "a"),
+        WALL + 60,
+    ),
+    "another boot": ([WALL, 5.0, "a"], ClockReading(WALL + 60, 1.0, "b"), WALL + 60),
+    "another boot, no battery": ([WALL, 5.0, "a"], ClockReading(0.0, 1.0, "b"), WALL),
+    "no boot is told": ([WALL, 5.0, ""], ClockReading(WALL + 60, 65.0, ""), WALL + 60),
+    "a clock that went back": ([WALL, 500.0, "a"], ClockReading(WALL + 60, 5.0, "a"), WALL + 60),
+}
+
+
+@pytest.mark.parametrize(("kept", "seen", "now"), TIMES.values(), ids=TIMES)
+def test_time_goes_on_from_run_to_run(kept: object, seen: ClockReading, now: float) -> None:
+    assert resumed(kept, seen) == now
+    assert resumed(to_keep(now, seen), seen) == now
+
+
+def test_a_clock_goes_on_where_it_was_left() -> None:
+    first = BackfillClock()
+    kept = first.to_keep()
+    again = BackfillClock(kept)
+    assert kept[0] <= again() < kept[0] + 60
+    assert again() <= again()
+    far = BackfillClock([kept[0] + 10 * DAY, *kept[1:]])
+    assert far() >= kept[0] + 10 * DAY
+
+
+@pytest.mark.parametrize(
+    ("images", "changes", "words"),
+    [
+        (512_331, {}, "512,331 images at 150 an hour are 142 days; about 737.8 GB in all."),
+        (1, {}, "1 image at 1 a second is 1 second; about 1.4 MB in all."),
+        (500_000, {"per_hour": 3600}, "at 10,000 a day are 49 days"),
+        (500_000, {"per_hour": 3600, "per_day": 10**6, "bytes_per_day": 10**10}, "at 10 GB a day"),
+        (10_000, {"per_hour": 100_000}, "at 1 a second are 3 hours"),
+    ],
+)
+def test_the_arithmetic_names_what_makes_it_so(
+    images: int, changes: dict[str, int], words: str
+) -> None:
+    assert words in estimate(images, Limits(**changes), PaceStatus(30), None).arithmetic
+
+
+def test_the_arithmetic_knows_robots_txt_and_what_images_weigh() -> None:
+    told = estimate(1000, Limits(), PaceStatus(30, least_interval=120.0), 2e6)
+    assert told.seconds == pytest.approx(120_000)
+    assert told.arithmetic == "1,000 images at one in 120 seconds are 33 hours; 2.0 GB in all."
+
+
+def test_the_arithmetic_knows_how_the_pace_stands() -> None:
+    """What may come at once is used up by a run before, and refusals have halved the rate."""
+    assert estimate(31, Limits(), PaceStatus(0), None).seconds == 31 * 24
+    told = estimate(30, Limits(), PaceStatus(0, 0.5), None)
+    assert told.seconds == 30 * 48
+    assert "30 images at 75 an hour are 24 minutes" in told.arithmetic
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (1, "1 second"),
+        (89, "89 seconds"),
+        (5399, "90 minutes"),
+        (2 * HOUR, "2 hours"),
+        (DAY * 9, "9 days"),
+    ],
+)
+def test_durations_in_round_numbers(seconds: float, words: str) -> None:
+    assert spell(seconds) == words
+
+
+@pytest.mark.parametrize(
+    ("body", "seconds"),
+    [
+        (b"User-agent: *\nCrawl-delay: 10\n", 10.0),
+        (b"User-agent: dataset-mirror\nRequest-rate: 1/5\n\nUser-agent: *\nCrawl-delay: 99\n", 5.0),
+        (b"User-agent: other\nCrawl-delay: 10\n", 0.0),
+        (b"User-agent: *\nCrawl-delay: 99999999\n", 3600.0),
+        (b"User-agent: *\nCrawl-delay: soon\n", 0.0),
+        (b"User-agent: *\nRequest-rate: 0/5\n", 0.0),
+        (b"<html>\xff\xfe", 0.0),
+        (b"", 0.0),
+    ],
+)
+def test_the_rate_that_robots_txt_states(body: bytes, seconds: float) -> None:
+    assert least_interval(body) == seconds

@@ -1,0 +1,205 @@
+"""A backfill that is killed at any moment loses nothing, keeps nothing bad and forgets no request.
+
+How often, and at which moments: tests/support/chaos_tally.py.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mirror.content.image import inspect
+from tests.backfill.fake_inaturalist import First, Image, INaturalist, Reset, gone, html
+from tests.servers.process import eventually
+from tests.support.chaos_tally import SEED, count, kills
+from tests.support.photos import name_of, photo
+
+PATIENCE = 60.0
+# Each process lets about so many requests through before it is killed.
+REQUESTS_A_KILL = 12
+PER_SECOND = 40
+
+_numbers = itertools.count()
+
+
+@dataclass
+class Scene:
+    """A server by the real clock, a dataset, a cache, and `mirror backfill` as a process of its own."""
+
+    folder: Path
+    server: INaturalist
+    good: dict[str, bytes] = field(default_factory=dict)
+    gone: list[str] = field(default_factory=list)
+    bad: list[str] = field(default_factory=list)
+
+    @property
+    def cache(self) -> Path:
+        return self.folder / "cache"
+
+    def fill(self, count: int) -> None:
+        """So many photos, and among them what is no photo."""
+        self.cache.mkdir()
+        lines = []
+        for number in range(count):
+            kind = number % 12
+            passing = First(1, Reset(photo(number)), Image(photo(number)))
+            answer: Any = {
+                3: gone(404),
+                5: gone(403),
+                7: html(),
+                9: Image(photo(10**6)),
+                11: passing,
+            }.get(kind, Image(photo(number)))
+            url = self.server.photo(number, answer).replace("static.inaturalist.org", "127.0.0.1")
+            if kind in (3, 5, 9):
+                self.gone.append(url)
+            elif kind == 7:
+                self.bad.append(url)
+            else:
+                self.good[url] = photo(number)
+            lines.append(json.dumps({"image_url": url}) + "\n")
+        (self.folder / "dataset.jsonl").write_text("".join(lines))
+        (self.folder / "mirror.toml").write_text(
+            f"""
+            cache.dir = "cache"
+            state.dir = "state"
+            [backfill]
+            hosts = ["127.0.0.1"]
+            contact = "test@example.org"
+            allow_private = true
+            per_second = {PER_SECOND}
+            per_hour = 1000000
+            per_day = 1000000
+            concurrency = 2
+            stall_seconds = 2
+            """
+        )
+
+    @contextlib.contextmanager
+    def started(self) -> Iterator[subprocess.Popen[bytes]]:
+        number = next(_numbers)
+        self.out, self.err = self.folder / f"{number}.out", self.folder / f"{number}.err"
+        with self.out.open("wb") as stdout, self.err.open("wb") as stderr:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "mirror", "--json", "backfill", "dataset.jsonl"],
+                cwd=self.folder,
+                stdin=subprocess.DEVNULL,
+                stdout=stdout,
+                stderr=stderr,
+            )
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.wait()
+
+    def report(self) -> dict[str, Any]:
+        text = self.out.read_text()
+        assert text, self.err.read_text()
+        report: dict[str, Any] = json.loads(text)
+        return report
+
+    def check(self) -> None:
+        """What must hold at any moment."""
+        for path in self.cache.iterdir():
+            if path.name.startswith(".backfill-"):
+                continue
+            assert inspect(path.read_bytes()).verdict == "ok", path
+        for url, body in self.good.items():
+            path = self.cache / name_of(url)
+            assert not path.exists() or path.read_bytes() == body
+
+
+@pytest.fixture
+def scene(tmp_path: Path, clean_environment: None) -> Iterator[Scene]:
+    with INaturalist(time.monotonic) as server:
+        yield Scene(tmp_path, server)
+
+
+def killing(process: subprocess.Popen[bytes], nth: int, delay: float) -> Callable[[], float]:
+    """A clock for the server that kills the process a moment after its n-th look."""
+    looks = itertools.count(1)
+
+    def clock() -> float:
+        if next(looks) == nth:
+            threading.Timer(delay, process.kill).start() if delay else process.kill()
+        return time.monotonic()
+
+    return clock
+
+
+@pytest.mark.chaos("backfill")
+def test_killed_at_any_moment_it_loses_nothing_and_completes_later(scene: Scene) -> None:
+    most = kills(10)
+    scene.fill(most * REQUESTS_A_KILL + 40)
+    killed = 0
+    for number in range(most):
+        chance = random.Random(f"{SEED}, {number}")
+        nth, delay = (
+            chance.randint(1, 3 * REQUESTS_A_KILL),
+            chance.choice([0.0, chance.random() / 20]),
+        )
+        with scene.started() as process:
+            scene.server.clock = killing(process, nth, delay)
+            status = process.wait(PATIENCE)
+        story = f"CHAOS_SEED={SEED}, kill {number}: at {nth}, {delay}"
+        assert status in (0, 3, -signal.SIGKILL), (story, scene.err.read_text())
+        killed += status == -signal.SIGKILL
+        scene.check()
+    count("kills", killed)
+    assert killed > most // 2, f"CHAOS_SEED={SEED}: it was done too soon to be killed"
+
+    scene.server.clock = time.monotonic
+    with scene.started() as process:
+        assert process.wait(PATIENCE) in (0, 3)
+    report = scene.report()
+    scene.check()
+    assert sorted(os.listdir(scene.cache)) == sorted(map(name_of, scene.good))
+    # What is left is what came as HTML, and waits; the last run may have asked for some of it.
+    assert report["left"] + report["failed"]["not_image"] == len(scene.bad)
+    assert scene.server.most_requests(1) <= PER_SECOND
+    # A kill may fall between an answer and the note of it: then it is asked for once more.
+    again = sum(scene.server.times_asked(url) - 1 for url in scene.gone)
+    assert again <= 2 * killed
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_cleanly(scene: Scene, number: signal.Signals) -> None:
+    scene.fill(200)
+    with scene.started() as process:
+        assert eventually(lambda: len(scene.server.hits) > 5, within=PATIENCE)
+        process.send_signal(number)
+        assert process.wait(PATIENCE) == 130
+    report = scene.report()
+    assert report["interrupted"]
+    assert report["exit_status"] == 130
+    assert 0 < report["downloaded"] < len(scene.good)
+    assert report["left"] > 0
+    scene.check()
+    kept = [name for name in os.listdir(scene.cache) if name.startswith(".")]
+    assert kept == []
+    assert "what is in flight is finished" in scene.err.read_text()
+
+
+def test_a_second_one_is_told_that_the_first_is_at_work(scene: Scene) -> None:
+    scene.fill(200)
+    with scene.started():
+        assert eventually(lambda: len(scene.server.hits) > 2, within=PATIENCE)
+        with scene.started() as second:
+            assert second.wait(PATIENCE) == 75
+        assert "Another run is at work" in scene.err.read_text()
+        assert scene.report()["exit_status"] == 75

@@ -1,0 +1,111 @@
+"""What an upload makes of a key that is taken, by bytes that go whole and by those that go in parts."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mirror.content.digest import Digest, digest_of
+from mirror.errors import NotFound
+from mirror.layout import object_key
+from tests.support.mirror_setup import Workshop, aged, key_of, local
+from tests.support.photos import fill, photo, url_of
+
+__all__ = ["local"]
+
+# Of XXH3's secret: what the first four bytes of the stripes 3 and 5 of a block are mixed with.
+SECRET = {3: bytes.fromhex("7240a4a4"), 5: bytes.fromhex("825ad07d")}
+
+
+@pytest.fixture(params=[False, True], ids=["whole", "in parts"])
+def in_parts(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    if request.param:
+        monkeypatch.setattr("mirror.cache.prepare.WHOLE_UP_TO", 1 << 10)
+    return bool(request.param)
+
+
+def colliding() -> tuple[bytes, bytes]:
+    """Two contents with one XXH3-128: where a product in it is 0, only a sum of two words counts."""
+    made = []
+    for words in ((1000, 1000), (1001, 999)):
+        body = bytearray(b"\xff\xd8\xff\xe0".ljust(6000, b"\x11"))
+        for (stripe, secret), word in zip(SECRET.items(), words, strict=True):
+            struct.pack_into("<4sI", body, 2 * 1024 + stripe * 64, secret, word)
+        made.append(bytes(body))
+    return made[0], made[1]
+
+
+def test_two_contents_can_have_one_xxh3_128() -> None:
+    first, second = map(digest_of, colliding())
+    assert first.content_hash == second.content_hash
+    assert first.sha256 != second.sha256
+
+
+def test_a_content_never_takes_the_place_of_another_with_the_same_hash(
+    local: Workshop, in_parts: bool
+) -> None:
+    """Without a row, as while another machine's upload waits for its commit."""
+    standing, ours = colliding()
+    key = key_of(ours)
+    local.put({key: standing})
+    fill(local.cache, {url_of(1): ours})
+    report = local.sync(inspect="off")
+    assert (report.uploaded, report.failed, report.exit_status) == (0, 1, 3)
+    assert "same xxh3-128" in report.failures[0][1]
+    assert local.objects() == {key: standing}
+
+
+def test_a_large_content_of_another_size_does_not_either(
+    local: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mirror.cache.prepare.WHOLE_UP_TO", 1 << 10)
+    ours, standing = photo(1) + bytes(2000), photo(2)
+    digest = digest_of(ours)
+
+    async def collides(*_: Any) -> Digest:
+        return Digest(digest.content_hash, digest_of(standing).sha256, len(standing))
+
+    monkeypatch.setattr("mirror.catalog.upload.digest_in", collides)
+    key = object_key(digest.content_hash, "jpeg")
+    local.put({key: standing})
+    fill(local.cache, {url_of(1): ours})
+    report = local.sync(inspect="off")
+    assert (report.uploaded, report.failed) == (0, 1)
+    assert local.objects() == {key: standing}
+
+
+def test_a_large_object_that_goes_while_it_is_renewed_is_not_named(
+    local: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a removal that was under way: what is written then, nothing tells that it stays."""
+    monkeypatch.setattr("mirror.cache.prepare.WHOLE_UP_TO", 1 << 10)
+    ours = photo(1) + bytes(2000)
+    local.put({key_of(ours): ours})
+    aged(Path(local.place.url.path), days=3)
+    fill(local.cache, {url_of(1): ours})
+
+    async def gone(*_: object) -> None:
+        raise NotFound("HEAD: there is no such object.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("mirror.catalog.upload.renew", gone)
+        report = local.sync(inspect="off")
+    assert (report.uploaded, report.deduplicated, report.failed) == (0, 0, 1)
+    assert local.sync(inspect="off").failed == 0
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda body: body[:-20], lambda body: bytes(len(body))], ids=["cut", "zeros"]
+)
+def test_what_is_not_what_its_name_says_is_written_over(
+    local: Workshop, in_parts: bool, damage: Any
+) -> None:
+    ours = photo(1) + bytes(2000)
+    local.put({key_of(ours): damage(ours)})
+    fill(local.cache, {url_of(1): ours})
+    report = local.sync(inspect="off")
+    assert (report.uploaded, report.failed) == (1, 0)
+    assert local.objects() == {key_of(ours): ours}

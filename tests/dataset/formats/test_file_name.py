@@ -1,0 +1,53 @@
+"""Which format a file's name says, and what files beside it are called."""
+
+from __future__ import annotations
+
+from pathlib import PurePath
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mirror.dataset.formats.file_name import FileName
+
+# name, kind, stem, suffix, the file of the split "val"
+NAMES = [
+    ("plants.jsonl", "jsonl", "plants", ".jsonl", "plants_val.jsonl"),
+    ("plants.ndjson", "jsonl", "plants", ".ndjson", "plants_val.ndjson"),
+    ("plants.json", "jsonl", "plants", ".json", "plants_val.json"),
+    ("plants.jsonl.gz", "jsonl", "plants", ".jsonl.gz", "plants_val.jsonl.gz"),
+    ("plants.v2.jsonl.zst", "jsonl", "plants.v2", ".jsonl.zst", "plants.v2_val.jsonl.zst"),
+    ("plants.csv", "csv", "plants", ".csv", "plants_val.csv"),
+    ("plants.csv.gz", "csv", "plants", ".csv.gz", "plants_val.csv.gz"),
+    ("plants.tsv", "tsv", "plants", ".tsv", "plants_val.tsv"),
+    ("plants.parquet", "parquet", "plants", ".parquet", "plants_val.parquet"),
+    ("plants.pq", "parquet", "plants", ".pq", "plants_val.pq"),
+    ("PLANTS.JSONL.GZ", "jsonl", "PLANTS", ".JSONL.GZ", "PLANTS_val.JSONL.GZ"),
+    ("plants.Parquet", "parquet", "plants", ".Parquet", "plants_val.Parquet"),
+    ("plants", "jsonl", "plants", "", "plants_val.jsonl"),
+    ("plants.gz", "jsonl", "plants", ".gz", "plants_val.jsonl.gz"),
+    ("plants.v2", "jsonl", "plants.v2", "", "plants.v2_val.jsonl"),
+    ("plants.v2.zst", "jsonl", "plants.v2", ".zst", "plants.v2_val.jsonl.zst"),
+    (".jsonl", "jsonl", ".jsonl", "", ".jsonl_val.jsonl"),
+    (".gz", "jsonl", "", ".gz", "_val.jsonl.gz"),
+    ("a b.csv", "csv", "a b", ".csv", "a b_val.csv"),
+]
+
+
+@pytest.mark.parametrize(("name", "kind", "stem", "suffix", "split"), NAMES)
+def test_names(name: str, kind: str, stem: str, suffix: str, split: str) -> None:
+    path = PurePath("some.csv") / name
+    parsed = FileName.parse(path)
+    assert parsed == (path, stem, suffix, kind)
+    assert parsed.split("val") == PurePath("some.csv") / split
+    assert parsed.rejected() == PurePath("some.csv") / f"{stem}.rejected.jsonl"
+
+
+@given(st.text(st.characters(exclude_characters="/\0"), min_size=1).filter(lambda n: n != "."))
+def test_a_split_is_of_the_format_of_the_whole(name: str) -> None:
+    whole = FileName.parse(PurePath("d") / name)
+    split = FileName.parse(whole.split("train"))
+    assert whole.stem + whole.suffix == name
+    assert split.kind == whole.kind
+    assert split.path != whole.path
+    assert FileName.parse(whole.rejected()).kind == "jsonl"

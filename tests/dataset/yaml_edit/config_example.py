@@ -1,0 +1,24 @@
+"""A training's configuration, and assignments to it as a command gets them."""
+
+from __future__ import annotations
+
+from mirror.dataset.yaml_edit.training_config import (
+    Assignment,
+    parse_assignment,
+)
+
+TEACHER = """\
+# Teacher, all regions
+data:
+    train_jsonl:   /data/old/train.jsonl   # 900k
+    val_jsonl: "/data/old/val.jsonl"
+
+model: {name: 'vit-l', width: 1_024}   # flow
+optimizer:
+  lr: 1e-3
+...
+"""
+
+
+def assigned(*texts: str) -> list[Assignment]:
+    return [parse_assignment(text) for text in texts]

@@ -1,0 +1,121 @@
+"""The number of bytes in a fetch cache, where its file is closed or refuses to be written."""
+
+from __future__ import annotations
+
+import errno
+import os
+import queue
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from mirror import Fetcher
+from mirror.config.settings import Settings
+from mirror.fetch.disk_cache.object_cache import FetchCache, WriteTicket
+from mirror.fetch.disk_cache.usage import DiskUsage
+from mirror.fetch.image_lookup import MirroredImage
+from tests.support.fetch_setup import ALL, HURRY, PHOTOS
+
+
+def test_a_count_that_ends_after_the_closing_writes_into_nobodys_file(tmp_path: Path) -> None:
+    """The system gives the number of a file that was closed to the next one that is opened."""
+    other = tmp_path / "checkpoint"
+    other.write_bytes(b"weights" * 10)
+    counting = False
+
+    def count() -> int:
+        if counting:
+            usage.close()
+            if (opened := os.open(other, os.O_RDWR)) != number:
+                os.dup2(opened, number)
+                os.close(opened)
+        return 5
+
+    usage = DiskUsage(tmp_path / "usage", count)
+    number = usage._file
+    counting = True
+    with suppress(OSError):
+        usage.count_again()
+    os.close(number)
+    assert other.read_bytes() == b"weights" * 10
+
+
+def test_what_is_asked_after_the_closing_is_an_error(tmp_path: Path) -> None:
+    usage = DiskUsage(tmp_path / "usage", lambda: 5)
+    usage.close()
+    for ask in (lambda: usage.used, lambda: usage.reserve(1, 10), lambda: usage.release(1)):
+        with pytest.raises(OSError) as error:
+            ask()
+        assert error.value.errno == errno.EBADF
+
+
+def refusing(number: int) -> Callable[..., int]:
+    def refuse(*_: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    return refuse
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.ESTALE])
+@pytest.mark.parametrize("left", [b"", b"of a writer that was killed"])
+def test_a_number_that_cannot_be_written_costs_the_keeping_and_not_the_image(
+    cached: Settings, monkeypatch: pytest.MonkeyPatch, number: int, left: bytes
+) -> None:
+    """Where files are copied when they are written to, a full disk refuses the twenty bytes, too."""
+    with Fetcher(cached, tuning=HURRY) as fetch:
+        assert dict(fetch.many(ALL[:10])) == {url: PHOTOS[url] for url in ALL[:10]}
+        assert cached.fetch.cache_dir
+        for url in ALL[10:]:
+            found = fetch._images.find(url)
+            assert isinstance(found, MirroredImage)
+            digits = found.content_hash.hex()
+            part = Path(cached.fetch.cache_dir, "objects", digits[:2], f"{digits}.part")
+            part.parent.mkdir(exist_ok=True)
+            if left:
+                part.write_bytes(left)
+        monkeypatch.setattr(os, "pwrite", refusing(number))
+        assert dict(in_time(fetch, ALL)) == PHOTOS
+        stats = fetch.stats()
+        assert (stats.fetch_cache, stats.mirror, stats.kept, stats.not_kept) == (10, 20, 10, 10)
+        assert not fetch.has_room
+
+
+@pytest.mark.parametrize("call", ["fstat", "unlink"])
+def test_a_part_that_cannot_be_looked_at_or_removed_costs_the_keeping_and_not_the_image(
+    cached: Settings, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    with Fetcher(cached, tuning=HURRY) as fetch:
+        fetch.cached(ALL)
+        monkeypatch.setattr(os, "pwrite", refusing(errno.ENOSPC))
+        monkeypatch.setattr(os, call, refusing(errno.ESTALE))
+        assert dict(in_time(fetch, ALL)) == PHOTOS
+        monkeypatch.undo()
+        assert fetch.stats().not_kept == 20
+        assert cached.fetch.cache_dir
+        other = FetchCache(Path(cached.fetch.cache_dir), 1 << 20, "pin")
+        for found in fetch._images.find_all(ALL):
+            assert isinstance(found, MirroredImage)
+            # Nobody has the right to write it any more.
+            ticket = other.begin(found.content_hash, found.size)
+            assert isinstance(ticket, WriteTicket)
+            other.drop(ticket)
+        other.close()
+
+
+def in_time(fetch: Fetcher, urls: list[str]) -> list[tuple[str, object]]:
+    """What is fetched, by a thread of its own: where that waits for ever it is an error here."""
+    came: queue.SimpleQueue[list[tuple[str, object]] | Exception] = queue.SimpleQueue()
+
+    def read() -> None:
+        try:
+            came.put(list(fetch.many(urls)))
+        except Exception as error:  # noqa: BLE001 - of whatever kind
+            came.put(error)
+
+    threading.Thread(target=read, daemon=True).start()
+    results = came.get(timeout=20)
+    assert isinstance(results, list), results
+    return results

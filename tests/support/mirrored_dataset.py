@@ -1,0 +1,156 @@
+"""A small real mirror in a folder, and datasets that point at what it holds or lacks.
+
+Tests import the fixtures that they use: `plants`, the mirror, and `work`, an empty folder.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mirror.catalog.index import Index
+from mirror.catalog.lookup import UrlLookup
+from mirror.catalog.open_mirror import read_index
+from mirror.catalog.row import RowSource
+from mirror.config.settings import Settings
+from mirror.content.digest import digest_of
+from mirror.dataset.inputs import Input
+from mirror.dataset.rewrite.rewrite_dataset import RewriteOptions, rewrite
+from mirror.dataset.rewrite.rewrite_report import RewriteReport
+from mirror.layout import object_key, url_md5
+from mirror.sync.run_sync import SyncOptions, sync
+from tests.conftest import Place
+from tests.support import damaged_caches
+from tests.support.photos import fill, photo, url_of
+
+# Numbers of URLs (`url_of`). Of `caches.make` are those below 200.
+GOOD = range(10)
+BLANK, CORRUPT, NOT_IMAGE, PLACEHOLDER = (
+    range(100, 103),
+    (103, 104),
+    range(105, 109),
+    range(109, 115),
+)
+ABSENT = range(500, 600)
+SMALL = 30  # 24 pixels wide, where the others have 48
+TWINS = range(40, 50)  # of the contents of GOOD
+MANY = range(1000, 1060)  # 40 contents, twenty of them under two URLs
+
+
+def content_of(number: int) -> int:
+    """Equal for URLs whose images are equal."""
+    if number in TWINS:
+        return number - TWINS[0]
+    return MANY[0] + number % 40 if number in MANY else number
+
+
+@dataclass(frozen=True)
+class Mirror:
+    """A mirror that was synced; nothing changes it. `settings` say where it is."""
+
+    settings: Settings
+    cache: Path
+
+    @classmethod
+    def of(
+        cls, place: Place, folder: Path, sources: Mapping[str, RowSource] | None = None
+    ) -> Mirror:
+        """The cache in `folder`, mirrored; `sources` is what a dataset tells of some of its URLs."""
+        cache = folder / "cache"
+        settings = place.settings(cache={"dir": str(cache)}, state={"dir": str(folder / "state")})
+        assert sync(settings, SyncOptions()).exit_status == 0
+        if sources:
+            told: Any = {url_md5(url): source for url, source in sources.items()}
+            assert sync(settings, SyncOptions(), sources=told).exit_status == 0
+        return cls(settings, cache)
+
+    @cached_property
+    def index(self) -> Index:
+        return read_index(self.settings)[1]
+
+    @property
+    def base(self) -> str:
+        """What the mirror's URLs begin with."""
+        return f"{self.settings.bucket_url}/"
+
+    def url(self, number: int) -> str:
+        """The mirror's URL for a good image."""
+        body = photo(30, 24) if number == SMALL else photo(content_of(number))
+        return self.base + object_key(digest_of(body).content_hash, "jpeg")
+
+    def resolver(self, **options: Any) -> UrlLookup:
+        return UrlLookup(self.index, **options)
+
+    def rewrite(
+        self,
+        inputs: Path | Iterable[Path],
+        output: Path,
+        resolver: UrlLookup | None = None,
+        **options: Any,
+    ) -> RewriteReport:
+        """Rewrite files to this mirror's URLs."""
+        paths = [inputs] if isinstance(inputs, Path) else list(inputs)
+        resolver = resolver or self.resolver()
+        return rewrite(
+            [Input(str(path)) for path in paths],
+            output,
+            RewriteOptions(**options),
+            resolver,
+            addresses=lambda at: [self.base.encode() + key for key in resolver.object_keys(at)],
+        )
+
+
+def make(folder: Path) -> Mirror:
+    """A mirror with every verdict, with twins, and with enough images to divide."""
+    cache = folder / "cache"
+    damaged_caches.make(cache)
+    fill(cache, {url_of(n): photo(content_of(n)) for n in (*TWINS, *MANY)})
+    fill(cache, {url_of(SMALL): photo(30, 24)})
+    return Mirror.of(Place("file", {"url": f"file://{folder}/mirror"}), folder)
+
+
+@pytest.fixture(scope="module")
+def plants(tmp_path_factory: pytest.TempPathFactory) -> Mirror:
+    """See `make`. Nobody changes it."""
+    return make(tmp_path_factory.mktemp("plants"))
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Path:
+    """An empty folder for what a test reads and writes."""
+    folder = tmp_path / "work"
+    folder.mkdir()
+    return folder
+
+
+def command_line(plants: Mirror, *arguments: str) -> list[str]:
+    """Words of `mirror rewrite` for that mirror."""
+    state = plants.settings.state.dir
+    return ["rewrite", f"--bucket={plants.settings.bucket.url}", f"--state={state}", *arguments]
+
+
+def record(number: int, **fields: Any) -> dict[str, Any]:
+    """A record of a dataset, by the number of its photo."""
+    return {"id": number, "image_url": url_of(number), **fields}
+
+
+def put(path: Path, records: Iterable[Any]) -> Path:
+    """A dataset of JSON lines; text stands in it as it is."""
+    lines = (one if isinstance(one, str) else json.dumps(one) for one in records)
+    path.write_text("".join(f"{line}\n" for line in lines))
+    return path
+
+
+def got(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_bytes().splitlines()]
+
+
+def names(folder: Path) -> set[str]:
+    """All that stands in a folder, hidden or not."""
+    return {path.name for path in folder.iterdir()}
