@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import islice
@@ -23,12 +23,11 @@ from mirror.cache.scan import Entries, Entry, ScanCount, display, walk
 from mirror.content.image import VERDICTS, Level, Verdict
 from mirror.content.placeholder import shared_reason
 from mirror.run.failures import Failures
+from mirror.run.progress import Progress, Stage
 from mirror.system.database import ScratchDatabase
 
 # Files that are sorted by inode together: disks that turn read them in their own order.
 _CHUNK_FILES = 50_000
-
-Progress = Callable[[int, int], None]
 
 
 class JudgedFile(NamedTuple):
@@ -214,7 +213,7 @@ def inspect_cache(
     placeholder_photos: int = 5,
     known_bad: frozenset[bytes] = frozenset(),
     readers: int | None = None,
-    progress: Progress | None = None,
+    progress: Progress = Progress(),
 ) -> Iterator[Findings]:
     """Judge every file of a cache; the findings last as long as the block.
 
@@ -226,7 +225,7 @@ def inspect_cache(
             know which URLs mean one photo, so it counts the names that its files have.
         known_bad: hashes of contents that are placeholders wherever they are met.
         readers: threads; as many as there are processors when None.
-        progress: is told of files and bytes as they are done.
+        progress: receives the progress of the run.
 
     Raises:
         CacheError: the cache's folder cannot be read.
@@ -237,12 +236,14 @@ def inspect_cache(
     with ScratchDatabase(_SCHEMA, cache_kib=16384, need=need) as db:
         findings = Findings(db)
         entries = _entries(walk(root, extensions, count))
+        progress.begin(Stage("files judged"))
         for judged, failures in judge_all(root, entries, level, known_bad, readers):
             findings.add(judged)
             for path, reason in failures:
                 findings.fail(path, reason)
-            if progress is not None:
-                progress(len(judged) + len(failures), sum(one.size for one in judged))
+            # At level "header" a file's size says nothing of what was read of it.
+            size = sum(one.size for one in judged) if level == "decode" else 0
+            progress.advance(len(judged) + len(failures), size)
         findings.ignored = count.ignored
         for path, reason in count.failures():
             findings.fail(path, reason)
