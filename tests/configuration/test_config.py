@@ -244,7 +244,7 @@ def test_home_is_understood_in_a_file(
 
 def test_a_home_that_is_not_known_is_told_of(load_here: Load, tmp_path: Path) -> None:
     path = write(tmp_path / "m.toml", '[cache]\ndir = "~nobody-has-this-name/x"\n')
-    with pytest.raises(ConfigError, match="cache.dir = .*not known here"):
+    with pytest.raises(ConfigError, match="cache.dir = .*unknown user"):
         load_here(config=path)
 
 
