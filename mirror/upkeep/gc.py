@@ -220,7 +220,7 @@ class _Collection:
         clock: Callable[[], float],
     ) -> None:
         report = self._report
-        sweep: HeldLease | None = None
+        lease: HeldLease | None = None
         try:
             if self._options.dry_run:
                 at = datetime.fromtimestamp(now(), UTC)
@@ -228,19 +228,19 @@ class _Collection:
                 holder = _holder(self._mirror.folder)
                 begun_at = datetime.fromtimestamp(now(), UTC)
                 run = secrets.token_hex(8)
-                sweep = await HeldLease.begin(self._store, run, holder, begun_at, clock)
-                at = sweep.now
+                lease = await HeldLease.acquire(self._store, run, holder, begun_at, clock)
+                at = lease.server_time
             began()
             await self._plan(at - self._grace)
             planned(report)
-            if sweep is not None and not self.stop.is_set() and self._is_something_planned:
-                await self._execute(sweep, progress)
+            if lease is not None and not self.stop.is_set() and self._is_something_planned:
+                await self._execute(lease, progress)
         except MirrorError as error:
             report.error = error
         finally:
-            if sweep is not None:
+            if lease is not None:
                 with suppress(MirrorError):  # it dies by itself in an hour
-                    await sweep.say("idle")
+                    await lease.write("idle")
         report.interrupted = self.stop.is_set() and report.error is None
 
     @property
@@ -323,16 +323,16 @@ class _Collection:
             )
             return None
 
-    async def _execute(self, sweep: HeldLease, progress: Progress) -> None:
-        await sweep.say("deleting")
+    async def _execute(self, lease: HeldLease, progress: Progress) -> None:
+        await lease.write("deleting")
         report = self._report
         index = await self._mirror.index()
         for page in self._victims.pages(_BATCH):
             if self.stop.is_set():
                 return
-            await sweep.keep_alive()  # before the look, never between it and the deletion
-            doomed = await self._still_doomed(page, index, sweep.now - self._grace)
-            await self._delete([key for key, _ in doomed], sweep)
+            await lease.keep_alive()  # before the look, never between it and the deletion
+            doomed = await self._still_doomed(page, index, lease.server_time - self._grace)
+            await self._delete([key for key, _ in doomed], lease)
             size = sum(size for _, size in doomed)
             report.deleted += len(doomed)
             report.spared += len(page) - len(doomed)
@@ -340,8 +340,8 @@ class _Collection:
             progress(len(doomed), size)
         for begin in range(0, len(self._catalog_files), _BATCH):
             batch = self._catalog_files[begin : begin + _BATCH]
-            await sweep.keep_alive()
-            await self._delete([info.key for info in batch], sweep)
+            await lease.keep_alive()
+            await self._delete([info.key for info in batch], lease)
         for one in self._uploads:
             await self._again(partial(asyncio.to_thread, self._half.remove, one))
 
@@ -374,11 +374,11 @@ class _Collection:
                     await window.start(0, look, key, size)
         return doomed
 
-    async def _delete(self, keys: Sequence[str], sweep: HeldLease) -> None:
-        """Raises: StoreError: this sweep may count as dead by now, or the store refused."""
+    async def _delete(self, keys: Sequence[str], lease: HeldLease) -> None:
+        """Raises: StoreError: this lease may count as dead by now, or the store refused."""
         if not keys:
             return
-        sweep.require_alive()
+        lease.require_alive()
         try:
             await self._store.delete(keys)
         except AccessDenied as error:

@@ -25,6 +25,7 @@ from mirror.catalog.health import EXAMPLES, Problem
 from mirror.catalog.index import FORMAT_NAMES, Index
 from mirror.catalog.objects import NamedObjects, named_objects, spans
 from mirror.catalog.open_mirror import OpenMirror, open_mirror
+from mirror.catalog.optimistic_commit import commit_optimistically, with_carried_sources
 from mirror.catalog.root import mark_losses
 from mirror.catalog.row import UNKNOWN_SOURCE, Row
 from mirror.catalog.upload import put_large, upload_body
@@ -62,8 +63,6 @@ from mirror.upkeep.verify import (
 # Rows that are flagged in one commit.
 _COMMIT_ROWS: Final = 20_000
 _LOOK_UP: Final = 5_000
-# How often other machines' commits may come first before the rest is left to the next repair.
-_LOOKS: Final = 10
 _FORMAT_OF: Final = {extension: name for name, (extension, _) in FORMATS.items()}
 
 LOST: Final[dict[str, str]] = {
@@ -337,13 +336,19 @@ class _Repair:
 
     async def _flag(self, index: Index, wanted: LostContents, now: int) -> None:
         """Commit next after what is known: a URL that has another image by now keeps it."""
+
+        async def attempt() -> bool:
+            return await self._flag_after(index, wanted, now)
+
+        async def refresh() -> None:
+            nonlocal index
+            index = await self._mirror.index()
+
         self._ledger.owes_mark = True
         try:
-            for _ in range(_LOOKS):
-                if await self._flag_after(index, wanted, now):
-                    self._ledger.drop(one.key for one in wanted.left())
-                    return
-                index = await self._mirror.index()
+            if await commit_optimistically(attempt, refresh):
+                self._ledger.drop(one.key for one in wanted.left())
+                return
         finally:
             await self.settle_debt()
         self._report.warnings.append(
@@ -353,24 +358,16 @@ class _Repair:
 
     async def _flag_after(self, index: Index, wanted: LostContents, now: int) -> bool:
         """Whether all was flagged that the index says; False where another commit came first."""
-        version, rows = index.version, _flagged(index, wanted, now)
+        catalog, version = self._mirror.catalog, index.version
+        rows = _flagged(index, wanted, now)
         while batch := await asyncio.to_thread(lambda: list(islice(rows, _COMMIT_ROWS))):
-            batch = await self._with_carried_sources(index, batch)
-            committed = await asyncio.to_thread(self._mirror.catalog.append_after, version, batch)
+            batch = await with_carried_sources(catalog, index, batch)
+            committed = await asyncio.to_thread(catalog.append_after, version, batch)
             if committed is None:
                 return False
             version = committed
             self._report.flagged_rows += len(batch)
         return True
-
-    async def _with_carried_sources(self, index: Index, rows: list[Row]) -> list[Row]:
-        sourced = [
-            row.url_md5
-            for row in rows
-            if (prior := index.sighting(row.url_md5)) is not None and prior.sourced
-        ]
-        sources = await self._mirror.catalog.sources_of(sourced)
-        return [row._replace(source=sources.get(row.url_md5, UNKNOWN_SOURCE)) for row in rows]
 
 
 def _flagged(index: Index, wanted: LostContents, now: int) -> Iterator[Row]:
