@@ -39,6 +39,7 @@ from mirror.config.settings import Settings
 from mirror.errors import AccessDenied, MirrorError, NotFound, StateError
 from mirror.layout import CATALOG, parse_object_key
 from mirror.run.lock import locked
+from mirror.run.outcome import outcome_noted, timed
 from mirror.run.progress import Progress, Stage
 from mirror.run.signals import stopping_on_signals
 from mirror.store.base import ObjectInfo, list_all
@@ -133,7 +134,6 @@ def gc(
         Busy: another collection is at work, here or elsewhere.
     """
     report = GcReport(dry_run=options.dry_run)
-    began_at = time.monotonic()
     grace = timedelta(days=settings.gc.grace_days)
     if grace < SHORTEST_GRACE:
         report.warnings.append(
@@ -151,8 +151,8 @@ def gc(
                 with stopping_on_signals(collection.stop.set):
                     await collection.run(progress, now, clock)
 
-    asyncio.run(run())
-    report.seconds = time.monotonic() - began_at
+    with timed(report):
+        asyncio.run(run())
     return report
 
 
@@ -216,30 +216,28 @@ class _Collection:
     ) -> None:
         report = self._report
         lease: HeldLease | None = None
-        try:
-            if self._options.dry_run:
-                at = datetime.fromtimestamp(now(), UTC)
-            else:
-                holder = _holder(self._mirror.folder)
-                begun_at = datetime.fromtimestamp(now(), UTC)
-                run = secrets.token_hex(8)
-                lease = await HeldLease.acquire(self._store, run, holder, begun_at, clock)
-                at = lease.server_time
-            progress.started()
-            await self._plan(at - self._grace)
-            if report.planned and not report.dry_run:
-                size = f"{report.planned_bytes / 1e6:,.1f} MB"
-                sentence = f"{report.planned:,} objects to delete ({size})"
-                progress.begin(Stage("objects", report.planned, sentence=sentence))
-            if lease is not None and not self.stop.is_set() and self._is_something_planned:
-                await self._execute(lease, progress)
-        except MirrorError as error:
-            report.error = error
-        finally:
-            if lease is not None:
-                with suppress(MirrorError):  # it dies by itself in an hour
-                    await lease.write("idle")
-        report.interrupted = self.stop.is_set() and report.error is None
+        with outcome_noted(report, self.stop):
+            try:
+                if self._options.dry_run:
+                    at = datetime.fromtimestamp(now(), UTC)
+                else:
+                    holder = _holder(self._mirror.folder)
+                    begun_at = datetime.fromtimestamp(now(), UTC)
+                    run = secrets.token_hex(8)
+                    lease = await HeldLease.acquire(self._store, run, holder, begun_at, clock)
+                    at = lease.server_time
+                progress.started()
+                await self._plan(at - self._grace)
+                if report.planned and not report.dry_run:
+                    size = f"{report.planned_bytes / 1e6:,.1f} MB"
+                    sentence = f"{report.planned:,} objects to delete ({size})"
+                    progress.begin(Stage("objects", report.planned, sentence=sentence))
+                if lease is not None and not self.stop.is_set() and self._is_something_planned:
+                    await self._execute(lease, progress)
+            finally:
+                if lease is not None:
+                    with suppress(MirrorError):  # it dies by itself in an hour
+                        await lease.write("idle")
 
     @property
     def _is_something_planned(self) -> bool:

@@ -42,6 +42,7 @@ from mirror.errors import (
 )
 from mirror.layout import CACHE_CONTROL, FORMATS, content_type, parse_object_key
 from mirror.run.lock import locked
+from mirror.run.outcome import outcome_noted, timed
 from mirror.run.progress import Progress, Stage
 from mirror.run.signals import stopping_on_signals
 from mirror.store.base import Headers
@@ -145,7 +146,6 @@ def repair(
         folders.insert(0, settings.cache_dir)
     _check(folders)
     report = RepairReport(share=options.verify.share, dry_run=options.dry_run)
-    began_at = time.monotonic()
     young_since = datetime.fromtimestamp(now(), UTC) - timedelta(days=settings.gc.grace_days)
 
     async def run() -> None:
@@ -169,8 +169,8 @@ def repair(
                         index = verification.index
                         await repairing.run(index, folders, options, progress=progress, now=now)
 
-    asyncio.run(run())
-    report.seconds = time.monotonic() - began_at
+    with timed(report):
+        asyncio.run(run())
     return report
 
 
@@ -224,16 +224,13 @@ class _Repair:
     ) -> None:
         report = self._report
         progress.begin(Stage("objects repaired"))
-        try:
+        with outcome_noted(report, self._stop):
             wanted = await asyncio.to_thread(LostContents, self._ledger.damage(), index)
             for folder in folders:
                 if len(wanted) and not self._stop.is_set():
                     await self._look_in(os.fsencode(folder), wanted, options, progress)
             if not self._stop.is_set():
                 await self._give_up(wanted, options, now)
-        except MirrorError as error:
-            report.error = error
-        report.interrupted = self._stop.is_set() and report.error is None
 
     async def _look_in(
         self, folder: bytes, wanted: LostContents, options: RepairOptions, progress: Progress

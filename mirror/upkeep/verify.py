@@ -31,9 +31,10 @@ from mirror.catalog.objects import NamedObjects, named_objects, spans
 from mirror.catalog.open_mirror import OpenMirror, open_mirror
 from mirror.config.settings import Settings
 from mirror.content.splitmix64 import mix
-from mirror.errors import MirrorError, NotFound, StoreError
+from mirror.errors import NotFound, StoreError
 from mirror.layout import CATALOG, parse_object_key
 from mirror.run.lock import locked
+from mirror.run.outcome import outcome_noted, timed
 from mirror.run.progress import Progress, Stage
 from mirror.run.signals import stopping_on_signals
 from mirror.store.base import ObjectInfo, Store, list_all
@@ -129,7 +130,6 @@ def verify(
         UsageError: the file for the report cannot be written.
     """
     report = VerifyReport(share=options.share)
-    began_at = time.monotonic()
     young_since = datetime.fromtimestamp(now(), UTC) - timedelta(days=settings.gc.grace_days)
 
     async def run() -> None:
@@ -148,8 +148,8 @@ def verify(
                     await verification.run(options, young_since, lines)
                 verification.conclude(lines)
 
-    asyncio.run(run())
-    report.seconds = time.monotonic() - began_at
+    with timed(report):
+        asyncio.run(run())
     return report
 
 
@@ -195,7 +195,7 @@ class Verification:
 
     async def run(self, options: VerifyOptions, young_since: datetime, lines: ProblemFile) -> None:
         """Look as far as is asked; what is wrong stands in the ledger then."""
-        try:
+        with outcome_noted(self._report, self.stop):
             self.index = await self._mirror.index()
             self._report.catalog_version = self.index.version
             await self._compare(young_since, lines)
@@ -203,9 +203,6 @@ class Verification:
                 await self._look_again()
             if options.share and not self.stop.is_set():
                 await self._read(self._begun(options))
-        except MirrorError as error:
-            self._report.error = error
-        self._report.interrupted = self.stop.is_set() and self._report.error is None
 
     def conclude(self, lines: ProblemFile) -> None:
         """Counts and examples of all that is known to be wrong."""
