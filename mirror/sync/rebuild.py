@@ -38,9 +38,11 @@ from mirror.catalog.row import UNKNOWN_SOURCE, Row
 from mirror.config.settings import Settings
 from mirror.content.image import Level
 from mirror.content.placeholder import load_known_bad
-from mirror.errors import CacheError, MirrorError, StateDamaged
+from mirror.errors import CacheError, StateDamaged
 from mirror.layout import parse_object_key
 from mirror.run.lock import locked
+from mirror.run.outcome import outcome_noted, timed
+from mirror.run.progress import Progress, Stage
 from mirror.run.signals import stopping_on_signals
 from mirror.store.retry import RetryPolicy
 from mirror.sync.decide import Decision, decide, supersedes
@@ -52,8 +54,6 @@ _RECORDED: Final = 2_000
 _READERS: Final = max(2, os.cpu_count() or 2)
 # How many batches of files wait for each thread.
 _BATCHES_A_READER: Final = 4
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass
@@ -81,7 +81,7 @@ def rebuild_state(
     *,
     level: Level | None = None,
     retry: RetryPolicy | None = None,
-    progress: Progress = lambda _files, _bytes: None,
+    progress: Progress = Progress(),
     restart: bool = False,
     now: Callable[[], float] = time.time,
 ) -> RebuildReport:
@@ -91,7 +91,7 @@ def rebuild_state(
         settings: where the bucket, the cache and the state are.
         level: how far to inspect; overrides `sync.inspect`.
         retry: how often and how soon a request that failed is tried again.
-        progress: is told of files and bytes as they are read.
+        progress: receives the progress of the run.
         restart: begin anew, even if a run was interrupted.
         now: seconds since 1970, by which what an interrupted run has read is too old to go by.
 
@@ -105,13 +105,13 @@ def rebuild_state(
     """
     settings.require_apart()
     report = RebuildReport()
-    began_at = time.monotonic()
     folder = settings.state_dir
 
     async def run() -> None:
         async with open_mirror(settings, retry=retry) as mirror:
             report.requests = mirror.requests
             with locked(folder):
+                progress.started()
                 (folder / FOLDER).mkdir(exist_ok=True)
                 with closing(_opened(folder / FOLDER)) as state:
                     rebuilding = _Rebuild(mirror, settings, state, report, progress)
@@ -120,8 +120,8 @@ def rebuild_state(
                     if report.error is None and not report.interrupted:
                         _put_in_place(folder, state)
 
-    asyncio.run(run())
-    report.seconds = time.monotonic() - began_at
+    with timed(report):
+        asyncio.run(run())
     return report
 
 
@@ -161,15 +161,12 @@ class _Rebuild:
 
     async def run(self, level: Level, now: float, restart: bool) -> None:
         report = self._report
-        try:
+        with outcome_noted(report, self.stop):
             self._begin(now, restart)
             self._index = await self._mirror.index()
             await self._list()
             if not self.stop.is_set():
                 await asyncio.to_thread(self._read_cache, level)
-        except MirrorError as error:
-            report.error = error
-        report.interrupted = self.stop.is_set() and report.error is None
 
     def _begin(self, now: float, restart: bool) -> None:
         """Go on with what was built of this mirror, as it is, within a day; or begin."""
@@ -238,6 +235,7 @@ class _Rebuild:
             self._fail(path, reason)
         placeholders = load_known_bad(self._settings.inspect.known_bad)
         placeholders |= self._index.contents_judged("placeholder")
+        self._progress.begin(Stage("files", len(plan.order), plan.pending_bytes))
         seen: list[SeenFile] = []
         for one in self._prepared(root, (plan.pending[at] for at in plan.order), level):
             if isinstance(one, Unprepared):
@@ -251,7 +249,7 @@ class _Rebuild:
                 seen.append(known)
             report.read += 1
             report.bytes += one.digest.size
-            self._progress(1, one.digest.size)
+            self._progress.advance(1, one.digest.size)
             if len(seen) >= _RECORDED:
                 state.record(seen)
                 seen.clear()

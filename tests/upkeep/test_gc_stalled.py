@@ -12,14 +12,15 @@ from typing import Any
 
 import pytest
 
-from mirror.catalog.gc_lease import read_sweep
+from mirror.catalog.gc_lease import read_lease
 from mirror.errors import StoreError
-from mirror.layout import SWEEP_KEY
+from mirror.layout import GC_LEASE_KEY
 from mirror.store.base import ObjectInfo
 from mirror.store.engines.file import FileStore
 from mirror.upkeep.gc import gc
 from tests.support.mirror_setup import Workshop, key_of
 from tests.support.photos import fill, photo, url_of
+from tests.support.progress_hooks import Advances
 from tests.upkeep.aged_mirrors import is_whole, keys, objects, orphan, pass_days, stocked
 
 TWO_HOURS = 7_200.0
@@ -122,9 +123,9 @@ def test_the_word_that_it_deletes_is_as_old_as_its_sending(
 
     async def look(store: FileStore, key: str) -> None:
         nonlocal words, looks
-        if key == SWEEP_KEY and not looks:
-            sweep = await read_sweep(store)
-            if sweep is not None and sweep.state == "deleting":
+        if key == GC_LEASE_KEY and not looks:
+            lease = await read_lease(store)
+            if lease is not None and lease.state == "deleting":
                 words += 1
                 clock.stand_still()
         elif key == key_of(photo(70)) and not looks:
@@ -159,7 +160,7 @@ def test_one_that_stood_still_before_it_looks_says_so_anew_and_goes_on(
             thread.start()
             thread.join()
 
-    report = gc(local.settings(), clock=clock, progress=meanwhile)
+    report = gc(local.settings(), clock=clock, progress=Advances(meanwhile))
     assert (report.deleted, report.spared, report.error) == (2, 1, None)
     assert objects(local) & {first, adopted, left} == {adopted}
     is_whole(elsewhere)
