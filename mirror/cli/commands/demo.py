@@ -142,21 +142,11 @@ class DemoReport:
 
 def _rewritten(settings: Settings, made: DemoCache, folder: Path) -> RewriteReport:
     """The dataset with the mirror's URLs, in two splits."""
-    from mirror.catalog.lookup import UrlLookup
-    from mirror.catalog.open_mirror import read_index
-    from mirror.dataset.inputs import Input
-    from mirror.dataset.rewrite.rewrite_dataset import RewriteOptions, rewrite
-    from mirror.dataset.splits.split import parse_splits
+    from mirror.dataset.rewrite.rewrite_options import parse_options
+    from mirror.dataset.rewrite.run_rewrite import rewrite
 
-    resolver = UrlLookup(read_index(settings)[1])
-    base = settings.object_urls.base("s3").encode()
-    return rewrite(
-        [Input(str(made.dataset))],
-        folder / "plants.jsonl",
-        RewriteOptions(splits=parse_splits("train=0.8,val=0.2")),
-        resolver,
-        addresses=lambda at: resolver.object_keys(at, base),
-    )
+    options = parse_options(split="train=0.8,val=0.2", scheme="s3")
+    return rewrite(settings, [str(made.dataset)], folder / "plants.jsonl", options)
 
 
 def _fetched(settings: Settings, made: DemoCache) -> Fetched:

@@ -68,7 +68,7 @@ def test_every_record_is_written_or_dropped_for_a_reason_that_is_counted(
     report = plants.rewrite(
         put(work / "raw.jsonl", records),
         work / "out.jsonl",
-        plants.resolver(min_side=40),
+        plants.lookup(min_side=40),
         license=LicenseRule(("license",), frozenset({"cc0"})),
         sample=Fraction(1, 2),
     )
@@ -206,15 +206,15 @@ def test_of_photos_found_under_other_spellings_those_that_are_written_are_counte
         return {"id": number, "image_url": url, "license": "cc0" if number != 2 else "C"}
 
     path = put(work / "raw.jsonl", [record(9), *map(spelled, (1, 2, 3, BLANK[0], ABSENT[0]))])
-    resolver = plants.resolver(match="photo")
+    lookup = plants.lookup(match="photo")
     rule = LicenseRule(("license",), required=True)
-    report = plants.rewrite(path, work / "out.jsonl", resolver, license=rule)
+    report = plants.rewrite(path, work / "out.jsonl", lookup, license=rule)
     assert [one["id"] for one in got(work / "out.jsonl")] == [1, 3]
     assert [one["image_url"] for one in got(work / "out.jsonl")] == [plants.url(1), plants.url(3)]
     assert report.matched_by_photo == 2
     assert report.dropped["blank"] == 1
     assert plants.rewrite(path, work / "out.jsonl").matched_by_photo == 0
-    report = plants.rewrite(path, work / "out.jsonl", resolver, sample=1)
+    report = plants.rewrite(path, work / "out.jsonl", lookup, sample=1)
     assert report.matched_by_photo == (got(work / "out.jsonl")[0]["id"] != 9)
 
 
@@ -271,7 +271,7 @@ def test_of_a_sample_only_what_is_written_is_told(plants: Mirror, work: Path) ->
 
 def test_min_size(plants: Mirror, work: Path) -> None:
     path = put(work / "raw.jsonl", [record(1), record(SMALL)])
-    report = plants.rewrite(path, work / "out.jsonl", plants.resolver(min_side=30))
+    report = plants.rewrite(path, work / "out.jsonl", plants.lookup(min_side=30))
     assert [one["id"] for one in got(work / "out.jsonl")] == [1]
     assert report.dropped["too_small"] == 1
 
@@ -403,18 +403,18 @@ def test_a_result_that_nobody_means_is_remarked_in_a_sentence(
 
 def test_photos_are_not_proposed_where_they_were_asked_for(plants: Mirror, work: Path) -> None:
     path = put(work / "raw.jsonl", [record(ABSENT[0])])
-    report = plants.rewrite(path, work / "out.jsonl", plants.resolver(match="photo"))
+    report = plants.rewrite(path, work / "out.jsonl", plants.lookup(match="photo"))
     assert "--match" not in report.warnings[0]
 
 
 def test_an_empty_mirror_is_called_so(work: Path) -> None:
     path = put(work / "raw.jsonl", [record(1)])
-    for resolver, place in (
+    for lookup, place in (
         (of_index(Index.empty()), "mirror"),
         (UrlLookup(Index.empty(), of_mirror=False), "cache"),
     ):
         report = rewrite(
-            [Input(str(path))], work / "out.jsonl", RewriteOptions(), resolver, addresses=None
+            [Input(str(path))], work / "out.jsonl", RewriteOptions(), lookup, addresses=None
         )
         assert report.warnings == [f"The {place} knows no image at all, and so none of 1 records."]
 
@@ -439,7 +439,7 @@ def test_progress_is_told_of_bytes_and_records(plants: Mirror, work: Path) -> No
     path = put(work / "raw.jsonl", [record(1, text="x" * 1000) for _ in range(5000)])
     told = Told()
     rewrite(
-        [Input(str(path))], work / "out.jsonl", RewriteOptions(), plants.resolver(),
+        [Input(str(path))], work / "out.jsonl", RewriteOptions(), plants.lookup(),
         addresses=None, progress=told,
     )  # fmt: skip
     assert told.bytes == path.stat().st_size

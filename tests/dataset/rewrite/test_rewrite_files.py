@@ -61,7 +61,7 @@ def test_an_input_that_breaks_off_is_an_error_and_not_the_end(plants: Mirror, wo
     path = put(work / "raw.jsonl", [record(1)])
     with pytest.raises(DatasetError, match="raw.jsonl cannot be read to its end"):
         rewrite(
-            [Input(str(path))], work / "out.jsonl", RewriteOptions(), plants.resolver(),
+            [Input(str(path))], work / "out.jsonl", RewriteOptions(), plants.lookup(),
             addresses=None, progress=Breaking(),
         )  # fmt: skip
     assert names(work) == {"raw.jsonl"}
@@ -207,13 +207,13 @@ def test_a_rewritten_dataset_moves_to_other_urls_and_keeps_the_first_ones(
     plants: Mirror, work: Path
 ) -> None:
     plants.rewrite(put(work / "raw.jsonl", [record(1), record(2)]), work / "once.jsonl")
-    resolver = plants.resolver()
+    lookup = plants.lookup()
     report = rewrite(
         [Input(str(work / "once.jsonl"))],
         work / "public.jsonl",
         RewriteOptions(),
-        resolver,
-        addresses=lambda at: [b"https://img.example/" + key for key in resolver.object_keys(at)],
+        lookup,
+        addresses=lambda at: [b"https://img.example/" + key for key in lookup.object_keys(at)],
     )
     assert report.exit_status == 0
     for number, one in zip((1, 2), got(work / "public.jsonl"), strict=True):
@@ -255,7 +255,7 @@ def test_without_new_urls_records_stay_byte_for_byte(plants: Mirror, work: Path)
     lines = [f'{{ "x":1,"image_url" :  "{url_of(n)}"}}  ' for n in (1, ABSENT[0], BLANK[0], 2)]
     path = put(work / "raw.jsonl", lines)
     report = rewrite(
-        [Input(str(path))], work / "out.jsonl", RewriteOptions(), plants.resolver(), addresses=None
+        [Input(str(path))], work / "out.jsonl", RewriteOptions(), plants.lookup(), addresses=None
     )
     assert (work / "out.jsonl").read_text() == f"{lines[0]}\n{lines[3]}\n"
     assert report.written == 2
@@ -286,7 +286,7 @@ def test_interrupted_it_leaves_no_trace(plants: Mirror, work: Path, splits: Any)
     with pytest.raises(KeyboardInterrupt):
         rewrite(
             [Input(str(path))], work / "out.jsonl", RewriteOptions(splits=splits),
-            plants.resolver(), addresses=None, progress=Interrupting(),
+            plants.lookup(), addresses=None, progress=Interrupting(),
         )  # fmt: skip
     assert names(work) == {"raw.jsonl", "out.rejected.jsonl"}
     assert (work / "out.rejected.jsonl").read_text() == "old\n"
