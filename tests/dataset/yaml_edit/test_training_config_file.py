@@ -100,9 +100,7 @@ def test_a_wrong_key_is_known_before_any_work(config: Path) -> None:
 
 def test_a_change_made_after_the_check_is_kept(config: Path) -> None:
     check_config(config, assigned("optimizer.lr=0.5"))
-    text = (
-        config.read_bytes().replace(b"vit-l", b"vit-h").replace(b"# All", b"# T\r\n# All")
-    )
+    text = config.read_bytes().replace(b"vit-l", b"vit-h").replace(b"# All", b"# T\r\n# All")
     config.write_bytes(text)
     update_config(config, assigned("optimizer.lr=0.5"), dry_run=False)
     assert config.read_bytes() == text.replace(b"1e-3", b"0.5")
