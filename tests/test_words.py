@@ -19,7 +19,6 @@ UNFINISHED: frozenset[str] = frozenset(
         "docs/benchmarks.md",
         "docs/cli.md",
         "docs/configuration.md",
-        "docs/datasets.md",
         "docs/format.md",
         "docs/operations.md",
         "docs/reliability.md",
