@@ -18,7 +18,6 @@ UNFINISHED: frozenset[str] = frozenset(
         "docs/backfill.md",
         "docs/benchmarks.md",
         "docs/cli.md",
-        "docs/configuration.md",
         "docs/format.md",
         "docs/operations.md",
         "docs/reliability.md",
