@@ -23,7 +23,6 @@ UNFINISHED: frozenset[str] = frozenset(
         "docs/reliability.md",
         "docs/security.md",
         "docs/training.md",
-        "docs/upkeep.md",
         "docs/verdicts.md",
         "mirror --help",
         "mirror init --help",
