@@ -15,7 +15,6 @@ UNFINISHED: frozenset[str] = frozenset(
         "CHANGELOG.md",
         "README.md",
         "docs/architecture.md",
-        "docs/backfill.md",
         "docs/benchmarks.md",
         "docs/cli.md",
         "docs/format.md",
