@@ -20,7 +20,6 @@ UNFINISHED: frozenset[str] = frozenset(
         "docs/format.md",
         "docs/operations.md",
         "docs/reliability.md",
-        "docs/security.md",
         "docs/training.md",
         "docs/verdicts.md",
         "mirror --help",
