@@ -18,7 +18,6 @@ UNFINISHED: frozenset[str] = frozenset(
         "docs/benchmarks.md",
         "docs/cli.md",
         "docs/format.md",
-        "docs/operations.md",
         "docs/reliability.md",
         "docs/training.md",
         "docs/verdicts.md",

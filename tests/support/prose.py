@@ -30,7 +30,7 @@ LONGEST: Final = 30
 # Each of these makes a reader go back and decode the sentence. See "Words" in CONTRIBUTING.md.
 CONSTRUCTIONS: Final = {
     "'who' without a noun": r"^who\b(?!.*\?$)|[:;(] ?who\b|\b(and|or|of|by|for|from|to|than|with|those|he|is|says?|tells?|shows?|knows?) who\b",
-    "'what' as the subject": r"^what\b(?!.*\?$)|; what\b|\b(is|are) what\b|\bwhat (no|nothing|neither|are)\b",
+    "'what' as the subject": r"^what\b(?! to\b)(?!.*\?$)|; what\b|\b(is|are) what\b|\bwhat (no|nothing|neither|are)\b",
     "an indefinite person": r"\b(whoever|nobody|no one|somebody|someone|whosoever)\b",
     "'such a'": r"\bsuch an?\b",
     "a 'so many' without its measure": r"\bso (many|much|long|often)\b(?! (as|that)\b)",
