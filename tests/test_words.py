@@ -20,7 +20,6 @@ UNFINISHED: frozenset[str] = frozenset(
         "docs/format.md",
         "docs/reliability.md",
         "docs/training.md",
-        "docs/verdicts.md",
         "mirror --help",
         "mirror init --help",
         "mirror sync --help",
