@@ -18,7 +18,6 @@ UNFINISHED: frozenset[str] = frozenset(
         "docs/benchmarks.md",
         "docs/cli.md",
         "docs/format.md",
-        "docs/reliability.md",
         "docs/training.md",
         "mirror --help",
         "mirror init --help",
