@@ -17,7 +17,6 @@ UNFINISHED: frozenset[str] = frozenset(
         "docs/architecture.md",
         "docs/benchmarks.md",
         "docs/cli.md",
-        "docs/format.md",
         "docs/training.md",
         "mirror --help",
         "mirror init --help",
