@@ -15,7 +15,6 @@ UNFINISHED: frozenset[str] = frozenset(
         "CHANGELOG.md",
         "README.md",
         "docs/architecture.md",
-        "docs/benchmarks.md",
         "docs/cli.md",
         "docs/training.md",
         "mirror --help",
@@ -39,8 +38,10 @@ UNFINISHED: frozenset[str] = frozenset(
     }
 )
 
-# Sentences that are good as they are, by page; each by its beginning, and with the reason.
-EXCEPTIONS: dict[str, tuple[str, ...]] = {}
+# Good sentences that the rules refuse, by page: the beginning of each, with the reason.
+EXCEPTIONS: dict[str, tuple[str, ...]] = {
+    "docs/benchmarks.md": ("Versions: ",),  # a list of programs, written from the results
+}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
