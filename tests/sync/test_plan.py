@@ -453,7 +453,7 @@ def test_a_folder_that_cannot_be_read_is_reported_and_the_rest_is_walked(
 
 
 def test_a_cache_that_is_not_there_says_what_to_look_at(tmp_path: Path) -> None:
-    with pytest.raises(CacheError, match="does not exist; is its disk mounted"):
+    with pytest.raises(CacheError, match="does not exist; check that its disk is mounted"):
         walked(tmp_path / "absent")
 
 
