@@ -176,8 +176,10 @@ def test_seaweedfs_reader_may_not_write(seaweedfs: S3Server) -> None:
 def test_seaweedfs_has_room_for_many_buckets(seaweedfs: S3Server) -> None:
     """By default the fourth bucket that is written to finds no volume."""
     s3 = client(seaweedfs)
-    for _ in range(8):
-        s3.put_object(Bucket=seaweedfs.fresh_bucket(), Key="k", Body=b"x")
+    buckets = [seaweedfs.fresh_bucket() for _ in range(8)]
+    for bucket in buckets:
+        s3.put_object(Bucket=bucket, Key="k", Body=b"x")
+    assert [keys(s3, bucket) for bucket in buckets] == [["k"]] * 8
 
 
 def test_seaweedfs_makes_no_bucket_unasked(seaweedfs: S3Server) -> None:
