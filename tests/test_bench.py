@@ -1,4 +1,4 @@
-"""What the documents say was measured is what was measured; the bench's scripts run."""
+"""The documents show the measured results, and the scripts of bench/ run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ BENCH = ROOT / "bench"
 
 @pytest.fixture
 def bench(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The scripts import each other, as they do when one of them is run."""
+    """Let the scripts import each other, as in a run."""
     monkeypatch.syspath_prepend(str(BENCH))
 
 
