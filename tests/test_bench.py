@@ -65,9 +65,7 @@ def test_workloads_are_listed_without_measuring_any() -> None:
 def test_programs_are_run_in_turns_and_their_own_clock_counts(bench: None) -> None:
     import measure
 
-    program = (
-        "import sys; sys.path.insert(0, sys.argv[1]); import measure\nwith measure.telling(): pass"
-    )
+    program = "import sys; sys.path.insert(0, sys.argv[1]); import measure\nwith measure.printing_cost(): pass"
     order: list[str] = []
     contenders = [
         measure.Contender(
