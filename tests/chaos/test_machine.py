@@ -63,8 +63,8 @@ assert len(set(map(len, CONTENTS.values()))) == len(CONTENTS)
 CODE = ",".join(
     f"mirror.{module}"
     for module in (
-        "sync.commit", "sync.state", "sync.transfer", "store.upload", "store.file", "files",
-        "catalog.table", "database",
+        "sync.commit", "sync.state", "sync.transfer", "catalog.upload", "store.engines.file",
+        "system.files", "catalog.delta_table", "system.database",
     )
 )  # fmt: skip
 # So many of them a sync of a few files runs.

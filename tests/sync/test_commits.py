@@ -152,7 +152,7 @@ class Stalling(Progress):
     def patched(self, patch: pytest.MonkeyPatch) -> None:
         patch.setattr("mirror.sync.transfer.BATCH_FILES", 4)
         patch.setattr(
-            "mirror.sync.transfer._STARVING", 1_000_000
+            "mirror.sync.transfer._STARVED_BATCHES", 1_000_000
         )  # one reader, and its two feeders
 
         async def enter(transfer: Transfer, files: int, size: int) -> None:

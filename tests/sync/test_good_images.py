@@ -105,7 +105,7 @@ def test_a_good_file_supersedes_it_though_the_clock_went_back(local: Workshop) -
 def test_what_is_remembered_of_a_run_is_bounded(
     local: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(commit, "_REMEMBERED", 3)
+    monkeypatch.setattr(commit, "_MAX_REMEMBERED", 3)
 
     async def story(one: Machine) -> None:
         for number in range(1, 11):

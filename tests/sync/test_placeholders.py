@@ -149,7 +149,7 @@ def broken_off(shop: Workshop, error: BaseException, **options: Any) -> None:
         raise error
 
     with pytest.MonkeyPatch.context() as patch, suppress(ZeroDivisionError):
-        patch.setattr("mirror.sync.run_sync.newly_found", fails)
+        patch.setattr("mirror.sync.run_sync.new_placeholders", fails)
         sync(shop.settings(), **options)
 
 
