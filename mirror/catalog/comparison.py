@@ -1,7 +1,7 @@
 """Compares one listing of the objects with the catalog, without a request for any single object.
 
-Both are in the order of keys and are compared a part of the key space at a time, so memory holds a
-part of the catalog and a page of the listing.
+Both are in the order of keys, and are compared a part of the key space at a time. Memory holds only
+that part of the catalog and a page of the listing.
 """
 
 from __future__ import annotations

@@ -328,7 +328,7 @@ class _SyncRun:
         def interrupt() -> None:
             self._report.interrupted = True
             self._progress.say(
-                "Stopping: what is in flight is finished and committed. Once more leaves at once.",
+                "Stopping: uploads in flight are finished and committed. A second signal exits at once.",
                 "warning",
             )
             stop.set()

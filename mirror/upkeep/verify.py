@@ -426,7 +426,7 @@ def _chosen(named: NamedObjects, current: ReadPass) -> NDArray[np.intp]:
     ok = named.ok.copy()
     ok[: named.after(current.after)] = False
     if current.share < 1:
-        # Mixed, so that someone who can choose a content's hash cannot keep it out of the sample.
+        # Mixed, so that contents that were chosen by their hash are sampled like all others.
         mixed = mix(named.hash_lo ^ np.uint64(current.seed & (2**64 - 1)))
         ok &= mixed < np.uint64(int(current.share * 2**64))
     return np.flatnonzero(ok)

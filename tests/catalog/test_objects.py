@@ -1,4 +1,4 @@
-"""The objects that a catalog tells of, against a model of plain dicts."""
+"""The objects of a catalog, against a model of plain dicts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.catalog.test_index import KEYS, SEEN, Seen, index_of, row_of
 
 
 def model_of(seen: list[Seen]) -> dict[str, dict[bytes, str]]:
-    """Of each key the URLs whose latest row has its content and format, with their verdicts."""
+    """For each key the URLs whose latest row has its content and format, with their verdicts."""
     latest = {one.url: one for one in seen}
     keys: dict[str, dict[bytes, str]] = defaultdict(dict)
     for url, one in latest.items():
@@ -44,7 +44,7 @@ def test_keys_come_sorted_with_the_rows_that_name_them(seen: list[Seen], parts: 
 
 
 @given(st.lists(SEEN, max_size=20), st.sampled_from(KEYS), st.sampled_from(["jpg", "png", "exe"]))
-def test_what_no_row_tells_of_is_not_found(seen: list[Seen], content: bytes, ext: str) -> None:
+def test_keys_without_rows_are_not_found(seen: list[Seen], content: bytes, ext: str) -> None:
     index = index_of([row_of(one, at) for at, one in enumerate(seen)])
     named = named_objects(index, KeyRange(0, 1))
     keys = [named.key(at) for at in range(len(named))]
