@@ -17,14 +17,14 @@ from numpy.typing import NDArray
 
 from mirror.catalog.health import Kind, Problem
 from mirror.catalog.index import Index
-from mirror.catalog.objects import KeyRange, NamedObjects, named_objects, spans
+from mirror.catalog.objects import KeyRange, NamedObjects, key_ranges, named_objects
 from mirror.layout import OBJECTS, parse_object_key
 from mirror.run.progress import Progress
 from mirror.store.base import ObjectInfo, Store
 from mirror.store.bounded_tasks import BoundedTasks
 
 # Parts of the key space that are listed at once.
-_SPANS_AT_ONCE: Final = 4
+_RANGES_AT_ONCE: Final = 4
 # URLs that a problem lists of an object's rows.
 _URLS: Final = 64
 # The size of an object that no page of the listing has.
@@ -63,9 +63,9 @@ class Comparison:
         index: of the catalog, read before the listing begins: a writer puts an object before its
             row, so every object of an older index is listed.
         young_since: an orphan that was written later may belong to a running sync.
-        damage: called for each part of the key space with the objects that are missing or have
+        on_damage: called for each part of the key space with the objects that are missing or have
             another size.
-        unnamed: called for each object that no live `ok` row names, with whether a flagged row has
+        on_unnamed: called for each object that no live `ok` row names, with whether a flagged row has
             its content.
         stopped: returns whether to stop before the next page.
     """
@@ -73,24 +73,24 @@ class Comparison:
     store: Store
     index: Index
     young_since: datetime
-    damage: Callable[[Iterator[Problem]], None]
-    unnamed: Callable[[ObjectInfo, bool], None] = lambda _info, _flagged: None
+    on_damage: Callable[[Iterator[Problem]], None]
+    on_unnamed: Callable[[ObjectInfo, bool], None] = lambda _info, _flagged: None
     stopped: Callable[[], bool] = lambda: False
     progress: Progress = Progress()
 
     async def run(self) -> ListedObjects:
         """Compare everything. Raises: StoreError."""
         listed = ListedObjects()
-        async with BoundedTasks(_SPANS_AT_ONCE) as window:
-            for span in spans(self.index):
-                await window.start(0, self._compare, span, listed)
+        async with BoundedTasks(_RANGES_AT_ONCE) as window:
+            for key_range in key_ranges(self.index):
+                await window.start(0, self._compare, key_range, listed)
         return listed
 
-    async def _compare(self, span: KeyRange, listed: ListedObjects) -> None:
-        named = await asyncio.to_thread(named_objects, self.index, span)
+    async def _compare(self, key_range: KeyRange, listed: ListedObjects) -> None:
+        named = await asyncio.to_thread(named_objects, self.index, key_range)
         ok = named.ok
         size = np.full(len(named), _NOT_THERE, np.int64)
-        async for page in pages(self.store, span):
+        async for page in pages(self.store, key_range):
             parsed = [parse_object_key(info.key) for info in page]
             found = np.full(len(page), -1, np.intp)
             ours = [at for at, key in enumerate(parsed) if key is not None]
@@ -106,7 +106,7 @@ class Comparison:
             if self.stopped():
                 return  # an object that was not listed yet may be there
         listed.compared += int(np.count_nonzero(ok))
-        self.damage(self._damage(named, size))
+        self.on_damage(self._damage(named, size))
 
     def _note_unnamed(self, info: ObjectInfo, listed: ListedObjects, *, flagged: bool) -> None:
         if flagged:
@@ -116,7 +116,7 @@ class Comparison:
             listed.orphaned += 1
             listed.orphaned_bytes += info.size
             listed.old_orphans += info.last_modified < self.young_since
-        self.unnamed(info, flagged)
+        self.on_unnamed(info, flagged)
 
     def _damage(self, named: NamedObjects, size: NDArray[np.int64]) -> Iterator[Problem]:
         wrong = named.ok & (size != named.size)
@@ -135,9 +135,9 @@ def problem_of(index: Index, named: NamedObjects, at: int, kind: Kind, reason: s
     return Problem(kind, named.key(at), reason, len(rows), urls, int(named.size[at]))
 
 
-async def pages(store: Store, span: KeyRange) -> AsyncIterator[list[ObjectInfo]]:
+async def pages(store: Store, key_range: KeyRange) -> AsyncIterator[list[ObjectInfo]]:
     """The listing of a part of the key space, a page at a time."""
-    after, until = span.after, span.until
+    after, until = key_range.after, key_range.until
     while page := await store.list_page(OBJECTS, after):
         after = page[-1].key
         if until is None:

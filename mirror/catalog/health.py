@@ -89,15 +89,15 @@ class UpkeepReport:
             self.examples.append(problem)
 
     @property
-    def wrong(self) -> bool:
+    def has_problems(self) -> bool:
         """Whether there is a problem that the user should look at."""
         return bool(self.missing or self.mismatched or self.failed)
 
     @property
     def exit_status(self) -> int:
-        return exit_status_of(self.error, interrupted=self.interrupted, failed=self.wrong)
+        return exit_status_of(self.error, interrupted=self.interrupted, failed=self.has_problems)
 
-    def more(self) -> dict[str, Any]:
+    def extra_json(self) -> dict[str, Any]:
         """The keys that one command adds to the JSON."""
         return {}
 
@@ -108,7 +108,7 @@ class UpkeepReport:
             "failed", "rows_without_object", "bytes",
         )  # fmt: skip
         out: dict[str, Any] = {name: getattr(self, name) for name in names}
-        out |= self.more()
+        out |= self.extra_json()
         out |= {
             "examples": [problem.as_json() for problem in self.examples],
             "warnings": self.warnings,

@@ -47,7 +47,7 @@ class RecentCatalog:
     kept: frozenset[str]
 
 
-async def recent(store: Store, catalog: Catalog, since: datetime) -> RecentCatalog:
+async def recent_catalog(store: Store, catalog: Catalog, since: datetime) -> RecentCatalog:
     """The catalog's data files since a time.
 
     The version of that time may no longer be readable: its log was deleted, or the bucket is a

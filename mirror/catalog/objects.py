@@ -56,7 +56,7 @@ class KeyRange:
         return f"{OBJECTS}{number * 256 // self.of - 1:02x}/~"
 
 
-def spans(index: Index) -> list[KeyRange]:
+def key_ranges(index: Index) -> list[KeyRange]:
     """Divide the key space into parts, in order, each small enough to be held in memory."""
     of = 1 if len(index) <= _WHOLE_UP_TO else 16
     return [KeyRange(number, of) for number in range(of)]
@@ -137,10 +137,10 @@ class NamedObjects:
         return -1
 
 
-def named_objects(index: Index, span: KeyRange) -> NamedObjects:
+def named_objects(index: Index, key_range: KeyRange) -> NamedObjects:
     """The objects in a part of the key space that live rows of the catalog have."""
     sightings = index.sightings
-    at = _rows_within(sightings["hash_hi"], span)
+    at = _rows_within(sightings["hash_hi"], key_range)
     hi, lo = sightings["hash_hi"][at], sightings["hash_lo"][at]
     extension = _OF_FORMAT[sightings["format"][at]]
     flagged = sightings["verdict"][at] != _OK
@@ -163,12 +163,12 @@ def named_objects(index: Index, span: KeyRange) -> NamedObjects:
     )
 
 
-def _rows_within(hash_hi: NDArray[Any], span: KeyRange) -> NDArray[np.intp]:
-    if span.of == 1:
+def _rows_within(hash_hi: NDArray[Any], key_range: KeyRange) -> NDArray[np.intp]:
+    if key_range.of == 1:
         return np.arange(len(hash_hi))
-    shift = np.uint64(64 - (span.of.bit_length() - 1))
+    shift = np.uint64(64 - (key_range.of.bit_length() - 1))
     found = [
-        np.flatnonzero((hash_hi[begin : begin + _PIECE] >> shift) == span.number) + begin
+        np.flatnonzero((hash_hi[begin : begin + _PIECE] >> shift) == key_range.number) + begin
         for begin in range(0, len(hash_hi), _PIECE)
     ]
     return np.concatenate([np.empty(0, np.intp), *found])

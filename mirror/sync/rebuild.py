@@ -71,7 +71,7 @@ class RebuildReport(UpkeepReport):
     unknown: int = 0
     ignored: int = 0
 
-    def more(self) -> dict[str, Any]:
+    def extra_json(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in ("read", "known", "unknown", "ignored")}
 
 
@@ -191,7 +191,7 @@ class _Rebuild:
         report = self._report
         absent = bytearray()
 
-        def damage(found: Iterator[Problem]) -> None:
+        def note_damage(found: Iterator[Problem]) -> None:
             for problem in found:
                 parsed = parse_object_key(problem.key)
                 if parsed is not None:
@@ -202,7 +202,7 @@ class _Rebuild:
 
         never = datetime.fromtimestamp(0, UTC)
         listed = await Comparison(
-            self._mirror.store, self._index, never, damage, stopped=self.stop.is_set
+            self._mirror.store, self._index, never, note_damage, stopped=self.stop.is_set
         ).run()
         report.orphaned = listed.orphaned
         hi, lo = halves(bytes(absent))

@@ -32,7 +32,7 @@ import numpy as np
 from mirror.catalog.comparison import Comparison, ListedObjects
 from mirror.catalog.gc_lease import SHORTEST_GRACE, HeldLease
 from mirror.catalog.health import Problem, UpkeepReport
-from mirror.catalog.history import RecentCatalog, recent, recently_named
+from mirror.catalog.history import RecentCatalog, recent_catalog, recently_named
 from mirror.catalog.index import Index, halves
 from mirror.catalog.open_mirror import OpenMirror, open_mirror
 from mirror.config.settings import Settings
@@ -101,7 +101,7 @@ class GcReport(UpkeepReport):
     catalog_bytes: int = 0
     uploads: int | None = 0
 
-    def more(self) -> dict[str, Any]:
+    def extra_json(self) -> dict[str, Any]:
         names = (
             "planned", "planned_bytes", "young", "named_recently", "flagged", "strangers",
             "spared", "catalog_files", "catalog_bytes", "uploads",
@@ -150,8 +150,8 @@ def gc(
             report.requests = mirror.requests
             with ExitStack() as stack:
                 stack.enter_context(locked(mirror.folder / "gc"))
-                plan = stack.enter_context(closing(_Victims()))
-                collection = _Collection(mirror, plan, grace, options, report=report)
+                deletions = stack.enter_context(closing(_Deletions()))
+                collection = _Collection(mirror, deletions, grace, options, report=report)
                 with stopping_on_signals(collection.stop.set):
                     await collection.run(progress, now, clock)
 
@@ -160,7 +160,7 @@ def gc(
     return report
 
 
-class _Victims:
+class _Deletions:
     """The objects to be deleted, by key, in a temporary file that ends with the process."""
 
     def __init__(self) -> None:
@@ -194,7 +194,7 @@ class _Collection:
     def __init__(
         self,
         mirror: OpenMirror,
-        victims: _Victims,
+        deletions: _Deletions,
         grace: timedelta,
         options: GcOptions,
         *,
@@ -203,7 +203,7 @@ class _Collection:
         self.stop = asyncio.Event()
         self._mirror = mirror
         self._store = mirror.store
-        self._victims = victims
+        self._deletions = deletions
         self._grace = grace
         self._options = options
         self._report = report
@@ -257,14 +257,14 @@ class _Collection:
         report.checked = listed.compared + listed.orphaned + listed.flagged - self._missing
         report.orphaned, report.flagged = listed.orphaned, listed.flagged
         report.strangers = listed.strangers
-        past = await recent(self._store, self._mirror.catalog, since)
+        past = await recent_catalog(self._store, self._mirror.catalog, since)
         await self._spare_recently_named(past)
-        report.planned, report.planned_bytes = self._victims.totals()
+        report.planned, report.planned_bytes = self._deletions.totals()
         await self._find_catalog_files(past, since)
         uploads = await self._find_uploads(since)
         self._uploads = uploads or []
         report.uploads = None if uploads is None else len(uploads)
-        for page in self._victims.pages(_BATCH):
+        for page in self._deletions.pages(_BATCH):
             for key, size in page:
                 report.example(Problem("orphaned", key, "no row names it", size=size))
             break
@@ -279,28 +279,33 @@ class _Collection:
     async def _list(self, index: Index, since: datetime) -> ListedObjects:
         report = self._report
 
-        def damage(found: Iterator[Problem]) -> None:
+        def count_missing(found: Iterator[Problem]) -> None:
             self._missing += sum(problem.kind == "missing" for problem in found)
 
-        def unnamed(info: ObjectInfo, flagged: bool) -> None:
+        def plan_deletion(info: ObjectInfo, flagged: bool) -> None:
             if parse_object_key(info.key) is None or (flagged and not self._options.flagged):
                 return
             if info.last_modified < since:
-                self._victims.add(info.key, info.size)
+                self._deletions.add(info.key, info.size)
             else:
                 report.young += 1
 
         return await Comparison(
-            self._store, index, since, damage, unnamed=unnamed, stopped=self.stop.is_set
+            self._store,
+            index,
+            since,
+            count_missing,
+            on_unnamed=plan_deletion,
+            stopped=self.stop.is_set,
         ).run()
 
     async def _spare_recently_named(self, past: RecentCatalog) -> None:
-        for page in self._victims.pages(_HASHES_AT_ONCE):
+        for page in self._deletions.pages(_HASHES_AT_ONCE):
             keys = [key for key, _ in page]
             contents = [parsed[0] for key in keys if (parsed := parse_object_key(key))]
             named = await recently_named(self._mirror.catalog, past, halves(b"".join(contents)))
             spared = [keys[at] for at in np.flatnonzero(named)]
-            self._victims.spare(spared)
+            self._deletions.spare(spared)
             self._report.named_recently += len(spared)
 
     async def _find_catalog_files(self, past: RecentCatalog, since: datetime) -> None:
@@ -329,17 +334,17 @@ class _Collection:
         await lease.write("deleting")
         report = self._report
         index = await self._mirror.index()
-        for page in self._victims.pages(_BATCH):
+        for page in self._deletions.pages(_BATCH):
             if self.stop.is_set():
                 return
             await lease.keep_alive()  # before the check, never between the check and the deletion
-            doomed = await self._still_doomed(page, index, lease.server_time - self._grace)
-            await self._delete([key for key, _ in doomed], lease)
-            size = sum(size for _, size in doomed)
-            report.deleted += len(doomed)
-            report.spared += len(page) - len(doomed)
+            deletable = await self._still_deletable(page, index, lease.server_time - self._grace)
+            await self._delete([key for key, _ in deletable], lease)
+            size = sum(size for _, size in deletable)
+            report.deleted += len(deletable)
+            report.spared += len(page) - len(deletable)
             report.bytes += size
-            progress.advance(len(doomed), size)
+            progress.advance(len(deletable), size)
         for begin in range(0, len(self._catalog_files), _BATCH):
             batch = self._catalog_files[begin : begin + _BATCH]
             await lease.keep_alive()
@@ -357,24 +362,24 @@ class _Collection:
             retrying=lambda: None,
         )
 
-    async def _still_doomed(
+    async def _still_deletable(
         self, page: Sequence[tuple[str, int]], index: Index, since: datetime
     ) -> list[tuple[str, int]]:
         """The objects of a page that were not rewritten or named since the plan was made."""
-        doomed: list[tuple[str, int]] = []
+        deletable: list[tuple[str, int]] = []
 
         async def check(key: str, size: int) -> None:
             with suppress(NotFound):
                 info = await self._store.head(key)
                 if info.last_modified < since and info.size == size:
-                    doomed.append((key, size))
+                    deletable.append((key, size))
 
         async with BoundedTasks(_BATCH) as window:
             for key, size in page:
                 parsed = parse_object_key(key)
                 if parsed is not None and index.object_sha256(parsed[0]) is None:
                     await window.start(0, check, key, size)
-        return doomed
+        return deletable
 
     async def _delete(self, keys: Sequence[str], lease: HeldLease) -> None:
         """Delete objects. Raises: StoreError: the lease may soon lapse, or the store refused."""

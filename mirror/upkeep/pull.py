@@ -26,7 +26,7 @@ from mirror.cache.safe_folder import SafeFolder
 from mirror.catalog.health import Problem, UpkeepReport
 from mirror.catalog.index import Index, halves
 from mirror.catalog.lookup import UrlLookup, digests_of
-from mirror.catalog.objects import NamedObjects, named_objects, spans
+from mirror.catalog.objects import NamedObjects, key_ranges, named_objects
 from mirror.catalog.open_mirror import OpenMirror, open_mirror
 from mirror.config.settings import Settings
 from mirror.content.digest import WHOLE_UP_TO, Digest, Hasher
@@ -91,10 +91,10 @@ class PullReport(UpkeepReport):
     not_mirrored: int = 0
 
     @property
-    def wrong(self) -> bool:
-        return super().wrong or self.kept > 0
+    def has_problems(self) -> bool:
+        return super().has_problems or self.kept > 0
 
-    def more(self) -> dict[str, Any]:
+    def extra_json(self) -> dict[str, Any]:
         names = ("already", "kept", "replaced", "flagged", "not_mirrored")
         return {name: getattr(self, name) for name in names}
 
@@ -197,10 +197,12 @@ class _Pull:
             if not self._options.dry_run:
                 await asyncio.to_thread(self._tree.clear_parts)
             self._progress.begin(Stage("files"))
-            for span in spans(self._index):
+            for key_range in key_ranges(self._index):
                 if self.stop.is_set():
                     break
-                await self._pull(await asyncio.to_thread(named_objects, self._index, span), chosen)
+                await self._pull(
+                    await asyncio.to_thread(named_objects, self._index, key_range), chosen
+                )
         except MirrorError as error:
             self._report.error = error
         self._report.interrupted = self.stop.is_set() and self._report.error is None

@@ -23,7 +23,7 @@ from typing import Any, Final
 from mirror.cache.scan import display
 from mirror.catalog.health import EXAMPLES, Problem
 from mirror.catalog.index import FORMAT_NAMES, Index
-from mirror.catalog.objects import NamedObjects, named_objects, spans
+from mirror.catalog.objects import NamedObjects, key_ranges, named_objects
 from mirror.catalog.open_mirror import OpenMirror, open_mirror
 from mirror.catalog.optimistic_commit import commit_optimistically, with_carried_sources
 from mirror.catalog.root import mark_losses
@@ -108,13 +108,13 @@ class RepairReport(VerifyReport):
     looked_at: int = 0
 
     @property
-    def wrong(self) -> bool:
+    def has_problems(self) -> bool:
         mended = self.healed + (self.repairable if self.dry_run else self.repaired)
         return bool(self.lost or self.failed) or self.missing + self.mismatched > mended
 
-    def more(self) -> dict[str, Any]:
+    def extra_json(self) -> dict[str, Any]:
         names = ("repairable", "healed", "lost", "flagged_rows", "looked_at")
-        return super().more() | {name: getattr(self, name) for name in names}
+        return super().extra_json() | {name: getattr(self, name) for name in names}
 
 
 def repair(
@@ -371,8 +371,8 @@ class _Repair:
 
 def _flagged(index: Index, lost: LostContents, now: int) -> Iterator[Row]:
     """Rows that supersede the `ok` rows of lost objects."""
-    for span in spans(index):
-        named = named_objects(index, span)
+    for key_range in key_ranges(index):
+        named = named_objects(index, key_range)
         remaining = lost.remaining()
         while batch := list(islice(remaining, _LOOK_UP_BATCH)):
             keys = [key for item in batch if (key := parse_object_key(item.key)) is not None]

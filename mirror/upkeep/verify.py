@@ -25,9 +25,9 @@ from numpy.typing import NDArray
 
 from mirror.catalog.comparison import Comparison, problem_of
 from mirror.catalog.health import Kind, Problem, UpkeepReport
-from mirror.catalog.history import recent, recently_named
+from mirror.catalog.history import recent_catalog, recently_named
 from mirror.catalog.index import Index, halves
-from mirror.catalog.objects import NamedObjects, named_objects, spans
+from mirror.catalog.objects import NamedObjects, key_ranges, named_objects
 from mirror.catalog.open_mirror import OpenMirror, open_mirror
 from mirror.config.settings import Settings
 from mirror.content.splitmix64 import mix
@@ -95,10 +95,10 @@ class VerifyReport(UpkeepReport):
     catalog_version: int = -1
 
     @property
-    def wrong(self) -> bool:
-        return super().wrong or self.old_orphans > 0
+    def has_problems(self) -> bool:
+        return super().has_problems or self.old_orphans > 0
 
-    def more(self) -> dict[str, Any]:
+    def extra_json(self) -> dict[str, Any]:
         names = (
             "read", "resumed", "share", "seed", "flagged", "orphaned_bytes", "old_orphans",
             "catalog_version",
@@ -223,7 +223,7 @@ class Verification:
         old: list[bytes] = []
         self._progress.begin(Stage("objects listed"))
 
-        def unnamed(info: ObjectInfo, flagged: bool) -> None:
+        def note_unnamed(info: ObjectInfo, flagged: bool) -> None:
             if flagged:
                 return
             problem = Problem("orphaned", info.key, "no row names it", size=info.size)
@@ -239,8 +239,8 @@ class Verification:
             self._mirror.store,
             self.index,
             young_since,
-            damage=log.add_listing,
-            unnamed=unnamed,
+            on_damage=log.add_listing,
+            on_unnamed=note_unnamed,
             stopped=self.stop.is_set,
             progress=self._progress,
         )
@@ -257,7 +257,7 @@ class Verification:
         if not contents:
             return 0
         catalog = self._mirror.catalog
-        past = await recent(self._mirror.store, catalog, since)
+        past = await recent_catalog(self._mirror.store, catalog, since)
         named = await recently_named(catalog, past, halves(b"".join(contents)))
         return int(np.count_nonzero(named))
 
@@ -325,10 +325,10 @@ class Verification:
         report, log = self._report, self._log
         report.read, report.bytes, report.seed = current.read, current.bytes, current.seed
         self._progress.begin(Stage("objects read back"))
-        for span in spans(self.index):
-            if span.until is not None and span.until <= current.after:
+        for key_range in key_ranges(self.index):
+            if key_range.until is not None and key_range.until <= current.after:
                 continue
-            named = await asyncio.to_thread(named_objects, self.index, span)
+            named = await asyncio.to_thread(named_objects, self.index, key_range)
             chosen = _chosen(named, current)
             for begin in range(0, len(chosen), _BATCH):
                 batch = chosen[begin : begin + _BATCH]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mirror.catalog.objects import KeyRange, named_objects, spans
+from mirror.catalog.objects import KeyRange, key_ranges, named_objects
 from mirror.layout import object_key, parse_object_key
 from tests.catalog.test_index import KEYS, SEEN, Seen, index_of, row_of
 
@@ -57,12 +57,14 @@ def test_keys_without_rows_are_not_found(seen: list[Seen], content: bytes, ext: 
 def test_the_parts_of_the_key_space_meet_and_leave_nothing_out() -> None:
     parts = [KeyRange(number, 16) for number in range(16)]
     assert (parts[0].after, parts[-1].until) == ("", None)
-    assert [span.until for span in parts[:-1]] == [span.after for span in parts[1:]]
-    assert [span.after for span in parts[1:3]] == ["objects/0f/~", "objects/1f/~"]
+    assert [key_range.until for key_range in parts[:-1]] == [
+        key_range.after for key_range in parts[1:]
+    ]
+    assert [key_range.after for key_range in parts[1:3]] == ["objects/0f/~", "objects/1f/~"]
 
 
 def test_a_small_catalog_is_taken_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     index = index_of([])
-    assert spans(index) == [KeyRange(0, 1)]
+    assert key_ranges(index) == [KeyRange(0, 1)]
     monkeypatch.setattr("mirror.catalog.objects._WHOLE_UP_TO", -1)
-    assert len(spans(index)) == 16
+    assert len(key_ranges(index)) == 16
