@@ -25,7 +25,7 @@ OBJECTS: Final = "objects/"
 CATALOG: Final = "catalog"
 # Objects with which `mirror doctor` tests an endpoint. Leftovers may be deleted.
 PROBES: Final = "doctor/"
-SWEEP_KEY: Final = "gc.json"
+GC_LEASE_KEY: Final = "gc.json"
 
 CACHE_CONTROL: Final = "public, max-age=31536000, immutable"
 

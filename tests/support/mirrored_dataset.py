@@ -1,4 +1,4 @@
-"""A small real mirror in a folder, and datasets that point at what it holds or lacks.
+"""A small real mirror in a folder, and datasets with URLs that it has or lacks.
 
 Tests import the fixtures that they use: `plants`, the mirror, and `work`, an empty folder.
 """
@@ -15,21 +15,23 @@ from typing import Any
 import pytest
 
 from mirror.catalog.index import Index
-from mirror.catalog.lookup import UrlLookup
+from mirror.catalog.lookup import Positions, UrlLookup
 from mirror.catalog.open_mirror import read_index
 from mirror.catalog.row import RowSource
 from mirror.config.settings import Settings
 from mirror.content.digest import digest_of
 from mirror.dataset.inputs import Input
-from mirror.dataset.rewrite.rewrite_dataset import RewriteOptions, rewrite
+from mirror.dataset.rewrite.rewrite_dataset import rewrite_dataset
+from mirror.dataset.rewrite.rewrite_options import RewriteOptions
 from mirror.dataset.rewrite.rewrite_report import RewriteReport
 from mirror.layout import object_key, url_md5
+from mirror.run.progress import Progress
 from mirror.sync.run_sync import SyncOptions, sync
 from tests.conftest import Place
 from tests.support import damaged_caches
 from tests.support.photos import fill, photo, url_of
 
-# Numbers of URLs (`url_of`). Of `caches.make` are those below 200.
+# Numbers of URLs (`url_of`). Those below 200 belong to `damaged_caches.make`.
 GOOD = range(10)
 BLANK, CORRUPT, NOT_IMAGE, PLACEHOLDER = (
     range(100, 103),
@@ -38,13 +40,13 @@ BLANK, CORRUPT, NOT_IMAGE, PLACEHOLDER = (
     range(109, 115),
 )
 ABSENT = range(500, 600)
-SMALL = 30  # 24 pixels wide, where the others have 48
-TWINS = range(40, 50)  # of the contents of GOOD
-MANY = range(1000, 1060)  # 40 contents, twenty of them under two URLs
+SMALL = 30  # 24 pixels wide; the others have 48
+TWINS = range(40, 50)  # with contents of GOOD
+MANY = range(1000, 1060)  # 40 contents, twenty of them with two URLs
 
 
 def content_of(number: int) -> int:
-    """Equal for URLs whose images are equal."""
+    """A number that is equal for URLs with equal images."""
     if number in TWINS:
         return number - TWINS[0]
     return MANY[0] + number % 40 if number in MANY else number
@@ -52,7 +54,7 @@ def content_of(number: int) -> int:
 
 @dataclass(frozen=True)
 class Mirror:
-    """A mirror that was synced; nothing changes it. `settings` say where it is."""
+    """A synced mirror that no test changes. `settings` has its place."""
 
     settings: Settings
     cache: Path
@@ -61,7 +63,7 @@ class Mirror:
     def of(
         cls, place: Place, folder: Path, sources: Mapping[str, RowSource] | None = None
     ) -> Mirror:
-        """The cache in `folder`, mirrored; `sources` is what a dataset tells of some of its URLs."""
+        """Mirror the cache in `folder`. `sources` has a dataset's facts about some of its URLs."""
         cache = folder / "cache"
         settings = place.settings(cache={"dir": str(cache)}, state={"dir": str(folder / "state")})
         assert sync(settings, SyncOptions()).exit_status == 0
@@ -76,7 +78,7 @@ class Mirror:
 
     @property
     def base(self) -> str:
-        """What the mirror's URLs begin with."""
+        """The beginning of the mirror's URLs."""
         return f"{self.settings.bucket_url}/"
 
     def url(self, number: int) -> str:
@@ -84,30 +86,47 @@ class Mirror:
         body = photo(30, 24) if number == SMALL else photo(content_of(number))
         return self.base + object_key(digest_of(body).content_hash, "jpeg")
 
-    def resolver(self, **options: Any) -> UrlLookup:
+    def lookup(self, **options: Any) -> UrlLookup:
         return UrlLookup(self.index, **options)
 
     def rewrite(
         self,
         inputs: Path | Iterable[Path],
         output: Path,
-        resolver: UrlLookup | None = None,
+        lookup: UrlLookup | None = None,
+        *,
+        base: str | None = "",
+        progress: Progress = Progress(),
         **options: Any,
     ) -> RewriteReport:
-        """Rewrite files to this mirror's URLs."""
+        """Rewrite files to this mirror's URLs.
+
+        Args:
+            inputs: the datasets.
+            output: the file to write.
+            lookup: finds images; this mirror's if None.
+            base: what new URLs begin with, this mirror's if empty; None leaves URLs unchanged.
+            progress: as for `rewrite_dataset`.
+            options: fields of `RewriteOptions`.
+        """
         paths = [inputs] if isinstance(inputs, Path) else list(inputs)
-        resolver = resolver or self.resolver()
-        return rewrite(
+        lookup = lookup or self.lookup()
+
+        def new_urls(at: Positions) -> list[bytes]:
+            return lookup.object_keys(at, (base or self.base).encode())
+
+        return rewrite_dataset(
             [Input(str(path)) for path in paths],
             output,
             RewriteOptions(**options),
-            resolver,
-            addresses=lambda at: [self.base.encode() + key for key in resolver.object_keys(at)],
+            lookup,
+            new_urls=None if base is None else new_urls,
+            progress=progress,
         )
 
 
 def make(folder: Path) -> Mirror:
-    """A mirror with every verdict, with twins, and with enough images to divide."""
+    """Make a mirror with every verdict, with duplicates, and with enough images to split."""
     cache = folder / "cache"
     damaged_caches.make(cache)
     fill(cache, {url_of(n): photo(content_of(n)) for n in (*TWINS, *MANY)})
@@ -117,20 +136,20 @@ def make(folder: Path) -> Mirror:
 
 @pytest.fixture(scope="module")
 def plants(tmp_path_factory: pytest.TempPathFactory) -> Mirror:
-    """See `make`. Nobody changes it."""
+    """The mirror of `make`. Do not change it."""
     return make(tmp_path_factory.mktemp("plants"))
 
 
 @pytest.fixture
 def work(tmp_path: Path) -> Path:
-    """An empty folder for what a test reads and writes."""
+    """An empty folder for a test's files."""
     folder = tmp_path / "work"
     folder.mkdir()
     return folder
 
 
 def command_line(plants: Mirror, *arguments: str) -> list[str]:
-    """Words of `mirror rewrite` for that mirror."""
+    """The arguments of `mirror rewrite` for that mirror."""
     state = plants.settings.state.dir
     return ["rewrite", f"--bucket={plants.settings.bucket.url}", f"--state={state}", *arguments]
 
@@ -141,7 +160,7 @@ def record(number: int, **fields: Any) -> dict[str, Any]:
 
 
 def put(path: Path, records: Iterable[Any]) -> Path:
-    """A dataset of JSON lines; text stands in it as it is."""
+    """Write a dataset of JSON lines. Text is written unchanged."""
     lines = (one if isinstance(one, str) else json.dumps(one) for one in records)
     path.write_text("".join(f"{line}\n" for line in lines))
     return path
@@ -152,5 +171,5 @@ def got(path: Path) -> list[dict[str, Any]]:
 
 
 def names(folder: Path) -> set[str]:
-    """All that stands in a folder, hidden or not."""
+    """The names of all files in a folder, hidden ones included."""
     return {path.name for path in folder.iterdir()}
