@@ -28,6 +28,7 @@ from mirror.inspection.inspect_cache import printable, shown
 from tests.cli.test_bad_input import OBEYING
 from tests.support.damaged_caches import inspected, judged, make, put
 from tests.support.photos import blank, encoded, fill, name_of, photo, url_of
+from tests.support.progress_hooks import Advances
 
 
 @pytest.fixture
@@ -191,7 +192,7 @@ def test_no_more_files_are_read_than_a_window(cache: Path, monkeypatch: pytest.M
     monkeypatch.setattr(inspect_cache, "_judge", slow)
     with inspected(cache, readers=2) as findings:
         assert findings.checked == 600
-    window = (2 * inspect_cache._BATCHES_A_READER + 1) * prepare.BATCH_FILES
+    window = (2 * prepare._BATCHES_A_READER + 1) * prepare.BATCH_FILES
     assert most <= window
 
 
@@ -256,7 +257,9 @@ def test_an_empty_cache(cache: Path) -> None:
 def test_progress_is_told_of_every_file(cache: Path) -> None:
     expected = make(cache)
     told: list[tuple[int, int]] = []
-    with inspected(cache, progress=lambda files, size: told.append((files, size))) as findings:
+    with inspected(
+        cache, progress=Advances(lambda files, size: told.append((files, size)))
+    ) as findings:
         assert sum(files for files, _ in told) == len(expected)
         assert sum(size for _, size in told) == findings.bytes
 
@@ -359,7 +362,7 @@ def test_a_large_file_is_no_image_if_its_first_bytes_are_none(
         ("decode", set()), ("header", set()), ("off", {digest_of(body).content_hash}),
     ]  # fmt: skip
     for level, flagged in runs:
-        found = prepare.prepare(os.fsencode(cache), entry, level, flagged)
+        found = prepare.prepare(os.fsencode(cache), entry, level, flagged=flagged)
         assert isinstance(found, prepare.Prepared)
         assert (found.inspection.verdict, found.inspection.reason) == (verdict, reason)
     found = prepare.prepare(os.fsencode(cache), entry, "off")

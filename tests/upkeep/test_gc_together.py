@@ -1,4 +1,4 @@
-"""Collections, syncs and others at one moment, and collections that die: nothing is lost by it."""
+"""Collections and syncs at the same moment, and collections that die, lose nothing."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ import pytest
 
 from mirror.catalog.gc_lease import HeldLease
 from mirror.errors import Busy
+from mirror.run.progress import Progress, Stage
 from mirror.store.base import Store
 from mirror.store.engines.file import FileStore
-from mirror.sync.run_sync import SyncObserver, sync
+from mirror.sync.run_sync import sync
 from mirror.upkeep.change_limit import ChangeLimit
 from mirror.upkeep.gc import GcOptions, GcReport, gc
 from mirror.upkeep.verify import VerifyOptions, verify
@@ -25,6 +26,7 @@ from tests.support.chaos_tally import SEED, TIMES, count, kills
 from tests.support.killing import Killing
 from tests.support.mirror_setup import Workshop, key_of
 from tests.support.photos import fill, photo, url_of
+from tests.support.progress_hooks import WhenPlanned
 from tests.upkeep.aged_mirrors import (
     DAY,
     DELETING,
@@ -39,26 +41,26 @@ from tests.upkeep.aged_mirrors import (
 )
 
 
-def test_a_sync_that_adopts_what_is_planned_to_go_saves_it(local: Workshop) -> None:
+def test_a_sync_that_adopts_a_planned_object_saves_it(local: Workshop) -> None:
     stocked(local)
     orphan(local, 70, 30)
     pass_days(local, 8)
     fill(local.cache, {url_of(70): photo(70)})
 
-    def meanwhile(report: GcReport) -> None:
-        assert report.planned == 1
+    def meanwhile(stage: Stage) -> None:
+        assert stage.items == 1
         thread = threading.Thread(target=lambda: reports.append(local.sync()))
         thread.start()
         thread.join()
 
     reports: list[Any] = []
-    report = gc(local.settings(), planned=meanwhile)
+    report = gc(local.settings(), progress=WhenPlanned(meanwhile))
     assert (report.spared, report.deleted) == (1, 0)
     assert (reports[0].deduplicated, reports[0].failed) == (1, 0)
     is_whole(local)
 
 
-def test_a_sync_that_comes_between_the_look_and_the_deletion_names_nothing_that_goes(
+def test_a_sync_between_the_check_and_the_deletion_names_no_deleted_object(
     local: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stocked(local)
@@ -84,10 +86,10 @@ def test_a_sync_that_comes_between_the_look_and_the_deletion_names_nothing_that_
     is_whole(local)
 
 
-def test_a_row_by_what_the_catalog_said_before_names_nothing_that_goes(
+def test_a_row_that_rests_on_an_older_catalog_names_no_deleted_object(
     local: Workshop, tmp_path: Path
 ) -> None:
-    """A sync began when a URL still had the content, found it known, and commits after gc."""
+    """A sync finds a content known while a URL still has it, and commits after gc."""
     stocked(local)
     pass_days(local, 100)
     (tmp_path / "elsewhere").mkdir()
@@ -100,29 +102,29 @@ def test_a_row_by_what_the_catalog_said_before_names_nothing_that_goes(
         local.sync()
         reports.append(gc(local.settings()))
 
-    class Between(SyncObserver):
-        """Another machine's run: between its decision and its commit all else happens."""
+    class Between(Progress):
+        """Runs everything else between another machine's decision and its commit."""
 
-        def done(self, entry: object, outcome: str) -> None:
+        def advance(self, items: int = 0, nbytes: int = 0, outcome: str = "") -> None:
             assert outcome == "duplicate"
             thread = threading.Thread(target=all_else)
             thread.start()
             thread.join()
 
-    synced = sync(elsewhere.settings(), observer=Between())
+    synced = sync(elsewhere.settings(), progress=Between())
     assert (synced.deduplicated, synced.exit_status) == (1, 0)
     assert reports[0].named_recently == 1
     is_whole(local)
 
 
-def test_collections_of_two_machines_do_not_meet(local: Workshop, tmp_path: Path) -> None:
+def test_two_machines_do_not_collect_at_once(local: Workshop, tmp_path: Path) -> None:
     stocked(local)
     orphan(local, 70, 30)
     pass_days(local, 8)
     other = local.place.settings(state={"dir": str(tmp_path / "other")})
     told: list[BaseException] = []
 
-    def meanwhile(_: GcReport) -> None:
+    def meanwhile(_: Stage) -> None:
         def second() -> None:
             try:
                 told.append(gc(other).error)  # type: ignore[arg-type]
@@ -133,12 +135,12 @@ def test_collections_of_two_machines_do_not_meet(local: Workshop, tmp_path: Path
         thread.start()
         thread.join()
 
-    assert gc(local.settings(), planned=meanwhile).deleted == 1
+    assert gc(local.settings(), progress=WhenPlanned(meanwhile)).deleted == 1
     assert isinstance(told[0], Busy)
     assert gc(other).error is None
 
 
-def test_a_collection_that_died_elsewhere_is_taken_over_after_an_hour(local: Workshop) -> None:
+def test_a_lease_of_a_dead_collection_is_taken_over_after_an_hour(local: Workshop) -> None:
     stocked(local)
     orphan(local, 70, 30)
     pass_days(local, 8)
@@ -148,21 +150,21 @@ def test_a_collection_that_died_elsewhere_is_taken_over_after_an_hour(local: Wor
     assert gc(local.settings()).deleted == 1
 
 
-def test_one_that_was_taken_over_deletes_nothing_more(local: Workshop) -> None:
+def test_a_collection_that_lost_its_lease_deletes_nothing_more(local: Workshop) -> None:
     stocked(local)
     orphan(local, 70, 30)
     pass_days(local, 8)
 
-    def meanwhile(_: GcReport) -> None:
+    def meanwhile(_: Stage) -> None:
         async def take_over(store: Store) -> None:
             later = datetime.now(UTC) + timedelta(hours=2)
-            await HeldLease.begin(store, "another", "elsewhere", later)
+            await HeldLease.acquire(store, "another", "elsewhere", later)
 
         thread = threading.Thread(target=lambda: on(local, take_over))
         thread.start()
         thread.join()
 
-    report = gc(local.settings(), planned=meanwhile)
+    report = gc(local.settings(), progress=WhenPlanned(meanwhile))
     assert isinstance(report.error, Busy)
     assert report.deleted == 0
     assert key_of(photo(70)) in objects(local)
@@ -186,7 +188,7 @@ def test_a_machine_that_slept_for_days_does_not_commit_what_it_knew(local: Works
 
 @pytest.mark.chaos("together")
 def test_syncs_and_collections_at_once_lose_nothing(local: Workshop, tmp_path: Path) -> None:
-    """Two caches that change at random, one of them after a collection has begun, time passing."""
+    """Two caches that change at random, and a collection, while days pass."""
     count("together two syncs and a collection, while days pass")
     chance = random.Random(SEED)
     machines = []
@@ -194,7 +196,7 @@ def test_syncs_and_collections_at_once_lose_nothing(local: Workshop, tmp_path: P
         (tmp_path / name).mkdir()
         machines.append(Workshop(local.place, tmp_path / name))
     deleted = 0
-    # Of so few objects more than half may well be due at once.
+    # With so few objects more than half of them may be due at once.
     every = GcOptions(limit=ChangeLimit.parse("all", "--max-delete"))
     for round_ in range(6 * TIMES):
         story = f"CHAOS_SEED={SEED}, round {round_}"
@@ -222,7 +224,7 @@ def test_syncs_and_collections_at_once_lose_nothing(local: Workshop, tmp_path: P
 
 
 @pytest.mark.chaos("gc")
-def test_killed_anywhere_it_is_completed_by_the_next_and_nothing_is_lost(
+def test_a_collection_killed_anywhere_is_completed_by_the_next(
     local: Workshop,
 ) -> None:
     stocked(local)
