@@ -39,7 +39,7 @@ CONSTRUCTIONS: Final = {
     "'all that'": r"\ball that\b",
     "'is told'": r"\b(is|are|was|were|as) told\b",
     "'is to be'": r"\b(is|are|was|were|to) to be\b|\bto be looked at\b",
-    "'as it is'": r"\bas (it|they) (is|are|was|were|came|comes?|stands?)\b",
+    "'as it is'": r"\bas (it|they) (is|are|was|were|came|comes?|stands?)(?=[.,;:)]|$| told)",
     "'no more than'": r"\b(says? )?no more than\b",
     "'nothing but'": r"\b(nothing|none|no \w+|not a \w+) but\b",
     "an inversion": r"^(nor|never (is|are|does|do|has|was)|(were|had|should) (it|the|a|this))\b|\bnor (is|are|does|do|has|was|can|may)\b",
