@@ -142,7 +142,7 @@ READS: list[tuple[Sequence[str], Sequence[str]]] = [
 ]
 
 
-def test_a_reader_is_enough_for_all_that_read(
+def test_a_readers_key_is_enough_for_commands_that_read(
     mirror: Run, shop: Workshop, act_as: ActAs, tmp_path: Path
 ) -> None:
     reading = {words[0] for words, _ in READS}
@@ -203,7 +203,7 @@ REFUSED = [
     REFUSED,
     ids=lambda v: v.name if isinstance(v, Identity) else "",
 )
-def test_what_a_key_may_not_do_is_said_in_one_sentence(
+def test_a_missing_permission_is_one_sentence(
     mirror: Run,
     shop: Workshop,
     act_as: ActAs,
