@@ -14,14 +14,11 @@ from typing import Any, Final
 
 import msgspec
 
-from mirror.catalog.lookup import UrlLookup
-from mirror.catalog.open_mirror import read_index
 from mirror.config.loading import Layer, merge
 from mirror.config.settings import Settings
-from mirror.dataset.inputs import Input
-from mirror.dataset.rewrite.rewrite_dataset import RewriteOptions, rewrite
+from mirror.dataset.rewrite.rewrite_options import parse_options
 from mirror.dataset.rewrite.rewrite_report import RewriteReport
-from mirror.dataset.splits.split import parse_splits
+from mirror.dataset.rewrite.run_rewrite import rewrite
 from mirror.demo.demo_cache import DemoCache, make_cache
 from mirror.demo.s3_server import s3_server
 from mirror.errors import UsageError
@@ -117,16 +114,9 @@ def _rewrite(
     settings: Settings, made: DemoCache, folder: Path, progress: Progress
 ) -> RewriteReport:
     """Rewrite the dataset to the mirror's URLs, in two splits."""
-    resolver = UrlLookup(read_index(settings)[1])
-    base = settings.object_urls.base("s3").encode()
-    return rewrite(
-        [Input(str(made.dataset))],
-        folder / "plants.jsonl",
-        RewriteOptions(splits=parse_splits("train=0.8,val=0.2")),
-        resolver,
-        addresses=lambda at: resolver.object_keys(at, base),
-        progress=progress,
-    )
+    options = parse_options(split="train=0.8,val=0.2", scheme="s3")
+    output = folder / "plants.jsonl"
+    return rewrite(settings, [str(made.dataset)], output, options, progress=progress)
 
 
 def _read_as_training(settings: Settings, made: DemoCache, progress: Progress) -> TrainingRead:
