@@ -88,7 +88,7 @@ def _show(session: Session, report: QuarantineReport, *, restoring: bool, folder
     rows += [("skipped", output.count(report.skipped), "")] if report.skipped else []
     rows += [("failed", output.count(report.failed), "")] if report.failed else []
     if restoring and report.absent:
-        rows += [("not there", output.count(report.absent), "restored before, or taken away")]
+        rows += [("not there", output.count(report.absent), "restored before, or removed")]
     output.table(rows)
     if session.verbosity > 0 or report.dry_run:
         for path in report.examples:
@@ -96,6 +96,8 @@ def _show(session: Session, report: QuarantineReport, *, restoring: bool, folder
         if done > len(report.examples):
             click.echo(f"  and {output.count(done - len(report.examples))} more")
     if report.dry_run:
-        click.echo(f"Dry run: nothing was moved. With --yes it is done; the folder is {folder}.")
+        click.echo(
+            f"Dry run: nothing was moved. Add --yes to move the files; the folder is {folder}."
+        )
     else:
         click.echo(f"Manifest: {report.manifest}")

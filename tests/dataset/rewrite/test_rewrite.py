@@ -20,7 +20,6 @@ from mirror.dataset.rewrite.rewrite_report import EXAMPLES, REASONS
 from mirror.errors import DatasetError, UsageError
 from mirror.run.progress import Progress, Stage
 from tests.dataset.rewrite.conftest import THREE, Rewrite
-from tests.dataset.rewrite.conftest import Rewrite
 from tests.support.mirrored_dataset import (
     ABSENT,
     BLANK,

@@ -28,7 +28,6 @@ from mirror.errors import DatasetError, UsageError
 from mirror.run.progress import Progress
 from tests.dataset.rewrite.conftest import THREE, Rewrite
 from tests.support.mirror_setup import full_disk
-from tests.dataset.rewrite.conftest import Rewrite
 from tests.support.mirrored_dataset import (
     ABSENT,
     BLANK,

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from mirror.dataset.records import ReadOptions
 from mirror.errors import DatasetError
 from tests.dataset.rewrite.conftest import THREE, Rewrite
-from tests.dataset.rewrite.conftest import Rewrite
 from tests.support.mirrored_dataset import (
     ABSENT,
     BLANK,
