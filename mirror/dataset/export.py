@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from mirror.dataset.formats.documents import Rendering, Style
-from mirror.dataset.formats.mongo import BATCH_SIZE, RETRY, Break, MongoUrl, connected
+from mirror.dataset.formats.mongo import BATCH_SIZE, RETRY, Break, connected
 from mirror.dataset.formats.mongo_query import Query
+from mirror.dataset.formats.mongo_url import MongoUrl
 from mirror.dataset.formats.writers import check_not_replaced, check_output, writing
 from mirror.errors import EXIT_DONE, EXIT_SOME_FAILED
 from mirror.run.failures import Failures
@@ -121,7 +122,7 @@ def export(
             options.query,
             batch_size=options.batch_size,
             retry=options.retry,
-            told=broke,
+            on_break=broke,
             sleep=sleep,
             jitter=jitter,
         ):

@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Final, NamedTuple, cast
 
 from mirror.dataset.compression import decompressed
-from mirror.dataset.formats import mongo
+from mirror.dataset.formats.csv_reader import read_csv
 from mirror.dataset.formats.file_name import FileName
 from mirror.dataset.formats.jsonl import read_jsonl
-from mirror.dataset.formats.tables import read_csv, read_parquet
+from mirror.dataset.formats.mongo import read_batches
+from mirror.dataset.formats.mongo_url import MongoUrl
+from mirror.dataset.formats.parquet import read_parquet
 from mirror.dataset.records import Batch, Batches, ReadOptions
 from mirror.errors import UsageError
 from mirror.run.progress import Progress
@@ -30,7 +32,7 @@ class Input(NamedTuple):
     @property
     def path(self) -> Path | None:
         """The file that it is, if it is one."""
-        if self.name == STANDARD_INPUT or mongo.MongoUrl.is_one(self.name):
+        if self.name == STANDARD_INPUT or MongoUrl.is_address(self.name):
             return None
         return Path(self.name)
 
@@ -39,8 +41,8 @@ class Input(NamedTuple):
         """Its name as people may see it: no password in it."""
         if self.name == STANDARD_INPUT:
             return "standard input"
-        if mongo.MongoUrl.is_one(self.name):
-            return str(mongo.MongoUrl.parse(self.name))
+        if MongoUrl.is_address(self.name):
+            return str(MongoUrl.parse(self.name))
         return self.name
 
     @property
@@ -81,8 +83,8 @@ def read(source: Input, reading: ReadOptions, progress: Progress = Progress()) -
         UsageError: it cannot be read, or not as what its name says.
         MirrorError: the database does not answer as it should.
     """
-    if mongo.MongoUrl.is_one(source.name):
-        yield from mongo.read_batches(mongo.MongoUrl.parse(source.name), reading)
+    if MongoUrl.is_address(source.name):
+        yield from read_batches(MongoUrl.parse(source.name), reading)
         return
     path = source.path
     if path is not None and FileName.parse(path).kind == "parquet":

@@ -16,9 +16,10 @@ import msgspec
 
 from mirror.dataset.chunks import Chunk, Row, json_line
 from mirror.dataset.compression import compressed, extension_of
+from mirror.dataset.formats.arrow_chunk import ArrowChunk
 from mirror.dataset.formats.file_name import FileName
-from mirror.dataset.formats.spool import Spool
-from mirror.dataset.formats.tables import ArrowChunk, import_pyarrow
+from mirror.dataset.formats.parquet import import_pyarrow
+from mirror.dataset.spool import Spool
 from mirror.errors import UsageError
 from mirror.system.files import ReplacedTogether, replacing_bytes
 
