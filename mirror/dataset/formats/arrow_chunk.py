@@ -1,4 +1,4 @@
-"""Record batches of Arrow on their way out, with their types."""
+"""Arrow record batches to be written, with their types."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class ArrowChunk(Chunk):
-    """A record batch of a Parquet file: its types go on as they are."""
+    """A record batch of a Parquet file. A Parquet writer keeps its types."""
 
     def __init__(self, batch: pa.RecordBatch) -> None:
         self.batch = batch
@@ -42,10 +42,10 @@ def taken(batch: pa.RecordBatch, positions: Sequence[int]) -> pa.RecordBatch:
 
 
 def texts_or_values(column: pa.Array) -> list[Any]:
-    """What a column holds; as text where Python's types cannot: nanoseconds, the year 20000.
+    """The values of a column; as text if Python's types cannot hold them, such as nanoseconds.
 
     Raises:
-        UsageError: it has no text either.
+        UsageError: the values have no text form either.
     """
     import pyarrow as pa
 
@@ -62,10 +62,10 @@ def texts_or_values(column: pa.Array) -> list[Any]:
 
 
 def _without_nanoseconds(column: pa.Array) -> pa.Array:
-    """Microseconds if they are enough: pandas, if it is there, would round in silence.
+    """The column in microseconds. Otherwise an installed pandas would round silently.
 
     Raises:
-        ArrowException: they are not.
+        ArrowException: microseconds cannot hold the values.
     """
     import pyarrow as pa
 

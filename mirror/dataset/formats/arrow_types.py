@@ -1,4 +1,4 @@
-"""Types of Arrow's columns: as they are read, and as they hold new URLs."""
+"""Types of Arrow columns: as they are read, and as they hold new URLs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def without_views(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """The same as Parquet has it: views are Arrow's own, and Arrow cannot take rows of them."""
+    """The batch without view types: Parquet has none, and Arrow cannot take rows from them."""
     import pyarrow as pa
 
     def plain(kind: Any) -> Any:
@@ -27,7 +27,7 @@ def without_views(batch: pa.RecordBatch) -> pa.RecordBatch:
 
 
 def times_as_numbers(kind: Any) -> Any:
-    """A type whose values Python holds to the last nanosecond, and in the year 20000."""
+    """The type with times as numbers, so that Python holds nanoseconds and the year 20000 exactly."""
     import pyarrow as pa
 
     def number(leaf: Any) -> Any:
@@ -39,7 +39,7 @@ def times_as_numbers(kind: Any) -> Any:
 
 
 def _with_leaves(kind: Any, leaf: Callable[[Any], Any]) -> Any:
-    """A type with others in place of those that hold no others."""
+    """The type with each innermost type replaced."""
     import pyarrow as pa
 
     if is_list(kind):
@@ -54,7 +54,7 @@ def _with_leaves(kind: Any, leaf: Callable[[Any], Any]) -> Any:
 
 
 def check_text(kind: Any, path: Sequence[str], file: str) -> None:
-    """Raises: UsageError: what a path leads to in a column of this type is no text."""
+    """Raise UsageError if a path in a column of this type does not lead to text."""
     import pyarrow as pa
 
     inner = kind
@@ -91,7 +91,7 @@ def is_list(kind: Any) -> bool:
 
 
 def plain_type(kind: Any) -> Any:
-    """The type of URLs as new ones are written, of which there are neither few nor equally many."""
+    """The type for new URLs: no dictionary, which suits few values, and no list of a fixed size."""
     import pyarrow as pa
 
     if pa.types.is_dictionary(kind):
@@ -102,7 +102,7 @@ def plain_type(kind: Any) -> Any:
 
 
 def _list_of(item: Any, kind: Any) -> Any:
-    """A list's type with other items, of any number."""
+    """The type of a list of any length, with other items."""
     import pyarrow as pa
 
     return pa.large_list(item) if pa.types.is_large_list(kind) else pa.list_(item)
@@ -111,7 +111,10 @@ def _list_of(item: Any, kind: Any) -> Any:
 def with_url_fields(
     fields: dict[str, Any], path: Sequence[str], source: str | None
 ) -> dict[str, Any]:
-    """Fields as they hold new URLs, and their originals in `source`: where that is, or beside them."""
+    """Fields with the types for new URLs, and with `source` for the original URLs.
+
+    `source` keeps its place if it exists; otherwise it comes after the URL.
+    """
     import pyarrow as pa
 
     name, *rest = path

@@ -12,25 +12,31 @@ from mirror.dataset.compression import TolerantStream
 from mirror.dataset.records import Batches, ReadOptions, Rejected, RowBatch
 from mirror.errors import UsageError
 
-# A batch has as many records as this, or as much of them: some hold the image itself.
+# A batch ends after so many records or characters: some records hold the image itself.
 _BATCH_RECORDS: Final = 8192
 _BATCH_BYTES: Final = 8 << 20
-# An open quote would have the rest of a CSV file in memory.
+# Without a limit, an unclosed quote would read the rest of the file into memory.
 _LONGEST_RECORD: Final = 16 << 20
 _ENDS: Final = ("\n", "\r")
 
 
 def read_csv(file: TolerantStream, reading: ReadOptions, name: str, *, delimiter: str) -> Batches:
-    """Batches of a CSV file with a header; every value is text.
+    """Read a CSV file with a header in batches. Every value is text.
+
+    Args:
+        file: the CSV text.
+        reading: the fields to read.
+        name: of the file, for messages.
+        delimiter: between cells.
 
     Raises:
-        UsageError: there is no header, it names a column twice, or none of it is the URL's.
+        UsageError: the file has no header, names a column twice, or has no column for the URL.
     """
     csv.field_size_limit(_LONGEST_RECORD)
     lines = _CsvLines(file)
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
     header = _header(reader, lines, name)
-    # A dot in a column's name is only a dot: there is nothing nested in a CSV file.
+    # CSV has no nested fields, so a dot is part of the column's name.
     flat = ReadOptions(
         (".".join(reading.url),), reading.source, tuple((".".join(o),) for o in reading.others)
     )
@@ -57,11 +63,12 @@ def read_csv(file: TolerantStream, reading: ReadOptions, name: str, *, delimiter
 
 
 class _CsvLines:
-    """Lines as the csv module takes them; it asks for so many as a record has.
+    """Lines for the csv module, which reads as many as a record has.
 
     Attributes:
-        ended: how many have come to their end.
-        taken: those of the present record.
+        file: the source.
+        ended: how many lines have been read to their end.
+        taken: the lines of the current record.
     """
 
     def __init__(self, file: TolerantStream) -> None:
@@ -74,7 +81,7 @@ class _CsvLines:
         self._size = 0
 
     def begin(self) -> int:
-        """A record begins: on the line of this number."""
+        """Begin a record, and return the number of its first line."""
         self.taken.clear()
         self._size = 0
         return self.ended + 1
@@ -90,7 +97,7 @@ class _CsvLines:
         self.taken.append(line)
         rest = line
         while len(rest) == _LONGEST_RECORD and not rest.endswith(_ENDS):
-            rest = self._text.readline(_LONGEST_RECORD)  # all one line: let go of it
+            rest = self._text.readline(_LONGEST_RECORD)  # the rest of an overlong line is discarded
         self.ended += rest.endswith(_ENDS)
         if self._size >= _LONGEST_RECORD:
             raise csv.Error(f"an open quote, or longer than {_LONGEST_RECORD >> 20} MiB")
@@ -118,7 +125,10 @@ def _header(reader: Any, lines: _CsvLines, name: str) -> list[str]:
 def _csv_rows(
     reader: Any, lines: _CsvLines, header: list[str], rejected: list[Rejected]
 ) -> Iterator[tuple[int, Row, int]]:
-    """`(number of a record's first line, record, characters of it)`."""
+    """Tuples of the number of a record's first line, the record, and its characters.
+
+    Invalid records are appended to `rejected`.
+    """
     while True:
         number = lines.begin()
         reason = None
@@ -152,12 +162,13 @@ def _is_utf8(text: str) -> bool:
         return True
     try:
         text.encode()
-    except UnicodeEncodeError:  # by its surrogates
+    except UnicodeEncodeError:  # surrogates mark bytes that are not UTF-8
         return False
     return True
 
 
 def check_column(names: Sequence[str], name: str, file: str) -> None:
+    """Raise UsageError if a file has no column of this name."""
     if name not in names:
         shown = ", ".join(names[:12]) + (", …" if len(names) > 12 else "")
         raise UsageError(

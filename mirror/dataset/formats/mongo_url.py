@@ -18,8 +18,8 @@ _DEFAULTS: Final[dict[str, Any]] = {
     "connectTimeoutMS": 10_000,
     "socketTimeoutMS": 300_000,
 }
-USERNAME: Final = "MONGODBUSERNAME"
-PASSWORD: Final = "MONGODBPASSWORD"  # noqa: S105 - a variable's name
+USERNAME: Final = "MONGODB_USERNAME"
+PASSWORD: Final = "MONGODB_PASSWORD"  # noqa: S105 - a variable's name
 _URL: Final = re.compile(
     r"(?P<scheme>mongodb(?:\+srv)?)://"
     r"(?:(?P<username>[^:/?#@]+)(?::(?P<password>[^:/?#@]*))?@)?"
@@ -63,7 +63,7 @@ class MongoUrl:
         Args:
             text: the address.
             environ: where a user, or the password alone, that the address does not have is looked
-                up (MONGODBUSERNAME, MONGODBPASSWORD); the process's environment by default.
+                up (MONGODB_USERNAME, MONGODB_PASSWORD); the process's environment by default.
 
         Raises:
             UsageError: it is no such address. The sentence never quotes it: what is written wrongly

@@ -1,4 +1,7 @@
-"""Reads Parquet files: batches of Arrow's columns. pyarrow loads only here and in its helpers and writers."""
+"""Reads Parquet files as batches of Arrow columns.
+
+pyarrow loads only here, in `arrow_chunk`, `arrow_types` and `writers`.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,11 @@ _BATCH_BYTES: Final = 8 << 20
 
 
 def import_pyarrow() -> Any:
-    """Raises: UsageError: pyarrow is not installed."""
+    """Import pyarrow.
+
+    Raises:
+        UsageError: it is not installed.
+    """
     try:
         return importlib.import_module("pyarrow")
     except ImportError:
@@ -37,17 +44,17 @@ def import_pyarrow() -> Any:
 
 
 def read_parquet(path: str, reading: ReadOptions) -> Batches:
-    """Batches of a Parquet file.
+    """Read a Parquet file in batches.
 
     Raises:
-        UsageError: it is no Parquet file, or its URL column does not hold text.
+        UsageError: the file is not Parquet, or its URL column does not hold text.
     """
     pa = import_pyarrow()
     import pyarrow.parquet as pq
 
     failures = (pa.ArrowException, OSError, UnicodeDecodeError)
     try:
-        # Of a row group only what a batch needs is in memory at a time.
+        # Only the part of a row group that a batch needs is held in memory.
         file = pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20)
         schema = file.schema_arrow
     except failures as error:
@@ -82,7 +89,7 @@ def _rows_at_a_time(metadata: Any) -> int:
 
 @dataclass
 class ArrowBatch(RowBatch):
-    """A record batch. Only the columns on the way to URLs are taken apart; `rows` are those."""
+    """An Arrow record batch. `rows` holds only the columns of URLs and of original URLs."""
 
     batch: Any = None
 
@@ -93,7 +100,8 @@ class ArrowBatch(RowBatch):
         names = set(batch.schema.names)
         wanted = [name for name in (reading.url[0], reading.source) if name in names]
         taken_apart = batch.select(wanted)
-        if len(reading.url) > 1:  # what stands beside a URL comes through Python, unchanged
+        # Values beside a nested URL pass through Python and must come back unchanged.
+        if len(reading.url) > 1:
             schema = taken_apart.schema
             field = schema.field(reading.url[0])
             numbers = field.with_type(times_as_numbers(field.type))
@@ -120,7 +128,7 @@ class ArrowBatch(RowBatch):
     def rewritten(self, keep: Sequence[int], urls: Sequence[bytes | None]) -> Chunk:
         import pyarrow as pa
 
-        # Where URLs are only taken out there are no originals.
+        # URLs that are only removed leave no original URL.
         is_new = any(
             url is not None and url != old for url, old in zip(urls, self.urls, strict=True)
         )
@@ -155,7 +163,7 @@ class ArrowBatch(RowBatch):
 
 
 def _fit_rows(batch: pa.RecordBatch, first: int) -> tuple[list[int], list[Rejected]]:
-    """The places of rows that are what their types say; text in Parquet may be any bytes."""
+    """The positions of valid rows, and the others as rejected: Parquet allows text of any bytes."""
     import pyarrow as pa
 
     try:
