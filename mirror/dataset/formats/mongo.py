@@ -1,8 +1,8 @@
-"""A MongoDB collection, read from its first document to its last whatever breaks on the way.
+"""Scans a MongoDB collection, and resumes when the connection breaks.
 
-A scan goes in the order of `_id`. When its cursor is lost (a connection reset, a new primary, a
-cursor timed out or killed) it asks again for what comes after the last `_id` that it has given: each
-document that is there throughout comes once, and none is left out.
+A scan follows the order of `_id`. When its cursor is lost (a connection reset, a new primary, a
+cursor timed out or killed), it continues after the last `_id` that it gave. Each document that
+exists during the whole scan is given exactly once.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _COUNT_WITHIN_MS: Final = 5_000
 
 @dataclass(frozen=True)
 class Break:
-    """A scan has lost its cursor and goes on in `pause` seconds. `documents`: given up to here."""
+    """A scan lost its cursor after `documents` documents, and resumes in `pause` seconds."""
 
     documents: int
     reason: str
@@ -58,10 +58,13 @@ class Break:
 
 @dataclass
 class MongoCollection:
-    """A collection that is there, on a connection that is open.
+    """An existing collection on an open connection.
 
     Attributes:
-        kind: `collection`, or what has no unique `_id` to go on from: `view`, `timeseries`.
+        url: its address.
+        collection: pymongo's object.
+        kind: `collection`; or `view` or `timeseries`, whose scans cannot resume because their
+            `_id` may not be unique.
     """
 
     url: MongoUrl
@@ -69,7 +72,7 @@ class MongoCollection:
     kind: str
 
     def count(self, query: Query) -> int | None:
-        """How many documents there are to read: an estimate without a filter; None if it takes long."""
+        """The number of documents to read, an estimate without a filter; None if counting is slow."""
         from pymongo.errors import PyMongoError
 
         try:
@@ -77,7 +80,7 @@ class MongoCollection:
                 return self.collection.count_documents(query.filter, maxTimeMS=_COUNT_WITHIN_MS)
             return self.collection.estimated_document_count(maxTimeMS=_COUNT_WITHIN_MS)
         except PyMongoError:
-            return None  # it serves a progress bar only; what is really wrong, the scan will say
+            return None  # only progress needs it; the scan will raise a real error
 
     def batches(
         self,
@@ -89,19 +92,19 @@ class MongoCollection:
         sleep: Callable[[float], object] = time.sleep,
         jitter: Callable[[], float] = random.random,
     ) -> Iterator[bytes]:
-        """The documents, each once, in the order of their `_id`: BSON end to end, a batch at a time.
+        """Scan the documents in the order of their `_id`, as batches of BSON end to end.
 
         Args:
-            query: which documents, and what of them; their `_id` comes always.
-            batch_size: documents that are asked for at a time.
-            retry: how often in a row, without a document between, the scan may break.
+            query: which documents and fields; `_id` is always included.
+            batch_size: documents requested at a time.
+            retry: how often in a row the scan may break without giving a document.
             on_break: called with each break, before the pause.
             sleep: called with seconds.
             jitter: random numbers, uniform in [0, 1).
 
         Raises:
-            UsageError: the server refuses the filter or the projection.
-            DatasetError: the server can not be read, or not any more.
+            UsageError: the server rejects the filter or the projection.
+            DatasetError: the server cannot be read, or the scan broke too often.
         """
         from pymongo.errors import PyMongoError
 
@@ -130,7 +133,7 @@ class MongoCollection:
     def _give_up(
         self, error: PyMongoError, query: Query, documents: int, failures: int, retry: RetryPolicy
     ) -> None:
-        """Raises what to tell the user, unless another attempt is allowed."""
+        """Raise the error for the user, unless the scan may try again."""
         if not may_pass(error):
             raise translated(error, self.url, None if documents else query) from None
         reason = self.url.without_secrets(reason_of(error))
@@ -148,12 +151,12 @@ class MongoCollection:
 
 @contextmanager
 def connected(url: MongoUrl) -> Iterator[MongoCollection]:
-    """The collection, once it is known to be there and to let us in.
+    """Connect to a collection, and check that it exists and may be read.
 
     Raises:
-        UsageError: pymongo is missing, or it does not take the address.
-        ConfigError: user and password are refused, or wanted and not given.
-        DatasetError: the server is out of reach, or has no such collection.
+        UsageError: pymongo is missing or rejects the address.
+        ConfigError: the server rejects the user and password, or requires them.
+        DatasetError: the server cannot be reached, or has no such collection.
     """
     import_pymongo()
     from pymongo.errors import PyMongoError
@@ -168,19 +171,19 @@ def connected(url: MongoUrl) -> Iterator[MongoCollection]:
 
 
 def client_of(url: MongoUrl) -> MongoClient[dict[str, Any]]:
-    """A client that connects by and by.
+    """A client, which connects in the background.
 
     Raises:
-        UsageError: pymongo does not take the address.
+        UsageError: pymongo rejects the address.
     """
     from pymongo import MongoClient
     from pymongo.errors import PyMongoError
 
     try:
         with warnings.catch_warnings():
-            # pymongo only warns of an option that it does not know, and goes on without it.
+            # pymongo only warns about an unknown option, and ignores it.
             warnings.simplefilter("error", UserWarning)
-            # It also warns of other makers' servers, and of compressions that it has to do without.
+            # It also warns about compatible servers and missing compression, which are harmless.
             warnings.filterwarnings(
                 "ignore", "You appear to be connected|Wire protocol compression"
             )
@@ -194,11 +197,11 @@ def _kind(url: MongoUrl, collection: Collection[dict[str, Any]]) -> str:
 
     try:
         found = collection.database.list_collections(nameOnly=True, authorizedCollections=True)
-        kinds = {one["name"]: str(one.get("type", "collection")) for one in found}
+        kinds = {entry["name"]: str(entry.get("type", "collection")) for entry in found}
     except OperationFailure as error:
         if error.code != UNAUTHORIZED or url.username is None:
             raise
-        return "collection"  # who may read one collection need not be allowed to list them
+        return "collection"  # a user may read a collection without the right to list them
     if url.collection not in kinds:
         close = get_close_matches(url.collection, kinds, n=3, cutoff=0.5)
         raise DatasetError(
@@ -215,22 +218,23 @@ def _kind(url: MongoUrl, collection: Collection[dict[str, Any]]) -> str:
 
 
 def read_batches(url: MongoUrl, reading: ReadOptions) -> Batches:
-    """All documents of a collection as plain records, for `mirror.dataset.inputs`.
+    """Read all documents of a collection as plain records.
 
     Args:
-        url: where it is.
-        reading: what is wanted of each record.
+        url: of the collection.
+        reading: the fields to read of each record.
     """
     rendering = Rendering("plain")
     number = 1
     with connected(url) as source:
         for raw in source.batches(Query()):
             chunk, undecodable = rendering.chunk(raw)
-            bad = {one.number for one in undecodable}
+            bad = {document.number for document in undecodable}
             numbers = (n for n in range(number, rendering.documents + 1) if n not in bad)
             batch = RowBatch.of(list(zip(numbers, chunk.rows(), strict=True)), reading, json_line)
             batch.rejected += [
-                Rejected(one.number, one.reason, one.shown_id.encode()) for one in undecodable
+                Rejected(document.number, document.reason, document.shown_id.encode())
+                for document in undecodable
             ]
             number = rendering.documents + 1
             yield batch

@@ -1,4 +1,4 @@
-"""What a MongoDB server, a network or pymongo reports, as errors for the user."""
+"""Translates errors of MongoDB, pymongo and the network into errors for the user."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 _AUTHENTICATION_FAILED: Final = frozenset({11, 18, 8000})
 UNAUTHORIZED: Final = 13
-# Codes of a server that is restarting, changing its primary, or has dropped the cursor.
+# Codes of a server that is restarting, changes its primary, or has lost the cursor.
 _PASSING: Final = frozenset(
     {6, 7, 43, 63, 89, 91, 133, 134, 136, 150, 175, 189, 234, 237, 262, 317}
     | {9001, 10107, 11600, 11601, 11602, 13388, 13435, 13436}
@@ -25,6 +25,7 @@ _TAIL: Final = re.compile(r" \(configured timeouts:|, Timeout:|, full error:")
 
 
 def may_pass(error: PyMongoError) -> bool:
+    """Whether a retry may succeed."""
     from pymongo.errors import ConnectionFailure, OperationFailure
 
     if isinstance(error, OperationFailure):
@@ -33,14 +34,20 @@ def may_pass(error: PyMongoError) -> bool:
 
 
 def reason_of(error: Exception) -> str:
-    """What a server or pymongo says, without the state of the whole cluster behind it."""
+    """The message of an error, without the state of the whole cluster that pymongo appends."""
     details = getattr(error, "details", None)
-    said = details.get("errmsg") if isinstance(details, Mapping) else None
-    return _TAIL.split(str(said or error), maxsplit=1)[0].strip().rstrip(".")
+    message = details.get("errmsg") if isinstance(details, Mapping) else None
+    return _TAIL.split(str(message or error), maxsplit=1)[0].strip().rstrip(".")
 
 
 def translated(error: PyMongoError, url: MongoUrl, query: Query | None) -> MirrorError:
-    """The error to tell the user. `query`: of a scan that has not given a document yet."""
+    """The error to raise.
+
+    Args:
+        error: what pymongo raised.
+        url: of the collection.
+        query: of a scan that has given no document yet, so that the query may be the cause.
+    """
     from pymongo.errors import ConnectionFailure, OperationFailure
 
     reason = url.without_secrets(reason_of(error))
@@ -76,4 +83,5 @@ def translated(error: PyMongoError, url: MongoUrl, query: Query | None) -> Mirro
 
 
 def unusable(url: MongoUrl, reason: str) -> UsageError:
+    """The error for an address or a collection that pymongo does not accept."""
     return UsageError(f"{url} cannot be used: {url.without_secrets(reason).rstrip('.')}.")

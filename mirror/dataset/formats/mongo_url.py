@@ -1,4 +1,4 @@
-"""The address of a MongoDB collection, taken apart."""
+"""Parses the address of a MongoDB collection."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl, quote, unquote
 
 from mirror.errors import ConfigError, UsageError
 
-# What the address does not say itself. A silent network must end in an error; a slow batch must not.
+# Options that an address may override. A silent network must raise an error; a slow batch must not.
 _DEFAULTS: Final[dict[str, Any]] = {
     "appname": "mirror",
     "serverSelectionTimeoutMS": 10_000,
@@ -26,8 +26,8 @@ _URL: Final = re.compile(
     r"(?P<hosts>[^/?#@]+)/(?P<database>[^/?#@]+)/(?P<collection>[^/?#@]+)"
     r"(?:\?(?P<options>[^#]*))?"
 )
-# A name, an address of IPv6, or a socket's path. Any other % comes of a user and password that were
-# escaped together with their : and @.
+# A name, an IPv6 address, or the path of a socket. Any other % comes from a user and password that
+# were escaped together with their : and @.
 _HOST: Final = re.compile(
     r"(?:[^\s:,\[\]%]+|\[[0-9A-Fa-f:.]+(?:%25\w+)?\])(?::[0-9]{1,5})?|%2[Ff][^\s:,\[\]]+"
 )
@@ -35,14 +35,14 @@ _HOST: Final = re.compile(
 
 @dataclass(frozen=True)
 class MongoUrl:
-    """`mongodb://[USER:PASSWORD@]HOST[:PORT][,HOST…]/DATABASE/COLLECTION[?OPTIONS]`, taken apart.
+    """A parsed `mongodb://[USER:PASSWORD@]HOST[:PORT][,HOST…]/DATABASE/COLLECTION[?OPTIONS]`.
 
-    As text, and in every message, it is without user, password and options: options hold secrets
-    too (`tlsCertificateKeyFilePassword`, session tokens).
+    Its text, also in messages, has no user, password and options. Options may be secrets as well
+    (`tlsCertificateKeyFilePassword`, session tokens).
 
     Attributes:
-        uri: what pymongo takes: without user, password and collection.
-        shown: the address as people may see it.
+        uri: the address for pymongo, without user, password and collection.
+        shown: the address for people.
     """
 
     uri: str = field(repr=False)
@@ -54,21 +54,22 @@ class MongoUrl:
 
     @staticmethod
     def is_address(text: str) -> bool:
+        """Whether a text is meant as the address of a collection."""
         return text.startswith(("mongodb://", "mongodb+srv://"))
 
     @classmethod
     def parse(cls, text: str, environ: Mapping[str, str] | None = None) -> Self:
-        """The parts of an address.
+        """Parse an address.
 
         Args:
             text: the address.
-            environ: where a user, or the password alone, that the address does not have is looked
-                up (MONGODB_USERNAME, MONGODB_PASSWORD); the process's environment by default.
+            environ: variables that give a missing user or password (MONGODB_USERNAME,
+                MONGODB_PASSWORD); the environment of the process by default.
 
         Raises:
-            UsageError: it is no such address. The sentence never quotes it: what is written wrongly
-                may be the password.
-            ConfigError: there is a user and no password.
+            UsageError: the address is malformed. The message never quotes it, because the malformed
+                part may be the password.
+            ConfigError: there is a user without a password.
         """
         match = _URL.fullmatch(text)
         if match is None or not all(map(_HOST.fullmatch, match["hosts"].split(","))):
@@ -81,7 +82,7 @@ class MongoUrl:
         environ = os.environ if environ is None else environ
         username = unquote(match["username"] or "") or environ.get(USERNAME)
         password = unquote(match["password"] or "") or environ.get(PASSWORD)
-        # Other mechanisms than passwords are chosen by name.
+        # Mechanisms without a password are chosen by name.
         if username and not password and "authmechanism=" not in (match["options"] or "").lower():
             raise ConfigError(
                 "The user of the MongoDB collection has no password; give it in "
@@ -103,7 +104,7 @@ class MongoUrl:
         return self.shown
 
     def client_options(self) -> dict[str, Any]:
-        """What pymongo is told beside the address: who asks, and `_DEFAULTS` unless it says better."""
+        """Arguments of pymongo's client: user, password, and defaults that the address does not set."""
         _, _, query = self.uri.partition("?")
         given = {name.lower() for name, _ in parse_qsl(query, keep_blank_values=True)}
         options = {name: value for name, value in _DEFAULTS.items() if name.lower() not in given}
@@ -116,9 +117,9 @@ class MongoUrl:
         return options
 
     def without_secrets(self, text: str) -> str:
-        """A foreign message, safe to show."""
+        """A message of the server or of pymongo, with user and password removed."""
         for secret in (self.password, self.username):
             for spelling in {secret, quote(secret, safe="")} if secret else ():
-                # Not inside of a word: "ref…ed" would tell that the password is "us".
+                # Only whole words: "ref…ed" would reveal that the password is "us".
                 text = re.sub(rf"(?<!\w){re.escape(spelling)}(?!\w)", "…", text)
         return text

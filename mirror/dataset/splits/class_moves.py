@@ -9,15 +9,16 @@ import numpy as np
 
 from mirror.dataset.splits.strata_state import Ints, Strata, apportion, phase_of, records_outside
 
-# Units weighed at once: what bounds the memory of weighing them against every split.
+# Units compared with every split at once; this limits the memory.
 _WINDOW: Final = 1 << 14
-# Counts × units up to which all divisions of a class are weighed.
+# Counts × units up to which all divisions of a class are tried.
 _TABLES: Final = 1 << 21
 _DIMENSIONS: Final = 30  # of numpy's arrays: 32 before version 2
 _NO_WAY: Final = 1 << 30
 
 
 def settle_class_by_class(strata: Strata) -> None:
+    """Move units until all classes are within their bands, or no move helps."""
     order = _rarest_first(strata)
     moving = True
     while moving:
@@ -30,64 +31,64 @@ def settle_class_by_class(strata: Strata) -> None:
 
 
 def _rarest_first(strata: Strata) -> Ints:
-    """Classes by their number of records and then by a hash of their units: never by their code."""
+    """Classes by their number of records, then by a hash of their units, but never by their code."""
     hashes = np.zeros(strata.whole + 1, np.uint64)
     np.add.at(hashes, strata.class_, strata.rank[strata.unit] * strata.size.astype(np.uint64))
     return np.lexsort((hashes, strata.count.sum(axis=1)))
 
 
 def _move_units(strata: Strata, class_: int) -> bool:
-    """Move units of a class, those that help most first, until it is met; whether any moved."""
+    """Move units of a class, the most helpful first, until its bands are met. Return whether any moved."""
     units = strata.unit[strata.members_of(class_)]
     moved = False
     for begin in range(0, len(units), _WINDOW):
         window = units[begin : begin + _WINDOW]
         best = _gains(strata, window).max(axis=1)
-        for at in np.argsort(-best, kind="stable"):
+        for nth in np.argsort(-best, kind="stable"):
             if not strata.outside(class_).any():
                 return moved
-            if best[at] <= 0:
+            if best[nth] <= 0:
                 break
-            gain = _gains(strata, window[at : at + 1])[0]  # others have moved since
+            gain = _gains(strata, window[nth : nth + 1])[0]  # other units have moved since
             if gain.max() > 0:
-                strata.move(window[at], _destination(strata, class_, window[at], gain))
+                strata.move(window[nth], _destination(strata, class_, window[nth], gain))
                 moved = True
     return moved
 
 
 def _gains(strata: Strata, units: Ints) -> Ints:
-    """By how much (`Strata.weight`) less is outside of bands when a unit goes to a split.
+    """By how much the weighted records outside of bands decrease if a unit moves to a split.
 
-    Returns: unit × split.
+    Returns: unit × split, weighted by `Strata.weight`.
     """
     held, begin = strata.holdings_of(units)
     class_, size = strata.class_[held], strata.size[held]
     count, low, high = strata.count[class_], strata.low[class_], strata.high[class_]
-    at = np.arange(len(held)), strata.split[strata.unit[held]]
+    here = np.arange(len(held)), strata.split[strata.unit[held]]
     now = records_outside(count, low, high)
     entering = now - records_outside(count + size[:, None], low, high)
-    leaving = now[at] - records_outside(count[at] - size, low[at], high[at])
+    leaving = now[here] - records_outside(count[here] - size, low[here], high[here])
     gains = np.add.reduceat((entering + leaving[:, None]) * strata.weight[class_, None], begin)
     gains[np.arange(len(units)), strata.split[units]] = 0
     return gains
 
 
 def _destination(strata: Strata, class_: int, unit: int, gain: Ints) -> int:
-    """Of the splits where a unit gains most, one drawn by how far the class is short of its target."""
-    most = gain == gain.max()
-    short = np.maximum(strata.target[class_] - strata.count[class_], 0) * most
+    """One of the splits with the largest gain, drawn by how far the class is below its target."""
+    best = gain == gain.max()
+    short = np.maximum(strata.target[class_] - strata.count[class_], 0) * best
     if not short.any():
-        short = most.astype(np.float64)
+        short = best.astype(np.float64)
     drawn = apportion(np.ones(1, np.int64), short[None], phase_of(strata.rank[unit : unit + 1]))
     return int(np.argmax(drawn[0]))
 
 
 def _divide_lone_units(strata: Strata, class_: int) -> bool:
-    """Divide a class's units of one class anew, with the fewest moved; whether that met its bands.
+    """Divide the units of a single class again, moving the fewest. Return whether its bands are met.
 
-    Exact: over the units, the cheapest way to each table of counts. Only for classes so small that
-    those tables are too: the larger have wider bands, and moving one unit at a time nearly always
-    suffices.
+    This is exact: dynamic programming over the units finds the cheapest way to each table of counts.
+    It is only for classes whose tables are small. Larger classes have wider bands, and moving one
+    unit at a time nearly always suffices.
     """
     members = strata.members_of(class_)
     lone = members[strata.is_lone(strata.unit[members])]
@@ -97,7 +98,7 @@ def _divide_lone_units(strata: Strata, class_: int) -> bool:
     here = np.bincount(strata.split[units], strata.size[lone], strata.count.shape[1])
     fixed = strata.count[class_] - here.astype(np.int64)
     low, high = np.maximum(strata.low[class_] - fixed, 0), strata.high[class_] - fixed
-    rest = int(high.argmax())  # what is in no other split is there
+    rest = int(high.argmax())  # takes the units that no other split takes
     others = [split for split in range(len(high)) if split != rest]
     shape = tuple((high[others] + 1).tolist())
     if len(shape) > _DIMENSIONS or prod(shape) * len(units) > _TABLES:
@@ -123,7 +124,7 @@ def _divide_lone_units(strata: Strata, class_: int) -> bool:
     cost = np.where(within, cost.ravel(), _NO_WAY)
     if cost.min() == _NO_WAY:
         return False
-    # Of equally cheap ends one drawn by a hash, so that ties favour no split.
+    # A hash draws one of the equally cheap results, so that ties favour no split.
     ends = np.flatnonzero(cost == cost.min())
     phase = phase_of(strata.first_rank(np.array([class_])))[0]
     cell = counts[:, ends[int(phase * len(ends))]].copy()
@@ -136,9 +137,9 @@ def _divide_lone_units(strata: Strata, class_: int) -> bool:
 
 
 def _sums_reach(sizes: list[int], low: Ints, high: Ints) -> bool:
-    """Whether for each split some of the sizes add up to a number in its band: else there is no way."""
-    sums = 1  # bit n: some add up to n
+    """Whether for each split some of the sizes add up to a number within its band."""
+    sums = 1  # bit n: some sizes add up to n
     for size in sizes:
         sums |= sums << size
     bands = zip(low.tolist(), high.tolist(), strict=True)
-    return all(most >= least and sums >> least & ((2 << most - least) - 1) for least, most in bands)
+    return all(top >= low and sums >> low & ((2 << top - low) - 1) for low, top in bands)

@@ -8,6 +8,7 @@ from mirror.dataset.splits.strata_state import Ints, Strata, apportion, phase_of
 
 
 def settle_lone_units(strata: Strata) -> None:
+    """Move units of a single class until their classes are as near to their bands as they allow."""
     lone = np.flatnonzero(strata.is_lone(strata.unit) & (strata.class_ != strata.whole))
     unit = strata.unit[lone]
     order = np.lexsort(
@@ -21,38 +22,41 @@ def settle_lone_units(strata: Strata) -> None:
 
 
 def _settle_equal_units(strata: Strata, holdings: Ints) -> None:
-    """Move units of one class and one size, where that brings a class nearer to its bands.
+    """Move units of a single class and of one size that bring the class nearer to its bands.
 
-    `holdings` are theirs, sorted by class, split and rank.
+    Args:
+        strata: changed in place.
+        holdings: of these units, sorted by class, split and rank.
     """
     size = int(strata.size[holdings[0]])
     unit = strata.unit[holdings]
     rows, row = np.unique(strata.class_[holdings], return_inverse=True)
     width = strata.count.shape[1]
     cell = row * width + strata.split[unit]
-    there = np.bincount(cell, minlength=len(rows) * width)
-    leave, enter = _turnover(strata, rows, size, there.reshape(-1, width))
-    nth = np.arange(len(cell)) - (np.cumsum(there) - there)[cell]
-    # Sorted by class like the slots below, and as many of each class.
+    present = np.bincount(cell, minlength=len(rows) * width)
+    leave, enter = _turnover(strata, rows, size, present.reshape(-1, width))
+    nth = np.arange(len(cell)) - (np.cumsum(present) - present)[cell]
+    # Sorted by class like the destinations below, with as many of each class.
     leavers = unit[nth < leave.ravel()[cell]]
     strata.split[leavers] = np.repeat(np.tile(np.arange(width), len(rows)), enter.ravel())
     strata.count[rows] += (enter - leave) * size
     strata.count[strata.whole] += (enter - leave).sum(axis=0) * size
 
 
-def _turnover(strata: Strata, rows: Ints, size: int, there: Ints) -> tuple[Ints, Ints]:
-    """How many units of a size leave and enter each split, class × split; row sums are equal.
+def _turnover(strata: Strata, rows: Ints, size: int, present: Ints) -> tuple[Ints, Ints]:
+    """How many units of a size leave and enter each split, class × split, with equal row sums.
 
-    No split that gives falls below its band, and none that takes rises above it.
+    A split that gives units does not fall below its band; a split that takes them does not rise
+    above it.
     """
     count, low, high = strata.count[rows], strata.low[rows], strata.high[rows]
     target, phase = strata.target[rows], phase_of(strata.first_rank(rows))
-    may_leave = np.minimum(there, np.maximum(count - low, 0) // size)
+    may_leave = np.minimum(present, np.maximum(count - low, 0) // size)
     may_enter = np.maximum(high - count, 0) // size
     leave = np.minimum(may_leave, -(-np.maximum(count - high, 0) // size))
     enter = np.minimum(may_enter, -(-np.maximum(low - count, 0) // size))
-    # Where more must leave than must enter, or the other way, splits inside their bands make up
-    # for it: those that are on the better side of their target, in proportion.
+    # If more must leave than enter, or the reverse, splits within their bands balance it, in
+    # proportion to their distance from the target.
     more = leave.sum(axis=1) - enter.sum(axis=1)
     short = np.maximum(target - count - enter * size, 0) * (may_enter > enter)
     over = np.maximum(count - leave * size - target, 0) * (may_leave > leave)
@@ -63,6 +67,6 @@ def _turnover(strata: Strata, rows: Ints, size: int, there: Ints) -> tuple[Ints,
 
 
 def _first(counts: Ints, total: Ints) -> Ints:
-    """`counts` of each row cut down to the first `total` of them."""
+    """Reduce the `counts` of each row to the first `total` of them."""
     before = np.cumsum(counts, axis=1) - counts
     return np.clip(total[:, None] - before, 0, counts)

@@ -1,27 +1,28 @@
-"""Splits in which every class has its share, as far as whole units allow.
+"""Stratified splits: every class has its share in each split, as far as whole units allow.
 
-Start from each unit's split by its key, and move the fewest units that bring the classes into their
-bands. Which unit moves is decided by a hash of its key, never by its place in the input, so that
-the result is the same for records in another order and mostly stays as the dataset grows.
+A unit is a set of records that must stay together. Each unit starts in the split of its key. Then as
+few units as possible move, until the classes are within their bands. A hash of a unit's key decides
+which units move. So the result does not depend on the order of the input, and changes little when
+the dataset grows.
 
     band of a class of n records in a split of share s:
         the integers within tolerance × n of s × n, and s × n rounded down and up
 
-The whole dataset is one more class that each record is of: else thousands of classes of three
-records, all within their bands, could add up to 84 % where 80 % were asked for.
+The whole dataset counts as one more class of every record. Otherwise thousands of classes of three
+records, each within its band, could add up to 84 % instead of 80 %.
 
-Three ways, from the cheap to the thorough:
+There are three steps, from the cheapest to the most thorough:
 
-1. Units of one class, all classes at once: as many as needed, the larger before the smaller.
-2. Whatever unit, for classes still outside a band, the rarest class first (Sechidis, Tsoumakas and
-   Vlahavas, "On the stratification of multi-label data", 2011): the unit that helps most, where all
-   classes that it holds are counted.
-3. For a class that no single move helps: its units of one class divided anew, the best of all
-   ways, where the class is small enough to weigh them all.
+1. `lone_units`: move units of a single class, for all classes at once, the largest units first.
+2. `class_moves`: for classes still outside a band, move any unit, the rarest class first (Sechidis,
+   Tsoumakas and Vlahavas, "On the stratification of multi-label data", 2011). The unit that helps
+   most moves, where all its classes count.
+3. `class_moves`: if no single move helps a class, divide its units of a single class again, by the
+   best of all divisions, if the class is small enough to try them all.
 
-The first takes no class farther from its bands. Each move of the others lowers the number of
-records outside their classes' bands, summed over classes and splits, or leaves it and lowers the
-whole's: no class pays for the whole, and all of it ends.
+Step 1 takes no class farther from its bands. Each move of steps 2 and 3 lowers the number of records
+outside the bands, summed over classes and splits; or it keeps that number and lowers that of the
+whole dataset. So no class suffers for the whole dataset, and the procedure ends.
 """
 
 from __future__ import annotations
@@ -43,20 +44,20 @@ Reason = Literal["few_units", "large_units", "mixed_units"]
 
 
 class UnmetClass(NamedTuple):
-    """A class that could not have its share in every split.
+    """A class that does not have its share in every split.
 
     Attributes:
         code: the class.
-        reason: `few_units`: fewer units than splits, so it cannot be in each of them, even where
-            it is within its bands; `large_units`: no division of its units is within them, though
-            each is of this class alone; `mixed_units`: nor is one found where units of several
-            classes may move only if that puts fewer records outside of bands than it brings in.
+        reason: `few_units`: it has fewer units than there are splits, so it is missing in one, even
+            if it is within its bands. `large_units`: all its units are of this class alone, but no
+            division of them is within the bands. `mixed_units`: it shares units with other classes,
+            and no move was found that does not put more records outside of bands.
         records: of the class.
-        units: that hold it.
-        largest: records of the class in the unit that has most of them.
-        split: the place in `splits` of the one that is farthest off.
+        units: that contain the class.
+        largest: the largest number of records of the class in one unit.
+        split: the index of the split that is farthest off.
         have: records of the class in that split.
-        want: its share of the class's records there.
+        want: the class's share of that split, in records.
     """
 
     code: int
@@ -73,9 +74,9 @@ class StratifiedSplits(NamedTuple):
     """Splits by class.
 
     Attributes:
-        assignment: each record's split, as its place in `splits`.
-        moved: records that are elsewhere than `by_key` puts them.
-        unmet: classes that could not have their shares, by code. The whole is not among them.
+        assignment: for each record the index of its split.
+        moved: records in another split than `by_key` gives them.
+        unmet: classes that do not have their shares, by code, without the whole dataset.
     """
 
     assignment: NDArray[np.uint8]
@@ -90,13 +91,13 @@ def stratified(
     seed: int,
     tolerance: float = 0.01,
 ) -> StratifiedSplits:
-    """Splits in which each class, and the whole, has its share, within its band, of whole units.
+    """Split records so that each class and the whole dataset have their shares within their bands.
 
-    Takes memory for records and for classes × splits.
+    Memory grows with the records and with classes × splits.
 
     Args:
-        units: a key for each record; records with equal keys are never in two splits.
-        classes: each record's class; below 0 for none: then it counts only in the whole.
+        units: a key for each record; records with equal keys are in one split.
+        classes: the class of each record; below 0 for none, so that it counts only in the whole.
         splits: their shares add up to 1.
         seed: 0 … 2**64 - 1.
         tolerance: how far a split's part of a class may be off, as a share of the class; 0 … 1.

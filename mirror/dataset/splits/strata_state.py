@@ -1,4 +1,4 @@
-"""The state of a stratification: where units are, and what each class needs."""
+"""The state of a stratification: the split of each unit, and the counts and bands of classes."""
 
 from __future__ import annotations
 
@@ -16,27 +16,28 @@ from mirror.dataset.splits.split import KeyedRandom, Keys, Split, positions
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
-# The low bits of a hash, apart from the high ones that put units in order.
+# The low bits of a hash are independent of the high bits, which order the units.
 _PHASE_BITS: Final = 24
 
 
 @dataclass(frozen=True)
 class Strata:
-    """Where units are, and what that makes of classes. `split` and `count` change as units move.
+    """The split of each unit, and the resulting counts of classes.
 
-    Units and classes are numbered without gaps; the last class is the whole. A *holding* is a
-    unit's records of one class; each unit's last one is of the whole.
+    `split` and `count` change as units move. Units and classes are numbered without gaps; the last
+    class is the whole dataset. A *holding* is the set of a unit's records of one class. The last
+    holding of each unit is that of the whole dataset.
 
     Attributes:
-        codes: the classes' codes, ascending, without the whole.
-        rank: each unit's hash: those with the smallest move first.
-        start, split: each unit's split by its key, and now.
+        codes: the codes of the classes, ascending, without the whole dataset.
+        rank: the hash of each unit; units with the smallest rank move first.
+        start, split: for each unit the split of its key, and its present split.
         unit, class_, size: of each holding, sorted by unit and then by class.
-        unit_begin: a unit's first holding, and behind the last one the number of holdings.
-        members: holdings sorted by class and then by their unit's rank.
-        class_begin: a class's first place in `members`, and at the end their number.
-        count, low, high: records of class × split; the band that they should be in.
-        target: class × split, the exact share.
+        unit_begin: for each unit its first holding; at the end the number of holdings.
+        members: holdings sorted by class and then by the rank of their unit.
+        class_begin: for each class its first index in `members`; at the end their number.
+        count, low, high: records of class × split, and the limits of the band.
+        target: the exact share of class × split, in records.
     """
 
     codes: Ints
@@ -96,13 +97,13 @@ class Strata:
 
     @cached_property
     def weight(self) -> Ints:
-        """What a record outside a class's band counts: in a class more than all can in the whole."""
+        """The weight of a record outside a band: for a class more than for the whole dataset together."""
         weight = np.full(self.whole + 1, 2 * int(self.count[self.whole].sum()) + 1)
         weight[self.whole] = 1
         return weight
 
     def is_lone(self, units: Ints) -> NDArray[np.bool_]:
-        """Which units hold one class, beside the whole."""
+        """Which units contain a single class, besides the whole dataset."""
         lone: NDArray[np.bool_] = self.unit_begin[units + 1] - self.unit_begin[units] == 2
         return lone
 
@@ -111,20 +112,22 @@ class Strata:
         return records_outside(self.count[class_], self.low[class_], self.high[class_])
 
     def members_of(self, class_: int) -> Ints:
+        """The holdings of a class, by the rank of their units."""
         return self.members[self.class_begin[class_] : self.class_begin[class_ + 1]]
 
     def first_rank(self, class_: Ints) -> Keys:
-        """The rank of each class's first unit: a hash of the class that few additions change."""
+        """The rank of each class's first unit: a hash of the class that rarely changes with new data."""
         return self.rank[self.unit[self.members[self.class_begin[class_]]]]
 
     def holdings_of(self, units: Ints) -> tuple[Ints, Ints]:
-        """All holdings of units, unit after unit, and where each unit's begin among them."""
+        """All holdings of units, unit after unit, and the index of each unit's first one."""
         begin = self.unit_begin[units]
         length = self.unit_begin[units + 1] - begin
         offset = np.cumsum(length) - length
         return np.repeat(begin - offset, length) + np.arange(length.sum()), offset
 
     def move(self, unit: int, to: int) -> None:
+        """Move a unit to another split."""
         held = slice(self.unit_begin[unit], self.unit_begin[unit + 1])
         self.count[self.class_[held], self.split[unit]] -= self.size[held]
         self.count[self.class_[held], to] += self.size[held]
@@ -132,38 +135,42 @@ class Strata:
 
 
 def records_outside(count: Ints, low: Ints, high: Ints) -> Ints:
+    """How many records are above or below the band."""
     outside: Ints = np.maximum(count - high, 0) + np.maximum(low - count, 0)
     return outside
 
 
 def _bands(records: Ints, splits: Sequence[Split], tolerance: Fraction) -> tuple[Ints, Ints]:
-    """The least and the most records that each split may have of classes of so many records."""
+    """The lower and upper limits, class × split, for classes with these numbers of records."""
 
     def band(share: Fraction, n: int) -> tuple[int, int]:
         less, more = share - tolerance, share + tolerance
         floor, ceil = _times(share, n), -_times(-share, n)
         return max(0, min(floor, -_times(-less, n))), min(n, max(ceil, _times(more, n)))
 
-    sizes, of_class = np.unique(records, return_inverse=True)  # far fewer than classes
+    sizes, of_class = np.unique(
+        records, return_inverse=True
+    )  # there are far fewer sizes than classes
     bands = np.array([[band(split.share, n) for split in splits] for n in sizes.tolist()], np.int64)
     return bands[of_class, :, 0], bands[of_class, :, 1]
 
 
 def _times(share: Fraction, records: int) -> int:
-    """`floor(share × records)`, exact, without making a fraction of it."""
+    """`floor(share × records)`, exact, in integers."""
     return share.numerator * records // share.denominator
 
 
 def phase_of(rank: Keys) -> Floats:
+    """A number in 0 … 1 from the low bits of each rank."""
     low_bits = rank & np.uint64((1 << _PHASE_BITS) - 1)
     return low_bits.astype(np.float64) / (1 << _PHASE_BITS)
 
 
 def apportion(total: Ints, weights: Floats, phase: Floats) -> Ints:
-    """`total` of each row in whole parts by its weights, each rounded down or up.
+    """Divide the `total` of each row by its weights into integers, each rounded down or up.
 
-    Systematic sampling: over phases 0 … 1 the mean of a part is its exact one, so that what is
-    rounded in thousands of small classes adds up to the shares. Rows of zeros get nothing.
+    This is systematic sampling: over phases 0 … 1 the mean of a part is its exact value. So the
+    rounded parts of thousands of small classes add up to the shares. Rows of zeros get nothing.
     """
     upto = np.cumsum(weights, axis=1)
     whole = upto[:, -1:]
