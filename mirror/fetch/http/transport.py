@@ -16,8 +16,8 @@ from mirror.fetch.fork_lock import NO_FORK
 from mirror.fetch.http.allowed_hosts import AllowedHosts, HostPort, split
 from mirror.fetch.http.connection import Connection, Stale
 from mirror.fetch.http.response_parser import HttpResponse
+from mirror.system.http_headers import REDIRECT_STATUSES
 
-_REDIRECTS: Final = {301, 302, 303, 307, 308}
 _MOST_REDIRECTS: Final = 3
 # When IPv6 does not answer, IPv4 is tried beside it (RFC 8305).
 _HAPPY_EYEBALLS: Final = 0.25
@@ -69,7 +69,7 @@ class Transport:
             origin, target = parts
             answer = await self._ask(origin, _request(origin, target, fresh=fresh), most)
             location = answer.headers.get("location")
-            if answer.status not in _REDIRECTS or location is None:
+            if answer.status not in REDIRECT_STATUSES or location is None:
                 return answer
             parts = self._guard.admitted(f"{origin}{target}", location)
         raise Unreachable(f"{origin} redirects without end.")
