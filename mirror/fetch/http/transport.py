@@ -16,8 +16,8 @@ from mirror.fetch.fork_lock import NO_FORK
 from mirror.fetch.http.allowed_hosts import AllowedHosts, HostPort, split_url
 from mirror.fetch.http.connection import Connection, Stale
 from mirror.fetch.http.response_parser import HttpResponse
+from mirror.system.http_headers import REDIRECT_STATUSES
 
-_REDIRECTS: Final = {301, 302, 303, 307, 308}
 _MOST_REDIRECTS: Final = 3
 # Seconds after which IPv4 is tried beside an IPv6 address that does not answer (RFC 8305).
 _HAPPY_EYEBALLS: Final = 0.25
@@ -75,7 +75,7 @@ class Transport:
             origin, target = parts
             response = await self._send(origin, _request(origin, target, fresh=fresh), max_body)
             location = response.headers.get("location")
-            if response.status not in _REDIRECTS or location is None:
+            if response.status not in REDIRECT_STATUSES or location is None:
                 return response
             parts = self._hosts.redirected(f"{origin}{target}", location)
         raise Unreachable(f"{origin} redirects without end.")

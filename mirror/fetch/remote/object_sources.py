@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import os
 import re
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -20,6 +17,7 @@ from mirror.fetch.remote.object_urls import RequestUrls
 from mirror.layout import FORMAT_KEY, BucketUrl
 from mirror.store.engines.file import FileStore
 from mirror.store.responses import error_from
+from mirror.system.http_headers import retry_after_seconds
 
 _CODE: Final = re.compile(rb"<Code>([A-Za-z0-9]{1,64})</Code>")
 
@@ -121,7 +119,7 @@ class HttpSource:
             response.status,
             code[1].decode() if code else "",
             f"GET {key}",
-            retry_after=seconds_of(response.headers.get("retry-after")),
+            retry_after=retry_after_seconds(response.headers.get("retry-after")),
         )
         if isinstance(error, Throttled):
             self.throttled += 1
@@ -185,17 +183,3 @@ class _Race:
         if self._data is not None and self._hedge_task is not None:
             self._hedge_task = None  # this task is done, and must not be cancelled with the first
             first.cancel()
-
-
-def seconds_of(text: str | None) -> float | None:
-    """A Retry-After: seconds, or a date."""
-    if text is None:
-        return None
-    with suppress(ValueError):
-        seconds = float(text)
-        return max(0.0, seconds) if math.isfinite(seconds) else None
-    with suppress(ValueError):
-        when = parsedate_to_datetime(text)
-        if when.tzinfo is not None:
-            return max(0.0, (when - datetime.now(UTC)).total_seconds())
-    return None

@@ -12,7 +12,7 @@ from mirror.errors import MirrorError, NotFound, Throttled, Unreachable
 from mirror.fetch.http.allowed_hosts import AllowedHosts
 from mirror.fetch.http.transport import Deadlines, Transport
 from mirror.fetch.remote.hedging import HedgePolicy, Hedging
-from mirror.fetch.remote.object_sources import HttpSource, seconds_of
+from mirror.fetch.remote.object_sources import HttpSource
 from mirror.fetch.remote.object_urls import PublicUrls
 from mirror.layout import BucketUrl
 from mirror.urls import ObjectUrls
@@ -155,21 +155,3 @@ def test_what_is_refused_is_told_by_its_code_and_when_to_come_back() -> None:
     assert source.throttled == 1
     result, _, _ = read(by_number([answer(b"<Code>NoSuchKey</Code>", "404 Not Found")]))
     assert isinstance(result, NotFound)
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"),
-    [
-        (None, None),
-        ("7", 7.0),
-        ("0.5", 0.5),
-        ("-3", 0.0),
-        ("Wed, 21 Oct 2015 07:28:00 GMT", 0.0),
-        ("soon", None),
-        ("", None),
-        ("nan", None),
-        ("inf", None),
-    ],
-)
-def test_a_retry_after_is_seconds_or_a_date(text: str | None, seconds: float | None) -> None:
-    assert seconds_of(text) == seconds
