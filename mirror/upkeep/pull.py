@@ -36,9 +36,9 @@ from mirror.errors import CacheError, MirrorError, NotFound, StoreError
 from mirror.run.lock import locked
 from mirror.run.signals import stopping_on_signals
 from mirror.store.bounded_tasks import BoundedTasks
+from mirror.store.consecutive_failures import ConsecutiveFailures
 from mirror.store.read_back import bytes_held, hashed, parts_of
 from mirror.store.retry import RetryPolicy
-from mirror.upkeep.give_up import Patience
 
 _OK: Final = VERDICTS.index("ok")
 # Objects whose files are looked for in one hop to a thread.
@@ -189,7 +189,7 @@ class _Pull:
         self._options = options
         self._report = report
         self._progress = progress
-        self._patience = Patience()
+        self._failures = ConsecutiveFailures()
         self._index = Index.empty()
 
     async def run(self) -> None:
@@ -312,7 +312,7 @@ class _Pull:
             report.missing += 1
             report.example(Problem("missing", key, "there is no such object"))
         except StoreError as error:
-            self._patience.refused(error)
+            self._failures.failed(error)
             report.failed += len(wanted.names)
             report.example(Problem("failed", key, str(error)))
             return
@@ -322,7 +322,7 @@ class _Pull:
                 report.example(Problem("mismatched", key, "is not what the catalog says"))
             for outcome in outcomes or ():
                 self._note(outcome, expected.size)
-        self._patience.answered()
+        self._failures.succeeded()
 
     async def _transfer(
         self, key: str, expected: Digest, names: Sequence[Name]

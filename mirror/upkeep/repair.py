@@ -44,11 +44,11 @@ from mirror.run.lock import locked
 from mirror.run.signals import stopping_on_signals
 from mirror.store.base import Headers
 from mirror.store.bounded_tasks import BoundedTasks
+from mirror.store.consecutive_failures import ConsecutiveFailures
 from mirror.store.read_back import bytes_held
 from mirror.system.files import replacing
 from mirror.upkeep.change_limit import ChangeLimit
 from mirror.upkeep.damage_log import DamageLog
-from mirror.upkeep.give_up import Patience
 from mirror.upkeep.lost_contents import LostContents, LostObject, files_below
 from mirror.upkeep.verify import (
     ProblemFile,
@@ -205,7 +205,7 @@ class _Repair:
         self._concurrency = settings.sync.concurrency
         self._report = report
         self._stop = stop
-        self._patience = Patience()
+        self._failures = ConsecutiveFailures()
 
     async def settle_debt(self) -> None:
         """A run that was killed between its rows and the mark owes the mark."""
@@ -269,11 +269,11 @@ class _Repair:
             # One that a lock of the bucket keeps from being overwritten says nothing of the others.
             locked = one.kind == "mismatched" and isinstance(error, AccessDenied)
             if isinstance(error, StoreError) and not locked:
-                self._patience.refused(error)
+                self._failures.failed(error)
             report.failed += 1
             report.example(Problem("failed", one.key, f"{error} ({display(path)})"))
             return
-        self._patience.answered()
+        self._failures.succeeded()
         self._ledger.drop([one.key])
         if wrote:
             report.repaired += 1
@@ -323,7 +323,7 @@ class _Repair:
             try:
                 wrong = await wrong_with(self._mirror.store, one.key, size, content, sha256)
             except StoreError as error:
-                self._patience.refused(error)
+                self._failures.failed(error)
                 report.failed += 1
                 report.example(Problem("unread", one.key, str(error)))
                 wanted.settle(one)
