@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Container, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from mirror.cache.prepare import (
     BATCH_BYTES,
@@ -38,6 +38,7 @@ from mirror.errors import (
     MirrorError,
     StoreError,
 )
+from mirror.run.progress import Progress
 from mirror.store.base import Store
 from mirror.store.bounded_tasks import WINDOW_BYTES
 from mirror.store.consecutive_failures import ConsecutiveFailures
@@ -56,12 +57,6 @@ _STARVING = 64
 _REFRESH_AFTER = 40_000
 # A run asks the catalog anew this often: gc goes by what rows named within its grace period.
 _REFRESH_SECONDS = 3600.0
-
-
-class TransferObserver(Protocol):
-    """Is told what happens, from the event loop; must return at once."""
-
-    def done(self, entry: Entry, outcome: str) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +112,7 @@ class Transfer:
         placeholders: frozenset[bytes],
         options: TransferOptions,
         report: SyncReport,
-        progress: TransferObserver,
+        progress: Progress,
         stop: asyncio.Event,
         in_flight: Callable[[], float],
         clock: Callable[[], float] = time.monotonic,
@@ -313,11 +308,11 @@ class Transfer:
             self._oldest_at = self._clock()
         if len(self._committer) >= self._options.commit_rows:
             self._due.set()
-        self._progress.done(prepared.entry, decision.name.lower())
+        self._progress.advance(1, prepared.entry.identity.size, decision.name.lower())
 
     def _fail(self, entry: Entry, reason: str) -> None:
         self._report.fail(display(entry.path), reason)
-        self._progress.done(entry, "failed")
+        self._progress.advance(1, entry.identity.size, "failed")
         if self._options.fail_fast:
             self._stop.set()
 
