@@ -25,11 +25,13 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from yarl import URL
 
+from mirror.dataset.licenses import license_names
 from mirror.errors import ConfigError
 
 # Hosts that serve the same photos and count the same visitors.
@@ -150,3 +152,17 @@ def source_of(url: URL) -> str:
 
 def _spelled(host: str) -> str:
     return host.lower().rstrip(".")
+
+
+def configured_licenses(licenses: Sequence[str]) -> frozenset[str]:
+    """Return the names of the licences that `backfill.licenses` allows; empty for any.
+
+    Raises:
+        ConfigError: an entry names no licence.
+    """
+    for text in licenses:
+        if not license_names([text]):
+            raise ConfigError(
+                f"backfill.licenses holds {text!r}, which names no licence; write such as cc-by or cc0."
+            )
+    return license_names(licenses)

@@ -42,6 +42,7 @@ class DatasetUrls:
         Raises:
             UsageError: the dataset cannot be read, or one of its records has no URL.
         """
+        source.check()
         with tempfile.TemporaryDirectory(prefix="mirror-dataset-") as folder:
             db = sqlite3.connect(f"{folder}/urls.sqlite", isolation_level=None)
             try:

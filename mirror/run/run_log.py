@@ -22,7 +22,7 @@ _KEEP: Final = (
 )
 
 
-class Report(Protocol):
+class ReportToKeep(Protocol):
     """What a run says of itself when it has ended."""
 
     run_id: str
@@ -44,7 +44,7 @@ class RunRecord(NamedTuple):
     report: str
 
     @classmethod
-    def of(cls, report: Report, started_at: float) -> RunRecord:
+    def of(cls, report: ReportToKeep, started_at: float) -> RunRecord:
         """What is remembered of a run that has ended with `report`."""
         text = encoded(report.as_json()).decode()
         return cls(report.run_id, started_at, report.seconds, report.exit_status, text)
