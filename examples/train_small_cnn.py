@@ -95,7 +95,9 @@ def train(fetch: Fetcher, options: argparse.Namespace) -> None:
             if steps == options.stop_after:
                 print(f"stopped in epoch {epoch}: {len(sampler)} of its samples are left")
                 return
-        print(f"epoch {epoch}: trained on {seen} samples, {correct / max(1, seen):.0%} of them correct")
+        print(
+            f"epoch {epoch}: trained on {seen} samples, {correct / max(1, seen):.0%} of them correct"
+        )
         save(path, model=model, optimizer=optimizer, sampler=sampler)
 
 
