@@ -45,7 +45,7 @@ from mirror.layout import parse_content_hash
 
 _SCHEMES: Final = ("https://", "http://")
 _TOGETHER: Final = 4096
-# A text to look up, and what the mirror has for it.
+# A text to look up, and its result.
 _LookedUp = tuple[str, MirroredImage | Flagged | NotMirrored]
 # Indexes, kept for this process and the ones it forks. fsspec makes new file systems in a forked
 # child, where deltalake cannot read a catalog if the parent has used it.
@@ -213,7 +213,7 @@ class MirrorFileSystem(AbstractFileSystem):  # type: ignore[misc, unused-ignore]
                 yield path.encode()
 
     def _look_up(self, paths: Sequence[str]) -> list[MirroredImage | FetchError]:
-        """What the mirror has at each path."""
+        """The image or error at each path."""
         return [found for _, found in self._look_up_texts(paths)]
 
     def _look_up_texts(self, paths: Sequence[str]) -> list[_LookedUp]:

@@ -1,7 +1,7 @@
 """Look up what the mirror has for a URL. Pure: only the index is read.
 
-A text to look up is an original URL, one of the mirror's own URLs in any form (public, s3, file,
-presigned), or a content hash of 32 hexadecimal digits.
+A text to look up is an original URL, one of the mirror's own URLs, or a content hash of 32
+hexadecimal digits. The mirror's own URLs may be public, s3, file or presigned ones.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class MirroredImage(NamedTuple):
 
 @dataclass(frozen=True)
 class Coverage:
-    """What the mirror has for n URLs, by position.
+    """The outcomes and sizes of n URLs in the mirror, by position.
 
         coverage = fetch.coverage(urls)
         coverage.counts                       # {"ok": 9_870, "blank": 12, "not_mirrored": 118}
@@ -185,7 +185,7 @@ def _refusal(text: str, code: int) -> Flagged | NotMirrored:
     if code == NOT_MIRRORED:
         return NotMirrored(
             f"{text} is not in the mirror; run mirror sync where it is cached, "
-            "or mirror backfill to have it downloaded."
+            "or mirror backfill to download it."
         )
     verdict = OUTCOMES[code]
     return Flagged(f"{text} is flagged in the catalog: {verdict}.", verdict)

@@ -117,7 +117,7 @@ def have_a_child_read(fetch: Fetcher, context: Any) -> None:
 
 @pytest.mark.parametrize("daemon", [False, True])
 def test_a_forked_child_makes_its_own_fetcher(site: Site, daemon: bool) -> None:
-    """As a DataLoader worker may do. deltalake and obstore, used in the parent, fail in such a child."""
+    """As a DataLoader worker may do. deltalake and obstore, used in the parent, fail in the child."""
     context = multiprocessing.get_context("fork")
     with Fetcher(site.plain, policy=HURRY) as fetch:
         fetch(url_of(1))

@@ -104,14 +104,14 @@ def test_one_byte_more_is_read_of_a_body_that_is_too_long(pieces: list[Piece]) -
 @pytest.mark.parametrize(
     ("pieces", "says"),
     [
-        ([answer(BODY)[:-1], Close], "before the answer did"),
-        ([answer(LONG)[:-1], Close], "before the answer did"),
-        ([answer(BODY)[:20], Close], "before the answer did"),
-        ([CHUNKED + b"5\r\nab", Close], "before the answer did"),
-        ([Close], "before the answer did"),
+        ([answer(BODY)[:-1], Close], "before the response was complete"),
+        ([answer(LONG)[:-1], Close], "before the response was complete"),
+        ([answer(BODY)[:20], Close], "before the response was complete"),
+        ([CHUNKED + b"5\r\nab", Close], "before the response was complete"),
+        ([Close], "before the response was complete"),
         ([b"SSH-2.0-OpenSSH\r\n\r\n"], "not HTTP/1.1"),
         ([CHUNKED + b"zz\r\n"], "chunk size"),
-        ([b"HTTP/1.1 200 OK\r\nA: " + 200_000 * b"a"], "head does not end"),
+        ([b"HTTP/1.1 200 OK\r\nA: " + 200_000 * b"a"], "headers do not end"),
     ],
 )
 def test_a_broken_response_is_worth_a_retry(pieces: list[Piece], says: str) -> None:
@@ -129,7 +129,7 @@ def test_silence_is_worth_a_retry(pieces: list[Piece]) -> None:
 def test_an_endless_response_ends_at_its_deadline() -> None:
     drops = [answer(b"", length=10_000), *in_bytes(bytes(10_000))]
     deadlines = Deadlines(silence=5.0, total=0.0)
-    with Scripted(sending(*drops[:50], Never)) as server, pytest.raises(Unreachable, match="whole"):
+    with Scripted(sending(*drops[:50], Never)) as server, pytest.raises(Unreachable, match="complete"):
         asked(server, lambda transport, url: transport.get(url, 10_000), deadlines)
 
 
