@@ -24,7 +24,7 @@ from mirror.store.base import Store
 from mirror.store.retry import Retrying, RetryPolicy
 from mirror.store.s3_access import S3Access, explain
 from mirror.store.throttle import AdaptiveLimit, ConcurrencyGate, Counting, Throttling
-from mirror.store.unfinished import UnfinishedWrites, half_written
+from mirror.store.unfinished import UnfinishedWrites, unfinished_writes
 from mirror.system.files import settle
 
 # Fewer than later on: nothing has been done that would be lost by saying what is wrong soon.
@@ -88,7 +88,7 @@ class Location:
 
     def half_written(self) -> UnfinishedWrites:
         """What writers that were killed left half written."""
-        return half_written(self.url, self._access)
+        return unfinished_writes(self.url, self._access)
 
     def explained(self, error: StoreError) -> StoreError:
         """A clearer error for a first request that failed."""
