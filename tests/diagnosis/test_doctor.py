@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mirror.diagnosis import machine
+from mirror.diagnosis import machine_checks
 from mirror.diagnosis.finding import exit_status
 from mirror.store.base import Create, Headers
 from tests.diagnosis.doctor_setup import LINES, MakeClinic, between, statuses
@@ -237,7 +237,7 @@ def test_a_cache_that_cannot_be_read_is_to_be_let_in_for_good(
         monkeypatch.setattr(
             os, "scandir", lambda path: refused() if b"sub" in path else really(path)
         )
-    found = machine.cache(here.settings())
+    found = machine_checks.cache(here.settings())
     assert found.status == "fail"
     assert "setfacl -R -m u:mirror:rX,d:u:mirror:rX" in found.fix
 
@@ -245,8 +245,8 @@ def test_a_cache_that_cannot_be_read_is_to_be_let_in_for_good(
 def test_a_machine_without_a_cache(clinic: MakeClinic) -> None:
     here = clinic("file")
     settings = here.place.settings(state={"dir": str(here.folder / "state")})
-    assert machine.cache(settings).status == "skip"
-    assert machine.state(settings).status == "ok"
+    assert machine_checks.cache(settings).status == "skip"
+    assert machine_checks.state(settings).status == "ok"
 
 
 def test_root_makes_nothing_in_the_state_of_a_user(
@@ -274,7 +274,7 @@ def test_a_state_that_cannot_be_written(clinic: MakeClinic) -> None:
 
 
 def test_a_disk_with_little_room(clinic: MakeClinic, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "free_bytes", lambda _: 5_000_000)
+    monkeypatch.setattr(machine_checks, "free_bytes", lambda _: 5_000_000)
     found = clinic("file").found()["state"]
     assert found.status == "warn"
     assert "5 MB are free" in found.what

@@ -101,7 +101,7 @@ def test_a_clock_so_wrong_that_requests_are_refused(clinic: MakeClinic) -> None:
 
 
 def test_a_server_that_does_not_tell_its_time() -> None:
-    from mirror.diagnosis.endpoint import clock
+    from mirror.diagnosis.bucket_checks import clock
 
     assert clock({}, 0.0).status == "skip"
     odd = {"ResponseMetadata": {"HTTPHeaders": {"date": "yesterday"}}}
