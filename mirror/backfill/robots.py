@@ -1,4 +1,4 @@
-"""The rate that a source's robots.txt states for us, if it states one. Pure."""
+"""The request rate that a source's robots.txt asks for. Pure."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ from typing import Final
 from urllib.robotparser import RobotFileParser
 
 AGENT: Final = "dataset-mirror"
-# Of a longer file the beginning counts (RFC 9309 asks for this much).
-LONGEST: Final = 500 << 10
-# What a site may ask for; more than an hour between two images is a mistake in a file.
+# Bytes of the file that are read (RFC 9309 asks for at least this many).
+_MAX_BYTES: Final = 500 << 10
+# Seconds. A longer interval between two images must be a mistake in the file.
 _LONGEST_INTERVAL: Final = 3600.0
 
 
-def least_interval(body: bytes) -> float:
-    """Seconds between two requests that a robots.txt asks for: 0 where it says nothing of it.
+def min_interval(body: bytes) -> float:
+    """Seconds between two requests that a robots.txt asks for; 0 if it does not say.
 
-    `Crawl-delay` and `Request-rate` of the rules for our agent, or of those for all.
+    `Crawl-delay` and `Request-rate` count, of the rules for our agent or else of those for all.
     """
     parser = RobotFileParser()
-    parser.parse(body[:LONGEST].decode("utf-8", "replace").splitlines())
-    # Without a time of reading the parser answers nothing.
+    parser.parse(body[:_MAX_BYTES].decode("utf-8", "replace").splitlines())
+    # The parser answers only when it believes that the file was read.
     parser.modified()
     interval = 0.0
     delay = parser.crawl_delay(AGENT)

@@ -32,7 +32,7 @@ class VirtualTime:
     def __call__(self) -> float:
         return self.now
 
-    def to_keep(self) -> list[Any]:
+    def to_save(self) -> list[Any]:
         return [self.now, 0.0, ""]
 
     async def sleep(self, seconds: float) -> None:

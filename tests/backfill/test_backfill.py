@@ -14,7 +14,7 @@ from PIL import Image as Pillow
 
 from mirror.backfill.download_plan import DownloadSelection
 from mirror.backfill.keep import holding
-from mirror.backfill.pacing import DAY, HOUR, MOST_FORBIDDEN
+from mirror.backfill.pacing import DAY, HOUR, MAX_FORBIDDEN
 from mirror.backfill.run_backfill import BackfillOptions
 from mirror.content.digest import digest_of
 from mirror.dataset.fields import parse_path
@@ -100,7 +100,7 @@ BAD: dict[str, tuple[Any, str, str]] = {
     "wrong length": (Image(photo(1), length=len(photo(1)) + 10), "network", "ended before"),
     "reset": (Reset(), "network", "the connection broke: Connection reset by peer"),
     "reset midway": (Reset(photo(1)), "network", ""),
-    "stall": (Stall(), "network", "too long"),
+    "stall": (Stall(), "network", "stalled"),
     "500": (gone(500), "server_error", "500"),
     "teapot": (gone(418), "not_image", "418"),
     "login": (redirect("https://www.inaturalist.org/login"), "placeholder", "login"),
@@ -109,7 +109,7 @@ BAD: dict[str, tuple[Any, str, str]] = {
     "private": (redirect("http://10.0.0.1/x.jpg"), "not_allowed", "10.0.0.1"),
     "metadata": (redirect("http://169.254.169.254/latest"), "not_allowed", "169.254"),
     "file": (redirect("file:///etc/passwd"), "not_allowed", "file"),
-    "nowhere": (redirect(""), "not_image", "leads nowhere"),
+    "nowhere": (redirect(""), "not_image", "without a usable target"),
     "loop": (redirect("medium.jpg"), "not_image", "redirects"),
 }
 
@@ -375,11 +375,11 @@ def test_a_refusal_is_waited_out_and_costs_the_image_nothing(scene: Scene) -> No
 
 
 def test_a_blocked_address_does_not_make_everything_gone(scene: Scene) -> None:
-    count = MOST_FORBIDDEN + 10
+    count = MAX_FORBIDDEN + 10
     urls = [scene.server.photo(n, gone(403)) for n in range(count)]
     scene.backfill = {"per_hour": 3000}
     report = scene.run(urls, BackfillOptions(seconds=4 * HOUR))
-    assert len(scene.server.hits) <= MOST_FORBIDDEN + 1
+    assert len(scene.server.hits) <= MAX_FORBIDDEN + 1
     assert any("blocked" in warning for warning in report.warnings)
     for n in range(count):
         scene.server.photo(n, Image(photo(n)))
@@ -433,7 +433,7 @@ def test_a_run_that_dies_in_a_request_has_asked_all_the_same(
     scene.backfill = {"per_hour": 3}
     urls = [scene.server.photo(n, Image(photo(n))) for n in range(9)]
     with monkeypatch.context() as dying:
-        dying.setattr("mirror.backfill.fetch_one.outcome_of", die)
+        dying.setattr("mirror.backfill.fetch_one.request_outcome", die)
         for _ in range(3):
             with pytest.raises(Died):
                 scene.run(urls)
@@ -446,7 +446,7 @@ def test_a_run_that_dies_in_a_request_has_asked_all_the_same(
 STOPS = {
     "time": (BackfillOptions(seconds=HOUR / 2), "time"),
     "bytes": (BackfillOptions(max_bytes=3000), "bytes had come"),
-    "images": (BackfillOptions(max_images=3), "3 images were had"),
+    "images": (BackfillOptions(max_images=3), "3 images were downloaded"),
 }
 
 

@@ -12,13 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mirror.backfill import pacing
-from mirror.backfill.pacing import DAY, HOUR, Go, Limits, Outcome, Pace, Wait
+from mirror.backfill.pacing import DAY, HOUR, Go, Limits, Pace, RequestOutcome, Wait
 from mirror.backfill.rate_window import SLICES, RateWindow
 from mirror.errors import ConfigError
 from tests.backfill.fake_inaturalist import most_within
 
 BEGIN = 1_790_000_000.0
-OUTCOMES: tuple[Outcome, ...] = ("answered", "refused", "failed", "forbidden", "redirected")
+OUTCOMES: tuple[RequestOutcome, ...] = ("answered", "refused", "failed", "forbidden", "redirected")
 
 limits_of_any_kind = st.builds(
     Limits,
@@ -51,7 +51,7 @@ class Simulation:
         self.requests: list[tuple[float, int]] = []
         self.bytes: list[tuple[float, int]] = []
 
-    def step(self, what: str, share: float, outcome: Outcome) -> None:
+    def step(self, what: str, share: float, outcome: RequestOutcome) -> None:
         if what == "start":
             decision = self.pace.may_start(self.now)
             if isinstance(decision, Wait) and decision.seconds < 2 * DAY:
@@ -75,7 +75,7 @@ class Simulation:
             self.flying.clear()
             kept = json.loads(msgspec.json.encode(self.pace.as_value()))
             self.pace = Pace.from_value(kept, self.limits)
-            self.pace.abandon(self.now)
+            self.pace.abandon_in_flight(self.now)
 
     def _counted(self, began: float, nbytes: int, share: float) -> None:
         at = began + share * (self.now - began)
@@ -96,7 +96,7 @@ class Simulation:
 @given(limits_of_any_kind, steps)
 @settings(deadline=None, max_examples=150)
 def test_no_schedule_of_calls_exceeds_any_limit_in_any_window(
-    limits: Limits, schedule: list[tuple[str, float, Outcome]]
+    limits: Limits, schedule: list[tuple[str, float, RequestOutcome]]
 ) -> None:
     simulation = Simulation(limits)
     for what, share, outcome in schedule:
@@ -108,7 +108,7 @@ def test_no_schedule_of_calls_exceeds_any_limit_in_any_window(
 @given(limits_of_any_kind, steps)
 @settings(deadline=None, max_examples=60)
 def test_whatever_has_happened_it_goes_on_in_the_end(
-    limits: Limits, schedule: list[tuple[str, float, Outcome]]
+    limits: Limits, schedule: list[tuple[str, float, RequestOutcome]]
 ) -> None:
     simulation = Simulation(limits)
     for what, share, outcome in schedule:
@@ -150,7 +150,7 @@ def test_a_window_counts_all_that_is_in_it_in_bounded_memory(
 
 def run(pace: Pace, outcomes: str, now: float = BEGIN, **more: Any) -> float:
     """A request for each letter (a, r, f, x), each as soon as it may start; returns when all is done."""
-    letters: dict[str, Outcome] = {
+    letters: dict[str, RequestOutcome] = {
         "a": "answered", "r": "refused", "f": "failed", "x": "forbidden"
     }  # fmt: skip
     for letter in outcomes:
@@ -180,12 +180,12 @@ def test_a_small_backfill_is_soon_done() -> None:
 
 def test_what_may_come_at_once_is_counted() -> None:
     pace = Pace(Limits(per_second=100))
-    assert pace.at_once(BEGIN) == 30
+    assert pace.burst_left(BEGIN) == 30
     now = run(pace, "a" * 12)
-    assert pace.at_once(now) == 18
+    assert pace.burst_left(now) == 18
     now = run(pace, "a" * 18, now)
-    assert pace.at_once(now) == 0
-    assert pace.at_once(now + HOUR) == 30
+    assert pace.burst_left(now) == 0
+    assert pace.burst_left(now + HOUR) == 30
 
 
 def test_a_refusal_halves_the_rate_and_success_restores_it_slowly() -> None:
@@ -263,7 +263,7 @@ def test_a_success_in_between_ends_the_row_of_failures() -> None:
 
 def test_many_forbidden_in_a_row_are_a_block() -> None:
     pace = Pace(Limits(per_hour=10_000, per_second=100))
-    now = run(pace, "a" + "x" * (pacing.MOST_FORBIDDEN - 1))
+    now = run(pace, "a" + "x" * (pacing.MAX_FORBIDDEN - 1))
     assert (pace.is_blocked, pace.breaker(now)) == (False, "closed")
     now = run(pace, "x", now)
     assert (pace.is_blocked, pace.breaker(now)) == (True, "open")
@@ -278,10 +278,10 @@ def test_many_forbidden_in_a_row_are_a_block() -> None:
 def test_the_rate_of_robots_txt_is_kept_and_remembered() -> None:
     pace = Pace(Limits(per_hour=10_000, per_second=10))
     run(pace, "aaa")
-    pace.keep_interval(10.0)
+    pace.raise_min_interval(10.0)
     assert rate(pace, BEGIN + 5) == pytest.approx(360, rel=0.03)
-    pace.keep_interval(0.0)
-    assert pace.least_interval == 10.0
+    pace.raise_min_interval(0.0)
+    assert pace.min_interval == 10.0
 
 
 def test_a_clock_that_goes_back_makes_no_window_longer_and_stops_nothing() -> None:
@@ -299,13 +299,13 @@ def test_what_was_in_flight_when_it_was_killed_counts_in_full() -> None:
     pace.started(BEGIN)
     again = Pace.from_value(pace.as_value(), limits)
     assert len(again.in_flight) == 1
-    assert again.abandon(BEGIN + 9) == 1
-    assert again.abandon(BEGIN + 9) == 0
+    assert again.abandon_in_flight(BEGIN + 9) == 1
+    assert again.abandon_in_flight(BEGIN + 9) == 0
     run(again, "a", BEGIN + 10)
     assert isinstance(again.may_start(BEGIN + 12), Go)
     again.started(BEGIN + 12)
     restarted = Pace.from_value(again.as_value(), limits)
-    restarted.abandon(BEGIN + 13)
+    restarted.abandon_in_flight(BEGIN + 13)
     decision = restarted.may_start(BEGIN + 20)
     assert isinstance(decision, Wait)
     assert "bytes an hour" in decision.reason

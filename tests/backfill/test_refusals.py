@@ -13,14 +13,14 @@ from tests.backfill.fake_inaturalist import Image, gone
 from tests.support.photos import photo
 
 # What comes, and how long the source is left alone after it.
-REFUSALS = {
+REFUSAL_STATUSES = {
     "503": (gone(503), 5),
     "429": (Image(b"", 429, "text/plain", headers=("Retry-After: 3600",)), 3600),
     "403": (Image(b"", 403, "text/plain", headers=("Retry-After: 3600",)), 3600),
 }
 
 
-@pytest.mark.parametrize(("refusal", "pause"), REFUSALS.values(), ids=REFUSALS)
+@pytest.mark.parametrize(("refusal", "pause"), REFUSAL_STATUSES.values(), ids=REFUSAL_STATUSES)
 def test_urls_that_are_always_refused_do_not_keep_the_others_waiting(
     scene: Scene, refusal: Image, pause: float
 ) -> None:
