@@ -10,7 +10,6 @@ from typing import Final
 
 from yarl import URL
 
-from mirror.backfill import robots
 from mirror.backfill.answers import (
     MOST_REDIRECTS,
     Reply,
@@ -24,7 +23,7 @@ from mirror.backfill.download import OriginClient
 from mirror.backfill.pacing import DAY, Wait
 from mirror.backfill.request_log import RequestLog
 from mirror.backfill.scheduler import Scheduler
-from mirror.backfill.url_policy import Refusal, UrlPolicy, source_of
+from mirror.backfill.url_policy import Refusal, UrlPolicy, robots_interval, source_of
 from mirror.system.http_headers import REDIRECT_STATUSES, retry_after_seconds
 
 _NO_REPLY: Final = Reply()
@@ -115,7 +114,7 @@ class ImageRequester:
                 reply, _ = await self._request(origin / "robots.txt")
                 self.scheduler.save_pace(source)
                 usable = reply.status == 200 and not reply.problem
-                interval = robots.min_interval(reply.body) if usable else 0.0
+                interval = robots_interval(reply.body) if usable else 0.0
                 if request_outcome(reply) in ("answered", "forbidden"):
                     self.request_log.save_robots_interval(key, self.scheduler.clock(), interval)
             self._robots_known.add(key)

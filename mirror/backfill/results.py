@@ -18,7 +18,6 @@ from mirror.backfill.answers import (
     request_outcome,
 )
 from mirror.backfill.backfill_report import BackfillReport
-from mirror.backfill.keep import draft, drop, place, take_out
 from mirror.backfill.request_log import (
     ItemResult,
     QueueItem,
@@ -27,6 +26,9 @@ from mirror.backfill.request_log import (
     UrlRecord,
 )
 from mirror.backfill.scheduler import Scheduler
+from mirror.cache.cache_writer import CacheWriter
+from mirror.cache.scan import Entry
+from mirror.content.digest import Identity
 from mirror.content.placeholder import distinct_photos, shared_reason
 
 
@@ -35,7 +37,7 @@ class ResultRecorder:
     """Records results, one at a time.
 
     Attributes:
-        root: the cache's folder.
+        writer: writes into the cache.
         request_log: where results are recorded.
         scheduler: the paces, which are saved in the same transaction.
         report: counts what was downloaded.
@@ -44,7 +46,7 @@ class ResultRecorder:
         warn: receives sentences that a person should read.
     """
 
-    root: bytes
+    writer: CacheWriter
     request_log: RequestLog
     scheduler: Scheduler
     report: BackfillReport
@@ -89,16 +91,14 @@ class ResultRecorder:
             reason = shared_reason(photos)
             self._withdraw(content, outcome.digest.sha256, reason)
             return outcome._replace(kind="placeholder", reason=reason)
-        made = await asyncio.to_thread(draft, self.root, path, body)
-        try:
-            # Recorded before the file gets its name, so that a killed run still knows that it wrote the file.
-            signature = made.entry.signature
+        with await asyncio.to_thread(self.writer.draft, path, body) as part:
+            # Recorded before the file gets its name: after a kill the next run still knows that a
+            # backfill wrote it.
+            signature = Entry(path, Identity.of(part.status())).signature
             self.request_log.save_verdicts(
                 [RecordedVerdict(signature, item.url_md5, content, "ok", path)]
             )
-            placed = await asyncio.to_thread(place, self.root, made, self.known_bad)
-        finally:
-            drop(made.temporary)
+            placed = await asyncio.to_thread(self.writer.publish_unless_good, part, self.known_bad)
         if placed:
             self.report.downloaded += 1
             if item.path is not None:
@@ -113,7 +113,7 @@ class ResultRecorder:
         """Remove a placeholder's files from the cache, and refuse its content from now on."""
         files = self.request_log.files_with(content)
         removed = sum(
-            file.path is not None and take_out(self.root, file.path, file.signature)
+            file.path is not None and self.writer.remove(file.path, file.signature)
             for file in files
         )
         self.report.downloaded -= self.request_log.withdraw(files, reason, self.report.run_id)

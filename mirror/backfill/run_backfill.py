@@ -25,12 +25,13 @@ from mirror.backfill.download import OriginClient, user_agent
 from mirror.backfill.download_plan import DownloadSelection, make_plan
 from mirror.backfill.estimate import DurationEstimate, estimate
 from mirror.backfill.fetch_one import ImageRequester
-from mirror.backfill.keep import HERE_TO_STAY, Standing, holding, place_of, standing
 from mirror.backfill.pacing import Go, Limits, Wait
 from mirror.backfill.request_log import QueueItem, RequestLog
 from mirror.backfill.results import ResultRecorder
 from mirror.backfill.scheduler import RunClock, Scheduler, Sleep, Stopped
 from mirror.backfill.url_policy import UrlPolicy
+from mirror.cache.cache_writer import backfill_writer, cache_name
+from mirror.cache.prepare import judge_place
 from mirror.cache.scan import display
 from mirror.catalog.lookup import Match, UrlLookup
 from mirror.catalog.open_mirror import read_index
@@ -174,7 +175,7 @@ class _BackfillRun:
         folder = self._settings.backfill_dir
         if self._options.dry_run:
             return self._with_request_log(folder, clock)
-        with locked(folder), holding(self._root):
+        with locked(folder), backfill_writer(self._root) as self._writer:
             self._progress.started()
             return self._with_request_log(folder, clock)
 
@@ -273,7 +274,7 @@ class _BackfillRun:
     async def _download(self) -> None:
         backfill, report = self._settings.backfill, self._report
         self._results = ResultRecorder(
-            self._root,
+            self._writer,
             self._request_log,
             self._scheduler,
             report,
@@ -396,11 +397,11 @@ class _BackfillRun:
 
     async def _attempt(self, item: QueueItem) -> None:
         """Download one image, unless the cache has a file in its place by now."""
-        path = item.path or place_of(item.url_md5)
+        path = item.path or cache_name(item.url_md5)
         known_bad = self._results.known_bad
-        there = await asyncio.to_thread(standing, self._root, path, known_bad)
-        if there in HERE_TO_STAY:
-            self._skip(item, path, there)
+        found = await asyncio.to_thread(judge_place, self._root, path, known_bad)
+        if found in ("good", "unreadable"):
+            self._skip(item, path, is_good=found == "good")
             return
         try:
             outcome, reply, source = await self._requester.fetch(item.url, known_bad)
@@ -411,11 +412,11 @@ class _BackfillRun:
             self._queued[item.source] += 1
         self._progress.advance(int(kind != "throttled"), reply.received, kind)
 
-    def _skip(self, item: QueueItem, path: bytes, there: Standing) -> None:
+    def _skip(self, item: QueueItem, path: bytes, *, is_good: bool) -> None:
         """Leave the file in an image's place: a good one, or one that cannot be read."""
         report, kind = self._report, "overtaken"
         self._request_log.clear_failure(item.url_md5, report.run_id)
-        if there == "good":
+        if is_good:
             report.overtaken += 1
         else:
             kind = UNREADABLE

@@ -297,7 +297,7 @@ def _size(nbytes: float) -> str:
 
 
 def _head(heading: Heading) -> str:
-    style = resources.files("mirror.upkeep").joinpath("sheet.css").read_text("utf-8")
+    style = resources.files("mirror.inspection").joinpath("contact_sheet.css").read_text("utf-8")
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; '

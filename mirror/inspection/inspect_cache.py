@@ -11,26 +11,23 @@ from __future__ import annotations
 
 import os
 import re
-import sqlite3
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from itertools import islice
 from typing import NamedTuple
 
-from mirror.cache.prepare import Prepared, batches, prepare
+from mirror.cache.prepare import Prepared, prepare, read_batches
 from mirror.cache.scan import Entries, Entry, ScanCount, display, walk
 from mirror.content.image import VERDICTS, Level, Verdict
-from mirror.content.placeholder import shared_reason, with_known_bad
-from mirror.errors import StateError
+from mirror.content.placeholder import shared_reason
 from mirror.run.failures import Failures
 from mirror.run.progress import Progress, Stage
+from mirror.system.database import ScratchDatabase
 
 # Files that are sorted by inode together: disks that turn read them in their own order.
 _CHUNK_FILES = 50_000
-# How many batches of files wait for each thread.
-_BATCHES_A_READER = 4
 
 
 class JudgedFile(NamedTuple):
@@ -80,7 +77,7 @@ class GroupContent(NamedTuple):
 _COLUMNS = "path, size, verdict, reason, format, width, height, content_hash, sha256"
 _SCHEMA = """
     CREATE TABLE files (path BLOB, size INTEGER, verdict TEXT, reason TEXT, format TEXT,
-        width INTEGER, height INTEGER, content_hash BLOB, sha256 BLOB, url_md5 BLOB, kind TEXT)
+        width INTEGER, height INTEGER, content_hash BLOB, sha256 BLOB, url_md5 BLOB, kind TEXT);
 """
 _NUMBER = re.compile(r"0x[0-9a-fA-F]+|\d+")
 
@@ -101,7 +98,7 @@ class Findings:
         failures: `(path, reason)` of the first of them.
     """
 
-    def __init__(self, db: sqlite3.Connection) -> None:
+    def __init__(self, db: ScratchDatabase) -> None:
         self._db = db
         self.checked = 0
         self.bytes = 0
@@ -109,7 +106,6 @@ class Findings:
         self.ignored = 0
         self.failed = 0
         self.failures = Failures()
-        db.execute(_SCHEMA)
 
     @property
     def flagged(self) -> int:
@@ -125,7 +121,7 @@ class Findings:
 
     def groups(self) -> list[FlaggedGroup]:
         """What is not `ok`, by verdict in their usual order, then by number."""
-        rows = self._db.execute(
+        rows = self._db.rows(
             "SELECT verdict, kind, CASE WHEN min(reason) = max(reason) THEN min(reason) ELSE kind END,"
             " count(*), count(DISTINCT sha256), sum(size)"
             " FROM files WHERE verdict <> 'ok' GROUP BY verdict, kind"
@@ -136,7 +132,7 @@ class Findings:
     def contents(self, group: FlaggedGroup, limit: int = -1) -> Iterator[GroupContent]:
         """The contents of a group, those with the most files first."""
         # SQLite gives bare columns beside min() the values of the row where the minimum is.
-        rows = self._db.execute(
+        rows = self._db.rows(
             f"SELECT min(path), {_COLUMNS.removeprefix('path, ')}, count(*) AS number"  # noqa: S608
             " FROM files WHERE verdict <> 'ok' AND verdict = ? AND kind = ?"
             " GROUP BY sha256 ORDER BY number DESC, reason, min(path) LIMIT ?",
@@ -149,7 +145,7 @@ class Findings:
     ) -> list[bytes]:
         """Paths of a group's files, or of one content among them, in their order."""
         only, values = ("", ()) if sha256 is None else (" AND sha256 = ?", (sha256,))
-        rows = self._db.execute(
+        rows = self._db.rows(
             "SELECT path FROM files WHERE verdict <> 'ok' AND verdict = ? AND kind = ?"  # noqa: S608
             f"{only} ORDER BY path LIMIT ?",
             (group.verdict, group.kind, *values, limit),
@@ -157,12 +153,12 @@ class Findings:
         return [row[0] for row in rows]
 
     def _judged(self, clause: str, *values: int) -> Iterator[JudgedFile]:
-        rows = self._db.execute(f"SELECT {_COLUMNS} FROM files {clause}", values)  # noqa: S608
+        rows = self._db.rows(f"SELECT {_COLUMNS} FROM files {clause}", values)  # noqa: S608
         return (JudgedFile._make(row) for row in rows)
 
     def add(self, judged: Sequence[JudgedFile]) -> None:
         marks = ",".join("?" * 11)
-        self._db.executemany(
+        self._db.execute_many(
             f"INSERT INTO files VALUES ({marks})",  # noqa: S608
             [
                 (*one, one.url_md5, "" if one.verdict == "ok" else _kind(one.reason))
@@ -185,12 +181,12 @@ class Findings:
             (placeholder_photos,),
         )
         self._db.execute("CREATE UNIQUE INDEX crowd ON crowds (sha256)")
-        numbers = self._db.execute("SELECT DISTINCT urls FROM crowds").fetchall()
+        numbers = self._db.rows("SELECT DISTINCT urls FROM crowds")
         reasons = [
             (n, shared_reason(n, "URLs"), _kind(shared_reason(n, "URLs"))) for (n,) in numbers
         ]
         self._db.execute("CREATE TABLE reasons (urls INTEGER PRIMARY KEY, reason TEXT, kind TEXT)")
-        self._db.executemany("INSERT INTO reasons VALUES (?, ?, ?)", reasons)
+        self._db.execute_many("INSERT INTO reasons VALUES (?, ?, ?)", reasons)
         self._db.execute(
             "UPDATE files SET verdict = 'placeholder', (reason, kind) ="
             " (SELECT reason, kind FROM crowds JOIN reasons USING (urls)"
@@ -200,7 +196,7 @@ class Findings:
         self._db.execute(
             "CREATE INDEX flagged ON files (verdict, kind, sha256, path) WHERE verdict <> 'ok'"
         )
-        for verdict, number, size in self._db.execute(
+        for verdict, number, size in self._db.rows(
             "SELECT verdict, count(*), sum(size) FROM files GROUP BY verdict"
         ):
             self.counts[verdict] = number
@@ -236,31 +232,23 @@ def inspect_cache(
         StateError: there is no room for the temporary file.
     """
     count = ScanCount()
-    # "" names a temporary database that is unlinked as soon as it is open.
-    db = sqlite3.connect("", isolation_level=None)
-    try:
-        with _translated():
-            for pragma in ("journal_mode = OFF", "synchronous = OFF", "cache_size = -16384"):
-                db.execute(f"PRAGMA {pragma}")
-            findings = Findings(db)
-            entries = _entries(walk(root, extensions, count))
-            progress.begin(Stage("files judged"))
-            for judged, failures in judge_all(
-                root, entries, level, known_bad, readers or max(2, os.cpu_count() or 2)
-            ):
-                findings.add(judged)
-                for path, reason in failures:
-                    findings.fail(path, reason)
-                # At level "header" a file's size says nothing of what was read of it.
-                size = sum(one.size for one in judged) if level == "decode" else 0
-                progress.advance(len(judged) + len(failures), size)
-            findings.ignored = count.ignored
-            for path, reason in count.failures():
+    need = "about 200 bytes a file of the cache"
+    with ScratchDatabase(_SCHEMA, cache_kib=16384, need=need) as db:
+        findings = Findings(db)
+        entries = _entries(walk(root, extensions, count))
+        progress.begin(Stage("files judged"))
+        for judged, failures in judge_all(root, entries, level, known_bad, readers):
+            findings.add(judged)
+            for path, reason in failures:
                 findings.fail(path, reason)
-            findings.settle(placeholder_photos)
-            yield findings
-    finally:
-        db.close()
+            # At level "header" a file's size says nothing of what was read of it.
+            size = sum(one.size for one in judged) if level == "decode" else 0
+            progress.advance(len(judged) + len(failures), size)
+        findings.ignored = count.ignored
+        for path, reason in count.failures():
+            findings.fail(path, reason)
+        findings.settle(placeholder_photos)
+        yield findings
 
 
 _Batch = tuple[list[JudgedFile], list[tuple[str, str]]]
@@ -271,33 +259,22 @@ def judge_all(
     entries: Iterator[Entry],
     level: Level,
     known_bad: frozenset[bytes],
-    readers: int,
+    readers: int | None,
 ) -> Iterator[_Batch]:
-    """Verdicts in batches, as many under way as keep the readers busy and no more."""
-    pool = ThreadPoolExecutor(readers, "inspect")
-    under_way: deque[Future[_Batch]] = deque()
-    try:
-        for batch in batches(entries):
-            under_way.append(pool.submit(_judge, root, batch, level, known_bad))
-            if len(under_way) >= readers * _BATCHES_A_READER:
-                yield under_way.popleft().result()
-        while under_way:
-            yield under_way.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
+    """Verdicts and failures, batch by batch; `readers` threads work."""
+    return read_batches(partial(_judge, root, level, known_bad), entries, readers=readers)
 
 
-def _judge(root: bytes, entries: list[Entry], level: Level, known_bad: frozenset[bytes]) -> _Batch:
-    """Runs in a thread. Bytes are let go file by file: only verdicts leave."""
+def _judge(root: bytes, level: Level, known_bad: frozenset[bytes], entries: list[Entry]) -> _Batch:
+    """Runs in a thread. The bytes of each file are freed before the next is read."""
     judged: list[JudgedFile] = []
     failures: list[tuple[str, str]] = []
     for entry in entries:
-        prepared = prepare(root, entry, level)
+        prepared = prepare(root, entry, level, known_bad=known_bad)
         if not isinstance(prepared, Prepared):
             failures.append((display(entry.path), prepared.reason))
             continue
-        digest = prepared.digest
-        found = with_known_bad(prepared.inspection, digest, known_bad)
+        digest, found = prepared.digest, prepared.inspection
         judged.append(
             JudgedFile(
                 entry.path,
@@ -325,17 +302,6 @@ def _chunk(files: Iterable[tuple[bytes, int, int, int]]) -> Entries:
     for file in islice(files, _CHUNK_FILES):
         chunk.append(*file)
     return chunk
-
-
-@contextmanager
-def _translated() -> Iterator[None]:
-    try:
-        yield
-    except sqlite3.Error as error:
-        raise StateError(
-            f"The findings have no room in the folder for temporary files ({error}); make room "
-            "there (about 200 bytes a file of the cache), or set SQLITE_TMPDIR to another folder."
-        ) from None
 
 
 def printable(text: str) -> str:

@@ -9,7 +9,6 @@ both names loses the first, a placeholder is known from the manifest though its 
 from __future__ import annotations
 
 import os
-import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -34,6 +33,7 @@ from mirror.inspection.quarantine_manifest import Action, BadManifestLine, Manif
 from mirror.run.failures import Failures
 from mirror.run.lock import locked
 from mirror.run.progress import Progress
+from mirror.system.database import ScratchDatabase
 
 _BATCH = 64
 # Names that a report shows of what was moved.
@@ -363,21 +363,16 @@ def _placeholders_of(folder: Path) -> frozenset[bytes]:
 
 @contextmanager
 def _latest_lines(folder: Path, report: QuarantineReport) -> Iterator[Iterable[ManifestLine]]:
-    """The last line of each path, in the order of paths; on disk, for there may be a million."""
-    db = sqlite3.connect("", isolation_level=None)
-    try:
-        db.execute("PRAGMA journal_mode = OFF")
-        columns = ", ".join(f'"{name}"' for name in ManifestLine._fields)
-        db.execute(f"CREATE TABLE lines ({columns}, PRIMARY KEY (path)) WITHOUT ROWID")
-        marks = ",".join("?" * len(ManifestLine._fields))
+    """The last line of each path, in the order of paths. On disk: there may be a million."""
+    columns = ", ".join(f'"{name}"' for name in ManifestLine._fields)
+    marks = ",".join("?" * len(ManifestLine._fields))
+    schema = f"CREATE TABLE lines ({columns}, PRIMARY KEY (path)) WITHOUT ROWID"
+    with ScratchDatabase(schema) as db:
         for line in _read(folder):
             if isinstance(line, ManifestLine):
                 db.execute(f"INSERT OR REPLACE INTO lines VALUES ({marks})", line)  # noqa: S608
             else:
                 report.fail(f"{quarantine_manifest.NAME}, line {line.number}", line.reason)
-        report.checked = db.execute("SELECT count(*) FROM lines").fetchone()[0]
-        rows = db.execute(f"SELECT {columns} FROM lines ORDER BY path")  # noqa: S608
+        (report.checked,) = db.row("SELECT count(*) FROM lines")
+        rows = db.rows(f"SELECT {columns} FROM lines ORDER BY path")  # noqa: S608
         yield (ManifestLine._make(row) for row in rows)
-    finally:
-        with suppress(sqlite3.Error):
-            db.close()

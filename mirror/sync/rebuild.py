@@ -15,19 +15,17 @@ import asyncio
 import os
 import shutil
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
-from mirror.cache.prepare import Prepared, Unprepared, batches, prepare_all
+from mirror.cache.prepare import Prepared, Unprepared, prepare_all, read_batches
 from mirror.cache.scan import Entry, ScanCount, display, walk
 from mirror.catalog.comparison import Comparison
 from mirror.catalog.gc_lease import KNOWN_FOR
@@ -50,9 +48,6 @@ from mirror.sync.state import SeenFile, State, set_aside
 
 FOLDER: Final = "rebuild"
 _RECORDED: Final = 2_000
-_READERS: Final = max(2, os.cpu_count() or 2)
-# How many batches of files wait for each thread.
-_BATCHES_A_READER: Final = 4
 
 
 @dataclass
@@ -240,12 +235,17 @@ class _Rebuild:
         placeholders |= self._index.contents_judged("placeholder")
         self._progress.begin(Stage("files", len(plan.order), plan.pending_bytes))
         seen: list[SeenFile] = []
-        for one in self._prepared(root, (plan.pending[at] for at in plan.order), level):
+        flagged = self._index.contents_judged("blank", "corrupt", "not_image")
+
+        def read(batch: list[Entry]) -> list[Prepared | Unprepared]:
+            return prepare_all(root, batch, level, placeholders, flagged)
+
+        entries = (plan.pending[at] for at in plan.order)
+        for one in chain.from_iterable(read_batches(read, entries, stopped=self.stop.is_set)):
             if isinstance(one, Unprepared):
                 self._fail(display(one.entry.path), one.reason)
                 continue
-            judged = one.judged_again(placeholders)
-            if (known := self._known(judged)) is None:
+            if (known := self._known(one)) is None:
                 report.unknown += 1
             else:
                 report.known += 1
@@ -257,22 +257,6 @@ class _Rebuild:
                 state.record(seen)
                 seen.clear()
         state.record(seen)
-
-    def _prepared(
-        self, root: bytes, entries: Iterator[Entry], level: Level
-    ) -> Iterator[Prepared | Unprepared]:
-        """Files as threads have read them, as many under way as keep them busy and no more."""
-        flagged = self._index.contents_judged("blank", "corrupt", "not_image")
-        under_way: deque[Future[list[Prepared | Unprepared]]] = deque()
-        with ThreadPoolExecutor(_READERS, "read") as pool:
-            for batch in batches(entries):
-                if self.stop.is_set():
-                    break
-                under_way.append(pool.submit(prepare_all, root, batch, level, flagged))
-                if len(under_way) >= _READERS * _BATCHES_A_READER:
-                    yield from under_way.popleft().result()
-            while under_way:
-                yield from under_way.popleft().result()
 
     def _known(self, prepared: Prepared) -> SeenFile | None:
         """What the state says of a file with which a sync has nothing left to do."""

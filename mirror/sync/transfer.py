@@ -188,7 +188,13 @@ class Transfer:
                 await self._leave_window(len(batch), size)
                 return
             prepared = await loop.run_in_executor(
-                reader, prepare_all, self._root, batch, self._options.level, self._flagged
+                reader,
+                prepare_all,
+                self._root,
+                batch,
+                self._options.level,
+                self._placeholders,
+                self._flagged,
             )
             # What a disk is slow to give, more readers get sooner.
             starved = len(self._uploads) < self._in_flight() / 2
@@ -225,7 +231,6 @@ class Transfer:
         if isinstance(prepared, Unprepared):
             self._fail(prepared.entry, prepared.reason)
         else:
-            prepared = prepared.judged_again(self._placeholders)
             content = prepared.digest.content_hash
             claim = self._claims.get(content)
             decision = decide(

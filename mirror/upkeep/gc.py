@@ -17,10 +17,9 @@ import asyncio
 import platform
 import random
 import secrets
-import sqlite3
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -46,6 +45,7 @@ from mirror.store.bounded_tasks import BoundedTasks
 from mirror.store.retry import RetryPolicy, retried
 from mirror.store.unfinished import Unfinished, UnfinishedWrites
 from mirror.system.clock import since_boot
+from mirror.system.database import ScratchDatabase
 from mirror.upkeep.change_limit import ChangeLimit
 
 # Objects that are looked at once more and then deleted together.
@@ -146,7 +146,7 @@ def gc(
             report.requests = mirror.requests
             with ExitStack() as stack:
                 stack.enter_context(locked(mirror.folder / "gc"))
-                plan = stack.enter_context(closing(_Victims()))
+                plan = stack.enter_context(_Victims())
                 collection = _Collection(mirror, plan, grace, options, report=report)
                 with stopping_on_signals(collection.stop.set):
                     await collection.run(progress, now, clock)
@@ -156,32 +156,27 @@ def gc(
     return report
 
 
-class _Victims:
-    """The objects of a plan, by key, in a temporary file that goes with the process."""
+class _Victims(ScratchDatabase):
+    """The objects of a plan, by key."""
 
     def __init__(self) -> None:
-        self._db = sqlite3.connect("", isolation_level=None, check_same_thread=False)
-        self._db.execute("PRAGMA journal_mode = OFF")
-        self._db.execute("CREATE TABLE objects (key TEXT PRIMARY KEY, size INTEGER) WITHOUT ROWID")
-
-    def close(self) -> None:
-        self._db.close()
+        super().__init__("CREATE TABLE objects (key TEXT PRIMARY KEY, size INTEGER) WITHOUT ROWID")
 
     def add(self, key: str, size: int) -> None:
-        self._db.execute("INSERT OR REPLACE INTO objects VALUES (?, ?)", (key, size))
+        self.execute("INSERT OR REPLACE INTO objects VALUES (?, ?)", (key, size))
 
     def spare(self, keys: Sequence[str]) -> None:
-        self._db.executemany("DELETE FROM objects WHERE key = ?", [(key,) for key in keys])
+        self.execute_many("DELETE FROM objects WHERE key = ?", [(key,) for key in keys])
 
     def totals(self) -> tuple[int, int]:
-        count, size = self._db.execute("SELECT count(*), sum(size) FROM objects").fetchone()
+        count, size = self.row("SELECT count(*), sum(size) FROM objects")
         return count, size or 0
 
     def pages(self, most: int) -> Iterator[list[tuple[str, int]]]:
         """`(key, size)` in the order of keys."""
         last = ""
         query = "SELECT key, size FROM objects WHERE key > ? ORDER BY key LIMIT ?"
-        while page := self._db.execute(query, (last, most)).fetchall():
+        while page := list(self.rows(query, (last, most))):
             yield page
             last = page[-1][0]
 

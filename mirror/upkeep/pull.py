@@ -20,7 +20,14 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mirror.cache.cache_writer import ABSENT, ALREADY, CacheWriter, Name, Outcome
+from mirror.cache.cache_writer import (
+    ABSENT,
+    SAME,
+    CacheWriter,
+    TargetName,
+    WriteResult,
+    cache_name,
+)
 from mirror.cache.safe_folder import SafeFolder
 from mirror.catalog.health import Problem, UpkeepReport
 from mirror.catalog.index import Index, halves
@@ -134,7 +141,7 @@ def pull(
                 stack.enter_context(locked(mirror.folder / f"pull-{identity}"))
                 progress.started()
                 tree = stack.enter_context(_opened(folder, make=not options.dry_run))
-                writer = CacheWriter(tree, folder, hardlink=options.hardlink)
+                writer = CacheWriter(tree, os.fsencode(folder), hardlink=options.hardlink)
                 pulling = _Pull(
                     mirror, tree, writer, settings=settings, options=options, report=report,
                     progress=progress,
@@ -163,7 +170,7 @@ class _Wanted(NamedTuple):
     """An object to be read: its position, and the names to write it under."""
 
     at: int
-    names: list[Name]
+    names: list[TargetName]
 
 
 class _Pull:
@@ -194,7 +201,7 @@ class _Pull:
             self._index = await self._mirror.index()
             chosen = await asyncio.to_thread(self._chosen)
             if not self._options.dry_run:
-                await asyncio.to_thread(self._tree.clear_parts)
+                await asyncio.to_thread(self._tree.remove_parts)
             self._progress.begin(Stage("files"))
             for span in spans(self._index):
                 if self.stop.is_set():
@@ -272,18 +279,18 @@ class _Pull:
         for at in batch:
             rows = named.rows_of(at)
             rows = rows[chosen[rows]]
-            names: list[Name] = []
+            names: list[TargetName] = []
             for url in self._index.url_md5s(rows):
-                name = os.fsencode(f"{url.tobytes().hex()}.jpg")
-                standing = self._writer.standing(
+                name = cache_name(url.tobytes())
+                found = self._writer.compare(
                     name, self._expected(named, at), verify=self._options.verify
                 )
-                if standing == ALREADY:
+                if found == SAME:
                     self._report.already += 1
-                elif standing == ABSENT or self._options.force:
-                    names.append(Name(name, standing != ABSENT))
+                elif found == ABSENT or self._options.force:
+                    names.append(TargetName(name, found != ABSENT))
                 else:
-                    self._keep(name, standing)
+                    self._keep(name, found)
             if names and self._options.dry_run:
                 self._report.pulled += len(names)
                 self._report.bytes += len(names) * int(named.size[at])
@@ -305,7 +312,7 @@ class _Pull:
         key, expected = named.key(wanted.at), self._expected(named, wanted.at)
         report = self._report
         try:
-            outcomes = await self._transfer(key, expected, wanted.names)
+            results = await self._transfer(key, expected, wanted.names)
         except NotFound:
             report.missing += 1
             report.example(Problem("missing", key, "there is no such object"))
@@ -315,16 +322,16 @@ class _Pull:
             report.example(Problem("failed", key, str(error)))
             return
         else:
-            if outcomes is None:
+            if results is None:
                 report.mismatched += 1
                 report.example(Problem("mismatched", key, "is not what the catalog says"))
-            for outcome in outcomes or ():
-                self._note(outcome, expected.size)
+            for result in results or ():
+                self._note(result, expected.size)
         self._patience.answered()
 
     async def _transfer(
-        self, key: str, expected: Digest, names: Sequence[Name]
-    ) -> list[Outcome] | None:
+        self, key: str, expected: Digest, names: Sequence[TargetName]
+    ) -> list[WriteResult] | None:
         """Read an object and write it; None when it is not what was expected.
 
         Raises:
@@ -339,7 +346,7 @@ class _Pull:
         if expected.size <= WHOLE_UP_TO:
             return None
         hasher = Hasher()
-        with writer.begin(names[0]) as part:
+        with writer.begin(names[0].name) as part:
             while body:
                 hasher.update(body)
                 await asyncio.to_thread(writer.append, part, body)
@@ -347,15 +354,15 @@ class _Pull:
             good = hasher.digest() == expected
             return await asyncio.to_thread(writer.publish, part, names) if good else None
 
-    def _note(self, outcome: Outcome, size: int) -> None:
-        report, name = self._report, outcome.name
-        if outcome.what == "written":
+    def _note(self, result: WriteResult, size: int) -> None:
+        report, target = self._report, result.target
+        if result.outcome == "written":
             report.pulled += 1
-            report.replaced += name.replace
+            report.replaced += target.replace
             report.bytes += size
             self._progress.advance(1, size)
-        elif outcome.what == "kept":
-            self._keep(name.name, outcome.reason)
+        elif result.outcome == "kept":
+            self._keep(target.name, result.reason)
         else:
             report.failed += 1
-            report.example(Problem("failed", os.fsdecode(name.name), outcome.reason))
+            report.example(Problem("failed", os.fsdecode(target.name), result.reason))

@@ -14,7 +14,7 @@ from mirror.backfill.answers import (
 from mirror.backfill.backfill_clock import BackfillClock, ClockReading, resumed_time, to_save
 from mirror.backfill.estimate import PaceStatus, estimate, in_words
 from mirror.backfill.pacing import DAY, HOUR, Limits
-from mirror.backfill.robots import min_interval
+from mirror.backfill.url_policy import robots_interval
 from tests.support.photos import photo
 
 WALL = 1_790_000_000.0
@@ -159,4 +159,4 @@ def test_durations_in_round_numbers(seconds: float, words: str) -> None:
     ],
 )
 def test_the_rate_that_robots_txt_states(body: bytes, seconds: float) -> None:
-    assert min_interval(body) == seconds
+    assert robots_interval(body) == seconds

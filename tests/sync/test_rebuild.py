@@ -115,8 +115,9 @@ DAY = 86_400.0
 @pytest.fixture
 def half(local: Workshop, monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
     """A rebuilding that was interrupted at `BEGUN`: files that it vouches for, and their contents."""
-    for name, value in {"_RECORDED": 3, "_READERS": 1, "_BATCHES_A_READER": 1}.items():
-        monkeypatch.setattr(f"mirror.sync.rebuild.{name}", value)
+    monkeypatch.setattr("mirror.sync.rebuild._RECORDED", 3)
+    for name in ("_READERS", "_BATCHES_A_READER"):
+        monkeypatch.setattr(f"mirror.cache.prepare.{name}", 1)
     stocked(local, 200)
     read = 0
 
