@@ -1,4 +1,4 @@
-"""What an answer means for the URL that was requested, and for the pace of its source. Pure.
+"""The meaning of an answer for its URL and for the pace of its source. Pure.
 
 docs/backfill.md has the table of answers, of what they count as, and of when a URL is tried again.
 `request_outcome` says what an answer means for the pace. Redirects are the exception: the caller
@@ -85,7 +85,7 @@ class Reply(NamedTuple):
 
 
 class UrlOutcome(NamedTuple):
-    """What became of a URL. `digest` and `inspection` are known where an image was inspected."""
+    """The outcome for a URL. `digest` and `inspection` are known where an image was inspected."""
 
     kind: Kind
     reason: str = ""
@@ -94,7 +94,7 @@ class UrlOutcome(NamedTuple):
 
 
 def request_outcome(reply: Reply) -> RequestOutcome:
-    """What an answer means for the pace of its source.
+    """Classify an answer for the pace of its source.
 
     | answer                                              | outcome     |
     |-----------------------------------------------------|-------------|
@@ -114,7 +114,7 @@ def request_outcome(reply: Reply) -> RequestOutcome:
 
 
 def url_outcome(reply: Reply, url: str, known_bad: frozenset[bytes]) -> UrlOutcome:
-    """What an answer that is not a redirect means for a URL. Decodes the image: call in a thread.
+    """Classify an answer that is not a redirect. Decodes the image: call in a thread.
 
     Args:
         reply: the answer.

@@ -1,7 +1,7 @@
 """A clock that only goes forward, from one run to the next, however the system's time is set.
 
 Limits and pauses are counted by it. Within a run, and between two runs of one boot, it follows the
-machine's clock since boot. Nobody sets that clock, and it goes on while the machine sleeps. Only
+machine's clock since boot. That clock cannot be set, and it goes on while the machine sleeps. Only
 after a restart is the system's time used, and only forwards. So a clock that was set back makes no
 window longer, and one that was years ahead by mistake stops nothing.
 """
@@ -61,7 +61,7 @@ def resumed_time(saved: Any, reading: ClockReading) -> float:
 
 
 def to_save(now: float, reading: ClockReading) -> list[Any]:
-    """What the next run resumes from.
+    """The state from which the next run resumes.
 
     Args:
         now: the time of this run.
@@ -86,6 +86,6 @@ class BackfillClock:
         return since_boot() + self._offset
 
     def to_save(self) -> list[Any]:
-        """What the next run resumes from."""
+        """The state from which the next run resumes."""
         since = since_boot()
         return to_save(since + self._offset, ClockReading(0.0, since, self._boot))

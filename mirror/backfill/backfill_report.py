@@ -33,7 +33,7 @@ class BackfillReport:
         taken_back: files that were removed again because they turned out to be placeholders. Those of
             earlier runs were among `already`, and are in no other count.
         stopped: why the run ended early; else empty.
-        next_try: seconds until the next URL may be requested, if all that are left must wait.
+        next_try: seconds until the next URL may be requested, if every URL that is left must wait.
         estimate: of the time for the queue, made before the first request.
         left_estimate: of the time for what is left.
     """

@@ -1,7 +1,7 @@
 """Plan a backfill: find the images of a dataset that are neither mirrored nor cached.
 
-    dataset ──► named: each URL once, without those that are mirrored, that have a good file in the
-                cache, or that are known to be gone ──► the request log's queue
+    dataset ──► named: each URL once ──► the request log's queue: URLs that are neither mirrored nor
+                                         known to be gone, and have no good file in the cache
 
 All of this happens in temporary tables of the request log's connection, so no list of URLs or files
 is held in memory. Only files that the dataset names and the mirror lacks are judged, each once: their

@@ -77,7 +77,7 @@ class QueueItem(NamedTuple):
 
 
 class UrlRecord(NamedTuple):
-    """What is known of a URL that was requested."""
+    """The record of a URL that was requested."""
 
     url: str
     state: State
@@ -205,7 +205,7 @@ class RequestLog:
     # --- URLs ---
 
     def record_of(self, url_md5: bytes) -> UrlRecord | None:
-        """What is known of a URL; None if it was never requested."""
+        """The record of a URL; None if it was never requested."""
         columns = ", ".join(UrlRecord._fields)
         query = f"SELECT {columns} FROM urls WHERE url_md5 = ?"  # noqa: S608 - our own names
         with self.translated():

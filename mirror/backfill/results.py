@@ -74,7 +74,7 @@ class ResultRecorder:
         Raises:
             MirrorError: the cache or the request log cannot be written.
         """
-        # One at a time: each image is compared with all that came before it.
+        # One at a time: each image is compared with the ones before it.
         async with self._lock:
             if outcome.kind == "had":
                 outcome = await self._store(item, place_in_cache, outcome, reply.body)

@@ -27,7 +27,7 @@ class RunClock(Protocol):
         ...
 
     def to_save(self) -> list[Any]:
-        """What the next run's clock resumes from."""
+        """The state from which the next run's clock resumes."""
         ...
 
 

@@ -111,7 +111,7 @@ def _mirror(settings: Settings) -> Iterator[Finding]:
 
 @dataclass(frozen=True, slots=True)
 class _Sample:
-    """What the engine read: the root's format, and an object where one was asked for."""
+    """The data that the engine read: the root's format, and an object if one was wanted."""
 
     format: str
     key: str | None

@@ -47,7 +47,7 @@ class Headers(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ObjectInfo:
-    """What a listing says of an object.
+    """The facts that a server gives about an object.
 
     Attributes:
         size: in bytes.
@@ -255,7 +255,7 @@ class StoreWrapper(ABC):
         """Perform `request`, which may be awaited more than once.
 
         Args:
-            operation: the kind of request, as it is billed and counted.
+            operation: the kind of request, for billing and counting.
             nbytes: how many bytes it sends.
             request: sends the request; each call sends it again.
         """

@@ -208,7 +208,7 @@ class Throttling(StoreWrapper):
 
 
 class Counting(StoreWrapper):
-    """Counts requests as they are sent. Failed attempts count too, because they are billed."""
+    """Counts requests when they are sent. Failed attempts count too, because they are billed."""
 
     def __init__(self, inner: Store) -> None:
         super().__init__(inner)

@@ -1,4 +1,4 @@
-"""What an answer means, when a URL is asked for again, how time is told: pure pieces of a backfill."""
+"""Pure pieces of a backfill: meanings of answers, retries, the clock, estimates."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_pauses_grow_and_end() -> None:
     assert next_attempt("throttled", 99) == ("waiting", 0.0)
 
 
-# kept, the clocks at the next start, what time it then is
+# saved, the clocks at the next start, the time then
 TIMES = {
     "first run": (None, ClockReading(WALL, 5.0, "a"), WALL),
     "same boot": ([100.0, 5.0, "a"], ClockReading(WALL, 65.0, "a"), 160.0),
@@ -80,18 +80,18 @@ TIMES = {
     ),
     "another boot": ([WALL, 5.0, "a"], ClockReading(WALL + 60, 1.0, "b"), WALL + 60),
     "another boot, no battery": ([WALL, 5.0, "a"], ClockReading(0.0, 1.0, "b"), WALL),
-    "no boot is told": ([WALL, 5.0, ""], ClockReading(WALL + 60, 65.0, ""), WALL + 60),
+    "no boot id": ([WALL, 5.0, ""], ClockReading(WALL + 60, 65.0, ""), WALL + 60),
     "a clock that went back": ([WALL, 500.0, "a"], ClockReading(WALL + 60, 5.0, "a"), WALL + 60),
 }
 
 
 @pytest.mark.parametrize(("kept", "seen", "now"), TIMES.values(), ids=TIMES)
-def test_time_goes_on_from_run_to_run(kept: object, seen: ClockReading, now: float) -> None:
+def test_the_clock_resumes_from_run_to_run(kept: object, seen: ClockReading, now: float) -> None:
     assert resumed_time(kept, seen) == now
     assert resumed_time(to_save(now, seen), seen) == now
 
 
-def test_a_clock_goes_on_where_it_was_left() -> None:
+def test_a_clock_resumes_where_it_was_saved() -> None:
     first = BackfillClock()
     kept = first.to_save()
     again = BackfillClock(kept)
@@ -111,20 +111,20 @@ def test_a_clock_goes_on_where_it_was_left() -> None:
         (10_000, {"per_hour": 100_000}, "at 1 a second are 3 hours"),
     ],
 )
-def test_the_arithmetic_names_what_makes_it_so(
+def test_the_estimate_names_the_limit_that_decides(
     images: int, changes: dict[str, int], words: str
 ) -> None:
     assert words in estimate(images, Limits(**changes), PaceStatus(30), None).arithmetic
 
 
-def test_the_arithmetic_knows_robots_txt_and_what_images_weigh() -> None:
+def test_the_estimate_uses_robots_txt_and_the_mean_size() -> None:
     told = estimate(1000, Limits(), PaceStatus(30, min_interval=120.0), 2e6)
     assert told.seconds == pytest.approx(120_000)
     assert told.arithmetic == "1,000 images at one in 120 seconds are 33 hours; 2.0 GB in all."
 
 
-def test_the_arithmetic_knows_how_the_pace_stands() -> None:
-    """What may come at once is used up by a run before, and refusals have halved the rate."""
+def test_the_estimate_uses_the_state_of_the_pace() -> None:
+    """An earlier run has used up the burst, and refusals have halved the rate."""
     assert estimate(31, Limits(), PaceStatus(0), None).seconds == 31 * 24
     told = estimate(30, Limits(), PaceStatus(0, 0.5), None)
     assert told.seconds == 30 * 48

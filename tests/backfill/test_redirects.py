@@ -1,4 +1,4 @@
-"""Redirects: who answers in the end is judged, waits and is remembered, and no name is mistaken."""
+"""Redirects: the source that answers last is paced and remembered, and no name is mistaken."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_a_name_that_only_holds_such_a_word_is_followed(location: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["/missing/1.jpg", "/photos/Removed.jpg", "/copyright/rose.jpg"])
-def test_a_name_that_was_asked_for_says_nothing(path: str) -> None:
+def test_words_of_the_requested_path_are_ignored(path: str) -> None:
     assert redirect_outcome(f"/cdn{path.lower()}?v=2", path) is None
     assert redirect_outcome("/login", path) is not None
 
