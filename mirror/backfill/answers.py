@@ -8,7 +8,7 @@ follows them, and knows whether they stay within their source (`mirror.backfill.
 from __future__ import annotations
 
 import re
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple, get_args
 
 from mirror.backfill.pacing import IN_TRANSIT_BYTES, LONGEST_PAUSE, RequestOutcome
 from mirror.content.digest import Digest, digest_of
@@ -25,10 +25,7 @@ Failure = Literal[
 Kind = Literal["had", "throttled"] | Failure
 State = Literal["had", "waiting", "gone", "given_up"]
 
-FAILURES: Final[tuple[Failure, ...]] = (
-    "gone", "placeholder", "not_image", "blank", "corrupt", "too_large", "not_allowed",
-    "server_error", "network",
-)  # fmt: skip
+FAILURES: Final[tuple[Failure, ...]] = get_args(Failure)
 # The server answered, but not with the image.
 BAD_ANSWERS: Final = frozenset(("not_image", "blank", "corrupt"))
 NEVER_RETRIED: Final = frozenset(("gone", "placeholder"))
