@@ -44,7 +44,7 @@ def sentence(bar: Bar, results: Mapping[str, Result]) -> str:
 
 def bars(results: Mapping[str, Result]) -> str:
     """Every bar, and whether it holds."""
-    lines = ["| workload | bar | measured | |", "|---|---|---|---|"]
+    lines = ["| workload | target | measured | |", "|---|---|---|---|"]
     for bar in BARS:
         value = bar.value(results)
         shown = "not measured" if value is None else _figure(bar, value)

@@ -14,7 +14,6 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -43,7 +42,6 @@ from mirror.run.failures import LISTED
 from mirror.run.lock import locked
 from mirror.run.progress import Progress, Stage
 from mirror.run.run_id import new_run_id
-from mirror.run.run_log import RunRecord
 from mirror.run.signals import stopping_on_signals
 
 if TYPE_CHECKING:
@@ -206,9 +204,7 @@ class _BackfillRun:
                 self._add_failures()
             report.seconds = time.monotonic() - self._started_clock
             if not report.dry_run:
-                with suppress(StateError):
-                    # The work is done; a disk that is full now must not make the run fail.
-                    request_log.runs.add(RunRecord.of(report, self._started_at))
+                request_log.runs.remember(report, self._started_at)
         finally:
             request_log.close()
         return report

@@ -1,15 +1,16 @@
 """Object storage: one contract, several engines, and wrappers that add to them.
 
-base.py           the contract, and the base class of wrappers
-engines/          obstore.py (bulk bytes), aioboto3.py (botocore's compatibility), file.py (a folder)
-retry.py          wrapper: retries
-throttle.py       wrapper: concurrency, bandwidth, request counts
-s3_access.py      boto3: credentials, region, diagnosis
-signing.py        presigned URLs
-responses.py      one table from refused requests to our errors
-read_back.py      read an object and hash it
-unfinished.py     uploads and files that a killed writer left incomplete
-bounded_tasks.py  concurrent tasks within limits
+base.py                 the contract, and the base class of wrappers
+engines/                obstore.py (bulk bytes), aioboto3.py (botocore's compatibility), file.py (a folder)
+retry.py                wrapper: retries
+throttle.py             wrapper: concurrency, bandwidth, request counts
+s3_access.py            boto3: credentials, region, diagnosis
+signing.py              presigned URLs
+responses.py            one table from refused requests to our errors
+read_back.py            read an object and hash it
+unfinished.py           uploads and files that a killed writer left incomplete
+bounded_tasks.py        concurrent tasks within limits
+consecutive_failures.py when a run stops using a store that no longer answers
 """
 
 from __future__ import annotations

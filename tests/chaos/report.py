@@ -84,7 +84,7 @@ def faults(parts: dict[str, Part]) -> str:
         total.update(part.of("fault "))
     failed = sum(part.failed for part in parts.values() if part.of("fault "))
     rows = [(name, number) for name, number in total.most_common()]
-    return table(("a request that met", "times"), [*rows, ("**losses**", failed)])
+    return table(("fault of a request", "times"), [*rows, ("**losses**", failed)])
 
 
 def inputs(parts: dict[str, Part]) -> str:
@@ -93,7 +93,7 @@ def inputs(parts: dict[str, Part]) -> str:
         for part in parts.values()
         for name, number in part.of("inputs ").items()
     ]
-    return table(("inputs that were made up", "tried", "failed"), rows)
+    return table(("invented inputs", "tried", "failed"), rows)
 
 
 def steps(parts: dict[str, Part]) -> str:
