@@ -37,6 +37,7 @@ from mirror.inspection.inspect_cache import judge_all
 from mirror.run.failures import Failures
 from mirror.run.progress import Progress, Stage
 
+# Values of the column `outcome`. The SQL below has them as numbers.
 _WANTED, _MIRRORED, _UNLICENSED, _NOT_ALLOWED, _CACHED = range(5)
 _CHUNK_FILES: Final = 50_000
 _NO_CLASS: Final = -1
@@ -218,6 +219,8 @@ def make_plan(
 
 
 class _Planner:
+    """Builds one plan, step by step, in temporary tables."""
+
     def __init__(
         self,
         request_log: RequestLog,
@@ -234,7 +237,7 @@ class _Planner:
         self._progress = progress
         self._plan = DownloadPlan()
         self._codes: dict[str, int] = {}
-        self._records_of = array("q")
+        self._records_per_class = array("q")
         # A million URLs have few hosts, so each part before the path is judged once.
         self._judged_base = lru_cache(4096)(lambda base: _judge_base(policy, base))
 
@@ -267,7 +270,7 @@ class _Planner:
                 plan.invalid += len(batch.rejected)
                 with self._request_log.translated():
                     self._db.execute("BEGIN")
-                    self._db.executemany(_READ, self._named(batch))
+                    self._db.executemany(_READ, self._rows_of(batch))
                     self._db.execute("COMMIT")
                 self._progress.advance(len(batch) + len(batch.rejected))
         if plan.records == plan.invalid:
@@ -282,11 +285,11 @@ class _Planner:
             self._db.execute(_NAME)
             self._db.execute("DROP TABLE temp.read")
             self._db.executemany(
-                "INSERT INTO temp.classes VALUES (?, ?)", enumerate(self._records_of)
+                "INSERT INTO temp.classes VALUES (?, ?)", enumerate(self._records_per_class)
             )
             self._db.execute("COMMIT")
 
-    def _named(self, batch: Batch) -> Iterator[tuple[bytes, str | None, str | None, int, int]]:
+    def _rows_of(self, batch: Batch) -> Iterator[tuple[bytes, str | None, str | None, int, int]]:
         """The rows of table `read` for a batch."""
         digests = digests_of(batch.urls)
         owners = range(len(batch)) if batch.owners is None else batch.owners.tolist()
@@ -294,23 +297,23 @@ class _Planner:
         classes = self._classes(batch)
         mirrored = [False] * len(batch.urls)
         if self._lookup is not None:
-            at = self._lookup.find(batch.urls, digests).at
-            mirrored = (self._lookup.outcomes(at) == OK).tolist()
-        for at_url, (url, owner) in enumerate(zip(batch.urls, owners, strict=True)):
-            digest = digests[16 * at_url : 16 * at_url + 16]
-            of_class = classes[owner] if classes else _NO_CLASS
-            if mirrored[at_url]:
-                yield digest, None, None, of_class, _MIRRORED
+            found = self._lookup.find(batch.urls, digests)
+            mirrored = (self._lookup.outcomes(found.at) == OK).tolist()
+        for number, (url, owner) in enumerate(zip(batch.urls, owners, strict=True)):
+            digest = digests[16 * number : 16 * number + 16]
+            class_number = classes[owner] if classes else _NO_CLASS
+            if mirrored[number]:
+                yield digest, None, None, class_number, _MIRRORED
             elif licensed and not licensed[owner]:
-                yield digest, None, None, of_class, _UNLICENSED
+                yield digest, None, None, class_number, _UNLICENSED
             else:
                 text = url.decode()
                 judged = self._judged_base(base_of(text))
                 if isinstance(judged, Refusal):
                     self._plan.reasons[judged.reason] += 1
-                    yield digest, text, None, of_class, _NOT_ALLOWED
+                    yield digest, text, None, class_number, _NOT_ALLOWED
                 else:
-                    yield digest, text, judged, of_class, _WANTED
+                    yield digest, text, judged, class_number, _WANTED
 
     def _licensed(self, batch: Batch) -> list[bool]:
         """Whether each record's licence is allowed; empty if licences do not matter."""
@@ -335,9 +338,9 @@ class _Planner:
                 continue
             name = value if isinstance(value, str) else msgspec.json.encode(value).decode()
             code = self._codes.setdefault(name, len(self._codes))
-            if code == len(self._records_of):
-                self._records_of.append(0)
-            self._records_of[code] += 1
+            if code == len(self._records_per_class):
+                self._records_per_class.append(0)
+            self._records_per_class[code] += 1
             found.append(code)
         return found
 
