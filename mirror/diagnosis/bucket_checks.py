@@ -11,7 +11,16 @@ from typing import Any, Final
 
 from mirror.diagnosis import bucket_probes as probes
 from mirror.diagnosis.endpoint import Endpoint
-from mirror.diagnosis.finding import Finding, fail, happened, ok, skip, skipped, tried, warn
+from mirror.diagnosis.finding import (
+    Finding,
+    fail,
+    ok,
+    run_check,
+    skip,
+    skipped,
+    warn,
+    what_happened,
+)
 from mirror.errors import (
     EXIT_CONFIG,
     AccessDenied,
@@ -57,7 +66,7 @@ def examine(endpoint: Endpoint, *, read_only: bool) -> Iterator[Finding]:
         fix = "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE."
         if not isinstance(error, MirrorError):
             fix = "Write bucket.endpoint as https://HOST[:PORT]."
-        what = happened(error) if isinstance(error, MirrorError) else str(error)
+        what = what_happened(error) if isinstance(error, MirrorError) else str(error)
         yield fail("credentials", what, fix, EXIT_CONFIG)
         yield from skipped((*_BEFORE_WRITING, *_WRITING, "latency"), "there are no credentials")
         return
@@ -71,21 +80,23 @@ def examine(endpoint: Endpoint, *, read_only: bool) -> Iterator[Finding]:
         yield probes.latency(endpoint, client, f"{endpoint.access.prefix}{FORMAT_KEY}")
         return
     try:
-        written = tried("write", lambda: probes.write(endpoint, client), probes.WRITE_FIX)
+        written = run_check("write", lambda: probes.write(endpoint, client), probes.WRITE_FIX)
         yield written
         if written.status == "fail":
             yield from skipped((*_WRITING[1:], "latency"), "nothing can be written")
             return
-        yield tried("read", lambda: probes.read(endpoint, client), probes.READ_FIX)
-        yield tried(
+        yield run_check("read", lambda: probes.read(endpoint, client), probes.READ_FIX)
+        yield run_check(
             "if-none-match", lambda: probes.if_none_match(endpoint, client), probes.CONDITIONS_FIX
         )
-        yield tried("if-match", lambda: probes.if_match(endpoint, client), probes.CONDITIONS_FIX)
-        yield tried("checksum", lambda: probes.checksum(endpoint, client), probes.WRITE_FIX)
-        yield tried("pages", lambda: probes.pages(endpoint, client), probes.LIST_FIX)
+        yield run_check(
+            "if-match", lambda: probes.if_match(endpoint, client), probes.CONDITIONS_FIX
+        )
+        yield run_check("checksum", lambda: probes.checksum(endpoint, client), probes.WRITE_FIX)
+        yield run_check("pages", lambda: probes.pages(endpoint, client), probes.LIST_FIX)
         yield probes.latency(endpoint, client, endpoint.key("a"))
     finally:
-        deleted = tried(
+        deleted = run_check(
             "delete", lambda: probes.delete(endpoint, client), "Give this key s3:DeleteObject."
         )
     yield deleted
@@ -149,7 +160,7 @@ def _before_writing(
         yield from lines.values()
         return
     # Only the error's advice names the right region, so that error is shown whole.
-    sentence = str(first) if isinstance(first, WrongRegion) else happened(first)
+    sentence = str(first) if isinstance(first, WrongRegion) else what_happened(first)
     fixes: dict[type[StoreError], tuple[str, str, tuple[str, ...]]] = {
         BadCredentials: (
             "credentials",

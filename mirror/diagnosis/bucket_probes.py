@@ -7,7 +7,7 @@ import hashlib
 from typing import Any, Final
 
 from mirror.diagnosis.endpoint import CACHE_CONTROL, CONTENT_TYPE, Endpoint
-from mirror.diagnosis.finding import Finding, fail, happened, ok, warn
+from mirror.diagnosis.finding import Finding, fail, ok, warn, what_happened
 from mirror.errors import AccessDenied, NotFound, PreconditionFailed, StoreError
 from mirror.layout import PROBES
 from mirror.store.s3_access import translate_botocore
@@ -175,7 +175,7 @@ def latency(endpoint: Endpoint, client: Any, key: str) -> Finding:
         except NotFound:
             pass  # this is an answer too
         except StoreError as error:
-            return fail("latency", happened(error), READ_FIX)
+            return fail("latency", what_happened(error), READ_FIX)
         taken.append(endpoint.clock() - started)
     taken.sort()
     median, slow = taken[len(taken) // 2], taken[int(len(taken) * 0.95)]

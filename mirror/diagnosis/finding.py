@@ -50,7 +50,7 @@ def skip(name: str, what: str) -> Finding:
     return Finding(name, "skip", what)
 
 
-def tried(name: str, check: Callable[[], Finding], fix: str) -> Finding:
+def run_check(name: str, check: Callable[[], Finding], fix: str) -> Finding:
     """Run a check, and turn an error that it raises into a failed finding.
 
     Args:
@@ -61,10 +61,10 @@ def tried(name: str, check: Callable[[], Finding], fix: str) -> Finding:
     try:
         return check()
     except MirrorError as error:
-        return fail(name, happened(error), fix, error.exit_status)
+        return fail(name, what_happened(error), fix, error.exit_status)
 
 
-def happened(error: MirrorError) -> str:
+def what_happened(error: MirrorError) -> str:
     """The part of an error that says what happened. The finding has its own advice."""
     what, _, advice = str(error).rpartition("; ")
     return what if what and ")" not in advice else str(error).rstrip(".")

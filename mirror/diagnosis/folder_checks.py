@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from mirror.config.settings import Settings
-from mirror.diagnosis.finding import Finding, fail, happened, ok, skipped, tried
+from mirror.diagnosis.finding import Finding, fail, ok, run_check, skipped, what_happened
 from mirror.errors import AlreadyExists, ConfigError, PreconditionFailed
 from mirror.layout import PROBES
 from mirror.store.base import Create, Headers, IfMatch
@@ -34,7 +34,7 @@ def examine(settings: Settings, *, read_only: bool) -> Iterator[Finding]:
         settings.require_apart()
     except ConfigError as error:
         fix = "Choose a folder outside the cache for bucket.url."
-        yield fail("folder", happened(error), fix, error.exit_status)
+        yield fail("folder", what_happened(error), fix, error.exit_status)
         yield from skipped(_CHECKS, "because of the folder")
         return
     if read_only or not folder.exists():
@@ -53,16 +53,16 @@ def examine(settings: Settings, *, read_only: bool) -> Iterator[Finding]:
     yield ok("folder", f"{folder} is there")
     store, name = FileStore(url), f"{PROBES}{secrets.token_hex(8)}"
     try:
-        written = tried("write", lambda: _write(store, name), _WRITE_FIX)
+        written = run_check("write", lambda: _write(store, name), _WRITE_FIX)
         yield written
         if written.status == "fail":
             yield from skipped(_CHECKS[1:], "nothing can be written")
             return
-        yield tried("read", lambda: _read(store, name), "Check this disk for faults.")
-        yield tried("if-none-match", lambda: _create(store, name), _WRITE_FIX)
-        yield tried("if-match", lambda: _if_match(store, name), _WRITE_FIX)
+        yield run_check("read", lambda: _read(store, name), "Check this disk for faults.")
+        yield run_check("if-none-match", lambda: _create(store, name), _WRITE_FIX)
+        yield run_check("if-match", lambda: _if_match(store, name), _WRITE_FIX)
     finally:
-        deleted = tried("delete", lambda: _delete(store, name, folder), _WRITE_FIX)
+        deleted = run_check("delete", lambda: _delete(store, name, folder), _WRITE_FIX)
     yield deleted
 
 
