@@ -91,7 +91,7 @@ class Limits:
     def __post_init__(self) -> None:
         if self.reserved > min(self.bytes_per_hour, self.bytes_per_day):
             raise ConfigError(
-                f"backfill.max_size and the {IN_TRANSIT_BYTES:,} bytes that may be on their way are more "
+                f"backfill.max_size and the {IN_TRANSIT_BYTES:,} bytes that may be in transit are more "
                 "than backfill.bytes_per_hour or bytes_per_day: lower the one, or raise the others."
             )
 
