@@ -1,10 +1,10 @@
-"""Verdicts over a cache, without a bucket.
+"""Judge every file of a cache; no bucket is needed.
 
     walk ──► chunks in the order of inodes ──► read, hash, judge (threads) ──► findings (SQLite)
 
-Findings stand in a temporary SQLite file that goes with the process, however it ends: memory does
-not grow with the cache. They must be kept, for a verdict may change: only when all files are seen
-is it known under how many URLs one content is.
+A temporary database holds the findings, so memory does not grow with the cache. All of them are kept
+until the end because a verdict may still change: how many URLs share a content is known only after
+the last file.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from mirror.run.failures import Failures
 from mirror.run.progress import Progress, Stage
 from mirror.system.database import ScratchDatabase
 
-# Files that are sorted by inode together: disks that turn read them in their own order.
+# Files that are sorted by inode together: roughly their order on a spinning disk.
 _CHUNK_FILES = 50_000
 
 
 class JudgedFile(NamedTuple):
-    """A file and what was found. `path` is relative to the cache; pixels are 0 where unknown."""
+    """A file with its verdict. `path` is relative to the cache; width and height are 0 if unknown."""
 
     path: bytes
     size: int
@@ -49,14 +49,14 @@ class JudgedFile(NamedTuple):
 
 
 class FlaggedGroup(NamedTuple):
-    """Flagged files with one verdict and one kind of reason.
+    """Flagged files with the same verdict and the same kind of reason.
 
     Attributes:
-        kind: the reasons with their numbers taken out.
-        reason: the reason itself where all of the group have the same, else its kind.
-        files: how many.
-        contents: how many distinct ones.
-        size: bytes of all of them.
+        kind: the reason without its numbers.
+        reason: the reason if all files have the same one, otherwise the kind.
+        files: number of files.
+        contents: number of distinct contents.
+        size: bytes of all files.
     """
 
     verdict: Verdict
@@ -68,7 +68,7 @@ class FlaggedGroup(NamedTuple):
 
 
 class GroupContent(NamedTuple):
-    """One content of a group. `example`: the first of its files; `files`: how many there are."""
+    """One content of a group. `example`: its first file by path; `files`: number of files."""
 
     example: JudgedFile
     files: int
@@ -87,15 +87,15 @@ def _kind(reason: str) -> str:
 
 
 class Findings:
-    """All that an inspection found. Made and filled by `inspect_cache`; used by one thread.
+    """Everything that an inspection found. `inspect_cache` creates it; use it in one thread.
 
     Attributes:
-        checked: files that were judged.
-        counts: of them, by verdict.
-        bytes: of all of them.
-        ignored: what the walk passed over.
-        failed: files and folders that could not be read.
-        failures: `(path, reason)` of the first of them.
+        checked: number of judged files.
+        counts: judged files by verdict.
+        bytes: size of all judged files.
+        ignored: number of files that the walk skipped.
+        failed: number of files and folders that could not be read.
+        failures: `(path, reason)` of the first of those.
     """
 
     def __init__(self, db: ScratchDatabase) -> None:
@@ -112,15 +112,15 @@ class Findings:
         return self.checked - self.counts["ok"]
 
     def files(self) -> Iterator[JudgedFile]:
-        """Every file, in the order of paths."""
+        """Yield every file, ordered by path."""
         return self._judged("ORDER BY path")
 
     def flagged_files(self, limit: int = -1) -> Iterator[JudgedFile]:
-        """What is not `ok`, in the order of paths."""
+        """Yield files that are not `ok`, ordered by path."""
         return self._judged("WHERE verdict <> 'ok' ORDER BY path LIMIT ?", limit)
 
     def groups(self) -> list[FlaggedGroup]:
-        """What is not `ok`, by verdict in their usual order, then by number."""
+        """Group files that are not `ok`: in the order of `VERDICTS`, then the largest groups first."""
         rows = self._db.rows(
             "SELECT verdict, kind, CASE WHEN min(reason) = max(reason) THEN min(reason) ELSE kind END,"
             " count(*), count(DISTINCT sha256), sum(size)"
@@ -130,8 +130,8 @@ class Findings:
         return sorted(groups, key=lambda g: (VERDICTS.index(g.verdict), -g.files, g.kind))
 
     def contents(self, group: FlaggedGroup, limit: int = -1) -> Iterator[GroupContent]:
-        """The contents of a group, those with the most files first."""
-        # SQLite gives bare columns beside min() the values of the row where the minimum is.
+        """Yield the contents of a group, those with the most files first."""
+        # In SQLite, bare columns beside min() come from the row that has the minimum.
         rows = self._db.rows(
             f"SELECT min(path), {_COLUMNS.removeprefix('path, ')}, count(*) AS number"  # noqa: S608
             " FROM files WHERE verdict <> 'ok' AND verdict = ? AND kind = ?"
@@ -143,11 +143,11 @@ class Findings:
     def paths(
         self, group: FlaggedGroup, sha256: bytes | None = None, limit: int = -1
     ) -> list[bytes]:
-        """Paths of a group's files, or of one content among them, in their order."""
-        only, values = ("", ()) if sha256 is None else (" AND sha256 = ?", (sha256,))
+        """Return the sorted paths of a group's files, or only of those with one content."""
+        condition, values = ("", ()) if sha256 is None else (" AND sha256 = ?", (sha256,))
         rows = self._db.rows(
             "SELECT path FROM files WHERE verdict <> 'ok' AND verdict = ? AND kind = ?"  # noqa: S608
-            f"{only} ORDER BY path LIMIT ?",
+            f"{condition} ORDER BY path LIMIT ?",
             (group.verdict, group.kind, *values, limit),
         )
         return [row[0] for row in rows]
@@ -157,23 +157,25 @@ class Findings:
         return (JudgedFile._make(row) for row in rows)
 
     def add(self, judged: Sequence[JudgedFile]) -> None:
+        """Add judged files."""
         marks = ",".join("?" * 11)
         self._db.execute_many(
             f"INSERT INTO files VALUES ({marks})",  # noqa: S608
             [
-                (*one, one.url_md5, "" if one.verdict == "ok" else _kind(one.reason))
-                for one in judged
+                (*file, file.url_md5, "" if file.verdict == "ok" else _kind(file.reason))
+                for file in judged
             ],
         )
 
     def fail(self, path: str, reason: str) -> None:
+        """Note a file or folder that could not be read."""
         self.failed += 1
         self.failures.note(path, reason)
 
     def settle(self, placeholder_photos: int) -> None:
-        """Judge again, now that every file is seen: what is under too many URLs is a placeholder.
+        """Finish: call contents that too many URLs share placeholders, and count by verdict.
 
-        Only what was `ok` so far: that a frame is blank says more than that there are many.
+        Only `ok` files change: `blank` says more about a file than "shared by many".
         """
         self._db.execute(
             "CREATE TABLE crowds AS SELECT sha256, count(DISTINCT url_md5) AS urls FROM files"
@@ -215,21 +217,21 @@ def inspect_cache(
     readers: int | None = None,
     progress: Progress = Progress(),
 ) -> Iterator[Findings]:
-    """Judge every file of a cache; the findings last as long as the block.
+    """Judge every file of a cache. The findings exist as long as the block.
 
     Args:
         root: the cache's folder.
-        extensions: what an image's name may end with.
-        level: how far to look at each file.
-        placeholder_photos: one content under so many URLs is a placeholder. A cache alone does not
-            know which URLs mean one photo, so it counts the names that its files have.
-        known_bad: hashes of contents that are placeholders wherever they are met.
-        readers: threads; as many as there are processors when None.
+        extensions: extensions of image files.
+        level: level of inspection.
+        placeholder_photos: a content that this many URLs share is a placeholder. A cache alone does
+            not know which URLs show the same photo, so it counts file names.
+        known_bad: hashes of contents that are known placeholders.
+        readers: number of threads; by the number of processors if None.
         progress: receives the progress of the run.
 
     Raises:
         CacheError: the cache's folder cannot be read.
-        StateError: there is no room for the temporary file.
+        StateError: there is no room for the temporary database.
     """
     count = ScanCount()
     need = "about 200 bytes a file of the cache"
@@ -241,8 +243,8 @@ def inspect_cache(
             findings.add(judged)
             for path, reason in failures:
                 findings.fail(path, reason)
-            # At level "header" a file's size says nothing of what was read of it.
-            size = sum(one.size for one in judged) if level == "decode" else 0
+            # At other levels the size of a file says nothing about the bytes that were read.
+            size = sum(file.size for file in judged) if level == "decode" else 0
             progress.advance(len(judged) + len(failures), size)
         findings.ignored = count.ignored
         for path, reason in count.failures():
@@ -261,7 +263,10 @@ def judge_all(
     known_bad: frozenset[bytes],
     readers: int | None,
 ) -> Iterator[_Batch]:
-    """Verdicts and failures, batch by batch; `readers` threads work."""
+    """Yield verdicts and failures batch by batch, from `readers` threads.
+
+    The arguments are those of `inspect_cache`. Each batch is `(judged, [(path, reason), …])`.
+    """
     return read_batches(partial(_judge, root, level, known_bad), entries, readers=readers)
 
 
@@ -305,12 +310,12 @@ def _chunk(files: Iterable[tuple[bytes, int, int, int]]) -> Entries:
 
 
 def printable(text: str) -> str:
-    """Text that cannot move a cursor or turn a line around: what does not print is escaped."""
+    """Escape characters that do not print, because they could move a cursor or reverse a line."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def shown(path: bytes) -> str:
-    """A path as it may be shown to a person."""
+    """Return a path as text that is safe to show to a person."""
     return printable(display(path))

@@ -14,7 +14,7 @@ from mirror.inspection import quarantine_manifest
 from mirror.inspection.quarantine import restore
 from mirror.inspection.quarantine_manifest import ManifestLine
 from mirror.system.database import ScratchDatabase
-from mirror.upkeep.gc import _Victims
+from mirror.upkeep.gc import _Deletions
 
 SCHEMA = "CREATE TABLE numbers (number INTEGER);"
 
@@ -58,7 +58,7 @@ def test_a_full_disk_under_the_objects_of_a_collection() -> None:
         for number in range(10_000):
             victims.add(f"objects/{number:040}", number)
 
-    with _Victims() as victims, pytest.raises(StateError, match="make room"):
+    with _Deletions() as victims, pytest.raises(StateError, match="make room"):
         add_all()
 
 
