@@ -185,7 +185,7 @@ def next_attempt(kind: Kind, strikes: int, *, refused: bool = False) -> NextAtte
     """Decide whether and when to request a URL again, by the table in docs/backfill.md.
 
     Args:
-        kind: what became of the URL this time.
+        kind: of the outcome this time.
         strikes: failures in a row, this one included. `throttled` does not count.
         refused: the answer was a refusal that is the URL's own fault. It would slow down the whole
             source again, so the pause is the longest one.

@@ -49,7 +49,7 @@ def resumed_time(saved: Any, reading: ClockReading) -> float:
     | in another boot         | the system's time, but not before the saved time     |
 
     Args:
-        saved: what `to_save` returned in the earlier run, or None.
+        saved: the result of `to_save` in the earlier run, or None.
         reading: the machine's clocks now.
     """
     if saved is None:
@@ -74,7 +74,7 @@ class BackfillClock:
     """The clock of one run; calling it returns the time in seconds.
 
     Args:
-        saved: what `to_save` returned in the last run, or None.
+        saved: the result of `to_save` in the last run, or None.
     """
 
     def __init__(self, saved: Any = None) -> None:

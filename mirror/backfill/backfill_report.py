@@ -21,7 +21,7 @@ class BackfillReport:
     `wanted` = `downloaded` + `overtaken` + all of `failed` + `gone_before` + `given_up_before` + `left`
 
     Attributes:
-        plan: what was found before any request.
+        plan: the findings before any request.
         downloaded: images that this run put into the cache.
         overtaken: images that another program had put there meanwhile.
         failed: by kind: images that this run requested without success or could not request.

@@ -61,7 +61,7 @@ class ImageRequester:
             known_bad: hashes of contents that count as placeholders.
 
         Returns:
-            What became of the URL, the last answer, and the source that gave it. The source is
+            The outcome for the URL, the last answer, and the source that gave it. The source is
             empty if no request was allowed.
 
         Raises:

@@ -247,7 +247,7 @@ class Pace:
 
         Args:
             now: when it ended.
-            ticket: what `started` returned.
+            ticket: from `started`.
             outcome: how it ended; see the table above.
             nbytes: bytes that it cost, at most `limits.reserved`.
             retry_after: seconds that the server asked to wait; None if it did not.
@@ -305,7 +305,7 @@ class Pace:
 
     @property
     def is_blocked(self) -> bool:
-        """Whether so many answers in a row were `forbidden` that it means a block, not missing images."""
+        """Whether enough answers in a row were `forbidden` to mean a block, not missing images."""
         return self._forbidden >= MAX_FORBIDDEN
 
     def abandon_in_flight(self, now: float) -> int:

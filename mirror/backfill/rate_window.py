@@ -62,7 +62,7 @@ class RateWindow:
         """Add the counts of a saved window, whose length may have been different.
 
         Args:
-            value: what `as_value` returned.
+            value: from `as_value`.
             seconds: the length of the saved window.
         """
         width = seconds / SLICES

@@ -64,12 +64,12 @@ class ResultRecorder:
         Args:
             item: that was requested.
             place_in_cache: where its image goes.
-            outcome: what became of the URL.
+            outcome: for the URL.
             reply: the last answer.
             source: that gave the last answer; empty if no request was sent.
 
         Returns:
-            What became of the item in the end, and its state from now on.
+            The kind of the final outcome, and the item's state from now on.
 
         Raises:
             MirrorError: the cache or the request log cannot be written.

@@ -129,7 +129,7 @@ class Scheduler:
 
         Args:
             source: of the request.
-            ticket: what `start_request` returned.
+            ticket: from `start_request`.
             outcome: how it ended.
             nbytes: bytes that it cost.
             retry_after: seconds that the server asked to wait; None if it did not.

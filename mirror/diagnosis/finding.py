@@ -19,7 +19,7 @@ class Finding:
     Attributes:
         name: of the check, in a word or two.
         status: the result; `warn` is for something that works but should be better.
-        what: what was found, without any secret.
+        what: the result in words, without any secret.
         fix: what to do about it; empty for `ok` and `skip`.
         exit_status: of the command if this check fails.
     """
