@@ -25,6 +25,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from mirror.content.splitmix64 import mix, outputs
 from mirror.errors import UsageError
 
 Keys = NDArray[np.uint64]
@@ -104,20 +105,14 @@ def _parse_split(piece: str, text: str) -> Split:
 
 # --- positions ---
 
-_GAMMA: Final = 0x9E3779B97F4A7C15
-_MIX_1: Final = np.uint64(0xBF58476D1CE4E5B9)
-_MIX_2: Final = np.uint64(0x94D049BB133111EB)
-
 
 def positions(keys: Keys, seed: int, stream: KeyedRandom = KeyedRandom.SPLIT) -> Keys:
     """The position of each key in 0 … 2**64 under a seed: uniform, and different for each key.
 
         position = mix(mix(key ^ a) ^ b)
 
-    `mix` is the finaliser of SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom
-    number generators", OOPSLA 2014, with the constants of Stafford's variant 13, as in Java's
-    SplittableRandom and Vigna's splitmix64.c); a and b are outputs 2·stream + 1 and 2·stream + 2,
-    counted from 1, of SplitMix64 started at the seed.
+    `mix` is SplitMix64's finaliser; a and b are outputs 2·stream + 1 and 2·stream + 2, counted
+    from 1, of SplitMix64 started at the seed. See `mirror.content.splitmix64` for its source.
 
     Args:
         keys: integers of any width and byte order, taken modulo 2**64.
@@ -129,19 +124,8 @@ def positions(keys: Keys, seed: int, stream: KeyedRandom = KeyedRandom.SPLIT) ->
     """
     if not 0 <= seed < _POSITIONS:
         raise UsageError(f"The seed {seed} is out of range; choose one from 0 to 2**64 - 1.")
-    states = [(seed + n * _GAMMA) % _POSITIONS for n in (2 * stream + 1, 2 * stream + 2)]
-    first, second = _mix(np.array(states, np.uint64))
-    return _mix(_mix(as_words(keys) ^ first) ^ second)
-
-
-def _mix(words: Keys) -> Keys:
-    """Apply the finaliser in place. It is a bijection, so different words stay different."""
-    words ^= words >> np.uint64(30)
-    words *= _MIX_1
-    words ^= words >> np.uint64(27)
-    words *= _MIX_2
-    words ^= words >> np.uint64(31)
-    return words
+    first, second = outputs(seed, (2 * stream + 1, 2 * stream + 2))
+    return mix(mix(as_words(keys) ^ first) ^ second)
 
 
 def as_words(keys: Keys) -> Keys:
