@@ -19,7 +19,7 @@ from pymongo.collection import Collection
 
 from .process import free_ports, installed, running
 
-DATABASE = "RehabDatos"
+DATABASE = "biodiversity"
 
 
 @dataclasses.dataclass(frozen=True)
