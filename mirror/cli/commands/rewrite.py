@@ -217,11 +217,11 @@ def _settings(session: Session, options: dict[str, Any]) -> Settings:
     for name in ("bucket", "endpoint", "region", "public_url", "state"):
         if cached_only and options[name] is not None:
             option = "--" + name.replace("_", "-")
-            raise UsageError(f"--cached-only asks no bucket; leave out it or {option}.")
+            raise UsageError(f"--cached-only uses no bucket; leave out --cached-only or {option}.")
     if options["known_bad"] is not None and not cached_only:
         raise UsageError(
-            "--known-bad judges a cache and needs --cached-only; a mirror was judged when it was "
-            "synced: set inspect.known_bad, and mirror sync judges by it."
+            "--known-bad needs --cached-only, because it applies to the inspection of a cache. For a "
+            "mirror set inspect.known_bad, and run mirror sync."
         )
     return session.settings(
         {
