@@ -1,10 +1,12 @@
 """The lease in `gc.json`, and how gc and writers keep out of each other's way over old objects.
 
-DELETE takes no condition. Between gc's check of an old, unreferenced object and its DELETE, a writer
-may find the same bytes there and commit a row that names the object. Two rules prevent that:
+A condition of DELETE does not help: on S3 an object and the same bytes written again have one ETag.
+Between gc's check of an old, unreferenced object and its DELETE, a writer may find the same bytes
+there and commit a row that names the object. Two rules prevent that:
 
 - gc writes `deleting` into `gc.json` first. Then it checks each object's age again, and deletes only
-  while its lease is fresh: `keep_alive`, check, `require_alive`, delete, in this order.
+  while its lease is fresh: `keep_alive`, check, `require_alive`, delete, in this order. A DELETE
+  that failed is repeated in the same order, and never blindly.
 - A writer that adopts an object which is not young rewrites it, which makes it young. It reads
   `gc.json` before and after. If nothing was being deleted at either time, and the lease did not
   change between them, any later deletion checks the object's age after the rewrite.

@@ -172,8 +172,24 @@ class Store(Protocol):
         """
         ...
 
-    async def delete(self, keys: Sequence[str]) -> None:
-        """Delete up to `DELETE_PAGE` objects. A missing object is no error."""
+    async def delete(self, keys: Sequence[str], etags: Sequence[str] = ()) -> dict[str, StoreError]:
+        """Delete up to `DELETE_PAGE` objects. A missing object is no error.
+
+        No wrapper repeats this request: its answer may be lost after it worked, and another machine
+        may have written an object since. A caller checks each object again before another attempt.
+
+        Args:
+            keys: of the objects.
+            etags: one for each key, to delete it only while it holds this ETag. A server that has no
+                conditional deletes ignores them, so they only add to the caller's own check.
+
+        Returns:
+            The keys that failed, each with its error: PreconditionFailed where it has another ETag.
+            All other objects are gone.
+
+        Raises:
+            StoreError: the request as a whole failed. Any of the objects may be gone.
+        """
         ...
 
     async def aclose(self) -> None:
@@ -291,8 +307,8 @@ class StoreWrapper(ABC):
     async def list_page(self, prefix: str, after: str) -> list[ObjectInfo]:
         return await self._call("list", 0, lambda: self._inner.list_page(prefix, after))
 
-    async def delete(self, keys: Sequence[str]) -> None:
-        return await self._call("delete", 0, lambda: self._inner.delete(keys))
+    async def delete(self, keys: Sequence[str], etags: Sequence[str] = ()) -> dict[str, StoreError]:
+        return await self._call("delete", 0, lambda: self._inner.delete(keys, etags))
 
     async def aclose(self) -> None:
         await self._inner.aclose()
