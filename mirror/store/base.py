@@ -158,6 +158,15 @@ class Store(Protocol):
         """
         ...
 
+    async def now(self) -> datetime:
+        """Read the clock by which the store dates its objects.
+
+        A folder's file system may be another machine's, so it is asked. An S3 store is not: it
+        refuses requests of a machine whose clock is a quarter of an hour off, so this machine's
+        clock serves.
+        """
+        ...
+
     async def list_page(self, prefix: str, after: str) -> list[ObjectInfo]:
         """List up to `LIST_PAGE` objects under `prefix` with keys greater than `after`, in key order.
 
@@ -303,6 +312,9 @@ class StoreWrapper(ABC):
 
     async def head(self, key: str) -> ObjectInfo:
         return await self._call("head", 0, lambda: self._inner.head(key))
+
+    async def now(self) -> datetime:
+        return await self._inner.now()
 
     async def list_page(self, prefix: str, after: str) -> list[ObjectInfo]:
         return await self._call("list", 0, lambda: self._inner.list_page(prefix, after))

@@ -230,9 +230,8 @@ class _Collection:
                     at = datetime.fromtimestamp(now(), UTC)
                 else:
                     holder = _holder(self._mirror.folder)
-                    begun_at = datetime.fromtimestamp(now(), UTC)
                     run = secrets.token_hex(8)
-                    lease = await HeldLease.acquire(self._store, run, holder, begun_at, clock)
+                    lease = await HeldLease.acquire(self._store, run, holder, clock)
                     at = lease.server_time
                 progress.started()
                 await self._plan(at - self._grace)

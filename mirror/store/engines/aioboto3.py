@@ -12,6 +12,7 @@ import hashlib
 import ssl
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from datetime import UTC, datetime
 from typing import Any
 
 import aioboto3
@@ -195,6 +196,9 @@ class Aioboto3Store:
         async with self._translated(f"HEAD {key}"):
             found = await client.head_object(Bucket=self._bucket, Key=self._prefix + key)
         return ObjectInfo(key, found["ContentLength"], found["ETag"], found["LastModified"])
+
+    async def now(self) -> datetime:
+        return datetime.now(UTC)
 
     async def list_page(self, prefix: str, after: str) -> list[ObjectInfo]:
         client = await self._client()

@@ -150,6 +150,16 @@ class FileStore:
                 raise IsADirectoryError
             return _info(key, path.stat())
 
+    async def now(self) -> datetime:
+        with self._translated("PUT a file for the time"):
+            return await asyncio.to_thread(self._now)
+
+    def _now(self) -> datetime:
+        with tempfile.NamedTemporaryFile(prefix=HIDDEN, dir=self._root) as file:
+            file.write(b"now")  # the file system dates what is written
+            file.flush()
+            return datetime.fromtimestamp(os.fstat(file.fileno()).st_mtime, UTC)
+
     async def list_page(self, prefix: str, after: str) -> list[ObjectInfo]:
         with self._translated(f"LIST {prefix}"):
             return await asyncio.to_thread(

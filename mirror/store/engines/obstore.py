@@ -195,6 +195,9 @@ class ObstoreStore:
             raise _translate(error, f"HEAD {key}") from None
         return _info(meta)
 
+    async def now(self) -> datetime:
+        return datetime.now(UTC)
+
     async def list_page(self, prefix: str, after: str) -> list[ObjectInfo]:
         # obstore strips the last slash of an offset. With a space behind it, only that key is skipped.
         offset = f"{after} " if after.endswith("/") else after or None
