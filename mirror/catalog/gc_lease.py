@@ -60,7 +60,7 @@ class GcLease(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         run: an id that differs for every run of gc.
         state: `planning` deletes nothing yet; `deleting` may delete objects now; `idle` is over.
-        holder: an id of the machine and its state folder.
+        holder: an id of the machine since its last start, and of the lock that the run holds there.
     """
 
     run: str

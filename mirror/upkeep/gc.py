@@ -14,7 +14,6 @@ It leaves alone keys that are not an object's, and everything outside the prefix
 from __future__ import annotations
 
 import asyncio
-import platform
 import random
 import secrets
 import time
@@ -53,6 +52,7 @@ from mirror.store.base import ObjectInfo, Store, list_all
 from mirror.store.bounded_tasks import BoundedTasks
 from mirror.store.retry import RetryPolicy, retried
 from mirror.store.unfinished import Unfinished, UnfinishedWrites
+from mirror.system.boot_id import boot_id
 from mirror.system.clock import since_boot
 from mirror.system.database import ScratchDatabase
 from mirror.upkeep.change_limit import ChangeLimit
@@ -229,7 +229,7 @@ class _Collection:
                 if self._options.dry_run:
                     at = datetime.fromtimestamp(now(), UTC)
                 else:
-                    holder = _holder(self._mirror.folder)
+                    holder = _holder(self._mirror.folder / "gc" / "lock")
                     run = secrets.token_hex(8)
                     lease = await HeldLease.acquire(self._store, run, holder, clock)
                     at = lease.server_time
@@ -476,19 +476,24 @@ class _Batch:
             self.deleted.append(key)
 
 
-def _holder(folder: Path) -> str:
-    """An id of this machine's state folder, whose lock this process holds.
+def _holder(lock: Path) -> str:
+    """An id of the lock that this process holds, which no other process can have at this moment.
+
+    It is bound to the machine, its last start, and the lock file itself. A copy of the state folder
+    therefore has another one. After a restart, or where the machine has no such id, another run
+    takes a dead one's lease over only when it lapses.
 
     Raises:
-        StateError: it cannot be written.
+        StateError: the lock file cannot be read.
     """
-    path = folder / "gc" / "holder"
+    machine = boot_id()
+    if machine is None:
+        return secrets.token_hex(16)
     try:
-        if not path.exists():
-            path.write_text(secrets.token_hex(8))
-        return f"{platform.node()}-{path.read_text().strip()}"
+        found = lock.stat()
     except OSError as error:
         raise StateError(
-            f"{path} cannot be written ({error.strerror}); make its folder writable for this user, "
-            "or set state.dir."
+            f"{lock} cannot be read ({error.strerror}); make its folder writable for this user, or "
+            "set state.dir."
         ) from None
+    return f"{machine}-{found.st_dev:x}-{found.st_ino:x}"

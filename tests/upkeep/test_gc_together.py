@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import shutil
 import threading
 import time
 from datetime import timedelta
@@ -22,6 +23,7 @@ from mirror.run.progress import Progress, Stage
 from mirror.store.base import Store
 from mirror.store.engines.file import FileStore
 from mirror.sync.run_sync import sync
+from mirror.system.boot_id import boot_id
 from mirror.upkeep.change_limit import ChangeLimit
 from mirror.upkeep.gc import GcOptions, GcReport, gc
 from mirror.upkeep.verify import VerifyOptions, verify
@@ -142,6 +144,47 @@ def test_two_machines_do_not_collect_at_once(folder_setup: MirrorSetup, tmp_path
     assert gc(folder_setup.settings(), progress=WhenPlanned(meanwhile)).deleted == 1
     assert isinstance(told[0], Busy)
     assert gc(other).error is None
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["boot id", "no boot id"])
+def test_a_copy_of_the_state_folder_does_not_take_over(
+    folder_setup: MirrorSetup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, known: bool
+) -> None:
+    """A machine was cloned together with its state, or a state folder was restored beside it."""
+    if not known:
+        monkeypatch.setattr("mirror.upkeep.gc.boot_id", lambda: None)
+    stocked(folder_setup)
+    assert gc(folder_setup.settings()).error is None
+    shutil.copytree(folder_setup.state, tmp_path / "copy")
+    copy = folder_setup.place.settings(state={"dir": str(tmp_path / "copy")})
+    orphan(folder_setup, 70, 30)
+    pass_days(folder_setup, 8)
+    seen: list[BaseException | None] = []
+
+    def meanwhile(_: Stage) -> None:
+        thread = threading.Thread(target=lambda: seen.append(gc(copy).error))
+        thread.start()
+        thread.join()
+
+    report = gc(folder_setup.settings(), progress=WhenPlanned(meanwhile))
+    assert (report.deleted, report.error) == (1, None)
+    assert isinstance(seen[0], Busy)
+
+
+@pytest.mark.parametrize(
+    ("written", "same"), [(("boot", "m"), True), (("other", "m"), False), (("boot", "n"), False)]
+)
+def test_an_id_is_that_of_a_machine_and_its_last_start(
+    tmp_path: Path, written: tuple[str, str], same: bool
+) -> None:
+    files = tmp_path / "boot", tmp_path / "machine"
+    for path, text in zip(files, ("boot", "m"), strict=True):
+        path.write_text(text)
+    before = boot_id(*files)
+    for path, text in zip(files, written, strict=True):
+        path.write_text(text)
+    assert (boot_id(*files) == before) == same
+    assert boot_id(tmp_path / "absent", files[1]) is None
 
 
 def test_a_lease_of_a_dead_collection_is_taken_over_after_an_hour(
