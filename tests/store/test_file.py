@@ -26,7 +26,7 @@ from mirror.errors import (
 )
 from mirror.layout import BucketUrl
 from mirror.store.base import Create, Headers, IfMatch, Overwrite, PutMode
-from mirror.store.engines.file import FileStore
+from mirror.store.engines.file import FileStore, is_temporary
 
 PLAIN = Headers()
 
@@ -71,6 +71,7 @@ def test_a_killed_write_leaves_no_object(step: str, tmp_path: Path) -> None:
     store = store_at(tmp_path)
     left = [name for _, _, names in os.walk(tmp_path) for name in names]
     assert len(left) == 1, "the kill came too early to show anything"
+    assert is_temporary(left[0]), "gc must know it"
     assert listed(store) == []
     with pytest.raises(NotFound):
         asyncio.run(store.get("objects/ab/k"))

@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import re
+import secrets
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -45,9 +47,15 @@ from mirror.store.base import (
 
 # Prefix of names that a listing skips: temporary files, and the lock for conditional PUTs.
 HIDDEN = ".mirror-"
+_IS_TEMPORARY: Final = re.compile(re.escape(HIDDEN) + "[0-9a-f]{16}").fullmatch
 # How long to wait for the folder's lock. A process holds it for two system calls, so a longer wait
 # means that its holder is stopped.
 LOCK_SECONDS: Final = 15.0
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a file has the name of an unfinished write. No other file has 16 random digits."""
+    return _IS_TEMPORARY(name) is not None
 
 
 class FileStore:
@@ -224,10 +232,10 @@ class FileStore:
     def _temporary(self, key: str) -> Path:
         folder = self._path(key).parent
         folder.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(prefix=HIDDEN, dir=folder)
-        os.close(descriptor)
-        os.chmod(name, 0o644)
-        return Path(name)
+        path = folder / f"{HIDDEN}{secrets.token_hex(8)}"
+        path.touch(0o644, exist_ok=False)
+        path.chmod(0o644)
+        return path
 
     def _translated(self, what: str) -> _Translated:
         return _Translated(what)
