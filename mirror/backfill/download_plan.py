@@ -35,6 +35,7 @@ from mirror.dataset.records import Batch, ReadOptions
 from mirror.errors import CacheError, UsageError
 from mirror.inspection.inspect_cache import judge_all
 from mirror.run.failures import Failures
+from mirror.run.progress import Progress, Stage
 
 _WANTED, _MIRRORED, _UNLICENSED, _NOT_ALLOWED, _CACHED = range(5)
 _CHUNK_FILES: Final = 50_000
@@ -172,16 +173,6 @@ class DownloadPlan:
             )
 
 
-class PlanningObserver:
-    """Is told of the stages of planning."""
-
-    def read(self, records: int) -> None:
-        """So many records more of the dataset are read."""
-
-    def judged(self, files: int) -> None:
-        """So many files more of the cache were looked at."""
-
-
 def make_plan(
     ledger: RequestLog,
     inputs: Sequence[Input],
@@ -192,7 +183,7 @@ def make_plan(
     root: bytes,
     extensions: Sequence[str],
     now: float,
-    progress: PlanningObserver,
+    progress: Progress,
 ) -> DownloadPlan:
     """Find what is wanted, and fill the ledger's queue with it.
 
@@ -205,7 +196,7 @@ def make_plan(
         root: the cache's folder.
         extensions: what a file of the cache may end with.
         now: by the ledger's time.
-        progress: is told of records and files.
+        progress: receives the stages of planning.
 
     Raises:
         UsageError: the dataset cannot be read, or has no records.
@@ -224,7 +215,7 @@ class _Planning:
         selection: DownloadSelection,
         rules: UrlPolicy,
         resolver: UrlLookup | None,
-        progress: PlanningObserver,
+        progress: Progress,
     ) -> None:
         self._ledger = ledger
         self._db: sqlite3.Connection = ledger.db
@@ -260,6 +251,7 @@ class _Planning:
         others = tuple(
             dict.fromkeys(p for p in (selection.license, selection.balance) if p is not None)
         )
+        self._progress.begin(Stage("records read"))
         for source in inputs:
             for batch in read(source, ReadOptions(selection.url, others=others)):
                 plan.records += len(batch) + len(batch.rejected)
@@ -268,7 +260,7 @@ class _Planning:
                     self._db.execute("BEGIN")
                     self._db.executemany(_READ, self._named(batch))
                     self._db.execute("COMMIT")
-                self._progress.read(len(batch) + len(batch.rejected))
+                self._progress.advance(len(batch) + len(batch.rejected))
         if plan.records == plan.invalid:
             what = ", ".join(source.shown for source in inputs)
             field_name = ".".join(selection.url)
@@ -382,6 +374,7 @@ class _Planning:
         self._ledger.doubt_verdicts_of_another(digest)
         readers = max(2, os.cpu_count() or 2)
         last = 0
+        self._progress.begin(Stage("files of the cache judged"))
         while chunk := self._unjudged(last):
             last, entries = chunk
             signatures = {entry.path: entry.signature for entry in entries}
@@ -395,7 +388,7 @@ class _Planning:
                 )
                 for path, reason in failures:
                     self._unreadable(path, reason)
-                self._progress.judged(len(judged) + len(failures))
+                self._progress.advance(len(judged) + len(failures))
 
     def _unreadable(self, path: str, reason: str) -> None:
         self._plan.unreadable += 1

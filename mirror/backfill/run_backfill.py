@@ -23,9 +23,7 @@ from mirror.backfill.backfill_clock import BackfillClock
 from mirror.backfill.backfill_report import UNREADABLE, BackfillReport
 from mirror.backfill.download import OriginClient, user_agent
 from mirror.backfill.download_plan import (
-    DownloadPlan,
     DownloadSelection,
-    PlanningObserver,
     make_plan,
 )
 from mirror.backfill.estimate import DurationEstimate, estimate
@@ -47,6 +45,7 @@ from mirror.dataset.licenses import license_names
 from mirror.errors import MirrorError, NotFound, StateError, UsageError
 from mirror.run.failures import LISTED
 from mirror.run.lock import locked
+from mirror.run.progress import Progress, Stage
 from mirror.run.run_id import new_run_id
 from mirror.run.run_log import RunRecord
 from mirror.run.signals import stopping_on_signals
@@ -131,22 +130,6 @@ class BackfillOptions:
         )
 
 
-class BackfillObserver(PlanningObserver):
-    """Is told of a run's stages; a progress bar, a log, or nothing."""
-
-    def planned(self, plan: DownloadPlan, estimate: DurationEstimate | None) -> None:
-        """It is known what is wanted, and how long that will take."""
-
-    def ended(self, url: str, kind: str, nbytes: int) -> None:
-        """An attempt has ended: `had`, `overtaken`, `throttled` or why not."""
-
-    def waiting(self, seconds: float, reason: str) -> None:
-        """Nothing is asked for so long."""
-
-    def warned(self, sentence: str) -> None:
-        """Something a person should read."""
-
-
 def limits_of(settings: BackfillSettings) -> Limits:
     """What every source may be asked for.
 
@@ -169,12 +152,11 @@ def backfill(
     inputs: Sequence[Input],
     options: BackfillOptions = BackfillOptions(),
     *,
-    observer: BackfillObserver | None = None,
+    progress: Progress = Progress(),
     clock: Callable[[Any], Timeline] = BackfillClock,
     sleep: Sleep = asyncio.sleep,
     wall: Callable[[], float] = time.time,
     resolver: AbstractResolver | None = None,
-    began: Callable[[], object] = lambda: None,
 ) -> BackfillReport:
     """Download what the cache lacks, politely.
 
@@ -182,12 +164,11 @@ def backfill(
         settings: where the cache, the mirror and the ledger are, and the limits.
         inputs: the dataset.
         options: what this run is asked to do.
-        observer: is told of progress.
+        progress: receives the progress of the run.
         clock: makes the time of the run from what the last one kept.
         sleep: waits so many seconds of that time.
         wall: seconds since 1970, for dates that others write.
         resolver: looks up names; the system when None. What it finds is checked all the same.
-        began: is called once no other run stands in the way.
 
     Returns:
         The report. An error that came after the plan is in `report.error`, with the counts of what
@@ -200,12 +181,12 @@ def backfill(
         settings,
         inputs,
         options,
-        observer=observer or BackfillObserver(),
+        progress=progress,
         sleep=sleep,
         wall=wall,
         resolver=resolver,
     )
-    return run.run(clock, began)
+    return run.run(clock)
 
 
 class _BackfillRun:
@@ -215,7 +196,7 @@ class _BackfillRun:
         inputs: Sequence[Input],
         options: BackfillOptions,
         *,
-        observer: BackfillObserver,
+        progress: Progress,
         sleep: Sleep,
         wall: Callable[[], float],
         resolver: AbstractResolver | None,
@@ -223,7 +204,7 @@ class _BackfillRun:
         self._settings = settings
         self._inputs = inputs
         self._options = options
-        self._observer = observer
+        self._progress = progress
         self._sleep = sleep
         self._wall = wall
         self._resolver = resolver
@@ -239,12 +220,12 @@ class _BackfillRun:
         self._running: dict[asyncio.Task[None], str] = {}
         self._failure: BaseException | None = None
 
-    def run(self, clock: Callable[[Any], Timeline], began: Callable[[], object]) -> BackfillReport:
+    def run(self, clock: Callable[[Any], Timeline]) -> BackfillReport:
         folder = self._settings.backfill_dir
         if self._options.dry_run:
             return self._with_ledger(folder, clock)
         with locked(folder), holding(self._root):
-            began()
+            self._progress.started()
             return self._with_ledger(folder, clock)
 
     def _with_ledger(self, folder: Path, clock: Callable[[Any], Timeline]) -> BackfillReport:
@@ -257,7 +238,7 @@ class _BackfillRun:
                 self._limits,
                 clock(ledger.get("clock")),
                 self._sleep,
-                self._observer.waiting,
+                self._progress.wait,
             )
             if self._options.seconds is not None:
                 self._turns.ends_at = self._turns.clock() + self._options.seconds
@@ -283,7 +264,7 @@ class _BackfillRun:
 
     def _warn(self, sentence: str) -> None:
         self._report.warnings.append(sentence)
-        self._observer.warned(sentence)
+        self._progress.say(sentence, "warning")
 
     # --- what is wanted ---
 
@@ -304,7 +285,7 @@ class _BackfillRun:
             root=self._root,
             extensions=self._settings.cache.extensions,
             now=self._turns.clock(),
-            progress=self._observer,
+            progress=self._progress,
         )
         self._known_bad |= plan.placeholders
         self._left = dict(plan.queued)
@@ -312,7 +293,12 @@ class _BackfillRun:
         report.estimate = self._estimate(plan.to_ask)
         for sentence in plan.sentences():
             self._warn(sentence)
-        self._observer.planned(plan, report.estimate)
+        already = f"{plan.already:,} images are there already"
+        if report.estimate is None:
+            self._progress.say(f"{already}; nothing is to be fetched.")
+        else:
+            self._progress.say(f"{already}. To be fetched: {report.estimate.arithmetic}")
+            self._progress.begin(Stage("images", plan.to_ask, seconds=report.estimate.seconds))
 
     def _mirror(self) -> UrlLookup | None:
         """What finds a mirrored image, where there is a mirror."""
@@ -360,7 +346,7 @@ class _BackfillRun:
                 turns,
                 self._ledger,
                 report,
-                self._observer.warned,
+                lambda sentence: self._progress.say(sentence, "warning"),
                 self._wall,
             )
             with stopping_on_signals(self._interrupt):
@@ -374,7 +360,9 @@ class _BackfillRun:
 
     def _interrupt(self) -> None:
         self._report.interrupted = True
-        self._observer.warned("Stopping: what is in flight is finished. Once more leaves at once.")
+        self._progress.say(
+            "Stopping: what is in flight is finished. Once more leaves at once.", "warning"
+        )
         self._turns.stopping = True
         self._turns.changed()
 
@@ -465,7 +453,7 @@ class _BackfillRun:
         kind, state = await self._results.take(item, path, fate, reply, source)
         if state == "waiting":
             self._left[item.source] += 1
-        self._observer.ended(item.url, kind, reply.received)
+        self._progress.advance(int(kind != "throttled"), reply.received, kind)
 
     def _leave(self, item: QueueItem, path: bytes, there: Standing) -> None:
         """What stands at an image's place stays: a good file, or what cannot be read."""
@@ -479,7 +467,7 @@ class _BackfillRun:
             if len(report.failures) < LISTED:
                 what = f"{display(path)} of the cache cannot be read, or is no file: move it away"
                 report.failures.append((item.url, kind, what))
-        self._observer.ended(item.url, kind, 0)
+        self._progress.advance(1, 0, kind)
 
     def _count(self) -> None:
         """What is known only when all is done."""

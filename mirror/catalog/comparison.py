@@ -19,6 +19,7 @@ from mirror.catalog.health import Kind, Problem
 from mirror.catalog.index import Index
 from mirror.catalog.objects import KeyRange, NamedObjects, named_objects, spans
 from mirror.layout import OBJECTS, parse_object_key
+from mirror.run.progress import Progress
 from mirror.store.base import ObjectInfo, Store
 from mirror.store.bounded_tasks import BoundedTasks
 
@@ -73,7 +74,7 @@ class Comparison:
     damage: Callable[[Iterator[Problem]], None]
     unnamed: Callable[[ObjectInfo, bool], None] = lambda _info, _flagged: None
     stopped: Callable[[], bool] = lambda: False
-    progress: Callable[[int, int], None] = lambda _objects, _bytes: None
+    progress: Progress = Progress()
 
     async def run(self) -> ListedObjects:
         """Raises: StoreError."""
@@ -99,7 +100,7 @@ class Comparison:
             named_by_ok[known] = ok[found[known]]
             for at in np.flatnonzero(~named_by_ok).tolist():
                 self._note_unnamed(page[at], listed, flagged=bool(known[at]))
-            self.progress(len(page), 0)
+            self.progress.advance(len(page))
             if self.stopped():
                 return  # what was not listed is not missing
         listed.compared += int(np.count_nonzero(ok))

@@ -4,7 +4,8 @@ A command that runs unattended takes `reporting_options`, and does its work insi
 
     with reporting(session, "sync", options) as run:
         run.settings = session.settings(…)
-        report = sync(run.settings, …, began=run.began)
+        with run.progress() as progress:
+            report = sync(run.settings, …, progress=progress)
         run.ended(report.exit_status, report.as_json())
 
 `{command}` in the file's name or the address stands for the command, so that one environment serves
@@ -18,7 +19,8 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -32,6 +34,7 @@ from mirror.errors import EXIT_BUSY, EXIT_DONE, EXIT_ERROR, EXIT_INTERRUPTED, Mi
 
 if TYPE_CHECKING:
     from mirror.config.settings import Settings
+    from mirror.run.progress import Progress
 
 
 def _web_address(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
@@ -77,9 +80,9 @@ class Run:
         self.report: Mapping[str, Any] = {}
         self.error = ""
 
-    def began(self) -> None:
-        """The work begins now: nothing stands in its way any more."""
-        self._send("start", "")
+    def progress(self) -> AbstractContextManager[Progress]:
+        """The view of this run's progress; the monitor hears when the work begins."""
+        return self._session.progress(started=partial(self._send, "start", ""))
 
     def ended(self, exit_status: int, report: Mapping[str, Any]) -> None:
         """The work is done; `report` is the object of `--json`."""

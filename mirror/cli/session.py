@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,7 @@ from mirror.run.run_id import new_run_id
 
 if TYPE_CHECKING:
     from mirror.config.settings import Settings
+    from mirror.run.progress import Progress
 
 
 @dataclass
@@ -38,6 +40,14 @@ class Session:
         from mirror.config.loading import load
 
         return load(config=self.config, flags=flags)
+
+    def progress(
+        self, started: Callable[[], object] = lambda: None
+    ) -> AbstractContextManager[Progress]:
+        """The view of a run's progress on standard error."""
+        from mirror.cli.views.terminal_progress import terminal_progress
+
+        return terminal_progress(self.verbosity, started=started)
 
     def named(self, report: Mapping[str, Any]) -> dict[str, Any]:
         """A report with this run's id in it."""

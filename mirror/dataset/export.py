@@ -15,6 +15,7 @@ from mirror.dataset.formats.mongo_query import Query
 from mirror.dataset.formats.writers import check_not_replaced, check_output, writing
 from mirror.errors import EXIT_DONE, EXIT_SOME_FAILED
 from mirror.run.failures import Failures
+from mirror.run.progress import Progress, Stage
 from mirror.store.retry import RetryPolicy
 
 
@@ -77,25 +78,12 @@ class ExportReport:
         }
 
 
-class ExportObserver:
-    """Is told how far an export is."""
-
-    def counted(self, documents: int | None) -> None:
-        """How many documents are going to come, about; None when it is not known."""
-
-    def written(self, documents: int) -> None:
-        """So many documents more are done with."""
-
-    def broke(self, what: Break) -> None:
-        """The scan has lost its cursor and is going on."""
-
-
 def export(
     url: MongoUrl,
     output: Path,
     options: ExportOptions | None = None,
-    observer: ExportObserver | None = None,
     *,
+    progress: Progress = Progress(),
     sleep: Callable[[float], object] = time.sleep,
     jitter: Callable[[], float] = random.random,
 ) -> ExportReport:
@@ -106,7 +94,7 @@ def export(
         output: its name says the format, as `mirror.dataset.formats.writers.writing` has it. It appears
             whole or not at all.
         options: what is asked for.
-        observer: is told how far it is.
+        progress: receives the progress of the run.
         sleep: called with the seconds of a pause after a break.
         jitter: random numbers, uniform in [0, 1), for the length of a pause.
 
@@ -117,7 +105,6 @@ def export(
         DatasetError: the server is out of reach, has no such collection, or is lost for good.
     """
     options = options or ExportOptions()
-    observer = observer or ExportObserver()
     check_output(output)
     check_not_replaced(output, force=options.force)
     began_at = time.monotonic()
@@ -126,10 +113,10 @@ def export(
 
     def broke(what: Break) -> None:
         report.resumed += 1
-        observer.broke(what)
+        progress.say(str(what))
 
     with writing(output) as (writer,), connected(url) as source:
-        observer.counted(source.count(options.query))
+        progress.begin(Stage("documents", source.count(options.query)))
         for batch in source.batches(
             options.query,
             batch_size=options.batch_size,
@@ -143,7 +130,7 @@ def export(
             report.written += len(chunk)
             for one in undecodable:
                 report.failures.note(one.shown_id or f"document {one.number}", one.reason)
-            observer.written(len(chunk) + len(undecodable))
+            progress.advance(len(chunk) + len(undecodable))
     report.documents = rendering.documents
     report.failed = rendering.undecodable
     report.non_finite = rendering.non_finite

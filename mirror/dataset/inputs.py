@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Final, NamedTuple, cast
@@ -17,6 +17,7 @@ from mirror.dataset.formats.jsonl import read_jsonl
 from mirror.dataset.formats.tables import read_csv, read_parquet
 from mirror.dataset.records import Batch, Batches, ReadOptions
 from mirror.errors import UsageError
+from mirror.run.progress import Progress
 
 STANDARD_INPUT: Final = "-"
 
@@ -68,13 +69,13 @@ def total_size(inputs: Iterable[Input]) -> int | None:
     return sum(known) if len(known) == len(sizes) else None
 
 
-def read(source: Input, reading: ReadOptions, told: Callable[[int], None] | None = None) -> Batches:
+def read(source: Input, reading: ReadOptions, progress: Progress = Progress()) -> Batches:
     """Batches of a dataset's records, in its order.
 
     Args:
         source: what to read.
         reading: what is wanted of each record.
-        told: is told of bytes as they are read, of `source.size`.
+        progress: receives the bytes as they are read, `source.size` in all.
 
     Raises:
         UsageError: it cannot be read, or not as what its name says.
@@ -95,7 +96,7 @@ def read(source: Input, reading: ReadOptions, told: Callable[[int], None] | None
                 raw = stack.enter_context(path.open("rb"))
             except OSError as error:
                 raise _unreadable(path, error) from None
-        yield from _told(_read_stream(raw, source, reading), raw, told)
+        yield from _reported(_read_stream(raw, source, reading), raw, progress)
 
 
 def _read_stream(raw: io.BufferedReader, source: Input, reading: ReadOptions) -> Batches:
@@ -108,14 +109,12 @@ def _read_stream(raw: io.BufferedReader, source: Input, reading: ReadOptions) ->
         yield from read_csv(text, reading, source.shown, delimiter=delimiter)
 
 
-def _told(
-    batches: Batches, raw: io.BufferedReader, told: Callable[[int], None] | None
-) -> Iterator[Batch]:
+def _reported(batches: Batches, raw: io.BufferedReader, progress: Progress) -> Iterator[Batch]:
     at = 0
     for batch in batches:
-        if told is not None and raw.seekable():
+        if raw.seekable():
             now = os.lseek(raw.fileno(), 0, os.SEEK_CUR)
-            told(now - at)
+            progress.advance(nbytes=now - at)
             at = now
         yield batch
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final, TextIO
 
 from mirror.config.settings import Settings
-from mirror.dataset.inputs import Input, read
+from mirror.dataset.inputs import Input, read, total_size
 from mirror.dataset.records import ReadOptions
 from mirror.errors import EXIT_DONE, EXIT_SOME_FAILED, ConfigError, FetchError
 from mirror.fetch.client import Fetcher
@@ -18,7 +18,7 @@ from mirror.fetch.image_lookup import reason, shown
 from mirror.fetch.statistics import FetchStats
 from mirror.fetch.stream import kind_of
 from mirror.run.failures import Failures
-from mirror.run.progress import Progress
+from mirror.run.progress import Progress, Stage
 from mirror.system.files import replacing
 
 # URLs that are looked for together.
@@ -87,16 +87,6 @@ class PrefetchReport:
         }
 
 
-class PrefetchObserver:
-    """Is told how far it is. This one does not say anything."""
-
-    def read(self, size: int) -> None:
-        """So many bytes more of the datasets were read."""
-
-    def done(self, report: PrefetchReport) -> None:
-        """Some URLs more were seen to."""
-
-
 def prefetch(
     settings: Settings,
     inputs: Sequence[Input],
@@ -142,7 +132,7 @@ class Prefetch:
         fetch: with a fetch cache.
         check: look only; nothing is fetched.
         lacking: a file for the URLs that are not on this machine at the end, one a line.
-        progress: is told.
+        progress: receives the progress of the run.
     """
 
     def __init__(
@@ -151,17 +141,17 @@ class Prefetch:
         *,
         check: bool = False,
         lacking: TextIO | None = None,
-        progress: PrefetchObserver | None = None,
+        progress: Progress = Progress(),
     ) -> None:
         self._fetch = fetch
         self._check = check
         self._lacking = lacking
-        self._progress = progress or PrefetchObserver()
+        self._progress = progress
         self._counted = self._full = False
         self._not_kept = fetch.stats().not_kept
         self.report = PrefetchReport()
 
-    def run(self, inputs: Iterable[Input], reading: ReadOptions) -> PrefetchReport:
+    def run(self, inputs: Sequence[Input], reading: ReadOptions) -> PrefetchReport:
         """See to all URLs of the datasets.
 
         Raises:
@@ -170,18 +160,19 @@ class Prefetch:
         """
         began = time.monotonic()
         report = self.report
+        self._progress.begin(Stage("URLs", nbytes=total_size(inputs)))
         fetched: list[str] = []
         for url, result in self._fetch.many(self._wanted(inputs, reading)):
             if isinstance(result, bytes):
                 report.fetched += 1
                 report.bytes += len(result)
+                self._progress.advance(1, outcome="fetched")
                 fetched.append(url)
                 if len(fetched) == _TOGETHER:
                     self._see_what_was_kept(fetched)
                     fetched.clear()
             else:
                 self._failed(url, result)
-            self._progress.done(report)
         self._see_what_was_kept(fetched)
         report.stats = self._fetch.stats()
         report.seconds = time.monotonic() - began
@@ -191,19 +182,24 @@ class Prefetch:
         """The URLs to fetch; those that are on this machine, or cannot be had, are counted."""
         for urls in self._batches(inputs, reading):
             self.report.urls += len(urls)
+            here = 0
             for url, known in zip(urls, self._fetch.cached(urls), strict=True):
                 if known is True:
-                    self.report.cached += 1
+                    here += 1
                 elif isinstance(known, FetchError):
                     self._failed(url, known)
                 elif self._check:
                     self.report.absent += 1
+                    self._progress.advance(1, outcome="absent")
                     self._tell(url, "not on this machine")
                 elif self._has_room():
                     yield url
                 else:
                     self._no_room(url)
-            self._progress.done(self.report)
+                    self._progress.advance(1, outcome="no room")
+            if here:
+                self.report.cached += here
+                self._progress.advance(here, outcome="here already")
 
     def _has_room(self) -> bool:
         """Whether what is fetched now is kept.
@@ -233,7 +229,7 @@ class Prefetch:
 
     def _batches(self, inputs: Iterable[Input], reading: ReadOptions) -> Iterator[Sequence[str]]:
         for source in inputs:
-            for batch in read(source, reading, self._progress.read):
+            for batch in read(source, reading, self._progress):
                 self.report.invalid += len(batch.rejected)
                 for rejected in batch.rejected:
                     record = f"{source.shown}, record {rejected.number}"
@@ -247,7 +243,9 @@ class Prefetch:
         if kind in ("not_mirrored", "flagged"):
             setattr(self.report, kind, getattr(self.report, kind) + 1)
         else:
+            kind = "failed"
             self.report.failed += 1
+        self._progress.advance(1, outcome=kind.replace("_", " "))
         self._tell(url, reason(error))
 
     def _tell(self, url: str, why: str) -> None:

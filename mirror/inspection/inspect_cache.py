@@ -13,7 +13,7 @@ import os
 import re
 import sqlite3
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import islice
@@ -26,13 +26,12 @@ from mirror.content.image import VERDICTS, Level, Verdict
 from mirror.content.placeholder import load_known_bad, shared_reason, with_known_bad
 from mirror.errors import StateError
 from mirror.run.failures import Failures
+from mirror.run.progress import Progress, Stage
 
 # Files that are sorted by inode together: disks that turn read them in their own order.
 _CHUNK_FILES = 50_000
 # How many batches of files wait for each thread.
 _BATCHES_A_READER = 4
-
-Progress = Callable[[int, int], None]
 
 
 class JudgedFile(NamedTuple):
@@ -234,7 +233,7 @@ def inspect_cache(
     placeholder_photos: int = 5,
     known_bad: frozenset[bytes] = frozenset(),
     readers: int | None = None,
-    progress: Progress | None = None,
+    progress: Progress = Progress(),
 ) -> Iterator[Findings]:
     """Judge every file of a cache; the findings last as long as the block.
 
@@ -246,7 +245,7 @@ def inspect_cache(
             know which URLs mean one photo, so it counts the names that its files have.
         known_bad: hashes of contents that are placeholders wherever they are met.
         readers: threads; as many as there are processors when None.
-        progress: is told of files and bytes as they are done.
+        progress: receives the progress of the run.
 
     Raises:
         CacheError: the cache's folder cannot be read.
@@ -261,14 +260,16 @@ def inspect_cache(
                 db.execute(f"PRAGMA {pragma}")
             findings = Findings(db)
             entries = _entries(walk(root, extensions, count))
+            progress.begin(Stage("files judged"))
             for judged, failures in judge_all(
                 root, entries, level, known_bad, readers or max(2, os.cpu_count() or 2)
             ):
                 findings.add(judged)
                 for path, reason in failures:
                     findings.fail(path, reason)
-                if progress is not None:
-                    progress(len(judged) + len(failures), sum(one.size for one in judged))
+                # At level "header" a file's size says nothing of what was read of it.
+                size = sum(one.size for one in judged) if level == "decode" else 0
+                progress.advance(len(judged) + len(failures), size)
             findings.ignored = count.ignored
             for path, reason in count.failures():
                 findings.fail(path, reason)

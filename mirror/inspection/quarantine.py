@@ -29,10 +29,11 @@ from mirror.errors import (
     UsageError,
 )
 from mirror.inspection import quarantine_manifest
-from mirror.inspection.inspect_cache import Progress, inspect_cache
+from mirror.inspection.inspect_cache import inspect_cache
 from mirror.inspection.quarantine_manifest import Action, BadManifestLine, ManifestLine
 from mirror.run.failures import Failures
 from mirror.run.lock import locked
+from mirror.run.progress import Progress
 
 _BATCH = 64
 # Names that a report shows of what was moved.
@@ -113,7 +114,7 @@ def quarantine(
     dry_run: bool,
     known_bad: frozenset[bytes] = frozenset(),
     now: Callable[[], datetime] = _now,
-    progress: Progress | None = None,
+    progress: Progress = Progress(),
     **inspection: Any,
 ) -> QuarantineReport:
     """Move what an inspection flags out of the cache.

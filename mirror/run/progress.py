@@ -1,4 +1,4 @@
-"""The one protocol by which a run reports how far it is."""
+"""The one protocol by which a run reports its progress."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ class Stage(NamedTuple):
     """A part of a run that has a beginning and, where a total is known, an end.
 
     Attributes:
-        noun: what is counted, in the plural: "files", "records".
+        noun: what is counted, in the plural: "files", "records read".
         items: how many there are; None where that is not known.
-        nbytes: how many bytes there are; None where that is not known.
-        seconds: an estimate of how long the stage takes, where its pace is set by something else
-            than this machine; None where the view may work it out from the pace so far.
-        sentence: what to say at the beginning where no bar can be drawn.
+        nbytes: how many bytes there are; None where that is not known. Where it is known, bytes
+            measure how far the stage is.
+        seconds: an estimate of how long the stage takes, where something other than this machine
+            sets its pace; None where a view works it out from the pace so far.
+        sentence: what a view says at the beginning where it draws no bar.
     """
 
     noun: str
@@ -34,7 +35,7 @@ class Progress:
     """
 
     def started(self) -> None:
-        """No other run stands in the way: the work begins."""
+        """The run holds its lock: the work begins."""
 
     def begin(self, stage: Stage) -> None:
         """A stage begins; the one before it is over."""
@@ -45,11 +46,12 @@ class Progress:
         Args:
             items: how many more, in the stage's noun.
             nbytes: how many more bytes.
-            outcome: what became of the items, for a tally: "duplicate", "failed".
+            outcome: the result of these items, for a tally: "duplicate", "failed". With `items` 0
+                it counts one attempt that finished no item, such as "throttled".
         """
 
     def wait(self, seconds: float, reason: str) -> None:
-        """Nothing will happen for so many seconds."""
+        """Nothing happens for this many seconds, unless something ends the wait."""
 
     def say(self, sentence: str, level: Level = "info") -> None:
-        """A person should read this sentence now."""
+        """Show a sentence at once. A quiet view shows only warnings and errors."""

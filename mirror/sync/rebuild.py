@@ -41,6 +41,7 @@ from mirror.content.placeholder import load_known_bad
 from mirror.errors import CacheError, MirrorError, StateDamaged
 from mirror.layout import parse_object_key
 from mirror.run.lock import locked
+from mirror.run.progress import Progress, Stage
 from mirror.run.signals import stopping_on_signals
 from mirror.store.retry import RetryPolicy
 from mirror.sync.decide import Decision, decide, supersedes
@@ -52,8 +53,6 @@ _RECORDED: Final = 2_000
 _READERS: Final = max(2, os.cpu_count() or 2)
 # How many batches of files wait for each thread.
 _BATCHES_A_READER: Final = 4
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass
@@ -81,7 +80,7 @@ def rebuild_state(
     *,
     level: Level | None = None,
     retry: RetryPolicy | None = None,
-    progress: Progress = lambda _files, _bytes: None,
+    progress: Progress = Progress(),
     restart: bool = False,
     now: Callable[[], float] = time.time,
 ) -> RebuildReport:
@@ -91,7 +90,7 @@ def rebuild_state(
         settings: where the bucket, the cache and the state are.
         level: how far to inspect; overrides `sync.inspect`.
         retry: how often and how soon a request that failed is tried again.
-        progress: is told of files and bytes as they are read.
+        progress: receives the progress of the run.
         restart: begin anew, even if a run was interrupted.
         now: seconds since 1970, by which what an interrupted run has read is too old to go by.
 
@@ -112,6 +111,7 @@ def rebuild_state(
         async with open_mirror(settings, retry=retry) as mirror:
             report.requests = mirror.requests
             with locked(folder):
+                progress.started()
                 (folder / FOLDER).mkdir(exist_ok=True)
                 with closing(_opened(folder / FOLDER)) as state:
                     rebuilding = _Rebuild(mirror, settings, state, report, progress)
@@ -238,6 +238,7 @@ class _Rebuild:
             self._fail(path, reason)
         placeholders = load_known_bad(self._settings.inspect.known_bad)
         placeholders |= self._index.contents_judged("placeholder")
+        self._progress.begin(Stage("files", len(plan.order), plan.pending_bytes))
         seen: list[SeenFile] = []
         for one in self._prepared(root, (plan.pending[at] for at in plan.order), level):
             if isinstance(one, Unprepared):
@@ -251,7 +252,7 @@ class _Rebuild:
                 seen.append(known)
             report.read += 1
             report.bytes += one.digest.size
-            self._progress(1, one.digest.size)
+            self._progress.advance(1, one.digest.size)
             if len(seen) >= _RECORDED:
                 state.record(seen)
                 seen.clear()

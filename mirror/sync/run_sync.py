@@ -22,6 +22,7 @@ from mirror.content.image import Level
 from mirror.content.placeholder import load_known_bad
 from mirror.errors import Interrupted, MirrorError, StateDamaged, StateError, StoreError
 from mirror.run.lock import locked
+from mirror.run.progress import Progress, Stage
 from mirror.run.run_id import new_run_id
 from mirror.run.run_log import RunRecord
 from mirror.run.signals import leaving_at_once_on_ctrl_c, stopping_on_signals
@@ -41,7 +42,7 @@ from mirror.sync.plan import FileSelection, SyncPlan, estimate, make_plan
 from mirror.sync.row_sources import Sources, source_digest
 from mirror.sync.state import FILE_NAME, State, set_aside
 from mirror.sync.sync_report import SyncReport
-from mirror.sync.transfer import Transfer, TransferObserver, TransferOptions
+from mirror.sync.transfer import Transfer, TransferOptions
 
 _DESCRIBE_BATCH = 20_000
 # In the state: since when (microseconds since 1970) rows may have come that no run has weighed;
@@ -74,27 +75,13 @@ class SyncOptions:
     run_id: str | None = None
 
 
-class SyncObserver(TransferObserver):
-    """Is told of a run's stages; a progress bar, a log, or nothing."""
-
-    def planned(self, plan: SyncPlan, report: SyncReport) -> None:
-        """The plan stands; transfers begin after this returns."""
-
-    def warned(self, sentence: str) -> None:
-        """Something a person should read."""
-
-    def done(self, entry: object, outcome: str) -> None:
-        """A file is done with."""
-
-
 def sync(
     settings: Settings,
     options: SyncOptions = SyncOptions(),
     *,
     sources: Sources | None = None,
-    observer: SyncObserver | None = None,
+    progress: Progress = Progress(),
     now: Callable[[], float] = time.time,
-    began: Callable[[], object] = lambda: None,
 ) -> SyncReport:
     """Bring the mirror up to date with the cache.
 
@@ -103,9 +90,8 @@ def sync(
         options: what this run is asked to do.
         sources: a dataset's URLs; only files that it refers to are synced, and what it tells of
             them goes into the catalog.
-        observer: is told of progress.
+        progress: receives the progress of the run.
         now: seconds since 1970, for the catalog's `seen_at`.
-        began: is called once no other run stands in the way.
 
     Returns:
         The report. An error that came after the plan is in `report.error`, with the counts of what
@@ -114,7 +100,7 @@ def sync(
     Raises:
         MirrorError: the run could not begin: a missing folder, a wrong key, another run's lock.
     """
-    return _SyncRun(settings, options, sources, observer or SyncObserver(), now).run(began)
+    return _SyncRun(settings, options, sources, progress, now).run()
 
 
 class _SyncRun:
@@ -123,7 +109,7 @@ class _SyncRun:
         settings: Settings,
         options: SyncOptions,
         sources: Sources | None,
-        observer: SyncObserver,
+        progress: Progress,
         now: Callable[[], float],
     ) -> None:
         settings.require_apart()
@@ -131,7 +117,7 @@ class _SyncRun:
         self._settings = settings
         self._options = options
         self._sources = sources
-        self._observer = observer
+        self._progress = progress
         self._root = os.fsencode(settings.cache_dir)
         self._folder = settings.state_dir
         self._location = Location(settings)
@@ -142,11 +128,11 @@ class _SyncRun:
             dry_run=options.dry_run,
         )
 
-    def run(self, began: Callable[[], object]) -> SyncReport:
+    def run(self) -> SyncReport:
         if self._options.dry_run:
             return self._dry_run()
         with locked(self._folder):
-            began()
+            self._progress.started()
             state = self._open_state()
             try:
                 try:
@@ -184,7 +170,6 @@ class _SyncRun:
         self._report.estimate = estimate(
             plan, self._settings.price_list, self._settings.sync.commit_rows, rate
         )
-        self._observer.planned(plan, self._report)
         self._finish()
         return self._report
 
@@ -204,7 +189,7 @@ class _SyncRun:
 
     def _warn(self, sentence: str) -> None:
         self._report.warnings.append(sentence)
-        self._observer.warned(sentence)
+        self._progress.say(sentence, "warning")
 
     def _plan(self, known: State | _NothingKnown) -> SyncPlan:
         count = ScanCount()
@@ -232,7 +217,8 @@ class _SyncRun:
             # Nothing needs the loop yet: a walk of a million files may hold it.
             with leaving_at_once_on_ctrl_c():
                 plan = self._plan(state)
-            self._observer.planned(plan, self._report)
+            if plan.order:
+                self._progress.begin(_stage_of(plan))
             try:
                 state.mark(vanished=plan.vanished_signatures, returned=plan.returned_signatures)
                 unweighed = self._level != "off" and state.get(_UNWEIGHED_SINCE) != ""
@@ -319,7 +305,7 @@ class _SyncRun:
                 commit_seconds=sync.commit_seconds,
             ),
             report=self._report,
-            progress=self._observer,
+            progress=self._progress,
             stop=stop,
             in_flight=lambda: gate.limit.limit,
         )
@@ -341,8 +327,9 @@ class _SyncRun:
     def _interrupt(self, stop: asyncio.Event) -> Callable[[], None]:
         def interrupt() -> None:
             self._report.interrupted = True
-            self._observer.warned(
-                "Stopping: what is in flight is finished and committed. Once more leaves at once."
+            self._progress.say(
+                "Stopping: what is in flight is finished and committed. Once more leaves at once.",
+                "warning",
             )
             stop.set()
 
@@ -384,6 +371,12 @@ class _SyncRun:
             committer.supersede(rows)
             await committer.commit()
             self._report.flagged["placeholder"] += len(rows)
+
+
+def _stage_of(plan: SyncPlan) -> Stage:
+    files, nbytes = len(plan.order), plan.pending_bytes
+    sentence = f"{plan.scanned:,} files scanned; {files:,} to read ({nbytes / 1e6:,.1f} MB)"
+    return Stage("files", files, nbytes, sentence=sentence)
 
 
 async def _unless_stopped(beginning: Coroutine[None, None, None]) -> None:

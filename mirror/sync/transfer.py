@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Container, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from mirror.cache.prepare import (
     BATCH_BYTES,
@@ -40,6 +40,7 @@ from mirror.errors import (
     StoreSetupError,
     Transient,
 )
+from mirror.run.progress import Progress
 from mirror.store.base import Store
 from mirror.store.read_back import PART_BYTES
 from mirror.sync.commit import Committer
@@ -60,12 +61,6 @@ _REFRESH_AFTER = 40_000
 _REFRESH_SECONDS = 3600.0
 # So many files in a row that the store did not answer for, each after all its attempts.
 _GIVE_UP_AFTER = 20
-
-
-class TransferObserver(Protocol):
-    """Is told what happens, from the event loop; must return at once."""
-
-    def done(self, entry: Entry, outcome: str) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +116,7 @@ class Transfer:
         placeholders: frozenset[bytes],
         options: TransferOptions,
         report: SyncReport,
-        progress: TransferObserver,
+        progress: Progress,
         stop: asyncio.Event,
         in_flight: Callable[[], float],
         clock: Callable[[], float] = time.monotonic,
@@ -324,11 +319,11 @@ class Transfer:
             self._oldest_at = self._clock()
         if len(self._committer) >= self._options.commit_rows:
             self._due.set()
-        self._progress.done(prepared.entry, decision.name.lower())
+        self._progress.advance(1, prepared.entry.identity.size, decision.name.lower())
 
     def _fail(self, entry: Entry, reason: str) -> None:
         self._report.fail(display(entry.path), reason)
-        self._progress.done(entry, "failed")
+        self._progress.advance(1, entry.identity.size, "failed")
         if self._options.fail_fast:
             self._stop.set()
 

@@ -39,6 +39,7 @@ from mirror.config.settings import Settings
 from mirror.errors import AccessDenied, MirrorError, NotFound, StateError
 from mirror.layout import CATALOG, parse_object_key
 from mirror.run.lock import locked
+from mirror.run.progress import Progress, Stage
 from mirror.run.signals import stopping_on_signals
 from mirror.store.base import ObjectInfo, list_all
 from mirror.store.bounded_tasks import BoundedTasks
@@ -52,7 +53,6 @@ _BATCH: Final = 500
 _HASHES_AT_ONCE: Final = 1 << 20
 
 T = TypeVar("T")
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,10 +111,8 @@ def gc(
     settings: Settings,
     options: GcOptions = GcOptions(),
     *,
-    planned: Callable[[GcReport], None] = lambda _report: None,
-    progress: Progress = lambda _objects, _bytes: None,
+    progress: Progress = Progress(),
     now: Callable[[], float] = time.time,
-    began: Callable[[], object] = lambda: None,
     clock: Callable[[], float] = since_boot,
 ) -> GcReport:
     """Remove what no row names any more.
@@ -122,10 +120,9 @@ def gc(
     Args:
         settings: where the bucket and the state are, and the grace period.
         options: what to do with the plan.
-        planned: is shown the plan, before anything is removed.
-        progress: is told of objects and bytes as they are removed.
+        progress: receives the progress of the run; its stage begins when the plan is made, before
+            anything is removed.
         now: seconds since 1970; goes by itself only in a dry run, else by the store's clock.
-        began: is called once no other run stands in the way.
         clock: seconds that go on while the machine sleeps, by which a run that stood still knows it.
 
     Returns:
@@ -152,7 +149,7 @@ def gc(
                 plan = stack.enter_context(closing(_Victims()))
                 collection = _Collection(mirror, plan, grace, options, report=report)
                 with stopping_on_signals(collection.stop.set):
-                    await collection.run(planned, progress, now, began, clock)
+                    await collection.run(progress, now, clock)
 
     asyncio.run(run())
     report.seconds = time.monotonic() - began_at
@@ -213,10 +210,8 @@ class _Collection:
 
     async def run(
         self,
-        planned: Callable[[GcReport], None],
         progress: Progress,
         now: Callable[[], float],
-        began: Callable[[], object],
         clock: Callable[[], float],
     ) -> None:
         report = self._report
@@ -230,9 +225,12 @@ class _Collection:
                 run = secrets.token_hex(8)
                 sweep = await HeldLease.begin(self._store, run, holder, begun_at, clock)
                 at = sweep.now
-            began()
+            progress.started()
             await self._plan(at - self._grace)
-            planned(report)
+            if report.planned and not report.dry_run:
+                size = f"{report.planned_bytes / 1e6:,.1f} MB"
+                sentence = f"{report.planned:,} objects to delete ({size})"
+                progress.begin(Stage("objects", report.planned, sentence=sentence))
             if sweep is not None and not self.stop.is_set() and self._is_something_planned:
                 await self._execute(sweep, progress)
         except MirrorError as error:
@@ -337,7 +335,7 @@ class _Collection:
             report.deleted += len(doomed)
             report.spared += len(page) - len(doomed)
             report.bytes += size
-            progress(len(doomed), size)
+            progress.advance(len(doomed), size)
         for begin in range(0, len(self._catalog_files), _BATCH):
             batch = self._catalog_files[begin : begin + _BATCH]
             await sweep.keep_alive()

@@ -11,7 +11,7 @@ import asyncio
 import hashlib
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +34,7 @@ from mirror.dataset.inputs import Input, read
 from mirror.dataset.records import ReadOptions
 from mirror.errors import CacheError, MirrorError, NotFound, StoreError
 from mirror.run.lock import locked
+from mirror.run.progress import Progress, Stage
 from mirror.run.signals import stopping_on_signals
 from mirror.store.bounded_tasks import BoundedTasks
 from mirror.store.read_back import bytes_held, hashed, parts_of
@@ -43,8 +44,6 @@ from mirror.upkeep.give_up import Patience
 _OK: Final = VERDICTS.index("ok")
 # Objects whose files are looked for in one hop to a thread.
 _BATCH: Final = 1_000
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,16 +102,14 @@ def pull(
     settings: Settings,
     options: PullOptions = PullOptions(),
     *,
-    progress: Progress = lambda _files, _bytes: None,
-    began: Callable[[], object] = lambda: None,
+    progress: Progress = Progress(),
 ) -> PullReport:
     """Write the mirror's images into the cache's folder, `<md5 of the URL>.jpg`, flat.
 
     Args:
         settings: where the bucket, the cache and the state are.
         options: which images, and what to do about what is there.
-        progress: is told of files and bytes as they are written.
-        began: is called once no other run stands in the way.
+        progress: receives the progress of the run.
 
     Returns:
         The report; an error that came after the beginning is in `report.error`.
@@ -135,7 +132,7 @@ def pull(
             report.requests = mirror.requests
             with ExitStack() as stack:
                 stack.enter_context(locked(mirror.folder / f"pull-{identity}"))
-                began()
+                progress.started()
                 tree = stack.enter_context(_opened(folder, make=not options.dry_run))
                 writer = CacheWriter(tree, folder, hardlink=options.hardlink)
                 pulling = _Pull(
@@ -198,6 +195,7 @@ class _Pull:
             chosen = await asyncio.to_thread(self._chosen)
             if not self._options.dry_run:
                 await asyncio.to_thread(self._tree.clear_parts)
+            self._progress.begin(Stage("files"))
             for span in spans(self._index):
                 if self.stop.is_set():
                     break
@@ -355,7 +353,7 @@ class _Pull:
             report.pulled += 1
             report.replaced += name.replace
             report.bytes += size
-            self._progress(1, size)
+            self._progress.advance(1, size)
         elif outcome.what == "kept":
             self._keep(name.name, outcome.reason)
         else:

@@ -41,6 +41,7 @@ from mirror.errors import (
 )
 from mirror.layout import CACHE_CONTROL, FORMATS, content_type, parse_object_key
 from mirror.run.lock import locked
+from mirror.run.progress import Progress, Stage
 from mirror.run.signals import stopping_on_signals
 from mirror.store.base import Headers
 from mirror.store.bounded_tasks import BoundedTasks
@@ -52,7 +53,6 @@ from mirror.upkeep.give_up import Patience
 from mirror.upkeep.lost_contents import LostContents, LostObject, files_below
 from mirror.upkeep.verify import (
     ProblemFile,
-    Progress,
     Verification,
     VerifyOptions,
     VerifyReport,
@@ -121,7 +121,7 @@ def repair(
     settings: Settings,
     options: RepairOptions = RepairOptions(),
     *,
-    progress: Progress = lambda _objects, _bytes: None,
+    progress: Progress = Progress(),
     now: Callable[[], float] = time.time,
 ) -> RepairReport:
     """Write again what is missing or damaged.
@@ -129,7 +129,7 @@ def repair(
     Args:
         settings: where the bucket, the cache and the state are.
         options: how far to look, and where.
-        progress: is told of objects and bytes as they are looked at and written.
+        progress: receives the progress of the run.
         now: seconds since 1970, for the rows of what is lost.
 
     Returns:
@@ -153,6 +153,7 @@ def repair(
         async with open_mirror(settings, retry=options.verify.retry) as mirror:
             report.requests = mirror.requests
             with locked(mirror.folder), ExitStack() as stack:
+                progress.started()
                 ledger = DamageLog(mirror.folder)
                 stack.callback(ledger.close)
                 path = options.verify.report
@@ -223,6 +224,7 @@ class _Repair:
         now: Callable[[], float],
     ) -> None:
         report = self._report
+        progress.begin(Stage("objects repaired"))
         try:
             wanted = await asyncio.to_thread(LostContents, self._ledger.damage(), index)
             for folder in folders:
@@ -280,7 +282,7 @@ class _Repair:
             report.bytes += one.digest.size
         else:
             report.healed += 1
-        progress(1, one.digest.size)
+        progress.advance(1, one.digest.size)
 
     async def _upload(self, path: bytes, body: bytes | None, one: LostObject) -> bool:
         headers = _headers(one.key)

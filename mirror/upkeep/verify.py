@@ -33,6 +33,7 @@ from mirror.config.settings import Settings
 from mirror.errors import MirrorError, NotFound, StoreError, UsageError
 from mirror.layout import CATALOG, parse_object_key
 from mirror.run.lock import locked
+from mirror.run.progress import Progress, Stage
 from mirror.run.signals import stopping_on_signals
 from mirror.store.base import ObjectInfo, Store, list_all
 from mirror.store.bounded_tasks import BoundedTasks
@@ -45,7 +46,6 @@ from mirror.upkeep.give_up import Patience
 # Objects that are read before their end is noted: what a kill costs at most.
 _BATCH: Final = 1_000
 
-Progress = Callable[[int, int], None]
 Wrong = tuple[Kind, str]
 
 
@@ -127,18 +127,16 @@ def verify(
     settings: Settings,
     options: VerifyOptions = VerifyOptions(),
     *,
-    progress: Progress = lambda _objects, _bytes: None,
+    progress: Progress = Progress(),
     now: Callable[[], float] = time.time,
-    began: Callable[[], object] = lambda: None,
 ) -> VerifyReport:
     """Compare a mirror's objects with its catalog.
 
     Args:
         settings: where the bucket and the state are, and the grace period.
         options: how far to look.
-        progress: is told of objects and bytes as they are looked at.
+        progress: receives the progress of the run.
         now: seconds since 1970, by which an orphan is young or old.
-        began: is called once no other run stands in the way.
 
     Returns:
         The report; an error that came after the beginning is in `report.error`.
@@ -156,7 +154,7 @@ def verify(
         async with open_mirror(settings, retry=options.retry) as mirror:
             report.requests = mirror.requests
             with locked(mirror.folder), ExitStack() as stack:
-                began()
+                progress.started()
                 ledger = DamageLog(mirror.folder)
                 stack.callback(ledger.close)
                 path = options.report
@@ -192,7 +190,7 @@ class Verification:
         ledger: of this machine, held.
         settings: how many requests may be in flight.
         report: is filled.
-        progress: is told of objects and bytes.
+        progress: receives the progress of the run.
     """
 
     def __init__(
@@ -242,6 +240,7 @@ class Verification:
         report, ledger = self._report, self._ledger
 
         old: list[bytes] = []
+        self._progress.begin(Stage("objects listed"))
 
         def unnamed(info: ObjectInfo, flagged: bool) -> None:
             if flagged:
@@ -341,6 +340,7 @@ class Verification:
     async def _read(self, under_way: ReadPass) -> None:
         report, ledger = self._report, self._ledger
         report.read, report.bytes, report.seed = under_way.read, under_way.bytes, under_way.seed
+        self._progress.begin(Stage("objects read back"))
         for span in spans(self.index):
             if span.until is not None and span.until <= under_way.after:
                 continue
@@ -383,7 +383,7 @@ class Verification:
             found.append(problem_of(self.index, named, at, wrong[0], wrong[1]))
         self._report.read += 1
         self._report.bytes += size
-        self._progress(1, size)
+        self._progress.advance(1, size)
 
     async def _look(self, key: str, size: int, content: bytes, sha256: bytes) -> Wrong | None:
         """What is wrong with an object, `(kind, reason)`, or None.

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from mirror.backfill.backfill_report import BackfillReport
-from mirror.backfill.run_backfill import BackfillObserver, BackfillOptions, backfill
+from mirror.backfill.run_backfill import BackfillOptions, backfill
 from mirror.config.loading import Layer, merge
 from mirror.config.settings import Settings
 from mirror.content.image import inspect
 from mirror.dataset.inputs import Input
+from mirror.run.progress import Progress
 from tests.backfill.fake_inaturalist import Everywhere, INaturalist
 from tests.support.photos import name_of
 
@@ -83,14 +84,14 @@ class Scene:
         self,
         dataset: Input | Sequence[str],
         options: BackfillOptions | None = None,
-        observer: BackfillObserver | None = None,
+        progress: Progress = Progress(),
     ) -> BackfillReport:
         source = dataset if isinstance(dataset, Input) else self.dataset(dataset)
         return backfill(
             self.settings,
             [source],
             options or BackfillOptions(),
-            observer=observer,
+            progress=progress,
             clock=lambda _: self.time,
             sleep=self.time.sleep,
             wall=self.time,

@@ -15,13 +15,14 @@ from PIL import Image as Pillow
 from mirror.backfill.download_plan import DownloadSelection
 from mirror.backfill.keep import holding
 from mirror.backfill.pacing import DAY, HOUR, MOST_FORBIDDEN
-from mirror.backfill.run_backfill import BackfillObserver, BackfillOptions
+from mirror.backfill.run_backfill import BackfillOptions
 from mirror.content.digest import digest_of
 from mirror.dataset.fields import parse_path
 from mirror.dataset.inputs import Input
 from mirror.errors import Busy, CacheError, ConfigError, StateDamaged, UsageError
 from mirror.inspection.inspect_cache import judge_all
 from mirror.run.lock import locked
+from mirror.run.progress import Level, Progress
 from mirror.sync.run_sync import sync
 from tests.backfill.backfill_setup import Scene
 from tests.backfill.fake_inaturalist import (
@@ -467,9 +468,10 @@ def test_a_run_ends_when_it_is_told_to(scene: Scene, options: BackfillOptions, w
 
 
 def test_the_arithmetic_is_told_before_anything_is_asked(scene: Scene) -> None:
-    class Listening(BackfillObserver):
-        def planned(self, plan: object, estimate: Any) -> None:
-            told.append((len(scene.server.hits), estimate.arithmetic))
+    class Listening(Progress):
+        def say(self, sentence: str, level: Level = "info") -> None:
+            if "To be fetched: " in sentence:
+                told.append((len(scene.server.hits), sentence.partition("To be fetched: ")[2]))
 
     told: list[tuple[int, str]] = []
     urls = [scene.server.photo(n, Image(photo(n))) for n in range(40)]

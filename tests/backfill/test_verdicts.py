@@ -5,8 +5,9 @@ from __future__ import annotations
 import sqlite3
 
 from mirror.backfill.pacing import DAY
-from mirror.backfill.run_backfill import BackfillObserver, BackfillOptions
+from mirror.backfill.run_backfill import BackfillOptions
 from mirror.content.digest import digest_of
+from mirror.run.progress import Progress, Stage
 from tests.backfill.backfill_setup import Scene
 from tests.backfill.fake_inaturalist import Image
 from tests.backfill.test_backfill import png
@@ -16,14 +17,18 @@ SAME = Image(photo(777))
 PNG = Image(png(), content_type="image/png")
 
 
-class Counting(BackfillObserver):
+class Counting(Progress):
     """How many files were looked at."""
 
     def __init__(self) -> None:
         self.files = 0
+        self._noun = ""
 
-    def judged(self, files: int) -> None:
-        self.files += files
+    def begin(self, stage: Stage) -> None:
+        self._noun = stage.noun
+
+    def advance(self, items: int = 0, nbytes: int = 0, outcome: str = "") -> None:
+        self.files += items * (self._noun == "files of the cache judged")
 
 
 def looked_at(scene: Scene, urls: list[str], *, dry_run: bool = False) -> int:

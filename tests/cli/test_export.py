@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import termios
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,7 @@ from pymongo.collection import Collection
 import mirror.dataset.export
 from mirror.cli.commands.export import command
 from mirror.cli.main import run
-from mirror.cli.progress import EVERY_SECONDS, metering
-from mirror.cli.views.export_view import ExportProgress
+from mirror.cli.views.terminal_progress import terminal_progress
 from mirror.dataset.formats.documents import STYLES
 from mirror.dataset.formats.mongo import BATCH_SIZE, Break
 from tests.dataset.formats.mongo_relay import THROUGH_IT, altering
@@ -313,42 +312,8 @@ def test_a_terminal_shows_a_bar(url: str) -> None:
         out, _ = process.communicate(timeout=30)
     os.close(terminal)
     assert process.returncode == 0
-    assert b"0/10 [" in shown
+    assert b"0/10 documents" in shown
     assert out.startswith("documents")
-
-
-# --- progress without a terminal ---
-
-
-def said(times: list[float], total: int | None, written: Sequence[int]) -> str:
-    """What is said of an export that is told of documents at these times; the first begins it."""
-    stream, clock = io.StringIO(), iter(times)
-    with metering(0, "documents", stream, lambda: next(clock)) as meter:
-        observer = ExportProgress(meter)
-        observer.counted(total)
-        for documents in written:
-            observer.written(documents)
-    return stream.getvalue()
-
-
-def test_a_line_a_minute() -> None:
-    minute = EVERY_SECONDS
-    times = [100, 101, 100 + minute, 101 + minute, 100 + 2 * minute]
-    assert said(times, 9000, (600, 600, 1800, 3000)) == (
-        "mirror: 1,200 of 9,000 documents, 20/s, 6 min 30 s left\n"
-        "mirror: 6,000 of 9,000 documents, 50/s, 1 min 0 s left\n"
-    )
-
-
-@pytest.mark.parametrize(
-    ("total", "line"),
-    [
-        (None, "mirror: 600 documents, 10/s\n"),
-        (500, "mirror: 600 of 500 documents, 10/s, 0 ms left\n"),  # it was an estimate
-    ],
-)
-def test_a_line_where_the_end_is_not_known(total: int | None, line: str) -> None:
-    assert said([0, EVERY_SECONDS], total, [600]) == line
 
 
 def test_a_break_is_told_at_once_unless_quiet() -> None:
@@ -357,6 +322,6 @@ def test_a_break_is_told_at_once_unless_quiet() -> None:
         (0, "mirror: the scan broke after 3 documents (why); it goes on from there in 0.5 s\n"),
     ):
         stream = io.StringIO()
-        with metering(verbosity, "documents", stream) as meter:
-            ExportProgress(meter).broke(Break(3, "why", 0.5))
+        with terminal_progress(verbosity, stream) as progress:
+            progress.say(str(Break(3, "why", 0.5)))
         assert stream.getvalue() == expected

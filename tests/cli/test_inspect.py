@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 
 from mirror.cli.main import run
-from mirror.cli.progress import EVERY_SECONDS, counting
 from mirror.content.digest import digest_of
 from tests.cli.test_bad_input import OBEYING, assert_said, mirror
 from tests.labelled.photographs import encoded, fitted
@@ -163,15 +162,6 @@ def test_no_cache(mirror: Run, cache: Path) -> None:
     assert_said(mirror("inspect", f"--cache={cache}/nowhere"), 1, "does not exist")
 
 
-def test_a_line_a_minute_without_a_terminal() -> None:
-    out = io.StringIO()
-    times = iter([0.0, 1.0, EVERY_SECONDS, EVERY_SECONDS + 1])
-    with counting(0, "files", out, lambda: next(times), judged=True) as progress:
-        for _ in range(3):
-            progress(600, 1_000_000)
-    assert out.getvalue() == "mirror: 1,200 files judged, 2.0 MB, 20 files/s\n"
-
-
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True
@@ -185,16 +175,8 @@ def test_the_counter_is_gone_when_the_table_comes(
     monkeypatch.setattr(sys, "stdout", terminal)
     assert run(["inspect", f"--cache={cache}"]) == 0
     counter, table = terminal.getvalue().rsplit("\r", 1)
-    assert "0 files [" in counter
+    assert "0 files judged" in counter
     assert table.startswith("checked ")
-
-
-def test_a_counter_on_a_terminal_and_nothing_when_quiet() -> None:
-    for verbosity, shown in ((0, "\r0 files ["), (-1, "")):
-        terminal = Terminal()
-        with counting(verbosity, "files", terminal) as progress:
-            progress(3, 100)
-        assert terminal.getvalue()[:10] == shown
 
 
 def test_a_fresh_process_loads_no_engine(mirror: Run) -> None:

@@ -10,10 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from mirror.cli.progress import EVERY_SECONDS, metering
-from mirror.cli.views.rewrite_view import RewriteProgress
-from mirror.dataset.inputs import Input, total_size
-from mirror.dataset.rewrite.rewrite_report import RewriteReport
+from mirror.cli.main import run
+from mirror.cli.output import size
 from tests.cli.rewrite_command import DROPPED, THREE, Rewrite, call, ids, rewrite, work
 from tests.cli.test_bad_input import Run, assert_said, mirror
 from tests.support.mirrored_dataset import (
@@ -391,37 +389,21 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_progress_is_a_bar_on_a_terminal_only(work: Path) -> None:
-    inputs = [Input("raw.jsonl")]
-    report = RewriteReport(records=5000)
+def test_progress_is_a_bar_on_a_terminal_only(
+    plants: Mirror, work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where = [f"--bucket={plants.settings.bucket.url}", f"--state={plants.settings.state.dir}"]
     terminal = Terminal()
-    with metering(0, "B", terminal) as meter:
-        progress = RewriteProgress(meter, total_size(inputs))
-        progress.read(100)
-        progress.done(report)
-    assert "records" in terminal.getvalue() or "%" in terminal.getvalue()
-    for verbosity, stream in ((-1, Terminal()), (-1, io.StringIO()), (0, io.StringIO())):
-        with metering(verbosity, "B", stream) as meter:
-            progress = RewriteProgress(meter, total_size(inputs))
-            progress.read(100)
-            progress.done(report)
+    monkeypatch.setattr(sys, "stderr", terminal)
+    assert run(["rewrite", "good.jsonl", "-o", "out.jsonl", *where]) == 0
+    assert f"0 records read, 0% of {size((work / 'good.jsonl').stat().st_size)}" in (
+        terminal.getvalue()
+    )
+    for quiet, stream in ((True, Terminal()), (True, io.StringIO()), (False, io.StringIO())):
+        monkeypatch.setattr(sys, "stderr", stream)
+        flags = ["--force", *(["-q"] if quiet else [])]
+        assert run(["rewrite", "good.jsonl", "-o", "out.jsonl", *flags, *where]) == 0
         assert stream.getvalue() == ""
-
-
-def test_progress_is_a_line_a_minute_elsewhere(work: Path) -> None:
-    size = (work / "raw.jsonl").stat().st_size
-    for inputs, share in (
-        ([Input("raw.jsonl")], ", 50% of the input"),
-        ([Input("raw.jsonl"), Input("-")], ""),
-    ):
-        times = iter([0.0, 1.0, EVERY_SECONDS, EVERY_SECONDS + 1])
-        stream = io.StringIO()
-        with metering(0, "B", stream, lambda: next(times)) as meter:  # noqa: B023
-            progress = RewriteProgress(meter, total_size(inputs))
-            progress.read(size // 2)
-            for records in (60_000, 120_000, 120_001):
-                progress.done(RewriteReport(records=records))
-        assert stream.getvalue() == f"mirror: 120,000 records read{share}, 2,000 records/s\n"
 
 
 def test_a_fresh_process_loads_nothing_heavy(mirror: Run) -> None:

@@ -8,6 +8,7 @@ import io
 import json
 import math
 import os
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,11 +23,12 @@ from bson.binary import Binary
 from bson.code import Code
 from pymongo.collection import Collection
 
-from mirror.dataset.export import ExportObserver, ExportOptions, ExportReport, export
+from mirror.dataset.export import ExportOptions, ExportReport, export
 from mirror.dataset.formats.documents import STYLES, Style
-from mirror.dataset.formats.mongo import Break, MongoUrl
+from mirror.dataset.formats.mongo import MongoUrl
 from mirror.dataset.formats.mongo_query import Query
 from mirror.errors import DatasetError, UsageError
+from mirror.run.progress import Level, Progress, Stage
 from mirror.store.retry import RetryPolicy
 from tests.dataset.formats.mongo_relay import THROUGH_IT, altering
 from tests.servers import MongoServer
@@ -72,24 +74,26 @@ class Exporting:
         told = Told(self.events)
         options = {"retry": RetryPolicy(3, 0.0, 0.0), "batch_size": 4, **options}
         asked = ExportOptions(query or Query(), **options)
-        return export(self.url, self.folder / name, asked, told)
+        return export(self.url, self.folder / name, asked, progress=told)
 
     def read(self, name: str = "out.jsonl") -> list[dict[str, Any]]:
         return [json.loads(line) for line in (self.folder / name).read_bytes().splitlines()]
 
 
-class Told(ExportObserver):
+class Told(Progress):
     def __init__(self, events: list[Any]) -> None:
         self._events = events
 
-    def counted(self, documents: int | None) -> None:
-        self._events.append(("counted", documents))
+    def begin(self, stage: Stage) -> None:
+        self._events.append(("counted", stage.items))
 
-    def written(self, documents: int) -> None:
-        self._events.append(documents)
+    def advance(self, items: int = 0, nbytes: int = 0, outcome: str = "") -> None:
+        self._events.append(items)
 
-    def broke(self, what: Break) -> None:
-        self._events.append(("broke", what.documents))
+    def say(self, sentence: str, level: Level = "info") -> None:
+        broke = re.match(r"the scan broke after ([\d,]+) documents", sentence)
+        assert broke is not None
+        self._events.append(("broke", int(broke[1].replace(",", ""))))
 
 
 @pytest.fixture
@@ -326,13 +330,13 @@ def test_a_scan_that_is_lost_for_good_leaves_what_was_there(
 
 
 def test_an_export_that_is_stopped_half_way_leaves_nothing(exporting: Exporting) -> None:
-    class Stopped(ExportObserver):
-        def written(self, documents: int) -> None:
+    class Stopped(Progress):
+        def advance(self, items: int = 0, nbytes: int = 0, outcome: str = "") -> None:
             assert [path.suffix for path in exporting.folder.iterdir()] == [".tmp"]
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        export(exporting.url, exporting.folder / "out.jsonl", observer=Stopped())
+        export(exporting.url, exporting.folder / "out.jsonl", progress=Stopped())
     assert list(exporting.folder.iterdir()) == []
 
 

@@ -28,6 +28,7 @@ from mirror.inspection.inspect_cache import printable, shown
 from tests.cli.test_bad_input import OBEYING
 from tests.support.damaged_caches import inspected, judged, make, put
 from tests.support.photos import blank, encoded, fill, name_of, photo, url_of
+from tests.support.progress_hooks import Advances
 
 
 @pytest.fixture
@@ -256,7 +257,9 @@ def test_an_empty_cache(cache: Path) -> None:
 def test_progress_is_told_of_every_file(cache: Path) -> None:
     expected = make(cache)
     told: list[tuple[int, int]] = []
-    with inspected(cache, progress=lambda files, size: told.append((files, size))) as findings:
+    with inspected(
+        cache, progress=Advances(lambda files, size: told.append((files, size)))
+    ) as findings:
         assert sum(files for files, _ in told) == len(expected)
         assert sum(size for _, size in told) == findings.bytes
 

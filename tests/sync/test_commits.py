@@ -17,8 +17,9 @@ from mirror.catalog.delta_table import Catalog
 from mirror.catalog.row import Row
 from mirror.errors import CatalogError, StateError
 from mirror.layout import url_md5
+from mirror.run.progress import Progress
 from mirror.sync.commit import Committer
-from mirror.sync.run_sync import SyncObserver, sync
+from mirror.sync.run_sync import sync
 from mirror.sync.state import SeenFile, State
 from mirror.sync.transfer import Transfer
 from tests.support.mirror_setup import Workshop, aged, key_of
@@ -131,7 +132,7 @@ def test_what_nobody_foresaw_in_a_commit_ends_the_run_and_is_raised(
     assert set(local.rows()) == {url_md5(url_of(n)) for n in range(300)}
 
 
-class Stalling(SyncObserver):
+class Stalling(Progress):
     """The first commit lasts until nothing moves any more: who feeds waits, or all files are done.
 
     Of files whose content is known nothing is uploaded: they are done as soon as they are read, and
@@ -180,7 +181,7 @@ class Stalling(SyncObserver):
                 return
         self._still.set()
 
-    def done(self, entry: object, outcome: str) -> None:
+    def advance(self, items: int = 0, nbytes: int = 0, outcome: str = "") -> None:
         self._done += 1
         if self._done == self._files:
             self._still.set()
@@ -219,7 +220,7 @@ def test_a_commit_that_stalls_holds_the_feeding_back_however_it_ends(
         stalling.patched(patch)
         settings = local.settings(commit_rows=10, concurrency=4, inspect="off")
         with suppress(ZeroDivisionError):
-            report = sync(settings, observer=stalling)
+            report = sync(settings, progress=stalling)
             assert told is None or isinstance(report.error, told)
     assert stalling.done_meanwhile <= 2 * 10 + 2 * 4
     assert local.sync(inspect="off").failed == 0

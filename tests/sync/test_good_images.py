@@ -18,11 +18,12 @@ from mirror.catalog.row import Row, RowSource
 from mirror.content.digest import Identity, digest_of
 from mirror.content.image import inspect
 from mirror.layout import CATALOG, url_md5
+from mirror.run.progress import Progress
 from mirror.store.base import Store
 from mirror.sync import commit
 from mirror.sync.commit import Committer
 from mirror.sync.row_sources import Sources
-from mirror.sync.run_sync import SyncObserver, SyncOptions, sync
+from mirror.sync.run_sync import SyncOptions, sync
 from mirror.sync.state import State
 from tests.support.mirror_setup import Workshop
 from tests.support.photos import blank, fill, name_of, photo, url_of
@@ -216,13 +217,13 @@ def test_who_never_comes_first_commits_all_the_same(
     assert is_good(local)
 
 
-class Interrupting(SyncObserver):
+class Interrupting(Progress):
     """Another machine's whole run, between this one's reading and committing of a file."""
 
     def __init__(self, run: Callable[[], object]) -> None:
         self._run: Callable[[], object] | None = run
 
-    def done(self, entry: object, outcome: str) -> None:
+    def advance(self, items: int = 0, nbytes: int = 0, outcome: str = "") -> None:
         if self._run is not None:
             thread = threading.Thread(target=self._run)
             self._run = None
@@ -239,7 +240,7 @@ def test_two_syncs_at_once_end_with_the_good_image(
     bodies = (GOOD, BAD) if mine == "good" else (BAD, GOOD)
     for shop, body in zip((local, other), bodies, strict=True):
         fill(shop.cache, {URL: body})
-    report = sync(local.settings(), SyncOptions(), observer=Interrupting(other.sync))
+    report = sync(local.settings(), SyncOptions(), progress=Interrupting(other.sync))
     assert report.exit_status == 0
     assert is_good(local)
     for shop in (local, other):

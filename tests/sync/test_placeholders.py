@@ -16,7 +16,8 @@ from mirror.catalog.row import RowSource
 from mirror.cli.main import run
 from mirror.errors import CatalogError
 from mirror.layout import url_md5
-from mirror.sync.run_sync import SyncObserver, SyncOptions, sync
+from mirror.run.progress import Progress
+from mirror.sync.run_sync import SyncOptions, sync
 from mirror.sync.sync_report import SyncReport
 from tests.conftest import MakePlace
 from tests.support.mirror_setup import Workshop
@@ -130,12 +131,12 @@ def test_nothing_is_judged_when_inspection_is_off(shop: Workshop) -> None:
     assert shop.sync(inspect="off").flagged["placeholder"] == 0
 
 
-class Interrupting(SyncObserver):
+class Interrupting(Progress):
     """Ctrl-C at the first file that is done."""
 
     asked = False
 
-    def done(self, entry: object, outcome: str) -> None:
+    def advance(self, items: int = 0, nbytes: int = 0, outcome: str = "") -> None:
         if not self.asked:
             self.asked = True
             os.kill(os.getpid(), signal.SIGINT)
@@ -155,7 +156,7 @@ def broken_off(shop: Workshop, error: BaseException, **options: Any) -> None:
 UNWEIGHED: dict[str, Callable[[Workshop], object]] = {
     "killed": lambda shop: broken_off(shop, ZeroDivisionError()),
     "failed": lambda shop: broken_off(shop, CatalogError("could not be read")),
-    "interrupted": lambda shop: sync(shop.settings(), observer=Interrupting()),
+    "interrupted": lambda shop: sync(shop.settings(), progress=Interrupting()),
     "not inspecting": lambda shop: shop.sync(inspect="off"),
 }
 

@@ -22,6 +22,7 @@ from tests.support.chaos_tally import SEED, kills
 from tests.support.killing import Killing
 from tests.support.mirror_setup import Workshop, key_of
 from tests.support.photos import blank, fill, name_of, photo, url_of
+from tests.support.progress_hooks import Advances
 
 
 def stocked(shop: Workshop, count: int = 12) -> None:
@@ -119,13 +120,13 @@ def half(local: Workshop, monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
     stocked(local, 200)
     read = 0
 
-    def progress(_files: int, _bytes: int) -> None:
+    def count(_files: int, _bytes: int) -> None:
         nonlocal read
         read += 1
         if read == 20:
             os.kill(os.getpid(), signal.SIGINT)
 
-    first = rebuild_state(local.settings(), progress=progress, now=lambda: BEGUN)
+    first = rebuild_state(local.settings(), progress=Advances(count), now=lambda: BEGUN)
     assert (first.interrupted, first.exit_status) == (True, 130)
     (folder,) = local.state.glob("*/rebuild")
     with closing(State(folder)) as state:

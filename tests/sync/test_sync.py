@@ -16,7 +16,8 @@ from mirror.cache.prepare import prepare_all
 from mirror.catalog.row import RowSource
 from mirror.content.digest import digest_of
 from mirror.layout import object_key, url_md5
-from mirror.sync.run_sync import SyncObserver, sync
+from mirror.run.progress import Progress
+from mirror.sync.run_sync import sync
 from tests.conftest import MakePlace, Place
 from tests.support.mirror_setup import Workshop, key_of
 from tests.support.photos import blank, fill, name_of, photo, url_of
@@ -105,13 +106,13 @@ def test_among_many_files_those_that_stand_there_are_compared_and_put_once(
     assert puts[0] == puts[1]
 
 
-class Failing(SyncObserver):
+class Failing(Progress):
     """Raises from the nth file on that it is told of."""
 
     def __init__(self, nth: int) -> None:
         self._left = nth
 
-    def done(self, entry: object, outcome: str) -> None:
+    def advance(self, items: int = 0, nbytes: int = 0, outcome: str = "") -> None:
         self._left -= 1
         if self._left <= 0:
             raise ZeroDivisionError(outcome)
@@ -120,7 +121,7 @@ class Failing(SyncObserver):
 def test_what_a_callers_observer_raises_ends_the_run_and_is_raised(local: Workshop) -> None:
     fill(local.cache, {url_of(n): photo(n) for n in range(3)})
     with pytest.raises(ZeroDivisionError):
-        sync(local.settings(), observer=Failing(1))
+        sync(local.settings(), progress=Failing(1))
     assert local.sync().failed == 0
     assert set(local.rows()) == {url_md5(url_of(n)) for n in range(3)}
 
@@ -139,7 +140,7 @@ def test_a_run_that_is_broken_off_leaves_nobody_waiting_for_room(
     monkeypatch.setattr("mirror.sync.transfer._WINDOW_BYTES", 1)
     fill(local.cache, {url_of(n): photo(n % contents) for n in range(20)})
     with pytest.raises(ZeroDivisionError):
-        sync(local.settings(concurrency=1), observer=Failing(nth))
+        sync(local.settings(concurrency=1), progress=Failing(nth))
     assert local.sync().failed == 0
     assert set(local.rows()) == {url_md5(url_of(n)) for n in range(20)}
 

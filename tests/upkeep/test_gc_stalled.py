@@ -20,6 +20,7 @@ from mirror.store.engines.file import FileStore
 from mirror.upkeep.gc import gc
 from tests.support.mirror_setup import Workshop, key_of
 from tests.support.photos import fill, photo, url_of
+from tests.support.progress_hooks import Advances
 from tests.upkeep.aged_mirrors import is_whole, keys, objects, orphan, pass_days, stocked
 
 TWO_HOURS = 7_200.0
@@ -159,7 +160,7 @@ def test_one_that_stood_still_before_it_looks_says_so_anew_and_goes_on(
             thread.start()
             thread.join()
 
-    report = gc(local.settings(), clock=clock, progress=meanwhile)
+    report = gc(local.settings(), clock=clock, progress=Advances(meanwhile))
     assert (report.deleted, report.spared, report.error) == (2, 1, None)
     assert objects(local) & {first, adopted, left} == {adopted}
     is_whole(elsewhere)

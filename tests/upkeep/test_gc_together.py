@@ -15,9 +15,10 @@ import pytest
 
 from mirror.catalog.gc_lease import HeldLease
 from mirror.errors import Busy
+from mirror.run.progress import Progress, Stage
 from mirror.store.base import Store
 from mirror.store.engines.file import FileStore
-from mirror.sync.run_sync import SyncObserver, sync
+from mirror.sync.run_sync import sync
 from mirror.upkeep.change_limit import ChangeLimit
 from mirror.upkeep.gc import GcOptions, GcReport, gc
 from mirror.upkeep.verify import VerifyOptions, verify
@@ -25,6 +26,7 @@ from tests.support.chaos_tally import SEED, TIMES, count, kills
 from tests.support.killing import Killing
 from tests.support.mirror_setup import Workshop, key_of
 from tests.support.photos import fill, photo, url_of
+from tests.support.progress_hooks import WhenPlanned
 from tests.upkeep.aged_mirrors import (
     DAY,
     DELETING,
@@ -45,14 +47,14 @@ def test_a_sync_that_adopts_what_is_planned_to_go_saves_it(local: Workshop) -> N
     pass_days(local, 8)
     fill(local.cache, {url_of(70): photo(70)})
 
-    def meanwhile(report: GcReport) -> None:
-        assert report.planned == 1
+    def meanwhile(stage: Stage) -> None:
+        assert stage.items == 1
         thread = threading.Thread(target=lambda: reports.append(local.sync()))
         thread.start()
         thread.join()
 
     reports: list[Any] = []
-    report = gc(local.settings(), planned=meanwhile)
+    report = gc(local.settings(), progress=WhenPlanned(meanwhile))
     assert (report.spared, report.deleted) == (1, 0)
     assert (reports[0].deduplicated, reports[0].failed) == (1, 0)
     is_whole(local)
@@ -100,16 +102,16 @@ def test_a_row_by_what_the_catalog_said_before_names_nothing_that_goes(
         local.sync()
         reports.append(gc(local.settings()))
 
-    class Between(SyncObserver):
+    class Between(Progress):
         """Another machine's run: between its decision and its commit all else happens."""
 
-        def done(self, entry: object, outcome: str) -> None:
+        def advance(self, items: int = 0, nbytes: int = 0, outcome: str = "") -> None:
             assert outcome == "duplicate"
             thread = threading.Thread(target=all_else)
             thread.start()
             thread.join()
 
-    synced = sync(elsewhere.settings(), observer=Between())
+    synced = sync(elsewhere.settings(), progress=Between())
     assert (synced.deduplicated, synced.exit_status) == (1, 0)
     assert reports[0].named_recently == 1
     is_whole(local)
@@ -122,7 +124,7 @@ def test_collections_of_two_machines_do_not_meet(local: Workshop, tmp_path: Path
     other = local.place.settings(state={"dir": str(tmp_path / "other")})
     told: list[BaseException] = []
 
-    def meanwhile(_: GcReport) -> None:
+    def meanwhile(_: Stage) -> None:
         def second() -> None:
             try:
                 told.append(gc(other).error)  # type: ignore[arg-type]
@@ -133,7 +135,7 @@ def test_collections_of_two_machines_do_not_meet(local: Workshop, tmp_path: Path
         thread.start()
         thread.join()
 
-    assert gc(local.settings(), planned=meanwhile).deleted == 1
+    assert gc(local.settings(), progress=WhenPlanned(meanwhile)).deleted == 1
     assert isinstance(told[0], Busy)
     assert gc(other).error is None
 
@@ -153,7 +155,7 @@ def test_one_that_was_taken_over_deletes_nothing_more(local: Workshop) -> None:
     orphan(local, 70, 30)
     pass_days(local, 8)
 
-    def meanwhile(_: GcReport) -> None:
+    def meanwhile(_: Stage) -> None:
         async def take_over(store: Store) -> None:
             later = datetime.now(UTC) + timedelta(hours=2)
             await HeldLease.begin(store, "another", "elsewhere", later)
@@ -162,7 +164,7 @@ def test_one_that_was_taken_over_deletes_nothing_more(local: Workshop) -> None:
         thread.start()
         thread.join()
 
-    report = gc(local.settings(), planned=meanwhile)
+    report = gc(local.settings(), progress=WhenPlanned(meanwhile))
     assert isinstance(report.error, Busy)
     assert report.deleted == 0
     assert key_of(photo(70)) in objects(local)

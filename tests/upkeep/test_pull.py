@@ -22,6 +22,7 @@ from tests.support.fault_proxy import Fault, FaultProxy, Request, Reset
 from tests.support.killing import Killing
 from tests.support.mirror_setup import SOON, Workshop, key_of
 from tests.support.photos import blank, fill, flipped, name_of, photo, url_of
+from tests.support.progress_hooks import Advances
 
 
 def stocked(shop: Workshop, count: int = 12) -> dict[str, bytes]:
@@ -205,7 +206,7 @@ def test_a_second_pull_into_the_folder_is_told_that_it_is_busy(local: Workshop) 
             thread.start()
             thread.join()
 
-    assert pull(local.settings(), progress=meanwhile).exit_status == 0
+    assert pull(local.settings(), progress=Advances(meanwhile)).exit_status == 0
     assert told
 
 

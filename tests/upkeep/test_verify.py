@@ -22,7 +22,7 @@ from mirror.store.base import ObjectInfo
 from mirror.store.engines.file import FileStore
 from mirror.upkeep.gc import gc
 from mirror.upkeep.repair import RepairOptions, repair
-from mirror.upkeep.verify import Progress, VerifyOptions, VerifyReport, verify
+from mirror.upkeep.verify import VerifyOptions, VerifyReport, verify
 from tests.conftest import MakePlace
 from tests.support.chaos_tally import SEED, count, kills
 from tests.support.fault_proxy import (
@@ -35,6 +35,7 @@ from tests.support.killing import Killing
 from tests.support.mirror_process import started
 from tests.support.mirror_setup import SOON, Workshop, key_of
 from tests.support.photos import blank, fill, flipped, photo, url_of
+from tests.support.progress_hooks import Advances
 from tests.upkeep.aged_mirrors import pass_days
 
 FULL = VerifyOptions(share=1.0)
@@ -186,7 +187,7 @@ def test_a_second_one_on_the_same_machine_is_told_that_it_is_busy(local: Worksho
             thread.start()
             thread.join()
 
-    assert verify(local.settings(), progress=meanwhile).exit_status == 0
+    assert verify(local.settings(), progress=Advances(meanwhile)).exit_status == 0
     assert told
 
 
@@ -222,17 +223,17 @@ def test_in_parts_the_same_is_found(shop: Workshop, monkeypatch: pytest.MonkeyPa
     assert report.read == 35
 
 
-def interrupted_after(count: int) -> Progress:
+def interrupted_after(count: int) -> Advances:
     """Sends this process a Ctrl-C when so many objects were read."""
     read = 0
 
-    def progress(_objects: int, nbytes: int) -> None:
+    def advance(_objects: int, nbytes: int) -> None:
         nonlocal read
         read += nbytes > 0
         if nbytes and read == count:
             os.kill(os.getpid(), signal.SIGINT)
 
-    return progress
+    return Advances(advance)
 
 
 @pytest.mark.parametrize("parts", [False, True], ids=["whole", "in parts"])
@@ -296,7 +297,7 @@ def test_what_was_superseded_while_it_was_read_is_not_held_against_the_mirror(
             local_path = Path(local.place.url.path) / key
             local_path.unlink()
 
-    report = verify(local.settings(), FULL, progress=meanwhile)
+    report = verify(local.settings(), FULL, progress=Advances(meanwhile))
     assert (report.missing, report.exit_status) == (0, 0)
 
 

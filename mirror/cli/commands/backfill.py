@@ -144,8 +144,7 @@ def command(session: Session, /, **options: Any) -> int:
       mirror backfill dataset_raw.jsonl --for 2h --max-bytes 2G; mirror sync
     """
     from mirror.backfill.run_backfill import backfill
-    from mirror.cli.progress import metering
-    from mirror.cli.views.backfill_view import BackfillProgress, show
+    from mirror.cli.views.backfill_view import show
     from mirror.dataset.inputs import Input
 
     # Some images are always gone: a run that had all the others has done its work.
@@ -164,9 +163,8 @@ def command(session: Session, /, **options: Any) -> int:
         for source in inputs:
             source.check()
         asked = _asked(run.settings, options, session.run_id)
-        with metering(session.verbosity, "images") as meter:
-            observer = BackfillProgress(meter)
-            report = backfill(run.settings, inputs, asked, observer=observer, began=run.began)
+        with run.progress() as progress:
+            report = backfill(run.settings, inputs, asked, progress=progress)
         run.ended(report.exit_status, report.as_json())
     show(session, report)
     return report.exit_status

@@ -69,8 +69,6 @@ def command(session: Session, /, **options: Any) -> int:
           --filter '{"license": {"$ne": null}}' --projection image_url,species,license
     """
     from mirror.cli import output
-    from mirror.cli.progress import metering
-    from mirror.cli.views.export_view import ExportProgress
     from mirror.dataset.export import ExportOptions, export
     from mirror.dataset.formats.mongo import MongoUrl
     from mirror.dataset.formats.mongo_query import Query
@@ -89,8 +87,8 @@ def command(session: Session, /, **options: Any) -> int:
         batch_size=options["batch_size"],
         force=options["force"],
     )
-    with metering(session.verbosity, "documents") as meter:
-        report = export(url, options["output"], asked, ExportProgress(meter))
+    with session.progress() as progress:
+        report = export(url, options["output"], asked, progress=progress)
     _show(session, report)
     return report.exit_status
 

@@ -50,7 +50,6 @@ def command(session: Session, /, **options: Any) -> int:
       mirror gc                            # the same from cron, once a week
       mirror gc --max-delete 1000
     """
-    from mirror.cli.progress import counting
     from mirror.cli.views.upkeep_view import show
     from mirror.upkeep.change_limit import ChangeLimit
     from mirror.upkeep.gc import GcOptions, gc
@@ -68,31 +67,12 @@ def command(session: Session, /, **options: Any) -> int:
             limit=ChangeLimit.parse(options["max_delete"], "--max-delete"),
             flagged=options["flagged"],
         )
-        with counting(session.verbosity, "objects") as progress:
-            report = gc(
-                run.settings,
-                asked,
-                planned=_announcer(session),
-                progress=progress,
-                began=run.began,
-            )
+        with run.progress() as progress:
+            report = gc(run.settings, asked, progress=progress)
         run.ended(report.exit_status, report.as_json())
     closing = "Dry run: nothing was removed." if report.dry_run else ""
     show(session, report, _rows(report), closing)
     return report.exit_status
-
-
-def _announcer(session: Session) -> Any:
-    from mirror.cli import output
-
-    def announce(report: GcReport) -> None:
-        if session.verbosity >= 0 and not report.dry_run and report.planned:
-            size = output.size(report.planned_bytes)
-            click.echo(
-                f"mirror: {output.plural(report.planned, 'object')} to delete ({size})", err=True
-            )
-
-    return announce
 
 
 def _rows(report: GcReport) -> list[Row]:

@@ -54,7 +54,6 @@ def command(session: Session, /, **options: Any) -> int:
       mirror inspect --sheet flagged.html        # to be looked at in a browser
       mirror inspect --csv - | grep -v ',ok,'
     """
-    from mirror.cli.progress import counting
     from mirror.inspection.inspect_cache import inspect_cache
 
     csv_file: Path | None = options["csv_file"]
@@ -67,7 +66,7 @@ def command(session: Session, /, **options: Any) -> int:
         # Before the work: an hour of it must not end in a file that cannot be written.
         csv_out = _opened(outputs, csv_file)
         sheet_out = _opened(outputs, options["sheet"])
-        with counting(session.verbosity, "files", judged=True) as progress:
+        with session.progress() as progress:
             inspection = inspect_cache(**request(settings, options), progress=progress)
             findings = outputs.enter_context(inspection)
         _write(findings, settings, options["level"], csv_out, sheet_out)

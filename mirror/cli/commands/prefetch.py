@@ -45,9 +45,7 @@ def command(session: Session, /, **options: Any) -> int:
       mirror prefetch train.jsonl --check
       mirror prefetch train.jsonl --offline && python train.py
     """
-    from mirror.cli.progress import metering
-    from mirror.cli.views.prefetch_view import PrefetchProgress
-    from mirror.dataset.inputs import Input, total_size
+    from mirror.dataset.inputs import Input
     from mirror.dataset.records import ReadOptions
     from mirror.errors import ConfigError
     from mirror.fetch.client import Fetcher
@@ -67,8 +65,7 @@ def command(session: Session, /, **options: Any) -> int:
     with ExitStack() as stack:
         path: Path | None = options["lacking"]
         lacking = None if path is None else stack.enter_context(replacing(path))
-        meter = stack.enter_context(metering(session.verbosity, "B"))
-        progress = PrefetchProgress(meter, total_size(inputs))
+        progress = stack.enter_context(session.progress())
         fetch = stack.enter_context(Fetcher(settings))
         prefetch = Prefetch(fetch, check=check, lacking=lacking, progress=progress)
         report = prefetch.run(inputs, ReadOptions.of(options["url_field"]))

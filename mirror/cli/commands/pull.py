@@ -58,7 +58,6 @@ def command(session: Session, /, **options: Any) -> int:
       mirror pull --cache /data/part --dataset val.jsonl
       mirror pull --verify --force         # and replace what has rotted on the disk
     """
-    from mirror.cli.progress import counting
     from mirror.cli.views.upkeep_view import show
     from mirror.dataset.inputs import Input
     from mirror.upkeep.pull import PullOptions, pull
@@ -80,8 +79,8 @@ def command(session: Session, /, **options: Any) -> int:
             hardlink=options["hardlink"],
             dry_run=options["dry_run"],
         )
-        with counting(session.verbosity, "files") as progress:
-            report = pull(run.settings, asked, progress=progress, began=run.began)
+        with run.progress() as progress:
+            report = pull(run.settings, asked, progress=progress)
         run.ended(report.exit_status, report.as_json())
     closing = "Dry run: nothing was written." if report.dry_run else ""
     show(session, report, _rows(report), closing)

@@ -45,7 +45,6 @@ def command(session: Session, /, **options: Any) -> int:
       mirror quarantine --to /data/flagged --yes
       mirror quarantine --to /data/flagged --restore --yes
     """
-    from mirror.cli.progress import counting
     from mirror.inspection.quarantine import quarantine, restore
 
     settings = settings_of(session, options)
@@ -54,7 +53,7 @@ def command(session: Session, /, **options: Any) -> int:
         report = restore(os.fsencode(settings.cache_dir), folder, dry_run=dry_run)
     else:
         asked = request(settings, options)
-        with counting(session.verbosity, "files", judged=True) as progress:
+        with session.progress() as progress:
             report = quarantine(**asked, folder=folder, dry_run=dry_run, progress=progress)
     _show(session, report, restoring=options["restore"], folder=options["folder"])
     return report.exit_status

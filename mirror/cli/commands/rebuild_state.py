@@ -40,7 +40,6 @@ def command(session: Session, /, **options: Any) -> int:
       mirror rebuild-state --restart       # read everything, whatever an interrupted run has read
       mirror rebuild-state --inspect off   # hashes only
     """
-    from mirror.cli.progress import counting
     from mirror.cli.views.upkeep_view import show
     from mirror.sync.rebuild import rebuild_state
 
@@ -52,7 +51,7 @@ def command(session: Session, /, **options: Any) -> int:
             "sync.concurrency": options["concurrency"],
         }
     )
-    with counting(session.verbosity, "files") as progress:
+    with session.progress() as progress:
         report = rebuild_state(settings, progress=progress, restart=options["restart"])
     closing = "mirror repair puts back what is missing." if report.missing else ""
     show(session, report, _rows(report), closing)

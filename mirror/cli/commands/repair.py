@@ -53,7 +53,6 @@ def command(session: Session, /, **options: Any) -> int:
       mirror repair --from /backup/image_cache --from /data/flagged
       mirror repair --full                 # and read every object first
     """
-    from mirror.cli.progress import counting
     from mirror.cli.views.upkeep_view import show
     from mirror.upkeep.change_limit import ChangeLimit
     from mirror.upkeep.repair import RepairOptions, repair
@@ -71,7 +70,7 @@ def command(session: Session, /, **options: Any) -> int:
         limit=ChangeLimit.parse(options["max_lost"], "--max-lost"),
         dry_run=options["dry_run"],
     )
-    with counting(session.verbosity, "objects") as progress:
+    with session.progress() as progress:
         report = repair(settings, asked, progress=progress)
     show(session, report, _rows(report), "Dry run: nothing was written." * report.dry_run)
     return report.exit_status

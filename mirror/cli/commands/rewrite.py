@@ -174,9 +174,8 @@ def command(session: Session, /, **options: Any) -> int:
         --set data.train_jsonl={train} --set data.val_jsonl={val}
     """
     from mirror.cache.scan import display
-    from mirror.cli.progress import metering
-    from mirror.cli.views.rewrite_view import RewriteProgress, show
-    from mirror.dataset.inputs import Input, total_size
+    from mirror.cli.views.rewrite_view import show
+    from mirror.dataset.inputs import Input
     from mirror.dataset.rewrite.rewrite_dataset import check_files, outputs_of, rewrite
     from mirror.dataset.yaml_edit.training_config import check, update
     from mirror.system.files import replacing
@@ -196,8 +195,7 @@ def command(session: Session, /, **options: Any) -> int:
     with ExitStack() as stack:
         report_file = None if report_path is None else stack.enter_context(replacing(report_path))
         images = _images(session, settings, options, scheme)
-        meter = stack.enter_context(metering(session.verbosity, "B"))
-        progress = RewriteProgress(meter, total_size(inputs))
+        progress = stack.enter_context(session.progress())
         report = rewrite(
             inputs, output, asked, images.resolver, addresses=images.addresses, progress=progress
         )
@@ -367,12 +365,11 @@ def _cached_images(
 ) -> _Images:
     from mirror.catalog.lookup import UrlLookup
     from mirror.cli.commands.inspect import list_failures, request
-    from mirror.cli.progress import counting
     from mirror.dataset.rewrite.cached_images import CachedImages
     from mirror.inspection.inspect_cache import inspect_cache
 
     with (
-        counting(session.verbosity, "files", judged=True) as progress,
+        session.progress() as progress,
         inspect_cache(**request(settings, options), progress=progress) as findings,
     ):
         images = CachedImages(settings.cache_dir, findings)

@@ -76,8 +76,6 @@ def command(session: Session, /, **options: Any) -> int:
       mirror sync                          # everything is in mirror.toml; the same from cron
       mirror sync --prefix 3f --limit-rate 20M
     """
-    from mirror.cli.progress import metering
-    from mirror.cli.views.sync_view import SyncProgress
     from mirror.sync.run_sync import SyncOptions, sync
 
     _give_large_arrays_back()
@@ -91,7 +89,7 @@ def command(session: Session, /, **options: Any) -> int:
                 "sync.concurrency": options["concurrency"],
             }
         )
-        with _sources(options) as sources, metering(session.verbosity, "B") as meter:
+        with _sources(options) as sources, run.progress() as progress:
             report = sync(
                 run.settings,
                 SyncOptions(
@@ -103,8 +101,7 @@ def command(session: Session, /, **options: Any) -> int:
                     run_id=session.run_id,
                 ),
                 sources=sources,
-                observer=SyncProgress(meter),
-                began=run.began,
+                progress=progress,
             )
         run.ended(report.exit_status, report.as_json())
     _show(session, report, options["max_files"])

@@ -78,7 +78,6 @@ def command(session: Session, /, **options: Any) -> int:
       mirror verify --sample 1%            # and another hundredth is read back each time
       mirror verify --full --report wrong.jsonl
     """
-    from mirror.cli.progress import counting
     from mirror.cli.views.upkeep_view import show
     from mirror.upkeep.verify import verify
 
@@ -87,8 +86,8 @@ def command(session: Session, /, **options: Any) -> int:
         run.settings = session.settings(
             {**bucket_flags(options), "sync.concurrency": options["concurrency"]}
         )
-        with counting(session.verbosity, "objects") as progress:
-            report = verify(run.settings, asked, progress=progress, began=run.began)
+        with run.progress() as progress:
+            report = verify(run.settings, asked, progress=progress)
         run.ended(report.exit_status, report.as_json())
     show(session, report, rows(report), closing(report))
     return report.exit_status

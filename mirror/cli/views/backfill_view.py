@@ -1,19 +1,14 @@
-"""How a backfill looks: its progress on standard error, its table."""
+"""How a backfill looks: its table."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 
 import click
 
 from mirror.backfill.backfill_report import BackfillReport
-from mirror.backfill.download_plan import DownloadPlan
-from mirror.backfill.estimate import DurationEstimate, spell
-from mirror.backfill.run_backfill import BackfillObserver
 from mirror.cli import output
 from mirror.cli.log import say
-from mirror.cli.progress import Meter
 from mirror.cli.session import Session
 from mirror.inspection.inspect_cache import printable
 
@@ -27,73 +22,6 @@ _WORDS = {
     "network": "the connection failed",
     "unreadable": "something in their place that cannot be read",
 }
-# A wait worth a word.
-_LONG_WAIT = 120.0
-
-
-class BackfillProgress(BackfillObserver):
-    """Images, what came of them, and what is waited for; before that, how far the reading is."""
-
-    def __init__(self, meter: Meter) -> None:
-        self._meter = meter
-        self._outcomes: Counter[str] = Counter()
-        self._bytes = self._records = self._files = 0
-        self._told_wait = ""
-        meter.begin()
-
-    def read(self, records: int) -> None:
-        self._records += records
-        self._meter.moved(
-            records,
-            lambda _: f"{self._records:,} records read",
-            lambda: ("reading the dataset", ""),
-        )
-
-    def judged(self, files: int) -> None:
-        self._files += files
-        self._meter.moved(
-            files,
-            lambda _: f"{self._files:,} files of the cache looked at",
-            lambda: ("looking at the cache", ""),
-        )
-
-    def planned(self, plan: DownloadPlan, estimate: DurationEstimate | None) -> None:
-        self._to_ask = plan.to_ask
-        self._estimate = estimate
-        self._meter.begin(plan.to_ask)
-        there = f"{plan.already:,} images are there already"
-        if estimate is None:
-            self._meter.say(f"{there}; nothing is to be fetched.")
-        else:
-            self._meter.say(f"{there}. To be fetched: {estimate.arithmetic}")
-
-    def ended(self, url: str, kind: str, nbytes: int) -> None:
-        self._outcomes[kind] += 1
-        self._bytes += nbytes
-        self._told_wait = ""
-        self._meter.moved(kind != "throttled", self._line, lambda: ("", self._counts(" ")))
-
-    def waiting(self, seconds: float, reason: str) -> None:
-        sentence = ""
-        if seconds >= _LONG_WAIT and reason != self._told_wait:
-            self._told_wait = reason
-            sentence = f"waiting {spell(seconds)}: {reason}"
-        self._meter.waits(f"{spell(seconds)}: {reason}", sentence)
-
-    def warned(self, sentence: str) -> None:
-        self._meter.say(printable(sentence), "warning")
-
-    def _counts(self, between: str) -> str:
-        return between.join(f"{name} {n:,}" for name, n in sorted(self._outcomes.items()))
-
-    def _line(self, _: float) -> str:
-        done = self._outcomes.total() - self._outcomes["throttled"]
-        left = ""
-        if self._estimate is not None and self._to_ask:
-            share = max(0, self._to_ask - done) / self._to_ask
-            left = f", {spell(self._estimate.seconds * share)} left"
-        came = output.size(self._bytes)
-        return f"{done:,}/{self._to_ask:,}, {came}{left} ({self._counts(', ')})"
 
 
 def show(session: Session, report: BackfillReport) -> None:

@@ -1,4 +1,4 @@
-"""How a rewriting looks: its progress, its tables."""
+"""How a rewriting looks: its tables."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ import click
 
 from mirror.cli import output
 from mirror.cli.log import say
-from mirror.cli.progress import Meter
 from mirror.cli.session import Session
-from mirror.dataset.rewrite.rewrite_dataset import RewriteObserver
 from mirror.dataset.rewrite.rewrite_report import RewriteReport
 from mirror.inspection.inspect_cache import printable
 
@@ -28,28 +26,6 @@ _WHY = {
     "large_units": "in groups too large to divide so",
     "mixed_units": "in groups that other classes share",
 }
-
-
-class RewriteProgress(RewriteObserver):
-    """Bytes of the inputs, of `total` if that is known, with the records beside them."""
-
-    def __init__(self, meter: Meter, total: int | None) -> None:
-        self._meter = meter
-        self._total = total
-        self._read = 0
-        meter.begin(total)
-
-    def read(self, size: int) -> None:
-        self._read += size
-        self._meter.moved(size)
-
-    def done(self, report: RewriteReport) -> None:
-        def line(seconds: float) -> str:
-            share = f", {self._read / self._total:.0%} of the input" if self._total else ""
-            rate = report.records / seconds
-            return f"{report.records:,} records read{share}, {rate:,.0f} records/s"
-
-        self._meter.moved(0, line, lambda: (f"{report.records:,} records", ""))
 
 
 def show(session: Session, report: RewriteReport) -> None:

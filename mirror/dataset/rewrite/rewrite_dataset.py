@@ -34,7 +34,7 @@ from mirror.dataset.fields import FieldPath
 from mirror.dataset.formats.file_name import FileName
 from mirror.dataset.formats.spool import Spool
 from mirror.dataset.formats.writers import Writer, check_not_replaced, check_output, writing
-from mirror.dataset.inputs import Input, read
+from mirror.dataset.inputs import Input, read, total_size
 from mirror.dataset.records import Batch, ReadOptions, Rejected, whole
 from mirror.dataset.rewrite.judge import (
     Judgement,
@@ -59,6 +59,7 @@ from mirror.dataset.rewrite.rewrite_report import (
 from mirror.dataset.splits.assign import LEFT_OUT, SplitAssigner, SplitAssignment
 from mirror.dataset.splits.split import Split, positions
 from mirror.errors import DatasetError, UsageError
+from mirror.run.progress import Progress, Stage
 from mirror.system.files import cut_short
 
 # Positions in the index → the URLs that take the place of the old ones.
@@ -115,16 +116,6 @@ class RewriteOptions:
         classes = () if self.stratify is None else (self.stratify,)
         others = tuple(dict.fromkeys((*self.license.paths, *grouping, *classes)))
         return ReadOptions(self.reading.url, self.reading.source, others)
-
-
-class RewriteObserver:
-    """Is told of how far a rewriting is."""
-
-    def read(self, size: int) -> None:
-        """So many bytes of the inputs more have been read."""
-
-    def done(self, report: RewriteReport) -> None:
-        """A batch is done with."""
 
 
 def outputs_of(output: Path, splits: Sequence[Split]) -> dict[str, Path]:
@@ -198,7 +189,7 @@ def rewrite(
     resolver: UrlLookup,
     *,
     addresses: Addresses | None,
-    progress: RewriteObserver | None = None,
+    progress: Progress = Progress(),
 ) -> RewriteReport:
     """Rewrite datasets to other URLs.
 
@@ -208,7 +199,7 @@ def rewrite(
         options: what is asked.
         resolver: finds URLs.
         addresses: gives new URLs; None leaves all records as they are, and only filters.
-        progress: is told of bytes and batches.
+        progress: receives the progress of the run.
 
     Raises:
         DatasetError: an invalid record when `strict`; a missing one when `missing` is `fail`; no
@@ -216,9 +207,7 @@ def rewrite(
         UsageError: an input cannot be read, or an output not be written.
         MirrorError: a source that is no file does not answer.
     """
-    return _Rewriting(output, options, resolver, addresses).run(
-        inputs, progress or RewriteObserver()
-    )
+    return _Rewriting(output, options, resolver, addresses).run(inputs, progress)
 
 
 class _Notes(NamedTuple):
@@ -257,7 +246,7 @@ class _Rewriting:
         self._spool: Spool | None = None
         self._writers: list[Writer] = []
 
-    def run(self, inputs: Sequence[Input], progress: RewriteObserver) -> RewriteReport:
+    def run(self, inputs: Sequence[Input], progress: Progress) -> RewriteReport:
         began = time.monotonic()
         report, options = self._report, self._options
         outputs = outputs_of(self._output, options.splits)
@@ -270,10 +259,11 @@ class _Rewriting:
                 self._writers = files.enter_context(writing(*outputs.values()))
                 if self._assigner.needed:
                     self._spool = files.enter_context(Spool(self._output.absolute().parent))
+            progress.begin(Stage("records read", nbytes=total_size(inputs)))
             for source in inputs:
                 for batch in _batches(source, options, progress):
                     self._take(batch, _shown(source), rejected)
-                    progress.done(report)
+                    progress.advance(len(batch) + len(batch.rejected))
             self._fail_if_missing()
             if self._assigner.needed:
                 self._distribute(self._assigner.assign())
@@ -469,9 +459,9 @@ class _Rewriting:
         )
 
 
-def _batches(source: Input, options: RewriteOptions, progress: RewriteObserver) -> Iterator[Batch]:
+def _batches(source: Input, options: RewriteOptions, progress: Progress) -> Iterator[Batch]:
     try:
-        yield from read(source, options.fields, progress.read)
+        yield from read(source, options.fields, progress)
     except OSError as error:
         raise DatasetError(
             f"{_shown(source)} cannot be read to its end ({error.strerror or error})."

@@ -16,10 +16,11 @@ from mirror.catalog.lookup import UrlLookup
 from mirror.dataset.inputs import Input
 from mirror.dataset.records import ReadOptions
 from mirror.dataset.rewrite.judge import LicenseRule
-from mirror.dataset.rewrite.rewrite_dataset import RewriteObserver, RewriteOptions, rewrite
-from mirror.dataset.rewrite.rewrite_report import EXAMPLES, REASONS, RewriteReport
+from mirror.dataset.rewrite.rewrite_dataset import RewriteOptions, rewrite
+from mirror.dataset.rewrite.rewrite_report import EXAMPLES, REASONS
 from mirror.dataset.splits.split import parse_splits
 from mirror.errors import DatasetError, UsageError
+from mirror.run.progress import Progress, Stage
 from tests.support.mirrored_dataset import (
     ABSENT,
     BLANK,
@@ -425,16 +426,18 @@ def test_a_result_as_it_should_be_is_not_remarked(plants: Mirror, work: Path) ->
 
 
 def test_progress_is_told_of_bytes_and_records(plants: Mirror, work: Path) -> None:
-    class Told(RewriteObserver):
+    class Told(Progress):
         def __init__(self) -> None:
             self.bytes = 0
             self.records: list[int] = []
 
-        def read(self, size: int) -> None:
-            self.bytes += size
+        def begin(self, stage: Stage) -> None:
+            assert stage.nbytes == path.stat().st_size
 
-        def done(self, report: RewriteReport) -> None:
-            self.records.append(report.records)
+        def advance(self, items: int = 0, nbytes: int = 0, outcome: str = "") -> None:
+            self.bytes += nbytes
+            if items:
+                self.records.append(items + (self.records[-1] if self.records else 0))
 
     path = put(work / "raw.jsonl", [record(1, text="x" * 1000) for _ in range(5000)])
     told = Told()

@@ -22,14 +22,13 @@ from mirror.catalog.lookup import UrlLookup
 from mirror.dataset.compression import zstd
 from mirror.dataset.inputs import Input
 from mirror.dataset.rewrite.rewrite_dataset import (
-    RewriteObserver,
     RewriteOptions,
     check_files,
     rewrite,
 )
-from mirror.dataset.rewrite.rewrite_report import RewriteReport
 from mirror.dataset.splits.split import parse_splits
 from mirror.errors import DatasetError, UsageError
+from mirror.run.progress import Progress
 from tests.support.mirror_setup import full_disk
 from tests.support.mirrored_dataset import (
     ABSENT,
@@ -54,9 +53,10 @@ THREE = parse_splits("train=0.6,val=0.2,test=0.2")
 
 
 def test_an_input_that_breaks_off_is_an_error_and_not_the_end(plants: Mirror, work: Path) -> None:
-    class Breaking(RewriteObserver):
-        def read(self, size: int) -> None:
-            raise OSError(5, "Input/output error")
+    class Breaking(Progress):
+        def advance(self, items: int = 0, nbytes: int = 0, outcome: str = "") -> None:
+            if nbytes:
+                raise OSError(5, "Input/output error")
 
     path = put(work / "raw.jsonl", [record(1)])
     with pytest.raises(DatasetError, match="raw.jsonl cannot be read to its end"):
@@ -277,9 +277,10 @@ def test_records_that_fit_no_table_leave_all_as_it_was(plants: Mirror, work: Pat
 
 @pytest.mark.parametrize("splits", [(), THREE])
 def test_interrupted_it_leaves_no_trace(plants: Mirror, work: Path, splits: Any) -> None:
-    class Interrupting(RewriteObserver):
-        def done(self, report: RewriteReport) -> None:
-            raise KeyboardInterrupt
+    class Interrupting(Progress):
+        def advance(self, items: int = 0, nbytes: int = 0, outcome: str = "") -> None:
+            if items:
+                raise KeyboardInterrupt
 
     path = put(work / "raw.jsonl", [record(1), "?"])
     put(work / "out.rejected.jsonl", ["old"])
