@@ -9,8 +9,6 @@ import click
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
-_HEX_PREFIX = 32
-
 
 def together(*options: Decorator) -> Decorator:
     """One decorator for several options, which help shows in this order."""
@@ -80,22 +78,13 @@ def bucket_flags(options: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def hex_prefix(_ctx: click.Context, _param: click.Parameter, value: str) -> str:
-    """Checks the first digits of a URL's MD5."""
-    if len(value) > _HEX_PREFIX or any(c not in "0123456789abcdefABCDEF" for c in value):
-        raise click.BadParameter("write up to 32 hexadecimal digits, such as 3f.")
-    return value
+def parsed(parse: Callable[[str], Any]) -> Callable[..., Any]:
+    """A callback for an option whose text is parsed; the ValueError of `parse` says what to write."""
 
+    def callback(_ctx: click.Context, _param: click.Parameter, value: str | None) -> Any:
+        try:
+            return None if value is None else parse(value)
+        except ValueError as error:
+            raise click.BadParameter(str(error)) from None
 
-def share(_ctx: click.Context, _param: click.Parameter, value: str | None) -> float | None:
-    """Reads `1%` or `0.01`. Not `1`: what a crontab leaves of `1%` would read everything back."""
-    if value is None:
-        return None
-    text = value.strip()
-    try:
-        number = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
-    except ValueError:
-        number = -1.0
-    if not 0 < number <= 1 or text == "1":
-        raise click.BadParameter("write a share, such as 1% or 0.01; all of it is 100%.")
-    return number
+    return callback

@@ -11,11 +11,12 @@ from mirror.cli.options import (
     bucket_options,
     cache_option,
     concurrency_option,
-    hex_prefix,
+    parsed,
     url_field_option,
 )
 from mirror.cli.reporting import reporting, reporting_options
 from mirror.cli.session import Session, session_options
+from mirror.config.option_values import parse_hex_prefix
 
 if TYPE_CHECKING:
     from mirror.cli.views.upkeep_view import Row
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 @click.option(
     "--prefix",
     default="",
-    callback=hex_prefix,
+    callback=parsed(parse_hex_prefix),
     metavar="HEX",
     help="Only URLs whose MD5 begins so.",
 )

@@ -364,13 +364,15 @@ def _cached_images(
     session: Session, settings: Settings, options: dict[str, Any], scheme: str | None
 ) -> _Images:
     from mirror.catalog.lookup import UrlLookup
-    from mirror.cli.commands.inspect import list_failures, request
+    from mirror.cli.commands.inspect import list_failures
     from mirror.dataset.rewrite.cached_images import CachedImages
-    from mirror.inspection.inspect_cache import inspect_cache
+    from mirror.inspection.inspect_cache import inspect_cache, inspection_arguments
 
     with (
         session.progress() as progress,
-        inspect_cache(**request(settings, options), progress=progress) as findings,
+        inspect_cache(
+            **inspection_arguments(settings, options["level"]), progress=progress
+        ) as findings,
     ):
         images = CachedImages(settings.cache_dir, findings)
     list_failures(findings)

@@ -13,11 +13,12 @@ from mirror.cli.options import (
     bucket_options,
     cache_option,
     concurrency_option,
-    hex_prefix,
+    parsed,
     url_field_option,
 )
 from mirror.cli.reporting import reporting, reporting_options
 from mirror.cli.session import Session, session_options
+from mirror.config.option_values import parse_hex_prefix
 
 if TYPE_CHECKING:
     from mirror.dataset.dataset_urls import DatasetUrls
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
 @click.option(
     "--prefix",
     default="",
-    callback=hex_prefix,
+    callback=parsed(parse_hex_prefix),
     metavar="HEX",
     help="Only URLs whose MD5 begins so.",
 )
@@ -114,12 +115,10 @@ def _sources(options: dict[str, Any]) -> AbstractContextManager[DatasetUrls | No
     from mirror.dataset.dataset_urls import DatasetUrls, FieldNames
     from mirror.dataset.inputs import Input
 
-    dataset = Input(options["dataset"])
-    dataset.check()
     fields = FieldNames(
         options["url_field"], options["license_field"], options["attribution_field"]
     )
-    return DatasetUrls.read(dataset, fields)
+    return DatasetUrls.read(Input(options["dataset"]), fields)
 
 
 def _give_large_arrays_back() -> None:

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mirror.cli.options import bucket_flags, bucket_options, concurrency_option, share, together
+from mirror.cli.options import bucket_flags, bucket_options, concurrency_option, parsed, together
 from mirror.cli.reporting import reporting, reporting_options
 from mirror.cli.session import Session, session_options
+from mirror.config.option_values import parse_share
 
 if TYPE_CHECKING:
     from mirror.cli.views.upkeep_view import Row
@@ -24,7 +25,7 @@ depth_options = together(
     click.option(
         "--sample",
         metavar="SHARE",
-        callback=share,
+        callback=parsed(parse_share),
         help="And read back such a share of the objects, such as 1%.",
     ),
     click.option("--full", is_flag=True, help="And read back every object, and hash it."),
@@ -44,18 +45,11 @@ depth_options = together(
 
 
 def depth_asked(options: dict[str, Any]) -> VerifyOptions:
-    """What `depth_options` were given. Raises: UsageError."""
-    from mirror.errors import UsageError
+    """The values of `depth_options`. Raises: UsageError."""
     from mirror.upkeep.verify import VerifyOptions
 
-    if sum((options["exists"], options["full"], options["sample"] is not None)) > 1:
-        raise UsageError("Choose one of --exists, --sample and --full.")
-    return VerifyOptions(
-        share=1.0 if options["full"] else options["sample"] or 0.0,
-        seed=options["seed"],
-        restart=options["restart"],
-        report=options["report"],
-    )
+    names = ("exists", "sample", "full", "seed", "restart", "report")
+    return VerifyOptions.of(**{name: options[name] for name in names})
 
 
 @click.command("verify")
