@@ -25,7 +25,7 @@ OBJECTS: Final = "objects/"
 CATALOG: Final = "catalog"
 # What mirror doctor tries an endpoint with; whoever finds something there may delete it.
 PROBES: Final = "doctor/"
-SWEEP_KEY: Final = "gc.json"
+GC_LEASE_KEY: Final = "gc.json"
 
 CACHE_CONTROL: Final = "public, max-age=31536000, immutable"
 

@@ -14,7 +14,6 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -47,7 +46,6 @@ from mirror.run.failures import LISTED
 from mirror.run.lock import locked
 from mirror.run.progress import Progress, Stage
 from mirror.run.run_id import new_run_id
-from mirror.run.run_log import RunRecord
 from mirror.run.signals import stopping_on_signals
 
 if TYPE_CHECKING:
@@ -257,9 +255,7 @@ class _BackfillRun:
                 self._count()
             report.seconds = time.monotonic() - self._began
             if not report.dry_run:
-                with suppress(StateError):
-                    # The run is done; a disk that is full by now must not call it undone.
-                    ledger.runs.add(RunRecord.of(report, self._started_at))
+                ledger.runs.remember(report, self._started_at)
         finally:
             ledger.close()
         return report

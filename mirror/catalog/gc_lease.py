@@ -1,16 +1,16 @@
-"""How removing old objects and adopting them keep out of each other's way: `gc.json`, and ages.
+"""The lease in `gc.json`, and how gc and writers keep out of each other's way over old objects.
 
-DELETE has no condition. Between gc's look at an old object that no row names and its DELETE, a
-writer may meet that object, find its own bytes there, and name it in a row. So:
+DELETE takes no condition. Between gc's check of an old, unreferenced object and its DELETE, a writer
+may find the same bytes there and commit a row that names the object. Two rules prevent that:
 
-- Who removes says so in `gc.json` first, then looks at each object's age once more, and removes it
-  only while that word is fresh: `keep_alive`, look, `require_alive`, remove, in this order.
-- Who adopts an object that is not young writes it anew, which makes it young, and reads `gc.json`
-  before and after: if nothing was being removed at either time, and it is the same sweep or none
-  both times, then any removal looks at the object's age after it was renewed.
+- gc writes `deleting` into `gc.json` first. Then it checks each object's age again, and deletes only
+  while its lease is fresh: `keep_alive`, check, `require_alive`, delete, in this order.
+- A writer that adopts an object which is not young rewrites it, which makes it young. It reads
+  `gc.json` before and after. If nothing was being deleted at either time, and the lease did not
+  change between them, any later deletion checks the object's age after the rewrite.
 
-A young object needs none of this: it outlives every row that is on its way. The rules are
-docs/format.md's; they hold for every writer.
+A young object needs neither: it outlives every row that is on its way. docs/format.md specifies
+these rules for every writer.
 """
 
 from __future__ import annotations
@@ -32,109 +32,118 @@ from mirror.errors import (
     PreconditionFailed,
     StoreError,
 )
-from mirror.layout import SWEEP_KEY
+from mirror.layout import GC_LEASE_KEY
 from mirror.store.base import Create, Headers, IfMatch, Store
 from mirror.system.clock import since_boot
 
-# How long a writer may rely on what it knows of an object until it commits a row that names it.
+# How long a writer may rely on what it knows of an object before it commits a row that names it.
 KNOWN_FOR: Final = timedelta(days=1)
-# Nothing is removed that is younger; twice that, for the age counts from either end.
+# gc deletes nothing younger. Twice KNOWN_FOR, because a writer may adopt an object of that age
+# without rewriting it, and commit its row that much later.
 SHORTEST_GRACE: Final = 2 * KNOWN_FOR
-# A sweep that has said nothing for so long is dead,
-LEASE: Final = timedelta(hours=1)
-# and one that is alive says that it is this often.
-RENEW: Final = timedelta(minutes=10)
-# Clocks of a client and of a server that S3 lets pass.
+# A lease that was not renewed for this long has lapsed: its holder is taken for dead.
+LEASE_DURATION: Final = timedelta(hours=1)
+# A holder renews its lease this often.
+RENEW_EVERY: Final = timedelta(minutes=10)
+# S3 accepts clocks of client and server that differ by this much.
 _SKEW: Final = timedelta(minutes=15)
 
 _HEADERS: Final = Headers(content_type="application/json", cache_control="no-cache")
+
+State = Literal["planning", "deleting", "idle"]
 
 
 class GcLease(msgspec.Struct, frozen=True, kw_only=True):
     """Contents of gc.json.
 
     Attributes:
-        run: another one for each sweep.
-        state: `planning` removes nothing yet; `deleting` may remove objects now; `idle` is over.
-        holder: who.
+        run: an id that differs for every run of gc.
+        state: `planning` deletes nothing yet; `deleting` may delete objects now; `idle` is over.
+        holder: an id of the machine and its state folder.
     """
 
     run: str
-    state: Literal["planning", "deleting", "idle"]
+    state: State
     holder: str = ""
 
 
-async def read_sweep(store: Store) -> GcLease | None:
-    """The last sweep of a mirror; None where there was none.
+async def read_lease(store: Store) -> GcLease | None:
+    """Read the latest lease of a mirror; None where gc has never run.
 
     Raises:
-        FormatError: gc.json is not what this version knows.
+        FormatError: this version does not understand gc.json.
         StoreError: it could not be read.
     """
     try:
-        body = await store.get(SWEEP_KEY)
+        body = await store.get(GC_LEASE_KEY)
     except NotFound:
         return None
     try:
         return msgspec.json.decode(body, type=GcLease)
     except (msgspec.DecodeError, UnicodeDecodeError):
         raise FormatError(
-            f"{store.url}/{SWEEP_KEY} is not understood; upgrade dataset-mirror, or delete it when "
-            "no mirror gc is at work."
+            f"{store.url}/{GC_LEASE_KEY} is not understood; upgrade dataset-mirror, or delete it "
+            "while no mirror gc is running."
         ) from None
 
 
 def is_young(written: datetime, now: datetime) -> bool:
-    """Whether an object may be adopted as it is. What is from the future is of an unknown age."""
+    """Whether a writer may adopt an object without rewriting it.
+
+    An object from the future has an unknown age, so it is not young.
+    """
     return -_SKEW <= now - written < KNOWN_FOR
 
 
-async def renew(store: Store, key: str, write: Callable[[], Awaitable[object]]) -> None:
-    """Write an object anew, so that no removal can meet it as the old one that it was.
+async def adopt_old(store: Store, key: str, rewrite: Callable[[], Awaitable[object]]) -> None:
+    """Rewrite an old object, so that no deletion can take it for the old one.
 
     Args:
         store: the mirror's.
         key: of the object.
-        write: writes the same bytes again.
+        rewrite: writes the same bytes again.
 
     Raises:
-        StoreError: a removal may have met it; it is not to be named in a row by this run.
-        PreconditionFailed: it has changed meanwhile.
+        StoreError: gc may be about to delete it; this run must not name it in a row.
+        PreconditionFailed: the object has changed meanwhile.
     """
-    before = await read_sweep(store)
-    # What a lock of the bucket keeps from being overwritten, it keeps from being removed as well.
+    before = await read_lease(store)
+    # A bucket lock that forbids overwriting an object forbids deleting it as well.
     with suppress(AccessDenied):
-        await write()
-    after = await read_sweep(store)
+        await rewrite()
+    after = await read_lease(store)
     if after == before and (after is None or after.state != "deleting"):
         return
     if after is not None and after == before:
-        object_at = (await store.head(key)).last_modified
-        sweep_at = (await store.head(SWEEP_KEY)).last_modified
-        if object_at - sweep_at > LEASE:
-            return  # it died long before: what it had begun to send has arrived
+        rewritten_at = (await store.head(key)).last_modified
+        lease_at = (await store.head(GC_LEASE_KEY)).last_modified
+        if rewritten_at - lease_at > LEASE_DURATION:
+            return  # that gc died long before: every DELETE that it had sent has arrived
     raise StoreError("mirror gc is removing old objects at this moment; left for the next run")
 
 
 @dataclass
 class HeldLease:
-    """A sweep of ours.
+    """A lease that this process holds.
 
     Attributes:
-        now: the server's clock when it was last written down.
-        clock: this machine's, which must go on while it sleeps.
-        said_at: by `clock`, when that writing was begun; the server may have done it at once.
+        store: the mirror's.
+        lease: what gc.json says.
+        etag: of gc.json.
+        server_time: the server's clock when the lease was last written.
+        clock: this machine's, in seconds; it must go on while the machine sleeps.
+        sent_at: by `clock`, when that write began; the server may have done it at once.
     """
 
     store: Store
-    sweep: GcLease
+    lease: GcLease
     etag: str
-    now: datetime
+    server_time: datetime
     clock: Callable[[], float]
-    said_at: float
+    sent_at: float
 
     @classmethod
-    async def begin(
+    async def acquire(
         cls,
         store: Store,
         run: str,
@@ -142,78 +151,83 @@ class HeldLease:
         now: datetime,
         clock: Callable[[], float] = since_boot,
     ) -> HeldLease:
-        """Take the sweep.
+        """Take the lease.
 
         Args:
             store: the mirror's.
-            run: an id of this sweep.
-            holder: an id of who asks, who knows that no other process of the same is at work.
-            now: this machine's clock, to tell a sweep that died.
-            clock: another one, that only goes forward: see the class.
+            run: an id of this run.
+            holder: an id of the caller, which guarantees that no other process uses the same one now.
+            now: this machine's time, by which another holder's lease has lapsed or not.
+            clock: seconds that only go forward: see the class.
 
         Raises:
-            Busy: another one is at work.
+            Busy: another gc holds the lease.
         """
-        sweep, said_at = GcLease(run=run, state="planning", holder=holder), clock()
-        body = msgspec.json.encode(sweep)
+        lease, sent_at = GcLease(run=run, state="planning", holder=holder), clock()
+        body = msgspec.json.encode(lease)
         try:
-            found = await read_sweep(store)
+            found = await read_lease(store)
             if found is None:
-                await store.put(SWEEP_KEY, body, Create(), _HEADERS)
+                await store.put(GC_LEASE_KEY, body, Create(), _HEADERS)
             else:
-                info = await store.head(SWEEP_KEY)
-                alive = now - info.last_modified < LEASE
-                if found.state != "idle" and found.holder != holder and alive:
+                info = await store.head(GC_LEASE_KEY)
+                is_valid = now - info.last_modified < LEASE_DURATION
+                if found.state != "idle" and found.holder != holder and is_valid:
                     raise Busy(
                         f"Another mirror gc is at work on {store.url} (gc.json says so since "
                         f"{info.last_modified:%H:%M} UTC); if it was killed, wait an hour."
                     )
-                await store.put(SWEEP_KEY, body, IfMatch(info.etag), _HEADERS)
+                await store.put(GC_LEASE_KEY, body, IfMatch(info.etag), _HEADERS)
         except (AlreadyExists, PreconditionFailed, NotFound):
-            if await read_sweep(store) != sweep:  # else: it was written, the answer was lost
+            if await read_lease(store) != lease:  # else our write arrived and its answer was lost
                 raise Busy(
                     f"Another mirror gc has just begun on {store.url}; wait for it."
                 ) from None
-        info = await store.head(SWEEP_KEY)
-        return cls(store, sweep, info.etag, info.last_modified, clock, said_at)
+        info = await store.head(GC_LEASE_KEY)
+        return cls(store, lease, info.etag, info.last_modified, clock, sent_at)
 
-    async def say(self, state: Literal["planning", "deleting", "idle"]) -> None:
-        """Write down what is going on; also that this is still alive.
+    async def write(self, state: State) -> None:
+        """Write a state into gc.json, which also renews the lease.
 
         Raises:
-            Busy: somebody else has taken over.
+            Busy: another gc has taken over.
         """
-        sweep, said_at = msgspec.structs.replace(self.sweep, state=state), self.clock()
+        lease, sent_at = msgspec.structs.replace(self.lease, state=state), self.clock()
+        body = msgspec.json.encode(lease)
         try:
-            await self.store.put(
-                SWEEP_KEY, msgspec.json.encode(sweep), IfMatch(self.etag), _HEADERS
-            )
+            await self.store.put(GC_LEASE_KEY, body, IfMatch(self.etag), _HEADERS)
         except PreconditionFailed:
-            if await read_sweep(self.store) != sweep:  # else: it was written, the answer was lost
+            if await read_lease(self.store) != lease:  # else our write arrived, its answer was lost
                 raise Busy(
-                    "Another mirror gc has taken over; this one was silent too long."
+                    "Another mirror gc has taken over, because this one did not renew its lease in "
+                    "time; run mirror gc again when the other one is done."
                 ) from None
-        info = await self.store.head(SWEEP_KEY)
-        self.sweep, self.etag = sweep, info.etag
-        self.now, self.said_at = info.last_modified, said_at
+        info = await self.store.head(GC_LEASE_KEY)
+        self.lease, self.etag = lease, info.etag
+        self.server_time, self.sent_at = info.last_modified, sent_at
 
     async def keep_alive(self) -> None:
-        """Say the same again, if it was said a while ago. What was seen before is nothing worth then.
+        """Renew the lease when it is due. Whatever was checked before must be checked again.
 
         Raises:
-            Busy: somebody else has taken over.
+            Busy: another gc has taken over.
         """
-        if self._silent_for > RENEW.total_seconds():
-            await self.say(self.sweep.state)
+        if self._age > RENEW_EVERY.total_seconds():
+            await self.write(self.lease.state)
 
     def require_alive(self) -> None:
-        """Raises: StoreError: others may take this sweep for dead by now, and adopt what it has seen."""
-        if self._silent_for > LEASE.total_seconds() / 2:
+        """Refuse to go on with a lease that others may soon take for lapsed.
+
+        Raises:
+            StoreError: it is older than half its duration, so that a writer may adopt what this run
+                has checked.
+        """
+        if self._age > LEASE_DURATION.total_seconds() / 2:
             raise StoreError(
                 "This run stood still for too long between two steps (was the machine asleep?); "
                 "run mirror gc again."
             )
 
     @property
-    def _silent_for(self) -> float:
-        return self.clock() - self.said_at
+    def _age(self) -> float:
+        return self.clock() - self.sent_at

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from mirror.cache.prepare import Prepared
-from mirror.catalog.gc_lease import is_young, renew
+from mirror.catalog.gc_lease import adopt_old, is_young
 from mirror.content.digest import Digest, Hasher, digest_of
 from mirror.errors import (
     AccessDenied,
@@ -116,7 +116,7 @@ async def _adopt(store: Store, info: ObjectInfo, body: bytes, headers: Headers, 
     """The object is what it should be; if it is old, no row may have named it for as long."""
     if not is_young(info.last_modified, datetime.fromtimestamp(now(), UTC)):
         key = info.key
-        await renew(store, key, lambda: store.put(key, body, IfMatch(info.etag), headers))
+        await adopt_old(store, key, lambda: store.put(key, body, IfMatch(info.etag), headers))
 
 
 async def _replace(store: Store, info: ObjectInfo, body: bytes, headers: Headers) -> None:
@@ -146,7 +146,7 @@ async def _upload_large(
         return True
     if standing == digest:
         if not is_young(info.last_modified, datetime.fromtimestamp(now(), UTC)):
-            await renew(store, key, write)
+            await adopt_old(store, key, write)
         return False
     if standing.content_hash == digest.content_hash:  # of another size, perhaps
         raise _collision(key)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any, Final, NamedTuple, Protocol
 
+from mirror.errors import StateError
 from mirror.run.report_json import encoded
 from mirror.system.database import Database
 
@@ -64,6 +66,11 @@ class RunLog:
                 (_KEEP, [(RUNS_KEPT,)]),
             ]
         )
+
+    def remember(self, report: ReportToKeep, started_at: float) -> None:
+        """Remember a run that is done. A disk that is full by now does not undo the run."""
+        with suppress(StateError):
+            self.add(RunRecord.of(report, started_at))
 
     def last(self, count: int) -> list[RunRecord]:
         """The last runs, the newest first."""

@@ -8,7 +8,7 @@ from typing import Final, Self, TypeVarTuple
 
 Arguments = TypeVarTuple("Arguments")
 
-# Bytes of objects that are read or written at once.
+# Bytes of objects that one run reads or writes at once.
 WINDOW_BYTES: Final = 128 << 20
 
 

@@ -18,6 +18,7 @@ from mirror.cache.prepare import Prepared
 from mirror.catalog.delta_table import Catalog
 from mirror.catalog.gc_lease import KNOWN_FOR
 from mirror.catalog.index import Index, Sighting
+from mirror.catalog.optimistic_commit import commit_optimistically, with_carried_sources
 from mirror.catalog.row import UNKNOWN_SOURCE, Row, RowSource
 from mirror.errors import CatalogError, MirrorError
 from mirror.sync.decide import gives_up_good, supersedes
@@ -27,8 +28,6 @@ from mirror.sync.state import SeenFile, State
 # Rows that were committed since the index was made are remembered. A transfer has the index made anew
 # for as many contents sooner, but not where most files are duplicates.
 _REMEMBERED: Final = 60_000
-# How often other machines' commits may come first before one is made whatever they say.
-_LOOKS: Final = 10
 
 
 @dataclass
@@ -204,35 +203,34 @@ class Committer:
         await asyncio.to_thread(self._state.record, seen)
 
     async def _append(self) -> None:
-        """Commit next after what is known: what others say until then of the same URLs is heard."""
-        for _ in range(_LOOKS):
-            rows = await self._with_carried_sources()
-            version = await asyncio.to_thread(self._catalog.append_after, self._version, rows)
-            if version is not None:
-                self._version = version
-                break
-            await self._learn()
-            if not self._committing:
-                return
-        else:
-            rows = await self._with_carried_sources()
-            version = await asyncio.to_thread(self._catalog.append, rows)
+        """Commit after weighing what other machines have committed about the same URLs.
+
+        Where others come first every time, commit without that condition: a run must end, and the
+        rows were weighed a moment ago.
+        """
+        done = await commit_optimistically(self._append_after, self._learn)
+        if not done and self._committing:
+            self._note(await asyncio.to_thread(self._catalog.append, await self._carried()))
+
+    async def _append_after(self) -> bool:
+        if not self._committing:
+            return True
+        rows = await self._carried()
+        version = await asyncio.to_thread(self._catalog.append_after, self._version, rows)
+        if version is None:
+            return False
+        self._version = version
+        self._note(version)
+        return True
+
+    async def _carried(self) -> list[Row]:
+        rows = await with_carried_sources(self._catalog, self.index, self._committing.values())
+        self._committing = {row.url_md5: row for row in rows}
+        return rows
+
+    def _note(self, version: int) -> None:
         self.count.version = version
         self.count.commits += 1
-
-    async def _with_carried_sources(self) -> list[Row]:
-        """A row that takes the place of one with a source keeps that source."""
-        unsourced = [
-            url
-            for url, row in self._committing.items()
-            if row.source.url is None
-            and (prior := self.index.sighting(url)) is not None
-            and prior.sourced
-        ]
-        carried = await self._catalog.sources_of(unsourced) if unsourced else {}
-        for url, source in carried.items():
-            self._committing[url] = self._committing[url]._replace(source=source)
-        return list(self._committing.values())
 
     async def tidy(self) -> None:
         """Keep an index of what was committed for the next run, and merge many small files."""

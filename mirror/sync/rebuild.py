@@ -38,9 +38,10 @@ from mirror.catalog.row import UNKNOWN_SOURCE, Row
 from mirror.config.settings import Settings
 from mirror.content.image import Level
 from mirror.content.placeholder import load_known_bad
-from mirror.errors import CacheError, MirrorError, StateDamaged
+from mirror.errors import CacheError, StateDamaged
 from mirror.layout import parse_object_key
 from mirror.run.lock import locked
+from mirror.run.outcome import outcome_noted, timed
 from mirror.run.progress import Progress, Stage
 from mirror.run.signals import stopping_on_signals
 from mirror.store.retry import RetryPolicy
@@ -104,7 +105,6 @@ def rebuild_state(
     """
     settings.require_apart()
     report = RebuildReport()
-    began_at = time.monotonic()
     folder = settings.state_dir
 
     async def run() -> None:
@@ -120,8 +120,8 @@ def rebuild_state(
                     if report.error is None and not report.interrupted:
                         _put_in_place(folder, state)
 
-    asyncio.run(run())
-    report.seconds = time.monotonic() - began_at
+    with timed(report):
+        asyncio.run(run())
     return report
 
 
@@ -161,15 +161,12 @@ class _Rebuild:
 
     async def run(self, level: Level, now: float, restart: bool) -> None:
         report = self._report
-        try:
+        with outcome_noted(report, self.stop):
             self._begin(now, restart)
             self._index = await self._mirror.index()
             await self._list()
             if not self.stop.is_set():
                 await asyncio.to_thread(self._read_cache, level)
-        except MirrorError as error:
-            report.error = error
-        report.interrupted = self.stop.is_set() and report.error is None
 
     def _begin(self, now: float, restart: bool) -> None:
         """Go on with what was built of this mirror, as it is, within a day; or begin."""

@@ -7,7 +7,6 @@ import dataclasses
 import os
 import time
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import suppress
 from dataclasses import field
 
 import msgspec
@@ -20,11 +19,10 @@ from mirror.catalog.root import open_root
 from mirror.config.settings import Settings, parse_rate
 from mirror.content.image import Level
 from mirror.content.placeholder import load_known_bad
-from mirror.errors import Interrupted, MirrorError, StateDamaged, StateError, StoreError
+from mirror.errors import Interrupted, MirrorError, StateDamaged, StoreError
 from mirror.run.lock import locked
 from mirror.run.progress import Progress, Stage
 from mirror.run.run_id import new_run_id
-from mirror.run.run_log import RunRecord
 from mirror.run.signals import leaving_at_once_on_ctrl_c, stopping_on_signals
 from mirror.store.base import Store
 from mirror.store.retry import Retrying, RetryPolicy
@@ -151,9 +149,7 @@ class _SyncRun:
                     )
                     asyncio.run(self._sync(state))
                 self._finish()
-                with suppress(StateError):
-                    # The run is done; a disk that is full by now must not call it undone.
-                    state.runs.add(RunRecord.of(self._report, self._started_at))
+                state.runs.remember(self._report, self._started_at)
             finally:
                 state.close()
         return self._report

@@ -37,19 +37,17 @@ from mirror.errors import (
     CatalogError,
     MirrorError,
     StoreError,
-    StoreSetupError,
-    Transient,
 )
 from mirror.run.progress import Progress
 from mirror.store.base import Store
+from mirror.store.bounded_tasks import WINDOW_BYTES
+from mirror.store.consecutive_failures import ConsecutiveFailures
 from mirror.store.read_back import PART_BYTES
 from mirror.sync.commit import Committer
 from mirror.sync.decide import Claim, Decision, decide
 from mirror.sync.plan import SyncPlan
 from mirror.sync.sync_report import SyncReport
 
-# Bytes of files under way, read but not yet acknowledged.
-_WINDOW_BYTES = 128 << 20
 # Files in the turns that are under way together: long turns where a near server is sent few at once,
 # short ones where it is far, and what is in flight is worth more than a hop.
 _IN_TURNS = 512
@@ -59,8 +57,6 @@ _STARVING = 64
 _REFRESH_AFTER = 40_000
 # A run asks the catalog anew this often: gc goes by what rows named within its grace period.
 _REFRESH_SECONDS = 3600.0
-# So many files in a row that the store did not answer for, each after all its attempts.
-_GIVE_UP_AFTER = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +135,7 @@ class Transfer:
         self._uploads: set[asyncio.Task[None]] = set()
         self._turn = asyncio.Semaphore(options.concurrency)
         self._broken: BaseException | None = None
-        self._unanswered = 0
+        self._failures = ConsecutiveFailures()
         self._room = asyncio.Condition()
         self._files_under_way = 0
         self._bytes_under_way = 0
@@ -272,19 +268,12 @@ class Transfer:
                     del self._claims[one.prepared.digest.content_hash]
                     return
                 wrote = await upload(self._store, self._root, one.prepared, taken=taken)
-        except StoreSetupError as error:
-            self._give_up(one, str(error))
-            self._end(error)
         except (MirrorError, OSError) as error:
             self._give_up(one, str(error))
-            self._unanswered = self._unanswered + 1 if isinstance(error, Transient) else 0
-            if self._unanswered >= _GIVE_UP_AFTER:
-                self._end(
-                    StoreError(
-                        f"{error} {self._unanswered} files in a row had no better answer; "
-                        "run again when the store is back."
-                    )
-                )
+            try:
+                self._failures.failed(error)
+            except StoreError as hopeless:
+                self._end(hopeless)
         else:
             self._acknowledge_upload(one, wrote=wrote)
         finally:
@@ -292,7 +281,7 @@ class Transfer:
 
     def _acknowledge_upload(self, one: _Upload, *, wrote: bool) -> None:
         _, prepared, claim = one
-        self._unanswered = 0
+        self._failures.succeeded()
         claim.acknowledged = True
         if wrote:
             self._report.bytes_uploaded += prepared.digest.size
@@ -417,7 +406,7 @@ class Transfer:
         most_files = _IN_TURNS + self._options.concurrency + 2 * BATCH_FILES * len(self._readers)
         return self._files_under_way == 0 or (
             self._files_under_way + files <= most_files
-            and self._bytes_under_way + size <= _WINDOW_BYTES
+            and self._bytes_under_way + size <= WINDOW_BYTES
         )
 
 

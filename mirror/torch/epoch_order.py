@@ -16,6 +16,8 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from mirror.content.splitmix64 import mix
+
 Positions = NDArray[np.int64]
 _Words = NDArray[np.uint64]
 
@@ -55,9 +57,9 @@ class EpochOrder:
         left, right = words // self._right, words % self._right
         for number, key in enumerate(self._keys):
             if number % 2:
-                right = (right + _mixed(left ^ key) % self._right) % self._right
+                right = (right + mix(left ^ key) % self._right) % self._right
             else:
-                left = (left + _mixed(right ^ key) % self._left) % self._left
+                left = (left + mix(right ^ key) % self._left) % self._left
         permuted: _Words = left * self._right + right
         return permuted
 
@@ -124,11 +126,3 @@ def replacement(length: int, seed: int, epoch: int, index: int, attempt: int) ->
 
 def _keys(text: str) -> _Words:
     return np.frombuffer(hashlib.shake_128(text.encode()).digest(8 * _ROUNDS), "<u8")
-
-
-def _mixed(words: _Words) -> _Words:
-    """splitmix64's finalizer: each bit of the result hangs on each of the argument."""
-    words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    mixed: _Words = words ^ (words >> np.uint64(31))
-    return mixed

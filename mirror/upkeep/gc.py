@@ -39,6 +39,7 @@ from mirror.config.settings import Settings
 from mirror.errors import AccessDenied, MirrorError, NotFound, StateError
 from mirror.layout import CATALOG, parse_object_key
 from mirror.run.lock import locked
+from mirror.run.outcome import outcome_noted, timed
 from mirror.run.progress import Progress, Stage
 from mirror.run.signals import stopping_on_signals
 from mirror.store.base import ObjectInfo, list_all
@@ -133,7 +134,6 @@ def gc(
         Busy: another collection is at work, here or elsewhere.
     """
     report = GcReport(dry_run=options.dry_run)
-    began_at = time.monotonic()
     grace = timedelta(days=settings.gc.grace_days)
     if grace < SHORTEST_GRACE:
         report.warnings.append(
@@ -151,8 +151,8 @@ def gc(
                 with stopping_on_signals(collection.stop.set):
                     await collection.run(progress, now, clock)
 
-    asyncio.run(run())
-    report.seconds = time.monotonic() - began_at
+    with timed(report):
+        asyncio.run(run())
     return report
 
 
@@ -215,31 +215,29 @@ class _Collection:
         clock: Callable[[], float],
     ) -> None:
         report = self._report
-        sweep: HeldLease | None = None
-        try:
-            if self._options.dry_run:
-                at = datetime.fromtimestamp(now(), UTC)
-            else:
-                holder = _holder(self._mirror.folder)
-                begun_at = datetime.fromtimestamp(now(), UTC)
-                run = secrets.token_hex(8)
-                sweep = await HeldLease.begin(self._store, run, holder, begun_at, clock)
-                at = sweep.now
-            progress.started()
-            await self._plan(at - self._grace)
-            if report.planned and not report.dry_run:
-                size = f"{report.planned_bytes / 1e6:,.1f} MB"
-                sentence = f"{report.planned:,} objects to delete ({size})"
-                progress.begin(Stage("objects", report.planned, sentence=sentence))
-            if sweep is not None and not self.stop.is_set() and self._is_something_planned:
-                await self._execute(sweep, progress)
-        except MirrorError as error:
-            report.error = error
-        finally:
-            if sweep is not None:
-                with suppress(MirrorError):  # it dies by itself in an hour
-                    await sweep.say("idle")
-        report.interrupted = self.stop.is_set() and report.error is None
+        lease: HeldLease | None = None
+        with outcome_noted(report, self.stop):
+            try:
+                if self._options.dry_run:
+                    at = datetime.fromtimestamp(now(), UTC)
+                else:
+                    holder = _holder(self._mirror.folder)
+                    begun_at = datetime.fromtimestamp(now(), UTC)
+                    run = secrets.token_hex(8)
+                    lease = await HeldLease.acquire(self._store, run, holder, begun_at, clock)
+                    at = lease.server_time
+                progress.started()
+                await self._plan(at - self._grace)
+                if report.planned and not report.dry_run:
+                    size = f"{report.planned_bytes / 1e6:,.1f} MB"
+                    sentence = f"{report.planned:,} objects to delete ({size})"
+                    progress.begin(Stage("objects", report.planned, sentence=sentence))
+                if lease is not None and not self.stop.is_set() and self._is_something_planned:
+                    await self._execute(lease, progress)
+            finally:
+                if lease is not None:
+                    with suppress(MirrorError):  # it dies by itself in an hour
+                        await lease.write("idle")
 
     @property
     def _is_something_planned(self) -> bool:
@@ -321,16 +319,16 @@ class _Collection:
             )
             return None
 
-    async def _execute(self, sweep: HeldLease, progress: Progress) -> None:
-        await sweep.say("deleting")
+    async def _execute(self, lease: HeldLease, progress: Progress) -> None:
+        await lease.write("deleting")
         report = self._report
         index = await self._mirror.index()
         for page in self._victims.pages(_BATCH):
             if self.stop.is_set():
                 return
-            await sweep.keep_alive()  # before the look, never between it and the deletion
-            doomed = await self._still_doomed(page, index, sweep.now - self._grace)
-            await self._delete([key for key, _ in doomed], sweep)
+            await lease.keep_alive()  # before the look, never between it and the deletion
+            doomed = await self._still_doomed(page, index, lease.server_time - self._grace)
+            await self._delete([key for key, _ in doomed], lease)
             size = sum(size for _, size in doomed)
             report.deleted += len(doomed)
             report.spared += len(page) - len(doomed)
@@ -338,8 +336,8 @@ class _Collection:
             progress.advance(len(doomed), size)
         for begin in range(0, len(self._catalog_files), _BATCH):
             batch = self._catalog_files[begin : begin + _BATCH]
-            await sweep.keep_alive()
-            await self._delete([info.key for info in batch], sweep)
+            await lease.keep_alive()
+            await self._delete([info.key for info in batch], lease)
         for one in self._uploads:
             await self._again(partial(asyncio.to_thread, self._half.remove, one))
 
@@ -372,11 +370,11 @@ class _Collection:
                     await window.start(0, look, key, size)
         return doomed
 
-    async def _delete(self, keys: Sequence[str], sweep: HeldLease) -> None:
-        """Raises: StoreError: this sweep may count as dead by now, or the store refused."""
+    async def _delete(self, keys: Sequence[str], lease: HeldLease) -> None:
+        """Raises: StoreError: this lease may count as dead by now, or the store refused."""
         if not keys:
             return
-        sweep.require_alive()
+        lease.require_alive()
         try:
             await self._store.delete(keys)
         except AccessDenied as error:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -32,14 +31,15 @@ from mirror.content.digest import WHOLE_UP_TO, Digest, Hasher
 from mirror.content.image import VERDICTS
 from mirror.dataset.inputs import Input, read
 from mirror.dataset.records import ReadOptions
-from mirror.errors import CacheError, MirrorError, NotFound, StoreError
+from mirror.errors import CacheError, NotFound, StoreError
 from mirror.run.lock import locked
+from mirror.run.outcome import outcome_noted, timed
 from mirror.run.progress import Progress, Stage
 from mirror.run.signals import stopping_on_signals
 from mirror.store.bounded_tasks import BoundedTasks
+from mirror.store.consecutive_failures import ConsecutiveFailures
 from mirror.store.read_back import bytes_held, hashed, parts_of
 from mirror.store.retry import RetryPolicy
-from mirror.upkeep.give_up import Patience
 
 _OK: Final = VERDICTS.index("ok")
 # Objects whose files are looked for in one hop to a thread.
@@ -121,7 +121,6 @@ def pull(
     """
     settings.require_apart()
     report = PullReport(dry_run=options.dry_run)
-    began_at = time.monotonic()
     folder = settings.cache_dir
     identity = hashlib.sha256(os.fsencode(os.path.realpath(folder))).hexdigest()[:12]
     for source in options.datasets:
@@ -142,8 +141,8 @@ def pull(
                 with stopping_on_signals(pulling.stop.set):
                     await pulling.run()
 
-    asyncio.run(run())
-    report.seconds = time.monotonic() - began_at
+    with timed(report):
+        asyncio.run(run())
     return report
 
 
@@ -186,11 +185,11 @@ class _Pull:
         self._options = options
         self._report = report
         self._progress = progress
-        self._patience = Patience()
+        self._failures = ConsecutiveFailures()
         self._index = Index.empty()
 
     async def run(self) -> None:
-        try:
+        with outcome_noted(self._report, self.stop):
             self._index = await self._mirror.index()
             chosen = await asyncio.to_thread(self._chosen)
             if not self._options.dry_run:
@@ -200,9 +199,6 @@ class _Pull:
                 if self.stop.is_set():
                     break
                 await self._pull(await asyncio.to_thread(named_objects, self._index, span), chosen)
-        except MirrorError as error:
-            self._report.error = error
-        self._report.interrupted = self.stop.is_set() and self._report.error is None
 
     def _chosen(self) -> NDArray[np.bool_]:
         """Which of the sightings are wanted: one byte each."""
@@ -310,7 +306,7 @@ class _Pull:
             report.missing += 1
             report.example(Problem("missing", key, "there is no such object"))
         except StoreError as error:
-            self._patience.refused(error)
+            self._failures.failed(error)
             report.failed += len(wanted.names)
             report.example(Problem("failed", key, str(error)))
             return
@@ -320,7 +316,7 @@ class _Pull:
                 report.example(Problem("mismatched", key, "is not what the catalog says"))
             for outcome in outcomes or ():
                 self._note(outcome, expected.size)
-        self._patience.answered()
+        self._failures.succeeded()
 
     async def _transfer(
         self, key: str, expected: Digest, names: Sequence[Name]

@@ -25,6 +25,7 @@ from mirror.catalog.health import EXAMPLES, Problem
 from mirror.catalog.index import FORMAT_NAMES, Index
 from mirror.catalog.objects import NamedObjects, named_objects, spans
 from mirror.catalog.open_mirror import OpenMirror, open_mirror
+from mirror.catalog.optimistic_commit import commit_optimistically, with_carried_sources
 from mirror.catalog.root import mark_losses
 from mirror.catalog.row import UNKNOWN_SOURCE, Row
 from mirror.catalog.upload import put_large, upload_body
@@ -41,15 +42,16 @@ from mirror.errors import (
 )
 from mirror.layout import CACHE_CONTROL, FORMATS, content_type, parse_object_key
 from mirror.run.lock import locked
+from mirror.run.outcome import outcome_noted, timed
 from mirror.run.progress import Progress, Stage
 from mirror.run.signals import stopping_on_signals
 from mirror.store.base import Headers
 from mirror.store.bounded_tasks import BoundedTasks
+from mirror.store.consecutive_failures import ConsecutiveFailures
 from mirror.store.read_back import bytes_held
 from mirror.system.files import replacing
 from mirror.upkeep.change_limit import ChangeLimit
 from mirror.upkeep.damage_log import DamageLog
-from mirror.upkeep.give_up import Patience
 from mirror.upkeep.lost_contents import LostContents, LostObject, files_below
 from mirror.upkeep.verify import (
     ProblemFile,
@@ -62,8 +64,6 @@ from mirror.upkeep.verify import (
 # Rows that are flagged in one commit.
 _COMMIT_ROWS: Final = 20_000
 _LOOK_UP: Final = 5_000
-# How often other machines' commits may come first before the rest is left to the next repair.
-_LOOKS: Final = 10
 _FORMAT_OF: Final = {extension: name for name, (extension, _) in FORMATS.items()}
 
 LOST: Final[dict[str, str]] = {
@@ -146,7 +146,6 @@ def repair(
         folders.insert(0, settings.cache_dir)
     _check(folders)
     report = RepairReport(share=options.verify.share, dry_run=options.dry_run)
-    began_at = time.monotonic()
     young_since = datetime.fromtimestamp(now(), UTC) - timedelta(days=settings.gc.grace_days)
 
     async def run() -> None:
@@ -170,8 +169,8 @@ def repair(
                         index = verification.index
                         await repairing.run(index, folders, options, progress=progress, now=now)
 
-    asyncio.run(run())
-    report.seconds = time.monotonic() - began_at
+    with timed(report):
+        asyncio.run(run())
     return report
 
 
@@ -206,7 +205,7 @@ class _Repair:
         self._concurrency = settings.sync.concurrency
         self._report = report
         self._stop = stop
-        self._patience = Patience()
+        self._failures = ConsecutiveFailures()
 
     async def settle_debt(self) -> None:
         """A run that was killed between its rows and the mark owes the mark."""
@@ -225,16 +224,13 @@ class _Repair:
     ) -> None:
         report = self._report
         progress.begin(Stage("objects repaired"))
-        try:
+        with outcome_noted(report, self._stop):
             wanted = await asyncio.to_thread(LostContents, self._ledger.damage(), index)
             for folder in folders:
                 if len(wanted) and not self._stop.is_set():
                     await self._look_in(os.fsencode(folder), wanted, options, progress)
             if not self._stop.is_set():
                 await self._give_up(wanted, options, now)
-        except MirrorError as error:
-            report.error = error
-        report.interrupted = self._stop.is_set() and report.error is None
 
     async def _look_in(
         self, folder: bytes, wanted: LostContents, options: RepairOptions, progress: Progress
@@ -271,11 +267,11 @@ class _Repair:
             # One that a lock of the bucket keeps from being overwritten says nothing of the others.
             locked = one.kind == "mismatched" and isinstance(error, AccessDenied)
             if isinstance(error, StoreError) and not locked:
-                self._patience.refused(error)
+                self._failures.failed(error)
             report.failed += 1
             report.example(Problem("failed", one.key, f"{error} ({display(path)})"))
             return
-        self._patience.answered()
+        self._failures.succeeded()
         self._ledger.drop([one.key])
         if wrote:
             report.repaired += 1
@@ -325,7 +321,7 @@ class _Repair:
             try:
                 wrong = await wrong_with(self._mirror.store, one.key, size, content, sha256)
             except StoreError as error:
-                self._patience.refused(error)
+                self._failures.failed(error)
                 report.failed += 1
                 report.example(Problem("unread", one.key, str(error)))
                 wanted.settle(one)
@@ -339,13 +335,19 @@ class _Repair:
 
     async def _flag(self, index: Index, wanted: LostContents, now: int) -> None:
         """Commit next after what is known: a URL that has another image by now keeps it."""
+
+        async def attempt() -> bool:
+            return await self._flag_after(index, wanted, now)
+
+        async def refresh() -> None:
+            nonlocal index
+            index = await self._mirror.index()
+
         self._ledger.owes_mark = True
         try:
-            for _ in range(_LOOKS):
-                if await self._flag_after(index, wanted, now):
-                    self._ledger.drop(one.key for one in wanted.left())
-                    return
-                index = await self._mirror.index()
+            if await commit_optimistically(attempt, refresh):
+                self._ledger.drop(one.key for one in wanted.left())
+                return
         finally:
             await self.settle_debt()
         self._report.warnings.append(
@@ -355,24 +357,16 @@ class _Repair:
 
     async def _flag_after(self, index: Index, wanted: LostContents, now: int) -> bool:
         """Whether all was flagged that the index says; False where another commit came first."""
-        version, rows = index.version, _flagged(index, wanted, now)
+        catalog, version = self._mirror.catalog, index.version
+        rows = _flagged(index, wanted, now)
         while batch := await asyncio.to_thread(lambda: list(islice(rows, _COMMIT_ROWS))):
-            batch = await self._with_carried_sources(index, batch)
-            committed = await asyncio.to_thread(self._mirror.catalog.append_after, version, batch)
+            batch = await with_carried_sources(catalog, index, batch)
+            committed = await asyncio.to_thread(catalog.append_after, version, batch)
             if committed is None:
                 return False
             version = committed
             self._report.flagged_rows += len(batch)
         return True
-
-    async def _with_carried_sources(self, index: Index, rows: list[Row]) -> list[Row]:
-        sourced = [
-            row.url_md5
-            for row in rows
-            if (prior := index.sighting(row.url_md5)) is not None and prior.sourced
-        ]
-        sources = await self._mirror.catalog.sources_of(sourced)
-        return [row._replace(source=sources.get(row.url_md5, UNKNOWN_SOURCE)) for row in rows]
 
 
 def _flagged(index: Index, wanted: LostContents, now: int) -> Iterator[Row]:

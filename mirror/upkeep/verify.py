@@ -30,18 +30,20 @@ from mirror.catalog.index import Index, halves
 from mirror.catalog.objects import NamedObjects, named_objects, spans
 from mirror.catalog.open_mirror import OpenMirror, open_mirror
 from mirror.config.settings import Settings
-from mirror.errors import MirrorError, NotFound, StoreError, UsageError
+from mirror.content.splitmix64 import mix
+from mirror.errors import NotFound, StoreError, UsageError
 from mirror.layout import CATALOG, parse_object_key
 from mirror.run.lock import locked
+from mirror.run.outcome import outcome_noted, timed
 from mirror.run.progress import Progress, Stage
 from mirror.run.signals import stopping_on_signals
 from mirror.store.base import ObjectInfo, Store, list_all
 from mirror.store.bounded_tasks import BoundedTasks
+from mirror.store.consecutive_failures import ConsecutiveFailures
 from mirror.store.read_back import bytes_held, digest_in
 from mirror.store.retry import RetryPolicy
 from mirror.system.files import replacing
 from mirror.upkeep.damage_log import DamageLog, ReadPass
-from mirror.upkeep.give_up import Patience
 
 # Objects that are read before their end is noted: what a kill costs at most.
 _BATCH: Final = 1_000
@@ -147,7 +149,6 @@ def verify(
         UsageError: the file for the report cannot be written.
     """
     report = VerifyReport(share=options.share)
-    began_at = time.monotonic()
     young_since = datetime.fromtimestamp(now(), UTC) - timedelta(days=settings.gc.grace_days)
 
     async def run() -> None:
@@ -166,8 +167,8 @@ def verify(
                     await verification.run(options, young_since, lines)
                 verification.conclude(lines)
 
-    asyncio.run(run())
-    report.seconds = time.monotonic() - began_at
+    with timed(report):
+        asyncio.run(run())
     return report
 
 
@@ -209,11 +210,11 @@ class Verification:
         self._concurrency = settings.sync.concurrency
         self._report = report
         self._progress = progress
-        self._patience = Patience()
+        self._failures = ConsecutiveFailures()
 
     async def run(self, options: VerifyOptions, young_since: datetime, lines: ProblemFile) -> None:
         """Look as far as is asked; what is wrong stands in the ledger then."""
-        try:
+        with outcome_noted(self._report, self.stop):
             self.index = await self._mirror.index()
             self._report.catalog_version = self.index.version
             await self._compare(young_since, lines)
@@ -221,9 +222,6 @@ class Verification:
                 await self._look_again()
             if options.share and not self.stop.is_set():
                 await self._read(self._begun(options))
-        except MirrorError as error:
-            self._report.error = error
-        self._report.interrupted = self.stop.is_set() and self._report.error is None
 
     def conclude(self, lines: ProblemFile) -> None:
         """Counts and examples of all that is known to be wrong."""
@@ -394,9 +392,9 @@ class Verification:
         try:
             wrong = await wrong_with(self._mirror.store, key, size, content, sha256)
         except StoreError as error:
-            self._patience.refused(error)
+            self._failures.failed(error)
             return "unread", str(error)
-        self._patience.answered()
+        self._failures.succeeded()
         return wrong
 
     async def _forget_what_is_not_named(self) -> None:
@@ -442,13 +440,7 @@ def _chosen(named: NamedObjects, under_way: ReadPass) -> NDArray[np.intp]:
     ok = named.ok.copy()
     ok[: named.after(under_way.after)] = False
     if under_way.share < 1:
-        mixed = _mixed(named.hash_lo ^ np.uint64(under_way.seed & (2**64 - 1)))
+        # Mixed, so that someone who can choose a content's hash cannot keep it out of the sample.
+        mixed = mix(named.hash_lo ^ np.uint64(under_way.seed & (2**64 - 1)))
         ok &= mixed < np.uint64(int(under_way.share * 2**64))
     return np.flatnonzero(ok)
-
-
-def _mixed(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """SplitMix64's finalizer: who chooses contents by their hash does not choose the sample."""
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))

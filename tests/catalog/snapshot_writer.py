@@ -18,8 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from mirror.catalog import index as code
+import mirror.catalog.index
 from mirror.catalog.index import Batch, Index
+
+CODE = os.path.dirname(mirror.catalog.index.__file__)
 
 
 def batch(version: int) -> Batch:
@@ -79,7 +81,7 @@ class Trap:
         self._sent, self._at, self._folder = sent, at, folder
 
     def __call__(self, frame: FrameType, event: str, _: Any) -> Any:
-        if frame.f_code.co_filename != code.__file__:
+        if not frame.f_code.co_filename.startswith(CODE):
             return None
         if event == "line" and (self.lines or any(self._folder.glob(".writing-*"))):
             self.lines += 1

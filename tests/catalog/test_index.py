@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mirror.catalog.delta_table import _to_arrow, batch_from_arrow
+from mirror.catalog.arrow_rows import batch_from_arrow, to_arrow
 from mirror.catalog.index import FORMAT_NAMES, SNAPSHOT, Batch, Index, Sighting
 from mirror.catalog.row import UNKNOWN_SOURCE, Row, RowSource
 from mirror.content.image import VERDICTS, Verdict
@@ -71,7 +71,7 @@ def row_of(seen: Seen, seen_at: int) -> Row:
 
 
 def batch(rows: Sequence[Row]) -> Batch:
-    (one,) = _to_arrow(rows).to_batches()
+    (one,) = to_arrow(rows).to_batches()
     return batch_from_arrow(one)
 
 

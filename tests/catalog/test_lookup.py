@@ -41,19 +41,19 @@ from tests.support.photos import blank, fill, photo, url_of
 __all__ = ["plants"]
 
 
-def found(resolver: UrlLookup, *urls: str) -> tuple[list[str], list[bool]]:
+def found(lookup: UrlLookup, *urls: str) -> tuple[list[str], list[bool]]:
     """`(outcome of each, was it found by its photo alone)`."""
     encoded = [url.encode() for url in urls]
-    at, by_photo = resolver.find(encoded, digests_of(encoded))
-    return [OUTCOMES[code] for code in resolver.outcomes(at)], by_photo.tolist()
+    at, by_photo = lookup.find(encoded, digests_of(encoded))
+    return [OUTCOMES[code] for code in lookup.outcomes(at)], by_photo.tolist()
 
 
-def contents(resolver: UrlLookup, *urls: str) -> list[str]:
+def contents(lookup: UrlLookup, *urls: str) -> list[str]:
     """Content hashes of what URLs are found as, as hexadecimal digits."""
     encoded = [url.encode() for url in urls]
-    at = resolver.find(encoded, digests_of(encoded)).at
+    at = lookup.find(encoded, digests_of(encoded)).at
     assert (at >= 0).all()
-    return [bytes(row).hex() for row in resolver.index.content_hashes(at)]
+    return [bytes(row).hex() for row in lookup.index.content_hashes(at)]
 
 
 def hash_of(seed: int) -> str:
@@ -82,13 +82,13 @@ def test_each_url_meets_the_verdict_of_its_image(plants: Mirror) -> None:
         "not_mirrored": ABSENT[:3],
     }
     for outcome, numbers in expected.items():
-        told, _ = found(plants.resolver(), *map(url_of, numbers))
+        told, _ = found(plants.lookup(), *map(url_of, numbers))
         assert told == [outcome] * len(numbers)
 
 
 def test_nothing_is_found_of_nothing(plants: Mirror) -> None:
     for match in ("url", "photo"):
-        assert found(plants.resolver(match=match)) == ([], [])
+        assert found(plants.lookup(match=match)) == ([], [])
         assert found(UrlLookup(Index.empty(), match=match), url_of(1)) == (
             ["not_mirrored"],
             [False],
@@ -119,8 +119,8 @@ def test_keys_of_objects_are_those_of_the_layout(
         "seen_at": np.ones(number, "i8"),
         "photo": np.zeros(number, "u8"),
     }
-    resolver = UrlLookup(Index.empty().merged([batch], 0, frozenset()))
-    keys = resolver.object_keys(np.arange(number), base.encode())
+    lookup = UrlLookup(Index.empty().merged([batch], 0, frozenset()))
+    keys = lookup.object_keys(np.arange(number), base.encode())
     assert [key.decode() for key in keys] == [base + object_key(*one) for one in wanted]
 
 
@@ -135,18 +135,18 @@ KEY = object_key(digest_of(photo(3)).content_hash, "jpeg")
 def test_an_objects_url_is_found_by_its_content_wherever_the_mirror_was(
     plants: Mirror, base: str
 ) -> None:
-    assert contents(plants.resolver(), base + KEY) == [hash_of(3)]
-    assert found(plants.resolver(), base + KEY) == (["ok"], [False])
+    assert contents(plants.lookup(), base + KEY) == [hash_of(3)]
+    assert found(plants.lookup(), base + KEY) == (["ok"], [False])
 
 
 def test_an_objects_url_of_a_content_that_is_not_there_is_not_mirrored(plants: Mirror) -> None:
     url = plants.base + object_key(bytes(16), "jpeg")
-    assert found(plants.resolver(), url) == (["not_mirrored"], [False])
+    assert found(plants.lookup(), url) == (["not_mirrored"], [False])
 
 
 def test_where_there_is_no_mirror_there_are_no_objects(plants: Mirror) -> None:
-    resolver = UrlLookup(plants.index, of_mirror=False)
-    assert found(resolver, plants.url(1)) == (["not_mirrored"], [False])
+    lookup = UrlLookup(plants.index, of_mirror=False)
+    assert found(lookup, plants.url(1)) == (["not_mirrored"], [False])
 
 
 # --- photos ---
@@ -200,38 +200,38 @@ SPELLINGS = [
 def test_a_photo_is_found_under_other_spellings_and_a_good_one_before_a_flagged(
     spelled: Mirror,
 ) -> None:
-    resolver = spelled.resolver(match="photo")
+    lookup = spelled.lookup(match="photo")
     urls = [url for url, _, _ in SPELLINGS]
-    outcomes, by_photo = found(resolver, *urls)
+    outcomes, by_photo = found(lookup, *urls)
     assert outcomes == [outcome for _, outcome, _ in SPELLINGS]
     assert by_photo == [outcome in ("ok", "blank") for _, outcome, _ in SPELLINGS]
     seeds = {url: seed for url, _, seed in SPELLINGS if seed is not None}
-    assert contents(resolver, *seeds) == [hash_of(seed) for seed in seeds.values()]
+    assert contents(lookup, *seeds) == [hash_of(seed) for seed in seeds.values()]
 
 
 def test_a_url_that_is_known_and_good_is_not_matched_by_photo(spelled: Mirror) -> None:
-    resolver = spelled.resolver(match="photo")
+    lookup = spelled.lookup(match="photo")
     urls = [f"{HOSTS[0]}/photos/1/medium.jpg", f"{HOSTS[1]}/photos/4/medium.jpg"]
-    assert found(resolver, *urls) == (["ok", "ok"], [False, False])
+    assert found(lookup, *urls) == (["ok", "ok"], [False, False])
 
 
 def test_a_flagged_one_without_a_better_spelling_stays_itself(spelled: Mirror) -> None:
-    resolver = spelled.resolver(match="photo")
-    assert found(resolver, f"{HOSTS[0]}/photos/2/medium.jpg") == (["blank"], [False])
+    lookup = spelled.lookup(match="photo")
+    assert found(lookup, f"{HOSTS[0]}/photos/2/medium.jpg") == (["blank"], [False])
 
 
 def test_spellings_count_only_when_asked_for(spelled: Mirror) -> None:
     urls = [f"{HOSTS[1]}/photos/1/medium.jpeg?1545345", f"{HOSTS[0]}/photos/3/medium.jpg"]
-    assert found(spelled.resolver(), *urls) == (["not_mirrored", "blank"], [False, False])
+    assert found(spelled.lookup(), *urls) == (["not_mirrored", "blank"], [False, False])
 
 
 def test_the_order_of_urls_changes_nothing(spelled: Mirror) -> None:
-    resolver = spelled.resolver(match="photo")
+    lookup = spelled.lookup(match="photo")
     urls = [url for url, _, _ in SPELLINGS]
-    outcomes, by_photo = found(resolver, *urls)
-    backwards = found(resolver, *urls[::-1])
+    outcomes, by_photo = found(lookup, *urls)
+    backwards = found(lookup, *urls[::-1])
     assert backwards == (outcomes[::-1], by_photo[::-1])
-    assert [found(resolver, url)[0][0] for url in urls] == outcomes
+    assert [found(lookup, url)[0][0] for url in urls] == outcomes
 
 
 # --- size ---
@@ -245,10 +245,10 @@ def test_the_order_of_urls_changes_nothing(spelled: Mirror) -> None:
 def test_the_shorter_side_must_have_so_many_pixels(
     plants: Mirror, least: int, small: str, good: str
 ) -> None:
-    resolver = plants.resolver(min_side=least)
-    assert found(resolver, url_of(SMALL), url_of(1))[0] == [small, good]
+    lookup = plants.lookup(min_side=least)
+    assert found(lookup, url_of(SMALL), url_of(1))[0] == [small, good]
     # What is wrong otherwise stays wrong for that.
-    assert found(resolver, url_of(BLANK[0]), url_of(ABSENT[0]))[0] == ["blank", "not_mirrored"]
+    assert found(lookup, url_of(BLANK[0]), url_of(ABSENT[0]))[0] == ["blank", "not_mirrored"]
 
 
 def test_the_shorter_side_is_the_one_that_counts(tmp_path: Path) -> None:
@@ -263,5 +263,5 @@ def test_the_shorter_side_is_the_one_that_counts(tmp_path: Path) -> None:
     )
     mirror = Mirror.of(Place("file", {"url": f"file://{tmp_path}/mirror"}), tmp_path)
     for least, outcome in ((20, "ok"), (21, "too_small")):
-        resolver = mirror.resolver(min_side=least)
-        assert found(resolver, url_of(1), url_of(2))[0] == [outcome, outcome]
+        lookup = mirror.lookup(min_side=least)
+        assert found(lookup, url_of(1), url_of(2))[0] == [outcome, outcome]

@@ -12,8 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from mirror.catalog import index as code
-from mirror.catalog.index import Index
+from mirror.catalog.index import Index, snapshot_files
 from tests.catalog.snapshot_writer import batch, files, is_whole, write
 from tests.support.chaos_tally import count, kills
 from tests.support.mirror_setup import full_disk
@@ -93,7 +92,7 @@ def test_a_writer_that_is_at_work_is_waited_for_but_not_for_ever(
         os.waitpid(process.pid, os.WUNTRACED)
         assert names(tmp_path) == [".writing", "v1"]
         with monkeypatch.context() as impatient:
-            impatient.setattr(code, "LOCK_SECONDS", 0.0)
+            impatient.setattr(snapshot_files, "LOCK_SECONDS", 0.0)
             mine = write(tmp_path, 3)
         assert (mine.version, mine.path) == (3, None)
         assert is_whole(mine)

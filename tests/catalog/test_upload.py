@@ -91,7 +91,7 @@ def test_a_large_object_that_goes_while_it_is_renewed_is_not_named(
         raise NotFound("HEAD: there is no such object.")
 
     with monkeypatch.context() as patch:
-        patch.setattr("mirror.catalog.upload.renew", gone)
+        patch.setattr("mirror.catalog.upload.adopt_old", gone)
         report = local.sync(inspect="off")
     assert (report.uploaded, report.deduplicated, report.failed) == (0, 0, 1)
     assert local.sync(inspect="off").failed == 0

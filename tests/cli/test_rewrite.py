@@ -302,7 +302,7 @@ def test_small_images_and_other_fields(rewrite: Rewrite, work: Path) -> None:
 # --- reports and configurations ---
 
 CONFIG = """\
-# of the teacher
+# all regions
 data:
   train_jsonl: "old/train.jsonl"   # 900k
   val_jsonl: old/val.jsonl

@@ -15,15 +15,17 @@ from typing import Any
 import pytest
 
 from mirror.catalog.index import Index
-from mirror.catalog.lookup import UrlLookup
+from mirror.catalog.lookup import Positions, UrlLookup
 from mirror.catalog.open_mirror import read_index
 from mirror.catalog.row import RowSource
 from mirror.config.settings import Settings
 from mirror.content.digest import digest_of
 from mirror.dataset.inputs import Input
-from mirror.dataset.rewrite.rewrite_dataset import RewriteOptions, rewrite
+from mirror.dataset.rewrite.rewrite_dataset import rewrite_dataset
+from mirror.dataset.rewrite.rewrite_options import RewriteOptions
 from mirror.dataset.rewrite.rewrite_report import RewriteReport
 from mirror.layout import object_key, url_md5
+from mirror.run.progress import Progress
 from mirror.sync.run_sync import SyncOptions, sync
 from tests.conftest import Place
 from tests.support import damaged_caches
@@ -84,25 +86,42 @@ class Mirror:
         body = photo(30, 24) if number == SMALL else photo(content_of(number))
         return self.base + object_key(digest_of(body).content_hash, "jpeg")
 
-    def resolver(self, **options: Any) -> UrlLookup:
+    def lookup(self, **options: Any) -> UrlLookup:
         return UrlLookup(self.index, **options)
 
     def rewrite(
         self,
         inputs: Path | Iterable[Path],
         output: Path,
-        resolver: UrlLookup | None = None,
+        lookup: UrlLookup | None = None,
+        *,
+        base: str | None = "",
+        progress: Progress = Progress(),
         **options: Any,
     ) -> RewriteReport:
-        """Rewrite files to this mirror's URLs."""
+        """Rewrite files to this mirror's URLs.
+
+        Args:
+            inputs: the datasets.
+            output: the file to write.
+            lookup: finds images; this mirror's if None.
+            base: what new URLs begin with, this mirror's if empty; None leaves URLs unchanged.
+            progress: as for `rewrite_dataset`.
+            options: fields of `RewriteOptions`.
+        """
         paths = [inputs] if isinstance(inputs, Path) else list(inputs)
-        resolver = resolver or self.resolver()
-        return rewrite(
+        lookup = lookup or self.lookup()
+
+        def new_urls(at: Positions) -> list[bytes]:
+            return lookup.object_keys(at, (base or self.base).encode())
+
+        return rewrite_dataset(
             [Input(str(path)) for path in paths],
             output,
             RewriteOptions(**options),
-            resolver,
-            addresses=lambda at: [self.base.encode() + key for key in resolver.object_keys(at)],
+            lookup,
+            new_urls=None if base is None else new_urls,
+            progress=progress,
         )
 
 

@@ -123,7 +123,7 @@ def test_what_nobody_foresaw_in_a_commit_ends_the_run_and_is_raised(
     fill(local.cache, {url_of(n): photo(n) for n in range(300)})
     with monkeypatch.context() as patch:
         patch.setattr("mirror.sync.transfer.BATCH_FILES", 2)
-        patch.setattr("mirror.sync.transfer._WINDOW_BYTES", 1)
+        patch.setattr("mirror.sync.transfer.WINDOW_BYTES", 1)
         patch.setattr(Committer, "commit", fails)
         with pytest.raises(ZeroDivisionError):
             sync(local.settings(commit_rows=5, concurrency=1))

@@ -137,7 +137,7 @@ def test_a_run_that_is_broken_off_leaves_nobody_waiting_for_room(
     Of uploads it is told by who sends them, of duplicates by who reads them.
     """
     monkeypatch.setattr("mirror.sync.transfer.BATCH_FILES", 2)
-    monkeypatch.setattr("mirror.sync.transfer._WINDOW_BYTES", 1)
+    monkeypatch.setattr("mirror.sync.transfer.WINDOW_BYTES", 1)
     fill(local.cache, {url_of(n): photo(n % contents) for n in range(20)})
     with pytest.raises(ZeroDivisionError):
         sync(local.settings(concurrency=1), progress=Failing(nth))

@@ -14,7 +14,7 @@ import msgspec
 
 from mirror.catalog.gc_lease import GcLease
 from mirror.catalog.upload import upload_body
-from mirror.layout import SWEEP_KEY
+from mirror.layout import GC_LEASE_KEY
 from mirror.store.base import Headers, Store
 from mirror.upkeep.verify import VerifyOptions, verify
 from tests.support.mirror_setup import Workshop, aged, key_of
@@ -88,11 +88,11 @@ def adopting(shop: Workshop, number: int) -> Callable[[Store], Coroutine[Any, An
     return story
 
 
-def says(sweep: GcLease, age: timedelta = timedelta(0)) -> Callable[[Workshop], None]:
+def says(lease: GcLease, age: timedelta = timedelta(0)) -> Callable[[Workshop], None]:
     def write(shop: Workshop) -> None:
-        shop.put({SWEEP_KEY: msgspec.json.encode(sweep)})
+        shop.put({GC_LEASE_KEY: msgspec.json.encode(lease)})
         written = time.time() - age.total_seconds()
-        os.utime(root_of(shop) / SWEEP_KEY, (written, written))
+        os.utime(root_of(shop) / GC_LEASE_KEY, (written, written))
 
     return write
 

@@ -13,7 +13,7 @@ import pytest
 from mirror.catalog.gc_lease import GcLease
 from mirror.catalog.upload import upload_body
 from mirror.errors import AccessDenied, StoreError
-from mirror.layout import SWEEP_KEY
+from mirror.layout import GC_LEASE_KEY
 from mirror.store.base import Headers, IfMatch
 from mirror.store.engines.file import FileStore
 from tests.support.mirror_setup import Workshop, key_of
@@ -72,7 +72,7 @@ def test_an_old_object_is_not_adopted_while_objects_are_removed(
         on(local, adopting(local, 71))  # a young one needs no care
 
 
-def test_a_sweep_that_began_and_ended_meanwhile_is_noticed(local: Workshop) -> None:
+def test_a_collection_that_began_and_ended_meanwhile_is_noticed(local: Workshop) -> None:
     stocked(local)
     orphan(local, 70, 30)
     says(IDLE)(local)
@@ -82,7 +82,7 @@ def test_a_sweep_that_began_and_ended_meanwhile_is_noticed(local: Workshop) -> N
     class Meanwhile(FileStore):
         async def put(self, key: str, body: bytes, mode: Any, headers: Headers) -> str:
             if isinstance(mode, IfMatch):
-                (root_of(local) / SWEEP_KEY).write_bytes(
+                (root_of(local) / GC_LEASE_KEY).write_bytes(
                     msgspec.json.encode(GcLease(run="2", state="idle", holder="x"))
                 )
             return await super().put(key, body, mode, headers)

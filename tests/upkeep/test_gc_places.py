@@ -8,7 +8,7 @@ import pytest
 
 from mirror.config.settings import Settings
 from mirror.errors import AccessDenied
-from mirror.layout import SWEEP_KEY
+from mirror.layout import GC_LEASE_KEY
 from mirror.upkeep.gc import GcOptions, GcReport, gc
 from tests.conftest import MakePlace
 from tests.servers import READER, WRITER
@@ -98,7 +98,7 @@ def test_its_first_word_that_was_written_and_not_answered_is_its_own(
     assert shop.place.server is not None
     if nth == "another":
         assert gc(shop.settings()).error is None
-    with FaultProxy(shop.place.server.endpoint, once(SWEEP_KEY, "PUT", ResetAfter())) as proxy:
+    with FaultProxy(shop.place.server.endpoint, once(GC_LEASE_KEY, "PUT", ResetAfter())) as proxy:
         report = gc(shop.through(proxy), GcOptions(retry=SOON))
     assert report.error is None
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from mirror.catalog.gc_lease import read_sweep
+from mirror.catalog.gc_lease import read_lease
 from mirror.errors import StoreError
-from mirror.layout import SWEEP_KEY
+from mirror.layout import GC_LEASE_KEY
 from mirror.store.base import ObjectInfo
 from mirror.store.engines.file import FileStore
 from mirror.upkeep.gc import gc
@@ -123,9 +123,9 @@ def test_the_word_that_it_deletes_is_as_old_as_its_sending(
 
     async def look(store: FileStore, key: str) -> None:
         nonlocal words, looks
-        if key == SWEEP_KEY and not looks:
-            sweep = await read_sweep(store)
-            if sweep is not None and sweep.state == "deleting":
+        if key == GC_LEASE_KEY and not looks:
+            lease = await read_lease(store)
+            if lease is not None and lease.state == "deleting":
                 words += 1
                 clock.stand_still()
         elif key == key_of(photo(70)) and not looks:

@@ -158,7 +158,7 @@ def test_one_that_was_taken_over_deletes_nothing_more(local: Workshop) -> None:
     def meanwhile(_: Stage) -> None:
         async def take_over(store: Store) -> None:
             later = datetime.now(UTC) + timedelta(hours=2)
-            await HeldLease.begin(store, "another", "elsewhere", later)
+            await HeldLease.acquire(store, "another", "elsewhere", later)
 
         thread = threading.Thread(target=lambda: on(local, take_over))
         thread.start()

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from mirror.cli import output
-from mirror.cli.commands.demo import DemoReport
+from mirror.demo.run_demo import DemoReport
 from mirror.layout import BucketUrl
 
 

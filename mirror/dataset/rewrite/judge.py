@@ -1,136 +1,149 @@
-"""Which records of a batch are written, decided by what became of their URLs. No I/O."""
+"""Stage 2 of a rewrite: decide which records of a batch are written. No I/O."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any, Literal, NamedTuple
+from fractions import Fraction
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mirror.catalog.lookup import LICENSE, NOT_MIRRORED, OK
-from mirror.dataset.fields import MISSING, FieldPath
-from mirror.dataset.licenses import license_name
-from mirror.dataset.records import Batch, Rejected, whole
+from mirror.dataset.records import Batch, Rejected
+from mirror.dataset.rewrite.resolve import ResolvedBatch
+from mirror.dataset.rewrite.rewrite_options import Missing, RewriteOptions
+from mirror.dataset.splits.split import sample_share
 from mirror.urls import content_hash_in
 
-Missing = Literal["drop", "keep", "fail"]
 
-
-class Judgement(NamedTuple):
-    """What becomes of a batch. `kept` and `fate` are changed in place by who judges next.
+@dataclass(frozen=True)
+class Judgement:
+    """The decision on each record of a batch. `drop` changes the arrays in place.
 
     Attributes:
-        usable: is a URL written, if its record is?
-        kept: is a record written?
-        fate: why a record is not, as a code of `OUTCOMES`; `OK` for one that is set aside as invalid.
-        blamed: for each record the place of the URL that its fate is that of.
+        usable: for each URL whether it is written if its record is.
+        kept: for each record whether it is written.
+        reason: for each dropped record a code of `OUTCOMES`; `OK` if the report counts the record
+            as invalid or left out of the sample instead. Of kept records it means nothing.
+        blamed: for each record the position of the URL that its reason comes from.
     """
 
     usable: NDArray[np.bool_]
     kept: NDArray[np.bool_]
-    fate: NDArray[np.uint8]
+    reason: NDArray[np.uint8]
     blamed: NDArray[np.intp]
 
-    def drop(self, which: NDArray[np.bool_], fate: int) -> None:
-        """Let these records meet a fate, but for those that have met another before."""
-        which = which & self.kept
-        self.fate[which] = fate
-        self.kept[which] = False
+    def drop(self, records: NDArray[np.bool_], reason: int) -> int:
+        """Drop these records for a reason; records dropped before keep their first reason.
+
+        Returns: how many were dropped.
+        """
+        dropped = records & self.kept
+        self.reason[dropped] = reason
+        self.kept[dropped] = False
+        return int(np.count_nonzero(dropped))
 
 
-def judge(batch: Batch, outcome: NDArray[np.uint8], missing: Missing) -> Judgement:
-    """What becomes of records by the outcomes of their URLs.
+class JudgedBatch(NamedTuple):
+    """A batch, the decision on its records, and what follows from it.
 
-    missing   a record is kept if                 else its fate is that of
+    Attributes:
+        resolved: the batch.
+        judgement: the decision.
+        rejected: the invalid records, by number.
+        not_sampled: how many records were left out of a sample that is a share.
+        keep: positions of the records that are written, ascending.
+        written_urls: for each URL whether it is written.
+    """
+
+    resolved: ResolvedBatch
+    judgement: Judgement
+    rejected: list[Rejected]
+    not_sampled: int
+    keep: NDArray[np.intp]
+    written_urls: NDArray[np.bool_]
+
+
+def judge(resolved: ResolvedBatch, options: RewriteOptions, *, replaces_urls: bool) -> JudgedBatch:
+    """Decide which records of a batch are written.
+
+    Args:
+        resolved: the batch.
+        options: of the rewrite.
+        replaces_urls: False if the rewrite only filters and leaves URLs unchanged.
+    """
+    batch = resolved.batch
+    judgement = _judge_urls(batch, resolved.outcomes, options.missing)
+    permitted = options.license.permits(batch)
+    if permitted is not None:
+        judgement.drop(~permitted, LICENSE)
+    rejected = list(batch.rejected)
+    if replaces_urls and batch.sourced:
+        source = options.reading.source
+        rejected += _overwriting(batch, judgement, resolved.outcomes, source)
+    not_sampled = 0
+    if isinstance(options.sample, Fraction):
+        keys = resolved.url_keys[firsts_of(batch)]
+        not_sampled = judgement.drop(~sample_share(keys, options.seed, options.sample), OK)
+    return JudgedBatch(
+        resolved,
+        judgement,
+        sorted(rejected, key=lambda record: record.number),
+        not_sampled,
+        np.flatnonzero(judgement.kept),
+        judgement.usable & judgement.kept[owners_of(batch)],
+    )
+
+
+def _judge_urls(batch: Batch, outcomes: NDArray[np.uint8], missing: Missing) -> Judgement:
+    """Judge records by the outcomes of their URLs.
+
+    missing   a record is kept if                 otherwise its reason is that of
     drop      one URL is ok                       its first URL
     keep      one URL is ok or not mirrored       its first URL
-    fail      one URL is ok, none not mirrored    its first that is not mirrored, or its first
+    fail      one URL is ok, none not mirrored    its first URL not mirrored, or its first URL
     """
-    absent = outcome == NOT_MIRRORED
-    usable = outcome == OK
+    absent = outcomes == NOT_MIRRORED
+    usable = outcomes == OK
     if missing == "keep":
         usable = usable | absent
     if batch.owners is None:
-        return Judgement(usable, usable.copy(), outcome.copy(), firsts_of(batch))
+        return Judgement(usable, usable.copy(), outcomes.copy(), firsts_of(batch))
     kept = per_record(batch, usable) > 0
     blamed = firsts_of(batch)
     if missing == "fail":
         lacking, first = np.unique(batch.owners[absent], return_index=True)
         kept[lacking] = False
         blamed[lacking] = np.flatnonzero(absent)[first]
-    return Judgement(usable, kept, outcome[blamed], blamed)
+    return Judgement(usable, kept, outcomes[blamed], blamed)
 
 
-@dataclass(frozen=True)
-class LicenseRule:
-    """Which licences may be written. A record that has several needs all of them to be fine.
-
-    Attributes:
-        path: where a record holds its licence; None asks for none.
-        allowed: as `license_name` spells them; empty allows any.
-        required: a record without a licence is not written.
-    """
-
-    path: FieldPath | None = None
-    allowed: frozenset[str] = frozenset()
-    required: bool = False
-
-    @property
-    def paths(self) -> tuple[FieldPath, ...]:
-        """What has to be read of each record."""
-        return () if self.path is None else whole(self.path)
-
-    def apply(self, batch: Batch, judgement: Judgement) -> None:
-        if self.path is None or not (self.allowed or self.required):
-            return
-        fine = [all(map(self._is_fine, licenses)) for licenses in batch.all_values(self.path)]
-        judgement.drop(~np.array(fine, np.bool_), LICENSE)
-
-    def _is_fine(self, value: Any) -> bool:
-        name = _name(value) if isinstance(value, str) else None
-        return name in self.allowed if self.allowed else name is not None
-
-    def shown(self, batch: Batch, at: int) -> str:
-        """The licences of a record, for people."""
-        assert self.path is not None
-        return ", ".join(dict.fromkeys(map(_shown, batch.all_values(self.path)[at])))
-
-
-_name = lru_cache(maxsize=4096)(license_name)
-
-
-def _shown(value: Any) -> str:
-    if value is MISSING or value is None or value == "":
-        return "no licence"
-    return repr(value) if len(repr(value)) <= 40 else f"{repr(value)[:40]}…"
-
-
-def set_aside_overwriting(
-    batch: Batch, judgement: Judgement, outcome: NDArray[np.uint8], source: str
+def _overwriting(
+    batch: Batch, judgement: Judgement, outcomes: NDArray[np.uint8], source: str
 ) -> list[Rejected]:
-    """Records that would get a new URL where the place of the old one is taken; no longer kept.
+    """Drop records whose original URL would overwrite another value, and return them.
 
-    In a dataset that was rewritten before, the original's original stands there: right so.
+    A dataset that was rewritten before already has its original URLs in that field. They stay, and
+    its records are not dropped.
 
     Args:
         batch: the records.
-        judgement: of them.
-        outcome: of their URLs.
-        source: the field that the old URL would go to.
+        judgement: the decision on them; changed in place.
+        outcomes: codes of `OUTCOMES` for their URLs.
+        source: the field for original URLs.
     """
     owners = owners_of(batch)
-    refused = []
+    rejected = []
     for position in sorted(batch.sourced):
         begin, end = np.searchsorted(owners, [position, position + 1]).tolist()
-        changes = bool(judgement.kept[position]) and bool((outcome[begin:end] == OK).any())
+        changes = bool(judgement.kept[position]) and bool((outcomes[begin:end] == OK).any())
         if changes and not any(map(content_hash_in, batch.urls[begin:end])):
             judgement.kept[position] = False
-            judgement.fate[position] = OK
+            judgement.reason[position] = OK
             reason = f"its field {source!r} holds something else; name another with --source-field"
-            refused.append(Rejected(batch.numbers[position], reason, batch.raw(position)))
-    return refused
+            rejected.append(Rejected(batch.numbers[position], reason, batch.raw(position)))
+    return rejected
 
 
 def owners_of(batch: Batch) -> NDArray[np.intp]:
@@ -139,13 +152,13 @@ def owners_of(batch: Batch) -> NDArray[np.intp]:
 
 
 def firsts_of(batch: Batch) -> NDArray[np.intp]:
-    """For each record the place of its first URL."""
+    """For each record the position of its first URL."""
     if batch.owners is None:
         return np.arange(len(batch))
     firsts: NDArray[np.intp] = np.searchsorted(batch.owners, np.arange(len(batch)))
     return firsts
 
 
-def per_record(batch: Batch, which: NDArray[np.bool_]) -> NDArray[np.intp]:
-    """For each record how many of its URLs are among these."""
-    return np.bincount(owners_of(batch)[which], minlength=len(batch))
+def per_record(batch: Batch, urls: NDArray[np.bool_]) -> NDArray[np.intp]:
+    """For each record how many of its URLs are selected."""
+    return np.bincount(owners_of(batch)[urls], minlength=len(batch))

@@ -11,13 +11,14 @@ import msgspec
 from mirror.catalog.lookup import OUTCOMES
 from mirror.content.photo import photo_key
 from mirror.dataset.records import Rejected
+from mirror.dataset.splits.assign import Imbalance
 from mirror.errors import EXIT_DONE, EXIT_SOME_FAILED
 
 Place = Literal["mirror", "cache"]
 
 EXAMPLES: Final = 10
 
-# Why a record is not written, in the order in which it is asked.
+# Why a record is not written, in the order in which it is lookups.
 REASONS: Final = (*OUTCOMES[1:], "invalid", "sample")
 
 # What the reason of an invalid record begins with that does not have the URL's field.
@@ -31,18 +32,6 @@ class Example(NamedTuple):
     input: str
     number: int
     what: str
-
-
-class Imbalance(NamedTuple):
-    """A class whose shares could not be held: why, and the split that is farthest off."""
-
-    name: str
-    reason: str
-    records: int
-    units: int
-    split: str
-    have: int
-    want: float
 
 
 @dataclass
@@ -144,7 +133,7 @@ def explained(rejected: Rejected) -> str:
     return f"{rejected.reason} among {shown or 'none at all'}"
 
 
-class Asked(NamedTuple):
+class Lookups(NamedTuple):
     """What `doubts` must know of the question to judge the answer.
 
     Attributes:
@@ -158,7 +147,7 @@ class Asked(NamedTuple):
     by_photo: bool
 
 
-def doubts(report: RewriteReport, asked: Asked) -> Iterator[str]:
+def doubts(report: RewriteReport, lookups: Lookups) -> Iterator[str]:
     """Sentences about a result that nobody means to have.
 
     no record at all                an empty input
@@ -172,8 +161,8 @@ def doubts(report: RewriteReport, asked: Asked) -> Iterator[str]:
         yield "There is no record in the input; nothing is in the output."
     elif not valid:
         yield _unusable(report)
-    elif not asked.found:
-        yield _unknown(report, asked, valid)
+    elif not lookups.found:
+        yield _unknown(report, lookups, valid)
     elif not report.written:
         yield _all_dropped(report)
     if report.written:
@@ -193,15 +182,15 @@ def _unusable(report: RewriteReport) -> str:
     return f"{sentence}."
 
 
-def _unknown(report: RewriteReport, asked: Asked, valid: int) -> str:
-    if not asked.holds:
+def _unknown(report: RewriteReport, lookups: Lookups, valid: int) -> str:
+    if not lookups.holds:
         return f"The {report.place} knows no image at all, and so none of {valid:,} records."
     sentence = (
-        f"Not one of {valid:,} records is in the {report.place}, which knows {asked.holds:,} URLs; "
+        f"Not one of {valid:,} records is in the {report.place}, which knows {lookups.holds:,} URLs; "
         "a URL must be spelled as it was when its image was cached"
     )
     examples = report.examples["not_mirrored"]
-    if not asked.by_photo and examples and photo_key(examples[0].what):
+    if not lookups.by_photo and examples and photo_key(examples[0].what):
         sentence += ", or --match photo be asked for"
     return f"{sentence}."
 

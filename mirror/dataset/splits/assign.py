@@ -1,45 +1,58 @@
-"""What has to be known of all records before they can be divided: gathered, then decided."""
+"""Assigns records to splits and samples: first gathers the keys of all records, then decides."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from fractions import Fraction
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
 from mirror.dataset.fields import class_name
-from mirror.dataset.rewrite.rewrite_report import Imbalance
-from mirror.dataset.splits.split import (
-    Keys,
-    RecordKeys,
-    Split,
-    by_key,
-    component_keys,
-    sample_count,
-    sample_share,
-)
+from mirror.dataset.splits.components import RecordKeys, component_keys
+from mirror.dataset.splits.split import Keys, Split, by_key, sample_count
 from mirror.dataset.splits.strata import StratifiedSplits, stratified
 
 LEFT_OUT: Final = 255
 _NO_CLASS: Final = -1
 
 
-@dataclass
-class SplitAssignment:
-    """Where records go.
+class Imbalance(NamedTuple):
+    """A class that does not have its share in every split, and the split that is farthest off.
 
     Attributes:
-        split: for each record the place of its split, or `LEFT_OUT`.
+        name: of the class.
+        reason: see `UnmetClass`.
+        records: of the class.
+        units: groups of inseparable records that contain the class.
+        split: the one farthest off.
+        have: records of the class in that split.
+        want: the class's share of that split, in records.
+    """
+
+    name: str
+    reason: str
+    records: int
+    units: int
+    split: str
+    have: int
+    want: float
+
+
+@dataclass
+class SplitAssignment:
+    """The split of each record.
+
+    Attributes:
+        split: for each record the number of its split, or `LEFT_OUT`.
         counts: records in each split.
-        classes: for each class records in each split.
-        moved: records that are elsewhere than their key puts them, for their class's shares.
-        imbalances: classes that could not have their shares, the largest first.
-        ungrouped: of the records in splits, those without a group where groups were asked for.
-        unclassed: the same of classes.
+        classes: for each class the records in each split.
+        moved: records moved from their key's split so that their class has its shares.
+        imbalances: classes that do not have their shares, the largest first.
+        ungrouped: records in splits that have no group, if groups were requested.
+        unclassed: records in splits that have no class, if classes were requested.
     """
 
     split: NDArray[np.uint8]
@@ -59,15 +72,36 @@ class SplitAssignment:
         return len(self.split) - self.written
 
 
+class BatchKeys(NamedTuple):
+    """Keys of the records of one batch that will be written.
+
+    Attributes:
+        records: their positions in the batch, ascending.
+        owners: for each content key the position of its record.
+        contents: keys of the contents of their images.
+        url_keys: for each record of the batch a key of its URL.
+        groups: for each record of the batch the values that keep it together with others; None
+            without groups.
+        classes: for each record of the batch its class; None without classes.
+    """
+
+    records: NDArray[np.intp]
+    owners: NDArray[np.intp]
+    contents: Keys
+    url_keys: Keys
+    groups: Sequence[Sequence[Any]] | None
+    classes: Sequence[Any] | None
+
+
 class SplitAssigner:
-    """Gathers the keys of records as they come by, and assigns all of them in the end.
+    """Gathers the keys of records batch by batch, and assigns all records at the end.
 
     Args:
         splits: empty for one output.
         seed: of splits and samples.
         sample: how many records; None for all.
-        tolerance: of a class's shares.
-        allow_leaks: the keys that are added are not content's, and need not be joined.
+        tolerance: of a class's shares, as a fraction of the class.
+        allow_leaks: the content keys are keys of URLs, and records of several need not be joined.
         grouped: records have groups.
         stratified: records have classes.
     """
@@ -99,46 +133,26 @@ class SplitAssigner:
 
     @property
     def needed(self) -> bool:
-        """Must all records be seen before one can be written?"""
+        """Whether all records must be seen before one can be written."""
         return bool(self._splits) or self._sample is not None
 
-    def in_sample(self, keys: Keys, share: Fraction) -> NDArray[np.bool_]:
-        """Which of these records are in a sample of a share: known of each one by itself."""
-        return sample_share(keys, self._seed, share)
-
-    def add(
-        self,
-        *,
-        records: NDArray[np.intp],
-        owners: NDArray[np.intp],
-        contents: Keys,
-        url_keys: Keys,
-        groups: Sequence[Sequence[Any]] | None,
-        classes: Sequence[Any] | None,
-    ) -> None:
-        """Records of one batch that will be written.
-
-        Args:
-            records: their places in the batch, ascending.
-            owners: for each content key the place of its record.
-            contents: keys of their images' contents.
-            url_keys: for each record of the batch a key of its URL.
-            groups: for each record of the batch the values that keep it with others.
-            classes: for each record of the batch its class.
-        """
-        place = np.full(len(url_keys), -1, np.intp)
-        place[records] = np.arange(self._count, self._count + len(records))
+    def add(self, keys: BatchKeys) -> None:
+        """Take the keys of the next batch."""
+        records = keys.records
+        number = np.full(len(keys.url_keys), -1, np.intp)
+        number[records] = np.arange(self._count, self._count + len(records))
         if self._splits:
-            self._contents.append(RecordKeys(place[owners], contents))
+            self._contents.append(RecordKeys(number[keys.owners], keys.contents))
         if self._sample is not None:
-            self._url_keys.append(url_keys[records])
-        if groups is not None:
-            keys = [(at, _key_of(value)) for at in records.tolist() for value in groups[at]]
-            known = [(place[at], key) for at, key in keys if key is not None]
-            at, key = zip(*known, strict=True) if known else ((), ())
-            self._groups.append(RecordKeys(np.array(at, np.intp), np.array(key, np.uint64)))
-        if classes is not None:
-            codes = [self._code_of(classes[at]) for at in records.tolist()]
+            self._url_keys.append(keys.url_keys[records])
+        if keys.groups is not None:
+            groups = keys.groups
+            pairs = [(at, _key_of(value)) for at in records.tolist() for value in groups[at]]
+            known = [(number[at], key) for at, key in pairs if key is not None]
+            record, key = zip(*known, strict=True) if known else ((), ())
+            self._groups.append(RecordKeys(np.array(record, np.intp), np.array(key, np.uint64)))
+        if keys.classes is not None:
+            codes = [self._code_of(keys.classes[at]) for at in records.tolist()]
             self._classes.append(np.array(codes, np.int32))
         self._count += len(records)
 
@@ -147,7 +161,7 @@ class SplitAssigner:
         return _NO_CLASS if name is None else self._codes.setdefault(name, len(self._codes))
 
     def assign(self) -> SplitAssignment:
-        """Where each record goes, in the order in which they were added."""
+        """Assign all records, in the order in which they were added."""
         chosen = np.ones(self._count, np.bool_)
         if self._sample is not None:
             chosen = sample_count(_joined(self._url_keys, np.uint64), self._seed, self._sample)
@@ -187,13 +201,13 @@ class SplitAssigner:
             )
             for unmet in result.unmet
         ]
-        return sorted(imbalances, key=lambda one: (-one.records, one.name))
+        return sorted(imbalances, key=lambda imbalance: (-imbalance.records, imbalance.name))
 
     def _component_keys(self, chosen: NDArray[np.bool_], groups: RecordKeys | None) -> Keys:
         """A key for each chosen record, equal for those that must stay together."""
         contents = _chosen(self._contents, chosen)
         total = int(np.count_nonzero(chosen))
-        # Records of one content each need no joining: their keys say it all.
+        # Records with one content each need no joining: their content keys are enough.
         if groups is None and len(contents.record) == total:
             return contents.key
         if self._allow_leaks and groups is not None:
@@ -223,7 +237,7 @@ def _joined(parts: list[NDArray[Any]], kind: type[np.generic]) -> NDArray[Any]:
 
 
 def _chosen(tables: list[RecordKeys], chosen: NDArray[np.bool_]) -> RecordKeys:
-    """The pairs of chosen records, which are numbered anew."""
+    """The pairs of chosen records, with the records numbered without gaps."""
     record = _joined([table.record for table in tables], np.intp)
     key = _joined([table.key for table in tables], np.uint64)
     within = chosen[record]
@@ -232,6 +246,6 @@ def _chosen(tables: list[RecordKeys], chosen: NDArray[np.bool_]) -> RecordKeys:
 
 
 def _key_of(value: Any) -> int | None:
-    """64 bits that are equal for equal values; None for a value that keeps nothing together."""
+    """64 bits that are equal for equal values; None for a value that is no group."""
     name = class_name(value)
     return None if name is None else xxhash.xxh3_64_intdigest(name.encode())

@@ -20,11 +20,12 @@ from enum import IntEnum
 from fractions import Fraction
 from itertools import accumulate
 from math import ceil
-from typing import Final, NamedTuple, Self
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mirror.content.splitmix64 import mix, outputs
 from mirror.errors import UsageError
 
 Keys = NDArray[np.uint64]
@@ -104,20 +105,14 @@ def _parse_split(piece: str, text: str) -> Split:
 
 # --- positions ---
 
-_GAMMA: Final = 0x9E3779B97F4A7C15
-_MIX_1: Final = np.uint64(0xBF58476D1CE4E5B9)
-_MIX_2: Final = np.uint64(0x94D049BB133111EB)
-
 
 def positions(keys: Keys, seed: int, stream: KeyedRandom = KeyedRandom.SPLIT) -> Keys:
     """Where keys fall in 0 … 2**64 under a seed: uniform, and no two keys in one place.
 
         position = mix(mix(key ^ a) ^ b)
 
-    `mix` is the finaliser of SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom
-    number generators", OOPSLA 2014, with the constants of Stafford's variant 13, as in Java's
-    SplittableRandom and Vigna's splitmix64.c); a and b are outputs 2·stream + 1 and 2·stream + 2,
-    counted from 1, of SplitMix64 started at the seed.
+    `mix` is SplitMix64's finaliser; a and b are outputs 2·stream + 1 and 2·stream + 2, counted
+    from 1, of SplitMix64 started at the seed. See `mirror.content.splitmix64` for its source.
 
     Args:
         keys: integers of any width and byte order, taken modulo 2**64.
@@ -129,22 +124,11 @@ def positions(keys: Keys, seed: int, stream: KeyedRandom = KeyedRandom.SPLIT) ->
     """
     if not 0 <= seed < _POSITIONS:
         raise UsageError(f"The seed {seed} is out of range; choose one from 0 to 2**64 - 1.")
-    states = [(seed + n * _GAMMA) % _POSITIONS for n in (2 * stream + 1, 2 * stream + 2)]
-    first, second = _mix(np.array(states, np.uint64))
-    return _mix(_mix(_words(keys) ^ first) ^ second)
+    first, second = outputs(seed, (2 * stream + 1, 2 * stream + 2))
+    return mix(mix(as_words(keys) ^ first) ^ second)
 
 
-def _mix(words: Keys) -> Keys:
-    """The finaliser, in place. A bijection: different words stay different."""
-    words ^= words >> np.uint64(30)
-    words *= _MIX_1
-    words ^= words >> np.uint64(27)
-    words *= _MIX_2
-    words ^= words >> np.uint64(31)
-    return words
-
-
-def _words(keys: Keys) -> Keys:
+def as_words(keys: Keys) -> Keys:
     if keys.dtype.kind not in "iu":  # a float would be cut short, and distinct keys would meet
         raise TypeError(f"keys are integers, not {keys.dtype}")
     return keys.astype(np.uint64, copy=False)
@@ -219,98 +203,3 @@ def sample_count(keys: Keys, seed: int, count: int) -> NDArray[np.bool_]:
     at_last = np.flatnonzero(found == last)
     chosen[at_last[: count - np.count_nonzero(chosen)]] = True
     return chosen
-
-
-# --- what must stay together ---
-
-
-class RecordKeys(NamedTuple):
-    """Keys that records have, as pairs: any number of keys a record, in any order.
-
-    Attributes:
-        record: the records' places, 0 … records - 1.
-        key: a key of each of those records; same length.
-    """
-
-    record: NDArray[np.intp]
-    key: Keys
-
-    @classmethod
-    def one_each(cls, keys: Keys) -> Self:
-        """The pairs when each record has one key."""
-        return cls(np.arange(len(keys), dtype=np.intp), keys)
-
-
-def component_keys(
-    records: int, contents: RecordKeys, groups: RecordKeys | None = None
-) -> NDArray[np.uint64]:
-    """A key for each record that is equal for all that must be in one split.
-
-    Records belong together that share a content or a group, or are joined by others that do: the
-    connected components. A component goes by the smallest key of its groups or, when it has none,
-    of its contents. So new contents in old groups move nothing, without groups a record of one
-    content goes by that content's key, and when two components are joined one of them stays. Which
-    key is the smallest says nothing about a split: `by_key` mixes it.
-
-    Every record needs a key. For one with neither content nor group (kept, but not in the mirror),
-    pass a key of its URL as its content.
-
-    Args:
-        records: how many there are.
-        contents: the content keys of records, for example of each of their images.
-        groups: the group keys of the records that have a group. They are apart from the contents:
-            a group and a content with equal keys are not thereby joined.
-
-    Raises:
-        ValueError: a record has no key.
-    """
-    tables = [RecordKeys(table.record, _words(table.key)) for table in (groups, contents) if table]
-    root = _roots(records, *np.concatenate([_links(table) for table in tables], axis=1))
-    key = np.full(records, _POSITIONS - 1, np.uint64)
-    named = np.zeros(records, np.bool_)
-    for table in tables:
-        at = root[table.record]
-        unnamed = ~named[at]
-        np.minimum.at(key, at[unnamed], table.key[unnamed])
-        named[at] = True
-    if not named[root].all():
-        raise ValueError("every record needs a content key or a group key")
-    return key[root]
-
-
-def _links(table: RecordKeys) -> NDArray[np.intp]:
-    """Pairs of records that have a key in common, 2 × pairs: enough to join all that have it."""
-    order = np.argsort(table.key)
-    key = table.key[order]
-    record = table.record[order]
-    common = np.flatnonzero(key[1:] == key[:-1])
-    return np.stack([record[common], record[common + 1]])
-
-
-def _roots(nodes: int, one: NDArray[np.intp], other: NDArray[np.intp]) -> NDArray[np.intp]:
-    """For each node, one node of its connected component: the same for all of it.
-
-    Borůvka's rounds. Links are numbered and each node takes the first of its own, so what is taken
-    has no circle but two nodes that took the same link, of which one becomes a root. Each node that
-    has a link is joined to another: rounds are at most log2(nodes), whatever the input's order. The
-    trees of a round are flattened by pointer jumping, in at most log2(nodes) steps.
-    """
-    root = np.arange(nodes)
-    while True:
-        apart = one != other
-        one, other = one[apart], other[apart]
-        if not len(one):
-            return root
-        links = np.arange(len(one))
-        first = np.full(nodes, len(one))
-        np.minimum.at(first, one, links)
-        np.minimum.at(first, other, links)
-        linked = np.flatnonzero(first < len(one))
-        taken = first[linked]
-        up = np.arange(nodes)
-        up[linked] = one[taken] + other[taken] - linked
-        tops = linked[(up[up[linked]] == linked) & (linked < up[linked])]
-        up[tops] = tops
-        while not np.array_equal(above := up[up[linked]], up[linked]):
-            up[linked] = above
-        root, one, other = up[root], up[one], up[other]

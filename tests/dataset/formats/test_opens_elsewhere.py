@@ -12,7 +12,8 @@ import pytest
 from mirror.catalog.index import Index
 from mirror.catalog.lookup import UrlLookup
 from mirror.dataset.inputs import Input
-from mirror.dataset.rewrite.rewrite_dataset import RewriteOptions, rewrite
+from mirror.dataset.rewrite.rewrite_dataset import rewrite_dataset
+from mirror.dataset.rewrite.rewrite_options import RewriteOptions
 
 RECORDS = [
     {"id": n, "species": f"Quercus {n % 3}", "image_url": f"https://img/{n}.jpg", "score": n / 4}
@@ -28,7 +29,8 @@ def written(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     pl.DataFrame(RECORDS).write_ndjson(raw)
     output = tmp_path / str(request.param)
     options = RewriteOptions(missing="keep")
-    report = rewrite([Input(str(raw))], output, options, UrlLookup(Index.empty()), addresses=None)
+    lookup = UrlLookup(Index.empty())
+    report = rewrite_dataset([Input(str(raw))], output, options, lookup, new_urls=None)
     assert report.written == len(RECORDS)
     return output
 

@@ -12,7 +12,8 @@ import pytest
 from mirror.catalog.lookup import OUTCOMES, UrlLookup, digests_of
 from mirror.dataset.inputs import Input
 from mirror.dataset.rewrite.cached_images import CachedImages
-from mirror.dataset.rewrite.rewrite_dataset import RewriteOptions, rewrite
+from mirror.dataset.rewrite.rewrite_dataset import rewrite_dataset
+from mirror.dataset.rewrite.rewrite_options import RewriteOptions
 from mirror.dataset.rewrite.rewrite_report import RewriteReport
 from mirror.errors import DatasetError
 from tests.support import damaged_caches
@@ -29,10 +30,10 @@ def images_in(folder: Path) -> CachedImages:
 
 
 def outcomes(images: CachedImages, *numbers: int, **options: int) -> list[str]:
-    resolver = UrlLookup(images.index, "url", of_mirror=False, **options)
+    lookup = UrlLookup(images.index, "url", of_mirror=False, **options)
     urls = [url_of(number).encode() for number in numbers]
-    at = resolver.find(urls, digests_of(urls)).at
-    return [OUTCOMES[code] for code in resolver.outcomes(at)]
+    at = lookup.find(urls, digests_of(urls)).at
+    return [OUTCOMES[code] for code in lookup.outcomes(at)]
 
 
 def urls_of_files(images: CachedImages, *numbers: int) -> list[str]:
@@ -137,20 +138,20 @@ def test_sizes_are_known(tmp_path: Path) -> None:
 
 def test_a_photo_is_found_under_another_spelling(tmp_path: Path) -> None:
     damaged_caches.put(tmp_path, 1, photo(1))
-    resolver = UrlLookup(images_in(tmp_path).index, "photo", of_mirror=False)
+    lookup = UrlLookup(images_in(tmp_path).index, "photo", of_mirror=False)
     urls = [b"https://static.inaturalist.org/photos/1/medium.jpeg?7"]
-    at, by_photo = resolver.find(urls, digests_of(urls))
+    at, by_photo = lookup.find(urls, digests_of(urls))
     assert (at.tolist(), by_photo.tolist()) == ([0], [True])
 
 
 def of_cache(folder: Path, path: Path, *, files: bool, **options: object) -> RewriteReport:
     images = images_in(folder)
-    return rewrite(
+    return rewrite_dataset(
         [Input(str(path))],
         path.with_name("out.jsonl"),
         RewriteOptions(**options),  # type: ignore[arg-type]
         UrlLookup(images.index, of_mirror=False),
-        addresses=images.file_urls if files else None,
+        new_urls=images.file_urls if files else None,
     )
 
 

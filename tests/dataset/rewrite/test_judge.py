@@ -11,7 +11,10 @@ from mirror.catalog.lookup import OUTCOMES
 from mirror.dataset.chunks import json_line
 from mirror.dataset.fields import FieldPath, parse_path
 from mirror.dataset.records import ReadOptions, RowBatch
-from mirror.dataset.rewrite.judge import LicenseRule, Missing, judge, set_aside_overwriting
+from mirror.dataset.rewrite.judge import JudgedBatch, judge
+from mirror.dataset.rewrite.license_rule import LicenseRule
+from mirror.dataset.rewrite.resolve import ResolvedBatch
+from mirror.dataset.rewrite.rewrite_options import Missing, RewriteOptions
 
 OK, NOT, BAD = (OUTCOMES.index(name) for name in ("ok", "not_mirrored", "blank"))
 OWN = "s3://plants/objects/ab/" + "ab" * 16 + ".jpg"
@@ -26,8 +29,23 @@ def batch_of(
     return batch
 
 
+def judged(
+    batch: RowBatch, outcomes: list[int], *, replaces_urls: bool = False, **options: Any
+) -> JudgedBatch:
+    """The decision on a batch whose URLs have these outcomes."""
+    number = len(batch.urls)
+    resolved = ResolvedBatch(
+        batch,
+        np.zeros(number, np.intp),
+        np.zeros(number, np.bool_),
+        np.array(outcomes, np.uint8),
+        np.zeros(number, np.uint64),
+    )
+    return judge(resolved, RewriteOptions(**options), replaces_urls=replaces_urls)
+
+
 TABLE: list[tuple[list[int], dict[Missing, tuple[bool, int, int]]]] = [
-    # outcomes of a record's URLs; whether it is kept, its fate else, and the URL that is blamed
+    # outcomes of a record's URLs; whether it is kept, else its reason, and the URL that is blamed
     ([OK], {"drop": (True, OK, 0), "keep": (True, OK, 0), "fail": (True, OK, 0)}),
     ([NOT], {"drop": (False, NOT, 0), "keep": (True, NOT, 0), "fail": (False, NOT, 0)}),
     ([BAD], {"drop": (False, BAD, 0), "keep": (False, BAD, 0), "fail": (False, BAD, 0)}),
@@ -46,31 +64,28 @@ def test_the_table(missing: Missing) -> None:
         batch = batch_of(
             {"image_url": ["u"]}, {"image_url": ["u"] * len(outcomes)}, {"image_url": ["u", "u"]}
         )
-        judgement = judge(batch, np.array([OK, *outcomes, OK, OK], np.uint8), missing)
-        kept, fate, blamed = expected[missing]
+        judgement = judged(batch, [OK, *outcomes, OK, OK], missing=missing).judgement
+        kept, reason, blamed = expected[missing]
         assert judgement.kept.tolist() == [True, kept, True]
         if not kept:
-            assert judgement.fate[1] == fate
+            assert judgement.reason[1] == reason
             assert judgement.blamed[1] == 1 + blamed
 
 
 @pytest.mark.parametrize("missing", ["drop", "keep", "fail"])
 def test_one_url_each_is_judged_as_lists_of_one_are(missing: Missing) -> None:
-    outcome = np.array([OK, NOT, BAD], np.uint8)
-    single = judge(batch_of(*[{"image_url": "u"}] * 3), outcome, missing)
-    lists = [{"image_url": ["u"]}] * 3
-    several = judge(
-        batch_of(*lists, {"image_url": ["u", "u"]}), np.append(outcome, [OK, OK]), missing
-    )
+    outcomes = [OK, NOT, BAD]
+    single = judged(batch_of(*[{"image_url": "u"}] * 3), outcomes, missing=missing).judgement
+    lists = [*[{"image_url": ["u"]}] * 3, {"image_url": ["u", "u"]}]
+    several = judged(batch_of(*lists), [*outcomes, OK, OK], missing=missing).judgement
     assert single.kept.tolist() == several.kept.tolist()[:3]
-    assert single.fate.tolist() == several.fate.tolist()[:3]
+    assert single.reason.tolist() == several.reason.tolist()[:3]
 
 
 def licensed(rule: LicenseRule, *rows: dict[str, Any], url: str = "image_url") -> list[bool]:
     batch = batch_of(*rows, url=url, others=rule.paths)
-    judgement = judge(batch, np.full(len(batch.urls), OK, np.uint8), "drop")
-    rule.apply(batch, judgement)
-    assert all(judgement.fate[~judgement.kept] == OUTCOMES.index("license"))
+    judgement = judged(batch, [OK] * len(batch.urls), license=rule).judgement
+    assert all(judgement.reason[~judgement.kept] == OUTCOMES.index("license"))
     return [bool(kept) for kept in judgement.kept]
 
 
@@ -134,9 +149,7 @@ def test_a_list_without_an_item_has_no_licence() -> None:
 def test_what_was_dropped_before_keeps_its_reason() -> None:
     rule = LicenseRule(("license",), CC_BY)
     batch = batch_of({"image_url": "u", "license": "C"}, others=rule.paths)
-    judgement = judge(batch, np.array([NOT], np.uint8), "drop")
-    rule.apply(batch, judgement)
-    assert judgement.fate.tolist() == [NOT]
+    assert judged(batch, [NOT], license=rule).judgement.reason.tolist() == [NOT]
 
 
 def test_licences_are_shown_as_they_stand() -> None:
@@ -152,13 +165,11 @@ def test_licences_are_shown_as_they_stand() -> None:
 def set_aside(*rows: dict[str, Any], outcome: list[int], url: str = "image_url") -> list[int]:
     """Numbers of the records that would lose their original URL."""
     batch = batch_of(*rows, url=url)
-    outcomes = np.array(outcome, np.uint8)
-    judgement = judge(batch, outcomes, "keep")
-    refused = set_aside_overwriting(batch, judgement, outcomes, "source_url")
-    assert [at + 1 for at in np.flatnonzero(~judgement.kept & (judgement.fate == OK))] == [
-        one.number for one in refused
-    ]
-    return [one.number for one in refused]
+    decision = judged(batch, outcome, missing="keep", replaces_urls=True)
+    numbers = [record.number for record in decision.rejected]
+    dropped = ~decision.judgement.kept & (decision.judgement.reason == OK)
+    assert [at + 1 for at in np.flatnonzero(dropped)] == numbers
+    return numbers
 
 
 @pytest.mark.parametrize(

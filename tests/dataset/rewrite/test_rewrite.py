@@ -13,14 +13,13 @@ import pytest
 
 from mirror.catalog.index import Index
 from mirror.catalog.lookup import UrlLookup
-from mirror.dataset.inputs import Input
 from mirror.dataset.records import ReadOptions
-from mirror.dataset.rewrite.judge import LicenseRule
-from mirror.dataset.rewrite.rewrite_dataset import RewriteOptions, rewrite
+from mirror.dataset.rewrite.license_rule import LicenseRule
+from mirror.dataset.rewrite.rewrite_options import RewriteOptions
 from mirror.dataset.rewrite.rewrite_report import EXAMPLES, REASONS
-from mirror.dataset.splits.split import parse_splits
 from mirror.errors import DatasetError, UsageError
 from mirror.run.progress import Progress, Stage
+from tests.dataset.rewrite.conftest import THREE, Rewrite
 from tests.support.mirrored_dataset import (
     ABSENT,
     BLANK,
@@ -34,17 +33,10 @@ from tests.support.mirrored_dataset import (
     Mirror,
     got,
     names,
-    plants,
     put,
     record,
-    work,
 )
 from tests.support.photos import url_of
-
-__all__ = ["plants", "work"]
-
-THREE = parse_splits("train=0.6,val=0.2,test=0.2")
-
 
 # --- what is written, what is dropped ---
 
@@ -69,7 +61,7 @@ def test_every_record_is_written_or_dropped_for_a_reason_that_is_counted(
     report = plants.rewrite(
         put(work / "raw.jsonl", records),
         work / "out.jsonl",
-        plants.resolver(min_side=40),
+        plants.lookup(min_side=40),
         license=LicenseRule(("license",), frozenset({"cc0"})),
         sample=Fraction(1, 2),
     )
@@ -94,9 +86,11 @@ def test_every_record_is_written_or_dropped_for_a_reason_that_is_counted(
     assert report.exit_status == 3
 
 
-def test_a_record_gets_the_new_url_and_keeps_the_old_beside_it(plants: Mirror, work: Path) -> None:
+def test_a_record_gets_the_new_url_and_keeps_the_old_beside_it(
+    rewrite: Rewrite, plants: Mirror, work: Path
+) -> None:
     line = f'{{"a": 1.50, "image_url": "{url_of(1)}",  "é":"\\u00e9" , "z": [1,  2]}}'
-    report = plants.rewrite(put(work / "raw.jsonl", [line]), work / "out.jsonl")
+    report = rewrite([line])
     expected = line.replace(url_of(1), f'{plants.url(1)}", "source_url": "{url_of(1)}')
     assert (work / "out.jsonl").read_text() == expected + "\n"
     assert (report.records, report.written, report.exit_status) == (1, 1, 0)
@@ -105,9 +99,8 @@ def test_a_record_gets_the_new_url_and_keeps_the_old_beside_it(plants: Mirror, w
     assert names(work) == {"raw.jsonl", "out.jsonl"}
 
 
-def test_equal_images_get_one_url(plants: Mirror, work: Path) -> None:
-    path = put(work / "raw.jsonl", [record(GOOD[2]), record(TWINS[2])])
-    plants.rewrite(path, work / "out.jsonl")
+def test_equal_images_get_one_url(rewrite: Rewrite, work: Path) -> None:
+    rewrite([record(GOOD[2]), record(TWINS[2])])
     first, second = got(work / "out.jsonl")
     assert first["image_url"] == second["image_url"]
     assert first["source_url"] != second["source_url"]
@@ -134,8 +127,10 @@ LISTS = [
 ]
 
 
-def test_of_a_list_of_urls_those_that_are_missing_are_taken_out(plants: Mirror, work: Path) -> None:
-    report = plants.rewrite(put(work / "raw.jsonl", LISTS), work / "out.jsonl")
+def test_of_a_list_of_urls_those_that_are_missing_are_taken_out(
+    rewrite: Rewrite, plants: Mirror, work: Path
+) -> None:
+    report = rewrite(LISTS)
     every, some, single = got(work / "out.jsonl")
     assert every["image_url"] == [plants.url(1), plants.url(2)]
     assert some["image_url"] == [plants.url(3), plants.url(4)]
@@ -145,8 +140,10 @@ def test_of_a_list_of_urls_those_that_are_missing_are_taken_out(plants: Mirror, 
     assert (report.dropped["not_mirrored"], report.dropped["blank"]) == (1, 1)
 
 
-def test_lists_keep_what_is_missing_when_asked(plants: Mirror, work: Path) -> None:
-    report = plants.rewrite(put(work / "raw.jsonl", LISTS), work / "out.jsonl", missing="keep")
+def test_lists_keep_what_is_missing_when_asked(
+    rewrite: Rewrite, plants: Mirror, work: Path
+) -> None:
+    report = rewrite(LISTS, missing="keep")
     records = {record["id"]: record for record in got(work / "out.jsonl")}
     assert records["some"]["image_url"] == [url_of(ABSENT[0]), plants.url(3), plants.url(4)]
     assert records["some"]["source_url"] == [url_of(ABSENT[0]), url_of(3), url_of(4)]
@@ -155,12 +152,9 @@ def test_lists_keep_what_is_missing_when_asked(plants: Mirror, work: Path) -> No
     assert (report.kept_missing, report.urls_dropped) == (3, 3)
 
 
-def test_a_list_that_lacks_one_image_fails_when_nothing_may_be_missing(
-    plants: Mirror, work: Path
-) -> None:
-    path = put(work / "raw.jsonl", LISTS)
+def test_a_list_that_lacks_one_image_fails_when_nothing_may_be_missing(rewrite: Rewrite) -> None:
     with pytest.raises(DatasetError, match="3 of 5 records") as raised:
-        plants.rewrite(path, work / "out.jsonl", missing="fail")
+        rewrite(LISTS, missing="fail")
     assert f"record 2: {url_of(ABSENT[0])}" in str(raised.value)
 
 
@@ -187,12 +181,9 @@ def test_missing_records_are_dropped_or_kept_or_fail(plants: Mirror, work: Path)
 
 
 @pytest.mark.parametrize("missing", ["drop", "keep", "fail"])
-def test_what_is_flagged_is_dropped_whatever_may_be_missing(
-    plants: Mirror, work: Path, missing: Any
-) -> None:
+def test_what_is_flagged_is_dropped_whatever_may_be_missing(rewrite: Rewrite, missing: Any) -> None:
     flagged = [*BLANK, *CORRUPT, *NOT_IMAGE, *PLACEHOLDER]
-    path = put(work / "raw.jsonl", [record(n) for n in flagged])
-    report = plants.rewrite(path, work / "out.jsonl", missing=missing)
+    report = rewrite([record(n) for n in flagged], missing=missing)
     assert (report.written, report.exit_status) == (0, 0)
     assert [report.dropped[reason] for reason in ("blank", "corrupt", "not_image", "placeholder")] == [
         3, 2, 4, 6,
@@ -207,15 +198,15 @@ def test_of_photos_found_under_other_spellings_those_that_are_written_are_counte
         return {"id": number, "image_url": url, "license": "cc0" if number != 2 else "C"}
 
     path = put(work / "raw.jsonl", [record(9), *map(spelled, (1, 2, 3, BLANK[0], ABSENT[0]))])
-    resolver = plants.resolver(match="photo")
+    lookup = plants.lookup(match="photo")
     rule = LicenseRule(("license",), required=True)
-    report = plants.rewrite(path, work / "out.jsonl", resolver, license=rule)
+    report = plants.rewrite(path, work / "out.jsonl", lookup, license=rule)
     assert [one["id"] for one in got(work / "out.jsonl")] == [1, 3]
     assert [one["image_url"] for one in got(work / "out.jsonl")] == [plants.url(1), plants.url(3)]
     assert report.matched_by_photo == 2
     assert report.dropped["blank"] == 1
     assert plants.rewrite(path, work / "out.jsonl").matched_by_photo == 0
-    report = plants.rewrite(path, work / "out.jsonl", resolver, sample=1)
+    report = plants.rewrite(path, work / "out.jsonl", lookup, sample=1)
     assert report.matched_by_photo == (got(work / "out.jsonl")[0]["id"] != 9)
 
 
@@ -227,10 +218,9 @@ def test_of_photos_found_under_other_spellings_those_that_are_written_are_counte
         (LicenseRule(("rights", "code"), required=True), [1, 2, 3]),
     ],
 )
-def test_licences(plants: Mirror, work: Path, rule: LicenseRule, kept: list[int]) -> None:
+def test_licences(rewrite: Rewrite, work: Path, rule: LicenseRule, kept: list[int]) -> None:
     codes = {1: "CC0", 2: "cc_by", 3: "cc-by-nc", 4: None}
-    path = put(work / "raw.jsonl", [record(n, rights={"code": c}) for n, c in codes.items()])
-    report = plants.rewrite(path, work / "out.jsonl", license=rule)
+    report = rewrite([record(n, rights={"code": c}) for n, c in codes.items()], license=rule)
     assert [one["id"] for one in got(work / "out.jsonl")] == kept
     assert report.dropped["license"] == 4 - len(kept)
 
@@ -243,11 +233,10 @@ def test_the_same_licences_in_a_table(plants: Mirror, work: Path) -> None:
     assert [one["source_url"] for one in got(work / "out.jsonl")] == [url_of(1)]
 
 
-def test_samples(plants: Mirror, work: Path) -> None:
-    path = put(work / "raw.jsonl", [record(n) for n in MANY])
+def test_samples(rewrite: Rewrite, work: Path) -> None:
 
     def sample(size: Fraction | int, seed: int = 0) -> list[int]:
-        report = plants.rewrite(path, work / "out.jsonl", sample=size, seed=seed)
+        report = rewrite([record(n) for n in MANY], sample=size, seed=seed)
         chosen = [one["id"] for one in got(work / "out.jsonl")]
         assert chosen == sorted(chosen), "the order is the input's"
         assert report.written == len(chosen) == len(MANY) - report.dropped["sample"]
@@ -263,16 +252,14 @@ def test_samples(plants: Mirror, work: Path) -> None:
     assert sample(Fraction(1)) == list(MANY)
 
 
-def test_of_a_sample_only_what_is_written_is_told(plants: Mirror, work: Path) -> None:
+def test_of_a_sample_only_what_is_written_is_told(rewrite: Rewrite) -> None:
     records = [{"id": n, "image_url": [url_of(n), url_of(ABSENT[n]), url_of(100)]} for n in GOOD]
-    path = put(work / "raw.jsonl", records)
-    report = plants.rewrite(path, work / "out.jsonl", missing="keep", sample=4)
+    report = rewrite(records, missing="keep", sample=4)
     assert (report.written, report.kept_missing, report.urls_dropped) == (4, 4, 4)
 
 
-def test_min_size(plants: Mirror, work: Path) -> None:
-    path = put(work / "raw.jsonl", [record(1), record(SMALL)])
-    report = plants.rewrite(path, work / "out.jsonl", plants.resolver(min_side=30))
+def test_min_size(rewrite: Rewrite, plants: Mirror, work: Path) -> None:
+    report = rewrite([record(1), record(SMALL)], plants.lookup(min_side=30))
     assert [one["id"] for one in got(work / "out.jsonl")] == [1]
     assert report.dropped["too_small"] == 1
 
@@ -367,10 +354,6 @@ def test_another_field_holds_the_url(plants: Mirror, work: Path) -> None:
     assert plants.rewrite(path, work / "out.jsonl", reading=ReadOptions(("url",))).warnings == []
 
 
-def of_index(index: Index, **options: Any) -> UrlLookup:
-    return UrlLookup(index, **options)
-
-
 DOUBTS: list[tuple[str, list[Any], dict[str, Any], list[str]]] = [
     ("empty", [], {}, ["There is no record in the input"]),
     ("all invalid", ["?", "?"], {}, ["Not one of 2 records can be used", "record 1: not JSON"]),
@@ -393,36 +376,35 @@ DOUBTS: list[tuple[str, list[Any], dict[str, Any], list[str]]] = [
     ("records", "options", "said"), [d[1:] for d in DOUBTS], ids=[d[0] for d in DOUBTS]
 )
 def test_a_result_that_nobody_means_is_remarked_in_a_sentence(
-    plants: Mirror, work: Path, records: list[Any], options: dict[str, Any], said: list[str]
+    rewrite: Rewrite, records: list[Any], options: dict[str, Any], said: list[str]
 ) -> None:
-    report = plants.rewrite(put(work / "raw.jsonl", records), work / "out.jsonl", **options)
+    report = rewrite(records, **options)
     assert len(report.warnings) == (2 if "splits" in options else 1)
     for words in said:
         assert words in report.warnings[0]
     assert report.exit_status == (3 if "?" in records else 0)
 
 
-def test_photos_are_not_proposed_where_they_were_asked_for(plants: Mirror, work: Path) -> None:
-    path = put(work / "raw.jsonl", [record(ABSENT[0])])
-    report = plants.rewrite(path, work / "out.jsonl", plants.resolver(match="photo"))
+def test_photos_are_not_proposed_where_they_were_asked_for(
+    rewrite: Rewrite, plants: Mirror
+) -> None:
+    report = rewrite([record(ABSENT[0])], plants.lookup(match="photo"))
     assert "--match" not in report.warnings[0]
 
 
-def test_an_empty_mirror_is_called_so(work: Path) -> None:
-    path = put(work / "raw.jsonl", [record(1)])
-    for resolver, place in (
-        (of_index(Index.empty()), "mirror"),
-        (UrlLookup(Index.empty(), of_mirror=False), "cache"),
+def test_an_empty_mirror_is_called_so(rewrite: Rewrite) -> None:
+    for place, lookup in (
+        ("mirror", UrlLookup(Index.empty())),
+        ("cache", UrlLookup(Index.empty(), of_mirror=False)),
     ):
-        report = rewrite(
-            [Input(str(path))], work / "out.jsonl", RewriteOptions(), resolver, addresses=None
-        )
+        report = rewrite([record(1)], lookup, base=None)
         assert report.warnings == [f"The {place} knows no image at all, and so none of 1 records."]
 
 
-def test_a_result_as_it_should_be_is_not_remarked(plants: Mirror, work: Path) -> None:
-    path = put(work / "raw.jsonl", [record(n) for n in (*MANY, *ABSENT, *BLANK)] + ["?"])
-    assert plants.rewrite(path, work / "out.jsonl", splits=THREE).warnings == []
+def test_a_result_as_it_should_be_is_not_remarked(rewrite: Rewrite) -> None:
+    assert (
+        rewrite([record(n) for n in (*MANY, *ABSENT, *BLANK)] + ["?"], splits=THREE).warnings == []
+    )
 
 
 def test_progress_is_told_of_bytes_and_records(plants: Mirror, work: Path) -> None:
@@ -441,10 +423,7 @@ def test_progress_is_told_of_bytes_and_records(plants: Mirror, work: Path) -> No
 
     path = put(work / "raw.jsonl", [record(1, text="x" * 1000) for _ in range(5000)])
     told = Told()
-    rewrite(
-        [Input(str(path))], work / "out.jsonl", RewriteOptions(), plants.resolver(),
-        addresses=None, progress=told,
-    )  # fmt: skip
+    plants.rewrite(path, work / "out.jsonl", base=None, progress=told)
     assert told.bytes == path.stat().st_size
     assert told.records == sorted(told.records)
     assert told.records[-1] == 5000

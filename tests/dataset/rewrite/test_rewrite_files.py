@@ -21,14 +21,12 @@ from mirror.catalog.index import Index
 from mirror.catalog.lookup import UrlLookup
 from mirror.dataset.compression import zstd
 from mirror.dataset.inputs import Input
-from mirror.dataset.rewrite.rewrite_dataset import (
-    RewriteOptions,
-    check_files,
-    rewrite,
-)
+from mirror.dataset.rewrite.output_files import check_files
+from mirror.dataset.rewrite.rewrite_options import RewriteOptions
 from mirror.dataset.splits.split import parse_splits
 from mirror.errors import DatasetError, UsageError
 from mirror.run.progress import Progress
+from tests.dataset.rewrite.conftest import THREE, Rewrite
 from tests.support.mirror_setup import full_disk
 from tests.support.mirrored_dataset import (
     ABSENT,
@@ -40,30 +38,20 @@ from tests.support.mirrored_dataset import (
     command_line,
     got,
     names,
-    plants,
     put,
     record,
-    work,
 )
 from tests.support.photos import url_of
 
-__all__ = ["plants", "work"]
 
-THREE = parse_splits("train=0.6,val=0.2,test=0.2")
-
-
-def test_an_input_that_breaks_off_is_an_error_and_not_the_end(plants: Mirror, work: Path) -> None:
+def test_an_input_that_breaks_off_is_an_error_and_not_the_end(rewrite: Rewrite, work: Path) -> None:
     class Breaking(Progress):
         def advance(self, items: int = 0, nbytes: int = 0, outcome: str = "") -> None:
             if nbytes:
                 raise OSError(5, "Input/output error")
 
-    path = put(work / "raw.jsonl", [record(1)])
     with pytest.raises(DatasetError, match="raw.jsonl cannot be read to its end"):
-        rewrite(
-            [Input(str(path))], work / "out.jsonl", RewriteOptions(), plants.resolver(),
-            addresses=None, progress=Breaking(),
-        )  # fmt: skip
+        rewrite([record(1)], base=None, progress=Breaking())
     assert names(work) == {"raw.jsonl"}
 
 
@@ -85,20 +73,19 @@ def test_a_dry_run_tells_the_same_and_writes_nothing(
         assert dry[name] == wet[name], name
 
 
-def test_a_dry_run_needs_no_room(plants: Mirror, work: Path) -> None:
-    path = put(work / "raw.jsonl", [record(1), "?"])
+def test_a_dry_run_needs_no_room(rewrite: Rewrite, work: Path) -> None:
     (work / "sealed").mkdir(mode=0o500)
-    report = plants.rewrite(path, work / "sealed" / "out.jsonl", dry_run=True, splits=THREE)
+    report = rewrite([record(1), "?"], output="sealed/out.jsonl", dry_run=True, splits=THREE)
     assert report.written == 1
 
 
 # --- files ---
 
 
-def test_what_is_there_is_replaced_as_a_whole(plants: Mirror, work: Path) -> None:
+def test_what_is_there_is_replaced_as_a_whole(rewrite: Rewrite, work: Path) -> None:
     put(work / "real.jsonl", [{"old": 1}])
     (work / "out.jsonl").symlink_to("real.jsonl")
-    plants.rewrite(put(work / "raw.jsonl", [record(1)]), work / "out.jsonl", force=True)
+    rewrite([record(1)], force=True)
     assert (work / "out.jsonl").is_symlink()
     assert [one["id"] for one in got(work / "real.jsonl")] == [1]
 
@@ -143,7 +130,11 @@ def test_what_cannot_be_is_said_before_anything_is_read(
     os.mkfifo(work / "pipe")
     monkeypatch.chdir(work)
     with pytest.raises(UsageError) as raised:
-        check_files([Input(source)], Path(output), RewriteOptions(**options), [Path("report.json")])
+        check_files(
+            [Input(source)],
+            Path(output),
+            RewriteOptions(report_file=Path("report.json"), **options),
+        )
     assert said in str(raised.value)
 
 
@@ -162,13 +153,17 @@ def test_what_can_be_is_let_be(
     put(work / "raw.jsonl", [])
     put(work / "old.jsonl", [])
     monkeypatch.chdir(work)
+    before = names(work)
     check_files([Input("raw.jsonl"), Input("-")], Path(output), RewriteOptions(**options))
+    assert names(work) == before
 
 
 def test_a_report_that_exists_is_not_replaced_by_a_dry_run_either(work: Path) -> None:
     raw, report = put(work / "raw.jsonl", []), put(work / "report.json", [])
     with pytest.raises(UsageError, match="report.json exists"):
-        check_files([Input(str(raw))], work / "out.jsonl", RewriteOptions(dry_run=True), [report])
+        check_files(
+            [Input(str(raw))], work / "out.jsonl", RewriteOptions(dry_run=True, report_file=report)
+        )
 
 
 # --- again and again ---
@@ -191,30 +186,23 @@ def test_running_twice_gives_identical_bytes(plants: Mirror, work: Path, name: s
     assert sum(report.splits.values()) == report.written == 50
 
 
-def test_rewriting_again_changes_no_byte(plants: Mirror, work: Path) -> None:
+def test_rewriting_again_changes_no_byte(rewrite: Rewrite, plants: Mirror, work: Path) -> None:
     lines: list[Any] = [record(n) for n in GOOD]
     lines += [
         {"id": "nested", "photos": [{"image_url": url_of(1)}], "image_url": [url_of(2), url_of(3)]},
         '{"image_url":"https:\\/\\/inaturalist-open-data.s3.amazonaws.com\\/photos\\/4\\/medium.jpg"}',
     ]
-    plants.rewrite(put(work / "raw.jsonl", lines), work / "once.jsonl")
+    rewrite(lines, output="once.jsonl")
     report = plants.rewrite(work / "once.jsonl", work / "twice.jsonl")
     assert (work / "twice.jsonl").read_bytes() == (work / "once.jsonl").read_bytes()
     assert (report.written, report.exit_status) == (12, 0)
 
 
 def test_a_rewritten_dataset_moves_to_other_urls_and_keeps_the_first_ones(
-    plants: Mirror, work: Path
+    rewrite: Rewrite, plants: Mirror, work: Path
 ) -> None:
-    plants.rewrite(put(work / "raw.jsonl", [record(1), record(2)]), work / "once.jsonl")
-    resolver = plants.resolver()
-    report = rewrite(
-        [Input(str(work / "once.jsonl"))],
-        work / "public.jsonl",
-        RewriteOptions(),
-        resolver,
-        addresses=lambda at: [b"https://img.example/" + key for key in resolver.object_keys(at)],
-    )
+    rewrite([record(1), record(2)], output="once.jsonl")
+    report = plants.rewrite(work / "once.jsonl", work / "public.jsonl", base="https://img.example/")
     assert report.exit_status == 0
     for number, one in zip((1, 2), got(work / "public.jsonl"), strict=True):
         assert one["image_url"] == plants.url(number).replace(plants.base, "https://img.example/")
@@ -222,9 +210,9 @@ def test_a_rewritten_dataset_moves_to_other_urls_and_keeps_the_first_ones(
 
 
 def test_a_dataset_of_a_mirror_that_has_moved_is_rewritten_again(
-    plants: Mirror, work: Path
+    rewrite: Rewrite, plants: Mirror, work: Path
 ) -> None:
-    plants.rewrite(put(work / "raw.jsonl", [record(1), record(2)]), work / "here.jsonl")
+    rewrite([record(1), record(2)], output="here.jsonl")
     lines = (work / "here.jsonl").read_bytes()
     old = lines.replace(plants.base.encode(), b"https://pub-1.r2.example/inat/")
     (work / "old.jsonl").write_bytes(old)
@@ -234,15 +222,14 @@ def test_a_dataset_of_a_mirror_that_has_moved_is_rewritten_again(
 
 
 def test_what_was_kept_though_missing_is_rewritten_when_it_is_there(
-    plants: Mirror, work: Path
+    rewrite: Rewrite, plants: Mirror, work: Path
 ) -> None:
     lists = [{"image_url": [url_of(2), url_of(1)]}, {"image_url": [url_of(1), url_of(2)]}]
-    path = put(work / "raw.jsonl", lists)
     only = plants.index.find(hashlib.md5(url_of(1).encode()).digest())
     sightings = {name: column[only] for name, column in plants.index.sightings.items()}
     smaller = Index(0, sightings, plants.index.objects)
     early = UrlLookup(smaller)
-    plants.rewrite(path, work / "early.jsonl", early, missing="keep")
+    rewrite(lists, early, output="early.jsonl", missing="keep")
     assert got(work / "early.jsonl")[0]["image_url"] == [url_of(2), plants.url(1)]
     report = plants.rewrite(work / "early.jsonl", work / "late.jsonl")
     assert (report.written, report.dropped["invalid"]) == (2, 0)
@@ -251,12 +238,9 @@ def test_what_was_kept_though_missing_is_rewritten_when_it_is_there(
         assert one["source_url"] == urls["image_url"]
 
 
-def test_without_new_urls_records_stay_byte_for_byte(plants: Mirror, work: Path) -> None:
+def test_without_new_urls_records_stay_byte_for_byte(rewrite: Rewrite, work: Path) -> None:
     lines = [f'{{ "x":1,"image_url" :  "{url_of(n)}"}}  ' for n in (1, ABSENT[0], BLANK[0], 2)]
-    path = put(work / "raw.jsonl", lines)
-    report = rewrite(
-        [Input(str(path))], work / "out.jsonl", RewriteOptions(), plants.resolver(), addresses=None
-    )
+    report = rewrite(lines, base=None)
     assert (work / "out.jsonl").read_text() == f"{lines[0]}\n{lines[3]}\n"
     assert report.written == 2
 
@@ -264,31 +248,27 @@ def test_without_new_urls_records_stay_byte_for_byte(plants: Mirror, work: Path)
 # --- whatever happens ---
 
 
-def test_records_that_fit_no_table_leave_all_as_it_was(plants: Mirror, work: Path) -> None:
+def test_records_that_fit_no_table_leave_all_as_it_was(rewrite: Rewrite, work: Path) -> None:
     put(work / "out.rejected.jsonl", ["old"])
     (work / "out.parquet").write_text("old")
     records = [record(1, x=1), record(2, x={"y": 1}), "?"]
     with pytest.raises(UsageError, match="cannot be Parquet"):
-        plants.rewrite(put(work / "raw.jsonl", records), work / "out.parquet", force=True)
+        rewrite(records, output="out.parquet", force=True)
     assert names(work) == {"raw.jsonl", "out.parquet", "out.rejected.jsonl"}
     assert (work / "out.parquet").read_text() == "old"
     assert (work / "out.rejected.jsonl").read_text() == "old\n"
 
 
 @pytest.mark.parametrize("splits", [(), THREE])
-def test_interrupted_it_leaves_no_trace(plants: Mirror, work: Path, splits: Any) -> None:
+def test_interrupted_it_leaves_no_trace(rewrite: Rewrite, work: Path, splits: Any) -> None:
     class Interrupting(Progress):
         def advance(self, items: int = 0, nbytes: int = 0, outcome: str = "") -> None:
             if items:
                 raise KeyboardInterrupt
 
-    path = put(work / "raw.jsonl", [record(1), "?"])
     put(work / "out.rejected.jsonl", ["old"])
     with pytest.raises(KeyboardInterrupt):
-        rewrite(
-            [Input(str(path))], work / "out.jsonl", RewriteOptions(splits=splits),
-            plants.resolver(), addresses=None, progress=Interrupting(),
-        )  # fmt: skip
+        rewrite([record(1), "?"], base=None, progress=Interrupting(), splits=splits)
     assert names(work) == {"raw.jsonl", "out.rejected.jsonl"}
     assert (work / "out.rejected.jsonl").read_text() == "old\n"
 
@@ -416,9 +396,9 @@ def test_where_one_split_cannot_be_written_all_stay_as_they_were(
 
 
 def test_what_was_set_aside_for_one_output_is_not_anothers_to_remove(
-    plants: Mirror, work: Path
+    rewrite: Rewrite, plants: Mirror, work: Path
 ) -> None:
-    plants.rewrite(put(work / "raw.jsonl", [record(1), "?"]), work / "out.jsonl")
+    rewrite([record(1), "?"])
     aside = (work / "out.rejected.jsonl").read_text()
     plants.rewrite(work / "out.jsonl", work / "out.parquet")
     path = put(work / "raw.jsonl", [record(1), "!"])
@@ -428,5 +408,5 @@ def test_what_was_set_aside_for_one_output_is_not_anothers_to_remove(
     (work / "out.csv.gz").unlink()
     with pytest.raises(UsageError, match=r"out\.csv\.gz\.rejected\.jsonl exists; --force"):
         check_files([Input(str(path))], work / "out.csv.gz", RewriteOptions())
-    plants.rewrite(put(work / "raw.jsonl", [record(1)]), work / "out.jsonl", force=True)
+    rewrite([record(1)], force=True)
     assert not (work / "out.rejected.jsonl").exists()

@@ -13,7 +13,8 @@ import pytest
 
 from mirror.cli.main import run
 from mirror.dataset.inputs import Input
-from mirror.dataset.rewrite.rewrite_dataset import RewriteOptions, rewrite
+from mirror.dataset.rewrite.rewrite_dataset import rewrite_dataset
+from mirror.dataset.rewrite.rewrite_options import RewriteOptions
 from mirror.dataset.splits.split import parse_splits
 from tests.dataset.rewrite.killed_rewrites import MODULES
 from tests.support.chaos_tally import SEED, count, kills
@@ -87,10 +88,10 @@ def test_killed_at_any_line_it_leaves_each_file_as_it_was_or_as_it_will_be(
     count("kills", most)
 
     monkeypatch.chdir(work)
-    resolver = plants.resolver()
-    report = rewrite(
-        [Input("raw.jsonl")], Path(out), RewriteOptions(splits=parse_splits(SPLITS), force=True), resolver,
-        addresses=resolver.object_keys,
+    lookup = plants.lookup()
+    report = rewrite_dataset(
+        [Input("raw.jsonl")], Path(out), RewriteOptions(splits=parse_splits(SPLITS), force=True), lookup,
+        new_urls=lookup.object_keys,
     )  # fmt: skip
     assert report.written == len(MANY)
     new = files(work)

@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mirror.dataset.records import ReadOptions
-from mirror.dataset.splits.split import parse_splits
 from mirror.errors import DatasetError
+from tests.dataset.rewrite.conftest import THREE, Rewrite
 from tests.support.mirrored_dataset import (
     ABSENT,
     BLANK,
@@ -24,17 +24,10 @@ from tests.support.mirrored_dataset import (
     content_of,
     got,
     names,
-    plants,
     put,
     record,
-    work,
 )
 from tests.support.photos import url_of
-
-__all__ = ["plants", "work"]
-
-THREE = parse_splits("train=0.6,val=0.2,test=0.2")
-
 
 # --- splits ---
 
@@ -201,10 +194,9 @@ def test_leaks_can_be_allowed(plants: Mirror, work: Path) -> None:
     assert apart > 5
 
 
-def test_classes_have_their_shares_and_the_table_is_right(plants: Mirror, work: Path) -> None:
+def test_classes_have_their_shares_and_the_table_is_right(rewrite: Rewrite) -> None:
     records = [record(n, kind=("oak", "oak", "ash")[n % 3]) for n in MANY]
-    path = put(work / "raw.jsonl", [*records, record(1), record(2, kind=None)])
-    report = plants.rewrite(path, work / "out.jsonl", splits=THREE, stratify=("kind",))
+    report = rewrite([*records, record(1), record(2, kind=None)], splits=THREE, stratify=("kind",))
     expected: dict[str, list[int]] = {"ash": [0, 0, 0], "oak": [0, 0, 0]}
     for at, name in enumerate(report.splits):
         for kind, times in Counter(r.get("kind") for r in got(Path(report.outputs[name]))).items():
@@ -225,11 +217,10 @@ def test_classes_have_their_shares_and_the_table_is_right(plants: Mirror, work: 
     ],
 )
 def test_a_field_that_no_record_has_is_an_error(
-    plants: Mirror, work: Path, options: dict[str, Any], said: str
+    rewrite: Rewrite, work: Path, options: dict[str, Any], said: str
 ) -> None:
-    path = put(work / "raw.jsonl", [record(n) for n in GOOD])
     with pytest.raises(DatasetError, match="Not one of 10 records") as raised:
-        plants.rewrite(path, work / "out.jsonl", splits=THREE, **options)
+        rewrite([record(n) for n in GOOD], splits=THREE, **options)
     assert said in str(raised.value)
     assert names(work) == {"raw.jsonl"}
 

@@ -11,10 +11,7 @@ import numpy as np
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from mirror.dataset.splits.split import (
-    Split,
-    parse_splits,
-)
+from mirror.dataset.splits.split import Split, parse_splits
 
 THREE = parse_splits("train=0.8,val=0.1,test=0.1")
 HALVES = parse_splits("a=0.5,b=0.5")

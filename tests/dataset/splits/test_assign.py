@@ -17,8 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mirror.dataset.fields import MISSING
-from mirror.dataset.splits.assign import LEFT_OUT, SplitAssigner, SplitAssignment
-from mirror.dataset.splits.split import by_key, parse_splits, sample_count
+from mirror.dataset.splits.assign import LEFT_OUT, BatchKeys, SplitAssigner, SplitAssignment
+from mirror.dataset.splits.split import by_key, parse_splits, sample_count, sample_share
 
 THREE = parse_splits("train=0.8,val=0.1,test=0.1")
 
@@ -58,12 +58,14 @@ def assigned(
         if allow_leaks:
             pairs = [(at, some[at].url) for at in kept]
         assigner.add(
-            records=np.array(kept, np.intp),
-            owners=np.array([at for at, _ in pairs], np.intp),
-            contents=np.array([key for _, key in pairs], np.uint64),
-            url_keys=np.array([record.url for record in some], np.uint64),
-            groups=[[record.group] for record in some] if grouped else None,
-            classes=[record.kind for record in some] if stratified else None,
+            BatchKeys(
+                records=np.array(kept, np.intp),
+                owners=np.array([at for at, _ in pairs], np.intp),
+                contents=np.array([key for _, key in pairs], np.uint64),
+                url_keys=np.array([record.url for record in some], np.uint64),
+                groups=[[record.group] for record in some] if grouped else None,
+                classes=[record.kind for record in some] if stratified else None,
+            )
         )
     return assigner.assign()
 
@@ -312,12 +314,12 @@ def test_a_sample_of_a_share_is_decided_record_by_record(records: list[Record], 
     )  # fmt: skip
     assert not assigner.needed
     keys = np.array([record.url for record in records], np.uint64)
-    chosen = [assigner.in_sample(keys, Fraction(n, 10)) for n in range(11)]
+    chosen = [sample_share(keys, seed, Fraction(n, 10)) for n in range(11)]
     assert not chosen[0].any()
     assert chosen[10].all()
     for less, more in pairwise(chosen):
         assert not (less & ~more).any()
     alone = [
-        bool(assigner.in_sample(keys[at : at + 1], Fraction(1, 2))[0]) for at in range(len(keys))
+        bool(sample_share(keys[at : at + 1], seed, Fraction(1, 2))[0]) for at in range(len(keys))
     ]
     assert chosen[5].tolist() == alone

@@ -10,11 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mirror.dataset.splits.split import (
-    RecordKeys,
-    by_key,
-    component_keys,
-)
+from mirror.dataset.splits.components import RecordKeys, component_keys
+from mirror.dataset.splits.split import by_key
 from mirror.dataset.splits.strata import stratified
 from tests.dataset.splits.split_keys import SEEDS, THREE, few_keys, random_keys, u64, within
 

@@ -16,12 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from mirror.dataset.splits.split import (
-    MAX_SPLITS,
-    Split,
-    by_key,
-    parse_splits,
-)
+from mirror.dataset.splits.split import MAX_SPLITS, Split, by_key, parse_splits
 from mirror.dataset.splits.strata import StratifiedSplits, stratified
 from mirror.errors import UsageError
 from tests.dataset.splits.split_keys import (

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from mirror.dataset.yaml_edit.training_config import (
-    Assignment,
-    parse_assignment,
-)
+from mirror.dataset.yaml_edit.assignment import Assignment, parse_assignment
 
-TEACHER = """\
-# Teacher, all regions
+TRAINING_CONFIG = """\
+# All regions
 data:
     train_jsonl:   /data/old/train.jsonl   # 900k
     val_jsonl: "/data/old/val.jsonl"

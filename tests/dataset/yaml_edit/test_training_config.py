@@ -23,13 +23,10 @@ from ruamel.yaml.scalarstring import (
     SingleQuotedScalarString,
 )
 
-from mirror.dataset.yaml_edit.training_config import (
-    Assignment,
-    parse_assignment,
-    pointed,
-)
+from mirror.dataset.yaml_edit.assignment import Assignment, parse_assignment
+from mirror.dataset.yaml_edit.training_config import with_values
 from mirror.errors import UsageError
-from tests.dataset.yaml_edit.config_example import TEACHER, assigned
+from tests.dataset.yaml_edit.config_example import TRAINING_CONFIG, assigned
 
 
 def in_1_2(text: str) -> Any:
@@ -147,15 +144,17 @@ SPLICES = {
 
 @pytest.mark.parametrize(("old", "setting", "new"), SPLICES.values(), ids=SPLICES)
 def test_the_value_changes_and_nothing_else(old: str, setting: str, new: str) -> None:
-    assert pointed(old, assigned(setting), "c.yaml") == new
-    assert pointed(new, assigned(setting), "c.yaml") == new
+    assert with_values(old, assigned(setting), "c.yaml") == new
+    assert with_values(new, assigned(setting), "c.yaml") == new
 
 
 def test_several_values_change_at_once() -> None:
-    new = pointed(
-        TEACHER, assigned("data.val_jsonl=v", "model.width=7", "data.train_jsonl=t: t"), "c.yaml"
+    new = with_values(
+        TRAINING_CONFIG,
+        assigned("data.val_jsonl=v", "model.width=7", "data.train_jsonl=t: t"),
+        "c.yaml",
     )
-    assert new == TEACHER.replace("/data/old/train.jsonl", "'t: t'").replace(
+    assert new == TRAINING_CONFIG.replace("/data/old/train.jsonl", "'t: t'").replace(
         '"/data/old/val.jsonl"', '"v"'
     ).replace("1_024", "7")
 
@@ -182,14 +181,14 @@ OLD_TEXTS = [
 @pytest.mark.parametrize("old", OLD_TEXTS)
 @pytest.mark.parametrize("value", AMBIGUOUS)
 def test_a_text_stays_a_text_for_every_reader(old: str, value: str, reader: Any) -> None:
-    new = pointed(old, [Assignment(("a",), value)], "c.yaml")
+    new = with_values(old, [Assignment(("a",), value)], "c.yaml")
     assert reader(new) == {"a": value, "z": 1}
 
 
 @given(st.text(), st.sampled_from(OLD_TEXTS))
 @settings(deadline=None)
 def test_any_text_can_be_set(value: str, old: str) -> None:
-    new = pointed(old, [Assignment(("a",), value)], "c.yaml")
+    new = with_values(old, [Assignment(("a",), value)], "c.yaml")
     for reader in READERS:
         assert reader(new) == {"a": value, "z": 1}
 
@@ -203,7 +202,7 @@ def test_any_text_can_be_set(value: str, old: str) -> None:
 def test_what_was_no_text_takes_what_is_given_as_if_it_were_typed(
     old: str, value: str, read: object
 ) -> None:
-    new = pointed(f"{old} # c\n", [Assignment(("a",), value)], "c.yaml")
+    new = with_values(f"{old} # c\n", [Assignment(("a",), value)], "c.yaml")
     assert new.endswith(" # c\n")
     for reader in READERS:
         assert reader(new) == {"a": read}
@@ -212,10 +211,10 @@ def test_what_was_no_text_takes_what_is_given_as_if_it_were_typed(
 
 REFUSED = {
     "absent": ("a: b\n", "c=x", r"^c\.yaml has no key c, and keys are changed, never added; write it"),
-    "mistyped": (TEACHER, "data.train_json=x", r"no key data\.train_json, .*mean data\.train_jsonl\?$"),
-    "without its section": (TEACHER, "val_jsonl=x", r"did you mean data\.val_jsonl\?"),
-    "in the wrong section": (TEACHER, "train.lr=x", r"did you mean optimizer\.lr\?"),
-    "below a value": (TEACHER, "model.name.x=x", r"no key model\.name\.x, .*mean model\.name\?"),
+    "mistyped": (TRAINING_CONFIG, "data.train_json=x", r"no key data\.train_json, .*mean data\.train_jsonl\?$"),
+    "without its section": (TRAINING_CONFIG, "val_jsonl=x", r"did you mean data\.val_jsonl\?"),
+    "in the wrong section": (TRAINING_CONFIG, "train.lr=x", r"did you mean optimizer\.lr\?"),
+    "below a value": (TRAINING_CONFIG, "model.name.x=x", r"no key model\.name\.x, .*mean model\.name\?"),
     "beyond a list": ("a: [b, c]\n", "a.2=x", r"no key a\.2"),
     "beyond one list of two": (
         "data: {files: [b]}\nclasses: [c, d]\n", "data.files.1=x", r"did you mean data\.files\.0\?"
@@ -223,7 +222,7 @@ REFUSED = {
     "before a list": ("a: [b, c]\n", "a.-1=x", r"no key a\.-1"),
     "list by a name": ("a: [b, c]\n", "a.b=x", r"no key a\.b"),
     "key with a dot": ("a.b: c\n", "a.b=x", r'did you mean "a\.b"\?'),
-    "mapping": (TEACHER, "data=x", r"^data of c\.yaml is a mapping; name .*, such as data\.train_jsonl\.$"),
+    "mapping": (TRAINING_CONFIG, "data=x", r"^data of c\.yaml is a mapping; name .*, such as data\.train_jsonl\.$"),
     "list": ("a: [b, c]\n", "a=x", r"^a of c\.yaml is a list; .*such as a\.0\.$"),
     "empty mapping": ("a: {}\n", "a=x", r"^a of c\.yaml is a mapping; name one value of it\.$"),
     "alias": ("a: &x b\nc: *x\n", "c=y", r"^c of c\.yaml is used in several places by an alias"),
@@ -270,13 +269,13 @@ REFUSED = {
 @pytest.mark.parametrize(("text", "setting", "sentence"), REFUSED.values(), ids=REFUSED)
 def test_what_cannot_be_set_is_said_in_a_sentence(text: str, setting: str, sentence: str) -> None:
     with pytest.raises(UsageError, match=sentence) as raised:
-        pointed(text, assigned(setting), "c.yaml")
+        with_values(text, assigned(setting), "c.yaml")
     assert "\n" not in str(raised.value)
 
 
 def test_a_key_gets_one_value() -> None:
     with pytest.raises(UsageError, match=r"^--set names a\.b twice; give it one value\.$"):
-        pointed("a: {b: c}\n", assigned("a.b=1", 'a."b"=1'), "c.yaml")
+        with_values("a: {b: c}\n", assigned("a.b=1", 'a."b"=1'), "c.yaml")
 
 
 PATHS = {
@@ -404,7 +403,7 @@ def test_of_any_configuration_only_the_value_changes(text: str, data: Any, value
     old = dict(leaves(before))[path]
     assume(path in dict(leaves(before_in_1_1)))
 
-    new = pointed(text, [Assignment(path, value)], "c.yaml")
+    new = with_values(text, [Assignment(path, value)], "c.yaml")
 
     for read, was in ((in_1_2, before), (in_1_1, before_in_1_1)):
         now = dict(leaves(read(new)))[path]

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from mirror.dataset.yaml_edit.training_config import check, diff, update
+from mirror.dataset.yaml_edit.training_config import check_config, diff, update_config
 from mirror.errors import UsageError
-from tests.dataset.yaml_edit.config_example import TEACHER, assigned
+from tests.dataset.yaml_edit.config_example import TRAINING_CONFIG, assigned
 from tests.support.mirror_setup import MOUNTS, full_disk
 
 # Files.
@@ -21,8 +21,8 @@ from tests.support.mirror_setup import MOUNTS, full_disk
 
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
-    path = tmp_path / "teacher.yaml"
-    path.write_bytes(TEACHER.replace("\n", "\r\n").encode("utf-8-sig"))
+    path = tmp_path / "training.yaml"
+    path.write_bytes(TRAINING_CONFIG.replace("\n", "\r\n").encode("utf-8-sig"))
     path.chmod(0o640)
     os.utime(path, ns=(1_600_000_000_123_456_789, 1_500_000_000_987_654_321))
     return path
@@ -34,24 +34,26 @@ def names(folder: Path) -> set[str]:
 
 def test_the_file_is_replaced_and_what_it_was_is_kept(config: Path) -> None:
     old, inode = config.read_bytes(), config.stat().st_ino
-    done = update(config, assigned("data.val_jsonl=new.jsonl"), dry_run=False)
+    done = update_config(config, assigned("data.val_jsonl=new.jsonl"), dry_run=False)
     assert done.changed
     assert config.read_bytes() == old.replace(b"/data/old/val.jsonl", b"new.jsonl")
     assert config.stat().st_mode & 0o7777 == 0o640
     assert config.stat().st_ino != inode
-    assert done.backup == config.with_name("teacher.yaml.bak")
+    assert done.backup == config.with_name("training.yaml.bak")
     assert done.backup.read_bytes() == old
     assert done.backup.stat().st_mode & 0o7777 == 0o640
     assert done.backup.stat().st_mtime_ns == 1_500_000_000_987_654_321
-    assert names(config.parent) == {"teacher.yaml", "teacher.yaml.bak"}
+    assert names(config.parent) == {"training.yaml", "training.yaml.bak"}
 
 
 def test_no_backup_is_overwritten(config: Path) -> None:
-    config.with_name("teacher.yaml.bak.1").symlink_to("nowhere")
+    config.with_name("training.yaml.bak.1").symlink_to("nowhere")
     was = {}
-    for number, name in enumerate(["teacher.yaml.bak", "teacher.yaml.bak.2", "teacher.yaml.bak.3"]):
+    for number, name in enumerate(
+        ["training.yaml.bak", "training.yaml.bak.2", "training.yaml.bak.3"]
+    ):
         was[config.with_name(name)] = config.read_bytes()
-        done = update(config, assigned(f"optimizer.lr={number}"), dry_run=False)
+        done = update_config(config, assigned(f"optimizer.lr={number}"), dry_run=False)
         assert done.backup == config.with_name(name)
     assert {path: path.read_bytes() for path in was} == was
     assert len(set(was.values())) == 3
@@ -59,50 +61,48 @@ def test_no_backup_is_overwritten(config: Path) -> None:
 
 def test_a_dry_run_shows_what_would_change_and_writes_nothing(config: Path) -> None:
     old, status = config.read_bytes(), config.stat()
-    done = update(config, assigned("optimizer.lr=0.5"), dry_run=True)
+    done = update_config(config, assigned("optimizer.lr=0.5"), dry_run=True)
     assert done.changed
     assert "-  lr: 1e-3\r\n+  lr: 0.5\r\n" in done.diff
     assert done.backup is None
     assert config.read_bytes() == old
     assert (config.stat().st_ino, config.stat().st_mtime_ns) == (status.st_ino, status.st_mtime_ns)
-    assert names(config.parent) == {"teacher.yaml"}
-    assert update(config, assigned("optimizer.lr=0.5"), dry_run=False).diff == done.diff
+    assert names(config.parent) == {"training.yaml"}
+    assert update_config(config, assigned("optimizer.lr=0.5"), dry_run=False).diff == done.diff
 
 
 def test_nothing_is_written_when_nothing_changes(config: Path) -> None:
     status = config.stat()
-    done = update(config, assigned("optimizer.lr=1e-3"), dry_run=False)
+    done = update_config(config, assigned("optimizer.lr=1e-3"), dry_run=False)
     assert not done.changed
     assert (done.diff, done.backup) == ("", None)
     assert (config.stat().st_ino, config.stat().st_mtime_ns) == (status.st_ino, status.st_mtime_ns)
-    assert names(config.parent) == {"teacher.yaml"}
+    assert names(config.parent) == {"training.yaml"}
 
 
 def test_a_link_stays_a_link(config: Path, tmp_path: Path) -> None:
     link = tmp_path / "elsewhere" / "link.yaml"
     link.parent.mkdir()
-    link.symlink_to("../teacher.yaml")
-    done = update(link, assigned("optimizer.lr=0.5"), dry_run=False)
+    link.symlink_to("../training.yaml")
+    done = update_config(link, assigned("optimizer.lr=0.5"), dry_run=False)
     assert link.is_symlink()
     assert b"lr: 0.5" in config.read_bytes()
-    assert done.backup == config.with_name("teacher.yaml.bak")
+    assert done.backup == config.with_name("training.yaml.bak")
     assert names(link.parent) == {"link.yaml"}
 
 
 def test_a_wrong_key_is_known_before_any_work(config: Path) -> None:
-    check(config, assigned("data.train_jsonl={train}"))
-    with pytest.raises(UsageError, match=r"teacher\.yaml has no key data\.train"):
-        check(config, assigned("data.train={train}"))
-    assert names(config.parent) == {"teacher.yaml"}
+    check_config(config, assigned("data.train_jsonl={train}"))
+    with pytest.raises(UsageError, match=r"training\.yaml has no key data\.train"):
+        check_config(config, assigned("data.train={train}"))
+    assert names(config.parent) == {"training.yaml"}
 
 
 def test_a_change_made_after_the_check_is_kept(config: Path) -> None:
-    check(config, assigned("optimizer.lr=0.5"))
-    text = (
-        config.read_bytes().replace(b"vit-l", b"vit-h").replace(b"# Teacher", b"# T\r\n# Teacher")
-    )
+    check_config(config, assigned("optimizer.lr=0.5"))
+    text = config.read_bytes().replace(b"vit-l", b"vit-h").replace(b"# All", b"# T\r\n# All")
     config.write_bytes(text)
-    update(config, assigned("optimizer.lr=0.5"), dry_run=False)
+    update_config(config, assigned("optimizer.lr=0.5"), dry_run=False)
     assert config.read_bytes() == text.replace(b"1e-3", b"0.5")
 
 
@@ -119,7 +119,7 @@ def test_what_cannot_be_read_is_said_in_a_sentence(tmp_path: Path) -> None:
         "wide.yaml": r"wide\.yaml, line 1, is not UTF-8",
         "loop.yaml": r"loop\.yaml cannot be read",
     }.items():
-        for act in (check, lambda *args: update(*args, dry_run=False)):
+        for act in (check_config, lambda *args: update_config(*args, dry_run=False)):
             with pytest.raises(UsageError, match=sentence):
                 act(tmp_path / name, assigned("a=x"))
 
@@ -130,7 +130,7 @@ def test_without_a_backup_nothing_is_replaced(tmp_path: Path) -> None:
     with pytest.raises(
         UsageError, match=r"is left as it was, because it cannot be replaced \(File"
     ):
-        update(config, assigned("a=x"), dry_run=False)
+        update_config(config, assigned("a=x"), dry_run=False)
     assert config.read_text() == "a: b\n"
     assert names(tmp_path) == {config.name}
 
@@ -138,10 +138,11 @@ def test_without_a_backup_nothing_is_replaced(tmp_path: Path) -> None:
 UPDATE = """
 import sys
 from pathlib import Path
-from mirror.dataset.yaml_edit.training_config import Assignment, update
+from mirror.dataset.yaml_edit.assignment import Assignment
+from mirror.dataset.yaml_edit.training_config import update_config
 from mirror.errors import MirrorError
 try:
-    update(Path(sys.argv[1]), [Assignment(("optimizer", "lr"), "0.5")], dry_run=False)
+    update_config(Path(sys.argv[1]), [Assignment(("optimizer", "lr"), "0.5")], dry_run=False)
 except MirrorError as error:
     print(error)
 """
@@ -157,7 +158,7 @@ def test_a_full_disk_leaves_the_file_alone(config: Path) -> None:
     )
     assert f"{config} cannot be written to its end (File too large)" in ran.stdout
     assert config.read_bytes() == old
-    assert names(config.parent) == {"teacher.yaml"}
+    assert names(config.parent) == {"training.yaml"}
 
 
 # A mount that nobody may write to: root writes where permissions only forbid it.
@@ -166,9 +167,10 @@ REFUSED = """
 import sys
 from functools import partial
 from pathlib import Path
-from mirror.dataset.yaml_edit.training_config import check, parse_assignment, update
+from mirror.dataset.yaml_edit.assignment import parse_assignment
+from mirror.dataset.yaml_edit.training_config import check_config, update_config
 from mirror.errors import UsageError
-for action in (check, partial(update, dry_run=False)):
+for action in (check_config, partial(update_config, dry_run=False)):
     try:
         action(Path(sys.argv[1]), [parse_assignment("optimizer.lr=0.5")])
     except UsageError as error:
@@ -187,17 +189,18 @@ def test_a_read_only_folder_is_known_before_any_work(config: Path) -> None:
     checked, updated = ran.stdout.splitlines()
     assert re.search("its folder .* is read-only", checked)
     assert "cannot be written" in updated
-    assert names(config.parent) == {"teacher.yaml"}
+    assert names(config.parent) == {"training.yaml"}
 
 
 # Kills a process by SIGKILL before the n-th line of the code that writes, for every n until it ends.
 KILL_AT_EVERY_LINE = """
 import os, signal, sys
 from pathlib import Path
-from mirror import files
-from mirror.dataset import training_config as code
+from mirror.dataset.yaml_edit import training_config as code
+from mirror.dataset.yaml_edit.assignment import Assignment
+from mirror.system import files
 
-watched = {code.update.__code__, code._back_up.__code__, files.replacing.__wrapped__.__code__}
+watched = {code.update_config.__code__, code._back_up.__code__, files.replacing.__wrapped__.__code__}
 folder = Path(sys.argv[1])
 for at in range(1, 1000):
     config = folder / str(at) / "c.yaml"
@@ -214,7 +217,7 @@ for at in range(1, 1000):
                     os.kill(os.getpid(), signal.SIGKILL)
                 return count
         sys.settrace(count)
-        code.update(config, [code.Assignment(("a",), "x")], dry_run=False)
+        code.update_config(config, [Assignment(("a",), "x")], dry_run=False)
         os._exit(0)
     if os.waitpid(pid, 0)[1] == 0:
         break

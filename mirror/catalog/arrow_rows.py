@@ -1,0 +1,102 @@
+"""Rows of the catalog as Arrow columns: its schema, and the conversions to and from it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import arro3.core as arrow
+import numpy as np
+
+from mirror.catalog.index import FORMAT_CODES, VERDICT_CODES, Batch, halves
+from mirror.catalog.row import Row
+from mirror.content.photo import photo_key
+from mirror.errors import CatalogError
+
+# Name and Delta type of each column, in the order of docs/format.md.
+FIELDS: Final = (
+    ("url_md5", "binary"),
+    ("content_hash", "binary"),
+    ("sha256", "binary"),
+    ("size", "long"),
+    ("format", "string"),
+    ("width", "integer"),
+    ("height", "integer"),
+    ("verdict", "string"),
+    ("reason", "string"),
+    ("source_url", "string"),
+    ("license", "string"),
+    ("attribution", "string"),
+    ("seen_at", "timestamp"),
+)
+NULLABLE: Final = {"source_url", "license", "attribution"}
+
+# The columns that `batch_from_arrow` needs.
+INDEXED: Final = (
+    "url_md5", "content_hash", "sha256", "size", "width", "height", "format", "verdict",
+    "source_url", "seen_at",
+)  # fmt: skip
+
+_ARROW: Final = {
+    "binary": arrow.DataType.binary(),
+    "long": arrow.DataType.int64(),
+    "integer": arrow.DataType.int32(),
+    "string": arrow.DataType.string(),
+}
+
+
+def to_arrow(rows: Sequence[Row]) -> arrow.Table:
+    """Rows as a table with the catalog's schema."""
+    columns = list(zip(*rows, strict=True))
+    sources = list(zip(*columns[9], strict=True))
+    values = [*columns[:9], *sources, columns[10]]
+    arrays: dict[str, arrow.Array] = {}
+    for (name, kind), column in zip(FIELDS, values, strict=True):
+        if kind == "timestamp":
+            micros = arrow.Array(column, arrow.DataType.int64())
+            arrays[name] = micros.cast(arrow.DataType.timestamp("us", tz="UTC"))
+        else:
+            arrays[name] = arrow.Array(column, _ARROW[kind])
+    schema = arrow.Schema(
+        [arrow.Field(n, arrays[n].type, nullable=n in NULLABLE) for n, _ in FIELDS]
+    )
+    return arrow.Table.from_arrays(list(arrays.values()), schema=schema)
+
+
+def batch_from_arrow(batch: arrow.RecordBatch) -> Batch:
+    """The `INDEXED` columns of a record batch as the columns that an index keeps.
+
+    Raises:
+        CatalogError: a row is not as docs/format.md specifies it.
+    """
+    column = {name: batch.column(at) for at, name in enumerate(batch.schema.names)}
+    url_hi, url_lo = halves(_joined(column["url_md5"], "url_md5", 16))
+    hash_hi, hash_lo = halves(_joined(column["content_hash"], "content_hash", 16))
+    formats, verdicts = column["format"].to_pylist(), column["verdict"].to_pylist()
+    urls = column["source_url"].to_pylist()
+    return {
+        "url_hi": url_hi,
+        "url_lo": url_lo,
+        "hash_hi": hash_hi,
+        "hash_lo": hash_lo,
+        "sha256": np.frombuffer(_joined(column["sha256"], "sha256", 32), "V32"),
+        "size": column["size"].to_numpy().astype("i8"),
+        "width": column["width"].to_numpy().astype("i4"),
+        "height": column["height"].to_numpy().astype("i4"),
+        "format": np.array([FORMAT_CODES[name] for name in formats], "u1"),
+        "verdict": np.array([VERDICT_CODES[name] for name in verdicts], "u1"),
+        "sourced": np.array([url is not None for url in urls], "?"),
+        "photo": np.array([photo_key(url) if url else 0 for url in urls], "u8"),
+        "seen_at": column["seen_at"].cast(arrow.DataType.int64()).to_numpy().astype("i8"),
+    }
+
+
+def _joined(column: arrow.Array, name: str, length: int) -> bytes:
+    """Values end to end, after a check of their length: Delta has no type of a fixed length."""
+    values = column.to_pylist()
+    if any(len(value) != length for value in values):
+        raise CatalogError(
+            f"A row of the catalog has a {name} that is not {length} bytes long; it was written by "
+            "something that does not keep docs/format.md."
+        )
+    return b"".join(values)

@@ -1,0 +1,116 @@
+"""The columns of an index after more rows of the catalog are merged into it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mirror.catalog.index.index_columns import (
+    OBJECT_COLUMNS,
+    OK_CODE,
+    PIECE,
+    SIGHTING_COLUMNS,
+    Batch,
+    ColumnSelection,
+)
+from mirror.catalog.index.sorted_keys import last_of_each, positions_of
+
+
+@dataclass(frozen=True)
+class IndexMerge:
+    """An index and the rows to merge into it.
+
+    Attributes:
+        column: gives a column of the index by its table and name. Called for each pass, so that the
+            pages of a mapped column can go between two passes.
+        new: the rows, which have the columns of both tables.
+    """
+
+    column: Callable[[str, str], NDArray[Any]]
+    new: Batch
+
+    def sightings(self) -> Iterator[tuple[str, ColumnSelection]]:
+        """Name and content of each column of the sightings: the latest row of each URL."""
+        latest, photo_rows = self._latest()
+        for name in SIGHTING_COLUMNS:
+            positions = photo_rows if name == "photo" else latest
+            yield (
+                name,
+                ColumnSelection(self.column("sightings", name), self.new[name], positions),
+            )
+
+    def objects(self, sightings: Batch) -> Iterator[tuple[str, ColumnSelection]]:
+        """Name and content of each column of the objects that live rows name.
+
+        Args:
+            sightings: the merged ones.
+        """
+        new = self.new
+        ok = np.flatnonzero(new["verdict"] == OK_CODE)
+        known = len(self.column("objects", "hash_hi"))
+        hi, lo = (
+            np.concatenate([self.column("objects", name), new[name][ok]])
+            for name in ("hash_hi", "hash_lo")
+        )
+        order = np.lexsort((lo, hi))
+        hi, lo = hi[order], lo[order]
+        last = last_of_each(hi, lo)
+        keep = order[last][_referenced(hi[last], lo[last], sightings)]
+        from_new = keep >= known
+        keep[from_new] = ok[keep[from_new] - known] + known
+        return (
+            (name, ColumnSelection(self.column("objects", name), new[name], keep))
+            for name in OBJECT_COLUMNS
+        )
+
+    def _latest(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Positions in the index followed by the new rows, one for each URL, sorted by URL.
+
+        Returns:
+            The latest row of each URL; and the row to take its photo from. That is the same one, or
+            the latest that has a photo where that one has none: a later sighting by a writer that
+            knows only the MD5 must not erase the photo.
+        """
+        hi, lo, seen_at = (
+            np.concatenate([self.column("sightings", name), self.new[name]])
+            for name in ("url_hi", "url_lo", "seen_at")
+        )
+        order = np.lexsort((seen_at, lo, hi))
+        del seen_at  # each of these takes eight bytes a row
+        hi = hi[order]
+        lo = lo[order]
+        last = last_of_each(hi, lo)
+        del hi, lo
+        latest = order[last]
+        superseded = np.flatnonzero(~last)
+        # Position in `latest` of the row that supersedes each: all rows before it are in `latest`,
+        # except those that are superseded themselves.
+        successors = superseded - np.arange(len(superseded))
+        superseded = order[superseded]
+        photos = self.column("sightings", "photo"), self.new["photo"]
+        has_photo = ColumnSelection(*photos, superseded).whole() != 0
+        erased = has_photo & (ColumnSelection(*photos, latest[successors]).whole() == 0)
+        if not erased.any():
+            return latest, latest
+        photo_rows = latest.copy()
+        photo_rows[successors[erased]] = superseded[erased]  # by `seen_at`: the last one stays
+        return latest, photo_rows
+
+
+def _referenced(
+    hash_hi: NDArray[Any], hash_lo: NDArray[Any], sightings: Batch
+) -> NDArray[np.bool_]:
+    """Mark the objects that a live `ok` row names. gc may delete the others: nothing relies on them."""
+    ok = sightings["verdict"] == OK_CODE
+    hi, lo = sightings["hash_hi"][ok], sightings["hash_lo"][ok]
+    order = np.lexsort((lo, hi))
+    hi, lo = hi[order], lo[order]
+    referenced = np.zeros(len(hash_hi), bool)
+    for begin in range(0, len(hash_hi), PIECE):
+        piece = slice(begin, begin + PIECE)
+        referenced[piece] = positions_of(hash_hi[piece], hash_lo[piece], hi, lo) >= 0
+    return referenced

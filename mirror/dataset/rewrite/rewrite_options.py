@@ -1,0 +1,247 @@
+"""The options of a rewrite: values for the stages, and the texts that users write them as."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Final, Literal, get_args
+
+import numpy as np
+
+from mirror.catalog.lookup import Match
+from mirror.content.image import Level
+from mirror.dataset.fields import FieldPath, parse_path
+from mirror.dataset.licenses import license_names
+from mirror.dataset.records import SOURCE_FIELD, ReadOptions, whole
+from mirror.dataset.rewrite.license_rule import LicenseRule
+from mirror.dataset.splits.split import Split, parse_splits, positions
+from mirror.dataset.yaml_edit.assignment import Assignment, parse_assignment
+from mirror.errors import UsageError
+from mirror.urls import Scheme
+
+Missing = Literal["drop", "keep", "fail"]
+UrlScheme = Scheme | Literal["presigned"]
+
+_SCHEMES: Final = (None, *get_args(Scheme), "presigned")
+_LEVELS: Final = ("decode", "header")
+_COUNT: Final = re.compile(r"[0-9]{1,18}")
+_SHARE: Final = re.compile(r"([0-9]{0,18}\.?[0-9]{1,18})(%?)")
+
+
+@dataclass(frozen=True)
+class ImageOptions:
+    """Where images are looked up, and what their new URLs are.
+
+    Attributes:
+        scheme: of the new URLs. None chooses `public` if `bucket.public_url` is set, otherwise the
+            scheme of `bucket.url`; with `cached_only` it leaves URLs unchanged.
+        expires_days: how long presigned URLs are valid, at most 7 days.
+        match: `photo` also finds an iNaturalist photo under another spelling of its URL.
+        min_side: the number of pixels that the shorter side must have.
+        cached_only: look images up in the cache folder instead of a mirror.
+        level: how thoroughly the images of a cache are inspected.
+    """
+
+    scheme: UrlScheme | None = None
+    expires_days: float = 7.0
+    match: Match = "url"
+    min_side: int = 0
+    cached_only: bool = False
+    level: Level = "decode"
+
+
+@dataclass(frozen=True)
+class ConfigOptions:
+    """A training configuration to update. `{train}`, `{val}` or `{out}` in a value is a file's name."""
+
+    file: Path
+    assignments: tuple[Assignment, ...]
+
+
+@dataclass(frozen=True)
+class RewriteOptions:
+    """Options of a rewrite.
+
+    Attributes:
+        reading: the fields of the URL and the original URL; `fields` adds the other paths.
+        missing: what happens to records whose image is not mirrored. `drop` and `keep` treat a list
+            of URLs as missing if all of them are; `fail` if any of them is.
+        license: which licences may be written.
+        sample: a share of the records (a Fraction) or a number of them (an int).
+        splits: empty for one output.
+        seed: of splits and sample, 0 … 2**64 - 1.
+        group: path of the field whose equal values stay in one split.
+        stratify: path of the class whose share is held in each split.
+        tolerance: how far a class's share may be off, as a fraction of the class.
+        allow_leaks: records with the same image may be in different splits.
+        strict: stop at the first invalid record.
+        force: replace existing files.
+        dry_run: read and count, but write nothing except the report.
+        images: where images are looked up, and their new URLs.
+        report_file: where the report is written as JSON.
+        config: a training configuration to point at the new files.
+
+    Raises:
+        UsageError: the seed is out of its range.
+    """
+
+    reading: ReadOptions = field(default_factory=ReadOptions)
+    missing: Missing = "drop"
+    license: LicenseRule = field(default_factory=LicenseRule)
+    sample: Fraction | int | None = None
+    splits: tuple[Split, ...] = ()
+    seed: int = 0
+    group: FieldPath | None = None
+    stratify: FieldPath | None = None
+    tolerance: float = 0.01
+    allow_leaks: bool = False
+    strict: bool = False
+    force: bool = False
+    dry_run: bool = False
+    images: ImageOptions = field(default_factory=ImageOptions)
+    report_file: Path | None = None
+    config: ConfigOptions | None = None
+
+    def __post_init__(self) -> None:
+        positions(np.zeros(0, np.uint64), self.seed)
+
+    @property
+    def fields(self) -> ReadOptions:
+        """The fields to read of each record, with every path that is needed."""
+        grouping = () if self.group is None else whole(self.group)
+        classes = () if self.stratify is None else (self.stratify,)
+        others = tuple(dict.fromkeys((*self.license.paths, *grouping, *classes)))
+        return ReadOptions(self.reading.url, self.reading.source, others)
+
+
+def parse_options(
+    *,
+    url_field: str = "image_url",
+    source_field: str = SOURCE_FIELD,
+    scheme: UrlScheme | None = None,
+    expires: float = 7.0,
+    match: Match = "url",
+    missing: Missing = "drop",
+    min_size: int = 0,
+    license_field: str | None = None,
+    allow_license: str | Sequence[str] = (),
+    sample: str | float | None = None,
+    split: str | Mapping[str, float | str] | None = None,
+    seed: int = 0,
+    group_by: str | None = None,
+    stratify_by: str | None = None,
+    tolerance: float = 0.01,
+    allow_leaks: bool = False,
+    cached_only: bool = False,
+    level: Level = "decode",
+    known_bad: str | None = None,
+    strict: bool = False,
+    force: bool = False,
+    dry_run: bool = False,
+    report: Path | str | None = None,
+    update_config: Path | str | None = None,
+    assignments: Sequence[str] = (),
+) -> RewriteOptions:
+    """Options by the names and texts of the command line.
+
+    Args:
+        url_field: dotted path of the field that holds a record's URL or URLs.
+        source_field: the field beside it that takes the original URL.
+        scheme: see `ImageOptions`.
+        expires: days that presigned URLs are valid.
+        match: see `ImageOptions`.
+        missing: see `RewriteOptions`.
+        min_size: pixels that the shorter side must have.
+        license_field: dotted path of the licence; `license` if `allow_license` is given.
+        allow_license: licences such as `cc-by`, as a list or separated by commas.
+        sample: a number of records (`1000`) or a share (`0.1`, `10%`).
+        split: `train=0.8,val=0.1,test=0.1`, or a mapping of names to shares.
+        seed: of splits and sample.
+        group_by: dotted path of the group.
+        stratify_by: dotted path of the class.
+        tolerance: see `RewriteOptions`.
+        allow_leaks: see `RewriteOptions`.
+        cached_only: look images up in the cache folder instead of a mirror.
+        level: how thoroughly the cache is inspected.
+        known_bad: the file of hashes that `inspect.known_bad` is set to, for a cache folder.
+        strict: stop at the first invalid record.
+        force: replace existing files.
+        dry_run: write nothing except the report.
+        report: where the report is written as JSON.
+        update_config: a training configuration to point at the new files.
+        assignments: `KEY=VALUE` texts for that configuration.
+
+    Raises:
+        UsageError: a value is not understood, or an option needs another one.
+    """
+    choices: tuple[tuple[str, Any, tuple[Any, ...]], ...] = (
+        ("scheme", scheme, _SCHEMES),
+        ("match", match, get_args(Match)),
+        ("missing", missing, get_args(Missing)),
+        ("level", level, _LEVELS),
+    )
+    for name, value, known in choices:
+        if value not in known:
+            listed = ", ".join(filter(None, known))
+            raise UsageError(f"--{name} {value} is not known; choose one of {listed}.")
+    if known_bad is not None and not cached_only:
+        raise UsageError(
+            "--known-bad judges a cache and needs --cached-only; a mirror was judged when it was "
+            "synced: set inspect.known_bad, and mirror sync judges by it."
+        )
+    licenses = [allow_license] if isinstance(allow_license, str) else allow_license
+    allowed = license_names(licenses)
+    if licenses and not allowed:
+        raise UsageError("--allow-license names no licence; write such as cc-by or cc0.")
+    if licenses and license_field is None:
+        license_field = "license"
+    if assignments and update_config is None:
+        raise UsageError("--set needs --update-config FILE: which file to set it in.")
+    if update_config is not None and not assignments:
+        raise UsageError("--update-config needs --set KEY=VALUE: what to set in it.")
+    for option, value in (("--group-by", group_by), ("--stratify-by", stratify_by)):
+        if value is not None and split is None:
+            raise UsageError(f"{option} needs --split, such as train=0.8,val=0.1,test=0.1.")
+    return RewriteOptions(
+        reading=ReadOptions(parse_path(url_field), source_field),
+        missing=missing,
+        license=LicenseRule(_path(license_field), allowed),
+        sample=None if sample is None else _sample(str(sample)),
+        splits=() if split is None else parse_splits(_split_text(split)),
+        seed=seed,
+        group=_path(group_by),
+        stratify=_path(stratify_by),
+        tolerance=tolerance,
+        allow_leaks=allow_leaks,
+        strict=strict,
+        force=force,
+        dry_run=dry_run,
+        images=ImageOptions(scheme, expires, match, min_size, cached_only, level),
+        report_file=None if report is None else Path(report),
+        config=None
+        if update_config is None
+        else ConfigOptions(Path(update_config), tuple(map(parse_assignment, assignments))),
+    )
+
+
+def _path(text: str | None) -> FieldPath | None:
+    return None if text is None else parse_path(text)
+
+
+def _split_text(split: str | Mapping[str, float | str]) -> str:
+    if isinstance(split, str):
+        return split
+    return ",".join(f"{name}={share}" for name, share in split.items())
+
+
+def _sample(text: str) -> Fraction | int:
+    if _COUNT.fullmatch(text):
+        return int(text)
+    if match := _SHARE.fullmatch(text):
+        share = Fraction(match[1]) / (100 if match[2] else 1)
+        if share <= 1:
+            return share
+    raise UsageError(f"--sample {text} is no number of records and no share; write 1000 or 0.1.")

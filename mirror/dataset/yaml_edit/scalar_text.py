@@ -1,0 +1,144 @@
+"""Replaces the text of one scalar in a YAML document, and checks that nothing else reads differently."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from mirror.dataset.yaml_edit.assignment import Assignment
+from mirror.dataset.yaml_edit.yaml_nodes import (
+    Node,
+    Token,
+    children,
+    find_scalar,
+    parse_yaml,
+    tokens_of,
+)
+from mirror.errors import UsageError
+
+_TEXT: Final = "tag:yaml.org,2002:str"
+_CORE_FLOAT: Final = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+_BLOCK_HEADER: Final = re.compile(r"[|>][-+0-9]*")
+_TO_LAST_TEXT: Final = re.compile(r"(?s:.*\S)?[^\S\r\n]*")
+_ESCAPES: Final = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
+
+
+def with_value(text: str, assignment: Assignment, name: str) -> str:
+    value = assignment.value
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise UsageError(
+            f"The value for {assignment.key} is not UTF-8, which {name} has to be; "
+            "give it another value."
+        ) from None
+    root, tokens = parse_yaml(text, name)
+    node, in_flow = find_scalar(root, assignment.path, name)
+    before, own = tokens_of(node, tokens)
+    tagged = any(token.id == "<tag>" for token in own)
+    if tagged and node.tag != _TEXT:
+        raise UsageError(
+            f"{assignment.key} of {name} has the tag {node.tag}, which may give any value another "
+            "meaning; change it by hand."
+        )
+    if not own and before.id not in (":", "-"):
+        raise UsageError(
+            f"{assignment.key} of {name} is a key without a colon; write one behind it."
+        )
+    is_text = tagged or bool(node.style) or _readings(node.value) == {_TEXT}
+    if node.value == value and (value or is_text):
+        return text
+
+    def reads_as_value(new: Node) -> bool:
+        if (new.id, new.value, new.anchor) != ("scalar", value, node.anchor):
+            return False
+        always_text = new.tag == _TEXT and (bool(new.style) or _readings(value) == {_TEXT})
+        return always_text or not is_text
+
+    head, tail = _around(text, node, (own or [before])[-1])
+    for written in _spellings(value, node.style, in_flow=in_flow):
+        new_text = f"{head}{written}{tail}"
+        try:
+            new_root, _ = parse_yaml(new_text, name)
+        except UsageError:
+            continue
+        if _alike(root, new_root, node, reads_as_value):
+            return new_text
+    raise UsageError(
+        f"{assignment.key} of {name} cannot be changed without a change to what stands beside it; "
+        "change it by hand."
+    )
+
+
+def _around(text: str, node: Node, last: Token) -> tuple[str, str]:
+    """What stays before and after a scalar's new spelling, given its last token or the one before."""
+    start, end = last.start_mark.index, last.end_mark.index
+    if last.id != "<scalar>":
+        return f"{text[:end]} ", text[end:]
+    return text[:start], _after_block(text, start, end) if node.style in ("|", ">") else text[end:]
+
+
+def _after_block(text: str, start: int, end: int) -> str:
+    """What follows a block scalar: the comment in its first line, blank lines at its end, the rest."""
+    header = _BLOCK_HEADER.match(text, start)
+    assert header
+    body = re.compile(r"[\r\n]|$").search(text, header.end(), end)
+    body_start = body.start() if body else end
+    body_end = _TO_LAST_TEXT.match(text, body_start, end)
+    assert body_end
+    return text[header.end() : body_start] + text[body_end.end() :]
+
+
+def _readings(plain: str) -> set[str]:
+    """The tags that readers of YAML 1.1 and 1.2 give to an unquoted scalar."""
+    from ruamel.yaml.nodes import ScalarNode
+    from ruamel.yaml.resolver import VersionedResolver
+
+    tags = {
+        str(VersionedResolver(version).resolve(ScalarNode, plain, (True, False)))
+        for version in ((1, 1), (1, 2))
+    }
+    if _CORE_FLOAT.fullmatch(plain):
+        tags.add("tag:yaml.org,2002:float")  # .5e3, which that resolver takes for text
+    return tags
+
+
+def _spellings(value: str, style: str | None, *, in_flow: bool) -> Iterator[str]:
+    """Ways to write a value, those most like the old style first; the last can hold any text."""
+    if value.isprintable() and style != '"':
+        # Readers disagree on : and ? in brackets, where YAML 1.1 gave them a meaning.
+        strange = in_flow and (":" in value or "?" in value)
+        if value and style != "'" and not strange:
+            yield value
+        yield "'" + value.replace("'", "''") + "'"
+    escaped = (_ESCAPES.get(c) or (c if c.isprintable() else f"\\U{ord(c):08X}") for c in value)
+    yield '"' + "".join(escaped) + '"'
+
+
+def _alike(old: Node, new: Node, target: Node, is_wanted: Callable[[Node], bool]) -> bool:
+    """Whether two documents are the same, aliases, tags and styles too, but for one node."""
+    partner: dict[int, int] = {}
+    waiting = [(old, new)]
+    while waiting:
+        one, other = waiting.pop()
+        if id(one) in partner:
+            if partner[id(one)] != id(other):
+                return False
+            continue
+        partner[id(one)] = id(other)
+        if one is target:
+            if not is_wanted(other):
+                return False
+            continue
+        if _nature(one) != _nature(other):
+            return False
+        waiting += zip(children(one), children(other), strict=True)
+    return True
+
+
+def _nature(node: Node) -> tuple[object, ...]:
+    """All that a node is, apart from its place and its children, of which only the number."""
+    if node.id == "scalar":
+        return node.id, node.tag, node.anchor, node.style, node.value
+    return node.id, node.tag, node.anchor, node.flow_style, len(node.value)

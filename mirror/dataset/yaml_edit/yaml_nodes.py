@@ -1,0 +1,185 @@
+"""Finds the place of a key in the node graph of a YAML document."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from difflib import get_close_matches
+from typing import Any, Final, Protocol
+
+from mirror.dataset.yaml_edit.assignment import dotted
+from mirror.errors import UsageError
+
+_MERGE: Final = "tag:yaml.org,2002:merge"
+
+
+class Mark(Protocol):
+    index: int
+
+
+class Token(Protocol):
+    """What is used here of a token of ruamel.yaml."""
+
+    id: str
+    start_mark: Mark
+    end_mark: Mark
+
+
+class Node(Protocol):
+    """What is used here of a node of ruamel.yaml: a scalar, sequence or mapping."""
+
+    id: str
+    tag: str
+    anchor: str | None
+    value: Any  # a scalar's text, a sequence's nodes, a mapping's pairs of nodes
+    style: str | None  # of a scalar: ' " | > or none
+    flow_style: bool | None  # of the others
+    start_mark: Mark
+    end_mark: Mark
+
+
+def parse_yaml(text: str, name: str) -> tuple[Node, list[Token]]:
+    """The root of a document's node graph, and those tokens that have a length, in order."""
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+    def parser() -> YAML:
+        return YAML(typ="safe", pure=True)
+
+    composing = parser()
+    composing.composer.warn_double_anchors = False  # YAML 1.2 allows an anchor to be used again
+    try:
+        documents = list(composing.compose_all(text))
+        tokens = [t for t in parser().scan(text) if t.start_mark.index < t.end_mark.index]
+    except MarkedYAMLError as error:
+        line = f", line {error.problem_mark.line + 1}," if error.problem_mark else ""
+        raise UsageError(f"{name}{line} is not YAML: {error.problem}; mend it first.") from None
+    except YAMLError as error:
+        reason = getattr(error, "reason", "it cannot be read")
+        raise UsageError(f"{name} is not YAML: {reason}; mend it first.") from None
+    # What the parser raises for an unknown version, an escape beyond Unicode, a thousand brackets.
+    except (AssertionError, ArithmeticError, LookupError, ValueError, RecursionError):
+        raise UsageError(f"{name} is not YAML that can be read; mend it first.") from None
+    if len(documents) > 1:
+        raise UsageError(
+            f"{name} holds {len(documents)} YAML documents, and a key may stand in each; "
+            "name a file with one."
+        )
+    if not documents or documents[0].id == "scalar":
+        raise UsageError(f"{name} has no keys; name a YAML file that has the keys to set.")
+    return documents[0], tokens
+
+
+def find_scalar(root: Node, path: tuple[str, ...], name: str) -> tuple[Node, bool]:
+    """The scalar that a path names, of which there is one use, and whether it stands in {} or []."""
+    shared = _shared_nodes(root)
+    node, in_flow = root, False
+    for depth, part in enumerate(path, 1):
+        here = f"{dotted(path[:depth])} of {name}"
+        found = [value for key, value in _entries(node) if key == part]
+        if not found and _is_merged(node, part):
+            raise UsageError(
+                f"{here} comes from another mapping by a merge (<<), and would change there too; "
+                "write it out first, or set it where it comes from."
+            )
+        if not found:
+            raise UsageError(
+                f"{name} has no key {dotted(path)}, and keys are changed, never added; "
+                f"{_hint(root, path)}"
+            )
+        if len(found) > 1:
+            raise UsageError(f"{here} stands there {len(found)} times; leave one.")
+        node, in_flow = found[0], bool(node.flow_style)
+        if id(root) in shared or id(node) in shared:
+            raise UsageError(
+                f"{here} is used in several places by an alias (*), and would change in all; "
+                "write its value out first."
+            )
+    if node.id != "scalar":
+        kind = "mapping" if node.id == "mapping" else "list"
+        inner = next((f", such as {dotted(p)}" for p in _scalars(node, path)), "")
+        raise UsageError(f"{dotted(path)} of {name} is a {kind}; name one value of it{inner}.")
+    return node, in_flow
+
+
+def _hint(root: Node, path: tuple[str, ...]) -> str:
+    known = {dotted(known): known[-1] for known in _scalars(root, ())}
+    wanted = dotted(path)
+    same_name = [key for key, last in known.items() if last == path[-1] and not last.isdecimal()]
+    close = get_close_matches(wanted, same_name, 1, cutoff=0) or get_close_matches(wanted, known, 1)
+    return f"did you mean {close[0]}?" if close else "write it into the file first."
+
+
+def _entries(node: Node) -> list[tuple[str, Node]]:
+    """A mapping's or list's values, by the key or index that names them in a path."""
+    if node.id == "mapping":
+        return [(key.value, value) for key, value in node.value if key.id == "scalar"]
+    if node.id == "sequence":
+        return [(str(index), item) for index, item in enumerate(node.value)]
+    return []
+
+
+def children(node: Node) -> list[Node]:
+    if node.id == "mapping":
+        return [child for pair in node.value for child in pair]
+    return list(node.value) if node.id == "sequence" else []
+
+
+def _shared_nodes(root: Node) -> set[int]:
+    """Identities of the nodes that the document refers to more than once."""
+    seen: set[int] = set()
+    shared: set[int] = set()
+    waiting = [root]
+    while waiting:
+        node = waiting.pop()
+        if id(node) in seen:
+            shared.add(id(node))
+        else:
+            seen.add(id(node))
+            waiting += children(node)
+    return shared
+
+
+def _scalars(root: Node, path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    """Paths of a tree's scalars, in order, each node at the first path that leads to it."""
+    seen: set[int] = set()
+    waiting = [(root, path)]
+    while waiting:
+        node, here = waiting.pop()
+        if id(node) in seen:
+            continue
+        seen.add(id(node))
+        if node.id == "scalar":
+            yield here
+        waiting += [(child, (*here, key)) for key, child in reversed(_entries(node))]
+
+
+def _is_merged(mapping: Node, key: str) -> bool:
+    """Whether a mapping has a key from another by `<<: *other` or `<<: [*one, *two]`."""
+    seen: set[int] = set()
+    waiting = [mapping]
+    while waiting:
+        node = waiting.pop()
+        if id(node) in seen:
+            continue
+        seen.add(id(node))
+        if node.id == "sequence":
+            waiting += node.value
+        elif any(name == key for name, _ in _entries(node)):
+            return True
+        elif node.id == "mapping":
+            waiting += [value for name, value in node.value if name.tag == _MERGE]
+    return False
+
+
+def tokens_of(node: Node, tokens: list[Token]) -> tuple[Token, list[Token]]:
+    """The token before a scalar's, and its own: anchor and tag in either order, and its text.
+
+    An empty value has no text. Its own marks do not tell its place: they may stand at the next key.
+    """
+    *before, last = (token for token in tokens if token.end_mark.index <= node.end_mark.index)
+    own: list[Token] = []
+    if last.id == "<scalar>" and last.start_mark.index >= node.start_mark.index:
+        own, last = [last], before.pop()
+    while last.id in ("<anchor>", "<tag>"):
+        own, last = [last, *own], before.pop()
+    return last, own
