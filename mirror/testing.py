@@ -44,16 +44,16 @@ class FakeFetcher(Fetcher):
             raise result
         return result
 
-    def many(
-        self, urls: Iterable[str], *, tell: Callable[[FetchStats], object] | None = None
+    def _read(
+        self, urls: Iterable[str], on_stats: Callable[[FetchStats], object] | None = None
     ) -> Generator[tuple[str, Result], None, None]:
         before = self.stats()
         try:
             for url in urls:
                 yield url, self._counted(url)
         finally:
-            if tell is not None:
-                tell(self.stats() - before)
+            if on_stats is not None:
+                on_stats(self.stats() - before)
 
     def coverage(self, urls: Iterable[str]) -> Coverage:
         results = [self._result(url) for url in urls]
@@ -76,6 +76,9 @@ class FakeFetcher(Fetcher):
 
     def close(self) -> None:
         """Nothing is open; the fetcher can be used again, as `Fetcher` can."""
+
+    def __repr__(self) -> str:
+        return f"<FakeFetcher of {len(self._bytes_or_error)} images>"
 
     def __getstate__(self) -> dict[str, Any]:
         return {"images": self._bytes_or_error}

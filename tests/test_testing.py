@@ -21,7 +21,7 @@ def fetch(
 ) -> Iterable[Fetcher]:
     """Twenty photos and a blank frame."""
     if request.param == "Fetcher":
-        with Fetcher(mirrored(make_place("file"), tmp_path), tuning=HURRY) as fetch:
+        with Fetcher(mirrored(make_place("file"), tmp_path), policy=HURRY) as fetch:
             yield fetch
     else:
         blank = Flagged("It is blank.", "blank")

@@ -207,15 +207,16 @@ class Prefetch:
         What the cache is said to hold may be gone: it is counted before the first image is fetched,
         and before the cache is called full.
         """
+        engine = self._fetch._open_engine()  # noqa: SLF001 - for this package only
         if not self._counted:
-            self._fetch.count_again()
+            engine.recount()
             self._counted = True
-        if self._fetch.has_room:
+        if engine.has_room:
             return True
         if not self._full:
-            self._fetch.count_again()
+            engine.recount()
             self._full = True
-        return self._fetch.has_room
+        return engine.has_room
 
     def _see_what_was_kept(self, fetched: Sequence[str]) -> None:
         if self._fetch.stats().not_kept > self._not_kept:
