@@ -1,4 +1,4 @@
-"""What the documents say was measured is what was measured; the bench's scripts run."""
+"""The documents show the measured results, and the scripts of bench/ run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ BENCH = ROOT / "bench"
 
 @pytest.fixture
 def bench(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The scripts import each other, as they do when one of them is run."""
+    """Let the scripts import each other, as in a run."""
     monkeypatch.syspath_prepend(str(BENCH))
 
 
@@ -65,9 +65,7 @@ def test_workloads_are_listed_without_measuring_any() -> None:
 def test_programs_are_run_in_turns_and_their_own_clock_counts(bench: None) -> None:
     import measure
 
-    program = (
-        "import sys; sys.path.insert(0, sys.argv[1]); import measure\nwith measure.telling(): pass"
-    )
+    program = "import sys; sys.path.insert(0, sys.argv[1]); import measure\nwith measure.printing_cost(): pass"
     order: list[str] = []
     contenders = [
         measure.Contender(

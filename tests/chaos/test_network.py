@@ -1,7 +1,7 @@
-"""Every command through a network that refuses, breaks, stalls, cuts short and repeats, by either engine.
+"""Every command over a network that refuses, breaks, stalls, cuts short and repeats, with either engine.
 
-The faults are drawn by a seed, one request in eight meets one, and what comes of it is what would
-have come without them. What a command does when a fault does not pass stands in its own tests.
+A seed chooses the faults, and one request in eight has one. The result is the same as without faults.
+The tests of each command cover faults that do not pass.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ FLAGGED = {url_of(200): blank()}
 
 
 def stocked(shop: Workshop) -> None:
-    """A mirror of these images, made in peace."""
+    """A mirror of these images, made without faults."""
     fill(shop.cache, {**IMAGES, **FLAGGED})
     assert shop.sync().exit_status == 0
 
@@ -108,7 +108,7 @@ def collects(shop: Workshop, settings: Settings) -> None:
     shop.put({key_of(photo(n)): photo(n) for n in range(70, 90)})
 
     def gone() -> bool:
-        # The store's clock counts seconds: what was written in this one is not old yet.
+        # The store's clock counts seconds, so an object of this second is not old yet.
         report = gc(settings, GcOptions(limit=ChangeLimit(share=1.0), retry=SOON))
         assert report.error is None, report.error
         return len(shop.objects()) == 30

@@ -73,7 +73,7 @@ def test_every_kind_and_argument_is_the_providers(folder: Folder) -> None:
 
 
 def faults_of(body: Body, schema: dict[str, Any], where: str) -> list[str]:
-    """What is unknown, missing, or a block where an attribute belongs; nested ones too."""
+    """Unknown and missing arguments, and blocks in place of attributes, nested ones included."""
     faults = []
     given = {name: value for name, value in body.items() if name not in META}
     for dynamic in body.get("dynamic", ()):
@@ -139,7 +139,7 @@ def test_every_variable_says_what_it_is(folder: Folder) -> None:
     for name, variable in folder.variables.items():
         assert literal(variable["description"]).endswith("."), name
         assert "type" in variable, name
-        if folder.path in MODULES and name != "tags":  # whose keys and values are anybody's
+        if folder.path in MODULES and name != "tags":  # with free keys and values
             assert variable.get("validation"), name
         for validation in variable.get("validation", ()):
             assert f"var.{name}" in validation["condition"], name
@@ -203,7 +203,7 @@ def test_readmes_and_the_workflow_name_every_example() -> None:
 
 
 def rendered(template: str, values: dict[str, str]) -> str:
-    """Terraform's template, as far as ours go: ${name}, and one kind of %{ if } with its strips."""
+    """Render a Terraform template, as far as ours need it: ${name}, and one kind of %{ if }."""
     kept = re.sub(
         r'%\{ if (\w+) != "" ~\}\s*(.*?)%\{ endif ~\}\n?',
         lambda match: match[2] if values[match[1]] else "",
@@ -239,7 +239,7 @@ def test_the_output_is_a_section_of_mirror_toml(
 
 
 def grants_of(document: Body) -> dict[str, set[str]]:
-    """Who holds it may do what, and where: actions by resource, in any bucket, below any prefix."""
+    """The actions that a policy allows by resource, in any bucket, below any prefix."""
     grants: dict[str, set[str]] = {}
     for statement in document["statement"]:
         for resource in map(literal, statement["resources"]):
@@ -253,7 +253,7 @@ def grants_of(document: Body) -> dict[str, set[str]]:
 
 @pytest.mark.parametrize("identity", [WRITER, READER, GC], ids=lambda identity: identity.name)
 def test_the_tests_run_with_what_each_key_may_do_on_s3(identity: Identity) -> None:
-    """On a server that holds each key to its policy, in tests/security."""
+    """tests/security uses these policies on a server that enforces them."""
     documents = Folder.read(TERRAFORM / "s3").data
     tried: dict[str, set[str]] = {}
     for statement in json.loads(identity.policy)["Statement"]:
