@@ -87,8 +87,8 @@ class Mirror:
     failed are listed in it, and `report.succeeded` is then False. A run that cannot begin raises a
     `MirrorError`. So does one that ends early: the error's `report` says what was done before.
 
-    Every verb that takes time has the argument `progress`: True draws bars, by tqdm; an object of
-    `mirror.run.progress.Progress` receives the progress itself.
+    Every verb that takes time has the argument `progress`: True draws bars, by tqdm; an object of a
+    class derived from `Progress` receives the progress itself.
 
     Args:
         layers: sources of settings, the strongest first. Use `Mirror.open`.
