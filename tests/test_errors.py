@@ -1,4 +1,4 @@
-"""The tree of errors is what its drawing says, and crosses processes whole."""
+"""The tree of errors matches its drawing, and every error pickles."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ EVERY_ERROR = sorted(set(subclasses(MirrorError)), key=lambda one: one.__name__)
 
 
 def drawn() -> dict[str, tuple[str | None, int | None]]:
-    """`{name: (parent, exit status)}` as the docstring draws them; a status is None where bare."""
+    """The drawing in the docstring as `{name: (parent, exit status)}`. A missing status is None."""
     tree: dict[str, tuple[str | None, int | None]] = {}
     ancestors: list[tuple[int, str]] = []
-    # The statuses stand right-aligned in a column of their own.
+    # The statuses are right-aligned in a separate column.
     line_of_tree = re.compile(r"    ([│├└─ ]*)([A-Z]\w+)(?=  |$)")
     for line in (errors.__doc__ or "").splitlines():
         if match := line_of_tree.match(line):

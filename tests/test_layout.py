@@ -1,4 +1,4 @@
-"""Keys of format 1 and bucket urls, built and parsed."""
+"""Keys of format 1 and bucket URLs, built and parsed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""URLs of a mirror's objects: written, and known again wherever they point to."""
+"""URLs of a mirror's objects: built, and recognised on any host."""
 
 from __future__ import annotations
 

@@ -10,7 +10,6 @@ from typing import Final
 
 from yarl import URL
 
-from mirror.backfill import robots
 from mirror.backfill.answers import (
     MOST_REDIRECTS,
     Reply,
@@ -24,7 +23,7 @@ from mirror.backfill.download import OriginClient
 from mirror.backfill.pacing import DAY, Wait
 from mirror.backfill.request_log import RequestLog
 from mirror.backfill.scheduler import Scheduler
-from mirror.backfill.url_policy import Refusal, UrlPolicy, source_of
+from mirror.backfill.url_policy import Refusal, UrlPolicy, least_interval, source_of
 from mirror.system.http_headers import REDIRECT_STATUSES, retry_after_seconds
 
 _NOT_ASKED: Final = Reply()
@@ -113,7 +112,7 @@ class ImageRequester:
                 reply, _ = await self._request(origin / "robots.txt")
                 self.turns.write_down(source)
                 states = reply.status == 200 and not reply.problem
-                interval = robots.least_interval(reply.body) if states else 0.0
+                interval = least_interval(reply.body) if states else 0.0
                 if outcome_of(reply) in ("answered", "forbidden"):
                     self.ledger.keep_least_interval(key, self.turns.clock(), interval)
             self._robots_known.add(key)

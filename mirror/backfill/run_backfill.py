@@ -27,12 +27,13 @@ from mirror.backfill.download_plan import (
 )
 from mirror.backfill.estimate import DurationEstimate, estimate
 from mirror.backfill.fetch_one import ImageRequester
-from mirror.backfill.keep import HERE_TO_STAY, Standing, holding, place_of, standing
 from mirror.backfill.pacing import Go, Limits, Wait
 from mirror.backfill.request_log import QueueItem, RequestLog
 from mirror.backfill.results import Results
 from mirror.backfill.scheduler import Scheduler, Sleep, Stopped, Timeline
 from mirror.backfill.url_policy import UrlPolicy, configured_licenses
+from mirror.cache.cache_writer import backfill_writer, cache_name
+from mirror.cache.prepare import judge_place
 from mirror.cache.scan import display
 from mirror.catalog.lookup import Match, UrlLookup
 from mirror.catalog.open_mirror import read_index
@@ -224,7 +225,7 @@ class _BackfillRun:
         folder = self._settings.backfill_dir
         if self._options.dry_run:
             return self._with_ledger(folder, clock)
-        with locked(folder), holding(self._root):
+        with locked(folder), backfill_writer(self._root) as self._writer:
             self._progress.started()
             return self._with_ledger(folder, clock)
 
@@ -322,7 +323,7 @@ class _BackfillRun:
         backfill, report = self._settings.backfill, self._report
         turns = self._turns
         self._results = Results(
-            self._root,
+            self._writer,
             self._ledger,
             turns,
             report,
@@ -438,11 +439,11 @@ class _BackfillRun:
 
     async def _attempt(self, item: QueueItem) -> None:
         """One image, unless somebody else has put it there meanwhile."""
-        path = item.path or place_of(item.url_md5)
+        path = item.path or cache_name(item.url_md5)
         known_bad = self._results.known_bad
-        there = await asyncio.to_thread(standing, self._root, path, known_bad)
-        if there in HERE_TO_STAY:
-            self._leave(item, path, there)
+        found = await asyncio.to_thread(judge_place, self._root, path, known_bad)
+        if found in ("good", "unreadable"):
+            self._leave(item, path, is_good=found == "good")
             return
         try:
             fate, reply, source = await self._asking.fetch(item.url, known_bad)
@@ -453,11 +454,11 @@ class _BackfillRun:
             self._left[item.source] += 1
         self._progress.advance(int(kind != "throttled"), reply.received, kind)
 
-    def _leave(self, item: QueueItem, path: bytes, there: Standing) -> None:
+    def _leave(self, item: QueueItem, path: bytes, *, is_good: bool) -> None:
         """What stands at an image's place stays: a good file, or what cannot be read."""
         report, kind = self._report, "overtaken"
         self._ledger.ended_otherwise(item.url_md5, report.run_id)
-        if there == "good":
+        if is_good:
             report.overtaken += 1
         else:
             kind = UNREADABLE

@@ -14,7 +14,7 @@ from mirror.backfill.answers import (
 from mirror.backfill.backfill_clock import BackfillClock, ClockReading, resumed, to_keep
 from mirror.backfill.estimate import PaceStatus, estimate, spell
 from mirror.backfill.pacing import DAY, HOUR, Limits
-from mirror.backfill.robots import least_interval
+from mirror.backfill.url_policy import least_interval
 from tests.support.photos import photo
 
 WALL = 1_790_000_000.0

@@ -1,4 +1,4 @@
-"""Settings: which layer wins, and that nothing misspelt or misshapen passes."""
+"""Settings: the precedence of layers, and the errors for misspelt and invalid values."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Load = Callable[..., Settings]
 
 @pytest.fixture
 def load_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Load:
-    """`load` with no file and no variable but those of the test."""
+    """`load` with only the files and variables of the test."""
     monkeypatch.setattr(loading, "SYSTEM_CONFIG", tmp_path / "etc" / "mirror.toml")
     home = {"XDG_CONFIG_HOME": str(tmp_path / "home")}
 

@@ -1,4 +1,4 @@
-"""The crontab: its lines have cron's form, and the command does what it says."""
+"""The crontab has cron's form, and its commands work."""
 
 from __future__ import annotations
 

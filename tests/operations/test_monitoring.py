@@ -1,4 +1,4 @@
-"""Alerts and dashboard: every expression is PromQL, about metrics that a run writes."""
+"""Alerts and dashboard: every expression is valid PromQL over metrics that a run writes."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ RULES: list[dict[str, Any]] = [
 ]
 DASHBOARD: dict[str, Any] = json.loads((CONFIG / "grafana" / "mirror.json").read_text())
 PANELS: list[dict[str, Any]] = DASHBOARD["panels"]
-# What Prometheus adds, and what a run writes.
+# Labels that Prometheus adds, and labels that a run writes.
 LABELS = {"instance", "command", "bucket", "cache", "outcome", "reason", "operation"}
 
 
 def assert_ours(expression: str) -> None:
-    # Grafana puts values in the place of its variables; any word will do here.
+    # Grafana replaces its variables with values; the test uses any word.
     promql_parser.parse(re.sub(r"\$\w+", "word", expression))
     metrics = set(re.findall(r"\bmirror_\w+", expression))
     assert metrics
@@ -57,7 +57,7 @@ def _values(label: str, expression: str) -> set[str]:
     return set(re.findall(rf'{label}=~?"([\w|]+)"', expression))
 
 
-# What the commands that report count.
+# The counts of the commands with metrics.
 COUNTED = {
     "sync": SyncReport("x").as_json().keys(),
     "backfill": BackfillReport("x").as_json().keys(),

@@ -132,7 +132,8 @@ def split(text: str) -> Iterator[Sentence]:
     text = re.sub(r"<https?://[^>]*>|https?://\S+", "URL", text)
     text = re.sub(r"[*]{1,2}", "", " ".join(text.split()))
     text = _ABBREVIATIONS.sub(r"\1", text)
-    for sentence in re.split(r"(?<=[.!?])[\"')]*\s+(?=[\"'(]*[A-Z0-9])", text):
+    # A middle dot separates the items of a list that stands in one line.
+    for sentence in re.split(r"(?<=[.!?])[\"')]*\s+(?=[\"'(]*[A-Z0-9])| · ", text):
         if re.search(r"\w", sentence):
             yield Sentence(sentence.strip())
 

@@ -32,7 +32,7 @@ class Scene:
 
     @property
     def where(self) -> tuple[Place, str, Path, Path]:
-        """The keyword arguments of `started` and `completed`."""
+        """The positional arguments of `started` and `completed`."""
         return self.place, self.proxy.endpoint, self.folder / "cache", self.folder / "state"
 
     def fill_cache(self, count: int) -> None:
