@@ -3,8 +3,8 @@
     <prefix>/format.json
     <prefix>/objects/<h[0:2]>/<h>.<ext>     h = xxh3-128 of the bytes, 32 lower-case hex digits
     <prefix>/catalog/                       a Delta table
-    <prefix>/doctor/                        probes, without meaning
-    <prefix>/gc.json                        whether a garbage collection is running
+    <prefix>/doctor/                        test objects of `mirror doctor`
+    <prefix>/gc.json                        whether `mirror gc` is running
 
 docs/format.md is the specification. Keys in the code are relative to the prefix: stores add it.
 """

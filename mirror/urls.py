@@ -32,8 +32,8 @@ _PORTS: Final = 65535
 # Characters that stay unescaped in a URL's path; "%" because the user may have escaped some.
 _PATH_SAFE: Final = "/%:@!$&'()*+,;=~"
 _NOT_A_PATH: Final = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]|%(?![0-9A-Fa-f]{2})")
-# Only such a bucket has a virtual host of its own: host names have no capitals or underscores, and
-# another bucket could answer.
+# Names of buckets that have their own virtual host. Host names have no capitals or underscores, so
+# for any other name another bucket could answer.
 _HOST_BUCKET: Final = re.compile(r"[a-z0-9][a-z0-9.-]*")
 _OBJECT_URL: Final = re.compile(
     rb"[A-Za-z][A-Za-z0-9+.-]*://[!-\"$->@-~\x80-\xff]*/(%b[0-9a-f]{2}/[0-9a-f]{32}\.[a-z0-9]{1,8})(?:\?[!-\"$-~]*)?"

@@ -285,7 +285,7 @@ class _Planning:
         classes = self._classes(batch)
         mirrored = [False] * len(batch.urls)
         if self._resolver is not None:
-            at = self._resolver.find(batch.urls, digests).at
+            at = self._resolver.find(batch.urls, digests).positions
             mirrored = (self._resolver.outcomes(at) == OK).tolist()
         for at_url, (url, owner) in enumerate(zip(batch.urls, owners, strict=True)):
             digest = digests[16 * at_url : 16 * at_url + 16]

@@ -21,7 +21,7 @@ from mirror.errors import Busy, CacheError
 _FULL: Final = {errno.ENOSPC, errno.EDQUOT}
 _NOT_ALLOWED: Final = {errno.EACCES, errno.EPERM, errno.EROFS}
 
-# What `compare` finds under a name, unless it describes a difference.
+# Results of `compare`; any other text describes a difference.
 ABSENT: Final = "absent"
 SAME: Final = "same"
 

@@ -31,7 +31,7 @@ class Prepared(NamedTuple):
     """A file that was read and judged.
 
     Attributes:
-        entry: the file as it was when read, which may be newer than the scan.
+        entry: the file at the time it was read, which may be newer than the scan.
         body: all its bytes; None above `WHOLE_UP_TO`.
     """
 
@@ -63,8 +63,8 @@ def prepare(
         entry: the file as the scan saw it.
         level: how far to inspect it.
         known_bad: hashes of contents that are known placeholders.
-        flagged: content hashes that the catalog flags. Such a file is decoded at every level,
-            because a lower level cannot refute the flag.
+        flagged: content hashes that the catalog flags. A file with one of them is decoded at
+            every level, because a lower level cannot refute the flag.
     """
     try:
         read = digest.read(root + b"/" + entry.path, keep_up_to=WHOLE_UP_TO)
@@ -103,7 +103,7 @@ def prepare_all(
 def judge_place(
     root: bytes, path: bytes, known_bad: frozenset[bytes]
 ) -> Literal["empty", "good", "bad", "unreadable"]:
-    """What a path of the cache holds now. `unreadable` includes everything that is not a file.
+    """Judge what is at a path of the cache now: `unreadable` for everything that is not a file.
 
     Args:
         root: the cache's folder.

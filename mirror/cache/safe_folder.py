@@ -34,7 +34,7 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 
 
 class ReadIdentity(NamedTuple):
-    """What a file was when its bytes were read."""
+    """A file at the time its bytes were read."""
 
     digest: Digest
     device: int
@@ -258,7 +258,7 @@ def move(source: SafeFolder, target: SafeFolder, path: bytes, expected: ReadIden
         source: the folder that has the file.
         target: the folder that gets it; missing sub-folders are created.
         path: path of the file in both.
-        expected: the file as it was read. A file that has changed since stays where it is.
+        expected: the result of reading the file. If the file has changed since, it stays.
 
     Returns:
         Whether the file was moved; False if it changed meanwhile.

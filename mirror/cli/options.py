@@ -1,4 +1,4 @@
-"""Options that several commands have, written once: where the mirror is, and how values are read."""
+"""Options that several commands have, and how their values are read."""
 
 from __future__ import annotations
 
@@ -7,75 +7,14 @@ from typing import Any
 
 import click
 
-Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+from mirror.cli.help_sections import section
+from mirror.config.option_values import parse_hex_prefix
 
-
-def together(*options: Decorator) -> Decorator:
-    """One decorator for several options, which help shows in this order."""
-
-    def add(command: Callable[..., Any]) -> Callable[..., Any]:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return add
-
-
-cache_option = click.option("--cache", metavar="DIR", help="The cache's folder [cache.dir].")
-public_url_option = click.option(
-    "--public-url", metavar="URL", help="What public URLs begin with [bucket.public_url]."
-)
-concurrency_option = click.option(
-    "--concurrency", type=click.IntRange(1, 1024), help="Requests in flight [sync.concurrency]."
-)
-level_option = click.option(
-    "--level",
-    type=click.Choice(["decode", "header"]),
-    default="decode",
-    show_default=True,
-    help="Decode every image to its end, or read no more than its header.",
-)
-known_bad_option = click.option(
-    "--known-bad",
-    metavar="FILE",
-    help="Hashes of contents that are bad wherever they are met [inspect.known_bad].",
-)
-url_field_option = click.option(
-    "--url-field",
-    default="image_url",
-    show_default=True,
-    metavar="FIELD",
-    help="Where a record holds its URL or a list of them; dotted for nested ones.",
-)
-
-
-# Of every command that reaches the mirror.
-bucket_options = together(
-    click.option(
-        "--bucket", metavar="URL", help="s3://BUCKET[/PREFIX] or file:///FOLDER [bucket.url]."
-    ),
-    click.option(
-        "--endpoint", metavar="URL", help="The S3 endpoint; none on AWS [bucket.endpoint]."
-    ),
-    click.option("--region", help="The bucket's region [bucket.region]."),
-    click.option(
-        "--engine",
-        type=click.Choice(["auto", "obstore", "aioboto3"]),
-        help="What moves the bytes [bucket.engine].",
-    ),
-    click.option("--state", metavar="DIR", help="Where the local state is kept [state.dir]."),
-)
-
-
-def bucket_flags(options: dict[str, Any]) -> dict[str, Any]:
-    """What `bucket_options` were given, as settings."""
-    return {
-        "bucket.url": options["bucket"],
-        "bucket.endpoint": options["endpoint"],
-        "bucket.region": options["region"],
-        "bucket.engine": options["engine"],
-        "state.dir": options["state"],
-    }
+WHAT_TO_READ = "What to read"
+WHERE_THE_MIRROR_IS = "Where the mirror is"
+HOW_TO_JUDGE = "How to judge images"
+HOW_FAST = "How fast"
+OUTPUT = "Output"
 
 
 def parsed(parse: Callable[[str], Any]) -> Callable[..., Any]:
@@ -88,3 +27,86 @@ def parsed(parse: Callable[[str], Any]) -> Callable[..., Any]:
             raise click.BadParameter(str(error)) from None
 
     return callback
+
+
+cache_option = click.option("--cache", metavar="DIR", help="The cache folder [cache.dir].")
+public_url_option = section(
+    WHERE_THE_MIRROR_IS,
+    click.option(
+        "--public-url",
+        metavar="URL",
+        help="The public URL of the prefix, where it has one [bucket.public_url].",
+    ),
+)
+concurrency_option = section(
+    HOW_FAST,
+    click.option(
+        "--concurrency",
+        type=click.IntRange(1, 1024),
+        metavar="N",
+        help="Requests in flight [sync.concurrency].",
+    ),
+)
+level_option = section(
+    HOW_TO_JUDGE,
+    click.option(
+        "--level",
+        type=click.Choice(["decode", "header"]),
+        default="decode",
+        show_default=True,
+        help="Decode every image to its end, or read only its header.",
+    ),
+)
+known_bad_option = section(
+    HOW_TO_JUDGE,
+    click.option(
+        "--known-bad",
+        metavar="FILE",
+        help="A list of hashes; an image with one of them is a placeholder [inspect.known_bad].",
+    ),
+)
+url_field_option = click.option(
+    "--url-field",
+    default="image_url",
+    show_default=True,
+    metavar="FIELD",
+    help="The field with a record's URL or list of URLs; dots lead into nested fields.",
+)
+prefix_option = click.option(
+    "--prefix",
+    default="",
+    callback=parsed(parse_hex_prefix),
+    metavar="HEX",
+    help="Only URLs whose MD5 begins with these hexadecimal digits.",
+)
+
+
+# For every command that reaches the mirror.
+bucket_options = section(
+    WHERE_THE_MIRROR_IS,
+    click.option(
+        "--bucket", metavar="URL", help="s3://BUCKET[/PREFIX] or file:///FOLDER [bucket.url]."
+    ),
+    click.option(
+        "--endpoint", metavar="URL", help="The S3 endpoint; omit it on AWS [bucket.endpoint]."
+    ),
+    click.option("--region", metavar="NAME", help="The bucket's region [bucket.region]."),
+    click.option(
+        "--engine",
+        type=click.Choice(["auto", "obstore", "aioboto3"]),
+        metavar="NAME",
+        help="The library that moves the bytes: auto, obstore or aioboto3 [bucket.engine].",
+    ),
+    click.option("--state", metavar="DIR", help="The folder of the local state [state.dir]."),
+)
+
+
+def bucket_flags(options: dict[str, Any]) -> dict[str, Any]:
+    """The values of `bucket_options`, as settings."""
+    return {
+        "bucket.url": options["bucket"],
+        "bucket.endpoint": options["endpoint"],
+        "bucket.region": options["region"],
+        "bucket.engine": options["engine"],
+        "state.dir": options["state"],
+    }

@@ -165,7 +165,9 @@ def _read_file(path: Path) -> Layer:
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}.") from None
+        raise ConfigError(
+            f"{path} cannot be read ({error.strerror}); give this user access, or name another file."
+        ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not valid TOML: {error}.") from None
     return Layer(str(path), _with_absolute_paths(values, path.parent))

@@ -1,8 +1,8 @@
 """Find out whether a decoded frame is flat, or whether its lower part was painted in.
 
 Pure functions of arrays. A lenient decoder (Pillow's LOAD_TRUNCATED_IMAGES) paints the missing part
-of a truncated file: libjpeg in mid grey, Pillow in black. Once saved again, such a file decodes
-without a warning; only the band at its bottom gives it away.
+of a truncated file: libjpeg in mid grey, Pillow in black. Once saved again, the file decodes without
+a warning; only the band at its bottom gives it away.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ def could_be_fill(row: NDArray[Any]) -> bool:
 def trailing_fill(frame: Frame, scale: float) -> tuple[str, int] | None:
     """Return `("black" or "grey", rows)` of a band painted at the bottom, or None.
 
-    Such a band is flat and neutral over the whole width. It starts at a sharp edge, and the picture
-    above it reaches a border. These are not painted bands: a letterbox (a bar at the top too), a
-    caption (paper above the writing too), a silhouette or a dark ground (no straight edge), an
-    object on black (reaches no border), and darkness that sets in slowly.
+    A painted band is flat and neutral over the whole width. It starts at a sharp edge, and the
+    picture above it reaches a border. Some images look similar and are not painted. A letterbox has
+    a bar at the top too, and a caption has paper above the writing. A silhouette or a dark ground
+    has no straight edge, and an object on black reaches no border. Darkness may set in slowly.
 
     Args:
         frame: the decoded frame, height × width × (red, green, blue).

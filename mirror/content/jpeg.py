@@ -1,7 +1,7 @@
 """Decode JPEG strictly, and check the scans of progressive files.
 
 libjpeg warns of damage, but also of things that no pixel is made from: an unknown JFIF version, or
-stray bytes between two segments. Such a file is decoded again without them, just as strictly.
+stray bytes between two segments. The file is then decoded again without them, just as strictly.
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ _LONGEST_ID: Final = 18
 SIZE_BITS: Final = 3
 _SIZE_CODES: Final = {size: code for code, size in enumerate(SIZES, 1)}
 
-# What `spellings` tries, the likeliest first: most datasets name the open-data bucket.
+# Hosts that `spellings` tries, the likeliest first: most datasets name the open-data bucket.
 _BASES: Final = (
     "https://inaturalist-open-data.s3.amazonaws.com",
     "https://static.inaturalist.org",
@@ -73,7 +73,7 @@ def photo_key(url: str) -> int:
 def from_inaturalist(url: str) -> bool:
     """Whether a request for a URL would go to iNaturalist's hosts or its buckets on S3.
 
-    True in doubt, because callers want to rule such a request out.
+    True in doubt, because callers want to rule such requests out.
     """
     try:
         parts = urlsplit(url)

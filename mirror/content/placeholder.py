@@ -84,10 +84,10 @@ def load_known_bad(path: Path | str | None) -> frozenset[bytes]:
     except OSError as error:
         raise ConfigError(
             f"The list of known bad hashes {path} cannot be read ({error.strerror}); "
-            "set inspect.known_bad to a file that is there."
+            "set inspect.known_bad to a file that exists."
         ) from None
     except ValueError:
         raise ConfigError(
-            f"The list of known bad hashes {path} is not text; one hash a line is expected."
+            f"The list of known bad hashes {path} is not text; write one hash a line."
         ) from None
     return parse_known_bad(text, str(path))

@@ -152,7 +152,7 @@ class ImageLookup:
 
     def _positions(self, texts: Sequence[str]) -> Positions:
         raw = [text.encode("utf-8", "backslashreplace") for text in texts]
-        at = self._resolver.find(raw, digests_of(raw)).at
+        at = self._resolver.find(raw, digests_of(raw)).positions
         hashes = {i: parse_content_hash(texts[i]) for i in np.flatnonzero(at < 0).tolist()}
         if named := {i: content_hash for i, content_hash in hashes.items() if content_hash}:
             at[list(named)] = self.index.find_contents(b"".join(named.values()))

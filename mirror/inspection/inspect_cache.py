@@ -2,9 +2,8 @@
 
     walk ──► chunks in the order of inodes ──► read, hash, judge (threads) ──► findings (SQLite)
 
-A temporary database holds the findings, so memory does not grow with the cache. All of them are kept
-until the end because a verdict may still change: how many URLs share a content is known only after
-the last file.
+A temporary database holds the findings, so memory does not grow with the cache. A verdict may change
+at the end: only after the last file is it known how many URLs share a content.
 """
 
 from __future__ import annotations

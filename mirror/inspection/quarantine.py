@@ -202,7 +202,7 @@ def restore(
 
 
 class _Planned(NamedTuple):
-    """The plan for one file. `found` is the file as it was read, if it is to be moved."""
+    """The plan for one file. `found` identifies a file that will be moved."""
 
     line: ManifestLine
     found: ReadIdentity | None

@@ -19,8 +19,8 @@ NAME: Final = "manifest.jsonl"
 
 Action = Literal["quarantine", "restore"]
 
-# Paths that quarantine moves, and the only ones that restore may move: files named by the MD5 of a
-# URL, in folders that the scan of a cache enters. Above all no absolute path, `..` or dot-folder.
+# The only paths that quarantine and restore may move: files named by the MD5 of a URL, in folders
+# that the scan of a cache enters. Above all no absolute path, no `..` and no dot-folder.
 _PATH = re.compile(rb"(?:[^/.\0][^/\0]*/)*[0-9a-fA-F]{32}\.[0-9A-Za-z]+")
 
 

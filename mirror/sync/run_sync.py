@@ -42,7 +42,7 @@ from mirror.sync.state import FILE_NAME, State, set_aside
 from mirror.sync.sync_report import SyncReport
 from mirror.sync.transfer import Transfer, TransferOptions
 
-_DESCRIBE_BATCH = 20_000
+_SOURCE_BATCH = 20_000
 # Key in the state: microseconds since 1970, from when on rows may exist that no run has examined for
 # placeholders. Empty where there are none; absent where the state knows nothing of earlier runs.
 _UNEXAMINED_SINCE = "unweighed_since"
@@ -346,9 +346,9 @@ class _SyncRun:
             source = self._sources.get(row.url_md5)
             if source is None or source_digest(source) == known:
                 continue
-            if committer.describe(row, source):
+            if committer.add_source(row, source):
                 added.append((source_digest(source), path))
-            if len(added) >= _DESCRIBE_BATCH:
+            if len(added) >= _SOURCE_BATCH:
                 await flush()
         if added:
             await flush()

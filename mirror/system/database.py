@@ -104,7 +104,7 @@ class Database:
 class ScratchDatabase:
     """A temporary SQLite database for one run. Use it as a context manager.
 
-    SQLite unlinks the file as soon as it is open, so it disappears with the process. It has no
+    SQLite unlinks the file right after opening it, so it disappears with the process. It has no
     journal: after an error its content is undefined.
 
     Args:
@@ -149,7 +149,7 @@ class ScratchDatabase:
         return next(self.rows(query, values), None)
 
     def rows(self, query: str, values: Iterable[Any] = ()) -> Iterator[Any]:
-        """Yield the rows of a query as they are read."""
+        """Yield the rows of a query, reading them one by one."""
         try:
             yield from self._db.execute(query, tuple(values))
         except sqlite3.Error as error:

@@ -69,7 +69,7 @@ def test_a_backfill_then_another_then_the_mirror_has_it(
     done = mirror("backfill", "dataset.jsonl", "--dry-run")
     assert done.returncode == 0, done.stderr
     assert "5 images at" in done.stdout
-    assert "nobody was asked" in done.stdout
+    assert "no request was sent" in done.stdout
     assert server.hits == []
 
     done = mirror("backfill", "dataset.jsonl")
@@ -103,7 +103,7 @@ def test_a_backfill_then_another_then_the_mirror_has_it(
     ("arguments", "status", "words"),
     [
         (["--contact", "a\nb"], 78, "backfill.contact"),
-        (["--until", "25:00"], 2, "time of the day"),
+        (["--until", "25:00"], 2, "time of day"),
         (["--for", "soon"], 2, "duration"),
         (["--max-bytes", "much"], 78, "--max-bytes"),
         (["--per-hour", "0"], 2, "per-hour"),
