@@ -55,7 +55,7 @@ class ReadOptions:
     def __post_init__(self) -> None:
         if check_name(self.source) == self.url[-1]:
             raise UsageError(
-                f"The original URL cannot go to {self.source!r}, where the new one is; "
+                f"The original URL cannot go to {self.source!r}, which holds the new one; "
                 "name another field with --source-field."
             )
 
@@ -205,7 +205,7 @@ class RowBatch(Batch):
 def check_source(name: str) -> None:
     """Raise UsageError if no field is named for the original URLs."""
     if not name:
-        raise UsageError("Originals of URLs need a field to go to; name it with --source-field.")
+        raise UsageError("The original URLs need a field; name it with --source-field.")
 
 
 def urls_of(sites: Sequence[UrlSite]) -> list[bytes]:

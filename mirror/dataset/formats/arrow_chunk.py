@@ -56,7 +56,7 @@ def texts_or_values(column: pa.Array) -> list[Any]:
             values = column.cast(pa.string()).to_pylist()
         except pa.ArrowException:
             raise UsageError(
-                f"A column of {column.type} holds what only Parquet can; write Parquet."
+                f"A column of {column.type} holds values that only Parquet can hold; write Parquet."
             ) from None
     return values
 

@@ -64,7 +64,7 @@ def check_text(kind: Any, path: Sequence[str], file: str) -> None:
         if at < 0:
             raise UsageError(
                 f"{file} has no {name!r} in its column {path[0]!r} ({kind}); "
-                "name the URL's with --url-field."
+                "name the column of the URL with --url-field."
             )
         inner = inner.field(at).type
     inner = item_type(inner)
@@ -72,7 +72,7 @@ def check_text(kind: Any, path: Sequence[str], file: str) -> None:
     if str(plain_type(inner)) not in texts:
         raise UsageError(
             f"{file} holds {inner} in {'.'.join(path)!r}, not text; "
-            "name the URL's with --url-field."
+            "name the column of the URL with --url-field."
         )
 
 

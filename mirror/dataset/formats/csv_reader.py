@@ -100,7 +100,7 @@ class _CsvLines:
             rest = self._text.readline(_LONGEST_RECORD)  # the rest of an overlong line is discarded
         self.ended += rest.endswith(_ENDS)
         if self._size >= _LONGEST_RECORD:
-            raise csv.Error(f"an open quote, or longer than {_LONGEST_RECORD >> 20} MiB")
+            raise csv.Error(f"an unclosed quote, or longer than {_LONGEST_RECORD >> 20} MiB")
         return line
 
 
@@ -109,14 +109,14 @@ def _header(reader: Any, lines: _CsvLines, name: str) -> list[str]:
         header: list[str] = next(reader, [])
     except csv.Error as error:
         raise UsageError(
-            f"{name} does not begin with the names of its columns ({error})."
+            f"{name} does not begin with a header of column names ({error})."
         ) from None
     if lines.file.broken is not None and not "".join(lines.taken).endswith(_ENDS):
-        raise UsageError(f"{name} has no whole line: {lines.file.broken}.")
+        raise UsageError(f"{name} has no complete line: {lines.file.broken}.")
     if not header:
-        raise UsageError(f"{name} is empty; a CSV file begins with the names of its columns.")
+        raise UsageError(f"{name} is empty; a CSV file begins with a header of column names.")
     if not _is_utf8("".join(header)):
-        raise UsageError(f"The names of {name}'s columns are not UTF-8.")
+        raise UsageError(f"The column names of {name} are not UTF-8; save it as UTF-8.")
     if len(set(header)) < len(header):
         raise UsageError(f"{name} names a column twice; rename one of them.")
     return header
@@ -172,6 +172,6 @@ def check_column(names: Sequence[str], name: str, file: str) -> None:
     if name not in names:
         shown = ", ".join(names[:12]) + (", …" if len(names) > 12 else "")
         raise UsageError(
-            f"{file} has no column {name!r} among {shown or 'none at all'}; "
-            "name the URL's with --url-field."
+            f"{file} has no column {name!r} among {shown or 'none'}; "
+            "name the column of the URL with --url-field."
         )

@@ -93,7 +93,7 @@ def read_jsonl(file: TolerantStream, reading: ReadOptions) -> Batches:
     """
     for name in (*reading.url, reading.source, *chain(*reading.others)):
         if _ESCAPES(name):
-            raise UsageError(f"The field {name!r} cannot be looked for in JSON; rename it.")
+            raise UsageError(f"The field {name!r} cannot be searched for in JSON; rename it.")
     parser = _Parser(reading)
     for lines in _lines_of(file):
         yield parser.batch(lines)

@@ -52,7 +52,7 @@ class Break:
     def __str__(self) -> str:
         return (
             f"the scan broke after {self.documents:,} documents ({self.reason}); "
-            f"it goes on from there in {self.pause:.1f} s"
+            f"it resumes in {self.pause:.1f} s"
         )
 
 
@@ -140,12 +140,12 @@ class MongoCollection:
         if documents and self.kind != "collection":
             raise DatasetError(
                 f"The scan of {self.url} broke after {documents:,} documents ({reason}), and a "
-                f"{self.kind} has no unique _id to go on from; run the command again."
+                f"{self.kind} has no unique _id to resume from; run the command again."
             ) from None
         if failures >= retry.attempts:
             raise DatasetError(
                 f"The scan of {self.url} broke {failures} times in a row after {documents:,} "
-                f"documents ({reason}); when the server is well again, run the command again."
+                f"documents ({reason}); run the command again when the server is healthy."
             ) from None
 
 

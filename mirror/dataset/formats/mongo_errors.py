@@ -53,20 +53,20 @@ def translated(error: PyMongoError, url: MongoUrl, query: Query | None) -> Mirro
     reason = url.without_secrets(reason_of(error))
     if isinstance(error, ConnectionFailure):
         return DatasetError(
-            f"{url} cannot be reached ({reason}); check the address, and whether the server "
-            "wants TLS (?tls=true)."
+            f"{url} cannot be reached ({reason}); check the address and whether the server "
+            "requires TLS (?tls=true)."
         )
     if not isinstance(error, OperationFailure):
         return unusable(url, str(error))
     if error.code in _AUTHENTICATION_FAILED:
         return ConfigError(
-            f"{url} refused the user or the password; a user of another database than "
-            f"{url.database!r} needs its name in the address, most often ?authSource=admin."
+            f"{url} rejected the user or the password; a user of another database than "
+            f"{url.database!r} needs that database in the address, usually ?authSource=admin."
         )
     if error.code == UNAUTHORIZED:
         if url.username is None:
             return ConfigError(
-                f"{url} wants a user and a password; give them in {USERNAME} and {PASSWORD}, "
+                f"{url} requires a user and a password; give them in {USERNAME} and {PASSWORD}, "
                 "or in the address."
             )
         return DatasetError(
@@ -75,10 +75,10 @@ def translated(error: PyMongoError, url: MongoUrl, query: Query | None) -> Mirro
         )
     if error.code in _NO_ROOM_TO_SORT:
         return DatasetError(
-            f"{url} could not sort what the filter finds by _id ({reason}); use a narrower filter."
+            f"{url} could not sort the filtered documents by _id ({reason}); use a narrower filter."
         )
     if query is not None and (query.filter or query.projection):
-        return UsageError(f"The server does not take the filter or the projection: {reason}.")
+        return UsageError(f"The server rejects the filter or the projection: {reason}.")
     return DatasetError(f"{url} cannot be read: the server says {reason!r} (code {error.code}).")
 
 

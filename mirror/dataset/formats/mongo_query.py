@@ -48,7 +48,7 @@ class Query:
         # A broken scan resumes at an _id, which must therefore be complete.
         cut = any(name.startswith("_id.") for name in projection)
         if cut or projection.get("_id", 1) not in (0, 1):
-            raise UsageError("The projection may ask for _id with 1 or 0, and nothing else.")
+            raise UsageError("The projection may set _id only to 1 or 0.")
         return cls(_parse_json("filter", filter_text), projection)
 
     @property
@@ -145,7 +145,7 @@ class LastId:
             kind = encode({"": value})[4]  # after the length of the document
         except UnicodeEncodeError:
             raise DatasetError(
-                "The scan broke behind an _id that is not UTF-8 and cannot go on from there; "
+                "The scan broke after an _id that is not UTF-8, and cannot resume there; "
                 "run the command again."
             ) from None
         return cls(kind, value)

@@ -120,7 +120,7 @@ class _Opening:
             on_path = name == path[0]
             if on_path or (len(path) == 1 and name == self._source):
                 if name in found:
-                    raise BadRecord(f"the key {name!r} stands twice")
+                    raise BadRecord(f"the key {name!r} occurs twice")
                 inner = path[1:] if on_path else ()
                 found[name], at = self.value(begin, inner, depth + 1)
                 found.spans[name] = _Span(begin, at)

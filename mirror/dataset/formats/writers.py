@@ -51,7 +51,7 @@ class Writer(ABC):
 def check_output(path: Path) -> None:
     """Raise UsageError if an output is standard output or a folder."""
     if str(path) == "-":
-        raise UsageError("What is written appears whole in a file: name one in place of -.")
+        raise UsageError("The output cannot be standard output; name a file in place of -.")
     if os.path.isdir(path):
         raise UsageError(f"{path} is a folder; name a file, such as {path / 'dataset.jsonl'}.")
 
@@ -87,7 +87,7 @@ def _writing(path: Path, columns: _Columns, together: ReplacedTogether) -> Itera
         import_pyarrow()
         if packed := extension_of(path.name):
             raise UsageError(
-                f"{path}: Parquet is compressed inside; leave {packed} out of the name."
+                f"{path}: Parquet compresses its columns; leave {packed} out of the name."
             )
     with replacing_bytes(path, together) as raw:
         file = compressed(raw, path.name)

@@ -131,7 +131,7 @@ def explained(rejected: Rejected) -> str:
     except (msgspec.DecodeError, UnicodeDecodeError):
         return rejected.reason
     shown = ", ".join(names[:_NAMES_SHOWN]) + (", …" if len(names) > _NAMES_SHOWN else "")
-    return f"{rejected.reason} among {shown or 'none at all'}"
+    return f"{rejected.reason} among {shown or 'none'}"
 
 
 class Lookups(NamedTuple):
@@ -159,7 +159,7 @@ def doubts(report: RewriteReport, lookups: Lookups) -> Iterator[str]:
     """
     valid = report.records - report.dropped["invalid"]
     if not report.records:
-        yield "There is no record in the input; nothing is in the output."
+        yield "The input has no records, so the output is empty."
     elif not valid:
         yield _unusable(report)
     elif not lookups.found:
@@ -170,14 +170,14 @@ def doubts(report: RewriteReport, lookups: Lookups) -> Iterator[str]:
         for name, count in report.splits.items():
             if not count:
                 yield (
-                    f"The split {name} is empty: the {report.written:,} records are too few, or "
-                    "too many of them belong together."
+                    f"The split {name} is empty: there are too few records ({report.written:,}), or "
+                    "too many that belong together."
                 )
 
 
 def _unusable(report: RewriteReport) -> str:
     name, number, what = report.examples["invalid"][0]
-    sentence = f"Not one of {report.records:,} records can be used; {name}, record {number}: {what}"
+    sentence = f"None of {report.records:,} records can be used; {name}, record {number}: {what}"
     if what.startswith(_NO_FIELD):
         return f"{sentence}; name the URL's field with --url-field."
     return f"{sentence}."
@@ -185,14 +185,14 @@ def _unusable(report: RewriteReport) -> str:
 
 def _unknown(report: RewriteReport, lookups: Lookups, valid: int) -> str:
     if not lookups.holds:
-        return f"The {report.place} knows no image at all, and so none of {valid:,} records."
+        return f"The {report.place} has no images, so it has none of the {valid:,} records."
     sentence = (
-        f"Not one of {valid:,} records is in the {report.place}, which knows {lookups.holds:,} URLs; "
-        "a URL must be spelled as it was when its image was cached"
+        f"None of {valid:,} records is in the {report.place}, which has {lookups.holds:,} URLs; "
+        "URLs must be spelled as they were when the images were cached"
     )
     examples = report.examples["not_mirrored"]
     if not lookups.by_photo and examples and photo_key(examples[0].what):
-        sentence += ", or --match photo be asked for"
+        sentence += ", or use --match photo"
     return f"{sentence}."
 
 
@@ -203,6 +203,6 @@ def _all_dropped(report: RewriteReport) -> str:
     reason = late[0] if late else max(dropped, key=dropped.__getitem__)
     such = "".join(f", such as {example.what}" for example in report.examples[reason][:1])
     return (
-        f"Nothing is in the output: of {report.records:,} records the last {dropped[reason]:,} "
+        f"The output is empty: of {report.records:,} records the last {dropped[reason]:,} "
         f"were dropped as {reason!r}{such}."
     )

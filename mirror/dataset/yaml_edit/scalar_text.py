@@ -40,8 +40,7 @@ def with_value(text: str, assignment: Assignment, name: str) -> str:
         value.encode()
     except UnicodeEncodeError:
         raise UsageError(
-            f"The value for {assignment.key} is not UTF-8, which {name} has to be; "
-            "give it another value."
+            f"The value for {assignment.key} is not UTF-8, as {name} must be; choose another value."
         ) from None
     root, tokens = parse_yaml(text, name)
     node, in_flow = find_scalar(root, assignment.path, name)
@@ -54,7 +53,7 @@ def with_value(text: str, assignment: Assignment, name: str) -> str:
         )
     if not own and before.id not in (":", "-"):
         raise UsageError(
-            f"{assignment.key} of {name} is a key without a colon; write one behind it."
+            f"{assignment.key} of {name} is a key without a colon; write one after it."
         )
     is_text = tagged or bool(node.style) or _readings(node.value) == {_TEXT}
     if node.value == value and (value or is_text):
@@ -76,7 +75,7 @@ def with_value(text: str, assignment: Assignment, name: str) -> str:
         if _alike(root, new_root, node, reads_as_value):
             return new_text
     raise UsageError(
-        f"{assignment.key} of {name} cannot be changed without a change to what stands beside it; "
+        f"{assignment.key} of {name} cannot be changed without changing its neighbours; "
         "change it by hand."
     )
 

@@ -93,8 +93,8 @@ def update_config(path: Path, assignments: Sequence[Assignment], *, dry_run: boo
             backup = _back_up(target, content, status)
     except OSError as error:
         raise UsageError(
-            f"{path} is left as it was, because it cannot be replaced ({error.strerror}); "
-            "make room and set the permissions for a backup beside it."
+            f"{path} is unchanged, because it cannot be replaced ({error.strerror}); "
+            "make room, and allow a backup in its folder."
         ) from None
     return Update(path, changes, backup)
 

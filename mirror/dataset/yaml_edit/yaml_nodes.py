@@ -52,20 +52,20 @@ def parse_yaml(text: str, name: str) -> tuple[Node, list[Token]]:
         tokens = [t for t in parser().scan(text) if t.start_mark.index < t.end_mark.index]
     except MarkedYAMLError as error:
         line = f", line {error.problem_mark.line + 1}," if error.problem_mark else ""
-        raise UsageError(f"{name}{line} is not YAML: {error.problem}; mend it first.") from None
+        raise UsageError(f"{name}{line} is not YAML: {error.problem}; fix it first.") from None
     except YAMLError as error:
         reason = getattr(error, "reason", "it cannot be read")
-        raise UsageError(f"{name} is not YAML: {reason}; mend it first.") from None
+        raise UsageError(f"{name} is not YAML: {reason}; fix it first.") from None
     # The parser raises these for an unknown version, an escape beyond Unicode, or a thousand brackets.
     except (AssertionError, ArithmeticError, LookupError, ValueError, RecursionError):
-        raise UsageError(f"{name} is not YAML that can be read; mend it first.") from None
+        raise UsageError(f"{name} is not readable YAML; fix it first.") from None
     if len(documents) > 1:
         raise UsageError(
-            f"{name} holds {len(documents)} YAML documents, and a key may stand in each; "
+            f"{name} holds {len(documents)} YAML documents, and each may have the key; "
             "name a file with one."
         )
     if not documents or documents[0].id == "scalar":
-        raise UsageError(f"{name} has no keys; name a YAML file that has the keys to set.")
+        raise UsageError(f"{name} has no keys; name the YAML file with the keys to set.")
     return documents[0], tokens
 
 
@@ -87,11 +87,10 @@ def find_scalar(root: Node, path: tuple[str, ...], name: str) -> tuple[Node, boo
             )
         if not found:
             raise UsageError(
-                f"{name} has no key {dotted(path)}, and keys are changed, never added; "
-                f"{_hint(root, path)}"
+                f"{name} has no key {dotted(path)}, and keys are never added; {_hint(root, path)}"
             )
         if len(found) > 1:
-            raise UsageError(f"{key} stands there {len(found)} times; leave one.")
+            raise UsageError(f"{key} occurs {len(found)} times; keep one.")
         node, in_flow = found[0], bool(node.flow_style)
         if id(root) in shared or id(node) in shared:
             raise UsageError(
@@ -110,7 +109,7 @@ def _hint(root: Node, path: tuple[str, ...]) -> str:
     wanted = dotted(path)
     same_name = [key for key, last in known.items() if last == path[-1] and not last.isdecimal()]
     close = get_close_matches(wanted, same_name, 1, cutoff=0) or get_close_matches(wanted, known, 1)
-    return f"did you mean {close[0]}?" if close else "write it into the file first."
+    return f"did you mean {close[0]}?" if close else "add it to the file first."
 
 
 def _entries(node: Node) -> list[tuple[str, Node]]:
