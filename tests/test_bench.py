@@ -28,7 +28,7 @@ def test_tables_and_charts_are_those_of_the_results(bench: None) -> None:
         assert path.read_text() == text, f"run: python bench/report.py, for {path.name}"
 
 
-def test_every_result_is_of_a_workload_that_there_is_and_has_its_table(bench: None) -> None:
+def test_every_result_has_a_workload_and_a_table(bench: None) -> None:
     import report
     import results
     import run
@@ -42,7 +42,7 @@ def test_every_result_is_of_a_workload_that_there_is_and_has_its_table(bench: No
         assert len({len(costs) for costs in result.runs.values()}) == 1
 
 
-def test_every_bar_is_of_a_program_that_its_workload_measures(bench: None) -> None:
+def test_every_target_names_measured_programs(bench: None) -> None:
     import bars
     import results
 
@@ -82,7 +82,7 @@ def test_programs_are_run_in_turns_and_their_own_clock_counts(bench: None) -> No
     assert all(0 <= cost.wall < 0.05 < cost.peak for costs in runs.values() for cost in costs)
 
 
-def test_a_program_that_fails_or_leaves_the_wrong_thing_ends_the_measurement(bench: None) -> None:
+def test_a_failing_program_or_check_ends_the_measurement(bench: None) -> None:
     import measure
 
     def wrong(printed: str) -> None:

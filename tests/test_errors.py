@@ -38,7 +38,7 @@ def drawn() -> dict[str, tuple[str | None, int | None]]:
     return tree
 
 
-def test_the_drawing_has_every_error_under_its_parent() -> None:
+def test_every_error_is_drawn_below_its_parent() -> None:
     tree = drawn()
     assert set(tree) == {one.__name__ for one in EVERY_ERROR}
     for one in EVERY_ERROR:
@@ -47,7 +47,7 @@ def test_the_drawing_has_every_error_under_its_parent() -> None:
 
 
 @pytest.mark.parametrize("error", EVERY_ERROR)
-def test_exit_statuses_are_those_of_the_drawing_or_of_the_parent(error: type[MirrorError]) -> None:
+def test_exit_statuses_are_drawn_or_inherited(error: type[MirrorError]) -> None:
     status = drawn()[error.__name__][1]
     expected = error.__mro__[1].exit_status if status is None else status  # type: ignore[attr-defined]
     assert error.exit_status == expected
@@ -80,7 +80,7 @@ def test_an_error_crosses_processes_whole(error: type[MirrorError]) -> None:
 
 @pytest.mark.parametrize("retry_after", [None, 0.0, 2.5])
 @pytest.mark.parametrize("error", [e for e in EVERY_ERROR if issubclass(e, Transient)])
-def test_a_transient_error_keeps_the_pause_that_was_asked_for(
+def test_a_transient_error_keeps_its_retry_time(
     error: type[Transient], retry_after: float | None
 ) -> None:
     again = pickle.loads(pickle.dumps(error("slow down", retry_after)))

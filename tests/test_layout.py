@@ -52,12 +52,12 @@ STRANGERS = [
 
 
 @pytest.mark.parametrize("key", STRANGERS)
-def test_other_keys_are_not_keys_of_objects(key: str) -> None:
+def test_a_foreign_key_is_not_an_objects(key: str) -> None:
     assert parse_object_key(key) is None
 
 
 @given(st.text())
-def test_a_parsed_key_is_built_into_the_same_key(text: str) -> None:
+def test_a_parsed_key_is_built_again_unchanged(text: str) -> None:
     for key in (text, f"objects/ab/{HASH}.{text}", f"objects/{text}/{HASH}.jpg"):
         parsed = parse_object_key(key)
         if parsed is not None:
@@ -66,7 +66,7 @@ def test_a_parsed_key_is_built_into_the_same_key(text: str) -> None:
 
 
 @given(st.binary(min_size=16, max_size=16))
-def test_a_content_hash_is_parsed_in_the_form_of_keys(content: bytes) -> None:
+def test_a_content_hash_is_read_as_a_key_writes_it(content: bytes) -> None:
     assert parse_content_hash(content.hex()) == content
 
 
@@ -162,7 +162,9 @@ PIECE = st.text(
 
 
 @given(st.sampled_from(["s3", "file"]), st.lists(PIECE, min_size=1, max_size=3))
-def test_a_bucket_url_survives_writing_and_parsing(scheme: str, pieces: list[str]) -> None:
+def test_a_bucket_url_is_written_so_that_it_is_read_the_same(
+    scheme: str, pieces: list[str]
+) -> None:
     path = "/".join(pieces)
     url = BucketUrl("s3", "plants", path) if scheme == "s3" else BucketUrl("file", "", f"/{path}")
     assert BucketUrl.parse(str(url)) == url

@@ -23,7 +23,8 @@ from mirror.layout import CACHE_CONTROL, content_type, object_key
 from mirror.store.base import Create, Headers, IfMatch, NewObject, ObjectInfo, Store
 from mirror.store.read_back import PART_BYTES, digest_in
 
-_MOST_PARTS = 10_000
+# S3 accepts at most this many parts in one upload.
+_MAX_PARTS: Final = 10_000
 # How often an object may be deleted or replaced during an upload before the upload fails.
 _ATTEMPTS: Final = 3
 
@@ -167,7 +168,7 @@ async def put_large(store: Store, key: str, path: bytes, digest: Digest, headers
         StoreError: the store refused, or the file no longer has this digest.
     """
     size = digest.size
-    part = max(PART_BYTES, -(-size // _MOST_PARTS))
+    part = max(PART_BYTES, -(-size // _MAX_PARTS))
 
     async def parts() -> AsyncIterator[bytes]:
         hasher = Hasher()

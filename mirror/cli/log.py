@@ -1,4 +1,4 @@
-"""What a command says on standard error: sentences, or with `--log-format json` an object a line."""
+"""Lines on standard error: sentences, or JSON objects with `--log-format json`."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ Level = Literal["info", "warning", "error"]
 
 @dataclass(frozen=True)
 class Style:
-    """How lines look. `run_id` stands in each line of JSON."""
+    """The format of the lines. Each line of JSON contains `run_id`."""
 
     format: Format = "text"
     run_id: str = ""
 
 
 class _Current:
-    # For the whole process, whichever thread speaks: the command line sets it before a command begins.
+    # For all threads of the process. The command line sets it before a command begins.
     style = Style()
 
 
@@ -36,8 +36,8 @@ def line(sentence: str, level: Level = "info", **facts: object) -> str:
 
     Args:
         sentence: for a person.
-        level: `warning` for what a person should read, `error` for what ends a command.
-        facts: further members of a line of JSON; text leaves them out.
+        level: `warning` if a person should act on it, `error` if it ends a command.
+        facts: further members of a line of JSON; text omits them.
     """
     style = _Current.style
     if style.format == "text":
@@ -51,12 +51,12 @@ def line(sentence: str, level: Level = "info", **facts: object) -> str:
 
 
 def say(sentence: str, level: Level = "info", **facts: object) -> None:
-    """Say one thing on standard error at once."""
+    """Print one line on standard error, and flush it."""
     print(line(sentence, level, **facts), file=sys.stderr, flush=True)
 
 
 def listing(title: str, lines: list[str], left: int = 0) -> None:
-    """Say a list on standard error: `lines` are its first items, `left` were cut off."""
+    """Print a list on standard error: `lines` are its first items, `left` counts the others."""
     if speaks_json():
         say(title.rstrip(":"), "warning", items=lines, left_out=left)
         return

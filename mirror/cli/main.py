@@ -1,4 +1,4 @@
-"""The command line: finds the command, maps every error to its exit status. The only place that does.
+"""The command line: finds the command and maps every error to its exit status.
 
 0 done    1 error    2 usage    3 done except for some items, which are listed
 75 busy: another run holds the lock    78 bad configuration    130 interrupted
@@ -27,67 +27,28 @@ from mirror.errors import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_USAGE, MirrorError,
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
-# name → (module that holds `command`, its line in `mirror --help`). Modules load when called for,
-# so that `mirror --version` does not pay for an image decoder.
+# The summary of each command in `mirror --help`. A command's module loads only when the command is
+# called: `mirror --version` must not pay for an image decoder.
 COMMANDS: Final = {
-    "init": (
-        "mirror.cli.commands.init",
-        "Write mirror.toml from a few answers, and look at all it relies on.",
-    ),
-    "sync": ("mirror.cli.commands.sync", "Bring the mirror up to date with the cache."),
-    "rewrite": (
-        "mirror.cli.commands.rewrite",
-        "Rewrite datasets to the mirror's URLs; filter and split them.",
-    ),
-    "export": ("mirror.cli.commands.export", "Write a MongoDB collection to a dataset's file."),
-    "backfill": (
-        "mirror.cli.commands.backfill",
-        "Download what the cache lacks, politely, over days.",
-    ),
-    "verify": ("mirror.cli.commands.verify", "Prove that the mirror has what its catalog says."),
-    "repair": (
-        "mirror.cli.commands.repair",
-        "Write again what is missing or damaged in the mirror.",
-    ),
-    "rebuild-state": (
-        "mirror.cli.commands.rebuild_state",
-        "Make the local state anew, from the bucket and the cache.",
-    ),
-    "gc": ("mirror.cli.commands.gc", "Remove from the bucket what no row names any more."),
-    "pull": ("mirror.cli.commands.pull", "Restore the cache, or a part of it, from the mirror."),
-    "inspect": (
-        "mirror.cli.commands.inspect",
-        "Judge every file of the cache; no bucket is touched.",
-    ),
-    "quarantine": (
-        "mirror.cli.commands.quarantine",
-        "Move flagged files out of the cache, or back.",
-    ),
-    "fetch": (
-        "mirror.cli.commands.fetch",
-        "Read images from the mirror, checked, as training does.",
-    ),
-    "prefetch": (
-        "mirror.cli.commands.prefetch",
-        "Read a dataset's images into the fetch cache of this machine.",
-    ),
-    "status": (
-        "mirror.cli.commands.status",
-        "What is in the mirror, what is not yet, and what it costs.",
-    ),
-    "doctor": ("mirror.cli.commands.doctor", "Look at all that a run relies on."),
-    "config": (
-        "mirror.cli.commands.config",
-        "Show the configuration and where it comes from; check it.",
-    ),
-    "completion": (
-        "mirror.cli.commands.completion",
-        "Print what makes a shell complete mirror's words.",
-    ),
-    "demo": (
-        "mirror.cli.commands.demo",
-        "See it work on an embedded S3 server and a small real cache.",
-    ),
+    "init": "Write mirror.toml from a few answers, then check your setup.",
+    "sync": "Bring the mirror up to date with the cache.",
+    "rewrite": "Rewrite datasets to the mirror's URLs; filter and split them.",
+    "export": "Write a MongoDB collection to a dataset file.",
+    "backfill": "Download missing images, politely, over days.",
+    "verify": "Check that the mirror holds what its catalog says.",
+    "repair": "Restore missing and damaged objects of the mirror.",
+    "rebuild-state": "Rebuild the local state from the bucket and the cache.",
+    "gc": "Delete unreferenced objects.",
+    "pull": "Restore the cache, or a part of it, from the mirror.",
+    "inspect": "Judge every file of the cache; needs no bucket.",
+    "quarantine": "Move flagged files out of the cache, or back.",
+    "fetch": "Fetch images from the mirror as training does, verified.",
+    "prefetch": "Fill this machine's fetch cache with a dataset's images.",
+    "status": "Show what the mirror holds, what is not synced, and the cost.",
+    "doctor": "Check your setup: credentials, bucket, cache, network, clock.",
+    "config": "Show the configuration and its origins; check it.",
+    "completion": "Print a script for shell completion.",
+    "demo": "Try mirror on an embedded S3 server and a small real cache.",
 }
 
 
@@ -98,12 +59,13 @@ class _LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = importlib.import_module(COMMANDS[cmd_name][0]).command
+        module = f"mirror.cli.commands.{cmd_name.replace('-', '_')}"
+        command: click.Command = importlib.import_module(module).command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+            formatter.write_dl(list(COMMANDS.items()))
 
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
@@ -114,62 +76,67 @@ def mirror() -> None:
 
     \b
     Start here:
-      mirror demo                                         see it work, no account needed
+      mirror demo       try it; no account needed
+      mirror init       write mirror.toml and check your setup
       mirror sync --cache DIR --bucket s3://BUCKET/PREFIX --dry-run
-      mirror init                                         write mirror.toml, look at the bucket
     """
 
 
 def main() -> None:
-    """Entry point of the command `mirror`; ends the process."""
-    # A service manager's stop is a Ctrl-C: the same clean end, the same exit status.
+    """Run the command `mirror` and end the process."""
+    # A service manager's stop acts like Ctrl-C: the same clean end and exit status.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    # What is odd in an image its verdict says, to whom it concerns.
+    # Verdicts report what is odd in an image; Pillow's warnings would repeat it.
     warnings.filterwarnings("ignore", module=r"PIL\.")
     _prepare_outputs()
     _leave(run(sys.argv[1:]))
 
 
 class _StandardOutput(io.FileIO):
-    """What goes wrong with it is told from what goes wrong with any other file."""
+    """Standard output whose errors can be told from those of any other file."""
 
     def write(self, data: ReadableBuffer, /) -> int:
         try:
             return super().write(data)
         except BrokenPipeError:
-            raise  # the reader of a pipe has gone: nobody's error
+            raise  # the reader of a pipe has gone, which is no error
         except OSError as error:
             raise OutputError(
                 f"Standard output cannot be written ({error.strerror}); "
-                "make room where it leads, or send it elsewhere."
+                "free space at its destination, or redirect it."
             ) from None
 
 
 def _prepare_outputs() -> None:
-    """Nothing that is said fails for where it is said, but where standard output itself fails."""
+    """Make writing to standard output and standard error safe.
+
+    Closed streams and characters that cannot be encoded must not end a command. A failing standard
+    output raises `OutputError`.
+    """
     for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # closed by who called: `mirror … >&-`
+        if getattr(sys, name) is None:  # the caller closed it: `mirror … >&-`
             nowhere = io.FileIO(os.open(os.devnull, os.O_WRONLY), "w", closefd=False)
             setattr(sys, name, io.TextIOWrapper(io.BufferedWriter(nowhere), "utf-8", "replace"))
     raw = _StandardOutput(sys.stdout.fileno(), "w", closefd=False)
     sys.stdout = io.TextIOWrapper(
         io.BufferedWriter(raw),
         sys.stdout.encoding,
-        "backslashreplace",  # as standard error has it: a path that is no UTF-8 ends no command
+        "backslashreplace",  # like standard error: a path that is not UTF-8 must not end a command
         line_buffering=sys.stdout.isatty(),
     )
 
 
 def _give_up_output() -> None:
-    """What is still to be written to standard output, at the end at the latest, goes nowhere."""
+    """Discard what is still buffered for standard output."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _leave(status: int) -> NoReturn:
-    """End the process; without taking the interpreter down where obstore has threads.
+    """End the process. If obstore is loaded, skip the shutdown of the interpreter.
 
-    One that lets go of its last result just then wants the interpreter's lock, is ended for it in
-    the midst of Rust's code, and takes the process with it: done, but with SIGABRT.
+    A thread of obstore that releases its last result during shutdown asks for the interpreter's
+    lock. Python then ends the thread inside Rust code, and the process dies of SIGABRT although its
+    work is done.
     """
     if "obstore" in sys.modules:
         with suppress(OSError, ValueError, OutputError):
@@ -189,7 +156,7 @@ def run(arguments: list[str]) -> int:
     try:
         return _run(arguments, session)
     finally:
-        set_style(Style())  # a caller in the same process has its own
+        set_style(Style())  # for a caller in the same process
 
 
 def _run(arguments: list[str], session: Session) -> int:
@@ -207,13 +174,13 @@ def _run(arguments: list[str], session: Session) -> int:
     except click.ClickException as error:
         status = EXIT_USAGE if isinstance(error, click.UsageError) else EXIT_ERROR
         sentence = error.format_message()
-        if isinstance(error, click.exceptions.NoArgsIsHelpError):  # whose message is the whole help
+        if isinstance(error, click.exceptions.NoArgsIsHelpError):  # its message is the whole help
             sentence = "Missing command."
         if speaks_json():
             say(sentence, "error", exit_status=status)
         else:
             error.show()
-        # The command line was not understood, maybe before its --json was come to.
+        # The error may have come before click reached --json.
         session.json = "--json" in takewhile(lambda word: word != "--", arguments)
         _answer(session, sentence, status)
         return status
@@ -227,7 +194,7 @@ def _run(arguments: list[str], session: Session) -> int:
             session, "Interrupted; nothing that was acknowledged is lost.", EXIT_INTERRUPTED
         )
     except BrokenPipeError:
-        # The reader of a pipe has gone (`mirror … | head`): no error of ours, nothing left to say.
+        # The reader of a pipe has gone (`mirror … | head`): there is nobody left to tell.
         _give_up_output()
         return EXIT_ERROR
     except Exception as error:  # noqa: BLE001 - no traceback unless asked for
@@ -251,7 +218,7 @@ def _fail(session: Session, sentence: str, status: int) -> int:
 
 
 def _answer(session: Session, sentence: str, status: int) -> None:
-    """The object of a command that ends without its own; what is wrong has been said already."""
+    """Print the JSON object of a command that ends without its own."""
     if session.json:
         try:
             session.print_json({"error": sentence, "exit_status": status})

@@ -1,76 +1,103 @@
-"""Options that several commands have, written once: where the mirror is, and how values are read."""
+"""Options that several commands have, and how their values are read."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import click
 
-Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+from mirror.cli.help_sections import section
 
-_HEX_PREFIX = 32
+_HEX_DIGITS = 32
 
-
-def together(*options: Decorator) -> Decorator:
-    """One decorator for several options, which help shows in this order."""
-
-    def add(command: Callable[..., Any]) -> Callable[..., Any]:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return add
+WHAT_TO_READ = "What to read"
+WHERE_THE_MIRROR_IS = "Where the mirror is"
+HOW_TO_JUDGE = "How to judge images"
+HOW_FAST = "How fast"
+OUTPUT = "Output"
 
 
-cache_option = click.option("--cache", metavar="DIR", help="The cache's folder [cache.dir].")
-public_url_option = click.option(
-    "--public-url", metavar="URL", help="What public URLs begin with [bucket.public_url]."
+def hex_prefix(_ctx: click.Context, _param: click.Parameter, value: str) -> str:
+    """Check the first digits of a URL's MD5."""
+    if len(value) > _HEX_DIGITS or any(c not in "0123456789abcdefABCDEF" for c in value):
+        raise click.BadParameter("write up to 32 hexadecimal digits, such as 3f.")
+    return value
+
+
+cache_option = click.option("--cache", metavar="DIR", help="The cache folder [cache.dir].")
+public_url_option = section(
+    WHERE_THE_MIRROR_IS,
+    click.option(
+        "--public-url",
+        metavar="URL",
+        help="The public URL of the prefix, where it has one [bucket.public_url].",
+    ),
 )
-concurrency_option = click.option(
-    "--concurrency", type=click.IntRange(1, 1024), help="Requests in flight [sync.concurrency]."
+concurrency_option = section(
+    HOW_FAST,
+    click.option(
+        "--concurrency",
+        type=click.IntRange(1, 1024),
+        metavar="N",
+        help="Requests in flight [sync.concurrency].",
+    ),
 )
-level_option = click.option(
-    "--level",
-    type=click.Choice(["decode", "header"]),
-    default="decode",
-    show_default=True,
-    help="Decode every image to its end, or read no more than its header.",
+level_option = section(
+    HOW_TO_JUDGE,
+    click.option(
+        "--level",
+        type=click.Choice(["decode", "header"]),
+        default="decode",
+        show_default=True,
+        help="Decode every image to its end, or read only its header.",
+    ),
 )
-known_bad_option = click.option(
-    "--known-bad",
-    metavar="FILE",
-    help="Hashes of contents that are bad wherever they are met [inspect.known_bad].",
+known_bad_option = section(
+    HOW_TO_JUDGE,
+    click.option(
+        "--known-bad",
+        metavar="FILE",
+        help="A list of hashes; an image with one of them is a placeholder [inspect.known_bad].",
+    ),
 )
 url_field_option = click.option(
     "--url-field",
     default="image_url",
     show_default=True,
     metavar="FIELD",
-    help="Where a record holds its URL or a list of them; dotted for nested ones.",
+    help="The field with a record's URL or list of URLs; dots lead into nested fields.",
+)
+prefix_option = click.option(
+    "--prefix",
+    default="",
+    callback=hex_prefix,
+    metavar="HEX",
+    help="Only URLs whose MD5 begins with these hexadecimal digits.",
 )
 
 
-# Of every command that reaches the mirror.
-bucket_options = together(
+# For every command that reaches the mirror.
+bucket_options = section(
+    WHERE_THE_MIRROR_IS,
     click.option(
         "--bucket", metavar="URL", help="s3://BUCKET[/PREFIX] or file:///FOLDER [bucket.url]."
     ),
     click.option(
-        "--endpoint", metavar="URL", help="The S3 endpoint; none on AWS [bucket.endpoint]."
+        "--endpoint", metavar="URL", help="The S3 endpoint; omit it on AWS [bucket.endpoint]."
     ),
-    click.option("--region", help="The bucket's region [bucket.region]."),
+    click.option("--region", metavar="NAME", help="The bucket's region [bucket.region]."),
     click.option(
         "--engine",
         type=click.Choice(["auto", "obstore", "aioboto3"]),
-        help="What moves the bytes [bucket.engine].",
+        metavar="NAME",
+        help="The library that moves the bytes: auto, obstore or aioboto3 [bucket.engine].",
     ),
-    click.option("--state", metavar="DIR", help="Where the local state is kept [state.dir]."),
+    click.option("--state", metavar="DIR", help="The folder of the local state [state.dir]."),
 )
 
 
 def bucket_flags(options: dict[str, Any]) -> dict[str, Any]:
-    """What `bucket_options` were given, as settings."""
+    """The values of `bucket_options`, as settings."""
     return {
         "bucket.url": options["bucket"],
         "bucket.endpoint": options["endpoint"],
@@ -80,15 +107,11 @@ def bucket_flags(options: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def hex_prefix(_ctx: click.Context, _param: click.Parameter, value: str) -> str:
-    """Checks the first digits of a URL's MD5."""
-    if len(value) > _HEX_PREFIX or any(c not in "0123456789abcdefABCDEF" for c in value):
-        raise click.BadParameter("write up to 32 hexadecimal digits, such as 3f.")
-    return value
-
-
 def share(_ctx: click.Context, _param: click.Parameter, value: str | None) -> float | None:
-    """Reads `1%` or `0.01`. Not `1`: what a crontab leaves of `1%` would read everything back."""
+    """Read `1%` or `0.01`.
+
+    `1` is refused: a crontab turns `1%` into `1`, and that would read everything back.
+    """
     if value is None:
         return None
     text = value.strip()

@@ -1,4 +1,4 @@
-"""How results look to a person. Commands render through this; JSON is `Session.print_json`."""
+"""Numbers and tables for people. `Session.print_json` prints JSON for programs."""
 
 from __future__ import annotations
 
@@ -41,24 +41,24 @@ def usd(amount: float) -> str:
 
 
 def table(rows: Iterable[Sequence[str]]) -> None:
-    """Rows of `(label, number, remark)`: labels left, numbers right, remarks after."""
+    """Print rows of `(label, number, remark)`: labels left, numbers right, then remarks."""
     rows = [tuple(row) + ("",) * (3 - len(row)) for row in rows]
-    wide = max(len(row[0]) for row in rows)
-    high = max(len(row[1]) for row in rows)
+    widest_label = max(len(row[0]) for row in rows)
+    widest_number = max(len(row[1]) for row in rows)
     for label, number, remark in rows:
-        click.echo(f"{label:<{wide}}  {number:>{high}}  {remark}".rstrip())
+        click.echo(f"{label:<{widest_label}}  {number:>{widest_number}}  {remark}".rstrip())
 
 
 def grid(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Names on the left, columns of numbers after them, each under its title."""
+    """Print names on the left, then columns of numbers, each under its title."""
     lines = [list(header), *map(list, rows)]
-    wide = [max(len(line[at]) for line in lines) for at in range(len(header))]
+    widths = [max(len(line[at]) for line in lines) for at in range(len(header))]
     for name, *numbers in lines:
-        cells = [f"{cell:>{width}}" for cell, width in zip(numbers, wide[1:], strict=True)]
-        click.echo("  ".join([f"{name:<{wide[0]}}", *cells]).rstrip())
+        cells = [f"{cell:>{width}}" for cell, width in zip(numbers, widths[1:], strict=True)]
+        click.echo("  ".join([f"{name:<{widths[0]}}", *cells]).rstrip())
 
 
-def listing(title: str, lines: Sequence[str], most: int = 20) -> None:
-    """A list on standard error, cut with a word about the rest."""
+def listing(title: str, lines: Sequence[str], limit: int = 20) -> None:
+    """Print the first lines on standard error, and how many more there are."""
     if lines:
-        log.listing(title, list(lines[:most]), max(0, len(lines) - most))
+        log.listing(title, list(lines[:limit]), max(0, len(lines) - limit))

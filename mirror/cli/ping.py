@@ -1,9 +1,9 @@
-"""Tells a monitor that a run has begun and how it ended, as healthchecks.io and its like want it.
+"""Pings to a monitor when a run starts and ends, in the protocol of healthchecks.io.
 
-    POST <url>/start?rid=…     the run has begun
+    POST <url>/start?rid=…     the run has started
     POST <url>/<status>?rid=…  it ended with this exit status; the body is the log
 
-A monitor that is away must not fail the run that it watches: `ping` says so and goes on.
+A monitor that does not answer must not fail the run: `ping` returns the reason and never raises.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _LONGEST_BODY: Final = 50_000
 def ping_url(url: str, signal: str, run_id: str) -> str:
     """The address for a signal: `start`, or an exit status.
 
-    The monitor pairs a start with its end by `rid`, which has to be a UUID: the run id's own.
+    The monitor pairs a start with its end by `rid`. It must be a UUID, so it is made of the run id.
     """
     parts = urlsplit(url)
     rid = uuid.uuid5(uuid.NAMESPACE_OID, run_id)
@@ -36,9 +36,9 @@ def ping(url: str, signal: str, run_id: str, body: str = "") -> str | None:
     """Send a signal. Never raises.
 
     Returns:
-        None when it arrived, else why it did not; without the address, whose path is a secret.
+        None if it arrived, else the reason, without the address: its path is a secret.
     """
-    request = urllib.request.Request(  # noqa: S310 - http or https: the option has seen to it
+    request = urllib.request.Request(  # noqa: S310 - the option allows only http and https
         ping_url(url, signal, run_id),
         data=body.encode("utf-8", "replace")[-_LONGEST_BODY:],
         headers={"User-Agent": "dataset-mirror", "Content-Type": "text/plain; charset=utf-8"},

@@ -1,8 +1,8 @@
-"""docs/cli.md, from the commands themselves.
+"""Print docs/cli.md, made from the commands themselves.
 
     python -m mirror.cli.reference > docs/cli.md       or: make docs
 
-A test keeps the file as this prints it.
+A test compares the file with this output.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Final
 
 import click
 
+from mirror.cli.help_sections import section_of
 from mirror.cli.main import COMMANDS, mirror
 
 _HEAD: Final = """\
@@ -21,31 +22,32 @@ _HEAD: Final = """\
 
 <!-- Written by `make docs`; a test compares. Change the commands' own words in mirror/cli/. -->
 
-`mirror [OPTIONS] COMMAND`. Options of all commands may stand before the command's name or after it.
-`mirror COMMAND --help` prints what is below.
+`mirror [OPTIONS] COMMAND`. The options of all commands may stand before the command's name or after it.
+`mirror COMMAND --help` prints the same as this page.
 
 Exit status: 0 done · 1 error · 2 usage · 3 done except for some items, which are listed · 75 another
-run holds the lock · 78 bad configuration or credentials · 130 interrupted, with what was acknowledged
+run holds the lock · 78 bad configuration or credentials · 130 interrupted; everything acknowledged is
 committed. [What to do about each](operations.md#when-a-run-fails).
 
 With `--json` standard output is one object. A command that cannot begin, or ends without its own object,
-prints `{"error": sentence, "exit_status": number}`: an error of usage or configuration, another run's lock, a
-mirror out of reach. What is no UTF-8 in a path or a URL stands in it by its code, such as `\\udcff`.
+prints `{"error": sentence, "exit_status": number}`. Causes are an error of usage or configuration, another
+run's lock, or an unreachable mirror. Bytes of a path or URL that are not UTF-8 appear as codes such as
+`\\udcff`.
 """
 
 _OF_UPKEEP: Final = (
     "`run_id checked missing mismatched orphaned repaired deleted pulled failed rows_without_object bytes "
     "examples[] warnings[] requests{put,get,head,list,delete} seconds dry_run interrupted "
-    "exit_status`, `error` where one ended it; and "
+    "exit_status`, `error` if one ended the run; and "
 )
 
-# Members of the object that `--json` prints, where they are more than the table's labels.
+# The members of the object that `--json` prints.
 JSON: Final = {
     "sync": "`run_id scanned new changed unchanged vanished ignored uploaded deduplicated described "
     "flagged{blank,corrupt,not_image,placeholder} failed failures[{path,reason}] bytes_uploaded "
     "requests{put,get,head,list,delete} retries catalog_version catalog_commits seconds dry_run "
     "interrupted warnings[]`; with `--dry-run` `estimate{puts,requests,bytes,request_usd,"
-    "storage_usd_month,seconds}`; `error` where one ended the run.",
+    "storage_usd_month,seconds}`; `error` if one ended the run.",
     "rewrite": "`records written dropped{not_mirrored,blank,corrupt,not_image,placeholder,too_small,"
     "license,invalid,sample} splits{…} matched_by_photo kept_missing urls_dropped classes{…} "
     "imbalances[{name,reason,records,units,split,have,want}] moved outputs{…} rejected "
@@ -55,7 +57,7 @@ JSON: Final = {
     "backfill": "`run_id records invalid wanted already mirrored cached unlicensed flagged downloaded "
     "replaced overtaken failed{…} failures[{url,kind,reason}] gone_before given_up_before left "
     "throttled requests bytes taken_back stopped next_try eta arithmetic seconds dry_run interrupted "
-    "warnings[] exit_status`; `error` where one ended the run.",
+    "warnings[] exit_status`; `error` if one ended the run.",
     "fetch": "`fetched missing failed bytes failures[{url,reason}] written[]`.",
     "prefetch": "`urls cached fetched missing not_mirrored flagged absent failed no_room invalid bytes "
     "failures[{url,reason}] retries throttled seconds`.",
@@ -72,24 +74,24 @@ JSON: Final = {
     "inspect": "`checked ok blank corrupt not_image placeholder ignored failed failures[{path,reason}] "
     "flagged[{path,verdict,reason,size,width,height}] flagged_listed seconds`; the first 1,000 of each list.",
     "quarantine": "`checked moved restored skipped failed failures[{path,reason}] bytes dry_run manifest`; "
-    "what would be done, in a dry run.",
-    "demo": "`folder`, and an object for each step: `first second` as of `sync`, `rewrite`, "
+    "in a dry run, the counts of what would be done.",
+    "demo": "`folder`, and an object for each step: `first` and `second` as for `sync`, `rewrite`, "
     "`fetch{fetched,missing,bytes,seconds}`, `verify`.",
     "doctor": "`ok warn fail skip checks[{name,status,what,fix}] exit_status`.",
-    "init": "`written`, and what `doctor` prints.",
+    "init": "`written`, and the members of `doctor`.",
     "config show": "each key with its `value` and `origin`.",
     "config check": "`ok layers[] bucket cache`.",
 }
 
 
 def reference() -> str:
-    """The whole page."""
+    """The page as Markdown."""
     ctx = click.Context(mirror, info_name="mirror")
     shared: set[str | None] = {option.name for option in mirror.params}
     parts = [_HEAD, "## Options of all commands\n", *_options(mirror, set())]
     parts.append("## Commands\n")
     parts.append("| command | does |\n|---|---|")
-    parts += [f"| [`{name}`](#mirror-{name}) | {line} |" for name, (_, line) in COMMANDS.items()]
+    parts += [f"| [`{name}`](#mirror-{name}) | {line} |" for name, line in COMMANDS.items()]
     parts.append("")
     for name in COMMANDS:
         command = mirror.get_command(ctx, name)
@@ -122,7 +124,7 @@ def _usage(command: click.Command) -> Iterator[str]:
 
 
 def _prose(text: str) -> str:
-    """A docstring's paragraphs; those that click is told not to wrap become code."""
+    """The paragraphs of a docstring. Those that click does not wrap become code blocks."""
     out: list[str] = []
     for paragraph in inspect.cleandoc(text).split("\n\n"):
         lines = paragraph.split("\n")
@@ -135,7 +137,7 @@ def _prose(text: str) -> str:
 
 
 def _options(command: click.Command, without: set[str | None]) -> Iterator[str]:
-    rows = []
+    sections: dict[str, list[str]] = {}
     for parameter in command.params:
         if not isinstance(parameter, click.Option) or parameter.hidden:
             continue
@@ -148,9 +150,10 @@ def _options(command: click.Command, without: set[str | None]) -> Iterator[str]:
         needed = " Required." if parameter.required else ""
         again = " May be given again." if parameter.multiple else ""
         cell = f"{names}{value}".replace("|", "\\|")
+        rows = sections.setdefault(section_of(parameter), [])
         rows.append(f"| {cell} | {help_}{default}{needed}{again} |")
-    if rows:
-        yield "| option | |\n|---|---|"
+    for title, rows in sections.items():
+        yield f"| {title} | |\n|---|---|"
         yield from rows
         yield ""
 

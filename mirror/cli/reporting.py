@@ -1,6 +1,6 @@
-"""How a run tells those who do not watch it: metrics in a file, and a monitor's ping.
+"""Reports of an unattended run: metrics in a file, and pings to a monitor.
 
-A command that runs unattended takes `reporting_options`, and does its work inside `reporting`:
+A command that may run unattended takes `reporting_options` and does its work inside `reporting`:
 
     with reporting(session, "sync", options) as run:
         run.settings = session.settings(…)
@@ -8,10 +8,10 @@ A command that runs unattended takes `reporting_options`, and does its work insi
             report = sync(run.settings, …, progress=progress)
         run.ended(report.exit_status, report.as_json())
 
-`{command}` in the file's name or the address stands for the command, so that one environment serves
-several: a monitor has to tell a sync that has stopped from a verify that has not.
+`{command}` in the file's name or the address stands for the command's name. One environment then
+serves several commands, and a monitor can tell a sync that stopped from a verify that did not.
 
-Neither the file nor the monitor can fail the run: what goes wrong with them is said and no more.
+Neither the file nor the monitor can fail the run: a problem with them is a warning.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from urllib.parse import urlsplit
 
 import click
 
+from mirror.cli.help_sections import section
 from mirror.cli.log import say
-from mirror.cli.options import together
 from mirror.cli.session import Session
 from mirror.errors import EXIT_BUSY, EXIT_DONE, EXIT_ERROR, EXIT_INTERRUPTED, MirrorError
 
@@ -43,37 +43,38 @@ def _web_address(_ctx: click.Context, _param: click.Parameter, value: str | None
     return value
 
 
-reporting_options = together(
+reporting_options = section(
+    "Monitoring",
     click.option(
         "--metrics-file",
         type=click.Path(dir_okay=False, path_type=Path),
         metavar="FILE",
         envvar="MIRROR_METRICS_FILE",
-        help="Write this run's metrics there, for node-exporter's textfile collector; "
-        "{command} in it is this command's name [MIRROR_METRICS_FILE].",
+        help="Write metrics of the run for node-exporter's textfile collector; {command} stands "
+        "for the command's name [MIRROR_METRICS_FILE].",
     ),
     click.option(
         "--ping",
         metavar="URL",
         envvar="MIRROR_PING",
         callback=_web_address,
-        help="Tell a monitor such as healthchecks.io of the run's beginning and end; "
-        "{command} in it is this command's name [MIRROR_PING].",
+        help="Report the run's start and end to a monitor such as healthchecks.io; {command} "
+        "stands for the command's name [MIRROR_PING].",
     ),
 )
 
 
 class Run:
-    """A run that is reported on; the command says when it begins and how it ends.
+    """A run that is reported on. The command sets `settings` and calls `ended`.
 
     Attributes:
-        settings: bucket and cache are labels of the metrics; while None no metrics are written,
-            which could not be told from those of another mirror.
+        settings: bucket and cache are labels of the metrics. While it is None no metrics are
+            written: they could not be told from those of another mirror.
     """
 
-    def __init__(self, session: Session, ping: str | None, well: Collection[int]) -> None:
+    def __init__(self, session: Session, ping: str | None, successes: Collection[int]) -> None:
         self._session = session
-        self._well = well
+        self._successes = successes
         self._ping = ping
         self.settings: Settings | None = None
         self.exit_status: int = EXIT_ERROR
@@ -85,11 +86,11 @@ class Run:
         return self._session.progress(started=partial(self._send, "start", ""))
 
     def ended(self, exit_status: int, report: Mapping[str, Any]) -> None:
-        """The work is done; `report` is the object of `--json`."""
+        """Note that the work is done. `report` is the object of `--json`."""
         self.exit_status, self.report = exit_status, self._session.named(report)
 
     def broke(self, error: BaseException) -> None:
-        """An error ended it."""
+        """Note that an error ended the run."""
         self.error = str(error)
         if isinstance(error, MirrorError):
             self.exit_status = error.exit_status
@@ -100,10 +101,10 @@ class Run:
 
     @property
     def succeeded(self) -> bool:
-        return self.exit_status in self._well
+        return self.exit_status in self._successes
 
-    def tell_monitor(self) -> None:
-        # Busy: the run that holds the lock will tell its own end, and this one never began.
+    def notify_monitor(self) -> None:
+        # Busy: the run that holds the lock reports its own end; this one never began.
         if self.exit_status != EXIT_BUSY:
             self._send(str(EXIT_DONE if self.succeeded else self.exit_status), self._log())
 
@@ -129,22 +130,22 @@ def reporting(
     options: Mapping[str, Any],
     *,
     silent: bool = False,
-    well: Collection[int] = (EXIT_DONE,),
+    successes: Collection[int] = (EXIT_DONE,),
 ) -> Iterator[Run]:
-    """Reports on the block's work as `options` ask for it; errors pass through.
+    """Report on the work of the block as `options` ask for it; errors pass through.
 
     Args:
-        session: whose run id the reports carry.
-        command: its name, a label of the metrics.
-        options: with `metrics_file` and `ping`, of `reporting_options`.
-        silent: report nothing: what only looks, such as a dry run, is no run.
-        well: exit statuses of a run that did what it should, for which nobody is to be woken.
+        session: gives the reports its run id.
+        command: the command's name, a label of the metrics.
+        options: the values of `reporting_options`.
+        silent: report nothing; for a dry run.
+        successes: exit statuses of a run that did its work and must not alert anybody.
     """
     path, ping = (
         str(options[name]).replace("{command}", command) if options[name] and not silent else None
         for name in ("metrics_file", "ping")
     )
-    run = Run(session, ping, well)
+    run = Run(session, ping, successes)
     began_at = time.monotonic()
     try:
         yield run
@@ -154,7 +155,7 @@ def reporting(
     finally:
         if path is not None and run.exit_status != EXIT_BUSY:
             _write_metrics(Path(path), command, run, time.monotonic() - began_at)
-        run.tell_monitor()
+        run.notify_monitor()
 
 
 def _write_metrics(path: Path, command: str, run: Run, seconds: float) -> None:

@@ -1,4 +1,4 @@
-"""What every command shares: where the configuration is, how much to say, and the options for it."""
+"""What every command shares: the configuration, how much to show, and the options for both."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mirror.cli.help_sections import GENERAL, section
 from mirror.cli.log import Style, set_style
-from mirror.cli.options import together
 from mirror.run.run_id import new_run_id
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class Session:
     run_id: str = field(default_factory=new_run_id)
 
     def settings(self, flags: dict[str, Any]) -> Settings:
-        """All layers of configuration, `flags` (dotted keys) the strongest."""
+        """Load all layers of the configuration. `flags` (dotted keys) override the others."""
         from mirror.config.loading import load
 
         return load(config=self.config, flags=flags)
@@ -50,17 +50,21 @@ class Session:
         return terminal_progress(self.verbosity, started=started)
 
     def named(self, report: Mapping[str, Any]) -> dict[str, Any]:
-        """A report with this run's id in it."""
+        """The report with the id of this run in it."""
         return {"run_id": self.run_id, **report}
 
     def concluded(self, report: dict[str, Any]) -> bool:
-        """Print a result for programs, with `--json`; True when a person is to see nothing of it."""
+        """Print the report as JSON if `--json` was given.
+
+        Returns:
+            Whether there is nothing left to print: the output is JSON, or the command is quiet.
+        """
         if self.json:
             self.print_json(report)
         return self.json or self.verbosity < 0
 
     def print_json(self, value: dict[str, Any]) -> None:
-        """The one JSON object of `--json`, at the end, on standard output."""
+        """Print the one JSON object of `--json` on standard output."""
         import msgspec
 
         from mirror.run.report_json import encoded
@@ -87,23 +91,24 @@ def _remember(ctx: click.Context, param: click.Parameter, value: Any) -> None:
 
 _option = partial(click.option, callback=_remember, expose_value=False)
 
-# Before the command's name or after it: both mean the same.
-session_options = together(
+# They may stand before the command's name or after it.
+session_options = section(
+    GENERAL,
     _option(
         "--config",
         type=click.Path(dir_okay=False, path_type=Path),
-        help="A configuration file; stronger than ./mirror.toml.",
+        help="Read this configuration file and no other.",
     ),
     _option(
         "--json",
         is_flag=True,
-        help="Print one JSON object on standard output, and nothing else there.",
+        help="Print one JSON object on standard output instead of tables.",
     ),
-    _option("-q", "--quiet", is_flag=True, help="Say nothing unless something is wrong."),
-    _option("-v", "--verbose", count=True, help="Say more; -vv adds tracebacks."),
+    _option("-q", "--quiet", is_flag=True, help="Show warnings and errors only."),
+    _option("-v", "--verbose", count=True, help="Show more; -vv adds tracebacks."),
     _option(
         "--log-format",
         type=click.Choice(["text", "json"]),
-        help="How standard error looks: sentences, or an object a line with time and run id.",
+        help="Lines on standard error: sentences, or JSON with the time and the run's id.",
     ),
 )

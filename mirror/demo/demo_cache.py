@@ -1,6 +1,6 @@
-"""A small cache as a training run leaves it: photographs under MD5 names, and what went wrong.
+"""A small cache as a training run leaves it: photographs under MD5 names, and bad files.
 
-The photographs are crops of those that scikit-image ships, at the sizes that iNaturalist serves.
+The photographs are crops of those that scikit-image ships, in the sizes that iNaturalist serves.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _PHOTOGRAPHS: Final = (
     "astronaut.png", "chelsea.png", "coffee.png", "hubble_deep_field.jpg", "motorcycle_left.png",
     "rocket.jpg",
 )  # fmt: skip
-# iNaturalist's renders fit these boxes, in pixels; the weights are what a training set asks for.
+# The sizes of iNaturalist, as the longer side in pixels, with their weights in a training set.
 _SIZES: Final = {"medium": (500, 12), "small": (240, 4), "thumb": (100, 1), "square": (75, 1)}
 _SPECIES: Final = ("Urtica dioica", "Bellis perennis", "Trifolium repens", "Plantago major")
 _LICENSES: Final = ("CC-BY-NC", "CC-BY", "CC0", None)
@@ -33,7 +33,7 @@ _OLD_HOST: Final = "https://static.inaturalist.org"
 
 @dataclass
 class DemoCache:
-    """What was made. Counts are files; `dataset` is the JSONL that refers to them."""
+    """The files that were made, counted by kind. `dataset` is the JSONL that refers to them."""
 
     folder: Path
     dataset: Path
@@ -58,7 +58,12 @@ class DemoCache:
 
 
 def make_cache(folder: Path, photographs: int = 300, seed: int = 1) -> DemoCache:
-    """Fill `folder/cache` and `folder/dataset_raw.jsonl`; the same seed gives the same bytes.
+    """Fill `folder/cache` and write `folder/dataset_raw.jsonl`. The same seed gives the same bytes.
+
+    Args:
+        folder: where both are made.
+        photographs: how many photographs the cache gets, besides duplicates and bad files.
+        seed: chooses crops, sizes and damage.
 
     Raises:
         UsageError: scikit-image, which ships the photographs, is not installed.
@@ -94,7 +99,7 @@ def make_cache(folder: Path, photographs: int = 300, seed: int = 1) -> DemoCache
         kept.append((photo, size, body, scene))
         made.photographs += 1
     for photo, size, body, scene in chance.sample(kept, photographs // 4):
-        # One photo under another spelling of its URL: where a cache's duplicates come from.
+        # A cache gets its duplicates from other spellings of a photo's URL.
         other = chance.choice(
             (
                 f"{_HOST}/photos/{photo}/{size}.jpeg",
@@ -104,7 +109,7 @@ def make_cache(folder: Path, photographs: int = 300, seed: int = 1) -> DemoCache
         keep(other, body, scene)
         made.duplicates += 1
     for number in range(photographs // 15):
-        # What the old loader put in place of an image that it was refused with 429.
+        # The old loader stored this frame when a server refused an image with 429.
         frame = _jpeg(Image.new("RGB", (224, 224)), chance.randint(60, 95))
         keep(f"{_HOST}/photos/{20_000_000 + number}/medium.jpg", frame)
         made.blanks += 1
@@ -115,7 +120,7 @@ def make_cache(folder: Path, photographs: int = 300, seed: int = 1) -> DemoCache
         keep(f"{_HOST}/photos/{40_000_000 + number}/medium.jpg", body)
         made.not_images += 1
     for number in range(6):
-        # Six photos that a server has hidden, and answers with the same picture.
+        # Six photos that a server has hidden: it answers with one placeholder for all.
         keep(f"{_HOST}/photos/{50_000_000 + number}/medium.jpg", _replacement())
         made.replaced += 1
     (made.folder / "ab12.jpg.part").write_bytes(kept[0][2][:5000])
@@ -140,7 +145,7 @@ _NOT_IMAGES: Final = (
 
 
 def _load_photographs() -> list[tuple[str, Image.Image]]:
-    """By the names of what they show, so that there is something to learn from them."""
+    """The photographs with the names of their subjects, so that a model can learn from them."""
     found = importlib.util.find_spec("skimage")
     if found is None or not found.submodule_search_locations:
         raise UsageError('The demo needs its extra: pip install "dataset-mirror[demo]".')
@@ -151,7 +156,7 @@ def _load_photographs() -> list[tuple[str, Image.Image]]:
 
 
 def _crop(chance: random.Random, photograph: Image.Image, box: int) -> bytes:
-    """A random part of a photograph, as large as `box` allows, never enlarged."""
+    """A random part of a photograph as JPEG, at most `box` pixels wide and high, never enlarged."""
     side = chance.uniform(0.5, 0.95)
     width, height = (round(length * side) for length in photograph.size)
     left = chance.randrange(photograph.width - width)

@@ -115,9 +115,8 @@ def _rewrite(
 ) -> RewriteReport:
     """Rewrite the dataset to the mirror's URLs, in two splits."""
     options = parse_options(split="train=0.8,val=0.2", scheme="s3")
-    return rewrite(
-        settings, [str(made.dataset)], folder / "plants.jsonl", options, progress=progress
-    )
+    output = folder / "plants.jsonl"
+    return rewrite(settings, [str(made.dataset)], output, options, progress=progress)
 
 
 def _read_as_training(settings: Settings, made: DemoCache, progress: Progress) -> TrainingRead:

@@ -1,4 +1,4 @@
-"""An S3 server inside this process, for the demo: moto's, on a free loopback port."""
+"""The S3 server of the demo: moto's, inside this process, on a free loopback port."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mirror.errors import UsageError
 
 @contextmanager
 def s3_server(bucket: str) -> Iterator[str]:
-    """Serve an empty bucket; yields the endpoint. What it holds goes when it ends.
+    """Serve an empty bucket and yield the endpoint. The data is lost when the block ends.
 
     Raises:
         UsageError: the extra `demo` is not installed.
@@ -40,6 +40,6 @@ def _create_bucket(endpoint: str, bucket: str) -> None:
         endpoint_url=endpoint,
         region_name="us-east-1",
         aws_access_key_id="demo",
-        aws_secret_access_key="demo",  # noqa: S106 - a server of our own, in this process
+        aws_secret_access_key="demo",  # noqa: S106 - the server of this process takes any key
     )
     client.create_bucket(Bucket=bucket)

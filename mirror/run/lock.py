@@ -1,4 +1,4 @@
-"""One run at a time for each folder that a run keeps its things in."""
+"""A lock on a folder, so that one run at a time uses it."""
 
 from __future__ import annotations
 
@@ -22,16 +22,18 @@ def _no_state(folder: Path, error: OSError) -> MirrorError:
 def locked(
     folder: Path, name: str = "lock", unusable: Callable[[Path, OSError], MirrorError] = _no_state
 ) -> Iterator[None]:
-    """Holds a folder, made if need be, for one run; the lock goes with the process, however that ends.
+    """Hold the lock of a folder for one run, and make the folder if it does not exist.
+
+    The operating system frees the lock when the process ends, however it ends.
 
     Args:
-        folder: where the lock's file is.
-        name: of that file.
-        unusable: what is raised of a folder that cannot be made or written.
+        folder: holds the lock file.
+        name: the name of the lock file.
+        unusable: makes the error for a folder that cannot be made or written.
 
     Raises:
-        Busy: another run holds it.
-        StateError: the folder cannot be made or written, where `unusable` has no other error.
+        Busy: another run holds the lock.
+        StateError: the folder cannot be made or written, unless `unusable` makes another error.
     """
     lock = FileLock(folder / name, blocking=False)
     try:

@@ -1,20 +1,20 @@
-"""A run as metrics, in the text format that node-exporter's textfile collector reads.
+"""Metrics of a run, in the text format that node-exporter's textfile collector reads.
 
-Of all of them `command`, `bucket` and `cache` are labels.
+All of them have the labels `command`, `bucket` and `cache`.
 
     mirror_run_timestamp_seconds          when the last run ended
-    mirror_run_success_timestamp_seconds  when the last one that did what it should ended
-    mirror_run_exit_status                what the last one ended with
-    mirror_run_duration_seconds
+    mirror_run_success_timestamp_seconds  when the last successful run ended
+    mirror_run_exit_status                exit status of the last run
+    mirror_run_duration_seconds           how long the last run took
     mirror_run_items                      counts of the report, by outcome
-    mirror_run_items_by_reason            counts that the report tells apart, such as flagged by verdict
-    mirror_run_bytes                      by what was done with them
-    mirror_run_requests                   by operation
-    mirror_run_retries
-    mirror_catalog_version                the last that a run has seen
+    mirror_run_items_by_reason            counts that the report divides, such as flagged by verdict
+    mirror_run_bytes                      bytes, by what was done with them
+    mirror_run_requests                   requests, by operation
+    mirror_run_retries                    requests that were sent again
+    mirror_catalog_version                the last version that a run saw
 
-The success's time and the catalog's version outlive the runs that do not know them: they are read
-from the file that is replaced.
+The time of the last success and the catalog's version survive runs that do not know them: they are
+copied from the file that is replaced.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ from mirror.system.files import replacing
 
 HELP: Final = {
     "mirror_run_timestamp_seconds": "When the last run ended, in seconds since 1970.",
-    "mirror_run_success_timestamp_seconds": "When the last run that did what it should ended.",
+    "mirror_run_success_timestamp_seconds": "When the last successful run ended, in seconds since 1970.",
     "mirror_run_exit_status": "Exit status of the last run.",
     "mirror_run_duration_seconds": "How long the last run took.",
-    "mirror_run_items": "What the last run counted, by outcome.",
-    "mirror_run_items_by_reason": "What the last run counted, by outcome and reason.",
+    "mirror_run_items": "Counts of the last run, by outcome.",
+    "mirror_run_items_by_reason": "Counts of the last run, by outcome and reason.",
     "mirror_run_bytes": "Bytes that the last run moved, by what was done with them.",
     "mirror_run_requests": "Requests of the last run to the store, by operation.",
     "mirror_run_retries": "Requests that the last run sent again.",
-    "mirror_catalog_version": "The catalog's version as a run has last seen it.",
+    "mirror_catalog_version": "The catalog's version that a run saw last.",
 }
 _KEPT: Final = ("mirror_run_success_timestamp_seconds", "mirror_catalog_version")
-# Of a run that could not begin, what the one before it has found is still what is known.
+# A run that could not begin found nothing: these counts of the run before it stay.
 _KEPT_OUTCOMES: Final = ("missing", "mismatched")
-# Numbers of a report that have a metric of their own, or none.
+# Numbers of a report that have their own metric, or none.
 _NO_ITEMS: Final = {"catalog_commits", "seconds", "exit_status", "seed"}
 # bytes, bytes_uploaded, orphaned_bytes
 _BYTES: Final = re.compile(r"bytes(?:_(\w+))?|(\w+)_bytes").fullmatch
@@ -62,12 +62,12 @@ class FinishedRun:
     """A run that has ended.
 
     Attributes:
-        labels: what tells its series from those of other runs: command, bucket, cache.
-        exit_status: as the process ends with it.
+        labels: command, bucket and cache; they tell its series from those of other runs.
+        exit_status: the exit status of the process.
         ended_at: seconds since 1970.
         seconds: how long it took.
-        report: the object of `--json`; empty where the run could not begin.
-        succeeded: whether it did what it should.
+        report: the object of `--json`; empty if the run could not begin.
+        succeeded: whether the run did its work.
     """
 
     labels: Mapping[str, str]
@@ -79,7 +79,7 @@ class FinishedRun:
 
 
 def samples(run: FinishedRun) -> Iterator[Sample]:
-    """All that a run tells of itself; pure."""
+    """The samples of a run. Pure."""
     base = tuple(run.labels.items())
     yield Sample("mirror_run_timestamp_seconds", base, run.ended_at)
     if run.succeeded:
@@ -101,12 +101,12 @@ def samples(run: FinishedRun) -> Iterator[Sample]:
         elif (match := _BYTES(key)) is not None:
             what = match[1] or match[2] or "moved"
             yield Sample("mirror_run_bytes", (*base, ("outcome", what)), value)
-        elif key == "requests":  # of a backfill, which does nothing else
+        elif key == "requests":  # a backfill sends only GET requests
             yield Sample("mirror_run_requests", (*base, ("operation", "get")), value)
         elif key == "retries":
             yield Sample("mirror_run_retries", base, value)
         elif key == "catalog_version":
-            if value >= 0:  # else there is none yet
+            if value >= 0:  # -1: there is no catalog yet
                 yield Sample("mirror_catalog_version", base, value)
         elif key not in _NO_ITEMS:
             yield Sample("mirror_run_items", (*base, ("outcome", key)), value)
@@ -117,7 +117,7 @@ def _is_count(value: object) -> bool:
 
 
 def rendered(found: list[Sample]) -> str:
-    """Samples in the text format, those of one name together under its explanation."""
+    """The samples in the text format, grouped by name under an explanation."""
     lines: list[str] = []
     for name, help_ in HELP.items():
         of_name = [sample for sample in found if sample.name == name]
@@ -132,23 +132,23 @@ def _series(name: str, labels: Iterable[tuple[str, str]]) -> str:
 
 
 def _escaped(value: str) -> str:
-    # What no UTF-8 can hold (a path's odd bytes) must not cost the metrics.
+    # Bytes of a path that are not UTF-8 must not cost the metrics.
     plain = value.encode("utf-8", "replace").decode()
     return plain.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
 
 
 def write(path: Path, run: FinishedRun) -> None:
-    """Replace the file by this run's metrics; a reader sees the old ones or the new ones, whole.
+    """Replace the file with the metrics of this run. A reader sees the old or the new file, whole.
 
     Raises:
-        UsageError: the file cannot be written there, or what is there is no file.
+        UsageError: the file cannot be written, or the path is not a plain file.
         OSError: the disk is full, or fails.
     """
     if path.exists() and not path.is_file():
-        # /dev/full and the like are read without end, and their modes are not ours.
-        raise UsageError("it is no plain file; name one that ends in .prom.")
+        # Reading a device such as /dev/full never ends, and its mode is not ours to change.
+        raise UsageError("it is not a plain file; name one that ends in .prom.")
     found = list(samples(run))
-    told = {sample.name for sample in found}
+    names = {sample.name for sample in found}
     before = ""
     with suppress(OSError, UnicodeDecodeError):
         before = path.read_text(encoding="utf-8")
@@ -158,8 +158,8 @@ def write(path: Path, run: FinishedRun) -> None:
     for name, with_labels in kept:
         series = re.escape(_series(name, with_labels))
         value = re.search(rf"^{series} (\d[\d.e+]*)$", before, re.MULTILINE)
-        if name not in told and value:
+        if name not in names and value:
             found.append(Sample(name, with_labels, float(value[1])))
     with replacing(path) as file:
         file.write(rendered(found))
-    path.chmod(0o644)  # the exporter is another user
+    path.chmod(0o644)  # the exporter runs as another user

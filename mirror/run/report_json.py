@@ -1,4 +1,4 @@
-"""A report as JSON, whatever bytes are in the paths and URLs that it names."""
+"""A report as JSON, whatever bytes its paths and URLs contain."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import msgspec
 
 
 def encoded(report: dict[str, Any]) -> bytes:
-    """The report in UTF-8; what no UTF-8 can hold stands there by its code, as `scan.display` has it."""
+    """The report in UTF-8. Bytes that are not UTF-8 appear as codes, such as `\\udcff`."""
     try:
         return msgspec.json.encode(report)
     except UnicodeEncodeError:

@@ -1,4 +1,4 @@
-"""Names of runs: sorted by time, told apart when two begin at once."""
+"""Names of runs: they sort by time, and differ if two runs start at once."""
 
 from __future__ import annotations
 
@@ -7,5 +7,5 @@ import time
 
 
 def new_run_id() -> str:
-    """Such as `20261124T031700Z-5f0c1a`: in the report, the log, the state and the monitoring."""
+    """A name such as `20261124T031700Z-5f0c1a`, for report, log, state and monitoring."""
     return f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{os.urandom(3).hex()}"

@@ -1,4 +1,4 @@
-"""What earlier runs did: a table in a local state, the last thousand of them."""
+"""The log of the last thousand runs, a table in a local state."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from mirror.errors import StateError
 from mirror.run.report_json import encoded
 from mirror.system.database import Database
 
-# Part of the schema of every state that has runs.
+# Part of the schema of every state that logs its runs.
 RUNS_TABLE: Final = """
 CREATE TABLE runs (
     run_id TEXT PRIMARY KEY, started_at REAL NOT NULL, seconds REAL NOT NULL, exit_status INTEGER,
@@ -24,8 +24,8 @@ _KEEP: Final = (
 )
 
 
-class Report(Protocol):
-    """What a run says of itself when it has ended."""
+class ReportToKeep(Protocol):
+    """The report of a run that has ended."""
 
     run_id: str
     seconds: float
@@ -37,7 +37,7 @@ class Report(Protocol):
 
 
 class RunRecord(NamedTuple):
-    """A run that has ended. `started_at` in seconds since 1970; `report` is its JSON."""
+    """A run that has ended. `started_at` is in seconds since 1970, and `report` is JSON."""
 
     run_id: str
     started_at: float
@@ -46,20 +46,20 @@ class RunRecord(NamedTuple):
     report: str
 
     @classmethod
-    def of(cls, report: Report, started_at: float) -> RunRecord:
-        """What is remembered of a run that has ended with `report`."""
+    def of(cls, report: ReportToKeep, started_at: float) -> RunRecord:
+        """The record of a run that ended with `report`."""
         text = encoded(report.as_json()).decode()
         return cls(report.run_id, started_at, report.seconds, report.exit_status, text)
 
 
 class RunLog:
-    """The runs in a database that has `RUNS_TABLE`. Its errors are the database's."""
+    """The runs in a database with `RUNS_TABLE`. Raises the errors of the database."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def add(self, run: RunRecord) -> None:
-        """Remember a run; the oldest beyond `RUNS_KEPT` go."""
+        """Add a run, and drop the oldest beyond `RUNS_KEPT`."""
         self._database.execute_all(
             [
                 ("INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?, ?)", [run]),
@@ -67,13 +67,13 @@ class RunLog:
             ]
         )
 
-    def remember(self, report: Report, started_at: float) -> None:
-        """Remember a run that is done. A disk that is full by now does not undo the run."""
+    def remember(self, report: ReportToKeep, started_at: float) -> None:
+        """Add a run that is done. A disk that is full by now does not undo the run."""
         with suppress(StateError):
             self.add(RunRecord.of(report, started_at))
 
     def last(self, count: int) -> list[RunRecord]:
-        """The last runs, the newest first."""
+        """The last runs, newest first."""
         query = (
             "SELECT run_id, started_at, seconds, exit_status, report FROM runs"
             " ORDER BY started_at DESC LIMIT ?"

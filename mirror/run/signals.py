@@ -1,4 +1,4 @@
-"""What Ctrl-C and SIGTERM do to a run."""
+"""How a run answers Ctrl-C and SIGTERM."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from mirror.errors import EXIT_INTERRUPTED
 
 @contextmanager
 def stopping_on_signals(interrupt: Callable[[], object]) -> Iterator[None]:
-    """The first signal calls `interrupt` on the event loop; a second one leaves at once.
+    """Call `interrupt` on the event loop at the first signal; end the process at the second.
 
-    Leaving at once loses nothing acknowledged: what stands in the bucket without a row is met by
-    the next run, compared, and catalogued.
+    Ending at once loses nothing that was acknowledged. The next run finds objects without a row,
+    compares them and catalogues them.
     """
     loop = asyncio.get_running_loop()
     asked = False
@@ -33,7 +33,9 @@ def stopping_on_signals(interrupt: Callable[[], object]) -> Iterator[None]:
     added = []
     try:
         for number in before:
-            with suppress(ValueError, RuntimeError):  # outside the main thread: the caller's affair
+            with suppress(
+                ValueError, RuntimeError
+            ):  # outside the main thread signals are the caller's task
                 loop.add_signal_handler(number, answer)
                 added.append(number)
         yield
@@ -45,7 +47,11 @@ def stopping_on_signals(interrupt: Callable[[], object]) -> Iterator[None]:
 
 @contextmanager
 def leaving_at_once_on_ctrl_c() -> Iterator[None]:
-    """A Ctrl-C is answered by asyncio when the loop is free again; a walk has nothing to finish first."""
+    """Let Ctrl-C raise KeyboardInterrupt at once in the block.
+
+    asyncio would answer it only when the loop is free again. A walk of the cache holds the loop and
+    has nothing to finish first.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return

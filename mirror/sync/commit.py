@@ -131,7 +131,7 @@ class Committer:
             self._note_knowledge_age()
         self._seen.append(SeenFile(entry, row, source_digest(source) if source else None))
 
-    def describe(self, row: Row, source: RowSource) -> bool:
+    def add_source(self, row: Row, source: RowSource) -> bool:
         """Add a row with the source of an unchanged file, without opening the file.
 
         Args:

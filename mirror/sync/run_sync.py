@@ -27,7 +27,7 @@ from mirror.run.signals import leaving_at_once_on_ctrl_c, stopping_on_signals
 from mirror.store.base import Store
 from mirror.store.retry import Retrying, RetryPolicy
 from mirror.store.throttle import (
-    MOST_PUTS_A_SECOND,
+    MAX_PUTS_PER_SECOND,
     AdaptiveLimit,
     BandwidthLimit,
     ConcurrencyGate,
@@ -42,7 +42,7 @@ from mirror.sync.state import FILE_NAME, State, set_aside
 from mirror.sync.sync_report import SyncReport
 from mirror.sync.transfer import Transfer, TransferOptions
 
-_DESCRIBE_BATCH = 20_000
+_SOURCE_BATCH = 20_000
 # Key in the state: microseconds since 1970, from when on rows may exist that no run has examined for
 # placeholders. Empty where there are none; absent where the state knows nothing of earlier runs.
 _UNEXAMINED_SINCE = "unweighed_since"
@@ -284,7 +284,7 @@ class _SyncRun:
         state.set(_UNEXAMINED_SINCE, str(since))
         known_bad = load_known_bad(self._settings.inspect.known_bad)
         bandwidth = BandwidthLimit(parse_rate(sync.limit_rate)) if sync.limit_rate else None
-        gate = ConcurrencyGate(AdaptiveLimit(sync.concurrency, rate=MOST_PUTS_A_SECOND))
+        gate = ConcurrencyGate(AdaptiveLimit(sync.concurrency, rate=MAX_PUTS_PER_SECOND))
         retrying = Retrying(Throttling(counting, gate, bandwidth), retry)
         stop = asyncio.Event()
         transfer = Transfer(
@@ -346,9 +346,9 @@ class _SyncRun:
             source = self._sources.get(row.url_md5)
             if source is None or source_digest(source) == known:
                 continue
-            if committer.describe(row, source):
+            if committer.add_source(row, source):
                 added.append((source_digest(source), path))
-            if len(added) >= _DESCRIBE_BATCH:
+            if len(added) >= _SOURCE_BATCH:
                 await flush()
         if added:
             await flush()

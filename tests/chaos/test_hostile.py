@@ -75,7 +75,7 @@ def test_a_cache_with_any_names_is_walked_and_only_images_are_taken(
 
 
 @pytest.mark.chaos("hostile input")
-def test_no_file_stops_a_sync_by_what_its_header_says(local: Workshop) -> None:
+def test_no_header_of_a_file_stops_a_sync(local: Workshop) -> None:
     count("inputs images of a size that none can have", len(IMPOSSIBLE))
     fill(local.cache, {url_of(n): body for n, body in enumerate(IMPOSSIBLE.values())})
     fill(local.cache, {url_of(100): photo(100)})

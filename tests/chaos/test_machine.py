@@ -318,5 +318,5 @@ MANY = settings(
 
 
 @pytest.mark.chaos("machine")
-def test_whatever_happens_in_whatever_order_the_mirror_keeps_its_promise() -> None:
+def test_the_mirror_keeps_its_promise_in_any_order_of_steps() -> None:
     run_state_machine_as_test(seed(SEED)(Chaos), settings=MANY)

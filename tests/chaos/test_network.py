@@ -126,7 +126,7 @@ def fetches(shop: Workshop, settings: Settings) -> None:
     stocked(shop)
     cached = fetching(settings, cache_dir=str(shop.cache.parent / "fetch"))
     for _ in range(2):
-        with Fetcher(cached, tuning=HURRY) as fetch:
+        with Fetcher(cached, policy=HURRY) as fetch:
             assert dict(fetch.many(IMAGES)) == IMAGES
 
 
@@ -160,7 +160,7 @@ def test_a_bad_network_costs_time_and_nothing_else(
 @pytest.mark.chaos("network")
 @pytest.mark.parametrize("seed", seeds(1))
 @pytest.mark.parametrize("engine", ["obstore", "aioboto3"])
-def test_writes_that_a_store_acknowledged_and_dropped_are_found_and_put_back(
+def test_dropped_writes_are_found_and_repaired(
     engine: str, seed: int, make_place: MakePlace, tmp_path: Path
 ) -> None:
     shop = Workshop(make_place(f"moto-{engine}"), tmp_path)

@@ -117,7 +117,7 @@ def test_a_backfill_then_another_then_the_mirror_has_it(
     done = mirror("backfill", "dataset.jsonl", "--dry-run")
     assert done.returncode == 0, done.stderr
     assert "5 images at" in done.stdout
-    assert "nobody was asked" in done.stdout
+    assert "no request was sent" in done.stdout
     assert server.hits == []
 
     done = mirror("backfill", "dataset.jsonl")

@@ -1,4 +1,4 @@
-"""What goes wrong on the way to a mirror, and bytes that are not those of their hash."""
+"""Faults between fetcher and mirror, and bytes that do not have their hash."""
 
 from __future__ import annotations
 
@@ -53,15 +53,13 @@ FAULTS: list[Fault] = [
 
 @pytest.mark.chaos("network")
 @pytest.mark.parametrize("seed", seeds(3))
-def test_faults_change_nothing_but_the_time(
-    make_place: MakePlace, tmp_path: Path, seed: int
-) -> None:
+def test_faults_cost_only_time(make_place: MakePlace, tmp_path: Path, seed: int) -> None:
     place = make_place("seaweedfs-obstore")
     settings = mirrored(place, tmp_path)
     assert place.server is not None
     with (
         FaultProxy(place.server.endpoint) as proxy,
-        Fetcher(through(proxy, settings), tuning=HURRY) as fetch,
+        Fetcher(through(proxy, settings), policy=HURRY) as fetch,
     ):
         proxy.rule = images_only(seeded(0.05, FAULTS, seed))
         results = [list(fetch.many(ALL)) for _ in range(20)]
@@ -80,13 +78,13 @@ def test_faults_change_nothing_but_the_time(
         (Answer(418), "refused"),
     ],
 )
-def test_a_mirror_that_does_not_give_an_image_is_unavailable(
+def test_a_mirror_that_does_not_answer_is_unavailable(
     moto_mirror: Settings, fault: Fault, says: str
 ) -> None:
     assert moto_mirror.bucket.endpoint
     with (
         FaultProxy(moto_mirror.bucket.endpoint) as proxy,
-        Fetcher(through(proxy, moto_mirror), tuning=HURRY) as fetch,
+        Fetcher(through(proxy, moto_mirror), policy=HURRY) as fetch,
     ):
         proxy.rule = images_only(lambda _: fault)
         with pytest.raises(StoreUnavailable, match=says):
@@ -96,11 +94,11 @@ def test_a_mirror_that_does_not_give_an_image_is_unavailable(
         assert fetch.stats().unavailable == 1
 
 
-def test_what_no_image_can_be_had_with_is_raised(moto_mirror: Settings) -> None:
+def test_errors_that_affect_every_image_are_raised(moto_mirror: Settings) -> None:
     assert moto_mirror.bucket.endpoint
     with (
         FaultProxy(moto_mirror.bucket.endpoint) as proxy,
-        Fetcher(through(proxy, moto_mirror), tuning=HURRY) as fetch,
+        Fetcher(through(proxy, moto_mirror), policy=HURRY) as fetch,
     ):
         proxy.rule = images_only(lambda _: refusal(404, "NoSuchBucket"))
         with pytest.raises(BucketMissing):
@@ -116,8 +114,8 @@ def test_there_must_be_a_mirror(make_place: MakePlace, tmp_path: Path) -> None:
         Fetcher(place.settings(state={"dir": str(tmp_path / "state")}))
 
 
-def test_images_that_throttle_are_asked_for_fewer_at_a_time(moto_mirror: Settings) -> None:
-    """The server takes two at once, and refuses whoever is one too many."""
+def test_throttling_lowers_the_concurrency(moto_mirror: Settings) -> None:
+    """The server takes two requests at once, and refuses a third."""
     assert moto_mirror.bucket.endpoint
     refused = itertools.count()
 
@@ -126,7 +124,7 @@ def test_images_that_throttle_are_asked_for_fewer_at_a_time(moto_mirror: Setting
 
     with (
         FaultProxy(moto_mirror.bucket.endpoint) as proxy,
-        Fetcher(through(proxy, moto_mirror), tuning=HURRY) as fetch,
+        Fetcher(through(proxy, moto_mirror), policy=HURRY) as fetch,
     ):
         proxy.rule = images_only(rule)
         assert dict(fetch.many(ALL * 3)) == PHOTOS
@@ -150,7 +148,7 @@ def test_a_flipped_bit_in_the_bucket_is_noticed_every_time(
         await store.aclose()
 
     asyncio.run(damage())
-    with Fetcher(settings, tuning=HURRY) as fetch:
+    with Fetcher(settings, policy=HURRY) as fetch:
         for _ in range(3):
             with pytest.raises(CorruptObject, match="other bytes"):
                 fetch(url_of(1))
@@ -162,7 +160,7 @@ def test_a_flipped_bit_in_the_bucket_is_noticed_every_time(
 @pytest.mark.parametrize(
     "change", [lambda _: b"", lambda data: data[:-1], lambda data: data + b"\0", lambda _: None]
 )
-def test_an_object_that_is_cut_longer_or_gone_is_noticed(
+def test_a_truncated_longer_or_missing_object_is_noticed(
     folder_mirror: Settings, change: Callable[[bytes], bytes | None]
 ) -> None:
     path = Path(folder_mirror.bucket_url.path) / key_of(1)
@@ -170,15 +168,15 @@ def test_an_object_that_is_cut_longer_or_gone_is_noticed(
         path.unlink()
     else:
         path.write_bytes(other)
-    with Fetcher(folder_mirror, tuning=HURRY) as fetch, pytest.raises(CorruptObject):
+    with Fetcher(folder_mirror, policy=HURRY) as fetch, pytest.raises(CorruptObject):
         fetch(url_of(1))
 
 
 @pytest.mark.parametrize("emptied", [False, True])
-def test_a_folder_that_is_out_of_reach_is_no_damage(folder_mirror: Settings, emptied: bool) -> None:
-    """A disk that is not mounted leaves nothing, or an empty folder."""
+def test_an_unreachable_folder_is_no_damage(folder_mirror: Settings, emptied: bool) -> None:
+    """Without its disk, the mirror's folder is missing or empty."""
     path = Path(folder_mirror.bucket_url.path)
-    with Fetcher(folder_mirror, tuning=HURRY) as fetch:
+    with Fetcher(folder_mirror, policy=HURRY) as fetch:
         lost(folder_mirror)
         if emptied:
             path.mkdir()
@@ -191,7 +189,7 @@ def test_a_folder_that_is_out_of_reach_is_no_damage(folder_mirror: Settings, emp
         assert (fetch.stats().unavailable, fetch.stats().corrupt) == (1, 0)
 
 
-def test_bytes_that_were_damaged_on_the_way_are_asked_for_once_more(moto_mirror: Settings) -> None:
+def test_bytes_damaged_in_transit_are_read_again(moto_mirror: Settings) -> None:
     assert moto_mirror.bucket.endpoint
     seen: set[str] = set()
 
@@ -204,7 +202,7 @@ def test_bytes_that_were_damaged_on_the_way_are_asked_for_once_more(moto_mirror:
 
     with (
         FaultProxy(moto_mirror.bucket.endpoint) as proxy,
-        Fetcher(through(proxy, moto_mirror), tuning=HURRY) as fetch,
+        Fetcher(through(proxy, moto_mirror), policy=HURRY) as fetch,
     ):
         proxy.rule = images_only(rule)
         assert dict(fetch.many(ALL)) == PHOTOS

@@ -29,7 +29,7 @@ MARK = re.compile(r"<!-- ((?:not )?tried[^\n]*?) -->\n```console\n(.*?)```", re.
 BLOCKS = MARK.findall(TEXT)
 
 
-def test_every_console_block_says_whether_it_is_tried() -> None:
+def test_every_console_block_is_marked_as_tried_or_not() -> None:
     assert len(BLOCKS) == TEXT.count("```console")
     for mark, block in BLOCKS:
         assert mark in ("tried", "tried: without a cache", "tried: moved") or mark.startswith(
@@ -38,7 +38,7 @@ def test_every_console_block_says_whether_it_is_tried() -> None:
         assert all(line.startswith("$ ") for line in block.splitlines()), block
 
 
-def test_nothing_of_roots_is_left_in_the_users_state() -> None:
+def test_root_creates_nothing_in_the_users_state() -> None:
     """The timers' runs cannot write root's files, so root runs only commands that create none."""
     for _, block in BLOCKS:
         for line in block.splitlines():
@@ -204,9 +204,7 @@ def monitor() -> Iterator[Monitor]:
     monitor.close()
 
 
-def test_the_page_from_its_beginning_to_its_end(
-    machine: Machine, make_place: MakePlace, monitor: Monitor
-) -> None:
+def test_the_whole_page_works(machine: Machine, make_place: MakePlace, monitor: Monitor) -> None:
     tried = [block for mark, block in BLOCKS if mark == "tried"]
     configure, look, fill_it, every_month, new_machine = tried
     machine.write_environment(f"{monitor.url}/{{command}}")
@@ -290,7 +288,7 @@ def test_the_page_from_its_beginning_to_its_end(
         assert after[key] == before[key], key
 
 
-def test_a_key_that_was_ended_is_noticed(machine: Machine) -> None:
+def test_an_ended_key_is_reported(machine: Machine) -> None:
     machine.write_environment()
     for mark, block in BLOCKS[:4]:
         if mark == "tried":

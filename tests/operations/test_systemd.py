@@ -71,7 +71,7 @@ def security(root: Path, unit: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_every_unit_is_looked_at() -> None:
+def test_every_unit_is_tested() -> None:
     assert NAMES.keys() == {path.name for path in UNITS.iterdir() if path.suffix}
 
 
@@ -102,7 +102,7 @@ def settings(unit: str) -> ConfigParser:
 
 
 @pytest.mark.parametrize("unit", [unit for unit in NAMES if unit.endswith(".timer")])
-def test_a_missed_night_is_made_up_for_and_not_by_all_at_once(unit: str) -> None:
+def test_a_missed_night_is_made_up_at_different_times(unit: str) -> None:
     timer = settings(unit)["Timer"]
     assert timer["Persistent"] == "yes"
     assert timer["RandomizedDelaySec"]
@@ -123,7 +123,7 @@ def test_a_missed_night_is_made_up_for_and_not_by_all_at_once(unit: str) -> None
         ("mirror-upkeep@.service", "75"),
     ],
 )
-def test_a_failure_starts_the_failure_unit_and_a_busy_lock_is_none(unit: str, fine: str) -> None:
+def test_a_failure_starts_the_failure_unit_but_a_busy_lock_does_not(unit: str, fine: str) -> None:
     service = settings(unit)
     assert service["Unit"]["OnFailure"] == "mirror-failed@%n.service"
     assert service["Service"]["SuccessExitStatus"] == fine
@@ -177,7 +177,7 @@ def test_the_failure_script_says_which_unit_failed(tmp_path: Path) -> None:
     assert "mail -s" not in done.stdout
 
 
-def test_the_journal_has_the_words_before_a_mail_is_tried(tmp_path: Path) -> None:
+def test_the_journal_has_the_report_before_a_mail_is_tried(tmp_path: Path) -> None:
     done = said_of_a_failure(tmp_path, **MAIL)
     assert done.returncode == 0
     logged, mailed = done.stdout.split("mail -s mirror-sync.service failed on")
@@ -188,9 +188,7 @@ def test_the_journal_has_the_words_before_a_mail_is_tried(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(("broken", "fails"), [("mail", True), ("logger", False)])
-def test_what_cannot_be_sent_one_way_is_sent_the_other(
-    tmp_path: Path, broken: str, fails: bool
-) -> None:
+def test_a_report_is_sent_even_if_one_way_fails(tmp_path: Path, broken: str, fails: bool) -> None:
     """A mail that cannot be sent also fails the unit, which `systemctl --failed` shows."""
     done = said_of_a_failure(tmp_path, BROKEN=broken, **MAIL)
     assert (done.returncode != 0) == fails

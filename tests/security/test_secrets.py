@@ -210,7 +210,7 @@ def bench(
     return Bench(tmp_path, place, place.layer["endpoint"], monitor, capsys)
 
 
-def test_what_succeeds_says_and_keeps_no_secret(bench: Bench) -> None:
+def test_success_reveals_no_secret(bench: Bench) -> None:
     bench.run("sync", [])
     said = bench.run_all(CASES, "-v")
     again = {name: words for name, words in CASES.items() if name != "demo"}
@@ -252,7 +252,7 @@ FAILURES = {
 
 
 @pytest.mark.parametrize("failure", FAILURES)
-def test_what_fails_says_no_secret(bench: Bench, failure: str) -> None:
+def test_failure_reveals_no_secret(bench: Bench, failure: str) -> None:
     reaching = {name: words for name, words in CASES.items() if name not in LOCAL}
     for name, said in bench.call_all(reaching, "-vv", **FAILURES[failure]).items():
         silent(said.encode(), name)
@@ -341,7 +341,7 @@ def test_the_configuration_has_no_place_for_a_secret(tmp_path: Path) -> None:
     silent(str(error.value).encode(), "the error")
 
 
-def test_the_marks_are_found_where_they_are() -> None:
+def test_secrets_are_found_where_they_are() -> None:
     for told in (KEY, TOKEN, PASSWORD, quote(KEY, safe=""), "?X-Amz-Signature=0"):
         with pytest.raises(AssertionError):
             silent(told.encode(), "")

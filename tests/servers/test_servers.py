@@ -94,7 +94,7 @@ def test_fresh_buckets_are_new_and_empty(server: S3Server) -> None:
     assert keys(s3, first) == keys(s3, second) == []
 
 
-def test_conditional_put_of_what_is_there_is_412(server: S3Server) -> None:
+def test_conditional_put_of_an_existing_key_is_412(server: S3Server) -> None:
     s3, bucket = client(server), server.fresh_bucket()
 
     s3.put_object(Bucket=bucket, Key="once", Body=b"first", IfNoneMatch="*")
@@ -182,7 +182,7 @@ def test_seaweedfs_has_room_for_many_buckets(seaweedfs: S3Server) -> None:
     assert [keys(s3, bucket) for bucket in buckets] == [["k"]] * 8
 
 
-def test_seaweedfs_makes_no_bucket_unasked(seaweedfs: S3Server) -> None:
+def test_seaweedfs_creates_no_bucket_on_a_put(seaweedfs: S3Server) -> None:
     with pytest.raises(ClientError) as error:
         client(seaweedfs).put_object(Bucket="never-made", Key="k", Body=b"x")
 

@@ -3,7 +3,8 @@
     python -m tests.support.prose FILE...
 
 Prints each page's figures, then the sentences that tests/test_words.py would refuse. Without a FILE
-it measures every document and the help of every command.
+it measures every document and the help of every command. In a Python file it measures docstrings and
+comments, which the test does not check.
 
 A code span counts as one word, and code blocks and link targets do not count at all. A table cell
 counts towards the figures only if it ends like a sentence; its length is checked in any case.
@@ -11,6 +12,7 @@ counts towards the figures only if it ends like a sentence; its length is checke
 
 from __future__ import annotations
 
+import ast
 import inspect
 import re
 import sys
@@ -37,7 +39,7 @@ CONSTRUCTIONS: Final = {
     "'all that'": r"\ball that\b",
     "'is told'": r"\b(is|are|was|were|as) told\b",
     "'is to be'": r"\b(is|are|was|were|to) to be\b|\bto be looked at\b",
-    "'as it is'": r"\bas (it|they) (is|are|was|were|came|comes?|stands?)\b",
+    "'as it is'": r"\bas (it|they) (is|are|was|were|came|comes?|stands?)(?=[.,;:)]|$| told)",
     "'no more than'": r"\b(says? )?no more than\b",
     "'nothing but'": r"\b(nothing|none|no \w+|not a \w+) but\b",
     "an inversion": r"^(nor|never (is|are|does|do|has|was)|(were|had|should) (it|the|a|this))\b|\bnor (is|are|does|do|has|was|can|may)\b",
@@ -96,17 +98,18 @@ def documents() -> list[Page]:
 
 
 def read(path: Path) -> Page:
-    """One Markdown file."""
+    """One file, in Markdown or Python."""
     absolute = path.resolve()
     inside = absolute.is_relative_to(ROOT)
     name = absolute.relative_to(ROOT).as_posix() if inside else str(path)
-    return Page(name, tuple(_markdown(path.read_text())))
+    sentences = _python if path.suffix == ".py" else _markdown
+    return Page(name, tuple(sentences(path.read_text())))
 
 
 def help_texts() -> list[Page]:
     """What `mirror --help` and `mirror COMMAND --help` print, one page a command."""
     context = click.Context(mirror, info_name="mirror")
-    pages = [_help("mirror", mirror, [summary for _, summary in COMMANDS.values()])]
+    pages = [_help("mirror", mirror, list(COMMANDS.values()))]
     for name in COMMANDS:
         command = mirror.get_command(context, name)
         assert command is not None
@@ -164,6 +167,18 @@ def _row(row: str) -> Iterator[Sentence]:
         found = list(split(cell))
         for sentence in found:
             yield Sentence(sentence.text, is_prose=sentence.text[-1] in ".!?")
+
+
+def _python(text: str) -> Iterator[Sentence]:
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            for paragraph in (ast.get_docstring(node) or "").split("\n\n"):
+                # Each argument of a list stands alone; other indented text is code or a drawing.
+                items = re.split(r"\n +(?=\w+: )", re.sub(r"^\w+:\n", "", paragraph))
+                for item in items if not paragraph.startswith(" ") else []:
+                    yield from split(re.sub(r"^ *\w+: (?=[a-z])", "", item))
+    for comment in re.findall(r"(?:^ *# .*\n)+", text, re.MULTILINE):
+        yield from split(re.sub(r"^ *# ", "", comment, flags=re.MULTILINE))
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -1,4 +1,4 @@
-"""What docs/training.md shows works as it stands there."""
+"""The examples in docs/training.md work."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clean_environment: No
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")
-def test_the_ten_lines_train_and_go_on(place: Path) -> None:
+def test_the_ten_lines_train_and_resume(place: Path) -> None:
     seen: list[int] = []
     states: list[dict[str, Any]] = []
 

@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mirror.cli.help_sections import SectionedCommand, section
 from mirror.cli.options import (
+    WHAT_TO_READ,
+    WHERE_THE_MIRROR_IS,
     bucket_flags,
     bucket_options,
     cache_option,
@@ -27,10 +30,10 @@ _UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400}
 
 
 def seconds_of(text: str) -> float:
-    """Seconds of `90s`, `45m`, `2h`, `1h30m` or `3d`.
+    """Read a duration such as `90s`, `45m`, `2h`, `1h30m` or `3d`, in seconds.
 
     Raises:
-        ValueError: it is none of these, or no time at all.
+        ValueError: the text is no duration, or it is 0.
     """
     pieces = re.findall(r"(\d+(?:\.\d+)?)\s*(min|[smhd])\s*", text)
     if not pieces or "".join(re.split(r"\d+(?:\.\d+)?\s*(?:min|[smhd])\s*", text)).strip():
@@ -42,14 +45,14 @@ def seconds_of(text: str) -> float:
 
 
 def seconds_until(text: str, now: datetime) -> float:
-    """Seconds until it is next `06:00` on the wall.
+    """Seconds until the wall clock next shows a time such as `06:00`.
 
     Args:
         text: hours and minutes, 00:00 to 23:59.
-        now: with its time zone: nights in which clocks are changed are longer or shorter.
+        now: with its time zone, because the clocks may change during the night.
 
     Raises:
-        ValueError: it is no time of the day.
+        ValueError: the text is no time of day.
     """
     match = re.fullmatch(r"([01]?\d|2[0-3]):([0-5]\d)", text.strip())
     if not match:
@@ -72,70 +75,100 @@ def _until(_ctx: click.Context, _param: click.Parameter, value: str | None) -> f
     try:
         return None if value is None else seconds_until(value, datetime.now().astimezone())
     except ValueError:
-        raise click.BadParameter("write a time of the day, such as 06:00.") from None
+        raise click.BadParameter("write a time of day, such as 06:00.") from None
 
 
-@click.command("backfill")
+@click.command("backfill", cls=SectionedCommand)
 @click.argument("inputs", metavar="DATASET...", nargs=-1, required=True)
-@cache_option
-@bucket_options
-@click.option("--no-bucket", is_flag=True, help="Ask no mirror what it has: only the cache counts.")
-@url_field_option
-@click.option(
-    "--match",
-    type=click.Choice(["url", "photo"]),
-    default="url",
-    show_default=True,
-    help="photo: a photo that is mirrored under another spelling of its URL is not fetched.",
+@section(
+    WHAT_TO_READ,
+    cache_option,
+    url_field_option,
+    click.option(
+        "--license-field",
+        default="license",
+        show_default=True,
+        metavar="FIELD",
+        help="The field with a record's licence.",
+    ),
 )
-@click.option(
-    "--license-field",
-    default="license",
-    show_default=True,
-    metavar="FIELD",
-    help="Where a record holds its licence.",
-)
-@click.option(
-    "--allow-license",
-    "licenses",
-    multiple=True,
-    metavar="NAME",
-    help="A licence that may be fetched, such as cc-by; again or with commas [backfill.licenses].",
-)
-@click.option(
-    "--balance-by", metavar="FIELD", help="Fetch the classes with the fewest records first."
-)
-@click.option(
-    "--contact", metavar="WHO", help="Your e-mail address or web page [backfill.contact]."
-)
-@click.option(
-    "--per-hour", type=click.IntRange(min=1), help="Requests an hour at most [backfill.per_hour]."
-)
-@click.option("--until", callback=_until, metavar="HH:MM", help="Begin no request after that time.")
-@click.option(
-    "--for",
-    "duration",
-    callback=_duration,
-    metavar="DURATION",
-    help="Begin no request after so long: 2h, 90m, 1h30m.",
-)
-@click.option("--max-bytes", metavar="SIZE", help="Begin none when so much has come: 500M, 2G.")
-@click.option("--max-images", type=click.IntRange(min=1), help="End when so many images are had.")
-@click.option("--retry-failed", is_flag=True, help="Ask again for what was given up.")
-@click.option(
-    "--from-empty", is_flag=True, help="The cache was emptied on purpose: fetch all of it again."
+@section(
+    "What to download",
+    click.option(
+        "--allow-license",
+        "licenses",
+        multiple=True,
+        metavar="NAME",
+        help="Only this licence, such as cc-by; repeatable, or with commas [backfill.licenses].",
+    ),
+    click.option(
+        "--match",
+        type=click.Choice(["url", "photo"]),
+        default="url",
+        show_default=True,
+        help="photo: skip a photo that is mirrored under another spelling of its URL.",
+    ),
+    click.option(
+        "--balance-by", metavar="FIELD", help="Fetch the classes with the fewest records first."
+    ),
+    click.option("--retry-failed", is_flag=True, help="Retry URLs that earlier runs gave up."),
+    click.option(
+        "--from-empty", is_flag=True, help="The cache was emptied on purpose: fetch all of it."
+    ),
+    click.option(
+        "-n", "--dry-run", is_flag=True, help="Show what is wanted and how long it takes."
+    ),
 )
 @known_bad_option
-@click.option("-n", "--dry-run", is_flag=True, help="Show what is wanted and how long it takes.")
+@bucket_options
+@section(
+    WHERE_THE_MIRROR_IS,
+    click.option("--no-bucket", is_flag=True, help="Do not ask a mirror; only the cache counts."),
+)
+@section(
+    "How fast and how long",
+    click.option(
+        "--contact",
+        metavar="ADDRESS",
+        help="Your e-mail address or web page, for the source [backfill.contact].",
+    ),
+    click.option(
+        "--per-hour",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="Send at most this many requests an hour [backfill.per_hour].",
+    ),
+    click.option(
+        "--until", callback=_until, metavar="HH:MM", help="Start no request after this time of day."
+    ),
+    click.option(
+        "--for",
+        "duration",
+        callback=_duration,
+        metavar="DURATION",
+        help="Start no request after this long: 2h, 90m, 1h30m.",
+    ),
+    click.option(
+        "--max-bytes",
+        metavar="SIZE",
+        help="Start no request after this many bytes have arrived: 500M, 2G.",
+    ),
+    click.option(
+        "--max-images",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="Stop after this many images.",
+    ),
+)
 @reporting_options
 @session_options
 @click.pass_obj
 def command(session: Session, /, **options: Any) -> int:
-    """Download what the cache lacks from where the dataset says, slowly and politely, over days.
+    """Download missing images from the dataset's URLs, slowly and politely, over days.
 
-    Wanted is what neither the mirror nor the cache has a good image of. Each image is looked at
-    before it is kept; the limits, and what is gone for ever, are remembered from run to run. How
-    long it will take is said first. Ctrl-C at any time; the next run goes on.
+    An image is wanted if neither the mirror nor the cache has a good one. Each download is
+    inspected before it is kept. The limits, and URLs that are gone for good, are remembered between
+    runs. The estimated time is shown first. Press Ctrl-C at any time; the next run continues.
 
     \b
     Examples:
@@ -147,9 +180,10 @@ def command(session: Session, /, **options: Any) -> int:
     from mirror.cli.views.backfill_view import show
     from mirror.dataset.inputs import Input
 
-    # Some images are always gone: a run that had all the others has done its work.
-    well = (EXIT_DONE, EXIT_SOME_FAILED)
-    with reporting(session, "backfill", options, silent=options["dry_run"], well=well) as run:
+    # Some images are always gone: a run that got all the others has done its work.
+    successes = (EXIT_DONE, EXIT_SOME_FAILED)
+    silent = options["dry_run"]
+    with reporting(session, "backfill", options, silent=silent, successes=successes) as run:
         run.settings = session.settings(
             {
                 "cache.dir": options["cache"],

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import click
 
+from mirror.cli.help_sections import SectionedCommand
 from mirror.cli.session import session_options
 from mirror.errors import EXIT_DONE
 
 
-@click.command("completion")
+@click.command("completion", cls=SectionedCommand)
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @session_options
 @click.pass_context
 def command(ctx: click.Context, shell: str) -> int:
-    """Print what makes a shell complete mirror's commands and options.
+    """Print a script that makes the shell complete mirror's commands and options.
 
     \b
     Examples:

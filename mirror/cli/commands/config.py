@@ -14,14 +14,14 @@ from mirror.errors import EXIT_DONE
 if TYPE_CHECKING:
     from mirror.config.settings import Settings
 
-# Origins stand under each other behind values up to so long.
+# Origins are aligned behind values up to this long.
 _ALIGNED = 44
 
 
 @click.group("config")
 @session_options
 def command() -> None:
-    """The configuration as all layers make it up, and where each key comes from.
+    """Show the configuration and the origin of each key, or check it.
 
     \b
     Examples:
@@ -31,13 +31,13 @@ def command() -> None:
 
 
 @command.command("show")
-@click.option("--origin", is_flag=True, help="Say which layer each key comes from.")
+@click.option("--origin", is_flag=True, help="Show which layer each key comes from.")
 @session_options
 @click.pass_obj
 def show(session: Session, origin: bool) -> int:
-    """Print every key and its value, as mirror.toml would have it.
+    """Print every key and its value in the form of mirror.toml.
 
-    A key without a value stands there as a comment. Secrets are not in the configuration.
+    A key without a value is printed as a comment. The configuration holds no secrets.
 
     \b
     Examples:
@@ -60,8 +60,7 @@ def show(session: Session, origin: bool) -> int:
         lines = {key: _line(key, values[key]) for key in keys}
         wide = max((len(line) for line in lines.values() if len(line) <= _ALIGNED), default=0)
         for key, line in lines.items():
-            told = f"{line:<{wide}}  # {origins.get(key, 'default')}" if origin else line
-            click.echo(told)
+            click.echo(f"{line:<{wide}}  # {origins.get(key, 'default')}" if origin else line)
     return EXIT_DONE
 
 
@@ -69,9 +68,9 @@ def show(session: Session, origin: bool) -> int:
 @session_options
 @click.pass_obj
 def check(session: Session) -> int:
-    """Read all layers and check every key and value; status 78 and a sentence if one is wrong.
+    """Read all layers and check every key and value. The exit status is 78 if one is wrong.
 
-    Looks at no bucket: that is what mirror doctor does.
+    It does not reach the bucket; mirror doctor does.
 
     \b
     Examples:
@@ -94,7 +93,7 @@ def check(session: Session) -> int:
     if not session.concluded(
         {"ok": True, "layers": read, "bucket": url, "cache": settings.cache.dir}
     ):
-        click.echo(f"Right. Read, the strongest first: {', '.join(read)}.")
+        click.echo(f"Configuration is valid. Loaded, highest precedence first: {', '.join(read)}.")
     return EXIT_DONE
 
 
@@ -111,7 +110,7 @@ def _value(settings: Settings, key: str) -> Any:
 
 
 def toml(value: Any) -> str:
-    """A value as TOML writes it: JSON's strings, numbers and lists of them are TOML's too."""
+    """A value in TOML, whose strings, numbers and lists of them are written as in JSON."""
     if isinstance(value, str):
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     if isinstance(value, list):

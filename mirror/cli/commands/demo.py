@@ -6,33 +6,41 @@ from pathlib import Path
 
 import click
 
+from mirror.cli.help_sections import SectionedCommand, section
+from mirror.cli.options import OUTPUT
 from mirror.cli.session import Session, session_options
 
 
-@click.command("demo")
-@click.option(
-    "--dir",
-    "folder",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=Path("mirror-demo"),
-    show_default=True,
-    help="Where the demo's cache is made; an earlier demo's is replaced.",
-)
-@click.option(
-    "--images",
-    type=click.IntRange(20, 100_000),
-    default=300,
-    show_default=True,
-    help="Photographs.",
+@click.command("demo", cls=SectionedCommand)
+@section(
+    OUTPUT,
+    click.option(
+        "--dir",
+        "folder",
+        type=click.Path(file_okay=False, path_type=Path),
+        metavar="DIR",
+        default=Path("mirror-demo"),
+        show_default=True,
+        help="The folder of the demo; an earlier demo in it is replaced.",
+    ),
+    click.option(
+        "--images",
+        type=click.IntRange(20, 100_000),
+        metavar="N",
+        default=300,
+        show_default=True,
+        help="How many photographs to make.",
+    ),
 )
 @session_options
 @click.pass_obj
 def command(session: Session, folder: Path, images: int) -> int:
-    """See it work on an embedded S3 server and a small cache of real photographs.
+    """Try mirror on an embedded S3 server and a small cache of real photographs.
 
-    Makes a cache as a training run leaves it (duplicates under other URLs, black frames, cut and
-    broken files), mirrors it to an S3 server in this process, runs again, points the dataset at the
-    mirror, reads it as a training would, and reads the whole mirror back. No account needed.
+    Makes a cache as a training run leaves it, with duplicates under other URLs, black frames, and
+    truncated and broken files. Mirrors it to an S3 server in this process, twice. Then points the
+    dataset at the mirror, reads it as training does, and verifies the whole mirror. It needs no
+    account.
 
     \b
     Example:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mirror.cli.help_sections import SectionedCommand, section
 from mirror.cli.options import (
     bucket_flags,
     bucket_options,
@@ -28,20 +29,25 @@ _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red", "skip": "bright_blac
 _WIDTH = len("if-none-match")
 
 
-@click.command("doctor")
-@cache_option
+@click.command("doctor", cls=SectionedCommand)
+@section(
+    "What to check",
+    cache_option,
+    click.option(
+        "--read-only", is_flag=True, help="Write no probes; for a key that may only read."
+    ),
+)
 @bucket_options
 @public_url_option
-@click.option("--read-only", is_flag=True, help="Write no probes: for a key that may only read.")
 @session_options
 @click.pass_obj
 def command(session: Session, /, **options: Any) -> int:
-    """Look at all that a run relies on, and say what to do about what is wrong.
+    """Check your setup: credentials, bucket, cache, network, clock. Say how to fix each problem.
 
-    Credentials, network, region, clock; whether the bucket can be written, read and listed, and
-    whether its server honours conditions and checksums, by a few probes below doctor/ that are
-    deleted again; latency; the public URL; the cache and the state. Ends with 78 if the
-    configuration or the credentials are at fault, 1 if anything else is, and 0 if nothing fails.
+    Checks whether the bucket can be written, read and listed, and whether its server honours
+    conditions and checksums. For that it writes a few probes below doctor/ and deletes them again.
+    Also checks latency, the public URL, the cache and the state. The exit status is 78 if the
+    configuration or the credentials are wrong, 1 if anything else is, and 0 if nothing fails.
 
     \b
     Examples:
@@ -58,14 +64,14 @@ def command(session: Session, /, **options: Any) -> int:
 
 
 def examine_and_show(session: Session, settings: Settings, *, read_only: bool, **more: str) -> int:
-    """All findings, each shown as it is made; returns the exit status. `more` goes into the JSON."""
+    """Show each finding as it is made, and return the exit status. `more` goes into the JSON."""
     from mirror.diagnosis.doctor import DoctorOptions, examine
     from mirror.diagnosis.finding import exit_status
 
     found: list[Finding] = []
     findings = examine(settings, DoctorOptions(read_only=read_only))
     for (skipped, _), alike in groupby(findings, _alike):
-        # What was not tried for one reason is one line; all else is shown as soon as it is found.
+        # Checks that were skipped for one reason share a line; others are shown at once.
         together = list(islice(alike, None if skipped else 1))
         found += together
         if not session.json and (session.verbosity >= 0 or together[0].status in ("warn", "fail")):
@@ -94,7 +100,7 @@ def _show(together: Sequence[Finding]) -> None:
 
 
 def _lines(text: str) -> list[str]:
-    """Broken to a terminal's width; whole for a program that reads along."""
+    """The text in lines of the terminal's width; one line where a program reads it."""
     if not sys.stdout.isatty():
         return [text] if text else []
     room = max(30, shutil.get_terminal_size().columns - _WIDTH - 8)

@@ -7,78 +7,89 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mirror.cli.help_sections import SectionedCommand, section
+from mirror.cli.options import OUTPUT, WHAT_TO_READ
 from mirror.cli.session import Session, session_options
 
 if TYPE_CHECKING:
     from mirror.dataset.export import ExportReport
 
 
-@click.command("export")
-# One is wanted. click would quote a second one, with the password in it.
+@click.command("export", cls=SectionedCommand)
+# One address is expected. click's own message would quote a second one, with its password.
 @click.argument("urls", metavar="mongodb://HOST/DATABASE/COLLECTION", nargs=-1, required=True)
-@click.option(
-    "-o",
-    "--output",
-    metavar="FILE",
-    required=True,
-    type=click.Path(path_type=Path),
-    help="The dataset to write: .jsonl, .csv or .parquet, and .gz or .zst behind it.",
+@section(
+    WHAT_TO_READ,
+    click.option(
+        "--filter",
+        "filter_text",
+        metavar="JSON",
+        default="",
+        help="Only documents that match this filter, in MongoDB's query language.",
+    ),
+    click.option(
+        "--projection",
+        "projection_text",
+        metavar="FIELDS",
+        default="",
+        help="Only these fields: a,b,c or MongoDB's JSON.",
+    ),
+    click.option(
+        "--batch-size",
+        type=click.IntRange(1, 100_000),
+        metavar="N",
+        default=1000,
+        show_default=True,
+        help="Documents a request.",
+    ),
 )
-@click.option(
-    "--filter",
-    "filter_text",
-    metavar="JSON",
-    default="",
-    help="Only documents that match; MongoDB's query language.",
+@section(
+    OUTPUT,
+    click.option(
+        "-o",
+        "--output",
+        metavar="FILE",
+        required=True,
+        type=click.Path(path_type=Path),
+        help="The file to write: .jsonl, .csv or .parquet, also with .gz or .zst.",
+    ),
+    click.option(
+        "--json-style",
+        type=click.Choice(["plain", "relaxed", "canonical"]),
+        metavar="STYLE",
+        default="plain",
+        show_default=True,
+        help="plain JSON, or MongoDB's Extended JSON: relaxed or canonical, which keep all types.",
+    ),
+    click.option("--force", is_flag=True, help="Replace the file if it exists."),
 )
-@click.option(
-    "--projection",
-    "projection_text",
-    metavar="FIELDS",
-    default="",
-    help="Only these fields: a,b,c or MongoDB's JSON.",
-)
-@click.option(
-    "--json-style",
-    type=click.Choice(["plain", "relaxed", "canonical"]),
-    default="plain",
-    show_default=True,
-    help="Plain JSON, or MongoDB's Extended JSON, which keeps types that JSON has not.",
-)
-@click.option(
-    "--batch-size",
-    type=click.IntRange(1, 100_000),
-    default=1000,
-    show_default=True,
-    help="Documents asked for at a time.",
-)
-@click.option("--force", is_flag=True, help="Replace an output that exists.")
 @session_options
 @click.pass_obj
 def command(session: Session, /, **options: Any) -> int:
-    """Write a MongoDB collection to a dataset's file, sorted by _id.
+    """Write a MongoDB collection to a dataset file, sorted by _id.
 
-    When the connection is lost the scan goes on where it broke, and the file appears whole or not
-    at all. User and password come from MONGODB_USERNAME and MONGODB_PASSWORD, or stand in the
-    address, where every user of the machine may see them. Options for the connection follow a ?.
+    If the connection is lost, the scan resumes where it broke. The file appears whole or not at
+    all. The user and the password come from MONGODB_USERNAME and MONGODB_PASSWORD. They may also
+    stand in the address, but there every user of the machine can see them. Options for the
+    connection follow a ?.
 
     \b
     Examples:
-      mirror export mongodb://host/RehabDatos/plants -o dataset_raw.jsonl
-      mirror export 'mongodb://host/RehabDatos/plants?authSource=admin' -o plants.jsonl.zst \\
+      mirror export mongodb://host/biodiversity/plants -o dataset_raw.jsonl
+      mirror export 'mongodb://host/biodiversity/plants?authSource=admin' -o plants.jsonl.zst \\
           --filter '{"license": {"$ne": null}}' --projection image_url,species,license
     """
     from mirror.cli import output
     from mirror.dataset.export import ExportOptions, export
-    from mirror.dataset.formats.mongo import MongoUrl
     from mirror.dataset.formats.mongo_query import Query
+    from mirror.dataset.formats.mongo_url import MongoUrl
     from mirror.errors import UsageError
 
     url, *more = options["urls"]
     if more:
         raise UsageError(
-            f"mirror export takes one address, and {output.plural(len(more), 'word')} more stood "
-            "beside it; JSON and an address with ? or & need quotes around them."
+            f"mirror export takes one address and got {output.plural(len(more), 'word')} more; "
+            "put quotes around JSON and around an address with ? or &."
         )
     url = MongoUrl.parse(url)
     asked = ExportOptions(
@@ -119,5 +130,5 @@ def _show(session: Session, report: ExportReport) -> None:
             )
         )
     if report.resumed:
-        rows.append(("resumed", output.count(report.resumed), "the scan broke and went on"))
+        rows.append(("resumed", output.count(report.resumed), "after the scan broke"))
     output.table([*rows, ("took", output.duration(report.seconds))])

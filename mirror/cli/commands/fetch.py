@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mirror.cli.help_sections import SectionedCommand, section
 from mirror.cli.options import (
+    OUTPUT,
+    WHAT_TO_READ,
     bucket_flags,
     bucket_options,
     cache_option,
     public_url_option,
-    together,
 )
 from mirror.cli.session import Session, session_options
 
@@ -21,33 +23,34 @@ if TYPE_CHECKING:
     from mirror.config.settings import Settings
     from mirror.fetch.download_files import SaveReport
 
-# Where the mirror and this machine's caches are: of `fetch` and of `prefetch`.
-fetch_options = together(
+# Where the mirror and the caches of this machine are: for fetch and prefetch.
+fetch_options = section(
+    "Caches of this machine",
     bucket_options,
     public_url_option,
     cache_option,
     click.option(
-        "--fetch-cache", metavar="DIR", help="A folder that keeps what is read [fetch.cache_dir]."
+        "--fetch-cache", metavar="DIR", help="A folder that keeps fetched images [fetch.cache_dir]."
     ),
     click.option(
-        "--cache-bytes", metavar="SIZE", help="What it may hold, such as 200G [fetch.cache_bytes]."
-    ),
-    click.option(
-        "--match",
-        type=click.Choice(["url", "photo"]),
-        help="photo: also find an iNaturalist photo by another spelling [fetch.match].",
+        "--cache-bytes", metavar="SIZE", help="Its limit, such as 200G [fetch.cache_bytes]."
     ),
     click.option(
         "--offline",
         is_flag=True,
         default=None,
-        help="Ask only caches of this machine [fetch.offline].",
+        help="Read only the caches of this machine [fetch.offline].",
     ),
+)
+match_option = click.option(
+    "--match",
+    type=click.Choice(["url", "photo"]),
+    help="photo: also find an iNaturalist photo by another spelling of its URL [fetch.match].",
 )
 
 
 def fetch_settings(session: Session, options: dict[str, Any]) -> Settings:
-    """The settings, with what `fetch_options` say the strongest."""
+    """The settings, overridden by the values of `fetch_options` and `match_option`."""
     return session.settings(
         {
             **bucket_flags(options),
@@ -61,22 +64,26 @@ def fetch_settings(session: Session, options: dict[str, Any]) -> Settings:
     )
 
 
-@click.command("fetch")
+@click.command("fetch", cls=SectionedCommand)
 @click.argument("urls", metavar="URL...", nargs=-1, required=True)
-@click.option(
-    "-o",
-    "--output",
-    metavar="DIR|-",
-    help="Where images go, named by the MD5 of their URL; - is standard output, for one.",
-)
+@section(WHAT_TO_READ, match_option)
 @fetch_options
+@section(
+    OUTPUT,
+    click.option(
+        "-o",
+        "--output",
+        metavar="DIR|-",
+        help="Write images here, named by the MD5 of their URL; - writes one to standard output.",
+    ),
+)
 @session_options
 @click.pass_obj
 def command(session: Session, /, **options: Any) -> int:
-    """Read images from the mirror, as training does: checked, and never from anywhere else.
+    """Fetch images from the mirror as training does: verified, and from nowhere else.
 
-    URL is an original URL, one of the mirror's own, or a content hash. Without -o images are read
-    and checked, and stay in the fetch cache if there is one.
+    URL is an original URL, a URL of the mirror, or a content hash. Without -o images are read and
+    verified, and stay in the fetch cache if there is one.
 
     \b
     Examples:

@@ -11,37 +11,49 @@ import click
 
 from mirror.cli.commands.config import toml
 from mirror.cli.commands.doctor import examine_and_show
-from mirror.cli.options import bucket_flags, bucket_options, cache_option, public_url_option
+from mirror.cli.help_sections import SectionedCommand, section
+from mirror.cli.options import (
+    OUTPUT,
+    WHAT_TO_READ,
+    bucket_flags,
+    bucket_options,
+    cache_option,
+    public_url_option,
+)
 from mirror.cli.session import Session, session_options
 from mirror.errors import EXIT_DONE, UsageError
 
 _HEAD = """\
-# Written by mirror init. All keys: docs/configuration.md. Secrets never stand here: they come from
-# AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or a role.
+# Written by mirror init. docs/configuration.md explains all keys. Secrets do not belong here: they
+# come from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or a role.
 """
 
 
-@click.command("init")
-@cache_option
+@click.command("init", cls=SectionedCommand)
+@section(WHAT_TO_READ, cache_option)
 @bucket_options
 @public_url_option
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(dir_okay=False, path_type=Path),
-    default=Path("mirror.toml"),
-    show_default=True,
-    help="The file to write.",
+@section(
+    OUTPUT,
+    click.option(
+        "-o",
+        "--output",
+        type=click.Path(dir_okay=False, path_type=Path),
+        metavar="FILE",
+        default=Path("mirror.toml"),
+        show_default=True,
+        help="The file to write.",
+    ),
+    click.option("--force", is_flag=True, help="Replace the file if it exists."),
+    click.option("--no-doctor", is_flag=True, help="Only write the file; check nothing."),
 )
-@click.option("--force", is_flag=True, help="Replace the file if it is there.")
-@click.option("--no-doctor", is_flag=True, help="Write only; do not look at the bucket.")
 @session_options
 @click.pass_obj
 def command(session: Session, /, **options: Any) -> int:
-    """Write mirror.toml from flags and, on a terminal, a few questions; then run mirror doctor.
+    """Write mirror.toml from flags and a few questions, then run mirror doctor.
 
-    Asks nothing where the flags tell the cache and the bucket, else for all that they do not tell.
-    Ends as mirror doctor does.
+    If the flags name the cache and the bucket, it asks nothing. Otherwise it asks on the terminal
+    for each value that they leave out. The exit status is that of mirror doctor.
 
     \b
     Examples:
@@ -80,7 +92,7 @@ def command(session: Session, /, **options: Any) -> int:
         if session.json:
             session.print_json({"written": str(output)})
         return EXIT_DONE
-    # As a run from here on has them: the environment and other files may hold what this one does not.
+    # As the next run will load them: the environment and other files may add to this file.
     settings = session.settings(values)
     return examine_and_show(session, settings, read_only=False, written=str(output))
 
@@ -89,7 +101,7 @@ _REQUIRED = {"cache.dir": "--cache DIR", "bucket.url": "--bucket URL"}
 
 
 def _ask(flags: dict[str, Any]) -> None:
-    """Fill in what is not told; an empty answer leaves a key out."""
+    """Ask for the flags that were not given; an empty answer leaves a key out."""
 
     def ask(key: str, question: str, default: str = "") -> None:
         if not flags[key]:
@@ -98,7 +110,7 @@ def _ask(flags: dict[str, Any]) -> None:
             flags[key] = answer.strip()
 
     if not flags["cache.dir"]:
-        flags["cache.dir"] = click.prompt("The cache's folder", err=True).strip()
+        flags["cache.dir"] = click.prompt("The cache folder", err=True).strip()
     if not flags["bucket.url"]:
         question = "The mirror's bucket: s3://BUCKET/PREFIX, or file:///FOLDER"
         flags["bucket.url"] = click.prompt(question, err=True).strip()
@@ -109,20 +121,18 @@ def _ask(flags: dict[str, Any]) -> None:
             "The bucket's region",
             "auto" if flags["bucket.endpoint"] else "us-east-1",
         )
-        ask("bucket.public_url", "A public address over the prefix (empty if there is none)")
+        ask("bucket.public_url", "The public URL of the prefix (empty if there is none)")
 
 
 def _text(values: dict[str, Any]) -> str:
-    """The file: sections in the order of docs/configuration.md."""
+    """The text of the file, its sections in the order of docs/configuration.md."""
     lines = [_HEAD.rstrip()]
-    for section in ("cache", "bucket", "state"):
-        keys = {
-            k.removeprefix(f"{section}."): v for k, v in values.items() if k.startswith(section)
-        }
+    for table in ("cache", "bucket", "state"):
+        keys = {k.removeprefix(f"{table}."): v for k, v in values.items() if k.startswith(table)}
         if keys:
             lines += [
                 "",
-                f"[{section}]",
+                f"[{table}]",
                 *(f"{name} = {toml(value)}" for name, value in keys.items()),
             ]
     return "\n".join(lines) + "\n"

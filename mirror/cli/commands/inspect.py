@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
-from mirror.cli.options import cache_option, known_bad_option, level_option
+from mirror.cli.help_sections import SectionedCommand, section
+from mirror.cli.options import (
+    OUTPUT,
+    WHAT_TO_READ,
+    cache_option,
+    known_bad_option,
+    level_option,
+)
 from mirror.cli.session import Session, session_options
 from mirror.errors import EXIT_DONE, EXIT_SOME_FAILED, UsageError
 
@@ -23,35 +30,38 @@ _REASONS = 8
 _NAMES = 3
 
 
-@click.command("inspect")
-@cache_option
+@click.command("inspect", cls=SectionedCommand)
+@section(WHAT_TO_READ, cache_option)
 @level_option
-@click.option(
-    "--csv",
-    "csv_file",
-    metavar="FILE",
-    type=click.Path(dir_okay=False, allow_dash=True, path_type=Path),
-    help="List all files with their verdicts; - is standard output.",
-)
-@click.option(
-    "--sheet",
-    metavar="FILE.html",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="A page with a thumbnail of everything flagged, in one file.",
-)
 @known_bad_option
+@section(
+    OUTPUT,
+    click.option(
+        "--csv",
+        "csv_file",
+        metavar="FILE",
+        type=click.Path(dir_okay=False, allow_dash=True, path_type=Path),
+        help="List all files with their verdicts; - is standard output.",
+    ),
+    click.option(
+        "--sheet",
+        metavar="FILE.html",
+        type=click.Path(dir_okay=False, path_type=Path),
+        help="Write one HTML page with a thumbnail of every flagged file.",
+    ),
+)
 @session_options
 @click.pass_obj
 def command(session: Session, /, **options: Any) -> int:
-    """Judge every file of the cache: blank, corrupt, no image, a placeholder, or fine.
+    """Judge every file of the cache: ok, blank, corrupt, not an image, or a placeholder.
 
-    Reads the cache and changes nothing; no bucket is touched and none need be configured. What is
-    flagged is the result and no failure: the exit status is 0, or 3 when files could not be read.
+    Reads the cache, changes nothing and needs no bucket. Flagged files are a result, not a failure:
+    the exit status is 0, or 3 if files could not be read.
 
     \b
     Examples:
       mirror inspect --cache /data/image_cache
-      mirror inspect --sheet flagged.html        # to be looked at in a browser
+      mirror inspect --sheet flagged.html        # open it in a browser
       mirror inspect --csv - | grep -v ',ok,'
     """
     from mirror.inspection.inspect_cache import inspect_cache
@@ -63,7 +73,7 @@ def command(session: Session, /, **options: Any) -> int:
     began_at = time.monotonic()
     settings = settings_of(session, options)
     with ExitStack() as outputs:
-        # Before the work: an hour of it must not end in a file that cannot be written.
+        # Opened first: an hour of work must not end at a file that cannot be written.
         csv_out = _opened(outputs, csv_file)
         sheet_out = _opened(outputs, options["sheet"])
         with session.progress() as progress:
@@ -86,7 +96,7 @@ def settings_of(session: Session, options: dict[str, Any]) -> Settings:
 
 
 def request(settings: Settings, options: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of an inspection, as settings and flags have them."""
+    """The arguments of `inspect_cache`, from settings and flags."""
     import os
 
     from mirror.content.placeholder import load_known_bad
@@ -173,7 +183,7 @@ def _show(findings: Findings, seconds: float, csv_file: Path | None, sheet: Path
 
 
 def verdict_rows(findings: Findings) -> list[tuple[str, str, str]]:
-    """The lines of a table: each verdict, under it its reasons with a few names."""
+    """The rows of a table: each verdict, and below it its reasons with a few names."""
     from mirror.cli import output
     from mirror.content.image import VERDICTS
     from mirror.inspection.inspect_cache import printable, shown

@@ -8,36 +8,42 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mirror.cli.commands.fetch import fetch_options, fetch_settings
-from mirror.cli.options import url_field_option
+from mirror.cli.commands.fetch import fetch_options, fetch_settings, match_option
+from mirror.cli.help_sections import SectionedCommand, section
+from mirror.cli.options import OUTPUT, WHAT_TO_READ, url_field_option
 from mirror.cli.session import Session, session_options
 
 if TYPE_CHECKING:
     from mirror.fetch.prefetch import PrefetchReport
 
 
-@click.command("prefetch")
+@click.command("prefetch", cls=SectionedCommand)
 @click.argument("datasets", metavar="DATASET...", nargs=-1, required=True)
-@url_field_option
-@click.option(
-    "--check", is_flag=True, help="Say what is not on this machine; fetch nothing (also --offline)."
-)
-@click.option(
-    "--lacking",
-    metavar="FILE",
-    type=click.Path(path_type=Path),
-    help="Write the URLs that are not on this machine at the end, one a line.",
-)
+@section(WHAT_TO_READ, url_field_option, match_option)
 @fetch_options
+@section(
+    OUTPUT,
+    click.option(
+        "--check",
+        is_flag=True,
+        help="List images that are not on this machine; fetch nothing. --offline implies it.",
+    ),
+    click.option(
+        "--lacking",
+        metavar="FILE",
+        type=click.Path(path_type=Path),
+        help="Write the URLs that this machine still lacks at the end, one a line.",
+    ),
+)
 @session_options
 @click.pass_obj
 def command(session: Session, /, **options: Any) -> int:
-    """Read a dataset's images into the fetch cache of this machine, before a training begins.
+    """Fill this machine's fetch cache with a dataset's images, before training begins.
 
     DATASET is JSON lines, CSV or Parquet (plain, .gz or .zst), - for standard input, or
-    mongodb://HOST/DATABASE/COLLECTION. What is here already is not read again. URLs that the mirror
-    does not have are listed, and the exit status is then 3. With --offline nothing is asked of the
-    network: what a training without one would lack is listed, before it begins.
+    mongodb://HOST/DATABASE/COLLECTION. Images that are here already are not read again. URLs that
+    the mirror lacks are listed, and the exit status is then 3. With --offline no request leaves this
+    machine: the list shows what a training without a network would lack.
 
     \b
     Examples:
@@ -94,7 +100,7 @@ def _show(session: Session, report: PrefetchReport) -> None:
         "flagged": "no good images",
         "absent": "in the mirror, not on this machine",
         "failed": "",
-        "no_room": "the fetch cache is full; they are read from the mirror when they are needed",
+        "no_room": "the fetch cache is full; training reads them from the mirror",
         "invalid": "records without a URL",
     }
     for name, remark in remarks.items():

@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mirror.cli.help_sections import SectionedCommand, section
 from mirror.cli.options import (
+    WHAT_TO_READ,
     bucket_flags,
     bucket_options,
     cache_option,
     concurrency_option,
-    hex_prefix,
+    prefix_option,
     url_field_option,
 )
 from mirror.cli.reporting import reporting, reporting_options
@@ -22,41 +24,47 @@ if TYPE_CHECKING:
     from mirror.upkeep.pull import PullReport
 
 
-@click.command("pull")
-@cache_option
+@click.command("pull", cls=SectionedCommand)
+@section(
+    WHAT_TO_READ,
+    prefix_option,
+    click.option(
+        "--dataset",
+        "datasets",
+        metavar="IN",
+        multiple=True,
+        help="Only URLs of this dataset; repeatable.",
+    ),
+    url_field_option,
+)
 @bucket_options
-@click.option("-n", "--dry-run", is_flag=True, help="Say what would be written; write nothing.")
-@click.option(
-    "--prefix",
-    default="",
-    callback=hex_prefix,
-    metavar="HEX",
-    help="Only URLs whose MD5 begins so.",
-)
-@click.option(
-    "--dataset", "datasets", metavar="IN", multiple=True, help="Only URLs of this dataset; again."
-)
-@url_field_option
-@click.option("--verify", is_flag=True, help="Read and compare files that are there already.")
-@click.option("--force", is_flag=True, help="Replace other files that have an image's name.")
-@click.option(
-    "--hardlink", is_flag=True, help="Store a content once that has several URLs, by hard links."
+@section(
+    "What to write",
+    cache_option,
+    click.option(
+        "-n", "--dry-run", is_flag=True, help="Show what would be written; write nothing."
+    ),
+    click.option("--verify", is_flag=True, help="Read and compare files that exist already."),
+    click.option("--force", is_flag=True, help="Replace other files that have an image's name."),
+    click.option(
+        "--hardlink", is_flag=True, help="Store a content of several URLs once, with hard links."
+    ),
 )
 @concurrency_option
 @reporting_options
 @session_options
 @click.pass_obj
 def command(session: Session, /, **options: Any) -> int:
-    """Restore the cache, or a part of it, from the mirror: <md5 of the URL>.jpg, flat.
+    """Restore the cache, or a part of it, from the mirror: one flat folder of <md5 of the URL>.jpg.
 
-    Every image is compared with the catalog before it has its name. What is there already is not
-    read again, so an interrupted pull goes on. Nothing is replaced without --force.
+    Every image is compared with the catalog before it gets its name. Files that exist are not read
+    again, so an interrupted pull resumes. Nothing is replaced without --force.
 
     \b
     Examples:
       mirror pull --cache /data/image_cache
       mirror pull --cache /data/part --dataset val.jsonl
-      mirror pull --verify --force         # and replace what has rotted on the disk
+      mirror pull --verify --force         # also replace files that have rotted on the disk
     """
     from mirror.cli.views.upkeep_view import show
     from mirror.dataset.inputs import Input
@@ -102,8 +110,8 @@ def _rows(report: PullReport) -> list[Row]:
     ]
     rows += trouble("  kept", report.kept, "another file has the name; --force replaces it")
     rows += trouble("  missing", report.missing, "objects that are not in the mirror")
-    rows += trouble("  mismatched", report.mismatched, "objects that are not what they should be")
+    rows += trouble("  mismatched", report.mismatched, "objects that differ from the catalog")
     rows += trouble("  failed", report.failed)
-    rows += trouble("flagged", report.flagged, "have no good image in the mirror")
+    rows += trouble("flagged", report.flagged, "URLs without a good image in the mirror")
     rows += trouble("not mirrored", report.not_mirrored, "URLs that the mirror has never seen")
     return rows

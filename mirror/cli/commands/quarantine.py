@@ -9,35 +9,39 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mirror.cli.commands.inspect import request, settings_of
-from mirror.cli.options import cache_option, known_bad_option, level_option
+from mirror.cli.help_sections import SectionedCommand, section
+from mirror.cli.options import WHAT_TO_READ, cache_option, known_bad_option, level_option
 from mirror.cli.session import Session, session_options
 
 if TYPE_CHECKING:
     from mirror.inspection.quarantine import QuarantineReport
 
 
-@click.command("quarantine")
-@cache_option
-@click.option(
-    "--to",
-    "folder",
-    metavar="DIR",
-    required=True,
-    type=click.Path(file_okay=False, path_type=Path),
-    help="The folder that flagged files go to, and come back from.",
-)
-@click.option("--restore", is_flag=True, help="Move them back into the cache.")
-@click.option("--yes", is_flag=True, help="Do it; without this, only say what would be done.")
+@click.command("quarantine", cls=SectionedCommand)
+@section(WHAT_TO_READ, cache_option)
 @level_option
 @known_bad_option
+@section(
+    "What to move",
+    click.option(
+        "--to",
+        "folder",
+        metavar="DIR",
+        required=True,
+        type=click.Path(file_okay=False, path_type=Path),
+        help="The folder for flagged files; --restore moves them back from it.",
+    ),
+    click.option("--restore", is_flag=True, help="Move the files back into the cache."),
+    click.option("--yes", is_flag=True, help="Move files; without it, only show what would move."),
+)
 @session_options
 @click.pass_obj
 def command(session: Session, /, **options: Any) -> int:
     """Move flagged files out of the cache into a folder, or back. Nothing is ever deleted.
 
-    Files keep their paths; manifest.jsonl in the folder says what each was flagged for. Nothing is
-    overwritten: a file whose place is taken stays where it is, and is listed (exit status 3).
-    Without --yes this is a dry run.
+    Files keep their paths, and manifest.jsonl in the folder says why each was flagged. Nothing is
+    overwritten: a file whose place is taken stays and is listed, and the exit status is 3. Without
+    --yes this is a dry run.
 
     \b
     Examples:
@@ -84,7 +88,7 @@ def _show(session: Session, report: QuarantineReport, *, restoring: bool, folder
     rows += [("skipped", output.count(report.skipped), "")] if report.skipped else []
     rows += [("failed", output.count(report.failed), "")] if report.failed else []
     if restoring and report.absent:
-        rows += [("not there", output.count(report.absent), "restored before, or taken away")]
+        rows += [("not there", output.count(report.absent), "restored before, or removed")]
     output.table(rows)
     if session.verbosity > 0 or report.dry_run:
         for path in report.examples:
@@ -92,6 +96,8 @@ def _show(session: Session, report: QuarantineReport, *, restoring: bool, folder
         if done > len(report.examples):
             click.echo(f"  and {output.count(done - len(report.examples))} more")
     if report.dry_run:
-        click.echo(f"Dry run: nothing was moved. With --yes it is done; the folder is {folder}.")
+        click.echo(
+            f"Dry run: nothing was moved. Add --yes to move the files; the folder is {folder}."
+        )
     else:
         click.echo(f"Manifest: {report.manifest}")

@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mirror.cli.options import bucket_flags, bucket_options, cache_option, concurrency_option
+from mirror.cli.help_sections import SectionedCommand, section
+from mirror.cli.options import (
+    WHAT_TO_READ,
+    bucket_flags,
+    bucket_options,
+    cache_option,
+    concurrency_option,
+)
 from mirror.cli.session import Session, session_options
 
 if TYPE_CHECKING:
@@ -14,30 +21,34 @@ if TYPE_CHECKING:
     from mirror.sync.rebuild import RebuildReport
 
 
-@click.command("rebuild-state")
-@cache_option
-@bucket_options
-@click.option(
-    "--inspect",
-    type=click.Choice(["decode", "header", "off"]),
-    help="How far to look at each image [sync.inspect].",
+@click.command("rebuild-state", cls=SectionedCommand)
+@section(
+    WHAT_TO_READ,
+    cache_option,
+    click.option(
+        "--inspect",
+        type=click.Choice(["decode", "header", "off"]),
+        help="How thoroughly to inspect each image [sync.inspect].",
+    ),
+    click.option(
+        "--restart", is_flag=True, help="Start over, instead of resuming an interrupted run."
+    ),
 )
-@click.option("--restart", is_flag=True, help="Begin anew, even if a run was interrupted.")
+@bucket_options
 @concurrency_option
 @session_options
 @click.pass_obj
 def command(session: Session, /, **options: Any) -> int:
-    """Make the local state anew, from the bucket and the cache, when it is in doubt.
+    """Rebuild the local state from the bucket and the cache, when it is in doubt.
 
-    Reads every file of the cache and lists the bucket; uploads nothing and catalogues nothing. The
-    state then knows those files that are in the mirror as the catalog has them; the next sync looks
-    at the others. For a day an interrupted run is gone on with, and reads no file twice; --restart
-    begins anew.
+    Reads every file of the cache and lists the bucket. Uploads nothing and adds no catalog rows.
+    The state then knows the files that the mirror holds as its catalog says; the next sync looks at
+    the others. Within a day an interrupted run is resumed and reads no file twice.
 
     \b
     Examples:
       mirror rebuild-state
-      mirror rebuild-state --restart       # read everything, whatever an interrupted run has read
+      mirror rebuild-state --restart       # read every file again
       mirror rebuild-state --inspect off   # hashes only
     """
     from mirror.cli.views.upkeep_view import show
@@ -53,7 +64,7 @@ def command(session: Session, /, **options: Any) -> int:
     )
     with session.progress() as progress:
         report = rebuild_state(settings, progress=progress, restart=options["restart"])
-    closing = "mirror repair puts back what is missing." if report.missing else ""
+    closing = "mirror repair restores what is missing." if report.missing else ""
     show(session, report, _rows(report), closing)
     return report.exit_status
 
@@ -65,7 +76,7 @@ def _rows(report: RebuildReport) -> list[Row]:
     rows: list[Row] = [
         ("checked", output.count(report.checked), f"{report.ignored:,} other files ignored"),
         ("  read", output.count(report.read), output.size(report.bytes)),
-        ("  known", output.count(report.known), "to the mirror as they are"),
+        ("  known", output.count(report.known), "the mirror holds them as they are"),
         ("  unknown", output.count(report.unknown), "left to the next sync"),
     ]
     rows += trouble("  failed", report.failed)

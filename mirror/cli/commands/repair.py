@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mirror.cli.commands.verify import depth_asked, depth_options
-from mirror.cli.options import bucket_flags, bucket_options, cache_option, concurrency_option
+from mirror.cli.help_sections import SectionedCommand, section
+from mirror.cli.options import (
+    WHAT_TO_READ,
+    bucket_flags,
+    bucket_options,
+    cache_option,
+    concurrency_option,
+)
 from mirror.cli.session import Session, session_options
 
 if TYPE_CHECKING:
@@ -16,42 +23,48 @@ if TYPE_CHECKING:
     from mirror.upkeep.repair import RepairReport
 
 
-@click.command("repair")
-@cache_option
-@click.option(
-    "--from",
-    "folders",
-    metavar="DIR",
-    multiple=True,
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Another folder that may have the contents, under whatever names; again for more.",
+@click.command("repair", cls=SectionedCommand)
+@section(
+    WHAT_TO_READ,
+    cache_option,
+    click.option(
+        "--from",
+        "folders",
+        metavar="DIR",
+        multiple=True,
+        type=click.Path(file_okay=False, path_type=Path),
+        help="Another folder to search for the contents, under any file names; repeatable.",
+    ),
 )
-@click.option("-n", "--dry-run", is_flag=True, help="Say what could be repaired; write nothing.")
-@click.option(
-    "--max-lost",
-    default="50%",
-    show_default=True,
-    metavar="N|SHARE%|all",
-    help="Refuse to give up more objects than so many, or than such a share of all.",
-)
-@depth_options
 @bucket_options
+@depth_options
+@section(
+    "What to write",
+    click.option("-n", "--dry-run", is_flag=True, help="Show what can be repaired; write nothing."),
+    click.option(
+        "--max-lost",
+        default="50%",
+        show_default=True,
+        metavar="N|SHARE%|all",
+        help="Refuse to give up more objects than this number or share of all.",
+    ),
+)
 @concurrency_option
 @session_options
 @click.pass_obj
 def command(session: Session, /, **options: Any) -> int:
-    """Write again what is missing or damaged in the mirror, from any folder that has it.
+    """Restore missing and damaged objects from any folder that has their content.
 
-    Verifies first; what an earlier verify --full found is known. A file counts only if its bytes
-    are those that the catalog names. What no folder has is catalogued as corrupt, so that rewrite
-    and fetch offer it no more; a sync that meets it again makes it good. Exit status 3 when
-    something stays lost.
+    Verifies first, and remembers what an earlier verify --full found. A file is used only if its
+    bytes are those that the catalog names. Content that no folder has is catalogued as corrupt:
+    rewrite and fetch no longer offer it. A later sync that finds it makes it good again. The exit
+    status is 3 if something stays lost.
 
     \b
     Examples:
       mirror repair --dry-run
       mirror repair --from /backup/image_cache --from /data/flagged
-      mirror repair --full                 # and read every object first
+      mirror repair --full                 # read every object first
     """
     from mirror.cli.views.upkeep_view import show
     from mirror.upkeep.change_limit import ChangeLimit
@@ -86,7 +99,7 @@ def _rows(report: RepairReport) -> list[Row]:
         found.append(("repairable", output.count(report.repairable), ""))
     else:
         found.append(("repaired", output.count(report.repaired), ""))
-    found += trouble("healed", report.healed, "were well again, or are named no more")
+    found += trouble("healed", report.healed, "turned out good, or are no longer named")
     flagged = output.plural(report.flagged_rows, "row") + " flagged" if report.flagged_rows else ""
     found += trouble("lost", report.lost, flagged)
     return found

@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mirror.cli.help_sections import SectionedCommand, section
 from mirror.cli.options import (
+    OUTPUT,
+    WHAT_TO_READ,
     bucket_flags,
     bucket_options,
     known_bad_option,
@@ -23,134 +26,168 @@ if TYPE_CHECKING:
     from mirror.dataset.rewrite.rewrite_options import RewriteOptions
 
 
-@click.command("rewrite")
+@click.command("rewrite", cls=SectionedCommand)
 @click.argument("inputs", metavar="IN...", nargs=-1, required=True)
-@click.option(
-    "-o",
-    "--output",
-    required=True,
-    metavar="OUT",
-    type=click.Path(path_type=Path),
-    help="The file to write; its name says the format: .jsonl .csv .tsv .parquet, and .gz .zst.",
+@section(
+    OUTPUT,
+    click.option(
+        "-o",
+        "--output",
+        required=True,
+        metavar="OUT",
+        type=click.Path(path_type=Path),
+        help="The file to write: .jsonl, .csv, .tsv or .parquet, also with .gz or .zst.",
+    ),
+    click.option(
+        "--source-field",
+        default="source_url",
+        show_default=True,
+        metavar="FIELD",
+        help="The new field for the original URL.",
+    ),
+    click.option(
+        "--report",
+        "report_file",
+        metavar="FILE",
+        type=click.Path(path_type=Path),
+        help="Write what was dropped and why, with examples, as JSON.",
+    ),
+    click.option("--force", is_flag=True, help="Replace files that exist."),
+    click.option(
+        "-n", "--dry-run", is_flag=True, help="Count and show; write nothing but --report."
+    ),
 )
-@url_field_option
-@click.option(
-    "--source-field",
-    default="source_url",
-    show_default=True,
-    metavar="FIELD",
-    help="Where the original URL goes, beside the new one.",
+@section(
+    WHAT_TO_READ,
+    url_field_option,
+    click.option(
+        "--match",
+        type=click.Choice(["url", "photo"]),
+        default="url",
+        show_default=True,
+        help="photo: also find an iNaturalist photo by another spelling of its URL.",
+    ),
+    click.option(
+        "--cached-only",
+        metavar="DIR",
+        help="Use this cache instead of a bucket. URLs stay unchanged without --scheme file.",
+    ),
+    click.option("--strict", is_flag=True, help="Stop at the first invalid record."),
 )
 @bucket_options
 @public_url_option
-@click.option(
-    "--scheme",
-    type=click.Choice(["public", "s3", "presigned", "file"]),
-    help="What the new URLs are; without it public if bucket.public_url is set, else as bucket.url.",
+@section(
+    "What the new URLs are",
+    click.option(
+        "--scheme",
+        type=click.Choice(["public", "s3", "presigned", "file"]),
+        metavar="NAME",
+        help="public, s3, presigned or file. Default: public if bucket.public_url is set, else "
+        "as bucket.url.",
+    ),
+    click.option(
+        "--expires",
+        type=click.FloatRange(min=0, min_open=True),
+        default=7.0,
+        show_default=True,
+        metavar="DAYS",
+        help="The lifetime of presigned URLs, 7 days at most.",
+    ),
 )
-@click.option(
-    "--expires",
-    type=click.FloatRange(min=0, min_open=True),
-    default=7.0,
-    show_default=True,
-    metavar="DAYS",
-    help="How long presigned URLs live, 7 days at most.",
-)
-@click.option(
-    "--match",
-    type=click.Choice(["url", "photo"]),
-    default="url",
-    show_default=True,
-    help="photo: also find an iNaturalist photo under another spelling of its URL.",
-)
-@click.option(
-    "--missing",
-    type=click.Choice(["drop", "keep", "fail"]),
-    default="drop",
-    show_default=True,
-    help="What becomes of records whose image is not mirrored.",
-)
-@click.option(
-    "--min-size",
-    type=click.IntRange(min=0),
-    default=0,
-    metavar="PX",
-    help="Drop images whose shorter side has fewer pixels.",
-)
-@click.option(
-    "--license-field",
-    metavar="FIELD",
-    help="Where a record holds its licence. With public URLs only records that have one are written. "
-    "[license, where --allow-license is given]",
-)
-@click.option(
-    "--allow-license",
-    "licenses",
-    multiple=True,
-    metavar="NAME",
-    help="A licence that may be written, such as cc-by; again or with commas for more.",
-)
-@click.option(
-    "--sample", metavar="N|SHARE", help="Only so many records (1000), or such a share (0.1)."
-)
-@click.option("--split", "splits", metavar="SPLITS", help="Such as train=0.8,val=0.1,test=0.1.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of splits and of the sample.")
-@click.option("--group-by", metavar="FIELD", help="Records equal here stay in one split.")
-@click.option(
-    "--stratify-by", metavar="FIELD", help="Hold the shares of the splits within each class."
-)
-@click.option(
-    "--tolerance",
-    type=click.FloatRange(0, 1),
-    default=0.01,
-    show_default=True,
-    help="How far a class's share may be off, as a part of the class.",
-)
-@click.option(
-    "--allow-leaks", is_flag=True, help="Let records with the same image be in different splits."
-)
-@click.option(
-    "--cached-only",
-    metavar="DIR",
-    help="No bucket: keep what this cache holds; URLs stay as they are without --scheme file.",
+@section(
+    "Which records to keep",
+    click.option(
+        "--missing",
+        type=click.Choice(["drop", "keep", "fail"]),
+        default="drop",
+        show_default=True,
+        help="What to do with records whose image is not mirrored.",
+    ),
+    click.option(
+        "--min-size",
+        type=click.IntRange(min=0),
+        default=0,
+        metavar="PX",
+        help="Drop images whose shorter side has fewer pixels.",
+    ),
+    click.option(
+        "--license-field",
+        metavar="FIELD",
+        help="The field with a record's licence; license, if --allow-license is given. With "
+        "public URLs, records without a licence are dropped.",
+    ),
+    click.option(
+        "--allow-license",
+        "licenses",
+        multiple=True,
+        metavar="NAME",
+        help="Keep only this licence, such as cc-by; repeatable, or with commas.",
+    ),
+    click.option(
+        "--sample", metavar="N|SHARE", help="Keep this many records (1000) or this share (0.1)."
+    ),
 )
 @level_option
 @known_bad_option
-@click.option("--strict", is_flag=True, help="Stop at the first invalid record.")
-@click.option("--force", is_flag=True, help="Replace what is there.")
-@click.option("-n", "--dry-run", is_flag=True, help="Count and show; write nothing but --report.")
-@click.option(
-    "--report",
-    "report_file",
-    metavar="FILE",
-    type=click.Path(path_type=Path),
-    help="Write what was dropped and why, with examples, as JSON.",
+@section(
+    "How to split",
+    click.option("--split", "splits", metavar="SPLITS", help="Such as train=0.8,val=0.1,test=0.1."),
+    click.option(
+        "--seed",
+        type=int,
+        default=0,
+        show_default=True,
+        metavar="N",
+        help="The seed of the splits and of the sample.",
+    ),
+    click.option(
+        "--group-by", metavar="FIELD", help="Keep records with the same value in one split."
+    ),
+    click.option(
+        "--stratify-by", metavar="FIELD", help="Keep the shares of the splits within each class."
+    ),
+    click.option(
+        "--tolerance",
+        type=click.FloatRange(0, 1),
+        default=0.01,
+        show_default=True,
+        metavar="SHARE",
+        help="How far the share of a class may be off, as a part of the class.",
+    ),
+    click.option(
+        "--allow-leaks",
+        is_flag=True,
+        help="Let records with the same image be in different splits.",
+    ),
 )
-@click.option(
-    "--update-config",
-    "config_file",
-    metavar="YAML",
-    type=click.Path(path_type=Path),
-    help="A training's configuration to point at the new files.",
-)
-@click.option(
-    "--set",
-    "assignments",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="A key of it and its value; {train}, {val} or {out} stand for the files written.",
+@section(
+    "Update a training's configuration",
+    click.option(
+        "--update-config",
+        "config_file",
+        metavar="YAML",
+        type=click.Path(path_type=Path),
+        help="The configuration file to point at the new files.",
+    ),
+    click.option(
+        "--set",
+        "assignments",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="Set a key of it; {train}, {val} or {out} stand for the files written.",
+    ),
 )
 @session_options
 @click.pass_obj
 def command(session: Session, /, **options: Any) -> int:
-    """Rewrite datasets to the mirror's URLs; filter them, split them, point the training at them.
+    """Rewrite datasets to the mirror's URLs, filter and split them, and update the training.
 
     IN is JSON lines, CSV or Parquet (plain, .gz or .zst), - for standard input, or
-    mongodb://HOST/DATABASE/COLLECTION. What is not in the mirror, or blank, broken or a
-    placeholder, is dropped and counted; every other field stays as it was. A record keeps its split
-    when the dataset is re-ordered or grows, and the same image is never in two splits.
+    mongodb://HOST/DATABASE/COLLECTION. Records whose image is not in the mirror, blank, broken or a
+    placeholder are dropped and counted. All other fields stay unchanged. A record keeps its split
+    when the dataset is reordered or grows, and the same image is never in two splits.
 
-    What is no record, or has no URL, is set aside in OUT.rejected.jsonl, and the exit status is 3.
+    Invalid records, and records without a URL, go to OUT.rejected.jsonl; the exit status is then 3.
 
     \b
     Examples:
@@ -180,11 +217,11 @@ def _settings(session: Session, options: dict[str, Any]) -> Settings:
     for name in ("bucket", "endpoint", "region", "public_url", "state"):
         if cached_only and options[name] is not None:
             option = "--" + name.replace("_", "-")
-            raise UsageError(f"--cached-only asks no bucket; leave out it or {option}.")
+            raise UsageError(f"--cached-only uses no bucket; leave out --cached-only or {option}.")
     if options["known_bad"] is not None and not cached_only:
         raise UsageError(
-            "--known-bad judges a cache and needs --cached-only; a mirror was judged when it was "
-            "synced: set inspect.known_bad, and mirror sync judges by it."
+            "--known-bad needs --cached-only, because it applies to the inspection of a cache. For a "
+            "mirror set inspect.known_bad, and run mirror sync."
         )
     return session.settings(
         {

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mirror.cli.options import bucket_flags, bucket_options, cache_option
+from mirror.cli.help_sections import SectionedCommand, section
+from mirror.cli.options import WHAT_TO_READ, bucket_flags, bucket_options, cache_option
 from mirror.cli.session import Session, session_options
 from mirror.errors import EXIT_DONE
 
@@ -14,20 +15,23 @@ if TYPE_CHECKING:
     from mirror.diagnosis.status import Status
 
 
-@click.command("status")
-@cache_option
-@bucket_options
-@click.option(
-    "--no-scan", is_flag=True, help="Do not walk the cache: leave out what is not yet synced."
+@click.command("status", cls=SectionedCommand)
+@section(
+    WHAT_TO_READ,
+    cache_option,
+    click.option(
+        "--no-scan", is_flag=True, help="Do not walk the cache; leave out files not yet synced."
+    ),
 )
+@bucket_options
 @session_options
 @click.pass_obj
 def command(session: Session, /, **options: Any) -> int:
-    """What is in the mirror, what is not yet, the last runs, and what it costs.
+    """Show what the mirror holds, what is not yet synced, the last runs, and what it costs.
 
-    Reads the catalog (its new files only, if this machine has read it before), this machine's
-    state, and walks the cache without opening a file. Costs are by the lists in the configuration,
-    [prices], without free tiers.
+    Reads the catalog (only its new files, if this machine has read it before) and this machine's
+    state, and walks the cache without opening a file. Costs follow the price lists of the
+    configuration, [prices], without free tiers.
 
     \b
     Examples:

@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mirror.cli.help_sections import SectionedCommand, section
 from mirror.cli.log import say
 from mirror.cli.options import (
+    HOW_FAST,
+    WHAT_TO_READ,
     bucket_flags,
     bucket_options,
     cache_option,
     concurrency_option,
-    hex_prefix,
+    prefix_option,
     url_field_option,
 )
 from mirror.cli.reporting import reporting, reporting_options
@@ -24,56 +27,77 @@ if TYPE_CHECKING:
     from mirror.sync.sync_report import SyncReport
 
 
-@click.command("sync")
-@cache_option
+@click.command("sync", cls=SectionedCommand)
+@section(
+    WHAT_TO_READ,
+    cache_option,
+    prefix_option,
+    click.option(
+        "--max-files",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="Take at most this many new or changed files.",
+    ),
+    click.option(
+        "--dataset",
+        metavar="IN",
+        help="Only files that this dataset refers to; its URLs and licences go into the catalog.",
+    ),
+    url_field_option,
+    click.option(
+        "--license-field",
+        default="license",
+        show_default=True,
+        metavar="FIELD",
+        help="The dataset's field with the licence.",
+    ),
+    click.option(
+        "--attribution-field",
+        default="attribution",
+        show_default=True,
+        metavar="FIELD",
+        help="The dataset's field with the attribution.",
+    ),
+)
 @bucket_options
-@click.option("-n", "--dry-run", is_flag=True, help="Show the plan and its cost; touch nothing.")
-@click.option(
-    "--inspect",
-    type=click.Choice(["decode", "header", "off"]),
-    help="How far to look at each image [sync.inspect].",
+@section(
+    "What to upload",
+    click.option("-n", "--dry-run", is_flag=True, help="Show the plan and its cost; do nothing."),
+    click.option(
+        "--inspect",
+        type=click.Choice(["decode", "header", "off"]),
+        help="How thoroughly to inspect each image [sync.inspect].",
+    ),
+    click.option(
+        "--include-flagged",
+        is_flag=True,
+        help="Upload blank, broken and placeholder files too.",
+    ),
+    click.option("--fail-fast", is_flag=True, help="Stop at the first file that fails."),
 )
-@click.option(
-    "--include-flagged", is_flag=True, help="Upload blank, broken and placeholder files too."
+@section(
+    HOW_FAST,
+    concurrency_option,
+    click.option(
+        "--limit-rate",
+        metavar="RATE",
+        help="Upload at most this many bytes a second, such as 20M [sync.limit_rate].",
+    ),
 )
-@click.option(
-    "--limit-rate", metavar="RATE", help="Bytes a second at most, such as 20M [sync.limit_rate]."
-)
-@concurrency_option
-@click.option(
-    "--max-files", type=click.IntRange(min=1), help="At most so many new or changed files."
-)
-@click.option(
-    "--prefix",
-    default="",
-    callback=hex_prefix,
-    metavar="HEX",
-    help="Only URLs whose MD5 begins so.",
-)
-@click.option(
-    "--dataset",
-    metavar="IN",
-    help="Only files that this dataset refers to; its URLs and licences go into the catalog.",
-)
-@url_field_option
-@click.option("--license-field", default="license", show_default=True, help="Its licence field.")
-@click.option(
-    "--attribution-field", default="attribution", show_default=True, help="Its attribution field."
-)
-@click.option("--fail-fast", is_flag=True, help="Stop at the first file that fails.")
 @reporting_options
 @session_options
 @click.pass_obj
 def command(session: Session, /, **options: Any) -> int:
-    """Bring the mirror up to date with the cache: bulk the first time, incremental ever after.
+    """Bring the mirror up to date with the cache: first in bulk, then incrementally from cron.
 
-    Reads new and changed files once, uploads each content once, never a blank or broken image,
-    and changes nothing in the cache. A run without changes opens no image and sends one request.
+    Reads new and changed files once and uploads each content once. Blank and broken images are
+    kept out, and nothing in the cache changes. A run without changes opens no image and sends one
+    request.
 
     \b
     Examples:
       mirror sync --cache /data/image_cache --bucket s3://plants/inat --dry-run
-      mirror sync                          # everything is in mirror.toml; the same from cron
+      mirror sync                          # cache and bucket are in mirror.toml
       mirror sync --prefix 3f --limit-rate 20M
     """
     from mirror.sync.run_sync import SyncOptions, sync
@@ -123,10 +147,10 @@ def _sources(options: dict[str, Any]) -> AbstractContextManager[DatasetUrls | No
 
 
 def _give_large_arrays_back() -> None:
-    """Have glibc return each large array to the system when it is freed, not keep it in its heap.
+    """Make glibc return each large array to the system when it is freed.
 
-    Its threshold for that grows with use; fixed at 1 MiB, a bulk sync of 900,000 files holds about
-    a quarter less memory. Elsewhere than on glibc there is nothing to set.
+    By default glibc's threshold for that grows with use. Fixed at 1 MiB, a bulk sync of 900,000
+    files holds about a quarter less memory. Other C libraries have nothing to set.
     """
     import ctypes
 
@@ -135,7 +159,7 @@ def _give_large_arrays_back() -> None:
         ctypes.CDLL(None).mallopt(m_mmap_threshold, 1 << 20)
 
 
-def _show(session: Session, report: SyncReport, most: int | None) -> None:
+def _show(session: Session, report: SyncReport, max_files: int | None) -> None:
     from mirror.cli import output
 
     output.listing(
@@ -160,9 +184,9 @@ def _show(session: Session, report: SyncReport, most: int | None) -> None:
     if report.estimate is not None:
         e = report.estimate
         rows += [
-            ("would read", output.size(e.bytes), "at most this is sent; duplicates are not"),
+            ("would read", output.size(e.bytes), "at most; duplicates are not uploaded"),
             ("requests", output.count(e.requests), f"at most, {output.usd(e.request_usd)}"),
-            ("storage", output.size(e.bytes), f"{output.usd(e.storage_usd_month)} a month more"),
+            ("storage", output.size(e.bytes), f"{output.usd(e.storage_usd_month)} more a month"),
         ]
         if e.seconds is not None:
             rows.append(("time", output.duration(e.seconds), "at the last run's rate"))
@@ -182,12 +206,16 @@ def _show(session: Session, report: SyncReport, most: int | None) -> None:
         flagged = ", ".join(f"{name} {n:,}" for name, n in report.flagged.items() if n)
         rows += [
             ("uploaded", output.count(report.uploaded), output.size(report.bytes_uploaded)),
-            ("deduplicated", output.count(report.deduplicated), "their content was there already"),
+            (
+                "deduplicated",
+                output.count(report.deduplicated),
+                "their content is in the mirror already",
+            ),
             ("flagged", output.count(report.flagged_total), flagged),
             ("failed", output.count(report.failed)),
         ]
-        if most is not None and (left := report.new + report.changed - most) > 0:
-            rows.append(("left", output.count(left), "for the next run, by --max-files"))
+        if max_files is not None and (left := report.new + report.changed - max_files) > 0:
+            rows.append(("left", output.count(left), "for the next run, because of --max-files"))
     if report.described:
         rows.append(("described", output.count(report.described), "sources added to the catalog"))
     if report.catalog_commits:
@@ -205,4 +233,4 @@ def _show(session: Session, report: SyncReport, most: int | None) -> None:
     ]
     output.table(rows)
     if report.interrupted:
-        click.echo("Interrupted: what was acknowledged is committed; run again for the rest.")
+        click.echo("Interrupted: everything acknowledged is committed; run again for the rest.")

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mirror.cli.options import bucket_flags, bucket_options, concurrency_option, share, together
+from mirror.cli.help_sections import SectionedCommand, section
+from mirror.cli.options import bucket_flags, bucket_options, concurrency_option, share
 from mirror.cli.reporting import reporting, reporting_options
 from mirror.cli.session import Session, session_options
 
@@ -16,35 +17,39 @@ if TYPE_CHECKING:
     from mirror.upkeep.verify import VerifyOptions, VerifyReport
 
 
-# How far to look, and where to write what was found: of all who verify.
-depth_options = together(
+# How far to look, and where to write the problems: for verify and repair.
+depth_options = section(
+    "How far to look",
     click.option(
-        "--exists", is_flag=True, help="Compare one listing with the catalog; the default."
+        "--exists", is_flag=True, help="Compare one listing with the catalog: the default."
     ),
     click.option(
         "--sample",
         metavar="SHARE",
         callback=share,
-        help="And read back such a share of the objects, such as 1%.",
+        help="Also read back this share of the objects, such as 1%.",
     ),
-    click.option("--full", is_flag=True, help="And read back every object, and hash it."),
+    click.option("--full", is_flag=True, help="Also read back and hash every object."),
     click.option(
         "--seed",
         type=click.IntRange(min=0),
-        help="Chooses the sample; without it, each is another.",
+        metavar="N",
+        help="Choose the sample by this seed; without it each run takes another.",
     ),
-    click.option("--restart", is_flag=True, help="Begin a reading anew that was interrupted."),
+    click.option(
+        "--restart", is_flag=True, help="Start over, instead of resuming an interrupted reading."
+    ),
     click.option(
         "--report",
         metavar="FILE",
         type=click.Path(dir_okay=False, path_type=Path),
-        help="Write all that is wrong to this file, a JSON object a line.",
+        help="Write every problem to this file, one JSON object a line.",
     ),
 )
 
 
 def depth_asked(options: dict[str, Any]) -> VerifyOptions:
-    """What `depth_options` were given. Raises: UsageError."""
+    """The values of `depth_options`. Raises: UsageError."""
     from mirror.errors import UsageError
     from mirror.upkeep.verify import VerifyOptions
 
@@ -58,24 +63,24 @@ def depth_asked(options: dict[str, Any]) -> VerifyOptions:
     )
 
 
-@click.command("verify")
-@depth_options
+@click.command("verify", cls=SectionedCommand)
 @bucket_options
+@depth_options
 @concurrency_option
 @reporting_options
 @session_options
 @click.pass_obj
 def command(session: Session, /, **options: Any) -> int:
-    """Prove that the mirror has what its catalog says.
+    """Check that the mirror holds what its catalog says.
 
-    Reads the bucket and writes nothing there. A reading that is interrupted goes on where it was.
-    Exit status 3 when an object is missing, is not what the catalog says, or could not be read, or
-    when there are orphans that gc would remove.
+    Reads the bucket and writes nothing there. An interrupted reading resumes where it stopped.
+    The exit status is 3 if an object is missing, differs from the catalog or cannot be read, or if
+    there are orphans that gc would delete.
 
     \b
     Examples:
-      mirror verify                        # one listing: every object is there, with its size
-      mirror verify --sample 1%            # and another hundredth is read back each time
+      mirror verify                        # one listing: every object exists, with its size
+      mirror verify --sample 1%            # also read back one object in a hundred
       mirror verify --full --report wrong.jsonl
     """
     from mirror.cli.views.upkeep_view import show
@@ -103,7 +108,7 @@ def rows(report: VerifyReport) -> list[Row]:
     if report.share:
         resumed = f", {report.resumed:,} of them by earlier runs" if report.resumed else ""
         found.append(("read back", output.count(report.read), output.size(report.bytes) + resumed))
-    named_by = output.plural(report.rows_without_object, "row") + " name nothing"
+    named_by = output.plural(report.rows_without_object, "row") + " name a missing object"
     found += [
         ("missing", output.count(report.missing), named_by if report.rows_without_object else ""),
         ("mismatched", output.count(report.mismatched), ""),
@@ -120,14 +125,14 @@ def _orphans(report: VerifyReport) -> str:
     if not report.orphaned:
         return ""
     old = (
-        f", {report.old_orphans:,} for gc to remove" if report.old_orphans else ", none for gc yet"
+        f", {report.old_orphans:,} for gc to delete" if report.old_orphans else ", none for gc yet"
     )
     return output.size(report.orphaned_bytes) + old
 
 
 def closing(report: VerifyReport) -> str:
     if report.missing or report.mismatched:
-        return "mirror repair puts back what a cache still has."
+        return "mirror repair restores what a cache still has."
     if report.old_orphans:
-        return "mirror gc removes what no row names any more."
+        return "mirror gc deletes unreferenced objects."
     return ""

@@ -1,4 +1,4 @@
-"""How a backfill looks: its table."""
+"""The table of `mirror backfill`."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from mirror.inspection.inspect_cache import printable
 
 _WORDS = {
     "gone": "deleted, private or withdrawn at the source",
-    "placeholder": "another picture in their place",
-    "not_image": "no image came",
+    "placeholder": "a placeholder in their place",
+    "not_image": "the answer was no image",
     "too_large": "larger than backfill.max_size",
-    "not_allowed": "at hosts that may not be asked",
+    "not_allowed": "at hosts that are not allowed",
     "server_error": "the source failed",
     "network": "the connection failed",
-    "unreadable": "something in their place that cannot be read",
+    "unreadable": "a file in their place that cannot be read",
 }
 
 
 def show(session: Session, report: BackfillReport) -> None:
-    """The report on standard output: one JSON object, or a table."""
+    """Print the report on standard output: one JSON object, or a table."""
     asked_for = report.failed_total - report.plan.not_allowed
     output.listing(
-        f"{output.plural(asked_for, 'image')} could not be had:" if asked_for else "",
+        f"{output.plural(asked_for, 'image')} could not be downloaded:" if asked_for else "",
         [printable(f"{url}: {kind}, {why}".rstrip(", ")) for url, kind, why in report.failures],
     )
     if report.error is not None:
@@ -39,7 +39,7 @@ def show(session: Session, report: BackfillReport) -> None:
     if report.dry_run:
         if report.estimate is not None:
             click.echo(report.estimate.arithmetic)
-        click.echo("Dry run: nobody was asked, and nothing was kept.")
+        click.echo("Dry run: no request was sent, and nothing was kept.")
         return
     if report.stopped:
         click.echo(f"It ended because {report.stopped}.")
@@ -56,21 +56,25 @@ def _rows(report: BackfillReport) -> Iterator[tuple[str, ...]]:
     )
     if plan.unlicensed:
         yield "unlicensed", output.count(plan.unlicensed), "their licence is not allowed"
-    flagged = f"the cache has a bad file of {plan.flagged:,}" if plan.flagged else ""
+    flagged = f"{plan.flagged:,} have a bad file in the cache" if plan.flagged else ""
     yield "wanted", output.count(plan.wanted), flagged
     if plan.gone:
-        yield "  known to be gone", output.count(plan.gone), "not asked for again"
+        yield "  known to be gone", output.count(plan.gone), "not requested again"
     if plan.given_up:
-        yield "  given up before", output.count(plan.given_up), "--retry-failed asks again"
+        yield "  given up before", output.count(plan.given_up), "--retry-failed retries them"
     if plan.postponed:
-        yield "  postponed", output.count(plan.postponed), "to be tried again later"
+        yield "  postponed", output.count(plan.postponed), "retried later"
     if report.dry_run:
         return
-    yield "downloaded", output.count(report.downloaded), output.size(report.bytes) + " came"
+    yield "downloaded", output.count(report.downloaded), output.size(report.bytes) + " received"
     if report.overtaken:
-        yield "overtaken", output.count(report.overtaken), "were there when their turn came"
+        yield "overtaken", output.count(report.overtaken), "appeared in the cache meanwhile"
     if report.taken_back:
-        yield "taken back", output.count(report.taken_back), "placeholders, out of the cache again"
+        yield (
+            "taken back",
+            output.count(report.taken_back),
+            "placeholders, removed from the cache again",
+        )
     yield "failed", output.count(report.failed_total), ""
     for kind, number in report.failed.items():
         if number:

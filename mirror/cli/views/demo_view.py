@@ -1,4 +1,4 @@
-"""How the demo looks."""
+"""The tables of `mirror demo`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mirror.layout import BucketUrl
 
 
 def show(report: DemoReport) -> None:
-    """The steps, one after the other, on standard output."""
+    """Print the steps in their order on standard output."""
     made, first, second = report.made, report.first, report.second
     rewritten, fetched, verified = report.rewrite, report.fetch, report.verify
     _title(f"The cache: {made.files} files named md5(url).jpg, as a training run leaves them")
@@ -27,23 +27,27 @@ def show(report: DemoReport) -> None:
                 str(made.duplicates),
                 "the same photo under another spelling of its URL",
             ),
-            ("black frames", str(made.blanks), "what the old loader put in place of a 429"),
-            ("broken", str(made.broken), "cut short, or with a hole"),
+            ("black frames", str(made.blanks), "what the old loader stored after a 429"),
+            ("broken", str(made.broken), "truncated, or with a hole"),
             ("not images", str(made.not_images), "an error page, a JSON answer, an empty file"),
-            ("replaced", str(made.replaced), "different photos, one picture: not available"),
+            ("replaced", str(made.replaced), "different photos, all the same placeholder"),
         ]
     )
-    _title("First sync: every content once, nothing bad")
+    _title("First sync: uploads each content once and keeps bad files out")
     output.table(
         [
             ("uploaded", str(first.uploaded), f"objects, {output.size(first.bytes_uploaded)}"),
-            ("deduplicated", str(first.deduplicated), "files: their content was there already"),
+            (
+                "deduplicated",
+                str(first.deduplicated),
+                "files: their content is in the mirror already",
+            ),
             *((f"  {name}", str(n), _REMARKS[name]) for name, n in first.flagged.items() if n),
             ("requests", str(sum(first.requests.values())), _counts(first.requests)),
             ("took", output.duration(first.seconds)),
         ]
     )
-    _title("Second sync: nothing changed, so nothing is opened or sent")
+    _title("Second sync: nothing changed, so it opens no file and uploads nothing")
     output.table(
         [
             ("unchanged", str(second.unchanged), "files"),
@@ -51,7 +55,7 @@ def show(report: DemoReport) -> None:
             ("took", output.duration(second.seconds)),
         ]
     )
-    _title("The dataset: its records whose image is in the mirror, with the mirror's URLs")
+    _title("The dataset: records with a mirrored image, rewritten to the mirror's URLs")
     output.table(
         [
             ("written", str(rewritten.written), f"of {rewritten.records} records"),
@@ -62,16 +66,20 @@ def show(report: DemoReport) -> None:
     _title("Training: reads every URL of the dataset from the mirror, and from nowhere else")
     output.table(
         [
-            ("fetched", str(fetched.images), f"images, {output.size(fetched.nbytes)}, all checked"),
+            (
+                "fetched",
+                str(fetched.images),
+                f"images, {output.size(fetched.nbytes)}, all verified",
+            ),
             (
                 "refused",
                 str(sum(fetched.errors.values())),
-                f"each with an error ({_counts(fetched.errors)}), never with another picture",
+                f"each with an error ({_counts(fetched.errors)}), never with a substitute image",
             ),
             ("took", output.duration(fetched.seconds)),
         ]
     )
-    _title("Verification: every object of the bucket read back")
+    _title("Verification: reads back every object of the bucket")
     output.table(
         [
             ("checked", str(verified.checked), _others(verified.flagged)),
@@ -87,9 +95,9 @@ def show(report: DemoReport) -> None:
     cache = shlex.quote(f"{where}/cache")
     bucket = shlex.quote(str(BucketUrl("file", "", f"{folder}/mirror")))
     click.echo(
-        "  A mirror in a folder, no server needed; twice, to see the second run do nothing:\n"
+        "  Mirror to a folder, without a server. Run it twice: the second run does nothing.\n"
         f"    mirror sync --cache {cache} --bucket {bucket}\n"
-        "  Your own cache and bucket: what it would do, and what that costs:\n"
+        "  See what a sync of your own cache would do, and what it would cost:\n"
         "    mirror sync --cache DIR --bucket s3://BUCKET/PREFIX --dry-run"
     )
 
@@ -98,7 +106,7 @@ _REMARKS = {
     "blank": "kept out",
     "corrupt": "kept out",
     "not_image": "kept out",
-    "placeholder": "found out by their number, and no longer offered",
+    "placeholder": "many URLs share them; no longer offered",
 }
 
 
@@ -108,7 +116,7 @@ def _title(text: str) -> None:
 
 
 def _others(flagged: int) -> str:
-    return f"objects; {flagged} more, of a placeholder, is gc's to remove" if flagged else "objects"
+    return f"objects; gc will delete {flagged} more, a placeholder" if flagged else "objects"
 
 
 def _counts(numbers: Mapping[str, int]) -> str:

@@ -1,4 +1,4 @@
-"""How a rewriting looks: its tables."""
+"""The tables of `mirror rewrite`."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _WORDS = {
 }
 _WHY = {
     "few_units": "in fewer groups than there are splits",
-    "large_units": "in groups too large to divide so",
+    "large_units": "in groups too large to divide like this",
     "mixed_units": "in groups that other classes share",
 }
 
 
 def show(session: Session, report: RewriteReport) -> None:
-    """The report on standard output: one JSON object, or tables."""
+    """Print the report on standard output: one JSON object, or tables."""
     for warning in report.warnings:
         say(warning, "warning")
     if session.concluded(report.as_json()):
@@ -48,9 +48,9 @@ def show(session: Session, report: RewriteReport) -> None:
     for path in report.outputs.values():
         click.echo(f"Written: {path}")
     if report.rejected:
-        click.echo(f"Invalid records were set aside in {report.rejected}")
+        click.echo(f"Invalid records are in {report.rejected}")
     if report.config_backup:
-        click.echo(f"The configuration as it was: {report.config_backup}")
+        click.echo(f"Backup of the configuration: {report.config_backup}")
 
 
 def _rows(report: RewriteReport) -> list[tuple[str, str, str]]:
@@ -66,23 +66,23 @@ def _rows(report: RewriteReport) -> list[tuple[str, str, str]]:
         rows.append(("  matched by photo", output.count(report.matched_by_photo), "images"))
     if report.kept_missing:
         rows.append(
-            (f"  not in the {report.place}", output.count(report.kept_missing), "kept as they were")
+            (f"  not in the {report.place}", output.count(report.kept_missing), "kept unchanged")
         )
     rows.append(("dropped", output.count(sum(report.dropped.values())), ""))
     for reason, count in report.dropped.items():
         if count:
             words = _WORDS.get(reason, reason)
             words = f"not in the {report.place}" if reason == "not_mirrored" else words
-            rows.append((f"  {words}", output.count(count), _one(report, reason)))
+            rows.append((f"  {words}", output.count(count), _first_example(report, reason)))
     if report.urls_dropped:
         rows.append(
-            ("URLs taken out", output.count(report.urls_dropped), "of lists that were kept")
+            ("URLs removed", output.count(report.urls_dropped), "from lists that were kept")
         )
     rows.append(("took", output.duration(report.seconds), ""))
     return rows
 
 
-def _one(report: RewriteReport, reason: str) -> str:
+def _first_example(report: RewriteReport, reason: str) -> str:
     """The first example of a reason, in one line."""
     if not report.examples[reason]:
         return ""
@@ -108,13 +108,13 @@ def _show_imbalances(report: RewriteReport) -> None:
     click.echo()
     number = len(report.imbalances)
     click.echo(
-        f"{number:,} {'class' if number == 1 else 'classes'} could not have "
-        f"{'its' if number == 1 else 'their'} share in every split:"
+        f"{number:,} {'class misses its' if number == 1 else 'classes miss their'} "
+        "share in some splits:"
     )
-    for one in report.imbalances[:10]:
+    for it in report.imbalances[:10]:
         click.echo(
-            f"  {printable(one.name)}: {output.plural(one.records, 'record')} "
-            f"{_WHY[one.reason]}; {one.have:,} in {one.split} where {one.want:,.1f} were due"
+            f"  {printable(it.name)}: {output.plural(it.records, 'record')} "
+            f"{_WHY[it.reason]}; {it.have:,} in {it.split} instead of {it.want:,.1f}"
         )
     if len(report.imbalances) > 10:
         click.echo(f"  … and {len(report.imbalances) - 10:,} more (all of them with --json)")

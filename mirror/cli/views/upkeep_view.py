@@ -1,4 +1,4 @@
-"""How the commands of upkeep look: their tables, what they found."""
+"""The tables and lists of verify, repair, gc, pull and rebuild-state."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Row = tuple[str, str, str]
 
 
 def show(session: Session, report: UpkeepReport, rows: Sequence[Row], closing: str = "") -> None:
-    """What a command found and did: JSON, or a table with the problems on standard error."""
+    """Print what a command found and did: JSON, or a table with the problems on standard error."""
     for kind, title in _TITLES.items():
         lines = [printable(f"{p.key}: {p.reason}") for p in report.examples if p.kind == kind]
         if lines and (kind not in _QUIET or session.verbosity > 0):
@@ -36,24 +36,24 @@ def show(session: Session, report: UpkeepReport, rows: Sequence[Row], closing: s
         ]
     )
     if report.interrupted:
-        click.echo("Interrupted: what was done is kept; run again for the rest.")
+        click.echo("Interrupted: everything done so far is kept; run again for the rest.")
     elif closing:
         click.echo(closing)
 
 
 _TITLES = {
     "missing": "Missing, though the catalog names them:",
-    "mismatched": "Not what the catalog says:",
+    "mismatched": "Different from the catalog:",
     "unread": "Could not be read:",
-    "failed": "Could not be dealt with:",
-    "kept": "Left as they are, for another file is there:",
+    "failed": "Failed:",
+    "kept": "Left alone, because another file has the name:",
     "flagged": "Catalogued as lost:",
-    "orphaned": "Named by no row:",
+    "orphaned": "Not named by any row:",
 }
-# Told of only to who wants to hear more.
+# Listed only with --verbose.
 _QUIET = {"orphaned"}
 
 
 def trouble(name: str, number: int, remark: str = "") -> list[Row]:
-    """A line of the table for what is better not there."""
+    """A row of the table for a problem; none if there are no problems of the kind."""
     return [(name, output.count(number), remark)] if number else []

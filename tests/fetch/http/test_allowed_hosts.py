@@ -1,4 +1,4 @@
-"""No host but the mirror's is asked, and iNaturalist is never the mirror."""
+"""Only the mirror's hosts are contacted, and iNaturalist is never the mirror."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 
 from mirror.content.photo import from_inaturalist
 from mirror.errors import ConfigError, OriginBlocked
-from mirror.fetch.http.allowed_hosts import AllowedHosts, HostPort, split
+from mirror.fetch.http.allowed_hosts import AllowedHosts, HostPort, split_url
 
 MIRROR = "https://img.example.org/inat/"
 
@@ -41,7 +41,7 @@ OTHERS = [
 
 
 @pytest.mark.parametrize("url", INATURALIST)
-def test_inaturalist_is_known_however_it_is_written(url: str) -> None:
+def test_every_spelling_of_inaturalist_is_known(url: str) -> None:
     assert from_inaturalist(url)
 
 
@@ -51,7 +51,7 @@ def test_another_host_is_not_taken_for_inaturalist(url: str) -> None:
 
 
 @pytest.mark.parametrize("url", INATURALIST)
-def test_a_mirror_that_is_inaturalist_is_an_error_of_the_configuration(url: str) -> None:
+def test_inaturalist_as_the_mirror_is_a_configuration_error(url: str) -> None:
     with pytest.raises(ConfigError, match="never reads"):
         AllowedHosts([MIRROR, url])
 
@@ -68,7 +68,7 @@ def test_a_mirror_that_is_inaturalist_is_an_error_of_the_configuration(url: str)
     ],
 )
 def test_a_redirect_within_the_mirror_is_followed(location: str, leads_to: str) -> None:
-    at = AllowedHosts([MIRROR]).admitted(f"{MIRROR}objects/ab/x.jpg", location)
+    at = AllowedHosts([MIRROR]).redirected(f"{MIRROR}objects/ab/x.jpg", location)
     assert at == (HostPort("https", "img.example.org", 443), leads_to)
 
 
@@ -91,23 +91,23 @@ def test_a_redirect_out_of_the_mirror_is_refused(location: str) -> None:
     guard = AllowedHosts([MIRROR])
     if location == "":
         assert (
-            guard.admitted(MIRROR, location)[1] == "/inat/"
-        )  # the same again: three times at most
+            guard.redirected(MIRROR, location)[1] == "/inat/"
+        )  # the same URL again: three times at most
         return
     with pytest.raises(OriginBlocked):
-        guard.admitted(MIRROR, location)
+        guard.redirected(MIRROR, location)
 
 
 @pytest.mark.parametrize("url", [url for url in INATURALIST if "://s3." in url])
 def test_a_mirror_on_the_same_store_does_not_open_inaturalists_bucket(url: str) -> None:
-    origin = split(url)
+    origin = split_url(url)
     assert origin is not None
     guard = AllowedHosts([f"{origin[0]}/plants/inat/"])
     with pytest.raises(OriginBlocked):
-        guard.admitted(f"{origin[0]}/plants/inat/objects/x.jpg", url)
+        guard.redirected(f"{origin[0]}/plants/inat/objects/x.jpg", url)
 
 
-def test_only_origins_of_the_mirror_are_let_through() -> None:
+def test_only_origins_of_the_mirror_are_allowed() -> None:
     guard = AllowedHosts([MIRROR])
     guard.require(HostPort("https", "img.example.org", 443))
     for other in (

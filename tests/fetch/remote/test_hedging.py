@@ -1,4 +1,4 @@
-"""A second request for what takes too long: when, how often, and what becomes of the two."""
+"""Hedged requests: when, how often, and which of the two counts."""
 
 from __future__ import annotations
 
@@ -12,58 +12,58 @@ from mirror.errors import MirrorError, NotFound, Throttled, Unreachable
 from mirror.fetch.http.allowed_hosts import AllowedHosts
 from mirror.fetch.http.transport import Deadlines, Transport
 from mirror.fetch.remote.hedging import HedgePolicy, Hedging
-from mirror.fetch.remote.object_sources import HttpSource, seconds_of
+from mirror.fetch.remote.object_sources import HttpSource
 from mirror.fetch.remote.object_urls import PublicUrls
 from mirror.layout import BucketUrl
 from mirror.urls import ObjectUrls
 from tests.fetch.http.scripted_server import Close, Never, Piece, Script, Scripted, answer
 
-POLICY = HedgePolicy(share=0.1, percentile=0.9, floor=0.01, calm=10.0, least=10)
+POLICY = HedgePolicy(share=0.1, percentile=0.9, floor=0.01, cooldown=10.0, min_answers=10)
 
 
 def warm(policy: HedgePolicy = POLICY, durations: Iterable[float] = (0.02,) * 100) -> Hedging:
-    """A state that has seen so many answers."""
+    """A `Hedging` that has seen these durations."""
     hedging = Hedging(policy)
     for seconds in durations:
-        hedging.asked(0.0)
-        hedging.answered(seconds)
+        hedging.start(0.0)
+        hedging.note_answer(seconds)
     return hedging
 
 
-def test_nothing_is_hedged_before_enough_is_known() -> None:
-    assert warm(durations=[0.02] * 9).asked(0.0) is None
-    assert warm(durations=[0.02] * 10).asked(0.0) == 0.02
+def test_no_hedge_before_enough_answers() -> None:
+    assert warm(durations=[0.02] * 9).start(0.0) is None
+    assert warm(durations=[0.02] * 10).start(0.0) == 0.02
 
 
-def test_what_is_waited_for_is_the_percentile_of_late() -> None:
-    assert warm(durations=[number / 1000 for number in range(1, 101)]).asked(0.0) == pytest.approx(
+def test_the_delay_is_the_percentile_of_recent_durations() -> None:
+    assert warm(durations=[number / 1000 for number in range(1, 101)]).start(0.0) == pytest.approx(
         0.09, abs=0.04
     )
     slower = warm(durations=[0.02] * 600 + [0.5] * 600)
-    assert slower.asked(0.0) == 0.5
+    assert slower.start(0.0) == 0.5
     faster = warm(durations=[0.5] * 600 + [0.02] * 600)
-    assert faster.asked(0.0) == 0.02
+    assert faster.start(0.0) == 0.02
 
 
-def test_none_is_sent_sooner_than_the_floor() -> None:
-    assert warm(durations=[0.001] * 100).asked(0.0) == POLICY.floor
+def test_no_hedge_is_sent_before_the_floor() -> None:
+    assert warm(durations=[0.001] * 100).start(0.0) == POLICY.floor
 
 
-def test_second_requests_stay_within_their_share() -> None:
+def test_hedges_stay_within_their_share() -> None:
     hedging = warm()
-    assert sum(hedging.take(0.0) for _ in range(100)) == 10
+    assert sum(hedging.claim(0.0) for _ in range(100)) == 10
     for _ in range(50):
-        hedging.asked(0.0)
-    assert sum(hedging.take(0.0) for _ in range(100)) == 5
+        hedging.start(0.0)
+    assert sum(hedging.claim(0.0) for _ in range(100)) == 5
 
 
-def test_none_are_sent_while_the_server_asks_to_slow_down() -> None:
+def test_no_hedge_while_the_server_asks_to_slow_down() -> None:
     hedging = warm()
-    hedging.throttled(100.0)
-    assert hedging.asked(109.9) is None
-    assert not hedging.take(109.9)
-    assert hedging.asked(110.0) == 0.02
-    assert hedging.take(110.0)
+    hedging.note_throttled(100.0)
+    assert hedging.start(109.9) is None
+    assert not hedging.claim(109.9)
+    assert hedging.start(110.0) == 0.02
+    assert hedging.claim(110.0)
 
 
 KEY = "objects/ab/" + "ab" * 16 + ".jpg"
@@ -72,7 +72,7 @@ KEY = "objects/ab/" + "ab" * 16 + ".jpg"
 def read(
     script: Script, deadlines: Deadlines | None = None
 ) -> tuple[bytes | MirrorError, HttpSource, int]:
-    """What a source that may hedge gives for one key; the source; the requests that came."""
+    """Read one key from a source that may hedge; returns result, source, requests received."""
 
     async def ask(base: str) -> tuple[bytes | MirrorError, HttpSource]:
         urls = PublicUrls(ObjectUrls(BucketUrl("s3", "b", ""), public_url=base))
@@ -94,19 +94,19 @@ def by_number(*answers: list[Piece]) -> Script:
     return lambda number, _: answers[number]
 
 
-def test_the_second_answer_is_taken_where_the_first_does_not_come() -> None:
+def test_the_hedge_wins_if_the_first_request_hangs() -> None:
     result, source, _ = read(by_number([Never], [answer(b"two")]))
     assert result == b"two"
     assert (source.requests, source.hedges, source.hedges_won) == (2, 1, 1)
 
 
-def test_a_first_answer_that_comes_in_time_needs_no_second() -> None:
+def test_no_hedge_for_an_answer_in_time() -> None:
     result, source, requests = read(by_number([answer(b"one")]))
     assert result == b"one"
     assert (requests, source.hedges, source.hedges_won) == (1, 0, 0)
 
 
-def test_the_first_answer_is_taken_where_it_comes_first_after_all() -> None:
+def test_the_first_request_wins_if_it_is_faster_after_all() -> None:
     second_is_there = threading.Event()
 
     def script(number: int, _: bytes) -> Iterable[Piece]:
@@ -121,7 +121,7 @@ def test_the_first_answer_is_taken_where_it_comes_first_after_all() -> None:
 
 
 @pytest.mark.parametrize("second", [[Close], [answer(b"", "503 Slow")], [answer(b"", "404 No")]])
-def test_a_second_request_that_fails_changes_nothing(second: list[Piece]) -> None:
+def test_a_failed_hedge_changes_nothing(second: list[Piece]) -> None:
     deadlines = Deadlines(silence=0.3)
     result, source, requests = read(by_number([Never], second), deadlines)
     assert isinstance(result, Unreachable)
@@ -129,7 +129,7 @@ def test_a_second_request_that_fails_changes_nothing(second: list[Piece]) -> Non
     assert (requests, source.hedges, source.hedges_won) == (2, 1, 0)
 
 
-def test_a_first_request_that_fails_leaves_it_to_the_second() -> None:
+def test_the_hedge_wins_if_the_first_request_fails() -> None:
     second_is_there, first_has_gone = threading.Event(), threading.Event()
 
     def script(number: int, _: bytes) -> Iterable[Piece]:
@@ -147,7 +147,7 @@ def test_a_first_request_that_fails_leaves_it_to_the_second() -> None:
     assert source.hedges_won == 1
 
 
-def test_what_is_refused_is_told_by_its_code_and_when_to_come_back() -> None:
+def test_a_refusal_has_its_code_and_retry_after() -> None:
     body = b"<Error><Code>SlowDown</Code></Error>"
     result, source, _ = read(by_number([answer(body, "503 Slow Down", "Retry-After: 7")]))
     assert isinstance(result, Throttled)
@@ -155,21 +155,3 @@ def test_what_is_refused_is_told_by_its_code_and_when_to_come_back() -> None:
     assert source.throttled == 1
     result, _, _ = read(by_number([answer(b"<Code>NoSuchKey</Code>", "404 Not Found")]))
     assert isinstance(result, NotFound)
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"),
-    [
-        (None, None),
-        ("7", 7.0),
-        ("0.5", 0.5),
-        ("-3", 0.0),
-        ("Wed, 21 Oct 2015 07:28:00 GMT", 0.0),
-        ("soon", None),
-        ("", None),
-        ("nan", None),
-        ("inf", None),
-    ],
-)
-def test_a_retry_after_is_seconds_or_a_date(text: str | None, seconds: float | None) -> None:
-    assert seconds_of(text) == seconds
