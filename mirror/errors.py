@@ -46,6 +46,11 @@ them. All errors pickle, because their arguments are positional.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mirror.run.report import Report
+
 EXIT_DONE = 0
 EXIT_ERROR = 1
 EXIT_USAGE = 2
@@ -56,9 +61,15 @@ EXIT_INTERRUPTED = 130
 
 
 class MirrorError(Exception):
-    """Base of all errors that this package raises on purpose."""
+    """Base of all errors that this package raises on purpose.
+
+    Attributes:
+        exit_status: what the command line ends with.
+        report: what a verb of `Mirror` had done when the error ended it; None elsewhere.
+    """
 
     exit_status = EXIT_ERROR
+    report: Report | None = None
 
 
 def exit_status_of(error: MirrorError | None, *, interrupted: bool, failed: bool) -> int:

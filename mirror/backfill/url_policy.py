@@ -25,12 +25,14 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 from urllib.robotparser import RobotFileParser
 
 from yarl import URL
 
+from mirror.dataset.licenses import license_names
 from mirror.errors import ConfigError
 
 # Hosts that serve the same photos and count the same visitors.
@@ -174,3 +176,17 @@ def least_interval(robots: bytes) -> float:
 
 def _spelled(host: str) -> str:
     return host.lower().rstrip(".")
+
+
+def configured_licenses(licenses: Sequence[str]) -> frozenset[str]:
+    """Return the names of the licences that `backfill.licenses` allows; empty for any.
+
+    Raises:
+        ConfigError: an entry names no licence.
+    """
+    for text in licenses:
+        if not license_names([text]):
+            raise ConfigError(
+                f"backfill.licenses holds {text!r}, which names no licence; write such as cc-by or cc0."
+            )
+    return license_names(licenses)

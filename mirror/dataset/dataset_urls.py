@@ -42,6 +42,7 @@ class DatasetUrls:
             UsageError: the dataset cannot be read, or one of its records has no URL.
             StateError: there is no room for the temporary database.
         """
+        source.check()
         schema = """
             CREATE TABLE urls (url_md5 BLOB PRIMARY KEY, url TEXT, license TEXT, attribution TEXT)
                 WITHOUT ROWID;

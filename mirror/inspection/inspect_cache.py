@@ -15,12 +15,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import islice
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from mirror.cache.prepare import Prepared, prepare, read_batches
 from mirror.cache.scan import Entries, Entry, ScanCount, display, walk
+from mirror.config.settings import Settings
 from mirror.content.image import VERDICTS, Level, Verdict
-from mirror.content.placeholder import shared_reason
+from mirror.content.placeholder import load_known_bad, shared_reason
 from mirror.run.failures import Failures
 from mirror.run.progress import Progress, Stage
 from mirror.system.database import ScratchDatabase
@@ -203,6 +204,21 @@ class Findings:
             self.counts[verdict] = number
             self.bytes += size
         self.checked = self.counts.total()
+
+
+def inspection_arguments(settings: Settings, level: Level) -> dict[str, Any]:
+    """Return the arguments of `inspect_cache` that settings have.
+
+    Raises:
+        ConfigError: no cache is configured, or the file of known bad contents cannot be read.
+    """
+    return {
+        "root": os.fsencode(settings.cache_dir),
+        "extensions": settings.cache.extensions,
+        "level": level,
+        "placeholder_photos": settings.inspect.placeholder_photos,
+        "known_bad": load_known_bad(settings.inspect.known_bad),
+    }
 
 
 @contextmanager

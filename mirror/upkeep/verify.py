@@ -17,7 +17,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Final, TextIO
+from typing import Any, Final, Self, TextIO
 
 import msgspec
 import numpy as np
@@ -31,7 +31,7 @@ from mirror.catalog.objects import NamedObjects, key_ranges, named_objects
 from mirror.catalog.open_mirror import OpenMirror, open_mirror
 from mirror.config.settings import Settings
 from mirror.content.splitmix64 import mix
-from mirror.errors import NotFound, StoreError
+from mirror.errors import NotFound, StoreError, UsageError
 from mirror.layout import CATALOG, parse_object_key
 from mirror.run.lock import locked
 from mirror.run.outcome import outcome_noted, timed
@@ -68,6 +68,25 @@ class VerifyOptions:
     restart: bool = False
     report: Path | None = None
     retry: RetryPolicy = field(default_factory=RetryPolicy)
+
+    @classmethod
+    def of(
+        cls, *, exists: bool = False, sample: float | None = None, full: bool = False, **others: Any
+    ) -> Self:
+        """Options from the three depths, of which at most one may be chosen.
+
+        Args:
+            exists: compare listings only; the default.
+            sample: the share of the objects to read back.
+            full: read everything back.
+            others: the other attributes.
+
+        Raises:
+            UsageError: more than one depth is chosen.
+        """
+        if sum((exists, full, sample is not None)) > 1:
+            raise UsageError("Choose one of --exists, --sample and --full.")
+        return cls(share=1.0 if full else sample or 0.0, **others)
 
 
 @dataclass

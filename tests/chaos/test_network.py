@@ -126,7 +126,7 @@ def fetches(shop: Workshop, settings: Settings) -> None:
     stocked(shop)
     cached = fetching(settings, cache_dir=str(shop.cache.parent / "fetch"))
     for _ in range(2):
-        with Fetcher(cached, tuning=HURRY) as fetch:
+        with Fetcher(cached, policy=HURRY) as fetch:
             assert dict(fetch.many(IMAGES)) == IMAGES
 
 

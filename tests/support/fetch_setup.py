@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from mirror.config.settings import BucketSettings, FetchSettings, Settings
-from mirror.fetch.engine import Tuning
+from mirror.fetch.engine import RequestPolicy
 from mirror.fetch.http.transport import Deadlines
 from mirror.layout import object_key
 from mirror.store.retry import RetryPolicy
@@ -23,7 +23,7 @@ UNKNOWN = 100
 ALL = [url_of(number) for number in range(20)]
 PHOTOS = {url_of(number): photo(number) for number in range(20)}
 
-HURRY = Tuning(
+HURRY = RequestPolicy(
     retry=RetryPolicy(attempts=12, base=0.001, cap=0.02, longest_retry_after=0.02),
     deadlines=Deadlines(connect=5.0, silence=0.4, total=5.0),
 )

@@ -109,7 +109,7 @@ def read(path: Path) -> Page:
 def help_texts() -> list[Page]:
     """What `mirror --help` and `mirror COMMAND --help` print, one page a command."""
     context = click.Context(mirror, info_name="mirror")
-    pages = [_help("mirror", mirror, [summary for _, summary in COMMANDS.values()])]
+    pages = [_help("mirror", mirror, list(COMMANDS.values()))]
     for name in COMMANDS:
         command = mirror.get_command(context, name)
         assert command is not None
