@@ -1,4 +1,4 @@
-"""Records on their way out, in the form that they came in; another format asks them for its own."""
+"""Records to be written, in the form in which they were read; writers convert them."""
 
 from __future__ import annotations
 
@@ -12,43 +12,43 @@ Row = dict[str, Any]
 
 
 class Chunk(ABC):
-    """Some records, in order."""
+    """A sequence of records."""
 
     @abstractmethod
     def __len__(self) -> int: ...
 
     @abstractmethod
     def take(self, positions: Sequence[int]) -> Chunk:
-        """These of the records, in this order."""
+        """The records at these positions, in this order."""
 
     @abstractmethod
     def lines(self) -> list[bytes]:
-        """Each as a line of JSON, without the line's end."""
+        """Each record as a line of JSON, without the line ending."""
 
     @abstractmethod
     def rows(self) -> list[Row]:
-        """Each as a dict.
+        """Each record as a dict.
 
         Raises:
-            UsageError: one holds what only its own format can.
+            UsageError: a value has a type that only the original format has.
         """
 
 
 class JsonLines(Chunk):
-    """Lines of JSON as they are, without their ends."""
+    """Unchanged lines of JSON, without line endings."""
 
     def __init__(self, lines: list[bytes]) -> None:
         self._lines = lines
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # One long text pickles a hundred times faster than as many short ones.
+        # One long text pickles a hundred times faster than many short ones.
         return _json_lines, (b"\n".join(self._lines), len(self._lines))
 
     def __len__(self) -> int:
         return len(self._lines)
 
     def take(self, positions: Sequence[int]) -> JsonLines:
-        return JsonLines([self._lines[at] for at in positions])
+        return JsonLines([self._lines[position] for position in positions])
 
     def lines(self) -> list[bytes]:
         return self._lines
@@ -58,7 +58,7 @@ class JsonLines(Chunk):
             decode = msgspec.json.Decoder(Row).decode
             return [decode(line) for line in self._lines]
         except msgspec.ValidationError:
-            # Numbers beyond a double's range: infinity, as Python's own reader has it.
+            # A number exceeds the range of a double: infinity, as in Python's json module.
             decode = msgspec.json.Decoder(Row, float_hook=float).decode
             return [decode(line) for line in self._lines]
 
@@ -68,7 +68,7 @@ def _json_lines(joined: bytes, count: int) -> JsonLines:
 
 
 class Rows(Chunk):
-    """Python objects: of CSV and of documents."""
+    """Records as Python objects, from CSV and MongoDB."""
 
     def __init__(self, rows: list[Row]) -> None:
         self._rows = rows
@@ -77,7 +77,7 @@ class Rows(Chunk):
         return len(self._rows)
 
     def take(self, positions: Sequence[int]) -> Rows:
-        return Rows([self._rows[at] for at in positions])
+        return Rows([self._rows[position] for position in positions])
 
     def lines(self) -> list[bytes]:
         return [json_line(row) for row in self._rows]
@@ -87,7 +87,7 @@ class Rows(Chunk):
 
 
 def json_line(row: Row) -> bytes:
-    """A record as JSON. What JSON does not have is written as text, and not-a-number as null."""
+    """A record as JSON. Types that JSON lacks become text, and not-a-number becomes null."""
     return _encoder.encode(row)
 
 

@@ -1,4 +1,4 @@
-"""gzip and Zstandard, by a file's first bytes when reading and by its name when writing."""
+"""gzip and Zstandard: recognised by the first bytes when reading, by the name when writing."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ else:
 
 __all__ = ["EXTENSIONS", "TolerantStream", "compressed", "decompressed", "extension_of", "zstd"]
 
-# What a file's name ends with → how it is compressed.
+# Ending of a file's name → its compression.
 EXTENSIONS: Final = {".gz": "gzip", ".zst": "zstd"}
 
 _GZIP: Final = b"\x1f\x8b"
 _ZSTD: Final = b"\x28\xb5\x2f\xfd"
 _CHECKED: Final[dict[int, int]] = {zstd.CompressionParameter.checksum_flag: 1}
-_MOST: Final = 1 << 20
+_LARGEST_READ: Final = 1 << 20
 
 
 class Readable(Protocol):
-    """What a `TolerantStream` reads from: at least one byte at a time, none at the end."""
+    """A source for `TolerantStream`. `read1` gives at least one byte, or none at the end."""
 
     def read1(self, size: int, /) -> bytes: ...
 
 
 class TolerantStream(io.BufferedIOBase):
-    """A file that is read as far as it can be: where it breaks off, it ends.
+    """A stream that ends where its file becomes unreadable, instead of raising.
 
     Args:
-        file: to read from.
-        head: what comes before it.
-        below: the stream that `file` decompresses: the reason may be there.
+        file: the source.
+        head: bytes that come before it.
+        below: the stream that `file` decompresses; it may know why reading failed.
 
     Attributes:
-        broken: why it ends where it does, if that is not its end.
+        broken: why the stream ended early; None if it did not.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class TolerantStream(io.BufferedIOBase):
         return True
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """So many bytes; fewer only at the end."""
+        """Read this many bytes; fewer only at the end."""
         missing = sys.maxsize if size is None or size < 0 else size
         parts = []
         while missing and (part := self.read1(missing)):
@@ -63,7 +63,7 @@ class TolerantStream(io.BufferedIOBase):
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def read1(self, size: int = -1, /) -> bytes:
-        size = _MOST if size < 0 else min(size, _MOST)
+        size = _LARGEST_READ if size < 0 else min(size, _LARGEST_READ)
         if self._head:
             part, self._head = self._head[:size], self._head[size:]
             return part
@@ -79,8 +79,8 @@ class TolerantStream(io.BufferedIOBase):
 
 
 def decompressed(file: Readable) -> TolerantStream:
-    """What `file` holds, decompressed if its first bytes say that it is compressed."""
-    # Read, not peeked at: all that a pipe has at first may be one byte.
+    """The content of `file`, decompressed if its first bytes are those of gzip or Zstandard."""
+    # Not peeked at: a pipe may have only one byte at first.
     start = TolerantStream(file)
     head = start.read(len(_ZSTD))
     whole = TolerantStream(file, head)
@@ -93,29 +93,29 @@ def decompressed(file: Readable) -> TolerantStream:
 
 
 def extension_of(name: str) -> str:
-    """The ending of a file's name that says how it is compressed, as it is written; else empty."""
+    """The ending of a file's name for its compression, as it is written; empty if it has none."""
     return next((name[-len(end) :] for end in EXTENSIONS if name.lower().endswith(end)), "")
 
 
 def compressed(file: BinaryIO, name: str) -> BinaryIO:
-    """A stream that writes to `file`, compressed as `name` asks; the same bytes for the same input.
+    """A stream that compresses into `file`, as the ending of `name` says.
 
-    Closing it leaves `file` open.
+    The same input gives the same bytes. Closing the stream leaves `file` open.
     """
     match EXTENSIONS.get(extension_of(name).lower()):
         case "gzip":
-            # No time stamp and no name inside: running twice gives identical bytes.
+            # Without time stamp and name, so that two runs give identical bytes.
             return cast("BinaryIO", gzip.GzipFile("", "wb", 6, fileobj=file, mtime=0))
         case "zstd":
             packed = zstd.ZstdFile(file, "wb", options=_CHECKED)
-            packed.write(b"")  # or nothing would be no frame, which zstd's own tool refuses
+            packed.write(b"")  # an empty file without a frame would be refused by the zstd tool
             return cast("BinaryIO", packed)
         case _:
             return cast("BinaryIO", _Open(file))
 
 
 class _Open(io.BufferedWriter):
-    """Passes on what is written, and stays open when it is closed."""
+    """A writer that leaves its raw file open when it is closed."""
 
     def close(self) -> None:
         if not self.closed:

@@ -1,4 +1,4 @@
-"""The URLs of a dataset, by the MD5 that a cache knows them by: on disk, not in memory."""
+"""The URLs of a dataset by their MD5, on disk because a dataset may not fit in memory."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mirror.system.database import ScratchDatabase
 
 
 class FieldNames(NamedTuple):
-    """Dotted names of the fields of a record that hold its URL, licence and attribution."""
+    """Dotted paths of a record's URL, licence and attribution."""
 
     url: str = "image_url"
     license: str = "license"
@@ -35,8 +35,8 @@ class DatasetUrls:
         """Read a dataset's URLs.
 
         Args:
-            source: a file of any format that `mirror rewrite` reads, or a collection.
-            fields: where a record holds what.
+            source: a file of any format that `mirror rewrite` reads, or a MongoDB collection.
+            fields: paths of the fields to read.
 
         Raises:
             UsageError: the dataset cannot be read, or one of its records has no URL.
@@ -84,10 +84,10 @@ def _rows(batch: Batch) -> Iterator[tuple[bytes, str, str | None, str | None]]:
     digests = digests_of(batch.urls)
     owners = range(len(batch)) if batch.owners is None else batch.owners.tolist()
     rights = [[_text(value) for value in values] for values in batch.others.values()]
-    # One column where licence and attribution are one field.
+    # There is one column if licence and attribution are the same field.
     licenses, attributions = rights[0], rights[-1]
-    for at, (url, owner) in enumerate(zip(batch.urls, owners, strict=True)):
-        digest = digests[16 * at : 16 * at + 16]
+    for number, (url, owner) in enumerate(zip(batch.urls, owners, strict=True)):
+        digest = digests[16 * number : 16 * number + 16]
         yield digest, url.decode(), licenses[owner], attributions[owner]
 
 

@@ -1,4 +1,4 @@
-"""`mirror export`: a MongoDB collection → a dataset's file."""
+"""`mirror export` as a function: a MongoDB collection → a file of a dataset."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from mirror.dataset.formats.documents import Rendering, Style
-from mirror.dataset.formats.mongo import BATCH_SIZE, RETRY, Break, MongoUrl, connected
+from mirror.dataset.formats.mongo import BATCH_SIZE, RETRY, Break, connected
 from mirror.dataset.formats.mongo_query import Query
+from mirror.dataset.formats.mongo_url import MongoUrl
 from mirror.dataset.formats.writers import check_not_replaced, check_output, writing
 from mirror.errors import EXIT_DONE, EXIT_SOME_FAILED
 from mirror.run.failures import Failures
@@ -21,14 +22,14 @@ from mirror.store.retry import RetryPolicy
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """What is asked of an export.
+    """Options of an export.
 
     Attributes:
-        query: which documents, and what of them.
-        style: how what JSON has not is written; see `mirror.dataset.formats.documents`.
-        batch_size: documents asked for at a time.
-        force: replaces an output that is there.
-        retry: how often in a row the scan may break, and the pauses between.
+        query: which documents to read, and which of their fields.
+        style: how types that JSON lacks are written; see `mirror.dataset.formats.documents`.
+        batch_size: documents requested at a time.
+        force: replace an existing output.
+        retry: how often in a row the scan may break, and the pauses between attempts.
     """
 
     query: Query = field(default_factory=Query)
@@ -40,15 +41,17 @@ class ExportOptions:
 
 @dataclass
 class ExportReport:
-    """What an export did.
+    """Counts of an export.
 
     Attributes:
-        documents: matched and read.
+        output: the file written.
+        documents: documents that were read.
         written: records in the output.
-        failed: documents left out since they are not valid BSON; `failures` are the first of them,
-            as `(_id, reason)`.
-        non_finite: numbers written as null since JSON has no NaN and no infinity; plain only.
-        resumed: times that the scan broke and went on.
+        failed: documents left out because they are not valid BSON.
+        failures: the first of them, as `(_id, reason)`.
+        non_finite: numbers written as null because JSON has no NaN and no infinity; only for the
+            plain style.
+        resumed: how often the scan broke and was resumed.
         seconds: wall time.
     """
 
@@ -87,33 +90,31 @@ def export(
     sleep: Callable[[float], object] = time.sleep,
     jitter: Callable[[], float] = random.random,
 ) -> ExportReport:
-    """Write all documents of a collection that a query finds, in the order of their `_id`.
+    """Write the documents that a query finds, in the order of their `_id`.
 
     Args:
-        url: where the collection is.
-        output: its name says the format, as `mirror.dataset.formats.writers.writing` has it. It appears
-            whole or not at all.
-        options: what is asked for.
+        url: the address of the collection.
+        output: the file to write; its name says the format. It appears whole or not at all.
+        options: of the export.
         progress: receives the progress of the run.
         sleep: called with the seconds of a pause after a break.
         jitter: random numbers, uniform in [0, 1), for the length of a pause.
 
     Raises:
-        UsageError: the output is there already or can not be made, or the server does not take the
-            query.
-        ConfigError: user and password are refused, or wanted and not given.
-        DatasetError: the server is out of reach, has no such collection, or is lost for good.
+        UsageError: the output exists or cannot be written, or the server rejects the query.
+        ConfigError: the server rejects the user and password, or requires them.
+        DatasetError: the server cannot be reached, has no such collection, or fails repeatedly.
     """
     options = options or ExportOptions()
     check_output(output)
     check_not_replaced(output, force=options.force)
-    began_at = time.monotonic()
+    started = time.monotonic()
     report = ExportReport(output)
     rendering = Rendering(options.style, keep_id=options.query.keeps_id)
 
-    def broke(what: Break) -> None:
+    def resume(lost: Break) -> None:
         report.resumed += 1
-        progress.say(str(what))
+        progress.say(str(lost))
 
     with writing(output) as (writer,), connected(url) as source:
         progress.begin(Stage("documents", source.count(options.query)))
@@ -121,18 +122,19 @@ def export(
             options.query,
             batch_size=options.batch_size,
             retry=options.retry,
-            told=broke,
+            on_break=resume,
             sleep=sleep,
             jitter=jitter,
         ):
             chunk, undecodable = rendering.chunk(batch)
             writer.write(chunk)
             report.written += len(chunk)
-            for one in undecodable:
-                report.failures.note(one.shown_id or f"document {one.number}", one.reason)
+            for invalid in undecodable:
+                name = invalid.shown_id or f"document {invalid.number}"
+                report.failures.note(name, invalid.reason)
             progress.advance(len(chunk) + len(undecodable))
     report.documents = rendering.documents
     report.failed = rendering.undecodable
     report.non_finite = rendering.non_finite
-    report.seconds = time.monotonic() - began_at
+    report.seconds = time.monotonic() - started
     return report

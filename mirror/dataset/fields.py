@@ -1,7 +1,6 @@
-"""Where a record holds what: dotted paths into nested objects and lists. Pure.
+"""Dotted paths into the nested objects and lists of a record. Pure.
 
-`photos.url` means the field `url` of the object in `photos`, or of each object where `photos` is a
-list of them.
+`photos.url` is the field `url` of the object in `photos`, or of each object if `photos` is a list.
 """
 
 from __future__ import annotations
@@ -26,11 +25,11 @@ class _Missing:
 
 
 MISSING: Final = _Missing()
-"""What `value_at` gives for a record that does not have the field."""
+"""The value of a field that a record does not have."""
 
 
 class BadRecord(Exception):
-    """A record whose URL cannot be told. Its message is the reason."""
+    """A record without a usable URL. The message is the reason."""
 
 
 class UrlSite(NamedTuple):
@@ -46,10 +45,10 @@ class UrlSite(NamedTuple):
 
 
 def parse_path(text: str) -> FieldPath:
-    """The path that a dotted text names.
+    """Parse a dotted path.
 
     Raises:
-        UsageError: a piece between dots is empty, or it is no text.
+        UsageError: a piece between dots is empty, or the text is not UTF-8.
     """
     path = tuple(check_name(text).split("."))
     if not all(path):
@@ -58,10 +57,10 @@ def parse_path(text: str) -> FieldPath:
 
 
 def check_name(text: str) -> str:
-    """The name of a field.
+    """Return the name of a field if a record can have it.
 
     Raises:
-        UsageError: it is not UTF-8 on the command line, so no field can have it.
+        UsageError: the name is not UTF-8.
     """
     try:
         text.encode()
@@ -72,12 +71,12 @@ def check_name(text: str) -> str:
 
 def url_bytes(url: str) -> bytes:
     """A URL as UTF-8."""
-    # A lone surrogate is no character, so no UTF-8; a text in Python may hold one all the same.
+    # A Python text may hold a lone surrogate, which UTF-8 cannot encode.
     return url.encode("utf-8", "backslashreplace")
 
 
 def value_at(record: Any, path: FieldPath) -> Any:
-    """The value at a path; of a list on the way, the first that has it; else MISSING."""
+    """The first value at a path, through lists on the way; MISSING if there is none."""
     for value in values_at(record, path):
         if value is not MISSING:
             return value
@@ -85,7 +84,7 @@ def value_at(record: Any, path: FieldPath) -> Any:
 
 
 def values_at(value: Any, path: FieldPath) -> Iterator[Any]:
-    """The values at a path, one for each item of a list on the way: MISSING for one without."""
+    """The values at a path, one for each item of a list on the way; MISSING for items without it."""
     if not path:
         yield value
     elif isinstance(value, list):
@@ -98,7 +97,7 @@ def values_at(value: Any, path: FieldPath) -> Iterator[Any]:
 
 
 def leaves_of(value: Any) -> Iterator[Any]:
-    """A value itself; of a list what is in it, however deep."""
+    """The value itself; for a list its items, at any depth."""
     if isinstance(value, list):
         for item in value:
             yield from leaves_of(item)
@@ -107,15 +106,15 @@ def leaves_of(value: Any) -> Iterator[Any]:
 
 
 def class_name(value: Any) -> str | None:
-    """A value as text; None where there is none: null, empty, no number at all.
+    """The name of a class or group; None for null, empty text and not-a-number.
 
-    A value has one name however a format spells it, so that groups and classes are the same in
-    JSON, CSV, Parquet and MongoDB: 7, "7" and 7.0.
+    A value has the same name in every format, so groups and classes agree in JSON, CSV, Parquet and
+    MongoDB: 7, "7" and 7.0 are one.
     """
     if value is MISSING or value is None or value == "":
         return None
     if isinstance(value, str):
-        # A lone surrogate is no character, so no UTF-8.
+        # UTF-8 cannot encode a lone surrogate.
         return value.encode("utf-8", "backslashreplace").decode()
     if isinstance(value, float):
         if not math.isfinite(value):
@@ -125,10 +124,10 @@ def class_name(value: Any) -> str | None:
 
 
 def sites_of(record: dict[str, Any], path: FieldPath) -> list[UrlSite]:
-    """The places of a record that hold its URLs, at least one, with at least one URL.
+    """The places of a record that hold its URLs. There is at least one URL.
 
     Raises:
-        BadRecord: there is none, or what is there is no URL.
+        BadRecord: the record has no URL, or a value there is no URL.
     """
     sites = list(_sites(record, path))
     name = ".".join(path)
@@ -158,18 +157,18 @@ def _sites(value: Any, path: Sequence[str]) -> Iterator[UrlSite]:
 
 
 def holds_other(site: UrlSite, source: str) -> bool:
-    """Does the field that an original URL would go to hold something else already?"""
+    """Whether the field for original URLs already holds something else."""
     held = site.holder.get(source)
     return not is_nothing(held) and held != site.holder[site.key]
 
 
 def is_nothing(held: Any) -> bool:
-    """May an original URL take this value's place? A label of 0 is something."""
+    """Whether an original URL may replace this value. A label of 0 may not be replaced."""
     return held is None or held in ("", [], {})
 
 
 class UrlTally(NamedTuple):
-    """Of the URLs below a value: how many were taken out, and how many are there."""
+    """How many URLs below a value were removed (`lost`), and how many remain (`left`)."""
 
     lost: int
     left: int
@@ -182,17 +181,17 @@ class UrlTally(NamedTuple):
 def replace_urls(
     record: Any, path: FieldPath, source: str, urls: Iterator[bytes | None]
 ) -> UrlTally:
-    """Put new URLs in the places of the old, in the order of `sites_of`; in place.
+    """Replace the URLs of a record in place, in the order of `sites_of`.
 
-    A URL that is taken out leaves its list; the item of a list that has lost all its URLs leaves
-    that list. `splicing.splice` does the same to a line of JSON.
+    A removed URL leaves its list. A list item that loses all its URLs leaves its list too.
+    `splicing.splice` does the same to a line of JSON.
 
     Args:
-        record: of which `sites_of` told the places.
-        path: of the URL field.
-        source: the field for the original: where it stands if it holds nothing, else it is made
-            right after the URL's; if it holds something, that is the original's original and stays.
-        urls: one for each old one, as UTF-8; None takes it out.
+        record: a record for which `sites_of` succeeded.
+        path: of the field of the URL.
+        source: the field for the original URL. It is created after the field of the URL, or filled
+            if it holds nothing. If it holds a value, that is the first original URL and stays.
+        urls: one for each old URL, as UTF-8; None removes it.
     """
     if isinstance(record, list):
         tallies = [replace_urls(item, path, source, urls) for item in record]
@@ -212,23 +211,23 @@ def _replace_in(
     value = holder[key]
     old = value if isinstance(value, list) else [value]
     new = [next(urls) for _ in old]
-    kept = [at for at, url in enumerate(new) if url is not None]
+    kept = [i for i, url in enumerate(new) if url is not None]
     tally = UrlTally(len(old) - len(kept), len(kept))
     if not kept:
         return tally
-    before = [old[at] for at in kept]
-    after = [new_text(old[at], new[at]) for at in kept]
+    before = [old[i] for i in kept]
+    after = [new_text(old[i], new[i]) for i in kept]
     held = holder.get(source)
     if before != after and is_nothing(held):
         _set_after(holder, key, source, before if isinstance(value, list) else before[0])
     elif tally.lost and isinstance(held, list) and len(held) == len(old):
-        holder[source] = [held[at] for at in kept]  # each original stays with its URL
+        holder[source] = [held[i] for i in kept]  # each original stays with its URL
     holder[key] = after if isinstance(value, list) else after[0]
     return tally
 
 
 def new_text(old: str, url: bytes | None) -> str:
-    """A URL's new text; the old one where it stays as it is."""
+    """The new text of a URL; the old text if the URL is unchanged."""
     assert url is not None
     return old if url == url_bytes(old) else url.decode()
 

@@ -1,4 +1,4 @@
-"""A dataset being read: files of any format, standard input, a MongoDB collection."""
+"""Reads datasets: files of any format, standard input, or a MongoDB collection."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Final, NamedTuple, cast
 
 from mirror.dataset.compression import decompressed
-from mirror.dataset.formats import mongo
+from mirror.dataset.formats.csv_reader import read_csv
 from mirror.dataset.formats.file_name import FileName
 from mirror.dataset.formats.jsonl import read_jsonl
-from mirror.dataset.formats.tables import read_csv, read_parquet
+from mirror.dataset.formats.mongo import read_batches
+from mirror.dataset.formats.mongo_url import MongoUrl
+from mirror.dataset.formats.parquet import read_parquet
 from mirror.dataset.records import Batch, Batches, ReadOptions
 from mirror.errors import UsageError
 from mirror.run.progress import Progress
@@ -29,28 +31,28 @@ class Input(NamedTuple):
 
     @property
     def path(self) -> Path | None:
-        """The file that it is, if it is one."""
-        if self.name == STANDARD_INPUT or mongo.MongoUrl.is_one(self.name):
+        """The path of the file; None if the input is no file."""
+        if self.name == STANDARD_INPUT or MongoUrl.is_address(self.name):
             return None
         return Path(self.name)
 
     @property
     def shown(self) -> str:
-        """Its name as people may see it: no password in it."""
+        """The name for people, without a password."""
         if self.name == STANDARD_INPUT:
             return "standard input"
-        if mongo.MongoUrl.is_one(self.name):
-            return str(mongo.MongoUrl.parse(self.name))
+        if MongoUrl.is_address(self.name):
+            return str(MongoUrl.parse(self.name))
         return self.name
 
     @property
     def size(self) -> int | None:
-        """Bytes of the file, for a progress bar; None where that is not known."""
+        """The size of the file in bytes; None if it is not known."""
         path = self.path
         return path.stat().st_size if path is not None and path.is_file() else None
 
     def check(self) -> None:
-        """Raises: UsageError: it is not there, or not to be read; said before any work is done."""
+        """Raise UsageError if the file does not exist or cannot be opened, before any work is done."""
         path = self.path
         if path is None:
             return
@@ -63,26 +65,26 @@ class Input(NamedTuple):
 
 
 def total_size(inputs: Iterable[Input]) -> int | None:
-    """Bytes of all files, for a progress bar; None where one of the inputs has no size."""
+    """The size of all files in bytes; None if the size of one is not known."""
     sizes = [source.size for source in inputs]
     known = [size for size in sizes if size is not None]
     return sum(known) if len(known) == len(sizes) else None
 
 
 def read(source: Input, reading: ReadOptions, progress: Progress = Progress()) -> Batches:
-    """Batches of a dataset's records, in its order.
+    """Read the records of a dataset in batches, in order.
 
     Args:
         source: what to read.
-        reading: what is wanted of each record.
-        progress: receives the bytes as they are read, `source.size` in all.
+        reading: the fields to read of each record.
+        progress: receives the bytes as they are read, `source.size` in total.
 
     Raises:
-        UsageError: it cannot be read, or not as what its name says.
-        MirrorError: the database does not answer as it should.
+        UsageError: the dataset cannot be read, or is not in the format that its name says.
+        MirrorError: the database cannot be reached or read.
     """
-    if mongo.MongoUrl.is_one(source.name):
-        yield from mongo.read_batches(mongo.MongoUrl.parse(source.name), reading)
+    if MongoUrl.is_address(source.name):
+        yield from read_batches(MongoUrl.parse(source.name), reading)
         return
     path = source.path
     if path is not None and FileName.parse(path).kind == "parquet":
@@ -96,7 +98,7 @@ def read(source: Input, reading: ReadOptions, progress: Progress = Progress()) -
                 raw = stack.enter_context(path.open("rb"))
             except OSError as error:
                 raise _unreadable(path, error) from None
-        yield from _reported(_read_stream(raw, source, reading), raw, progress)
+        yield from _with_progress(_read_stream(raw, source, reading), raw, progress)
 
 
 def _read_stream(raw: io.BufferedReader, source: Input, reading: ReadOptions) -> Batches:
@@ -109,13 +111,13 @@ def _read_stream(raw: io.BufferedReader, source: Input, reading: ReadOptions) ->
         yield from read_csv(text, reading, source.shown, delimiter=delimiter)
 
 
-def _reported(batches: Batches, raw: io.BufferedReader, progress: Progress) -> Iterator[Batch]:
-    at = 0
+def _with_progress(batches: Batches, raw: io.BufferedReader, progress: Progress) -> Iterator[Batch]:
+    reported = 0
     for batch in batches:
         if raw.seekable():
-            now = os.lseek(raw.fileno(), 0, os.SEEK_CUR)
-            progress.advance(nbytes=now - at)
-            at = now
+            position = os.lseek(raw.fileno(), 0, os.SEEK_CUR)
+            progress.advance(nbytes=position - reported)
+            reported = position
         yield batch
 
 

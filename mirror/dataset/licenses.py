@@ -1,4 +1,4 @@
-"""Licences as datasets spell them. Pure."""
+"""Parses licences as datasets spell them. Pure."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Iterable
 from typing import Any, Final
 
-# What datasets put where nobody has granted anything, or nobody knows what.
+# Texts that datasets use where no licence was granted, or where it is unknown.
 _NOTHING: Final = re.compile(
     r"[^a-z]*"
     r"|none|null|nan|nil|na|n-a|false|c|cc|creative-commons|arr|other|missing|proprietary"
@@ -19,8 +19,8 @@ _DEED: Final = re.compile(
     r"(?:https?://)?(?:www\.)?creativecommons\.org/"
     r"(?:licenses/(?P<license>[a-z-]+)|publicdomain/(?P<public>zero|mark))(?:/.*)?"
 )
-# 4.0, v4, the 4_0 of GBIF; and what may follow: "International", or the country of a port. Any other
-# word may take back what the licence grants, and stays in its name.
+# 4.0, v4, the 4_0 of GBIF; then "International" or the country of a port may follow. Any other word
+# may restrict the licence, so it stays in the name.
 _PORT: Final = (
     r"(?!(?:by|nc|nd|sa)(?:-|$))[a-z]{2}|argentina|australia|austria|azerbaijan|belgium|brazil"
     r"|bulgaria|canada|chile|china-mainland|colombia|costa-rica|croatia|czech-republic|denmark|ecuador"
@@ -35,7 +35,7 @@ _VERSION: Final = re.compile(
     rf"(?:-(?:international|unported|generic|universal|{_PORT}))?"
     r"(?:-(?:licen[cs]e|deed|legal-?code|public-domain-dedication))*$"
 )
-# Words → the letters for them.
+# Words → their abbreviations.
 _LETTERS: Final = (
     (re.compile(r"^(the-)?creative-?commons-"), "cc-"),
     (re.compile(r"^(cc-)?attribution\b"), "cc-by"),
@@ -49,16 +49,16 @@ _LETTERS: Final = (
 
 
 def license_names(texts: Iterable[str]) -> frozenset[str]:
-    """The licences that texts name, several of them with commas between; what is none is left out."""
+    """The licences in these texts, each a list separated by commas. Other words are left out."""
     names = [name for text in texts for name in text.split(",")]
     return frozenset(filter(None, map(license_name, names)))
 
 
 def license_name(value: Any) -> str | None:
-    """A licence's name in one spelling, such as `cc-by-nc`; None where there is none.
+    """The name of a licence in one spelling, such as `cc-by-nc`; None if the value is no licence.
 
-    `CC BY-NC 4.0`, `cc_by_nc`, `Attribution-NonCommercial` and the address of the deed are all the same
-    licence: which version of it is not told apart. "All rights reserved" is no licence.
+    `CC BY-NC 4.0`, `cc_by_nc`, `Attribution-NonCommercial` and the URL of the deed are the same
+    licence; versions are not distinguished. "All rights reserved" is no licence.
     """
     if not isinstance(value, str):
         return None

@@ -1,7 +1,7 @@
-"""The contract between datasets' formats and what is done with their records.
+"""The contract between readers of formats and the code that uses their records.
 
-A reader gives `Batch`es: where the URLs are, what the other fields asked for hold, and what could
-not be read. A batch gives its records back, with new URLs, as a `Chunk`.
+A reader gives `Batch`es: the URLs of records, the values of requested fields, and the records that
+could not be read. A batch gives its records back, with new URLs, as a `Chunk`.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ SOURCE_FIELD: Final = "source_url"
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """What is wanted of a dataset.
+    """The fields to read of each record.
 
     Attributes:
-        url: path of the field that holds a record's URL, or its URLs.
-        source: the field beside it that the original URL goes to; empty where none is rewritten.
-        others: paths of further fields whose values are asked for.
+        url: path of the field that holds a record's URL or URLs.
+        source: the field beside it that takes the original URL; empty if none is rewritten.
+        others: paths of further fields to read.
 
     Raises:
-        UsageError: no field can have that name, or the original would go where the new URL is.
+        UsageError: `source` is no possible name, or is the field of the new URL.
     """
 
     url: FieldPath = ("image_url",)
@@ -55,27 +55,27 @@ class ReadOptions:
     def __post_init__(self) -> None:
         if check_name(self.source) == self.url[-1]:
             raise UsageError(
-                f"The original URL cannot go to {self.source!r}, where the new one is; "
+                f"The original URL cannot go to {self.source!r}, which holds the new one; "
                 "name another field with --source-field."
             )
 
     @classmethod
     def of(cls, url: str, source: str = SOURCE_FIELD, *others: str | None) -> ReadOptions:
-        """The same of dotted texts; None among the others says nothing.
+        """Parse dotted paths; None among the others is skipped.
 
         Raises:
-            UsageError: one of them is no path.
+            UsageError: a text is no path.
         """
         return cls(parse_path(url), source, tuple(parse_path(o) for o in others if o is not None))
 
 
 def whole(path: FieldPath) -> tuple[FieldPath, FieldPath]:
-    """What has to be read for `Batch.all_values`: of a path through a list readers give the first."""
+    """The paths to read for `Batch.all_values`: a path through a list alone gives only its first value."""
     return path, path[:1]
 
 
 class Rejected(NamedTuple):
-    """A record that could not be read. `number`: its line, or its place, from 1 on."""
+    """A record that could not be read. `number` is its line or its position, from 1."""
 
     number: int
     reason: str
@@ -87,12 +87,12 @@ class Batch(ABC):
     """Records that were read together.
 
     Attributes:
-        numbers: line of each in its file, or its place there, from 1 on.
-        urls: of all records end to end, as UTF-8.
-        owners: for each URL the position of its record; None where each record has exactly one.
-        others: for each path of `ReadOptions.others`, a value a record, or MISSING.
+        numbers: for each record its line or its position in the file, from 1.
+        urls: the URLs of all records, end to end, as UTF-8.
+        owners: for each URL the position of its record; None if each record has exactly one.
+        others: for each path of `ReadOptions.others` one value per record, or MISSING.
         sourced: positions of records whose source field holds something other than their URL.
-        rejected: what was read and is no record.
+        rejected: what was read but is no valid record.
     """
 
     numbers: Sequence[int] = ()
@@ -106,15 +106,15 @@ class Batch(ABC):
         return len(self.numbers)
 
     def all_values(self, path: FieldPath) -> list[Sequence[Any]]:
-        """For each record every value at a path, those of lists on the way and at its end.
+        """For each record all values at a path, through lists on the way and at its end.
 
-        At least one each: MISSING where there is none.
+        Each record has at least one value; MISSING if the field is absent.
 
         Args:
-            path: all of `whole(path)` are among `ReadOptions.others`.
+            path: `ReadOptions.others` must contain all of `whole(path)`.
         """
         firsts, tops = self.others[path], self.others[path[:1]]
-        # A dot in a column's name is only a dot, and nothing stands at its first piece.
+        # In a flat table a dot is part of the column's name, and its first piece names no column.
         return [
             list(leaves_of(list(values_at(top, path[1:])))) or [MISSING]
             if isinstance(top, list | dict)
@@ -124,25 +124,25 @@ class Batch(ABC):
 
     @abstractmethod
     def rewritten(self, keep: Sequence[int], urls: Sequence[bytes | None]) -> Chunk:
-        """The records at the positions `keep`, with new URLs; called once.
+        """The records at the positions `keep`, with new URLs. Called at most once.
 
         Args:
             keep: positions of records, ascending.
-            urls: one for each of `self.urls`: None takes it out of its list; a record of `keep` has
-                one at least that is not None. Equal to the old one, it leaves the record as it is.
-                New ones hold nothing that JSON escapes.
+            urls: one for each of `self.urls`. None removes the URL from its list; each record of
+                `keep` must retain a URL. A URL equal to the old one leaves the record unchanged.
+                New URLs contain no character that JSON escapes.
 
         Raises:
-            UsageError: the records cannot hold the originals.
+            UsageError: the records cannot hold the original URLs.
         """
 
     @abstractmethod
     def unchanged(self, keep: Sequence[int]) -> Chunk:
-        """The records at the positions `keep`, as they were read."""
+        """The records at the positions `keep`, unchanged."""
 
-    def raw(self, at: int) -> bytes:
-        """What was read of one record."""
-        return self.unchanged([at]).lines()[0]
+    def raw(self, position: int) -> bytes:
+        """One record as a line of JSON, as it was read."""
+        return self.unchanged([position]).lines()[0]
 
 
 Batches = Iterator[Batch]
@@ -150,7 +150,7 @@ Batches = Iterator[Batch]
 
 @dataclass
 class RowBatch(Batch):
-    """A batch of Python objects: of CSV, of documents, of what has to be taken apart."""
+    """A batch of Python objects, for formats whose records are decoded."""
 
     rows: list[Row] = field(default_factory=list)
     url_path: FieldPath = ()
@@ -160,12 +160,12 @@ class RowBatch(Batch):
     def of(
         cls, numbered: Sequence[tuple[int, Row]], reading: ReadOptions, raw: Callable[[Row], bytes]
     ) -> RowBatch:
-        """A batch of rows.
+        """Make a batch of rows.
 
         Args:
             numbered: rows with their numbers.
-            reading: what is wanted of them.
-            raw: what to show of a row that is rejected.
+            reading: the fields to read.
+            raw: gives the bytes to show of a rejected row.
         """
         batch = cls(url_path=reading.url, source=reading.source)
         numbers: list[int] = []
@@ -176,14 +176,14 @@ class RowBatch(Batch):
             except BadRecord as bad:
                 batch.rejected.append(Rejected(number, str(bad), raw(row)))
                 continue
-            at = len(numbers)
+            position = len(numbers)
             numbers.append(number)
             batch.rows.append(row)
             found = urls_of(sites)
             batch.urls += found
-            owners += [at] * len(found)
+            owners += [position] * len(found)
             if any(holds_other(site, reading.source) for site in sites):
-                batch.sourced.add(at)
+                batch.sourced.add(position)
         batch.numbers = numbers
         if len(owners) != len(numbers):
             batch.owners = np.array(owners, np.intp)
@@ -194,30 +194,31 @@ class RowBatch(Batch):
 
     def rewritten(self, keep: Sequence[int], urls: Sequence[bytes | None]) -> Chunk:
         check_source(self.source)
-        for at, new in zip(keep, urls_by_record(self, keep, urls), strict=True):
-            replace_urls(self.rows[at], self.url_path, self.source, iter(new))
+        for position, new in zip(keep, urls_by_record(self, keep, urls), strict=True):
+            replace_urls(self.rows[position], self.url_path, self.source, iter(new))
         return self.unchanged(keep)
 
     def unchanged(self, keep: Sequence[int]) -> Chunk:
-        return Rows([self.rows[at] for at in keep])
+        return Rows([self.rows[position] for position in keep])
 
 
 def check_source(name: str) -> None:
-    """Raises: UsageError: there is no field for the originals."""
+    """Raise UsageError if no field is named for the original URLs."""
     if not name:
-        raise UsageError("Originals of URLs need a field to go to; name it with --source-field.")
+        raise UsageError("The original URLs need a field; name it with --source-field.")
 
 
 def urls_of(sites: Sequence[UrlSite]) -> list[bytes]:
+    """The URLs at these places, as UTF-8."""
     return [url_bytes(url) for site in sites for url in site.urls]
 
 
 def urls_by_record(
     batch: Batch, keep: Sequence[int], urls: Sequence[bytes | None]
 ) -> Iterator[Sequence[bytes | None]]:
-    """For each record of `keep` its part of `urls`."""
+    """For each record of `keep` the part of `urls` that belongs to it."""
     if batch.owners is None:
-        yield from ((urls[at],) for at in keep)
+        yield from ((urls[position],) for position in keep)
         return
     begins = np.searchsorted(batch.owners, np.asarray(keep, np.intp))
     ends = np.searchsorted(batch.owners, np.asarray(keep, np.intp), side="right")

@@ -237,7 +237,7 @@ class _Pull:
         rejected = 0
         for source in self._options.datasets:
             for batch in read(source, ReadOptions.of(self._options.url_field)):
-                at = lookup.find(batch.urls, digests_of(batch.urls)).at
+                at = lookup.find(batch.urls, digests_of(batch.urls)).positions
                 referred[at[at >= 0]] = True
                 self._report.not_mirrored += int(np.count_nonzero(at < 0))
                 rejected += len(batch.rejected)

@@ -51,7 +51,7 @@ def found(lookup: UrlLookup, *urls: str) -> tuple[list[str], list[bool]]:
 def contents(lookup: UrlLookup, *urls: str) -> list[str]:
     """Content hashes of what URLs are found as, as hexadecimal digits."""
     encoded = [url.encode() for url in urls]
-    at = lookup.find(encoded, digests_of(encoded)).at
+    at = lookup.find(encoded, digests_of(encoded)).positions
     assert (at >= 0).all()
     return [bytes(row).hex() for row in lookup.index.content_hashes(at)]
 

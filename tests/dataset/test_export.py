@@ -25,8 +25,8 @@ from pymongo.collection import Collection
 
 from mirror.dataset.export import ExportOptions, ExportReport, export
 from mirror.dataset.formats.documents import STYLES, Style
-from mirror.dataset.formats.mongo import MongoUrl
 from mirror.dataset.formats.mongo_query import Query
+from mirror.dataset.formats.mongo_url import MongoUrl
 from mirror.errors import DatasetError, UsageError
 from mirror.run.progress import Level, Progress, Stage
 from mirror.store.retry import RetryPolicy

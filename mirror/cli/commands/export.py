@@ -81,8 +81,8 @@ def command(session: Session, /, **options: Any) -> int:
     """
     from mirror.cli import output
     from mirror.dataset.export import ExportOptions, export
-    from mirror.dataset.formats.mongo import MongoUrl
     from mirror.dataset.formats.mongo_query import Query
+    from mirror.dataset.formats.mongo_url import MongoUrl
     from mirror.errors import UsageError
 
     url, *more = options["urls"]

@@ -217,7 +217,7 @@ def _settings(session: Session, options: dict[str, Any]) -> Settings:
     for name in ("bucket", "endpoint", "region", "public_url", "state"):
         if cached_only and options[name] is not None:
             option = "--" + name.replace("_", "-")
-            raise UsageError(f"--cached-only asks no bucket; leave out it or {option}.")
+            raise UsageError(f"--cached-only uses no bucket; leave out --cached-only or {option}.")
     return session.settings(
         {
             "cache.dir": options["cached_only"],

@@ -1,24 +1,24 @@
-"""Documents of MongoDB as records: plain JSON, or MongoDB's own Extended JSON.
+"""Converts MongoDB documents to records: plain JSON, or MongoDB's Extended JSON.
 
-Plain is for whoever trains on the records, and keeps no BSON type that JSON has not:
+Plain is for training, and converts BSON types that JSON lacks:
 
     ObjectId             its 24 hexadecimal digits
     date                 "2020-01-02T03:04:05.678Z": ISO 8601, UTC, always with milliseconds
     int32, int64         a number
-    double               a number; NaN and infinities are null, and are counted
-    Decimal128           a string, since most readers would make a double of a number and lose digits
+    double               a number; NaN and infinities become null and are counted
+    Decimal128           a string, because most readers would turn a number into a double and lose digits
     binary               base64; a UUID (subtype 4) as its text
     timestamp            {"t": seconds since 1970, "i": ordinal}
     regular expression   "/pattern/flags"
     code                 its text; with a scope {"code": …, "scope": …}
-    DBRef                {"$ref": …, "$id": …} and what else it holds
+    DBRef                {"$ref": …, "$id": …} and its other fields
     MinKey, MaxKey       "MinKey", "MaxKey"
 
-Extended JSON (the specification's version 2) is read back by `bson.json_util` and mongoimport:
-`relaxed` loses nothing but the difference between int32, int64 and double; `canonical` loses nothing.
+`bson.json_util` and mongoimport read Extended JSON (version 2 of the specification) back. `relaxed`
+loses only the difference between int32, int64 and double; `canonical` loses nothing.
 
-Everywhere fields keep their order. A document that is not valid BSON text (its strings not UTF-8) is
-no record: it is left out and counted.
+Fields keep their order. A document that is not valid BSON, such as one whose strings are not UTF-8,
+is left out and counted.
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ if TYPE_CHECKING:
 Style = Literal["plain", "relaxed", "canonical"]
 STYLES: Final[tuple[Style, ...]] = get_args(Style)
 
-_AS_THEY_ARE: Final = frozenset({str, int, bool, type(None)})
+_UNCHANGED_TYPES: Final = frozenset({str, int, bool, type(None)})
 _LENGTH_BYTES: Final = 4
-_SHORTEST: Final = 5  # a document without fields: its length and a zero
+_SHORTEST: Final = 5  # bytes of a document without fields: its length and a zero
 _UUID_SUBTYPE: Final = 4
 _UUID_BYTES: Final = 16
 
 
 class InvalidDocument(NamedTuple):
-    """A document that is not valid BSON. `number`: its place in the scan, from 1 on."""
+    """A document that is not valid BSON. `number` is its position in the scan, from 1."""
 
     number: int
     shown_id: str
@@ -56,12 +56,12 @@ class InvalidDocument(NamedTuple):
 
 
 class Rendering:
-    """Makes records of documents, batch by batch, and counts what could not be kept.
+    """Converts documents to records batch by batch, and counts what JSON cannot hold.
 
     Attributes:
-        documents: how many have been given to it.
+        documents: how many documents were converted or rejected.
         undecodable: how many of them are not valid BSON.
-        non_finite: numbers that became null since JSON has no NaN and no infinity.
+        non_finite: numbers that became null because JSON has no NaN and no infinity.
     """
 
     def __init__(self, style: Style = "plain", *, keep_id: bool = True) -> None:
@@ -98,9 +98,9 @@ class Rendering:
         ), bad
 
     def plain(self, document: Mapping[str, Any]) -> Row:
-        """A document as plain JSON has it: strings, numbers, booleans, null, lists and objects."""
+        """A document as plain JSON: strings, numbers, booleans, null, lists and objects."""
         return {
-            name: value if type(value) in _AS_THEY_ARE else self._value(value)
+            name: value if type(value) in _UNCHANGED_TYPES else self._value(value)
             for name, value in document.items()
         }
 
@@ -108,7 +108,9 @@ class Rendering:
         return self._converters.get(type(value), str)(value)
 
     def _list(self, values: list[Any]) -> list[Any]:
-        return [value if type(value) in _AS_THEY_ARE else self._value(value) for value in values]
+        return [
+            value if type(value) in _UNCHANGED_TYPES else self._value(value) for value in values
+        ]
 
     def _float(self, value: float) -> float | None:
         if math.isfinite(value):
@@ -158,7 +160,7 @@ class Rendering:
         try:
             documents = decode_all(batch, self._options)
         except InvalidBSON:
-            pass  # one document of the batch spoils it: which, is found below
+            pass  # one invalid document fails the whole batch; they are decoded one by one below
         else:
             self.documents += len(documents)
             return documents, []
@@ -174,11 +176,11 @@ class Rendering:
 
 
 def split(batch: bytes) -> list[bytes]:
-    """The documents of a batch, one by one. Each begins with its own length."""
+    """Divide a batch into documents. Each document begins with its length."""
     documents = []
     at = 0
     while at < len(batch):
-        # A length below the shortest possible is damage, and must not stop the walk.
+        # A damaged length may be too small, and must not stop the loop.
         end = at + max(_SHORTEST, int.from_bytes(batch[at : at + _LENGTH_BYTES], "little"))
         documents.append(batch[at:end])
         at = end
@@ -195,7 +197,7 @@ def _codec_options(style: Style) -> CodecOptions[dict[str, Any]]:
         return CodecOptions(
             document_class=dict,
             tz_aware=False,
-            # As a UUID it would have to be one: a wrong length would spoil the whole document.
+            # Decoding as UUID would fail for the whole document if one had a wrong length.
             uuid_representation=UuidRepresentation.UNSPECIFIED,
             datetime_conversion=DatetimeConversion.DATETIME_AUTO,
         )
@@ -214,7 +216,7 @@ def _date(value: datetime) -> str:
 
 
 def _far_date(value: Any) -> str:
-    """A date before the year 1 or after 9999, which BSON has and Python has not."""
+    """A date before the year 1 or after 9999, which Python's datetime cannot hold."""
     import numpy as np
 
     return f"{np.datetime64(int(value), 'ms')}Z"
@@ -240,7 +242,7 @@ def _regex(value: Regex[str]) -> str:
 
 
 def _shown_id(raw: bytes) -> str:
-    """The _id of a document that does not decode, for people; empty when even that is broken."""
+    """The _id of an invalid document, for people; empty if the _id is damaged too."""
     from bson import decode
     from bson.errors import InvalidBSON
 

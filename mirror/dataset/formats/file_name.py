@@ -1,4 +1,4 @@
-"""Which format a dataset's file has: by its name. Pure."""
+"""The format of a dataset file, by its name. Pure."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _KINDS: Final[dict[str, Kind]] = {
 
 
 class FileName(NamedTuple):
-    """A dataset's file by its name: `dir/stem` + `suffix`, which says what is in it.
+    """The name of a dataset file, divided into `dir/stem` and `suffix`, which gives the format.
 
-    `suffix` is empty for a name that says nothing: it is JSON lines then.
+    `suffix` is empty for a name without a known ending; the file is JSON lines then.
     """
 
     path: PurePath
@@ -42,11 +42,11 @@ class FileName(NamedTuple):
         return cls(path, inner.stem, inner.suffix + packed, kind)
 
     def split(self, name: str) -> PurePath:
-        """The file of one split: `OUT_train.jsonl` for `OUT.jsonl`."""
+        """The file name of a split: `OUT_train.jsonl` for `OUT.jsonl`."""
         packed = extension_of(self.suffix)
         inner = self.suffix.removesuffix(packed) or ".jsonl"
         return self.path.with_name(f"{self.stem}_{name}{inner}{packed}")
 
     def rejected(self) -> PurePath:
-        """Where records that could not be read are written."""
+        """The file name for invalid records: `OUT.rejected.jsonl`."""
         return self.path.with_name(f"{self.stem}.rejected.jsonl")

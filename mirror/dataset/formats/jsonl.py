@@ -1,9 +1,8 @@
-"""JSON lines: read in blocks, validated line by line, and rewritten by splicing.
+"""Reads JSON lines in blocks, validates each line, and rewrites URLs by splicing.
 
-A line keeps every byte but those of its URL: numbers, escapes, white space and the order of fields
-are its writer's. Where lines are plain, which is nearly always, a block of them is decoded in one
-call, and the new URL is put in behind the key; any other line is opened along the path to the URL
-(`splicing`).
+A line keeps every byte except those of its URL: numbers, escapes, white space and the order of
+fields stay. Lines are nearly always plain; then one call decodes a whole block, and the new URL is
+inserted after its key. Any other line is opened along the path to the URL (`splicing`).
 """
 
 from __future__ import annotations
@@ -40,15 +39,15 @@ from mirror.dataset.records import (
 from mirror.errors import UsageError
 
 _BLOCK: Final = 1 << 20
-# A line beyond this is no record of anybody's (MongoDB's end at 16 MiB, before they are JSON): it is
-# rejected, and all but its beginning is let go.
+# A longer line is rejected, and only its beginning is kept in memory. MongoDB's documents are limited
+# to 16 MiB of BSON.
 MAX_LINE: Final = 32 << 20
 _SHOWN: Final = 4096
 _BOM: Final = b"\xef\xbb\xbf"
-# A letter written as \u0061: a key that is spelled so would not be found by searching for it.
+# A letter written as \u0061: a search for the key would not find such a spelling.
 _ESCAPED_ASCII: Final = re.compile(rb"\\u00[2-7]").search
 _ESCAPED: Final = re.compile(rb"\\u").search
-# Characters that no key has as they are.
+# Characters that a key can contain only as escapes.
 _ESCAPES: Final = re.compile(r'["\\\x00-\x1f]').search
 _HALF_PAIR: Final = re.compile(
     rb"\\u[dD][89abAB]..(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB]..)\\u[dD][c-fC-F]"
@@ -59,7 +58,7 @@ _FAILURES: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 class _Flawed(NamedTuple):
-    """A line that is not to be read. `raw` is what there is of it."""
+    """A line that is rejected without decoding it. `raw` is what was kept of it."""
 
     reason: str
     raw: bytes
@@ -69,12 +68,12 @@ _FlawedLines = dict[int, _Flawed]
 
 
 class _Lines(NamedTuple):
-    """Lines of a file. In place of a flawed one there is an empty one.
+    """Consecutive lines of a file. A flawed line is replaced by an empty one.
 
     Attributes:
-        first: the number of the first.
-        lines: without their ends.
-        flawed: by their numbers.
+        first: the number of the first line.
+        lines: without line endings.
+        flawed: the flawed lines, by number.
     """
 
     first: int
@@ -83,18 +82,18 @@ class _Lines(NamedTuple):
 
 
 def read_jsonl(file: TolerantStream, reading: ReadOptions) -> Batches:
-    """Batches of a stream of JSON lines.
+    """Read JSON lines in batches.
 
     Args:
         file: the lines.
-        reading: what is wanted of each record.
+        reading: the fields to read of each record.
 
     Raises:
         UsageError: a field's name has a quote, a backslash or a control character.
     """
     for name in (*reading.url, reading.source, *chain(*reading.others)):
         if _ESCAPES(name):
-            raise UsageError(f"The field {name!r} cannot be looked for in JSON; rename it.")
+            raise UsageError(f"The field {name!r} cannot be searched for in JSON; rename it.")
     parser = _Parser(reading)
     for lines in _lines_of(file):
         yield parser.batch(lines)
@@ -121,7 +120,7 @@ def _lines_of(file: TolerantStream) -> Iterator[_Lines]:
 
 
 class _Unended:
-    """A line whose end has not come."""
+    """A line whose end has not been read yet."""
 
     def __init__(self) -> None:
         self._parts: list[bytes] = []
@@ -134,7 +133,12 @@ class _Unended:
             self._parts = [b"".join(self._parts)[:_SHOWN]]
 
     def end(self, number: int, broken: str | None = None) -> tuple[bytes, _FlawedLines]:
-        """The line of this number, and its flaw; `broken`: why nothing comes after it."""
+        """End the line, and return it with its flaw.
+
+        Args:
+            number: of the line.
+            broken: why the file ends here; None if it does not, or ends normally.
+        """
         line = b"".join(self._parts)
         if number == 1:
             line = line.removeprefix(_BOM)
@@ -150,26 +154,26 @@ class _Parser:
         self._reading = reading
         top, *inner = reading.url
         self._key = _key(top)
-        # A key with a slash may be written with \/ as well, and then it is not found.
+        # A search would not find a key whose slash is written as \/.
         is_plain = not inner and "/" not in top + reading.source
-        # The one that was met last comes first.
+        # The separator that was found last comes first.
         self._separators = list(_separators(self._key)) if is_plain else []
         self._source_key = _key(reading.source) if reading.source else None
         ascii_only = top.isascii() and reading.source.isascii()
         self._is_respelled = _ESCAPED_ASCII if ascii_only else _ESCAPED
         wanted = dict.fromkeys(path[0] for path in reading.others)
-        self._attributes = {n: f"f{at}" for at, n in enumerate(wanted)} | {top: "url"}
+        self._attributes = {name: f"f{number}" for number, name in enumerate(wanted)} | {top: "url"}
         others = [(self._attributes[name], Any, MISSING) for name in wanted]
-        beside = [one for one in others if one[0] != "url"]
+        beside = [other for other in others if other[0] != "url"]
         self._decode_plain: _Decode = _decoder(
             [("url", str), *beside], self._attributes
         ).decode_lines
         self._decode: _Decode = _decoder(others, self._attributes).decode
-        # The same for numbers beyond a double's range, at a quarter of the speed.
+        # Also accepts numbers beyond a double's range, at a quarter of the speed.
         self._decode_any: _Decode = _decoder(others, self._attributes, float_hook=float).decode
 
     def batch(self, read: _Lines) -> JsonlBatch:
-        """What some lines hold."""
+        """Parse lines into a batch."""
         found = _Found()
         self._take(found, read.first, read.lines, read.flawed)
         batch = JsonlBatch(
@@ -187,7 +191,10 @@ class _Parser:
         return batch
 
     def _take(self, found: _Found, first: int, lines: list[bytes], flawed: _FlawedLines) -> None:
-        """All lines at once where they are plain; else by halves, so that one that is not costs little."""
+        """Parse lines: all at once if they are plain, otherwise by halves.
+
+        Halving keeps the cost of a single line that is not plain low.
+        """
         if self._separators and self._take_plain(found, first, lines):
             return
         if len(lines) == 1 or not self._separators:
@@ -202,11 +209,11 @@ class _Parser:
         self._take(found, first + half, lines[half:], flawed)
 
     def _take_plain(self, found: _Found, first: int, lines: list[bytes]) -> bool:
-        """Whether the lines were taken: if each is one object, with its URL behind one separator.
+        """Parse lines at once, and return whether that was possible.
 
-        Each object has the key of the URL, and as often as there are objects the key stands there:
-        so it stands nowhere else, in no text and no inner object. No object reaches over a line's
-        end, for inside of an object no `{` follows a `}`.
+        It is if each line is one object with its URL after the same separator. The key occurs as
+        often as there are objects, and each object has it; so it occurs in no text and no inner
+        object. No object crosses a line's end, because inside an object no `{` follows a `}`.
         """
         block = b"\n".join(lines)
         if self._source_key is not None and self._source_key in block:
@@ -244,19 +251,23 @@ class _Parser:
         except BadRecord as bad:
             found.rejected.append(Rejected(number, str(bad), line))
             return
-        at = len(found.numbers)
+        position = len(found.numbers)
         urls = urls_of(sites)
         if any(holds_other(site, self._reading.source) for site in sites):
-            found.sourced.add(at)
+            found.sourced.add(position)
         found.numbers.append(number)
-        found.owners += [at] * len(urls)
+        found.owners += [position] * len(urls)
         found.urls += urls
         found.kept.append(line)
         found.sites.append(opened_record)
         found.records.append(record)
 
     def _decoded(self, line: bytes) -> Any:
-        """What is asked for of a line. Raises: BadRecord: it is no record."""
+        """The requested fields of a line.
+
+        Raises:
+            BadRecord: the line is no record.
+        """
         try:
             record = self._decode(line)
         except _FAILURES as error:
@@ -278,7 +289,7 @@ class _Parser:
 
 @dataclass
 class _Found:
-    """What is gathered of a block, line by line or many at once; `records` are decoded."""
+    """The parsed records of a block. `records` holds the decoded fields."""
 
     numbers: list[int] = field(default_factory=list)
     owners: list[int] = field(default_factory=list)
@@ -291,25 +302,25 @@ class _Found:
 
 
 def _decoder(fields: list[Any], attributes: dict[str, str], **options: Any) -> Any:
-    """A decoder of some of a record's fields; the others are checked for being JSON, and skipped."""
+    """A decoder for some fields of a record. It skips other fields but checks that they are JSON."""
     names = {attribute: name for name, attribute in attributes.items()}
     record = msgspec.defstruct("Record", fields, rename=names, gc=False)
     return msgspec.json.Decoder(record, **options)
 
 
 def _key(name: str) -> bytes:
-    """A key as it stands in JSON, unless letters of it are escaped that need not be."""
+    """A key as JSON, without needless escapes."""
     return msgspec.json.encode(name)
 
 
 def _separators(key: bytes) -> tuple[bytes, bytes]:
-    """What stands between a key and its text: as most programs write it, and as Python does."""
+    """A key with the colon and quote before its text, without a space and with one as Python writes."""
     return b'%b:"' % key, b'%b: "' % key
 
 
 @dataclass
 class JsonlBatch(Batch):
-    """Lines, and for each where its URL is: the separator before it, or the opened record."""
+    """Lines of JSON. `sites` has for each line the separator before its URL, or the opened record."""
 
     reading: ReadOptions = field(default_factory=ReadOptions)
     kept: list[bytes] = field(default_factory=list)
@@ -324,26 +335,31 @@ class JsonlBatch(Batch):
         kept, sites, old = self.kept, self.sites, self.urls
         begins = keep if self.owners is None else np.searchsorted(self.owners, keep).tolist()
         lines: list[bytes] = []
-        for at, begin in zip(keep, begins, strict=True):
-            line, site = kept[at], sites[at]
+        for position, begin in zip(keep, begins, strict=True):
+            line, site = kept[position], sites[position]
             if not isinstance(site, bytes):
                 line = splice(line, site, path, name, map(urls.__getitem__, count(begin)))
             elif (url := urls[begin]) != old[begin]:
-                # The old URL follows the separator, however it is escaped, and so it stays.
+                # The old URL stays as it is escaped, and becomes the text of the source field.
                 line = line.replace(site, site + url + before_old[site], 1)
             lines.append(line)
         return JsonLines(lines)
 
     def unchanged(self, keep: Sequence[int]) -> Chunk:
-        return JsonLines([self.kept[at] for at in keep])
+        return JsonLines([self.kept[position] for position in keep])
 
 
 def _are_braced(lines: list[bytes], *, returns: bool) -> bool:
-    """Whether every line begins with `{` and ends with `}`; `returns`: some end with a \\r."""
+    """Whether every line begins with `{` and ends with `}`.
+
+    Args:
+        lines: to check.
+        returns: some of them may end with a carriage return.
+    """
     if returns:
         lines = [line.removesuffix(b"\r") for line in lines]
     try:
-        # Faster than to count `}\n{`, and than a loop.
+        # Faster than counting `}\n{`, and than a loop.
         first, last = bytes(map(itemgetter(0), lines)), bytes(map(itemgetter(-1), lines))
     except IndexError:  # an empty line
         return False

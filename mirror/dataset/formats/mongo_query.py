@@ -1,9 +1,9 @@
-"""What is asked of a MongoDB collection: which documents, what of them, and which come after one.
+"""Queries of a MongoDB collection: which documents, which fields, and the documents after an `_id`.
 
-"After" is by BSON's order of types, in which `_id`s of several types follow one another. MongoDB's
-`$gt` alone would not do: it compares within one type only, and would end a resumed scan with the
-last `_id` of the type it broke at. The conditions are plain query operators, which sharded clusters,
-views and servers that only speak MongoDB's protocol have too; `min` and `$expr` are not everywhere.
+"After" follows BSON's order of types, because a collection may have `_id`s of several types. `$gt`
+alone is not enough: it compares within one type, so a resumed scan would miss all later types. The
+conditions are plain query operators, which sharded clusters, views and compatible servers support;
+`min` and `$expr` are not supported everywhere.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from mirror.errors import DatasetError, UsageError
 
 @dataclass(frozen=True)
 class Query:
-    """Which documents, and what of them. Both are MongoDB's own; sort and limit are not for asking."""
+    """A filter and a projection of MongoDB. A scan sets the sort order itself."""
 
     filter: Mapping[str, Any] = field(default_factory=dict)
     projection: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def parse(cls, filter_text: str = "", projection_text: str = "") -> Self:
-        """A query as a command line has it.
+        """Parse a query from the texts of the command line.
 
         Args:
-            filter_text: JSON, Extended JSON for what JSON has not: `{"_id": {"$oid": "…"}}`.
-            projection_text: the same, or names of fields with commas between; with those, `_id`
-                comes too, as in MongoDB.
+            filter_text: JSON, or Extended JSON for other types: `{"_id": {"$oid": "…"}}`.
+            projection_text: the same, or names of fields separated by commas. Names include `_id`,
+                as in MongoDB.
 
         Raises:
-            UsageError: a text says something else.
+            UsageError: a text is not understood.
         """
         projection: dict[str, Any]
         if not projection_text.strip() or projection_text.lstrip().startswith("{"):
@@ -45,10 +45,10 @@ class Query:
                     f"The projection {projection_text!r} has an empty name; write it as a,b,c."
                 )
             projection = dict.fromkeys(names, 1)
-        # An _id that is computed or cut would not say where a broken scan has to go on.
+        # A broken scan resumes at an _id, which must therefore be complete.
         cut = any(name.startswith("_id.") for name in projection)
         if cut or projection.get("_id", 1) not in (0, 1):
-            raise UsageError("The projection may ask for _id with 1 or 0, and nothing else.")
+            raise UsageError("The projection may set _id only to 1 or 0.")
         return cls(_parse_json("filter", filter_text), projection)
 
     @property
@@ -57,13 +57,13 @@ class Query:
 
     @property
     def sent_projection(self) -> dict[str, Any] | None:
-        """The projection with `_id`, by which a broken scan goes on; `keeps_id` says who drops it."""
+        """The projection sent to the server. It includes `_id`, at which a broken scan resumes."""
         if self.keeps_id:
             return dict(self.projection) or None
         return {name: value for name, value in self.projection.items() if name != "_id"} or None
 
     def after(self, last: LastId | None) -> dict[str, Any] | None:
-        """The filter for what a scan has not given yet; None when nothing can be left."""
+        """The filter for the documents after `last`; None if there can be none."""
         if last is None:
             return dict(self.filter)
         if not (branches := last.branches()):
@@ -83,17 +83,16 @@ def _parse_json(what: str, text: str) -> dict[str, Any]:
     try:
         value = loads(text)
         if isinstance(value, dict):
-            encode(value)  # names and numbers that JSON has and BSON has not
-    except Exception as error:  # noqa: BLE001 - json_util raises whatever it trips over
+            encode(value)  # refuses names and numbers that BSON cannot hold
+    except Exception as error:  # noqa: BLE001 - json_util raises errors of many kinds
         raise UsageError(f"The {what} is not JSON ({error}); write it as {example}.") from None
     if not isinstance(value, dict):
         raise UsageError(f"The {what} is not a JSON object; write it as {example}.")
     return value
 
 
-# The types of BSON in the order in which MongoDB sorts them, those on one line as one: the numbers
-# of the types and their names in `$type`. What an _id can not be (array, regex, undefined) is not
-# here.
+# The types of BSON in MongoDB's sort order: their numbers, and their names in `$type`. Types on one
+# line sort as one. Types that an _id cannot have (array, regex, undefined) are left out.
 _IN_ORDER: Final[tuple[tuple[frozenset[int], tuple[str, ...]], ...]] = (
     (frozenset({0xFF}), ("minKey",)),
     (frozenset({0x0A}), ("null",)),
@@ -110,22 +109,24 @@ _IN_ORDER: Final[tuple[tuple[frozenset[int], tuple[str, ...]], ...]] = (
     (frozenset({0x0F}), ("javascriptWithScope",)),
     (frozenset({0x7F}), ("maxKey",)),
 )
-_SINGLE: Final = frozenset({0xFF, 0x0A, 0x7F})  # types of one value: nothing of them is greater
+_SINGLE: Final = frozenset(
+    {0xFF, 0x0A, 0x7F}
+)  # types with a single value, so that no value of them is greater
 
 
 @dataclass(frozen=True)
 class LastId:
-    """The `_id` of the last document that a scan has given, and its type's number in BSON."""
+    """The `_id` of the last document of a scan, and the number of its BSON type."""
 
     kind: int
     value: Any
 
     @classmethod
     def of(cls, document: bytes) -> Self:
-        """Of a document as BSON.
+        """Read the `_id` of a BSON document.
 
         Raises:
-            DatasetError: it is text that is not UTF-8, which no query can name.
+            DatasetError: the `_id` is text that is not UTF-8, which no query can contain.
         """
         from bson import encode
         from bson.binary import UuidRepresentation
@@ -136,21 +137,21 @@ class LastId:
             document_class=RawBSONDocument,
             uuid_representation=UuidRepresentation.UNSPECIFIED,
             datetime_conversion=DatetimeConversion.DATETIME_MS,
-            # Another field may hold what is no UTF-8; the _id must be found all the same.
+            # Other fields may hold text that is not UTF-8.
             unicode_decode_error_handler="surrogateescape",
         )
         value = RawBSONDocument(document, exactly)["_id"]
         try:
-            kind = encode({"": value})[4]  # behind the length of the document
+            kind = encode({"": value})[4]  # after the length of the document
         except UnicodeEncodeError:
             raise DatasetError(
-                "The scan broke behind an _id that is not UTF-8 and cannot go on from there; "
+                "The scan broke after an _id that is not UTF-8, and cannot resume there; "
                 "run the command again."
             ) from None
         return cls(kind, value)
 
     def branches(self) -> list[dict[str, Any]]:
-        """Conditions of which all that comes later meets one, and nothing else does."""
+        """Conditions of which every later document meets exactly one, and no other document any."""
         place = next(n for n, (kinds, _) in enumerate(_IN_ORDER) if self.kind in kinds)
         later = [name for _, names in _IN_ORDER[place + 1 :] for name in names]
         found: list[dict[str, Any]] = []
@@ -173,6 +174,7 @@ class LastId:
 
 
 def import_pymongo() -> None:
+    """Raise UsageError if pymongo is not installed."""
     try:
         import pymongo  # noqa: F401
     except ImportError:

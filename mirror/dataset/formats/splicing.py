@@ -1,8 +1,8 @@
-"""A line of JSON whose URLs change and whose other bytes do not. Pure.
+"""Replaces URLs in a line of JSON and leaves its other bytes unchanged. Pure.
 
-`opened` follows the path to the URLs and notes where in the line they stand; what is beside the path
-is stepped over. `splice` cuts new URLs in there: white space, escapes, numbers, the order of fields
-and even fields of the same name stay as they were written.
+`opened` follows the path to the URLs, notes their positions in the line, and skips everything else.
+`splice` inserts new URLs there. White space, escapes, numbers, the order of fields and even repeated
+fields stay as they were written.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import msgspec
 
 from mirror.dataset.fields import BadRecord, FieldPath, UrlTally, is_nothing, url_bytes
 
-# Beyond these it is no record of anybody's, and would only fill the memory.
+# Limits on a record, so that a hostile line cannot fill the memory.
 MAX_DEPTH: Final = 64
 MAX_ITEMS: Final = 100_000
 
@@ -33,7 +33,7 @@ class _Span(NamedTuple):
 
 
 class _Edit(NamedTuple):
-    """Of a line: from where to where, and what comes there."""
+    """A replacement of the bytes from `begin` to `end` of a line."""
 
     begin: int
     end: int
@@ -41,11 +41,11 @@ class _Edit(NamedTuple):
 
 
 class OpenedObject(dict[str, Any]):
-    """Of an object the member on the path, and the one that originals go to.
+    """The members of an object that matter: the one on the path, and the source field.
 
     Attributes:
-        spans: where their values stand.
-        colons: the colons before them, with their white space.
+        spans: the positions of their values in the line.
+        colons: the colons before their values, with white space.
     """
 
     def __init__(self) -> None:
@@ -58,7 +58,7 @@ class OpenedList(list[Any]):
     """The items of a list.
 
     Attributes:
-        spans: where they stand.
+        spans: their positions in the line.
     """
 
     def __init__(self) -> None:
@@ -66,28 +66,28 @@ class OpenedList(list[Any]):
         self.spans: list[_Span] = []
 
     def without(self, gone: Sequence[int]) -> Iterator[_Edit]:
-        """What takes the items at these ascending places out of the line. One is left at least."""
+        """The edits that remove the items at these ascending indexes. At least one item must remain."""
         spans = self.spans
-        leading = next(n for n, at in enumerate([*gone, len(spans)]) if n != at)
+        leading = next(n for n, index in enumerate([*gone, len(spans)]) if n != index)
         if leading:
             yield _Edit(spans[0].begin, spans[leading].begin, b"")
-        for at in gone[leading:]:
-            yield _Edit(spans[at - 1].end, spans[at].end, b"")
+        for index in gone[leading:]:
+            yield _Edit(spans[index - 1].end, spans[index].end, b"")
 
 
 def opened(line: bytes, path: FieldPath, source: str) -> OpenedObject:
-    """A record, opened along a path.
+    """Parse a record along a path only.
 
-    In it are objects with the one field that is on the path, lists, texts, and in place of any other
-    value one of its kind. Where the path ends there is the field `source` too.
+    Its objects contain only the field on the path, and at the end of the path also the field
+    `source`. Lists and texts are complete. Any other value is replaced by one of its kind.
 
     Args:
         line: valid JSON of an object.
         path: of the URLs.
-        source: the field for their originals; empty for none.
+        source: the field for original URLs; empty for none.
 
     Raises:
-        BadRecord: a field on the path stands twice in one object, or it is out of all proportion.
+        BadRecord: an object has a field of the path twice, or the record exceeds the limits.
     """
     record, _ = _Opening(line, source).value(line.index(b"{"), path, 0)
     assert isinstance(record, OpenedObject)
@@ -95,7 +95,7 @@ def opened(line: bytes, path: FieldPath, source: str) -> OpenedObject:
 
 
 class _Opening:
-    """Each step is told where a value begins, and gives the value and where it ends."""
+    """Parses one line. Each method takes the position of a value, and returns it with its end."""
 
     def __init__(self, line: bytes, source: str) -> None:
         self._line = line
@@ -120,7 +120,7 @@ class _Opening:
             on_path = name == path[0]
             if on_path or (len(path) == 1 and name == self._source):
                 if name in found:
-                    raise BadRecord(f"the key {name!r} stands twice")
+                    raise BadRecord(f"the key {name!r} occurs twice")
                 inner = path[1:] if on_path else ()
                 found[name], at = self.value(begin, inner, depth + 1)
                 found.spans[name] = _Span(begin, at)
@@ -146,7 +146,7 @@ class _Opening:
         return found, begin + 1
 
     def _leaf(self, at: int) -> tuple[Any, int]:
-        """A text, a list of them, or one of the kind of what is there."""
+        """A text, a list of texts, or a value of the same kind."""
         if self._line[at] == ord("["):
             return self._list(at, self._item)
         return self._item(at)
@@ -192,14 +192,14 @@ def splice(
     source: str,
     urls: Iterator[bytes | None],
 ) -> bytes:
-    """A line with new URLs in the places of the old; `fields.replace_urls` does the same to a dict.
+    """Replace the URLs in a line, as `fields.replace_urls` does in a dict.
 
     Args:
-        line: of which `opened` gave `record` by the same path and source.
-        record: the record.
+        line: the line that `opened` parsed with the same path and source.
+        record: what `opened` returned.
         path: of the URLs.
-        source: the field for their originals.
-        urls: one for each of the record's, as UTF-8; None takes it out.
+        source: the field for original URLs.
+        urls: one for each old URL, as UTF-8; None removes it.
     """
     _, edits = _Splicing(line, source, urls).edits(record, path)
     return _edited(line, edits)
@@ -227,7 +227,7 @@ class _Splicing:
             tally, inner = self.edits(item, path)
             tallies.append(tally)
             edits += [] if tally.is_gone else inner
-        gone = [at for at, tally in enumerate(tallies) if tally.is_gone]
+        gone = [index for index, tally in enumerate(tallies) if tally.is_gone]
         if len(gone) < len(items):
             edits += items.without(gone)
         return UrlTally(sum(t.lost for t in tallies), sum(t.left for t in tallies)), edits
@@ -237,14 +237,14 @@ class _Splicing:
         is_list = isinstance(value, OpenedList)
         old, spans = (value, value.spans) if is_list else ([value], [span])
         new = [next(self._urls) for _ in old]
-        gone = [at for at, url in enumerate(new) if url is None]
+        gone = [index for index, url in enumerate(new) if url is None]
         tally = UrlTally(len(gone), len(old) - len(gone))
         if not tally.left:
             return tally, []
         fresh = [
-            _Edit(spans[at].begin, spans[at].end, msgspec.json.encode(url.decode()))
-            for at, url in enumerate(new)
-            if url is not None and url != url_bytes(old[at])
+            _Edit(spans[index].begin, spans[index].end, msgspec.json.encode(url.decode()))
+            for index, url in enumerate(new)
+            if url is not None and url != url_bytes(old[index])
         ]
         cuts = list(value.without(gone)) if is_list else []
         edits = fresh + cuts
@@ -258,7 +258,7 @@ class _Splicing:
 
 
 def _beside(holder: OpenedObject, key: str, source: str, original: bytes) -> _Edit:
-    """Puts the original where the source field is, or makes that right after the URL's."""
+    """Write the original URL to the source field, or create that field after the URL's."""
     if source in holder:
         return _Edit(*holder.spans[source], original)
     colon, end = holder.colons[key], holder.spans[key].end

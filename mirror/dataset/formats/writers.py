@@ -1,4 +1,4 @@
-"""A dataset's file being written: the format by its name, and whole or not at all."""
+"""Writes dataset files. The name gives the format; a file appears whole or not at all."""
 
 from __future__ import annotations
 
@@ -16,54 +16,63 @@ import msgspec
 
 from mirror.dataset.chunks import Chunk, Row, json_line
 from mirror.dataset.compression import compressed, extension_of
+from mirror.dataset.formats.arrow_chunk import ArrowChunk
 from mirror.dataset.formats.file_name import FileName
-from mirror.dataset.formats.spool import Spool
-from mirror.dataset.formats.tables import ArrowChunk, import_pyarrow
+from mirror.dataset.formats.parquet import import_pyarrow
+from mirror.dataset.spool import Spool
 from mirror.errors import UsageError
 from mirror.system.files import ReplacedTogether, replacing_bytes
 
-# A row group has so many records, or so many bytes of them.
+# Limits of a row group, in records and in bytes.
 _ROW_GROUP: Final = 100_000
 _ROW_GROUP_SIZE: Final = 64 << 20
 
 
 class Writer(ABC):
-    """Takes chunks of records, in order."""
+    """Writes chunks of records in order to one file."""
 
     @abstractmethod
     def write(self, chunk: Chunk) -> None:
-        """Raises: UsageError: the records do not fit the format."""
+        """Write the next records.
+
+        Raises:
+            UsageError: the records do not fit the format.
+        """
 
     @abstractmethod
     def finish(self) -> None:
-        """All has been written. Raises: UsageError: the records do not fit the format."""
+        """Complete the file after the last chunk.
+
+        Raises:
+            UsageError: the records do not fit the format.
+        """
 
 
 def check_output(path: Path) -> None:
-    """Raises: UsageError: the name cannot be that of a file that appears whole."""
+    """Raise UsageError if an output is standard output or a folder."""
     if str(path) == "-":
-        raise UsageError("What is written appears whole in a file: name one in place of -.")
+        raise UsageError("The output cannot be standard output; name a file in place of -.")
     if os.path.isdir(path):
         raise UsageError(f"{path} is a folder; name a file, such as {path / 'dataset.jsonl'}.")
 
 
 def check_not_replaced(path: Path, *, force: bool) -> None:
-    """Raises: UsageError: a file is there, and it was not said that it may be replaced."""
+    """Raise UsageError if the file exists and may not be replaced."""
     if os.path.isfile(path) and not force:
         raise UsageError(f"{path} exists; --force replaces it.")
 
 
 @contextmanager
 def writing(*paths: Path) -> Iterator[list[Writer]]:
-    """A dataset's files, which take their places together when the block ends without an error.
+    """Open the files of a dataset. They appear together when the block ends without an error.
 
-    Tables have the same columns, of the same types, in all of them.
+    Tables have the same columns with the same types in all files.
 
     Args:
-        paths: a name says the format and the compression; JSON lines where it says nothing.
+        paths: names give the format and the compression; JSON lines if the ending is not known.
 
     Raises:
-        UsageError: one cannot be made there, pyarrow is missing, or records do not fit the format.
+        UsageError: a file cannot be created, pyarrow is missing, or records do not fit the format.
         MirrorError: the disk is full.
     """
     columns = _Columns()
@@ -78,7 +87,7 @@ def _writing(path: Path, columns: _Columns, together: ReplacedTogether) -> Itera
         import_pyarrow()
         if packed := extension_of(path.name):
             raise UsageError(
-                f"{path}: Parquet is compressed inside; leave {packed} out of the name."
+                f"{path}: Parquet compresses its columns; leave {packed} out of the name."
             )
     with replacing_bytes(path, together) as raw:
         file = compressed(raw, path.name)
@@ -100,12 +109,12 @@ def _writing(path: Path, columns: _Columns, together: ReplacedTogether) -> Itera
 
 
 class _Columns:
-    """The columns of one or more files, as far as records have been seen.
+    """The columns of the files, from the records seen so far.
 
     Attributes:
-        names: of CSV, in the order of their first appearance.
+        names: columns of CSV, in the order of their first appearance.
         schema: of Parquet; None before the first batch.
-        is_guessed: it was found out from records that have no types.
+        is_guessed: the schema was inferred from records without types.
     """
 
     def __init__(self) -> None:
@@ -133,11 +142,11 @@ class _JsonlWriter(Writer):
             self._file.write(b"\n".join([*lines, b""]))
 
     def finish(self) -> None:
-        """A line needs no other."""
+        """Nothing to do: each line is complete."""
 
 
 def _spool_folder(path: Path) -> Path:
-    """The output's, on the disk that must have room anyway; beside a device or pipe there is none."""
+    """The folder of the output, whose disk must have room anyway; not for a device or a pipe."""
     is_plain = path.is_file() or not path.exists()
     return path.resolve().parent if is_plain else Path(tempfile.gettempdir())
 
@@ -159,7 +168,7 @@ def _unfit(path: Path, why: str) -> UsageError:
 
 
 class _CsvWriter(Writer):
-    """Columns are known when all records have been seen."""
+    """Spools the records, because the columns are known only after the last one."""
 
     def __init__(
         self, file: BinaryIO, spool: Spool, path: Path, columns: _Columns, delimiter: str
@@ -178,7 +187,7 @@ class _CsvWriter(Writer):
     def finish(self) -> None:
         text = io.TextIOWrapper(self._file, "utf-8", newline="")
         plain = csv.writer(text, delimiter=self._delimiter, lineterminator="\n")
-        # The plain one leaves a carriage return unquoted, and readers take that for a line's end.
+        # The plain writer leaves a carriage return unquoted, which readers take for a line's end.
         quoted = csv.writer(
             text, delimiter=self._delimiter, lineterminator="\n", quoting=csv.QUOTE_ALL
         )
@@ -195,16 +204,16 @@ class _CsvWriter(Writer):
 
 
 def _with_new_ones(columns: list[str], names: Sequence[str]) -> list[str]:
-    """The columns and those of `names` that are new, each behind the one that it followed."""
+    """The columns with the new ones of `names`, each inserted after the one it follows there."""
     ordered = list(columns)
     known = set(columns)
-    at = 0
+    position = 0
     for name in names:
         if name in known:
-            at = ordered.index(name) + 1
+            position = ordered.index(name) + 1
         else:
-            ordered.insert(at, name)
-            at += 1
+            ordered.insert(position, name)
+            position += 1
     return ordered
 
 
@@ -220,7 +229,7 @@ def _cell(value: Any) -> str:
 
 
 class _ParquetWriter(Writer):
-    """Arrow's batches go on as they are; for others the types are found out from all records."""
+    """Writes Arrow batches with their types; for other records it infers types from all of them."""
 
     def __init__(self, file: BinaryIO, spool: Spool, path: Path, columns: _Columns) -> None:
         self._file = file
@@ -287,7 +296,7 @@ class _ParquetWriter(Writer):
 
 
 def _unified(schema: Any, other: Any) -> Any:
-    """A schema for both, with the second's new columns behind those that they follow there."""
+    """A schema for both, with the new columns of `other` after those that they follow there."""
     import pyarrow as pa
 
     both = pa.unify_schemas([schema, other], promote_options="permissive")
@@ -300,7 +309,7 @@ def _unified(schema: Any, other: Any) -> Any:
 
 
 def _without_null_types(schema: Any) -> Any:
-    """Text where no record has a value: few readers know a type that has none."""
+    """The schema with text for columns without values: few readers support the null type."""
     import pyarrow as pa
 
     def typed(field: Any) -> Any:
@@ -317,7 +326,7 @@ def _without_null_types(schema: Any) -> Any:
 
 
 def _cast(batch: Any, schema: Any) -> Any:
-    """The batch with all of a schema's columns, in its order and of its types."""
+    """The batch with all columns of a schema, in its order and with its types."""
     import pyarrow as pa
 
     names = set(batch.schema.names)

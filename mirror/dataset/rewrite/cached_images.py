@@ -1,4 +1,4 @@
-"""A cache in place of a mirror: what can be trained on today, with no bucket at all."""
+"""A cache folder in place of a mirror: the images that a training can read without a bucket."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from mirror.inspection.inspect_cache import Findings
 
 
 class CachedImages:
-    """The files of a cache that was inspected, as an index of sightings and as `file://` URLs.
+    """The inspected files of a cache, as an index of sightings and as `file://` URLs.
 
-    About 200 bytes a file.
+    They take about 200 bytes of memory per file.
 
     Attributes:
-        index: a sighting for each URL that has a file; a good file wins over a flagged one.
+        index: one sighting for each URL with a file; a good file wins over a flagged image.
     """
 
     def __init__(self, folder: Path, findings: Findings) -> None:
         self._base = b"file://" + quote_from_bytes(os.fsencode(folder.absolute())).encode() + b"/"
         digests, hashes, sha256, paths = bytearray(), bytearray(), bytearray(), bytearray()
         ends, numbers = array("q"), array("q")
-        for one in findings.files():
-            digests += one.url_md5
-            hashes += one.content_hash
-            sha256 += one.sha256
-            paths += one.path
+        for image in findings.files():
+            digests += image.url_md5
+            hashes += image.content_hash
+            sha256 += image.sha256
+            paths += image.path
             ends.append(len(paths))
-            numbers.extend((one.size, one.width, one.height))
-            numbers.extend((FORMAT_CODES[one.format], VERDICT_CODES[one.verdict]))
+            numbers.extend((image.size, image.width, image.height))
+            numbers.extend((FORMAT_CODES[image.format], VERDICT_CODES[image.verdict]))
         self._paths, self._ends = paths, ends
         size, width, height, formats, verdict = np.array(numbers, "i8").reshape(-1, 5).T
         url_hi, url_lo = halves(bytes(digests))
@@ -53,23 +53,23 @@ class CachedImages:
             "format": formats.astype("u1"),
             "verdict": verdict.astype("u1"),
             "sourced": np.zeros(len(size), "?"),
-            "seen_at": good.astype("i8"),  # the latest sighting wins: a good one is later
+            "seen_at": good.astype("i8"),  # the latest sighting wins, so good ones are later
             "photo": np.zeros(len(size), "u8"),
         }
         self.index = Index.empty().merged([batch], 0, frozenset())
         self._file = self._files_of(bytes(digests), good)
 
     def _files_of(self, digests: bytes, good: NDArray[np.bool_]) -> Positions:
-        """For each sighting the number of its file."""
+        """For each sighting the number of its file in `findings`."""
         file = np.zeros(len(self.index), np.intp)
-        at = self.index.find(digests)
-        file[at] = np.arange(len(at))
-        file[at[good]] = np.flatnonzero(good)
+        positions = self.index.find(digests)
+        file[positions] = np.arange(len(positions))
+        file[positions[good]] = np.flatnonzero(good)
         return file
 
-    def file_urls(self, at: Positions) -> list[bytes]:
-        """`file://` URLs of the sightings at these positions."""
-        return [self._base + self._quoted(file) for file in self._file[at].tolist()]
+    def file_urls(self, positions: Positions) -> list[bytes]:
+        """`file://` URLs of the sightings at these positions of the index."""
+        return [self._base + self._quoted(file) for file in self._file[positions].tolist()]
 
     def _quoted(self, file: int) -> bytes:
         begin = self._ends[file - 1] if file else 0

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from mirror.catalog.lookup import OK, Positions
 from mirror.dataset.chunks import Chunk
-from mirror.dataset.formats.spool import Spool
 from mirror.dataset.formats.writers import Writer, writing
 from mirror.dataset.rewrite.judge import JudgedBatch
+from mirror.dataset.spool import Spool
 
 # Positions in the index → the URLs that replace the old ones.
 NewUrls = Callable[[Positions], Sequence[bytes]]

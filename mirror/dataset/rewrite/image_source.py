@@ -111,7 +111,7 @@ def _signing(
     try:
         lifetime = timedelta(seconds=round(days * 86_400))
     except (ValueError, OverflowError):  # not a number, or too large for a date
-        raise UsageError("--expires is a number of days, 7 at most.") from None
+        raise UsageError("--expires must be a number of days, at most 7.") from None
     # A wrong lifetime or missing credentials are reported now, not after a million records.
     signer.sign([], lifetime)
 
@@ -127,7 +127,7 @@ def _lifetime_warnings(signer: Signer) -> list[str]:
     expiry = signer.credentials_expire
     when = f" at {expiry:%Y-%m-%d %H:%M} UTC" if expiry is not None else ""
     warning = (
-        f"The credentials are temporary, and presigned URLs die with them{when}: "
-        "sign with lasting ones, or rewrite to public URLs."
+        f"The credentials are temporary, and presigned URLs expire with them{when}: "
+        "use permanent credentials, or rewrite to public URLs."
     )
     return [warning]

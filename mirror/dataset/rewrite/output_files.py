@@ -61,11 +61,13 @@ def check_files(inputs: Sequence[Input], output: Path, options: RewriteOptions) 
         if not os.path.isdir(path.absolute().parent):
             raise UsageError(f"The folder of {path} does not exist; make it first.")
         if os.path.exists(path) and not os.path.isfile(path):
-            raise UsageError(f"{path} is no plain file; name one that may be replaced.")
+            raise UsageError(f"{path} is not a regular file; name another output.")
         if any(source.path is not None and _is_same(path, source.path) for source in inputs):
-            raise UsageError(f"{path} is an input and an output at once; name another output.")
+            raise UsageError(f"{path} is both an input and an output; name another output.")
         if os.path.realpath(path) in seen:
-            raise UsageError(f"{path} would be written twice; name another file.")
+            raise UsageError(
+                f"{path} would be written twice; choose another name for one of the files."
+            )
         seen.add(os.path.realpath(path))
     for path in reports if options.dry_run else (*datasets, *reports):
         check_not_replaced(path, force=options.force)

@@ -1,4 +1,4 @@
-"""Records that could not be read, set aside with where they stood and why."""
+"""The file of invalid records, with their positions and reasons."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from mirror.system.files import replacing
 
 
 class RejectedFile:
-    """JSON lines of `input`, `line`, `reason` and `text`: made when there is the first of them.
+    """JSON lines with `input`, `line`, `reason` and `text`. The first invalid record creates the file.
 
-    What is not UTF-8 stands in `base64` in place of `text`. A file that an earlier run has left and that
-    may be replaced goes away when this one has nothing to set aside: it would speak of other records.
+    A record that is not UTF-8 has `base64` instead of `text`. A file of an earlier run is deleted if
+    this run has no invalid records, because it describes other records.
 
     Args:
-        path: where.
+        path: of the file.
         dry_run: write nothing.
     """
 
@@ -33,7 +33,7 @@ class RejectedFile:
 
     @property
     def written(self) -> str | None:
-        """The file's name, if there is anything in it."""
+        """The name of the file; None if no record was written to it."""
         return None if self._file is None else str(self._path)
 
     def __enter__(self) -> Self:
@@ -46,7 +46,7 @@ class RejectedFile:
         traceback: TracebackType | None,
     ) -> None:
         if self._file is None and kind is None and not self._dry_run:
-            with suppress(OSError):  # none there, or one that is not ours to remove
+            with suppress(OSError):  # no such file, or no permission
                 self._path.unlink()
         self._files.__exit__(kind, error, traceback)
 
@@ -55,13 +55,15 @@ class RejectedFile:
             return
         if self._file is None:
             self._file = self._files.enter_context(replacing(self._path))
-        told: dict[str, Any] = {
-            "input": name.encode(errors="backslashreplace").decode(),  # a path may be any bytes
+        entry: dict[str, Any] = {
+            "input": name.encode(
+                errors="backslashreplace"
+            ).decode(),  # a path may contain any bytes
             "line": rejected.number,
             "reason": rejected.reason,
         }
         try:
-            told["text"] = rejected.raw.decode()
+            entry["text"] = rejected.raw.decode()
         except UnicodeDecodeError:
-            told["base64"] = base64.b64encode(rejected.raw).decode()
-        self._file.write(msgspec.json.encode(told).decode() + "\n")
+            entry["base64"] = base64.b64encode(rejected.raw).decode()
+        self._file.write(msgspec.json.encode(entry).decode() + "\n")

@@ -195,13 +195,13 @@ def parse_options(
     licenses = [allow_license] if isinstance(allow_license, str) else allow_license
     allowed = license_names(licenses)
     if licenses and not allowed:
-        raise UsageError("--allow-license names no licence; write such as cc-by or cc0.")
+        raise UsageError("--allow-license names no licence; write a name such as cc-by or cc0.")
     if licenses and license_field is None:
         license_field = "license"
     if assignments and update_config is None:
-        raise UsageError("--set needs --update-config FILE: which file to set it in.")
+        raise UsageError("--set needs --update-config FILE, the file to change.")
     if update_config is not None and not assignments:
-        raise UsageError("--update-config needs --set KEY=VALUE: what to set in it.")
+        raise UsageError("--update-config needs --set KEY=VALUE, a value to set.")
     for option, value in (("--group-by", group_by), ("--stratify-by", stratify_by)):
         if value is not None and split is None:
             raise UsageError(f"{option} needs --split, such as train=0.8,val=0.1,test=0.1.")
@@ -244,4 +244,6 @@ def _sample(text: str) -> Fraction | int:
         share = Fraction(match[1]) / (100 if match[2] else 1)
         if share <= 1:
             return share
-    raise UsageError(f"--sample {text} is no number of records and no share; write 1000 or 0.1.")
+    raise UsageError(
+        f"--sample {text} is neither a number of records nor a share; write 1000 or 0.1."
+    )

@@ -1,4 +1,4 @@
-"""What a rewriting did, as a value: the JSON of `mirror rewrite --json`, and what its tables show."""
+"""The report of a rewrite: the JSON of `mirror rewrite --json` and the source of its tables."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ Place = Literal["mirror", "cache"]
 
 EXAMPLES: Final = 10
 
-# Why a record is not written, in the order in which it is lookups.
+# Why a record is not written, in the order in which reasons are checked.
 REASONS: Final = (*OUTCOMES[1:], "invalid", "sample")
 
-# What the reason of an invalid record begins with that does not have the URL's field.
+# The reason of an invalid record begins with this if it lacks the field of the URL.
 _NO_FIELD: Final = "no field "
 _NAMES_SHOWN: Final = 12
 
 
 class Example(NamedTuple):
-    """A record that was dropped. `number`: its line, or its place in its input, from 1 on."""
+    """A dropped record. `number` is its line or its position in its input, from 1."""
 
     input: str
     number: int
@@ -36,24 +36,25 @@ class Example(NamedTuple):
 
 @dataclass
 class RewriteReport:
-    """Counts are records unless they say otherwise.
+    """Counts, examples and file names of a rewrite. Counts are records unless stated otherwise.
 
     Attributes:
-        place: what was asked for images.
-        dropped: by reason.
-        examples: the first of each reason.
-        splits: records written to each.
-        classes: for each class records in each split, in the order of `splits`.
-        imbalances: classes that could not have their shares, the largest first.
-        moved: records that are in another split than their key's, for their class's shares.
-        kept_missing: of the written ones, those that keep an original URL.
-        urls_dropped: URLs taken out of lists of records that were written.
-        matched_by_photo: URLs in written records that the mirror knew only under another spelling.
-        outputs: files written, by split; `out` where there are no splits.
-        rejected: the file that holds what was invalid.
-        config_diff: what changes in the training's configuration.
-        unreadable: files of a cache that could not be read, and so counted as not there.
-        warnings: sentences about what is probably not meant so.
+        place: where images were looked up.
+        dropped: records by reason.
+        examples: the first records of each reason.
+        splits: records written to each split.
+        classes: for each class the records in each split, in the order of `splits`.
+        imbalances: classes that do not have their shares, the largest first.
+        moved: records moved from their key's split so that their class has its shares.
+        kept_missing: written records that keep an original URL.
+        urls_dropped: URLs removed from lists of records that were written.
+        matched_by_photo: URLs in written records that were found only under another spelling.
+        outputs: files written, by split; `out` if there are no splits.
+        rejected: the file of invalid records.
+        config_diff: unified diff of the training configuration.
+        config_backup: the file with its previous content.
+        unreadable: files of a cache that could not be read; they count as missing.
+        warnings: sentences about results that are probably not intended.
     """
 
     place: Place = "mirror"
@@ -122,7 +123,7 @@ class RewriteReport:
 
 
 def explained(rejected: Rejected) -> str:
-    """Why a record is invalid; where it lacks the URL's field, also which fields it has."""
+    """Why a record is invalid. If it lacks the field of the URL, also which fields it has."""
     if not rejected.reason.startswith(_NO_FIELD):
         return rejected.reason
     try:
@@ -130,16 +131,16 @@ def explained(rejected: Rejected) -> str:
     except (msgspec.DecodeError, UnicodeDecodeError):
         return rejected.reason
     shown = ", ".join(names[:_NAMES_SHOWN]) + (", …" if len(names) > _NAMES_SHOWN else "")
-    return f"{rejected.reason} among {shown or 'none at all'}"
+    return f"{rejected.reason} among {shown or 'none'}"
 
 
 class Lookups(NamedTuple):
-    """What `doubts` must know of the question to judge the answer.
+    """How images were looked up, for `doubts`.
 
     Attributes:
-        holds: how many URLs the place knows that was asked for images.
-        found: how many of the dataset's URLs are among them.
-        by_photo: other spellings were asked for too.
+        holds: URLs that the mirror or cache knows.
+        found: URLs of the dataset among them.
+        by_photo: other spellings were looked up as well.
     """
 
     holds: int
@@ -148,17 +149,17 @@ class Lookups(NamedTuple):
 
 
 def doubts(report: RewriteReport, lookups: Lookups) -> Iterator[str]:
-    """Sentences about a result that nobody means to have.
+    """Sentences about a result that is probably not intended, each with its likely cause.
 
-    no record at all                an empty input
-    all are invalid                 most often another field holds the URL: what the first has
-    no URL of a valid one is known  an empty mirror, or URLs that are spelled otherwise
-    nothing is written else         what the best of them were dropped for
-    a split has no record           where others have some
+    no records                    an empty input
+    all records are invalid       usually another field holds the URL
+    no URL was found              an empty mirror, or URLs in another spelling
+    no record was written         the last reason for which records were dropped
+    a split has no record         too few records, or too many that belong together
     """
     valid = report.records - report.dropped["invalid"]
     if not report.records:
-        yield "There is no record in the input; nothing is in the output."
+        yield "The input has no records, so the output is empty."
     elif not valid:
         yield _unusable(report)
     elif not lookups.found:
@@ -169,14 +170,14 @@ def doubts(report: RewriteReport, lookups: Lookups) -> Iterator[str]:
         for name, count in report.splits.items():
             if not count:
                 yield (
-                    f"The split {name} is empty: the {report.written:,} records are too few, or "
-                    "too many of them belong together."
+                    f"The split {name} is empty: there are too few records ({report.written:,}), or "
+                    "too many that belong together."
                 )
 
 
 def _unusable(report: RewriteReport) -> str:
     name, number, what = report.examples["invalid"][0]
-    sentence = f"Not one of {report.records:,} records can be used; {name}, record {number}: {what}"
+    sentence = f"None of {report.records:,} records can be used; {name}, record {number}: {what}"
     if what.startswith(_NO_FIELD):
         return f"{sentence}; name the URL's field with --url-field."
     return f"{sentence}."
@@ -184,24 +185,24 @@ def _unusable(report: RewriteReport) -> str:
 
 def _unknown(report: RewriteReport, lookups: Lookups, valid: int) -> str:
     if not lookups.holds:
-        return f"The {report.place} knows no image at all, and so none of {valid:,} records."
+        return f"The {report.place} has no images, so it has none of the {valid:,} records."
     sentence = (
-        f"Not one of {valid:,} records is in the {report.place}, which knows {lookups.holds:,} URLs; "
-        "a URL must be spelled as it was when its image was cached"
+        f"None of {valid:,} records is in the {report.place}, which has {lookups.holds:,} URLs; "
+        "URLs must be spelled as they were when the images were cached"
     )
     examples = report.examples["not_mirrored"]
     if not lookups.by_photo and examples and photo_key(examples[0].what):
-        sentence += ", or --match photo be asked for"
+        sentence += ", or use --match photo"
     return f"{sentence}."
 
 
 def _all_dropped(report: RewriteReport) -> str:
     dropped = report.dropped
-    # Who came so far as to be asked for a licence had an image that is fine.
+    # Licences and samples are checked last, so those records had a good image.
     late = [reason for reason in ("sample", "license", "too_small") if dropped[reason]]
     reason = late[0] if late else max(dropped, key=dropped.__getitem__)
     such = "".join(f", such as {example.what}" for example in report.examples[reason][:1])
     return (
-        f"Nothing is in the output: of {report.records:,} records the last {dropped[reason]:,} "
+        f"The output is empty: of {report.records:,} records the last {dropped[reason]:,} "
         f"were dropped as {reason!r}{such}."
     )

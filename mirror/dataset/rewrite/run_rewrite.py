@@ -96,7 +96,7 @@ def _with_file_names(config: ConfigOptions, files: Mapping[str, Path]) -> list[A
     def file_name(match: re.Match[str]) -> str:
         if match[1] not in files:
             known = ", ".join(f"{{{name}}}" for name in files)
-            raise UsageError(f"--set knows no {match[0]}; the files written are {known}.")
+            raise UsageError(f"--set has an unknown {match[0]}; the files written are {known}.")
         return str(files[match[1]])
 
     return [
@@ -108,7 +108,7 @@ def _with_file_names(config: ConfigOptions, files: Mapping[str, Path]) -> list[A
 def _update(config: ConfigOptions, assignments: list[Assignment], report: RewriteReport) -> None:
     """Point the training configuration at the new files, unless they are empty."""
     if not report.written:
-        report.warnings.append(f"{config.file} stays as it is: no record was written.")
+        report.warnings.append(f"{config.file} is unchanged, because no record was written.")
         return
     updated = update_config(config.file, assignments, dry_run=report.dry_run)
     report.config_diff = display(os.fsencode(updated.diff))

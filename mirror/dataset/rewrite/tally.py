@@ -138,12 +138,12 @@ class Tally:
         name = ".".join(path)
         if lacking == report.written:
             raise DatasetError(
-                f"Not one of {lacking:,} records has a value in {name!r}, the field of {option}; "
+                f"None of {lacking:,} records has a value in {name!r}, the field of {option}; "
                 "nothing was written. Name another field, or leave the option out."
             )
         report.warnings.append(
             f"{lacking:,} of {report.written:,} records have no value in {name!r}: "
-            f"they are in no {noun}."
+            f"they belong to no {noun}."
         )
 
     def check_missing(self) -> None:
@@ -168,7 +168,7 @@ class Tally:
         )
         if options.splits and options.group is None and report.kept_missing:
             yield (
-                f"{report.kept_missing:,} records are kept though the mirror lacks an image of theirs: "
-                "they go by their URLs, so another URL of one photo may be in another split, and they "
-                "may move once it is mirrored. --group-by keeps them together and in their place."
+                f"{report.kept_missing:,} records are kept although the mirror lacks their images. Their URLs "
+                "decide their splits, so another URL of the same photo may be in another split, and "
+                "they may move once it is mirrored. Use --group-by to keep them together and in place."
             )

@@ -1,4 +1,4 @@
-"""Joins records that must stay in one split: the connected components of shared contents and groups."""
+"""Connected components: records that share contents or groups and must stay in one split."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from mirror.dataset.splits.split import Keys, as_words
 
 
 class RecordKeys(NamedTuple):
-    """Keys that records have, as pairs: any number of keys a record, in any order.
+    """Pairs of a record and a key. A record may have any number of keys, in any order.
 
     Attributes:
-        record: the records' places, 0 … records - 1.
-        key: a key of each of those records; same length.
+        record: the numbers of records, 0 … records - 1.
+        key: the key of each pair; same length.
     """
 
     record: NDArray[np.intp]
@@ -23,29 +23,30 @@ class RecordKeys(NamedTuple):
 
     @classmethod
     def one_each(cls, keys: Keys) -> Self:
-        """The pairs when each record has one key."""
+        """The pairs of records that have one key each."""
         return cls(np.arange(len(keys), dtype=np.intp), keys)
 
 
 def component_keys(
     records: int, contents: RecordKeys, groups: RecordKeys | None = None
 ) -> NDArray[np.uint64]:
-    """A key for each record that is equal for all that must be in one split.
+    """A key for each record, equal for records that must be in one split.
 
-    Records belong together that share a content or a group, or are joined by others that do: the
-    connected components. A component goes by the smallest key of its groups or, when it has none,
-    of its contents. So new contents in old groups move nothing, without groups a record of one
-    content goes by that content's key, and when two components are joined one of them stays. Which
-    key is the smallest says nothing about a split: `by_key` mixes it.
+    Records that share a content or a group form a connected component. Its key is the smallest key
+    of its groups, or of its contents if it has no group. This has three consequences:
 
-    Every record needs a key. For one with neither content nor group (kept, but not in the mirror),
-    pass a key of its URL as its content.
+    - New contents in old groups move no record.
+    - Without groups, a record with one content has that content's key.
+    - When two components are joined, one of them keeps its split.
+
+    Which key is the smallest does not favour a split, because `by_key` mixes it. Every record needs
+    a key: for a record that is kept without a mirrored image, pass a key of its URL as its content.
 
     Args:
-        records: how many there are.
-        contents: the content keys of records, for example of each of their images.
-        groups: the group keys of the records that have a group. They are apart from the contents:
-            a group and a content with equal keys are not thereby joined.
+        records: the number of records.
+        contents: the content keys of records, for example one per image.
+        groups: the group keys of records with a group. A group and a content with equal keys are
+            not joined.
 
     Raises:
         ValueError: a record has no key.
@@ -57,17 +58,17 @@ def component_keys(
     key = np.full(records, np.iinfo(np.uint64).max, np.uint64)
     named = np.zeros(records, np.bool_)
     for table in tables:
-        at = root[table.record]
-        unnamed = ~named[at]
-        np.minimum.at(key, at[unnamed], table.key[unnamed])
-        named[at] = True
+        roots = root[table.record]
+        unnamed = ~named[roots]
+        np.minimum.at(key, roots[unnamed], table.key[unnamed])
+        named[roots] = True
     if not named[root].all():
         raise ValueError("every record needs a content key or a group key")
     return key[root]
 
 
 def _links(table: RecordKeys) -> NDArray[np.intp]:
-    """Pairs of records that have a key in common, 2 × pairs: enough to join all that have it."""
+    """Pairs of records with a common key, 2 × pairs: enough to join all records that have it."""
     order = np.argsort(table.key)
     key = table.key[order]
     record = table.record[order]
@@ -75,30 +76,30 @@ def _links(table: RecordKeys) -> NDArray[np.intp]:
     return np.stack([record[common], record[common + 1]])
 
 
-def _roots(nodes: int, one: NDArray[np.intp], other: NDArray[np.intp]) -> NDArray[np.intp]:
-    """For each node, one node of its connected component: the same for all of it.
+def _roots(nodes: int, left: NDArray[np.intp], right: NDArray[np.intp]) -> NDArray[np.intp]:
+    """For each node the representative of its connected component, by Borůvka's algorithm.
 
-    Borůvka's rounds. Links are numbered and each node takes the first of its own, so what is taken
-    has no circle but two nodes that took the same link, of which one becomes a root. Each node that
-    has a link is joined to another: rounds are at most log2(nodes), whatever the input's order. The
-    trees of a round are flattened by pointer jumping, in at most log2(nodes) steps.
+    In each round every node takes the first of its links. The taken links have no cycle, except two
+    nodes that took the same link; one of them becomes a root. Every node with a link is joined to
+    another, so there are at most log2(nodes) rounds for any order of the input. Pointer jumping
+    flattens the trees of a round in at most log2(nodes) steps.
     """
     root = np.arange(nodes)
     while True:
-        apart = one != other
-        one, other = one[apart], other[apart]
-        if not len(one):
+        apart = left != right
+        left, right = left[apart], right[apart]
+        if not len(left):
             return root
-        links = np.arange(len(one))
-        first = np.full(nodes, len(one))
-        np.minimum.at(first, one, links)
-        np.minimum.at(first, other, links)
-        linked = np.flatnonzero(first < len(one))
+        links = np.arange(len(left))
+        first = np.full(nodes, len(left))
+        np.minimum.at(first, left, links)
+        np.minimum.at(first, right, links)
+        linked = np.flatnonzero(first < len(left))
         taken = first[linked]
         up = np.arange(nodes)
-        up[linked] = one[taken] + other[taken] - linked
+        up[linked] = left[taken] + right[taken] - linked
         tops = linked[(up[up[linked]] == linked) & (linked < up[linked])]
         up[tops] = tops
         while not np.array_equal(above := up[up[linked]], up[linked]):
             up[linked] = above
-        root, one, other = up[root], up[one], up[other]
+        root, left, right = up[root], up[left], up[right]

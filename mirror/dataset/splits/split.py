@@ -1,14 +1,14 @@
-"""Which split of a dataset each record belongs to, as functions of keys.
+"""Splits and samples of a dataset as functions of keys.
 
     key ──mix with seed──▶ position, 0 … 2**64 ──shares──▶ split
 
-A record's split hangs on its key, the seed and the shares, and on nothing else: not on its place in
-the file, nor on the records around it. So files may be re-ordered and may grow, and what was in
-`test` stays in `test`. A key is any 64-bit integer that names what must not be torn apart: most
-often a prefix of the content's hash, or what `component_keys` makes of contents and groups.
+The split of a record depends only on its key, the seed and the shares. It does not depend on the
+position in the file or on other records. So a file may be re-ordered or grow, and a record of `test`
+stays in `test`. A key is a 64-bit integer that is equal for records that must stay together: usually
+a prefix of the content hash, or the result of `component_keys` for contents and groups.
 
-The positions of a seed are a promise to those who have trained on a split: neither the constants
-below nor the way they are used may ever change.
+The positions of a seed must never change, because users have trained on their splits. Keep the
+constants below and their use.
 """
 
 from __future__ import annotations
@@ -31,25 +31,25 @@ from mirror.errors import UsageError
 Keys = NDArray[np.uint64]
 
 MAX_SPLITS: Final = 200
-# How far from 1 shares may add up: three thirds written with six digits do.
+# How far from 1 the sum of shares may be: three thirds with six digits are within it.
 _ROUNDING: Final = Fraction(1, 10**6)
 
 _POSITIONS: Final = 1 << 64
 _EXAMPLE: Final = "train=0.8,val=0.1,test=0.1"
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]+")
-# Forty characters of a number are more than anybody means.
+# At most forty characters of a decimal number.
 _DECIMAL: Final = re.compile(r"(?=.{1,40}\Z)(?:[0-9]+\.?[0-9]*|\.[0-9]+)")
 
 
 class Split(NamedTuple):
-    """One part of a dataset. `share` of the records, above 0 and at most 1, are meant to be in it."""
+    """A named part of a dataset. `share` is its target share of the records, above 0 and at most 1."""
 
     name: str
     share: Fraction
 
 
 class KeyedRandom(IntEnum):
-    """Independent positions of one key under one seed, so that no choice leans on another."""
+    """Streams of a seed. A key has an independent position in each."""
 
     SPLIT = 0
     MOVE = 1
@@ -57,13 +57,13 @@ class KeyedRandom(IntEnum):
 
 
 def parse_splits(text: str) -> tuple[Split, ...]:
-    """The splits of `train=0.8,val=0.1,test=0.1`, in the order written.
+    """Parse splits such as `train=0.8,val=0.1,test=0.1`, in the order written.
 
-    Shares are read as decimals, exactly. When they add up to 1 within a millionth and not exactly
-    (`0.333333` three times), each is divided by their sum; nothing else is mended.
+    Shares are exact decimals. If they add up to 1 only within a millionth (`0.333333` three times),
+    each is divided by their sum.
 
     Raises:
-        UsageError: the text says anything else.
+        UsageError: the text is malformed, or the shares do not add up to 1.
     """
     pieces = [piece.strip() for piece in text.split(",")]
     if len(pieces) > MAX_SPLITS:
@@ -107,7 +107,7 @@ def _parse_split(piece: str, text: str) -> Split:
 
 
 def positions(keys: Keys, seed: int, stream: KeyedRandom = KeyedRandom.SPLIT) -> Keys:
-    """Where keys fall in 0 … 2**64 under a seed: uniform, and no two keys in one place.
+    """The position of each key in 0 … 2**64 under a seed: uniform, and different for each key.
 
         position = mix(mix(key ^ a) ^ b)
 
@@ -129,13 +129,14 @@ def positions(keys: Keys, seed: int, stream: KeyedRandom = KeyedRandom.SPLIT) ->
 
 
 def as_words(keys: Keys) -> Keys:
-    if keys.dtype.kind not in "iu":  # a float would be cut short, and distinct keys would meet
+    """Integers of any width as 64-bit words, modulo 2**64."""
+    if keys.dtype.kind not in "iu":  # truncated floats would make different keys equal
         raise TypeError(f"keys are integers, not {keys.dtype}")
     return keys.astype(np.uint64, copy=False)
 
 
 def by_key(keys: Keys, splits: Sequence[Split], seed: int) -> NDArray[np.uint8]:
-    """The split of each key, as its place in `splits`; a function of the key alone.
+    """The split of each key, as its index in `splits`.
 
     Args:
         keys: one for each record. Records with equal keys are in one split.
@@ -150,9 +151,9 @@ def by_key(keys: Keys, splits: Sequence[Split], seed: int) -> NDArray[np.uint8]:
 
 
 def _ends_passed(found: Keys, ends: Iterable[Fraction]) -> NDArray[np.intp]:
-    """How many of the ascending ends, as shares of all positions, lie at or before each position."""
+    """For each position how many of the ends, ascending shares of all positions, it has passed."""
     exact = (ceil(end * _POSITIONS) for end in ends)
-    # 2**64 itself is not a u8, and no position is there.
+    # 2**64 does not fit 64 bits, and no position reaches it.
     thresholds = np.array([end for end in exact if end < _POSITIONS], np.uint64)
     passed: NDArray[np.intp] = np.searchsorted(thresholds, found, side="right")
     return passed
@@ -162,7 +163,7 @@ def _ends_passed(found: Keys, ends: Iterable[Fraction]) -> NDArray[np.intp]:
 
 
 def sample_share(keys: Keys, seed: int, share: Fraction) -> NDArray[np.bool_]:
-    """Which records are in a sample of a share of the keys; a larger share's holds a smaller one's.
+    """Which records are in a sample of a share. The sample of a larger share contains it.
 
     Args:
         keys: one for each record. Records with equal keys are in the sample together.
@@ -173,22 +174,22 @@ def sample_share(keys: Keys, seed: int, share: Fraction) -> NDArray[np.bool_]:
         UsageError: the seed or the share is out of its range.
     """
     if not 0 <= share <= 1:
-        raise UsageError(f"The share {float(share):g} is no part of a whole; choose from 0 to 1.")
+        raise UsageError(f"The share {float(share):g} is out of range; choose from 0 to 1.")
     found = positions(keys, seed, KeyedRandom.SAMPLE)
     chosen: NDArray[np.bool_] = _ends_passed(found, [share]) == 0
     return chosen
 
 
 def sample_count(keys: Keys, seed: int, count: int) -> NDArray[np.bool_]:
-    """Which records are in a sample of `count`; a larger count's holds a smaller one's.
+    """Which records are in a sample of `count` records. The sample of a larger count contains it.
 
-    They are those with the smallest positions, as in a sample by share of the same keys and seed.
-    Where equal keys are the last to fit, the first of them in the input do.
+    They have the smallest positions, as in a sample by share with the same keys and seed. Among equal
+    keys at the limit, the first records of the input are chosen.
 
     Args:
         keys: one for each record.
         seed: 0 … 2**64 - 1.
-        count: records wanted; more than there are is all of them.
+        count: number of records; a larger number than there are selects all.
 
     Raises:
         UsageError: the seed is out of its range, or the count is negative.

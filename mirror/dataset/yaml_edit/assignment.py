@@ -15,11 +15,11 @@ _KEY: Final = re.compile(r'([^."=]+)|"((?:[^"\\]|\\["\\])*)"')
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """One `--set`.
+    """A key of a YAML file, and the text to set it to.
 
     Attributes:
-        path: keys from the root on; the index of a list's item is its decimal digits.
-        value: the text to set, as it is: no YAML.
+        path: the keys from the root; the index of a list item is written in decimal digits.
+        value: the text, which is not parsed as YAML.
     """
 
     path: tuple[str, ...]
@@ -54,6 +54,7 @@ def parse_assignment(text: str) -> Assignment:
 
 
 def dotted(path: Sequence[str]) -> str:
+    """A path as text; keys with a dot, quote or `=` are quoted."""
     return ".".join(
         part
         if _BARE.fullmatch(part)

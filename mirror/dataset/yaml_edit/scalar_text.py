@@ -25,13 +25,22 @@ _ESCAPES: Final = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\
 
 
 def with_value(text: str, assignment: Assignment, name: str) -> str:
+    """Set one value in a YAML text.
+
+    Args:
+        text: one YAML document.
+        assignment: the key and the value.
+        name: of the file, for messages.
+
+    Raises:
+        UsageError: the value cannot be set without changing something else.
+    """
     value = assignment.value
     try:
         value.encode()
     except UnicodeEncodeError:
         raise UsageError(
-            f"The value for {assignment.key} is not UTF-8, which {name} has to be; "
-            "give it another value."
+            f"The value for {assignment.key} is not UTF-8, as {name} must be; choose another value."
         ) from None
     root, tokens = parse_yaml(text, name)
     node, in_flow = find_scalar(root, assignment.path, name)
@@ -44,7 +53,7 @@ def with_value(text: str, assignment: Assignment, name: str) -> str:
         )
     if not own and before.id not in (":", "-"):
         raise UsageError(
-            f"{assignment.key} of {name} is a key without a colon; write one behind it."
+            f"{assignment.key} of {name} is a key without a colon; write one after it."
         )
     is_text = tagged or bool(node.style) or _readings(node.value) == {_TEXT}
     if node.value == value and (value or is_text):
@@ -66,13 +75,13 @@ def with_value(text: str, assignment: Assignment, name: str) -> str:
         if _alike(root, new_root, node, reads_as_value):
             return new_text
     raise UsageError(
-        f"{assignment.key} of {name} cannot be changed without a change to what stands beside it; "
+        f"{assignment.key} of {name} cannot be changed without changing its neighbours; "
         "change it by hand."
     )
 
 
 def _around(text: str, node: Node, last: Token) -> tuple[str, str]:
-    """What stays before and after a scalar's new spelling, given its last token or the one before."""
+    """The text before and after a scalar. `last` is its last token, or for an empty one the token before."""
     start, end = last.start_mark.index, last.end_mark.index
     if last.id != "<scalar>":
         return f"{text[:end]} ", text[end:]
@@ -80,7 +89,7 @@ def _around(text: str, node: Node, last: Token) -> tuple[str, str]:
 
 
 def _after_block(text: str, start: int, end: int) -> str:
-    """What follows a block scalar: the comment in its first line, blank lines at its end, the rest."""
+    """The text after a block scalar: the comment of its first line, trailing blank lines, the rest."""
     header = _BLOCK_HEADER.match(text, start)
     assert header
     body = re.compile(r"[\r\n]|$").search(text, header.end(), end)
@@ -100,14 +109,14 @@ def _readings(plain: str) -> set[str]:
         for version in ((1, 1), (1, 2))
     }
     if _CORE_FLOAT.fullmatch(plain):
-        tags.add("tag:yaml.org,2002:float")  # .5e3, which that resolver takes for text
+        tags.add("tag:yaml.org,2002:float")  # .5e3, which that resolver reads as text
     return tags
 
 
 def _spellings(value: str, style: str | None, *, in_flow: bool) -> Iterator[str]:
-    """Ways to write a value, those most like the old style first; the last can hold any text."""
+    """Spellings of a value, the most similar to the old style first; the last suits any text."""
     if value.isprintable() and style != '"':
-        # Readers disagree on : and ? in brackets, where YAML 1.1 gave them a meaning.
+        # Readers disagree on : and ? in brackets, which have a meaning in YAML 1.1.
         strange = in_flow and (":" in value or "?" in value)
         if value and style != "'" and not strange:
             yield value
@@ -117,28 +126,28 @@ def _spellings(value: str, style: str | None, *, in_flow: bool) -> Iterator[str]
 
 
 def _alike(old: Node, new: Node, target: Node, is_wanted: Callable[[Node], bool]) -> bool:
-    """Whether two documents are the same, aliases, tags and styles too, but for one node."""
+    """Whether two documents are equal except for one node, including aliases, tags and styles."""
     partner: dict[int, int] = {}
     waiting = [(old, new)]
     while waiting:
-        one, other = waiting.pop()
-        if id(one) in partner:
-            if partner[id(one)] != id(other):
+        before, after = waiting.pop()
+        if id(before) in partner:
+            if partner[id(before)] != id(after):
                 return False
             continue
-        partner[id(one)] = id(other)
-        if one is target:
-            if not is_wanted(other):
+        partner[id(before)] = id(after)
+        if before is target:
+            if not is_wanted(after):
                 return False
             continue
-        if _nature(one) != _nature(other):
+        if _properties(before) != _properties(after):
             return False
-        waiting += zip(children(one), children(other), strict=True)
+        waiting += zip(children(before), children(after), strict=True)
     return True
 
 
-def _nature(node: Node) -> tuple[object, ...]:
-    """All that a node is, apart from its place and its children, of which only the number."""
+def _properties(node: Node) -> tuple[object, ...]:
+    """The properties of a node, without its position; of its children only the number."""
     if node.id == "scalar":
         return node.id, node.tag, node.anchor, node.style, node.value
     return node.id, node.tag, node.anchor, node.flow_style, len(node.value)

@@ -1,18 +1,18 @@
-"""New values for keys of a training's YAML configuration, and not one other byte of it changed.
+"""Sets values in a training's YAML configuration without changing any other byte.
 
-Loading and dumping a YAML file loses what people put into it: comments, quotes, alignment, line
-endings. So the text of one scalar is replaced where the parser saw it, the result is parsed again,
-and it counts only if nothing but the value asked for reads differently.
+Loading and dumping a YAML file would lose comments, quotes, alignment and line endings. So the text
+of one scalar is replaced where the parser found it. The result is parsed again, and accepted only if
+nothing but the requested value reads differently.
 
     the old value                      the new value is written
     'quoted'                           in single quotes; in double quotes if it has what those lack
     "quoted"                           in double quotes
-    plain text, a block (| or >)       plain if every reader takes it for that text, else quoted
+    plain text, a block (| or >)       plain if every reader reads that text, else quoted
     3, 0.5, true, yes, null, nothing   plain as given, so 0.5 is a number; quoted if plain cannot be
 
-A text thus stays a text (`name: resnet` set to 50 becomes `name: '50'`), whether the training reads
-YAML 1.1 (PyYAML, OmegaConf) or 1.2 (ruamel.yaml, most others). Values are never read as YAML: `[1]`
-is three characters. Keys are changed, never added.
+So a text stays a text: `name: resnet` set to 50 becomes `name: '50'`. This holds for readers of YAML
+1.1 (PyYAML, OmegaConf) and 1.2 (ruamel.yaml, most others). Values are not parsed as YAML: `[1]` is
+three characters. Keys are changed, never added.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ from mirror.system.files import replacing
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """What became of a configuration.
+    """The result of updating a configuration.
 
     Attributes:
         path: the file, as it was named.
-        diff: unified diff of what changed, or in a dry run would change; empty if nothing.
-        backup: the file as it was before, or None if nothing was written.
+        diff: unified diff of the changes, also in a dry run; empty if there are none.
+        backup: the file with the previous content; None if nothing was written.
     """
 
     path: Path
@@ -52,9 +52,9 @@ class Update:
 
 
 def check_config(path: Path, assignments: Sequence[Assignment]) -> None:
-    """Raise what `update_config` would raise for these keys, before any work is done.
+    """Raise the errors that `update_config` would raise for these keys, before any work is done.
 
-    The values may be preliminary: any key that takes one text takes another.
+    The values may be preliminary, because a key that accepts one text accepts any other.
 
     Raises:
         UsageError: the file cannot be read or replaced, or an assignment cannot be made.
@@ -69,15 +69,15 @@ def check_config(path: Path, assignments: Sequence[Assignment]) -> None:
 
 
 def update_config(path: Path, assignments: Sequence[Assignment], *, dry_run: bool) -> Update:
-    """Set values in a configuration file, which is replaced whole, and keep what it was.
+    """Set values in a configuration file, and keep a backup.
 
-    The backup `NAME.bak`, or the first free one of `NAME.bak.1` …, stands beside the file and has
-    its mode and time of change. Of a symbolic link the target is replaced, not the link. Without a
-    change nothing is written.
+    The file is replaced as a whole. The backup is `NAME.bak`, or the first unused name of
+    `NAME.bak.1` …, in the same folder, with the mode and modification time of the file. The target
+    of a symbolic link is replaced, not the link. Without a change nothing is written.
 
     Raises:
         UsageError: the file cannot be read or replaced, or an assignment cannot be made.
-        MirrorError: the disk is full; the file is as it was.
+        MirrorError: the disk is full; the file is unchanged.
     """
     content, old = _read(path)
     new = with_values(old, assignments, str(path))
@@ -93,19 +93,19 @@ def update_config(path: Path, assignments: Sequence[Assignment], *, dry_run: boo
             backup = _back_up(target, content, status)
     except OSError as error:
         raise UsageError(
-            f"{path} is left as it was, because it cannot be replaced ({error.strerror}); "
-            "make room and set the permissions for a backup beside it."
+            f"{path} is unchanged, because it cannot be replaced ({error.strerror}); "
+            "make room, and allow a backup in its folder."
         ) from None
     return Update(path, changes, backup)
 
 
 def with_values(text: str, assignments: Sequence[Assignment], name: str) -> str:
-    """The text of a configuration with other values.
+    """Set values in the text of a configuration.
 
     Args:
-        text: YAML, one document, with the line endings and the byte order mark that it has.
-        assignments: the values to set; every path is in the text and occurs here once.
-        name: what errors call the text.
+        text: one YAML document, with its line endings and byte order mark.
+        assignments: the values to set. Each path must exist in the text, and be given once.
+        name: of the file, for messages.
 
     Raises:
         UsageError: an assignment cannot be made, or not without changing something else.
@@ -121,7 +121,7 @@ def with_values(text: str, assignments: Sequence[Assignment], name: str) -> str:
 
 def diff(old: str, new: str, name: str) -> str:
     """Unified diff of two texts, for people and for `patch`; empty if they are equal."""
-    # str.splitlines breaks lines at characters that no diff tool takes for a line's end.
+    # str.splitlines also breaks at characters that diff tools do not take for a line's end.
     lines = unified_diff(list(io.StringIO(old)), list(io.StringIO(new)), name, name)
     return "".join(
         line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n" for line in lines
@@ -129,9 +129,9 @@ def diff(old: str, new: str, name: str) -> str:
 
 
 def _read(path: Path) -> tuple[bytes, str]:
-    """A file's bytes and their text, without any translation of line endings."""
+    """The bytes of a file, and their text with unchanged line endings."""
     try:
-        # A pipe or a terminal would make us wait, and cannot be replaced.
+        # Reading a pipe or a terminal would block, and neither can be replaced.
         if path.exists() and not path.is_file():
             raise UsageError(f"{path} is not a file; name a YAML file.")
         content = path.read_bytes()

@@ -1,4 +1,4 @@
-"""Finds the place of a key in the node graph of a YAML document."""
+"""Parses a YAML document, and finds the scalar at a path of keys."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Mark(Protocol):
 
 
 class Token(Protocol):
-    """What is used here of a token of ruamel.yaml."""
+    """The used part of a token of ruamel.yaml."""
 
     id: str
     start_mark: Mark
@@ -25,7 +25,7 @@ class Token(Protocol):
 
 
 class Node(Protocol):
-    """What is used here of a node of ruamel.yaml: a scalar, sequence or mapping."""
+    """The used part of a node of ruamel.yaml: a scalar, sequence or mapping."""
 
     id: str
     tag: str
@@ -38,7 +38,7 @@ class Node(Protocol):
 
 
 def parse_yaml(text: str, name: str) -> tuple[Node, list[Token]]:
-    """The root of a document's node graph, and those tokens that have a length, in order."""
+    """The root of a document's node graph, and its tokens that are not empty, in order."""
     from ruamel.yaml import YAML
     from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
@@ -52,46 +52,49 @@ def parse_yaml(text: str, name: str) -> tuple[Node, list[Token]]:
         tokens = [t for t in parser().scan(text) if t.start_mark.index < t.end_mark.index]
     except MarkedYAMLError as error:
         line = f", line {error.problem_mark.line + 1}," if error.problem_mark else ""
-        raise UsageError(f"{name}{line} is not YAML: {error.problem}; mend it first.") from None
+        raise UsageError(f"{name}{line} is not YAML: {error.problem}; fix it first.") from None
     except YAMLError as error:
         reason = getattr(error, "reason", "it cannot be read")
-        raise UsageError(f"{name} is not YAML: {reason}; mend it first.") from None
-    # What the parser raises for an unknown version, an escape beyond Unicode, a thousand brackets.
+        raise UsageError(f"{name} is not YAML: {reason}; fix it first.") from None
+    # The parser raises these for an unknown version, an escape beyond Unicode, or a thousand brackets.
     except (AssertionError, ArithmeticError, LookupError, ValueError, RecursionError):
-        raise UsageError(f"{name} is not YAML that can be read; mend it first.") from None
+        raise UsageError(f"{name} is not readable YAML; fix it first.") from None
     if len(documents) > 1:
         raise UsageError(
-            f"{name} holds {len(documents)} YAML documents, and a key may stand in each; "
+            f"{name} holds {len(documents)} YAML documents, and each may have the key; "
             "name a file with one."
         )
     if not documents or documents[0].id == "scalar":
-        raise UsageError(f"{name} has no keys; name a YAML file that has the keys to set.")
+        raise UsageError(f"{name} has no keys; name the YAML file with the keys to set.")
     return documents[0], tokens
 
 
 def find_scalar(root: Node, path: tuple[str, ...], name: str) -> tuple[Node, bool]:
-    """The scalar that a path names, of which there is one use, and whether it stands in {} or []."""
+    """The scalar at a path, and whether it is inside {} or [].
+
+    Raises:
+        UsageError: there is no such scalar, or the document uses it in several places.
+    """
     shared = _shared_nodes(root)
     node, in_flow = root, False
     for depth, part in enumerate(path, 1):
-        here = f"{dotted(path[:depth])} of {name}"
+        key = f"{dotted(path[:depth])} of {name}"
         found = [value for key, value in _entries(node) if key == part]
         if not found and _is_merged(node, part):
             raise UsageError(
-                f"{here} comes from another mapping by a merge (<<), and would change there too; "
+                f"{key} comes from another mapping by a merge (<<), and would change there too; "
                 "write it out first, or set it where it comes from."
             )
         if not found:
             raise UsageError(
-                f"{name} has no key {dotted(path)}, and keys are changed, never added; "
-                f"{_hint(root, path)}"
+                f"{name} has no key {dotted(path)}, and keys are never added; {_hint(root, path)}"
             )
         if len(found) > 1:
-            raise UsageError(f"{here} stands there {len(found)} times; leave one.")
+            raise UsageError(f"{key} occurs {len(found)} times; keep one.")
         node, in_flow = found[0], bool(node.flow_style)
         if id(root) in shared or id(node) in shared:
             raise UsageError(
-                f"{here} is used in several places by an alias (*), and would change in all; "
+                f"{key} is used in several places by an alias (*), and would change in all; "
                 "write its value out first."
             )
     if node.id != "scalar":
@@ -106,11 +109,11 @@ def _hint(root: Node, path: tuple[str, ...]) -> str:
     wanted = dotted(path)
     same_name = [key for key, last in known.items() if last == path[-1] and not last.isdecimal()]
     close = get_close_matches(wanted, same_name, 1, cutoff=0) or get_close_matches(wanted, known, 1)
-    return f"did you mean {close[0]}?" if close else "write it into the file first."
+    return f"did you mean {close[0]}?" if close else "add it to the file first."
 
 
 def _entries(node: Node) -> list[tuple[str, Node]]:
-    """A mapping's or list's values, by the key or index that names them in a path."""
+    """The values of a mapping or list, with the key or index that names them in a path."""
     if node.id == "mapping":
         return [(key.value, value) for key, value in node.value if key.id == "scalar"]
     if node.id == "sequence":
@@ -119,13 +122,14 @@ def _entries(node: Node) -> list[tuple[str, Node]]:
 
 
 def children(node: Node) -> list[Node]:
+    """The keys and values of a mapping, or the items of a list."""
     if node.id == "mapping":
         return [child for pair in node.value for child in pair]
     return list(node.value) if node.id == "sequence" else []
 
 
 def _shared_nodes(root: Node) -> set[int]:
-    """Identities of the nodes that the document refers to more than once."""
+    """Identities of the nodes that the document uses more than once."""
     seen: set[int] = set()
     shared: set[int] = set()
     waiting = [root]
@@ -140,21 +144,21 @@ def _shared_nodes(root: Node) -> set[int]:
 
 
 def _scalars(root: Node, path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
-    """Paths of a tree's scalars, in order, each node at the first path that leads to it."""
+    """Paths of all scalars below a node, in order; each scalar once, at its first path."""
     seen: set[int] = set()
     waiting = [(root, path)]
     while waiting:
-        node, here = waiting.pop()
+        node, position = waiting.pop()
         if id(node) in seen:
             continue
         seen.add(id(node))
         if node.id == "scalar":
-            yield here
-        waiting += [(child, (*here, key)) for key, child in reversed(_entries(node))]
+            yield position
+        waiting += [(child, (*position, key)) for key, child in reversed(_entries(node))]
 
 
 def _is_merged(mapping: Node, key: str) -> bool:
-    """Whether a mapping has a key from another by `<<: *other` or `<<: [*one, *two]`."""
+    """Whether a mapping gets a key from another by `<<: *other` or `<<: [*one, *two]`."""
     seen: set[int] = set()
     waiting = [mapping]
     while waiting:
@@ -172,9 +176,9 @@ def _is_merged(mapping: Node, key: str) -> bool:
 
 
 def tokens_of(node: Node, tokens: list[Token]) -> tuple[Token, list[Token]]:
-    """The token before a scalar's, and its own: anchor and tag in either order, and its text.
+    """The token before a scalar, and its own tokens: anchor and tag in either order, then the text.
 
-    An empty value has no text. Its own marks do not tell its place: they may stand at the next key.
+    An empty value has no text, and its marks may point at the next key instead of its position.
     """
     *before, last = (token for token in tokens if token.end_mark.index <= node.end_mark.index)
     own: list[Token] = []

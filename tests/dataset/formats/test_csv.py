@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mirror.dataset.fields import MISSING
-from mirror.dataset.formats import tables
-from mirror.dataset.formats.tables import read_csv
+from mirror.dataset.formats import csv_reader
+from mirror.dataset.formats.csv_reader import read_csv
 from mirror.dataset.records import ReadOptions
 from mirror.errors import UsageError
 from tests.dataset.formats.read_all_ways import READING, Result, renamed, result_of, rows, stream
@@ -133,7 +133,7 @@ def test_an_open_quote_takes_the_rest_of_the_file() -> None:
 
 
 def test_an_open_quote_does_not_take_all_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tables, "_LONGEST_RECORD", 100)
+    monkeypatch.setattr(csv_reader, "_LONGEST_RECORD", 100)
     rest = b"".join(b"%d,u\n" % n for n in range(100))
     for quote in (b'"1,u\n', b'1,"' + b'x","' * 20 + b"\n"):
         result = read(b"id,image_url\n0,u\n" + quote + rest)
@@ -147,7 +147,7 @@ def test_an_open_quote_does_not_take_all_memory(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_line_that_is_too_long(monkeypatch: pytest.MonkeyPatch, way: int) -> None:
-    monkeypatch.setattr(tables, "_LONGEST_RECORD", 100)
+    monkeypatch.setattr(csv_reader, "_LONGEST_RECORD", 100)
     for length in (98, 99, 350, 1000):
         row = b"1," + b"x" * length
         result = read(b"id,image_url\n0,u\n" + row + b"\n2,v\n", size=way)
@@ -190,9 +190,9 @@ def test_a_header_is_no_record() -> None:
 
 def test_a_batch_of_csv_is_bounded_by_what_it_holds(monkeypatch: pytest.MonkeyPatch) -> None:
     data = b"id,image_url\n" + b"".join(b"%d,u\n" % n for n in range(100))
-    monkeypatch.setattr(tables, "_BATCH", 30)
+    monkeypatch.setattr(csv_reader, "_BATCH_RECORDS", 30)
     assert [len(b) for b in read_csv(stream(data), READING, "", delimiter=",")] == [30, 30, 30, 10]
-    monkeypatch.setattr(tables, "_BATCH_SIZE", 50)
+    monkeypatch.setattr(csv_reader, "_BATCH_BYTES", 50)
     sizes = [len(b) for b in read_csv(stream(data), READING, "", delimiter=",")]
     assert sum(sizes) == 100
     assert max(sizes) <= 13

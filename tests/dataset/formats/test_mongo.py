@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from pymongo.collection import Collection
 
 from mirror.dataset.formats.documents import split
-from mirror.dataset.formats.mongo import Break, MongoCollection, MongoUrl, connected, read_batches
+from mirror.dataset.formats.mongo import Break, MongoCollection, connected, read_batches
 from mirror.dataset.formats.mongo_query import Query
+from mirror.dataset.formats.mongo_url import MongoUrl
 from mirror.dataset.records import ReadOptions
 from mirror.errors import ConfigError, DatasetError, MirrorError, UsageError
 from mirror.store.retry import RetryPolicy
@@ -44,7 +45,7 @@ class Scan:
     raw: list[bytes] = field(default_factory=list)
 
     def run(self, source: MongoCollection, query: Query | None = None, **how: Any) -> Scan:
-        how = {"retry": QUICKLY, "batch_size": 3, "told": self.breaks.append, **how}
+        how = {"retry": QUICKLY, "batch_size": 3, "on_break": self.breaks.append, **how}
         for batch in source.batches(query or Query(), **how):
             documents = split(batch)
             self.raw += documents
@@ -245,7 +246,7 @@ def test_pauses_grow_until_a_document_comes_and_are_told_before_they_begin(
         Scan().run(
             source,
             retry=RetryPolicy(attempts=5, base=1.0, cap=10.0),
-            told=lambda one: events.append(str(one)),
+            on_break=lambda one: events.append(str(one)),
             sleep=events.append,
             jitter=lambda: 0.75,
         )

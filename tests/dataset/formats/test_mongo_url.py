@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mirror.dataset.formats.mongo import MongoUrl, client_of
+from mirror.dataset.formats.mongo import client_of
+from mirror.dataset.formats.mongo_url import MongoUrl
 from mirror.errors import ConfigError, UsageError
 
 # --- addresses ---

@@ -17,8 +17,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from mirror.dataset.fields import MISSING
-from mirror.dataset.formats import tables
-from mirror.dataset.formats.tables import ArrowChunk, read_parquet
+from mirror.dataset.formats import parquet as parquet_module
+from mirror.dataset.formats.arrow_chunk import ArrowChunk
+from mirror.dataset.formats.arrow_types import without_views
+from mirror.dataset.formats.parquet import ArrowBatch, read_parquet
 from mirror.dataset.records import ReadOptions
 from mirror.errors import UsageError
 from tests.dataset.formats.read_all_ways import READING, New, Result, renamed, result_of, rows
@@ -164,13 +166,13 @@ def test_views_are_arrows_own() -> None:
         "b": pa.array([["p", "q"], None], pa.list_(view, 2)),
         "c": pa.array([[("k", b"v")], None], pa.map_(view, pa.binary_view())),
     })  # fmt: skip
-    plain = tables._without_views(batch)
+    plain = without_views(batch)
     assert plain.to_pylist() == batch.to_pylist()
-    one = tables.ArrowBatch.over(plain, 1, READING)
+    one = ArrowBatch.over(plain, 1, READING)
     assert one.rewritten([0], [b"U"]).rows() == [
         {"image_url": ["U"], "source_url": ["u"], **batch.select(["a", "b", "c"]).to_pylist()[0]}
     ]
-    assert tables._without_views(plain) is plain
+    assert without_views(plain) is plain
 
 
 def test_only_taken_out_of_a_list_there_is_no_original(file: Path) -> None:
@@ -334,7 +336,7 @@ def test_originals_that_do_not_fit_their_column_are_said(source: list[Any], file
 def test_row_groups(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     urls = [f"{n}" if n % 7 else None for n in range(100)]
     put(file, {"image_url": urls, "n": range(100)}, row_group_size=13)
-    monkeypatch.setattr(tables, "_BATCH", 10)
+    monkeypatch.setattr(parquet_module, "_BATCH_RECORDS", 10)
     result = parquet(file, ReadOptions.of("image_url", "source_url", "n"))
     assert result.numbers == [n + 1 for n in range(100) if n % 7]
     assert result.others["n",] == [n for n in range(100) if n % 7]
@@ -356,7 +358,7 @@ def test_no_row_is_no_record(file: Path) -> None:
 
 
 def test_a_batch_is_bounded_by_what_it_holds(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tables, "_BATCH_SIZE", 1 << 20)
+    monkeypatch.setattr(parquet_module, "_BATCH_BYTES", 1 << 20)
     images = [n.to_bytes(100, "big") * 1000 for n in range(40)]
     put(file, {"image_url": [str(n) for n in range(40)], "image": images}, compression="none",
         use_dictionary=False)  # fmt: skip

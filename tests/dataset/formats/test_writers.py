@@ -28,12 +28,12 @@ from hypothesis import strategies as st
 from mirror.dataset.chunks import Chunk, JsonLines, Rows
 from mirror.dataset.compression import zstd
 from mirror.dataset.formats import writers
-from mirror.dataset.formats.spool import Spool
-from mirror.dataset.formats.tables import ArrowChunk
+from mirror.dataset.formats.arrow_chunk import ArrowChunk
 from mirror.dataset.formats.writers import writing
 from mirror.dataset.inputs import Input, read
 from mirror.dataset.records import ReadOptions, Rejected
 from mirror.dataset.rewrite.rejected_file import RejectedFile
+from mirror.dataset.spool import Spool
 from mirror.errors import MirrorError, UsageError
 
 NAMES = [

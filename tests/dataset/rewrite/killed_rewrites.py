@@ -31,7 +31,7 @@ MODULES = (
     "mirror.system.files",
     "mirror.dataset.chunks",
     "mirror.dataset.compression",
-    "mirror.dataset.formats.spool",
+    "mirror.dataset.spool",
     "mirror.dataset.formats.writers",
     "mirror.dataset.rewrite.emit",
     "mirror.dataset.rewrite.rejected_file",

@@ -32,7 +32,7 @@ def images_in(folder: Path) -> CachedImages:
 def outcomes(images: CachedImages, *numbers: int, **options: int) -> list[str]:
     lookup = UrlLookup(images.index, "url", of_mirror=False, **options)
     urls = [url_of(number).encode() for number in numbers]
-    at = lookup.find(urls, digests_of(urls)).at
+    at = lookup.find(urls, digests_of(urls)).positions
     return [OUTCOMES[code] for code in lookup.outcomes(at)]
 
 

@@ -1,4 +1,4 @@
-"""Chunks set aside on disk until all have been seen."""
+"""A queue of chunks on disk, for records that wait until all have been read."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from mirror.system.files import cut_short
 
 
 class Spool:
-    """A queue of chunks in a file that has no name: it goes with the process, however that ends.
+    """A queue of chunks in a file without a name, which disappears with the process.
 
     Args:
-        folder: on the disk that has room for it, such as the output's.
+        folder: of the file, on a disk with enough room, such as the output's.
 
     Raises:
         UsageError: no file can be made there.
@@ -48,8 +48,8 @@ class Spool:
     def __iter__(self) -> Iterator[Chunk]:
         try:
             self._file.seek(0)
-        except OSError as error:  # of what was still to be written
+        except OSError as error:  # from the flush of buffered bytes
             raise cut_short(self._folder, error) from None
         for _ in range(self._count):
-            chunk: Chunk = pickle.load(self._file)  # noqa: S301 - written by us, unreachable by others
+            chunk: Chunk = pickle.load(self._file)  # noqa: S301 - this process wrote it
             yield chunk
