@@ -189,8 +189,8 @@ def parse_options(
             raise UsageError(f"--{name} {value} is not known; choose one of {listed}.")
     if known_bad is not None and not cached_only:
         raise UsageError(
-            "--known-bad judges a cache and needs --cached-only; a mirror was judged when it was "
-            "synced: set inspect.known_bad, and mirror sync judges by it."
+            "--known-bad needs --cached-only, because it applies to the inspection of a cache. For a "
+            "mirror set inspect.known_bad, and run mirror sync."
         )
     licenses = [allow_license] if isinstance(allow_license, str) else allow_license
     allowed = license_names(licenses)
