@@ -13,24 +13,7 @@ PAGES = [*DOCUMENTS, *help_texts()]
 UNFINISHED: frozenset[str] = frozenset(
     {
         "docs/cli.md",
-        "mirror --help",
-        "mirror init --help",
-        "mirror sync --help",
         "mirror rewrite --help",
-        "mirror backfill --help",
-        "mirror verify --help",
-        "mirror repair --help",
-        "mirror rebuild-state --help",
-        "mirror gc --help",
-        "mirror pull --help",
-        "mirror inspect --help",
-        "mirror quarantine --help",
-        "mirror fetch --help",
-        "mirror prefetch --help",
-        "mirror status --help",
-        "mirror doctor --help",
-        "mirror config check --help",
-        "mirror demo --help",
     }
 )
 

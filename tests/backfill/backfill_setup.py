@@ -41,7 +41,7 @@ class VirtualTime:
 
 
 @dataclass
-class Scene:
+class BackfillSetup:
     """Runs backfills in virtual time. `backfill`, `inspect`: sections of mirror.toml."""
 
     folder: Path

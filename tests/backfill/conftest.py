@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.backfill.backfill_setup import Scene, VirtualTime
+from tests.backfill.backfill_setup import BackfillSetup, VirtualTime
 from tests.backfill.fake_inaturalist import INaturalist
 
 
 @pytest.fixture
-def scene(tmp_path: Path, clean_environment: None) -> Iterator[Scene]:
+def backfill_setup(tmp_path: Path, clean_environment: None) -> Iterator[BackfillSetup]:
     time = VirtualTime()
     with INaturalist(time) as server:
-        yield Scene(tmp_path, server, time)
+        yield BackfillSetup(tmp_path, server, time)

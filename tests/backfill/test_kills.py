@@ -37,7 +37,7 @@ _numbers = itertools.count()
 
 
 @dataclass
-class Scene:
+class KilledBackfill:
     """A server with the real clock, a dataset, a cache, and `mirror backfill` as its own process."""
 
     folder: Path
@@ -125,9 +125,9 @@ class Scene:
 
 
 @pytest.fixture
-def scene(tmp_path: Path, clean_environment: None) -> Iterator[Scene]:
+def killed_backfill(tmp_path: Path, clean_environment: None) -> Iterator[KilledBackfill]:
     with INaturalist(time.monotonic) as server:
-        yield Scene(tmp_path, server)
+        yield KilledBackfill(tmp_path, server)
 
 
 def killing(process: subprocess.Popen[bytes], nth: int, delay: float) -> Callable[[], float]:
@@ -143,9 +143,11 @@ def killing(process: subprocess.Popen[bytes], nth: int, delay: float) -> Callabl
 
 
 @pytest.mark.chaos("backfill")
-def test_killed_at_any_moment_it_loses_nothing_and_completes_later(scene: Scene) -> None:
+def test_killed_at_any_moment_it_loses_nothing_and_completes_later(
+    killed_backfill: KilledBackfill,
+) -> None:
     most = kills(10)
-    scene.fill(most * REQUESTS_A_KILL + 40)
+    killed_backfill.fill(most * REQUESTS_A_KILL + 40)
     killed = 0
     for number in range(most):
         chance = random.Random(f"{SEED}, {number}")
@@ -153,53 +155,53 @@ def test_killed_at_any_moment_it_loses_nothing_and_completes_later(scene: Scene)
             chance.randint(1, 3 * REQUESTS_A_KILL),
             chance.choice([0.0, chance.random() / 20]),
         )
-        with scene.started() as process:
-            scene.server.clock = killing(process, nth, delay)
+        with killed_backfill.started() as process:
+            killed_backfill.server.clock = killing(process, nth, delay)
             status = process.wait(PATIENCE)
         story = f"CHAOS_SEED={SEED}, kill {number}: at {nth}, {delay}"
-        assert status in (0, 3, -signal.SIGKILL), (story, scene.err.read_text())
+        assert status in (0, 3, -signal.SIGKILL), (story, killed_backfill.err.read_text())
         killed += status == -signal.SIGKILL
-        scene.check()
+        killed_backfill.check()
     count("kills", killed)
     assert killed > most // 2, f"CHAOS_SEED={SEED}: it was done too soon to be killed"
 
-    scene.server.clock = time.monotonic
-    with scene.started() as process:
+    killed_backfill.server.clock = time.monotonic
+    with killed_backfill.started() as process:
         assert process.wait(PATIENCE) in (0, 3)
-    report = scene.report()
-    scene.check()
-    assert sorted(os.listdir(scene.cache)) == sorted(map(name_of, scene.good))
+    report = killed_backfill.report()
+    killed_backfill.check()
+    assert sorted(os.listdir(killed_backfill.cache)) == sorted(map(name_of, killed_backfill.good))
     # Only answers in HTML are left, and they wait; the last run may have requested some of them.
-    assert report["left"] + report["failed"]["not_image"] == len(scene.bad)
-    assert scene.server.most_requests(1) <= PER_SECOND
+    assert report["left"] + report["failed"]["not_image"] == len(killed_backfill.bad)
+    assert killed_backfill.server.most_requests(1) <= PER_SECOND
     # A kill between an answer and its record causes one more request.
-    again = sum(scene.server.times_asked(url) - 1 for url in scene.gone)
+    again = sum(killed_backfill.server.times_asked(url) - 1 for url in killed_backfill.gone)
     assert again <= 2 * killed
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_it_cleanly(scene: Scene, number: signal.Signals) -> None:
-    scene.fill(200)
-    with scene.started() as process:
-        assert eventually(lambda: len(scene.server.hits) > 5, within=PATIENCE)
+def test_a_signal_ends_it_cleanly(killed_backfill: KilledBackfill, number: signal.Signals) -> None:
+    killed_backfill.fill(200)
+    with killed_backfill.started() as process:
+        assert eventually(lambda: len(killed_backfill.server.hits) > 5, within=PATIENCE)
         process.send_signal(number)
         assert process.wait(PATIENCE) == 130
-    report = scene.report()
+    report = killed_backfill.report()
     assert report["interrupted"]
     assert report["exit_status"] == 130
-    assert 0 < report["downloaded"] < len(scene.good)
+    assert 0 < report["downloaded"] < len(killed_backfill.good)
     assert report["left"] > 0
-    scene.check()
-    kept = [name for name in os.listdir(scene.cache) if name.startswith(".")]
+    killed_backfill.check()
+    kept = [name for name in os.listdir(killed_backfill.cache) if name.startswith(".")]
     assert kept == []
-    assert "Stopping after the requests in flight" in scene.err.read_text()
+    assert "Stopping after the requests in flight" in killed_backfill.err.read_text()
 
 
-def test_a_second_run_is_refused_while_the_first_works(scene: Scene) -> None:
-    scene.fill(200)
-    with scene.started():
-        assert eventually(lambda: len(scene.server.hits) > 2, within=PATIENCE)
-        with scene.started() as second:
+def test_a_second_run_is_refused_while_the_first_works(killed_backfill: KilledBackfill) -> None:
+    killed_backfill.fill(200)
+    with killed_backfill.started():
+        assert eventually(lambda: len(killed_backfill.server.hits) > 2, within=PATIENCE)
+        with killed_backfill.started() as second:
             assert second.wait(PATIENCE) == 75
-        assert "Another run is at work" in scene.err.read_text()
-        assert scene.report()["exit_status"] == 75
+        assert "Another run is at work" in killed_backfill.err.read_text()
+        assert killed_backfill.report()["exit_status"] == 75

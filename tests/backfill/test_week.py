@@ -13,7 +13,7 @@ from mirror.backfill.pacing import DAY, HOUR
 from mirror.backfill.run_backfill import BackfillOptions
 from mirror.content.image import inspect
 from mirror.sync.run_sync import sync
-from tests.backfill.backfill_setup import Scene
+from tests.backfill.backfill_setup import BackfillSetup
 from tests.backfill.fake_inaturalist import (
     HOSTS,
     Endless,
@@ -45,7 +45,7 @@ PORTER = 9
 class World:
     """The photos of the week, those that can be downloaded and those that cannot."""
 
-    scene: Scene
+    backfill_setup: BackfillSetup
     good: dict[str, bytes] = field(default_factory=dict)
     gone: list[str] = field(default_factory=list)
     bad: list[str] = field(default_factory=list)
@@ -55,7 +55,7 @@ class World:
         """Add a photo; it can be downloaded unless it belongs to a list of others."""
         self.number += 1
         host = HOSTS[self.number % 2]
-        url = self.scene.server.photo(self.number, answer, host)
+        url = self.backfill_setup.server.photo(self.number, answer, host)
         if to is None:
             while isinstance(answer, First):
                 answer = answer.then
@@ -93,7 +93,7 @@ class World:
         target = self.put(Image(photo(2000)))
         self.put(First(0, None, Image(photo(2000))))  # the same photograph for another photo: once
         moved = self.put(Image(photo(2000)), [])
-        self.scene.server.photo(self.number, redirect(target))
+        self.backfill_setup.server.photo(self.number, redirect(target))
         self.good[moved] = photo(2000)
         urls = [*self.good, *self.gone, *self.bad]
         # Mixed in the same way on every run: every seventh, and so on.
@@ -105,24 +105,28 @@ def banner() -> bytes:
     return photo(987_654, side=32)
 
 
-def test_a_week_exceeds_no_limit_loses_nothing_and_asks_for_nothing_twice(scene: Scene) -> None:
-    scene.backfill = dict(LIMITS)
-    scene.server.per_hour = PORTER
-    scene.bucket = True
-    world = World(scene)
+def test_a_week_exceeds_no_limit_loses_nothing_and_asks_for_nothing_twice(
+    backfill_setup: BackfillSetup,
+) -> None:
+    backfill_setup.backfill = dict(LIMITS)
+    backfill_setup.server.per_hour = PORTER
+    backfill_setup.bucket = True
+    world = World(backfill_setup)
     urls = world.fill()
     before = {urls[3]: blank(), urls[5]: b"", urls[8]: photo(5000)}
-    fill(scene.cache, before)
-    began = scene.time.now
+    fill(backfill_setup.cache, before)
+    began = backfill_setup.time.now
     runs = 0
-    while scene.time.now < began + 7 * DAY:
-        report = scene.run(urls, BackfillOptions(seconds=[5 * HOUR, HOUR / 2, 20 * HOUR][runs % 3]))
+    while backfill_setup.time.now < began + 7 * DAY:
+        report = backfill_setup.run(
+            urls, BackfillOptions(seconds=[5 * HOUR, HOUR / 2, 20 * HOUR][runs % 3])
+        )
         assert report.error is None
-        scene.time.now += [HOUR, 7.0, 3 * HOUR][runs % 3]
+        backfill_setup.time.now += [HOUR, 7.0, 3 * HOUR][runs % 3]
         runs += 1
-    report = scene.run(urls, BackfillOptions(seconds=1))
+    report = backfill_setup.run(urls, BackfillOptions(seconds=1))
 
-    server = scene.server
+    server = backfill_setup.server
     assert server.most_requests(2) <= 1
     assert server.most_requests(HOUR) <= LIMITS["per_hour"]
     assert server.most_requests(DAY) <= LIMITS["per_day"]
@@ -132,11 +136,11 @@ def test_a_week_exceeds_no_limit_loses_nothing_and_asks_for_nothing_twice(scene:
     assert 0 < refused < len(server.hits) / 10
 
     had = world.good.keys() | {urls[8]}
-    assert {url for url in urls if scene.has(url)} == had
-    assert scene.files() == sorted(map(name_of, had))
+    assert {url for url in urls if backfill_setup.has(url)} == had
+    assert backfill_setup.files() == sorted(map(name_of, had))
     for url, body in world.good.items():
         expected = before[url] if url == urls[8] else body
-        assert (scene.cache / name_of(url)).read_bytes() == expected
+        assert (backfill_setup.cache / name_of(url)).read_bytes() == expected
     assert all(server.times_asked(url) == 1 for url in world.gone)
     # Four attempts, or eight. A redirect loop takes six requests, or fewer and a refusal.
     assert max(server.times_asked(url) for url in world.bad) <= 4 * 6 + 5 * refused
@@ -144,23 +148,23 @@ def test_a_week_exceeds_no_limit_loses_nothing_and_asks_for_nothing_twice(scene:
     assert report.plan.given_up + report.failed_total == len(world.bad)
 
     asked = len(server.hits)
-    assert (scene.run(urls).exit_status, len(server.hits)) == (0, asked)
-    synced = sync(scene.settings)
+    assert (backfill_setup.run(urls).exit_status, len(server.hits)) == (0, asked)
+    synced = sync(backfill_setup.settings)
     assert (synced.failed, synced.flagged_total, synced.scanned) == (0, 0, len(had))
-    assert scene.run(urls).plan.mirrored == len(had)
+    assert backfill_setup.run(urls).plan.mirrored == len(had)
 
 
-def test_every_file_was_good_at_every_moment(scene: Scene) -> None:
+def test_every_file_was_good_at_every_moment(backfill_setup: BackfillSetup) -> None:
     """A reader of the cache never meets a partial or bad file while it is being filled."""
     seen: list[str] = []
 
     class Watching:
         def __call__(self) -> float:
-            here = scene.cache.glob("*.jpg")
+            here = backfill_setup.cache.glob("*.jpg")
             seen.extend(inspect(path.read_bytes()).verdict for path in here)
-            return scene.time.now
+            return backfill_setup.time.now
 
-    scene.server.clock = Watching()
+    backfill_setup.server.clock = Watching()
     body = photo(1)
     bad: list[Any] = [
         Image(body[:-50]),
@@ -169,10 +173,10 @@ def test_every_file_was_good_at_every_moment(scene: Scene) -> None:
         Image(blank()),
         Image(body, length=10**4),
     ]
-    urls = [scene.server.photo(n, answer) for n, answer in enumerate(bad)]
-    urls += [scene.server.photo(100 + n, Image(photo(n))) for n in range(10)]
-    scene.run(urls, BackfillOptions(seconds=HOUR))
-    assert len(scene.files()) == 10
+    urls = [backfill_setup.server.photo(n, answer) for n, answer in enumerate(bad)]
+    urls += [backfill_setup.server.photo(100 + n, Image(photo(n))) for n in range(10)]
+    backfill_setup.run(urls, BackfillOptions(seconds=HOUR))
+    assert len(backfill_setup.files()) == 10
     assert set(seen) == {"ok"}
 
 

@@ -11,10 +11,10 @@ import pytest
 from mirror.content.digest import Digest, digest_of
 from mirror.errors import NotFound
 from mirror.layout import object_key
-from tests.support.mirror_setup import Workshop, aged, key_of, local
+from tests.support.mirror_setup import MirrorSetup, aged, folder_setup, key_of
 from tests.support.photos import fill, photo, url_of
 
-__all__ = ["local"]
+__all__ = ["folder_setup"]
 
 # From XXH3's secret: the words mixed with the first four bytes of stripes 3 and 5 of a block.
 SECRET = {3: bytes.fromhex("7240a4a4"), 5: bytes.fromhex("825ad07d")}
@@ -45,21 +45,21 @@ def test_two_contents_can_have_one_xxh3_128() -> None:
 
 
 def test_a_content_never_replaces_another_with_the_same_hash(
-    local: Workshop, in_parts: bool
+    folder_setup: MirrorSetup, in_parts: bool
 ) -> None:
     """There is no row, as while another machine's upload waits for its commit."""
     standing, ours = colliding()
     key = key_of(ours)
-    local.put({key: standing})
-    fill(local.cache, {url_of(1): ours})
-    report = local.sync(inspect="off")
+    folder_setup.put({key: standing})
+    fill(folder_setup.cache, {url_of(1): ours})
+    report = folder_setup.sync(inspect="off")
     assert (report.uploaded, report.failed, report.exit_status) == (0, 1, 3)
     assert "same xxh3-128" in report.failures[0][1]
-    assert local.objects() == {key: standing}
+    assert folder_setup.objects() == {key: standing}
 
 
 def test_a_large_content_of_another_size_does_not_either(
-    local: Workshop, monkeypatch: pytest.MonkeyPatch
+    folder_setup: MirrorSetup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("mirror.cache.prepare.WHOLE_UP_TO", 1 << 10)
     ours, standing = photo(1) + bytes(2000), photo(2)
@@ -70,42 +70,42 @@ def test_a_large_content_of_another_size_does_not_either(
 
     monkeypatch.setattr("mirror.catalog.upload.digest_in", collides)
     key = object_key(digest.content_hash, "jpeg")
-    local.put({key: standing})
-    fill(local.cache, {url_of(1): ours})
-    report = local.sync(inspect="off")
+    folder_setup.put({key: standing})
+    fill(folder_setup.cache, {url_of(1): ours})
+    report = folder_setup.sync(inspect="off")
     assert (report.uploaded, report.failed) == (0, 1)
-    assert local.objects() == {key: standing}
+    assert folder_setup.objects() == {key: standing}
 
 
 def test_a_large_object_that_is_deleted_during_its_rewrite_is_not_named(
-    local: Workshop, monkeypatch: pytest.MonkeyPatch
+    folder_setup: MirrorSetup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A deletion that was under way may also delete what is written now."""
     monkeypatch.setattr("mirror.cache.prepare.WHOLE_UP_TO", 1 << 10)
     ours = photo(1) + bytes(2000)
-    local.put({key_of(ours): ours})
-    aged(Path(local.place.url.path), days=3)
-    fill(local.cache, {url_of(1): ours})
+    folder_setup.put({key_of(ours): ours})
+    aged(Path(folder_setup.place.url.path), days=3)
+    fill(folder_setup.cache, {url_of(1): ours})
 
     async def gone(*_: object) -> None:
         raise NotFound("HEAD: there is no such object.")
 
     with monkeypatch.context() as patch:
         patch.setattr("mirror.catalog.upload.adopt_old", gone)
-        report = local.sync(inspect="off")
+        report = folder_setup.sync(inspect="off")
     assert (report.uploaded, report.deduplicated, report.failed) == (0, 0, 1)
-    assert local.sync(inspect="off").failed == 0
+    assert folder_setup.sync(inspect="off").failed == 0
 
 
 @pytest.mark.parametrize(
     "damage", [lambda body: body[:-20], lambda body: bytes(len(body))], ids=["cut", "zeros"]
 )
 def test_an_object_whose_bytes_do_not_match_its_key_is_overwritten(
-    local: Workshop, in_parts: bool, damage: Any
+    folder_setup: MirrorSetup, in_parts: bool, damage: Any
 ) -> None:
     ours = photo(1) + bytes(2000)
-    local.put({key_of(ours): damage(ours)})
-    fill(local.cache, {url_of(1): ours})
-    report = local.sync(inspect="off")
+    folder_setup.put({key_of(ours): damage(ours)})
+    fill(folder_setup.cache, {url_of(1): ours})
+    report = folder_setup.sync(inspect="off")
     assert (report.uploaded, report.failed) == (1, 0)
-    assert local.objects() == {key_of(ours): ours}
+    assert folder_setup.objects() == {key_of(ours): ours}

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.mirror_setup import MOUNTS, Workshop
+from tests.support.mirror_setup import MOUNTS, MirrorSetup
 from tests.support.photos import fill, name_of, photo, url_of
 
 IMAGES = {url_of(n): photo(n, 128) for n in range(60)}
@@ -40,11 +40,16 @@ def on_a_small_disk(folder: Path, words: list[str]) -> subprocess.CompletedProce
 
 @pytest.mark.chaos("full disk")
 def test_a_pull_ends_in_a_sentence_and_the_next_completes_it(
-    local: Workshop, tmp_path: Path
+    folder_setup: MirrorSetup, tmp_path: Path
 ) -> None:
-    fill(local.cache, IMAGES)
-    assert local.sync().exit_status == 0
-    words = ["--json", "pull", f"--bucket={local.place.url}", f"--state={local.state}"]
+    fill(folder_setup.cache, IMAGES)
+    assert folder_setup.sync().exit_status == 0
+    words = [
+        "--json",
+        "pull",
+        f"--bucket={folder_setup.place.url}",
+        f"--state={folder_setup.state}",
+    ]
     done = on_a_small_disk(tmp_path / "restored", [*words, f"--cache={tmp_path / 'restored'}"])
     assert done.returncode == 1, done.stderr
     assert "is full" in done.stderr
@@ -64,14 +69,14 @@ def test_a_pull_ends_in_a_sentence_and_the_next_completes_it(
 
 @pytest.mark.chaos("full disk")
 def test_a_fetch_cache_gives_every_image_and_keeps_what_fits(
-    local: Workshop, tmp_path: Path
+    folder_setup: MirrorSetup, tmp_path: Path
 ) -> None:
-    fill(local.cache, IMAGES)
-    assert local.sync().exit_status == 0
+    fill(folder_setup.cache, IMAGES)
+    assert folder_setup.sync().exit_status == 0
     dataset = tmp_path / "dataset.jsonl"
     dataset.write_text("".join(json.dumps({"image_url": url}) + "\n" for url in IMAGES))
-    words = ["--json", "prefetch", str(dataset), f"--bucket={local.place.url}"]
-    words += [f"--state={local.state}", f"--fetch-cache={tmp_path / 'fetch'}"]
+    words = ["--json", "prefetch", str(dataset), f"--bucket={folder_setup.place.url}"]
+    words += [f"--state={folder_setup.state}", f"--fetch-cache={tmp_path / 'fetch'}"]
     done = on_a_small_disk(tmp_path / "fetch", words)
     assert "Traceback" not in done.stderr
     report = json.loads(done.stdout)

@@ -23,7 +23,7 @@ from mirror.layout import BucketUrl, parse_content_hash, parse_object_key
 from mirror.urls import ObjectUrls, content_hash_in
 from tests.labelled.impossible import IMPOSSIBLE
 from tests.support.chaos_tally import count
-from tests.support.mirror_setup import Workshop
+from tests.support.mirror_setup import MirrorSetup
 from tests.support.mirrored_dataset import Mirror, plants
 from tests.support.photos import fill, photo, url_of
 
@@ -75,14 +75,14 @@ def test_a_cache_with_any_names_is_walked_and_only_images_are_taken(
 
 
 @pytest.mark.chaos("hostile input")
-def test_no_header_of_a_file_stops_a_sync(local: Workshop) -> None:
+def test_no_header_of_a_file_stops_a_sync(folder_setup: MirrorSetup) -> None:
     count("inputs images of a size that none can have", len(IMPOSSIBLE))
-    fill(local.cache, {url_of(n): body for n, body in enumerate(IMPOSSIBLE.values())})
-    fill(local.cache, {url_of(100): photo(100)})
-    report = local.sync()
+    fill(folder_setup.cache, {url_of(n): body for n, body in enumerate(IMPOSSIBLE.values())})
+    fill(folder_setup.cache, {url_of(100): photo(100)})
+    report = folder_setup.sync()
     assert (report.exit_status, report.failed, report.uploaded) == (0, 0, 1)
     assert report.flagged["corrupt"] == len(IMPOSSIBLE)
-    assert local.sync().unchanged == len(IMPOSSIBLE) + 1
+    assert folder_setup.sync().unchanged == len(IMPOSSIBLE) + 1
 
 
 PIECES = [

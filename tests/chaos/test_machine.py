@@ -38,7 +38,7 @@ from tests.conftest import Place
 from tests.support import invariants
 from tests.support.chaos_tally import SEED, TIMES, count
 from tests.support.killing import dying
-from tests.support.mirror_setup import Workshop, aged, key_of
+from tests.support.mirror_setup import MirrorSetup, aged, key_of
 from tests.support.photos import blank, name_of, photo, url_of
 
 DAY = 86_400.0
@@ -92,8 +92,10 @@ class Chaos(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.folder = Path(tempfile.mkdtemp(prefix="chaos-"))
-        self.shop = Workshop(Place("file", {"url": f"file://{self.folder}/mirror"}), self.folder)
-        usual = self.shop.settings(commit_rows=2, concurrency=2)
+        self.mirror_setup = MirrorSetup(
+            Place("file", {"url": f"file://{self.folder}/mirror"}), self.folder
+        )
+        usual = self.mirror_setup.settings(commit_rows=2, concurrency=2)
         # The model has no placeholders: a few URLs may all show one content.
         inspect = msgspec.structs.replace(usual.inspect, placeholder_photos=100)
         self.settings = msgspec.structs.replace(usual, inspect=inspect)
@@ -105,7 +107,7 @@ class Chaos(RuleBasedStateMachine):
         self.told: set[int] = set()
         self.days = 0.0
         self.unnamed_since: dict[int, float] = {}
-        self.files = invariants.contents(self.shop.cache)
+        self.files = invariants.contents(self.mirror_setup.cache)
 
     def teardown(self) -> None:
         count("examples")
@@ -153,7 +155,7 @@ class Chaos(RuleBasedStateMachine):
 
     @rule()
     def the_state_is_lost(self) -> None:
-        shutil.rmtree(self.shop.state, ignore_errors=True)
+        shutil.rmtree(self.mirror_setup.state, ignore_errors=True)
         count("step state lost")
 
     # --- steps of mirror ---
@@ -180,14 +182,14 @@ class Chaos(RuleBasedStateMachine):
             "--json",
             f"--config={self.config}",
             "sync",
-            f"--bucket={self.shop.place.url}",
-            f"--state={self.shop.state}",
+            f"--bucket={self.mirror_setup.place.url}",
+            f"--state={self.mirror_setup.state}",
         ]
-        words += [f"--cache={self.shop.cache}", "--concurrency=2"]
+        words += [f"--cache={self.mirror_setup.cache}", "--concurrency=2"]
         status = dying(CODE, words, line).returncode
         assert status in (0, -signal.SIGKILL)
         # The sync reports how much it did. The test checks that this is a part of the work.
-        rows = invariants.read(self.shop.place).latest
+        rows = invariants.read(self.mirror_setup.place).latest
         wanted = {url: c for url, c in self.cache.items() if c in GOOD}
         done = {
             url: content
@@ -233,7 +235,7 @@ class Chaos(RuleBasedStateMachine):
         lost = {url: c for url, c in self.offered.items() if url not in self.cache}
         assert (report.error, report.failed, report.pulled) == (None, 0, len(lost))
         for path, stood in self.files.items():
-            assert invariants.contents(self.shop.cache)[path] == stood
+            assert invariants.contents(self.mirror_setup.cache)[path] == stood
         self.cache |= lost
         self._look("pull")
 
@@ -268,7 +270,7 @@ class Chaos(RuleBasedStateMachine):
 
     @invariant()
     def every_image_is_there_and_nothing_flagged(self) -> None:
-        mirrored = invariants.read(self.shop.place)
+        mirrored = invariants.read(self.mirror_setup.place)
         invariants.promise_kept(mirrored)
         rows = mirrored.latest
         offered = {url: rows[url_md5(url_of(url))] for url in self.offered}
@@ -289,23 +291,23 @@ class Chaos(RuleBasedStateMachine):
         self.unnamed_since |= dict.fromkeys(before - now, self.days)
 
     def _path(self, url: int) -> Path:
-        return self.shop.cache / name_of(url_of(url))
+        return self.mirror_setup.cache / name_of(url_of(url))
 
     def _keys(self) -> set[str]:
-        return set(invariants.read(self.shop.place).objects)
+        return set(invariants.read(self.mirror_setup.place).objects)
 
     def _age(self, key: str) -> float:
         return (time.time() - os.stat(self.root / key).st_mtime) / DAY
 
     def _look(self, step: str) -> None:
         """Check that files changed as the model says."""
-        self.files = invariants.contents(self.shop.cache)
+        self.files = invariants.contents(self.mirror_setup.cache)
         expected = {name_of(url_of(url)): CONTENTS[c] for url, c in self.cache.items()}
         assert {name: body for name, (body, _) in self.files.items()} == expected
         count(f"step {step}")
 
     def _unchanged(self, step: str) -> None:
-        assert invariants.contents(self.shop.cache) == self.files
+        assert invariants.contents(self.mirror_setup.cache) == self.files
         count(f"step {step}")
 
 

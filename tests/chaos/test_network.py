@@ -42,7 +42,7 @@ from tests.support.fault_proxy import (
     seeded,
 )
 from tests.support.fetch_setup import HURRY, fetching
-from tests.support.mirror_setup import SOON, Workshop, key_of
+from tests.support.mirror_setup import SOON, MirrorSetup, key_of
 from tests.support.photos import blank, fill, flipped, name_of, photo, url_of
 
 FAULTS: list[Fault] = [
@@ -62,75 +62,75 @@ IMAGES = {url_of(n): photo(n) for n in range(30)} | {url_of(100 + n): photo(n) f
 FLAGGED = {url_of(200): blank()}
 
 
-def stocked(shop: Workshop) -> None:
+def stocked(mirror_setup: MirrorSetup) -> None:
     """A mirror of these images, made without faults."""
-    fill(shop.cache, {**IMAGES, **FLAGGED})
-    assert shop.sync().exit_status == 0
+    fill(mirror_setup.cache, {**IMAGES, **FLAGGED})
+    assert mirror_setup.sync().exit_status == 0
 
 
-def syncs(shop: Workshop, settings: Settings) -> None:
-    fill(shop.cache, {**IMAGES, **FLAGGED})
+def syncs(mirror_setup: MirrorSetup, settings: Settings) -> None:
+    fill(mirror_setup.cache, {**IMAGES, **FLAGGED})
     report = sync(settings, SyncOptions(retry=SOON))
     assert (report.error, report.failures, report.exit_status) == (None, [], 0)
     assert sync(settings, SyncOptions(retry=SOON)).unchanged == len(IMAGES) + len(FLAGGED)
 
 
-def verifies(shop: Workshop, settings: Settings) -> None:
-    stocked(shop)
-    shop.remove(key_of(photo(0)))
-    shop.put({key_of(photo(3)): flipped(photo(3))})
+def verifies(mirror_setup: MirrorSetup, settings: Settings) -> None:
+    stocked(mirror_setup)
+    mirror_setup.remove(key_of(photo(0)))
+    mirror_setup.put({key_of(photo(3)): flipped(photo(3))})
     report = verify(settings, FULL)
     assert (report.error, report.failed) == (None, 0)
     assert (report.checked, report.missing, report.mismatched) == (30, 1, 1)
-    shop.put({key_of(photo(n)): photo(n) for n in (0, 3)})
+    mirror_setup.put({key_of(photo(n)): photo(n) for n in (0, 3)})
 
 
-def repairs(shop: Workshop, settings: Settings) -> None:
-    stocked(shop)
-    shop.remove(*(key_of(photo(n)) for n in range(6)))
-    shop.put({key_of(photo(n)): flipped(photo(n)) for n in range(20, 25)})
+def repairs(mirror_setup: MirrorSetup, settings: Settings) -> None:
+    stocked(mirror_setup)
+    mirror_setup.remove(*(key_of(photo(n)) for n in range(6)))
+    mirror_setup.put({key_of(photo(n)): flipped(photo(n)) for n in range(20, 25)})
     report = repair(settings, RepairOptions(verify=FULL))
     assert (report.error, report.failed, report.lost) == (None, 0, 0)
     assert report.repaired + report.healed == 11
 
 
-def pulls(shop: Workshop, settings: Settings) -> None:
-    stocked(shop)
-    shop.cache.rename(shop.cache.with_name("lost"))
+def pulls(mirror_setup: MirrorSetup, settings: Settings) -> None:
+    stocked(mirror_setup)
+    mirror_setup.cache.rename(mirror_setup.cache.with_name("lost"))
     report = pull(settings, PullOptions(retry=SOON))
     assert (report.error, report.failed, report.pulled) == (None, 0, len(IMAGES))
-    there = {path.name: path.read_bytes() for path in shop.cache.iterdir()}
+    there = {path.name: path.read_bytes() for path in mirror_setup.cache.iterdir()}
     assert there == {name_of(url): body for url, body in IMAGES.items()}
 
 
-def collects(shop: Workshop, settings: Settings) -> None:
-    stocked(shop)
-    shop.put({key_of(photo(n)): photo(n) for n in range(70, 90)})
+def collects(mirror_setup: MirrorSetup, settings: Settings) -> None:
+    stocked(mirror_setup)
+    mirror_setup.put({key_of(photo(n)): photo(n) for n in range(70, 90)})
 
     def gone() -> bool:
         # The store's clock counts seconds, so an object of this second is not old yet.
         report = gc(settings, GcOptions(limit=ChangeLimit(share=1.0), retry=SOON))
         assert report.error is None, report.error
-        return len(shop.objects()) == 30
+        return len(mirror_setup.objects()) == 30
 
     assert eventually(gone, within=30)
 
 
-def rebuilds(shop: Workshop, settings: Settings) -> None:
-    stocked(shop)
+def rebuilds(mirror_setup: MirrorSetup, settings: Settings) -> None:
+    stocked(mirror_setup)
     report = rebuild_state(settings, retry=SOON)
     assert (report.error, report.failed, report.known) == (None, 0, 36)
 
 
-def fetches(shop: Workshop, settings: Settings) -> None:
-    stocked(shop)
-    cached = fetching(settings, cache_dir=str(shop.cache.parent / "fetch"))
+def fetches(mirror_setup: MirrorSetup, settings: Settings) -> None:
+    stocked(mirror_setup)
+    cached = fetching(settings, cache_dir=str(mirror_setup.cache.parent / "fetch"))
     for _ in range(2):
         with Fetcher(cached, policy=HURRY) as fetch:
             assert dict(fetch.many(IMAGES)) == IMAGES
 
 
-COMMANDS: dict[str, Callable[[Workshop, Settings], None]] = {
+COMMANDS: dict[str, Callable[[MirrorSetup, Settings], None]] = {
     "sync": syncs,
     "verify": verifies,
     "repair": repairs,
@@ -148,13 +148,13 @@ COMMANDS: dict[str, Callable[[Workshop, Settings], None]] = {
 def test_a_bad_network_costs_time_and_nothing_else(
     command: str, engine: str, seed: int, make_place: MakePlace, tmp_path: Path
 ) -> None:
-    shop = Workshop(make_place(f"moto-{engine}"), tmp_path)
-    assert shop.place.server is not None
+    mirror_setup = MirrorSetup(make_place(f"moto-{engine}"), tmp_path)
+    assert mirror_setup.place.server is not None
     rule = seeded(0.12, FAULTS, seed)
-    with FaultProxy(shop.place.server.endpoint, rule) as proxy:
-        settings = shop.through(proxy, sync={"commit_rows": 10}, gc={"grace_days": 0.0})
-        COMMANDS[command](shop, settings)
-    invariants.complete(invariants.read(shop.place), IMAGES, FLAGGED)
+    with FaultProxy(mirror_setup.place.server.endpoint, rule) as proxy:
+        settings = mirror_setup.through(proxy, sync={"commit_rows": 10}, gc={"grace_days": 0.0})
+        COMMANDS[command](mirror_setup, settings)
+    invariants.complete(invariants.read(mirror_setup.place), IMAGES, FLAGGED)
 
 
 @pytest.mark.chaos("network")
@@ -163,9 +163,9 @@ def test_a_bad_network_costs_time_and_nothing_else(
 def test_dropped_writes_are_found_and_repaired(
     engine: str, seed: int, make_place: MakePlace, tmp_path: Path
 ) -> None:
-    shop = Workshop(make_place(f"moto-{engine}"), tmp_path)
-    assert shop.place.server is not None
-    fill(shop.cache, IMAGES)
+    mirror_setup = MirrorSetup(make_place(f"moto-{engine}"), tmp_path)
+    assert mirror_setup.place.server is not None
+    fill(mirror_setup.cache, IMAGES)
     drops = seeded(0.3, [DropWrite()], seed)
     dropped: list[str] = []
 
@@ -176,10 +176,10 @@ def test_dropped_writes_are_found_and_repaired(
         dropped.extend([request.path] if fault else [])
         return fault
 
-    with FaultProxy(shop.place.server.endpoint, rule) as proxy:
-        assert sync(shop.through(proxy), SyncOptions(retry=SOON)).exit_status == 0
+    with FaultProxy(mirror_setup.place.server.endpoint, rule) as proxy:
+        assert sync(mirror_setup.through(proxy), SyncOptions(retry=SOON)).exit_status == 0
     assert dropped
-    assert verify(shop.settings()).missing == len(dropped)
-    report = repair(shop.settings(), RepairOptions(limit=ChangeLimit(share=1.0)))
+    assert verify(mirror_setup.settings()).missing == len(dropped)
+    report = repair(mirror_setup.settings(), RepairOptions(limit=ChangeLimit(share=1.0)))
     assert (report.repaired, report.lost) == (len(dropped), 0)
-    invariants.complete(invariants.read(shop.place), IMAGES)
+    invariants.complete(invariants.read(mirror_setup.place), IMAGES)

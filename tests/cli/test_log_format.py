@@ -9,21 +9,21 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.mirror_setup import Workshop, local
+from tests.support.mirror_setup import MirrorSetup, folder_setup
 from tests.support.photos import fill, photo, url_of
 
-__all__ = ["local"]
+__all__ = ["folder_setup"]
 
 
 @pytest.fixture
-def damaged(local: Workshop, tmp_path: Path) -> Workshop:
+def damaged(folder_setup: MirrorSetup, tmp_path: Path) -> MirrorSetup:
     """A mirror that has lost an object, and a dataset that names what it never had."""
-    fill(local.cache, {url_of(n): photo(n) for n in range(3)})
-    assert local.sync().exit_status == 0
-    local.remove(next(iter(local.objects())))
+    fill(folder_setup.cache, {url_of(n): photo(n) for n in range(3)})
+    assert folder_setup.sync().exit_status == 0
+    folder_setup.remove(next(iter(folder_setup.objects())))
     records = [json.dumps({"image_url": url_of(n)}) for n in (0, 99)]
     (tmp_path / "dataset.jsonl").write_text("\n".join([*records, "no record"]))
-    return local
+    return folder_setup
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ def damaged(local: Workshop, tmp_path: Path) -> Workshop:
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
 def test_every_line_on_standard_error_is_an_object(
-    damaged: Workshop, words: list[str], status: int, tmp_path: Path
+    damaged: MirrorSetup, words: list[str], status: int, tmp_path: Path
 ) -> None:
     place = [f"--bucket={damaged.place.url}", f"--state={damaged.state}"]
     done = subprocess.run(

@@ -208,7 +208,7 @@ class Done(NamedTuple):
     stderr: str
 
 
-class Shop:
+class CronSetup:
     """A cache and a mirror in a folder, and `mirror` as cron calls it."""
 
     def __init__(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -240,18 +240,20 @@ class Shop:
 
 
 @pytest.fixture
-def shop(
+def cron_setup(
     tmp_path: Path,
     clean_environment: None,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-) -> Shop:
+) -> CronSetup:
     monkeypatch.chdir(tmp_path)
-    return Shop(tmp_path, capsys)
+    return CronSetup(tmp_path, capsys)
 
 
-def test_a_run_tells_its_beginning_its_end_and_its_counts(shop: Shop, monitor: Monitor) -> None:
-    done = shop.sync(monitor)
+def test_a_run_tells_its_beginning_its_end_and_its_counts(
+    cron_setup: CronSetup, monitor: Monitor
+) -> None:
+    done = cron_setup.sync(monitor)
     assert done.returncode == 0, done.stderr
     (start, rid, _), (end, same_rid, body) = monitor.heard
     assert (start, end) == ("start", "0")
@@ -260,15 +262,15 @@ def test_a_run_tells_its_beginning_its_end_and_its_counts(shop: Shop, monitor: M
     head, _, log = body.partition("\n")
     assert head == f"run {report['run_id']}: exit status 0"
     assert json.loads(log) == report
-    metrics = read(shop.metrics.read_text())
+    metrics = read(cron_setup.metrics.read_text())
     assert metrics["mirror_run_items{uploaded}"] == 3
     assert metrics["mirror_run_items_by_reason{flagged,blank}"] == 1
     assert metrics["mirror_run_bytes{uploaded}"] == report["bytes_uploaded"]
     assert metrics["mirror_catalog_version"] == report["catalog_version"]
     first = metrics["mirror_run_success_timestamp_seconds"]
 
-    shop.sync(monitor)
-    metrics = read(shop.metrics.read_text())
+    cron_setup.sync(monitor)
+    metrics = read(cron_setup.metrics.read_text())
     assert metrics["mirror_run_items{unchanged}"] == 4
     assert metrics["mirror_catalog_version"] == report["catalog_version"], "kept: nothing was read"
     assert metrics["mirror_run_success_timestamp_seconds"] > first
@@ -286,15 +288,18 @@ EVERY = {
 
 @pytest.mark.parametrize("command", EVERY)
 def test_every_command_that_runs_unattended_reports(
-    shop: Shop, monitor: Monitor, command: str
+    cron_setup: CronSetup, monitor: Monitor, command: str
 ) -> None:
-    assert shop.run("-q", "sync").returncode == 0
+    assert cron_setup.run("-q", "sync").returncode == 0
     # On no list of hosts, so that nobody is asked.
-    (shop.folder / "in.jsonl").write_text('{"image_url": "https://img.example.org/1.jpg"}\n')
+    (cron_setup.folder / "in.jsonl").write_text('{"image_url": "https://img.example.org/1.jpg"}\n')
     words, status, told = EVERY[command]
-    done = shop.run(
+    done = cron_setup.run(
         *("-q", "--json", command, *words),
-        *(f"--metrics-file={shop.folder}/{{command}}.prom", f"--ping={monitor.url}/{{command}}"),
+        *(
+            f"--metrics-file={cron_setup.folder}/{{command}}.prom",
+            f"--ping={monitor.url}/{{command}}",
+        ),
     )
     assert done.returncode == status, done.stderr
     (start, rid, _), (end, same_rid, body) = monitor.heard
@@ -303,15 +308,17 @@ def test_every_command_that_runs_unattended_reports(
     report = json.loads(done.stdout)
     assert rid == same_rid == str(uuid.uuid5(uuid.NAMESPACE_OID, report["run_id"]))
     assert json.loads(body.partition("\n")[2]) == report
-    text = (shop.folder / f"{command}.prom").read_text()
+    text = (cron_setup.folder / f"{command}.prom").read_text()
     metrics = read(text)
     assert metrics["mirror_run_exit_status"] == status
     assert "mirror_run_success_timestamp_seconds" in metrics
     assert told in metrics
-    assert f'{{command="{command}",bucket="file://{shop.folder}/mirror",' in text
+    assert f'{{command="{command}",bucket="file://{cron_setup.folder}/mirror",' in text
 
 
-def test_the_cure_of_damage_ends_its_alert(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cure_of_damage_ends_its_alert(
+    cron_setup: CronSetup, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The commands that the alert and the page name, as they name them, with the timers' environment."""
     root = Path(__file__).resolve().parents[2]
     (rule,) = (rule for rule in RULES if rule["alert"] == "MirrorDamaged")
@@ -325,7 +332,7 @@ def test_the_cure_of_damage_ends_its_alert(shop: Shop, monkeypatch: pytest.Monke
     assert selector
 
     def alert_is_on() -> bool:
-        text = "".join(path.read_text() for path in shop.folder.glob("*.prom"))
+        text = "".join(path.read_text() for path in cron_setup.folder.glob("*.prom"))
         values = [
             sample.value
             for family in text_string_to_metric_families(text)
@@ -337,116 +344,120 @@ def test_the_cure_of_damage_ends_its_alert(shop: Shop, monkeypatch: pytest.Monke
         assert values
         return max(values) > 0
 
-    monkeypatch.setenv("MIRROR_METRICS_FILE", f"{shop.folder}/{{command}}.prom")
-    assert shop.run("-q", "sync").returncode == 0
-    next((shop.folder / "mirror" / "objects").rglob("*.jpg")).unlink()
-    assert shop.run("-q", "verify").returncode == 3
+    monkeypatch.setenv("MIRROR_METRICS_FILE", f"{cron_setup.folder}/{{command}}.prom")
+    assert cron_setup.run("-q", "sync").returncode == 0
+    next((cron_setup.folder / "mirror" / "objects").rglob("*.jpg")).unlink()
+    assert cron_setup.run("-q", "verify").returncode == 3
     assert alert_is_on()
     for command in cure:
-        assert shop.run("-q", command).returncode == 0
+        assert cron_setup.run("-q", command).returncode == 0
     assert not alert_is_on()
 
 
 @pytest.mark.parametrize("command", [name for name in EVERY if name != "verify"])
-def test_a_dry_run_reports_nothing(shop: Shop, monitor: Monitor, command: str) -> None:
-    assert shop.run("-q", "sync").returncode == 0
-    (shop.folder / "in.jsonl").write_text("")
-    reports = (f"--metrics-file={shop.metrics}", f"--ping={monitor.url}")
-    shop.run(command, *EVERY[command][0], *reports, "--dry-run")
+def test_a_dry_run_reports_nothing(cron_setup: CronSetup, monitor: Monitor, command: str) -> None:
+    assert cron_setup.run("-q", "sync").returncode == 0
+    (cron_setup.folder / "in.jsonl").write_text("")
+    reports = (f"--metrics-file={cron_setup.metrics}", f"--ping={monitor.url}")
+    cron_setup.run(command, *EVERY[command][0], *reports, "--dry-run")
     assert not monitor.heard
-    assert not shop.metrics.exists()
+    assert not cron_setup.metrics.exists()
 
 
 @pytest.mark.parametrize("command", [name for name in EVERY if name != "sync"])
 def test_a_mirror_that_is_not_there_is_told_to_the_monitor(
-    shop: Shop, monitor: Monitor, command: str
+    cron_setup: CronSetup, monitor: Monitor, command: str
 ) -> None:
-    reports = (f"--metrics-file={shop.metrics}", f"--ping={monitor.url}")
-    done = shop.run(command, *EVERY[command][0], *reports)
+    reports = (f"--metrics-file={cron_setup.metrics}", f"--ping={monitor.url}")
+    done = cron_setup.run(command, *EVERY[command][0], *reports)
     (signal, _, body) = monitor.heard[-1]
     assert signal == str(done.returncode)
     assert done.returncode in (1, 2)
-    assert read(shop.metrics.read_text())["mirror_run_exit_status"] == done.returncode
+    assert read(cron_setup.metrics.read_text())["mirror_run_exit_status"] == done.returncode
     assert "exit status" in body
 
 
-def test_a_failure_is_told_with_its_reason(shop: Shop, monitor: Monitor) -> None:
-    shop.sync(monitor)
+def test_a_failure_is_told_with_its_reason(cron_setup: CronSetup, monitor: Monitor) -> None:
+    cron_setup.sync(monitor)
     monitor.heard.clear()
-    done = shop.sync(monitor, "--cache=cache/nowhere")
+    done = cron_setup.sync(monitor, "--cache=cache/nowhere")
     assert done.returncode == 1
     (start, _, _), (end, _, body) = monitor.heard
     assert (start, end) == ("start", "1")
     assert "does not exist" in body
 
 
-def test_files_that_fail_are_told_by_status_3(shop: Shop, monitor: Monitor) -> None:
-    (shop.cache / name_of(url_of(2))).chmod(0)
-    reports = (f"--metrics-file={shop.metrics}", f"--ping={monitor.url}")
-    assert shop.run_obeying_permissions("-q", "sync", *reports).returncode == 3
+def test_files_that_fail_are_told_by_status_3(cron_setup: CronSetup, monitor: Monitor) -> None:
+    (cron_setup.cache / name_of(url_of(2))).chmod(0)
+    reports = (f"--metrics-file={cron_setup.metrics}", f"--ping={monitor.url}")
+    assert cron_setup.run_obeying_permissions("-q", "sync", *reports).returncode == 3
     assert [signal for signal, _, _ in monitor.heard] == ["start", "3"]
-    metrics = read(shop.metrics.read_text())
+    metrics = read(cron_setup.metrics.read_text())
     assert metrics["mirror_run_items{failed}"] == 1
     assert "mirror_run_success_timestamp_seconds" not in metrics
 
 
-def test_a_configuration_that_is_wrong_is_told_too(shop: Shop, monitor: Monitor) -> None:
-    (shop.folder / "mirror.toml").write_text("[bucket]\nurll = 's3://b'\n")
-    assert shop.sync(monitor).returncode == 78
+def test_a_configuration_that_is_wrong_is_told_too(cron_setup: CronSetup, monitor: Monitor) -> None:
+    (cron_setup.folder / "mirror.toml").write_text("[bucket]\nurll = 's3://b'\n")
+    assert cron_setup.sync(monitor).returncode == 78
     ((signal, _, body),) = monitor.heard
     assert signal == "78"
     assert "bucket.urll" in body
-    assert not shop.metrics.exists(), "whose metrics they are is not known"
+    assert not cron_setup.metrics.exists(), "whose metrics they are is not known"
 
 
-def test_a_run_that_finds_another_at_work_reports_nothing(shop: Shop, monitor: Monitor) -> None:
-    shop.sync(monitor)
+def test_a_run_that_finds_another_at_work_reports_nothing(
+    cron_setup: CronSetup, monitor: Monitor
+) -> None:
+    cron_setup.sync(monitor)
     monitor.heard.clear()
-    before = shop.metrics.read_text()
-    (state,) = (shop.folder / "state").glob("*/state.sqlite")
+    before = cron_setup.metrics.read_text()
+    (state,) = (cron_setup.folder / "state").glob("*/state.sqlite")
     with locked(state.parent):
-        assert shop.sync(monitor).returncode == 75
+        assert cron_setup.sync(monitor).returncode == 75
     assert not monitor.heard
-    assert shop.metrics.read_text() == before
+    assert cron_setup.metrics.read_text() == before
 
 
 def test_a_monitor_that_is_away_or_unwell_does_not_fail_the_run(
-    shop: Shop, monitor: Monitor
+    cron_setup: CronSetup, monitor: Monitor
 ) -> None:
     monitor.status = 500
-    done = shop.sync(monitor)
+    done = cron_setup.sync(monitor)
     assert done.returncode == 0
     assert "did not hear of this run: it answered 500" in done.stderr
     monitor.heard.clear()
     monitor.status = 307
-    done = shop.sync(monitor)
+    done = cron_setup.sync(monitor)
     assert "did not hear of this run: it answered 307" in done.stderr
     assert {signal for signal, _, _ in monitor.heard} == {"start", "0"}, "nobody else is told"
-    done = shop.run("-q", "sync", "--ping=http://127.0.0.1:9/very-secret")
+    done = cron_setup.run("-q", "sync", "--ping=http://127.0.0.1:9/very-secret")
     assert done.returncode == 0
     assert done.stderr.count("did not hear of this run: Connection refused.") == 2
     assert "very-secret" not in done.stderr, "who knows the address can silence the monitor"
 
 
-def test_metrics_that_cannot_be_written_do_not_fail_the_run(shop: Shop, monitor: Monitor) -> None:
-    shop.metrics = shop.folder / "no" / "such" / "folder.prom"
-    done = shop.sync(monitor)
+def test_metrics_that_cannot_be_written_do_not_fail_the_run(
+    cron_setup: CronSetup, monitor: Monitor
+) -> None:
+    cron_setup.metrics = cron_setup.folder / "no" / "such" / "folder.prom"
+    done = cron_setup.sync(monitor)
     assert done.returncode == 0
     assert "are not in" in done.stderr
 
 
 def test_both_can_stand_in_the_environment(
-    shop: Shop, monitor: Monitor, monkeypatch: pytest.MonkeyPatch
+    cron_setup: CronSetup, monitor: Monitor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MIRROR_PING", monitor.url)
-    monkeypatch.setenv("MIRROR_METRICS_FILE", str(shop.metrics))
-    assert shop.run("-q", "sync").returncode == 0
+    monkeypatch.setenv("MIRROR_METRICS_FILE", str(cron_setup.metrics))
+    assert cron_setup.run("-q", "sync").returncode == 0
     assert [signal for signal, _, _ in monitor.heard] == ["start", "0"]
-    assert shop.metrics.exists()
+    assert cron_setup.metrics.exists()
 
 
-def test_an_address_that_is_none_is_refused(shop: Shop) -> None:
-    done = shop.run("sync", "--ping=file:///etc/passwd")
+def test_an_address_that_is_none_is_refused(cron_setup: CronSetup) -> None:
+    done = cron_setup.run("sync", "--ping=file:///etc/passwd")
     assert done.returncode == 2
     assert "web address" in done.stderr
 
@@ -456,9 +467,9 @@ def records(done: Done) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("before", [True, False], ids=["before the command", "after it"])
-def test_a_log_for_programs_is_an_object_a_line(shop: Shop, before: bool) -> None:
+def test_a_log_for_programs_is_an_object_a_line(cron_setup: CronSetup, before: bool) -> None:
     words = ["--log-format=json", "sync"] if before else ["sync", "--log-format=json"]
-    done = shop.run("--json", *words)
+    done = cron_setup.run("--json", *words)
     (record,) = records(done)
     assert record["run_id"] == json.loads(done.stdout)["run_id"]
     assert record["level"] == "info"
@@ -474,17 +485,19 @@ def test_a_log_for_programs_is_an_object_a_line(shop: Shop, before: bool) -> Non
         (["sync", "--bucket=http://b"], 78, "s3://BUCKET"),
     ],
 )
-def test_errors_are_objects_too(shop: Shop, arguments: list[str], status: int, words: str) -> None:
-    done = shop.run("--log-format=json", *arguments)
+def test_errors_are_objects_too(
+    cron_setup: CronSetup, arguments: list[str], status: int, words: str
+) -> None:
+    done = cron_setup.run("--log-format=json", *arguments)
     assert done.returncode == status
     record = records(done)[-1]
     assert record["level"] == "error"
     assert words in record["message"]
 
 
-def test_files_that_failed_are_one_object(shop: Shop) -> None:
-    (shop.cache / name_of(url_of(2))).chmod(0)
-    done = shop.run_obeying_permissions("--log-format=json", "-q", "sync")
+def test_files_that_failed_are_one_object(cron_setup: CronSetup) -> None:
+    (cron_setup.cache / name_of(url_of(2))).chmod(0)
+    done = cron_setup.run_obeying_permissions("--log-format=json", "-q", "sync")
     assert done.returncode == 3
     (record,) = records(done)
     assert record["message"] == "1 files failed"
@@ -493,7 +506,7 @@ def test_files_that_failed_are_one_object(shop: Shop) -> None:
 
 
 @pytest.mark.parametrize(("most", "left"), [("1", ["3"]), ("9", [])])
-def test_what_a_limit_leaves_is_said(shop: Shop, most: str, left: list[str]) -> None:
-    done = shop.run("sync", f"--max-files={most}")
+def test_what_a_limit_leaves_is_said(cron_setup: CronSetup, most: str, left: list[str]) -> None:
+    done = cron_setup.run("sync", f"--max-files={most}")
     assert done.returncode == 0
     assert re.findall(r"^left +(\d+)  for the next run", done.stdout, re.MULTILINE) == left

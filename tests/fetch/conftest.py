@@ -11,9 +11,9 @@ from mirror.config.settings import Settings
 from tests.conftest import MakePlace, Place
 from tests.servers import S3Server
 from tests.support.fetch_setup import fetching, mirrored
-from tests.support.mirror_setup import local, shop
+from tests.support.mirror_setup import folder_setup, mirror_setup
 
-__all__ = ["local", "shop"]
+__all__ = ["folder_setup", "mirror_setup"]
 
 EVERYWHERE = [
     "file",

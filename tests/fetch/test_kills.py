@@ -17,7 +17,7 @@ from mirror.fetch.disk_cache.usage import DiskUsage
 from tests.support.chaos_tally import SEED, TIMES, count, kills
 from tests.support.fetch_setup import fetching, without_cache
 from tests.support.killing import Killing
-from tests.support.mirror_setup import Workshop
+from tests.support.mirror_setup import MirrorSetup
 from tests.support.photos import fill, photo, url_of
 
 IMAGES = {url_of(n): photo(n) for n in range(16)}
@@ -26,15 +26,15 @@ IMAGES = {url_of(n): photo(n) for n in range(16)}
 class Reader:
     """A machine that fills its fetch cache from a mirror in a folder."""
 
-    def __init__(self, shop: Workshop, folder: Path) -> None:
-        fill(shop.cache, IMAGES)
-        assert shop.sync().exit_status == 0
+    def __init__(self, mirror_setup: MirrorSetup, folder: Path) -> None:
+        fill(mirror_setup.cache, IMAGES)
+        assert mirror_setup.sync().exit_status == 0
         dataset = folder / "dataset.jsonl"
         dataset.write_text("".join(json.dumps({"image_url": url}) + "\n" for url in IMAGES))
         self.cache = folder / "fetch"
-        self.settings = fetching(without_cache(shop.settings()), cache_dir=str(self.cache))
+        self.settings = fetching(without_cache(mirror_setup.settings()), cache_dir=str(self.cache))
         self.words = ["--json", "prefetch", str(dataset), f"--fetch-cache={self.cache}"]
-        self.words += [f"--bucket={shop.place.url}", f"--state={shop.state}"]
+        self.words += [f"--bucket={mirror_setup.place.url}", f"--state={mirror_setup.state}"]
 
     def files(self) -> dict[str, bytes]:
         found = (path for path in self.cache.glob("objects/*/*") if path.suffix != ".part")
@@ -64,9 +64,9 @@ class Reader:
 
 @pytest.mark.chaos("fetch cache")
 def test_a_kill_leaves_whole_images_and_the_next_run_completes(
-    local: Workshop, tmp_path: Path
+    folder_setup: MirrorSetup, tmp_path: Path
 ) -> None:
-    reader = Reader(local, tmp_path)
+    reader = Reader(folder_setup, tmp_path)
     modules = "mirror.fetch.disk_cache.object_cache,mirror.fetch.disk_cache.usage,mirror.fetch.client,mirror.fetch.prefetch"
     killing = Killing(modules, reader.words)
     for story in killing.rounds(kills(4), random.Random(SEED)):
@@ -78,9 +78,9 @@ def test_a_kill_leaves_whole_images_and_the_next_run_completes(
 
 @pytest.mark.chaos("fetch cache")
 def test_eight_processes_share_a_cache_and_three_are_killed(
-    local: Workshop, tmp_path: Path
+    folder_setup: MirrorSetup, tmp_path: Path
 ) -> None:
-    reader = Reader(local, tmp_path)
+    reader = Reader(folder_setup, tmp_path)
     chance = random.Random(SEED)
     for round_ in range(TIMES):
         story = f"CHAOS_SEED={SEED}, round {round_}"

@@ -20,7 +20,7 @@ from tests.cli.test_bad_input import assert_said, flags
 from tests.conftest import MakePlace, Place
 from tests.servers import GC, READER, WRITER, Identity
 from tests.servers.process import eventually
-from tests.support.mirror_setup import Workshop, key_of
+from tests.support.mirror_setup import MirrorSetup, key_of
 from tests.support.photos import blank, fill, photo, url_of
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -68,45 +68,53 @@ def place(request: pytest.FixtureRequest, make_place: MakePlace) -> Place:
 
 
 @pytest.fixture
-def shop(place: Place, tmp_path: Path) -> Workshop:
-    shop = Workshop(place, tmp_path)
-    fill(shop.cache, {url_of(n): photo(n) for n in range(4)} | {url_of(9): blank()})
-    return shop
+def mirror_setup(place: Place, tmp_path: Path) -> MirrorSetup:
+    mirror_setup = MirrorSetup(place, tmp_path)
+    fill(mirror_setup.cache, {url_of(n): photo(n) for n in range(4)} | {url_of(9): blank()})
+    return mirror_setup
 
 
-def in_bucket(shop: Workshop) -> list[str]:
-    return [flag for flag in flags(shop.cache, shop.place) if not flag.startswith("--cache")]
+def in_bucket(mirror_setup: MirrorSetup) -> list[str]:
+    return [
+        flag
+        for flag in flags(mirror_setup.cache, mirror_setup.place)
+        if not flag.startswith("--cache")
+    ]
 
 
-def deletes(shop: Workshop) -> bool:
+def deletes(mirror_setup: MirrorSetup) -> bool:
     """True if the key of the environment may delete an object."""
-    client = S3Access(shop.place.url, shop.settings().bucket).client()
-    key = f"{shop.place.url.path}/{key_of(photo(0))}"
-    answer = client.delete_objects(Bucket=shop.place.url.bucket, Delete={"Objects": [{"Key": key}]})
+    client = S3Access(mirror_setup.place.url, mirror_setup.settings().bucket).client()
+    key = f"{mirror_setup.place.url.path}/{key_of(photo(0))}"
+    answer = client.delete_objects(
+        Bucket=mirror_setup.place.url.bucket, Delete={"Objects": [{"Key": key}]}
+    )
     return "Errors" not in answer
 
 
-def test_sync_needs_no_key_that_deletes(mirror: Run, shop: Workshop, act_as: ActAs) -> None:
+def test_sync_needs_no_key_that_deletes(
+    mirror: Run, mirror_setup: MirrorSetup, act_as: ActAs
+) -> None:
     act_as(WRITER)
-    where = flags(shop.cache, shop.place)
+    where = flags(mirror_setup.cache, mirror_setup.place)
     first = mirror("--json", "sync", *where)
     assert (first.returncode, json.loads(first.stdout)["uploaded"]) == (0, 4), first.stderr
     again = mirror("--json", "sync", *where)
     assert (again.returncode, json.loads(again.stdout)["unchanged"]) == (0, 5), again.stderr
-    fill(shop.cache, {url_of(5): photo(5), url_of(6): photo(1)})
+    fill(mirror_setup.cache, {url_of(5): photo(5), url_of(6): photo(1)})
     more = json.loads(mirror("--json", "sync", *where).stdout)
     assert (more["uploaded"], more["deduplicated"], more["failed"]) == (1, 1, 0)
     # A lost object is uploaded again, and a damaged one is overwritten. Neither needs a deletion.
     assert mirror("repair", *where).returncode == 0
-    assert not deletes(shop)
-    assert len(shop.objects()) == 5
+    assert not deletes(mirror_setup)
+    assert len(mirror_setup.objects()) == 5
 
 
 def test_a_month_of_commits_needs_no_key_that_deletes(
     make_place: MakePlace, tmp_path: Path, act_as: ActAs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """deltalake deletes old entries of the log, here all of them, when it writes a checkpoint."""
-    shop = Workshop(make_place("seaweedfs-obstore"), tmp_path)
+    mirror_setup = MirrorSetup(make_place("seaweedfs-obstore"), tmp_path)
     monkeypatch.setattr("mirror.catalog.delta_table.COMPACT_AFTER", 11)
     create = DeltaTable.create
 
@@ -121,8 +129,8 @@ def test_a_month_of_commits_needs_no_key_that_deletes(
     monkeypatch.setattr(DeltaTable, "create", with_a_short_memory)
     act_as(WRITER)
     for number in range(100, 113):
-        fill(shop.cache, {url_of(number): photo(number % 3)})
-        report = shop.sync()
+        fill(mirror_setup.cache, {url_of(number): photo(number % 3)})
+        report = mirror_setup.sync()
         assert (report.error, report.exit_status) == (None, 0)
 
 
@@ -143,15 +151,15 @@ READS: list[tuple[Sequence[str], Sequence[str]]] = [
 
 
 def test_a_readers_key_is_enough_for_commands_that_read(
-    mirror: Run, shop: Workshop, act_as: ActAs, tmp_path: Path
+    mirror: Run, mirror_setup: MirrorSetup, act_as: ActAs, tmp_path: Path
 ) -> None:
     reading = {words[0] for words, _ in READS}
     assert reading == {name for name, key in LEAST.items() if key == "reader"} | {"gc"}
-    shop.sync()
+    mirror_setup.sync()
     lines = [json.dumps({"image_url": url_of(n)}) for n in range(4)]
     (tmp_path / "in.jsonl").write_text("\n".join(lines))
     act_as(READER)
-    where = dict(flag.split("=", 1) for flag in flags(shop.cache, shop.place))
+    where = dict(flag.split("=", 1) for flag in flags(mirror_setup.cache, mirror_setup.place))
     for words, settings in READS:
         placed = [word.format(folder=tmp_path) for word in words]
         done = mirror(*placed, *(f"--{name}={where[f'--{name}']}" for name in settings))
@@ -160,17 +168,17 @@ def test_a_readers_key_is_enough_for_commands_that_read(
 
 
 def test_gc_needs_no_key_that_writes_objects(
-    mirror: Run, shop: Workshop, act_as: ActAs, place: Place
+    mirror: Run, mirror_setup: MirrorSetup, act_as: ActAs, place: Place
 ) -> None:
-    shop.sync()
+    mirror_setup.sync()
     leftover = "catalog/part-00000-00000000-0000-0000-0000-000000000000-c000.snappy.parquet"
-    shop.put({key_of(photo(70)): photo(70), leftover: b"of a commit that failed"})
+    mirror_setup.put({key_of(photo(70)): photo(70), leftover: b"of a commit that failed"})
     act_as(WRITER)
     where = {"Bucket": place.url.bucket, "Key": f"{place.url.path}/{key_of(photo(71))}"}
-    S3Access(place.url, shop.settings().bucket).client().create_multipart_upload(**where)
+    S3Access(place.url, mirror_setup.settings().bucket).client().create_multipart_upload(**where)
 
     act_as(GC)
-    client = S3Access(place.url, shop.settings().bucket).client()
+    client = S3Access(place.url, mirror_setup.settings().bucket).client()
     for key in (key_of(photo(72)), "format.json", "catalog/_delta_log/x.json"):
         with pytest.raises(client.exceptions.ClientError, match="AccessDenied"):
             client.put_object(Bucket=place.url.bucket, Key=f"{place.url.path}/{key}", Body=b"x")
@@ -178,7 +186,7 @@ def test_gc_needs_no_key_that_writes_objects(
 
     def all_is_gone() -> bool:
         # The store's clock counts seconds, so an object of this second is not old yet.
-        done = mirror("--json", "gc", *in_bucket(shop), "--grace-days=0")
+        done = mirror("--json", "gc", *in_bucket(mirror_setup), "--grace-days=0")
         assert done.returncode == 0, done.stderr
         report = json.loads(done.stdout)
         gone.update({name: report[name] for name in ("deleted", "catalog_files", "uploads")})
@@ -186,7 +194,7 @@ def test_gc_needs_no_key_that_writes_objects(
 
     assert eventually(all_is_gone, within=30)
     assert gone == {"deleted": 1, "catalog_files": 1, "uploads": 1}
-    assert shop.objects().keys() == {key_of(photo(n)) for n in range(4)}
+    assert mirror_setup.objects().keys() == {key_of(photo(n)) for n in range(4)}
 
 
 REFUSED = [
@@ -205,21 +213,21 @@ REFUSED = [
 )
 def test_a_missing_permission_is_one_sentence(
     mirror: Run,
-    shop: Workshop,
+    mirror_setup: MirrorSetup,
     act_as: ActAs,
     tmp_path: Path,
     identity: Identity,
     words: list[str],
     status: int,
 ) -> None:
-    shop.sync()
-    shop.put({key_of(photo(70)): photo(70)})
+    mirror_setup.sync()
+    mirror_setup.put({key_of(photo(70)): photo(70)})
     fill(tmp_path / "more", {url_of(80): photo(80)})
     act_as(identity)
     placed = [word.format(folder=tmp_path) for word in words]
 
     def refused() -> bool:
-        done = mirror(*placed, *in_bucket(shop))
+        done = mirror(*placed, *in_bucket(mirror_setup))
         if done.returncode == 0:
             return False
         assert_said(done, status, "may not do that", "permission")

@@ -33,7 +33,7 @@ def full_disk(size: int) -> list[str]:
     return ["prlimit", f"--fsize={size}:"]
 
 
-class Workshop:
+class MirrorSetup:
     """A cache, a place for its mirror, and a state."""
 
     def __init__(self, place: Place, folder: Path) -> None:
@@ -117,11 +117,13 @@ def key_of(body: bytes) -> str:
 
 
 @pytest.fixture(params=PLACES)
-def shop(request: pytest.FixtureRequest, make_place: MakePlace, tmp_path: Path) -> Workshop:
-    return Workshop(make_place(request.param), tmp_path)
+def mirror_setup(
+    request: pytest.FixtureRequest, make_place: MakePlace, tmp_path: Path
+) -> MirrorSetup:
+    return MirrorSetup(make_place(request.param), tmp_path)
 
 
 @pytest.fixture
-def local(make_place: MakePlace, tmp_path: Path) -> Workshop:
+def folder_setup(make_place: MakePlace, tmp_path: Path) -> MirrorSetup:
     """A setup with the mirror in a folder, for tests that do not depend on the place."""
-    return Workshop(make_place("file"), tmp_path)
+    return MirrorSetup(make_place("file"), tmp_path)

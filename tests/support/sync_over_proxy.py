@@ -21,7 +21,7 @@ CONCURRENCY = 8
 
 
 @dataclass
-class Scene:
+class ProxiedSetup:
     """A cache, a state, an empty place for the mirror, and a proxy that sees every request."""
 
     place: Place
@@ -84,11 +84,11 @@ class Scene:
 
 
 @contextmanager
-def scene_at(place: Place, folder: Path) -> Iterator[Scene]:
+def proxied_setup_at(place: Place, folder: Path) -> Iterator[ProxiedSetup]:
     """A setup whose mirror is on a server."""
     assert place.server is not None
     with FaultProxy(place.server.endpoint) as proxy:
-        yield Scene(place, proxy, folder)
+        yield ProxiedSetup(place, proxy, folder)
 
 
 def writes_object(request: Request) -> bool:

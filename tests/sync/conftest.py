@@ -1,5 +1,5 @@
-"""The workshop's fixtures, for all tests here."""
+"""The fixtures of tests/support/mirror_setup.py, for all tests here."""
 
-from tests.support.mirror_setup import local, shop
+from tests.support.mirror_setup import folder_setup, mirror_setup
 
-__all__ = ["local", "shop"]
+__all__ = ["folder_setup", "mirror_setup"]

@@ -24,7 +24,13 @@ from tests.support import invariants
 from tests.support.chaos_tally import SEED, TIMES, count, kills
 from tests.support.fault_proxy import Delay, Fault, Hold, Request, ResetAfter, Stall
 from tests.support.mirror_process import PATIENCE, completed, started
-from tests.support.sync_over_proxy import CONCURRENCY, Scene, commits, scene_at, writes_object
+from tests.support.sync_over_proxy import (
+    CONCURRENCY,
+    ProxiedSetup,
+    commits,
+    proxied_setup_at,
+    writes_object,
+)
 
 # Enough files for all kills: each lets about 25 files through.
 FILES_A_KILL = 25 if TIMES == 1 else 60
@@ -36,9 +42,11 @@ STOPPED = 130
 
 
 @pytest.fixture(params=["seaweedfs-obstore"])
-def scene(request: pytest.FixtureRequest, make_place: MakePlace, tmp_path: Path) -> Iterator[Scene]:
-    with scene_at(make_place(request.param), tmp_path) as scene:
-        yield scene
+def proxied_setup(
+    request: pytest.FixtureRequest, make_place: MakePlace, tmp_path: Path
+) -> Iterator[ProxiedSetup]:
+    with proxied_setup_at(make_place(request.param), tmp_path) as proxied_setup:
+        yield proxied_setup
 
 
 @dataclass(frozen=True)
@@ -94,42 +102,42 @@ class Killer:
 
 @pytest.mark.chaos("sync")
 @pytest.mark.parametrize(
-    ("scene", "most", "forgetful"),
+    ("proxied_setup", "most", "forgetful"),
     [("seaweedfs-obstore", kills(10), False), ("seaweedfs-aioboto3", kills(5, tests=2), True)],
-    indirect=["scene"],
+    indirect=["proxied_setup"],
     ids=["keeping the state", "losing the state"],
 )
 def test_a_sync_killed_at_any_moment_loses_nothing_and_completes_later(
-    scene: Scene, most: int, forgetful: bool
+    proxied_setup: ProxiedSetup, most: int, forgetful: bool
 ) -> None:
-    scene.fill_cache(most * FILES_A_KILL)
-    before = invariants.contents(scene.folder / "cache")
+    proxied_setup.fill_cache(most * FILES_A_KILL)
+    before = invariants.contents(proxied_setup.folder / "cache")
     killed = 0
     for number in range(most):
         chance = random.Random(f"{SEED}, {number}")
         forget = forgetful and chance.random() < 0.5
         moment = Moment.chosen(chance)
         story = f"CHAOS_SEED={SEED}, kill {number}: {moment}"
-        with started(*scene.where, OFTEN) as command:
-            scene.proxy.rule = Killer(moment, command.process, chance)
+        with started(*proxied_setup.where, OFTEN) as command:
+            proxied_setup.proxy.rule = Killer(moment, command.process, chance)
             status = command.status()
-        scene.proxy.rule = None
+        proxied_setup.proxy.rule = None
         assert status in (0, -signal.SIGKILL), (story, command.log.read_text())
         killed += status != 0
         try:
-            scene.check()
+            proxied_setup.check()
         except AssertionError as error:
             raise AssertionError(story) from error
-        assert invariants.contents(scene.folder / "cache") == before, story
+        assert invariants.contents(proxied_setup.folder / "cache") == before, story
         if forget:
-            shutil.rmtree(scene.folder / "state")
+            shutil.rmtree(proxied_setup.folder / "state")
 
     count("kills", killed)
     assert killed > most // 2, f"CHAOS_SEED={SEED}: it was done too soon to be killed"
-    report = completed(*scene.where)
+    report = completed(*proxied_setup.where)
     assert report["failed"] == 0
-    scene.nothing_is_left()
-    assert invariants.contents(scene.folder / "cache") == before
+    proxied_setup.nothing_is_left()
+    assert invariants.contents(proxied_setup.folder / "cache") == before
 
 
 class Gate:
@@ -156,18 +164,18 @@ class Gate:
 
 
 @pytest.mark.parametrize(
-    ("scene", "number"),
+    ("proxied_setup", "number"),
     [("seaweedfs-obstore", signal.SIGTERM), ("seaweedfs-aioboto3", signal.SIGINT)],
-    indirect=["scene"],
+    indirect=["proxied_setup"],
 )
 def test_the_first_signal_finishes_what_is_in_flight_and_commits_it(
-    scene: Scene, number: signal.Signals
+    proxied_setup: ProxiedSetup, number: signal.Signals
 ) -> None:
-    scene.fill_cache(200)
+    proxied_setup.fill_cache(200)
     release = threading.Event()
-    gate = scene.proxy.rule = Gate(30, Hold(release, PATIENCE))
+    gate = proxied_setup.proxy.rule = Gate(30, Hold(release, PATIENCE))
 
-    with started(*scene.where, OFTEN) as command:
+    with started(*proxied_setup.where, OFTEN) as command:
         assert gate.holds(1)
         command.send(number)
         command.says("Stopping")
@@ -178,41 +186,45 @@ def test_the_first_signal_finishes_what_is_in_flight_and_commits_it(
     assert report["interrupted"] is True
     assert report["failed"] == 0
     assert 30 < report["uploaded"] < 200
-    mirrored = scene.check()
+    mirrored = proxied_setup.check()
     # The catalog has exactly the objects that the store has acknowledged.
     assert len(mirrored.objects) == report["uploaded"]
     done = report["uploaded"] + report["deduplicated"] + sum(report["flagged"].values())
     assert len(mirrored.latest) == done
 
-    scene.proxy.rule = None
-    scene.proxy.forget()
-    report = completed(*scene.where)
+    proxied_setup.proxy.rule = None
+    proxied_setup.proxy.forget()
+    report = completed(*proxied_setup.where)
     assert report["uploaded"] == 200 - len(mirrored.objects)
-    assert not {key.rpartition("/")[2] for key in mirrored.objects} & set(scene.objects_put())
-    scene.nothing_is_left()
+    assert not {key.rpartition("/")[2] for key in mirrored.objects} & set(
+        proxied_setup.objects_put()
+    )
+    proxied_setup.nothing_is_left()
 
 
-def test_a_signal_lets_uploads_in_flight_end_and_starts_no_others(scene: Scene) -> None:
-    scene.fill_cache(200)
+def test_a_signal_lets_uploads_in_flight_end_and_starts_no_others(
+    proxied_setup: ProxiedSetup,
+) -> None:
+    proxied_setup.fill_cache(200)
     release = threading.Event()
-    gate = scene.proxy.rule = Gate(30, Hold(release, PATIENCE))
+    gate = proxied_setup.proxy.rule = Gate(30, Hold(release, PATIENCE))
 
-    with started(*scene.where, OFTEN) as command:
+    with started(*proxied_setup.where, OFTEN) as command:
         assert gate.holds(CONCURRENCY)
         command.send(signal.SIGTERM)
         command.says("Stopping")
         release.set()
         assert command.status() == STOPPED
 
-    assert len(scene.objects_put()) == 30 + CONCURRENCY
+    assert len(proxied_setup.objects_put()) == 30 + CONCURRENCY
     assert command.report["uploaded"] == 30 + CONCURRENCY
 
 
-def test_the_second_signal_leaves_at_once_and_loses_nothing(scene: Scene) -> None:
-    scene.fill_cache(100)
-    gate = scene.proxy.rule = Gate(30, Stall(PATIENCE))
+def test_the_second_signal_leaves_at_once_and_loses_nothing(proxied_setup: ProxiedSetup) -> None:
+    proxied_setup.fill_cache(100)
+    gate = proxied_setup.proxy.rule = Gate(30, Stall(PATIENCE))
 
-    with started(*scene.where, OFTEN) as command:
+    with started(*proxied_setup.where, OFTEN) as command:
         assert gate.holds(1)
         command.send(signal.SIGINT)
         command.says("Stopping")
@@ -220,26 +232,28 @@ def test_the_second_signal_leaves_at_once_and_loses_nothing(scene: Scene) -> Non
         command.send(signal.SIGINT)
         assert command.status() == STOPPED
 
-    mirrored = scene.check()
+    mirrored = proxied_setup.check()
     assert len(mirrored.objects) == 30
     uncatalogued = len(mirrored.objects) - len(
         {row["content_hash"] for row in mirrored.latest.values() if row["verdict"] == "ok"}
     )
-    scene.proxy.rule = None
-    report = completed(*scene.where)
+    proxied_setup.proxy.rule = None
+    report = completed(*proxied_setup.where)
     # Existing objects are compared and catalogued, not written again.
     assert report["uploaded"] == 100 - len(mirrored.objects)
     assert report["deduplicated"] >= uncatalogued
-    scene.nothing_is_left()
+    proxied_setup.nothing_is_left()
 
 
-def test_a_signal_is_handled_while_the_catalog_waits_for_the_network(scene: Scene) -> None:
-    scene.fill_cache(100)
+def test_a_signal_is_handled_while_the_catalog_waits_for_the_network(
+    proxied_setup: ProxiedSetup,
+) -> None:
+    proxied_setup.fill_cache(100)
     release = threading.Event()
     # Version 0 is the empty table.
-    gate = scene.proxy.rule = Gate(1, Hold(release, PATIENCE), commits)
+    gate = proxied_setup.proxy.rule = Gate(1, Hold(release, PATIENCE), commits)
 
-    with started(*scene.where, OFTEN) as command:
+    with started(*proxied_setup.where, OFTEN) as command:
         assert gate.holds(1)
         command.send(signal.SIGTERM)
         command.says("Stopping")
@@ -247,23 +261,23 @@ def test_a_signal_is_handled_while_the_catalog_waits_for_the_network(scene: Scen
         assert command.status() == STOPPED
 
     assert command.report["interrupted"] is True
-    assert len(scene.check().latest) >= COMMIT_ROWS
-    scene.proxy.rule = None
-    completed(*scene.where)
-    scene.nothing_is_left()
+    assert len(proxied_setup.check().latest) >= COMMIT_ROWS
+    proxied_setup.proxy.rule = None
+    completed(*proxied_setup.where)
+    proxied_setup.nothing_is_left()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda n: n.name)
 def test_a_signal_before_anything_began_ends_the_run_cleanly(
-    scene: Scene, number: signal.Signals
+    proxied_setup: ProxiedSetup, number: signal.Signals
 ) -> None:
-    scene.fill_cache(5)
+    proxied_setup.fill_cache(5)
     release = threading.Event()
-    gate = scene.proxy.rule = Gate(
+    gate = proxied_setup.proxy.rule = Gate(
         0, Hold(release, PATIENCE), lambda request: request.path.endswith("format.json")
     )
 
-    with started(*scene.where, OFTEN) as command:
+    with started(*proxied_setup.where, OFTEN) as command:
         assert gate.holds(1)
         command.send(number)
         status = command.status()
@@ -272,6 +286,6 @@ def test_a_signal_before_anything_began_ends_the_run_cleanly(
     assert status == STOPPED
     assert "Traceback" not in command.log.read_text()
     assert command.report["exit_status"] == STOPPED
-    scene.proxy.rule = None
-    completed(*scene.where)
-    scene.nothing_is_left()
+    proxied_setup.proxy.rule = None
+    completed(*proxied_setup.where)
+    proxied_setup.nothing_is_left()

@@ -14,7 +14,7 @@ from mirror.layout import url_md5
 from mirror.sync.run_sync import sync
 from mirror.sync.state import FILE_NAME, SeenFile, State
 from mirror.sync.sync_report import SyncReport
-from tests.support.mirror_setup import Workshop
+from tests.support.mirror_setup import MirrorSetup
 from tests.support.photos import fill, name_of, photo, url_of
 from tests.sync.test_sync import DatasetSources
 
@@ -22,11 +22,11 @@ FILES = 400
 
 
 @pytest.fixture
-def damaged(local: Workshop) -> Workshop:
+def damaged(folder_setup: MirrorSetup) -> MirrorSetup:
     """All is synced, and one page is damaged on which `url_of(7)` stands: planning does not read it."""
-    fill(local.cache, {url_of(n): photo(n) for n in range(FILES)})
-    local.sync()
-    (path,) = local.state.glob(f"*/{FILE_NAME}")
+    fill(folder_setup.cache, {url_of(n): photo(n) for n in range(FILES)})
+    folder_setup.sync()
+    (path,) = folder_setup.state.glob(f"*/{FILE_NAME}")
     database = sqlite3.connect(path)
     size = database.execute("PRAGMA page_size").fetchone()[0]
     database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -40,24 +40,24 @@ def damaged(local: Workshop) -> Workshop:
     )
     body[page] = b"\xff" * size
     path.write_bytes(body)
-    return local
+    return folder_setup
 
 
-def began_anew(shop: Workshop, report: SyncReport) -> None:
+def began_anew(mirror_setup: MirrorSetup, report: SyncReport) -> None:
     """The state was set aside, and the run started from the beginning."""
     assert (report.error, report.failures, report.exit_status) == (None, [], 0)
     (warning,) = report.warnings
     assert "is damaged" in warning
     assert "moved to" in warning
-    assert list(shop.state.glob(f"*/{FILE_NAME}.damaged-*"))
-    assert report.new == report.scanned == len(list(shop.cache.iterdir()))
+    assert list(mirror_setup.state.glob(f"*/{FILE_NAME}.damaged-*"))
+    assert report.new == report.scanned == len(list(mirror_setup.cache.iterdir()))
     assert (report.changed, report.unchanged, report.vanished) == (0, 0, 0)
     assert report.uploaded + report.deduplicated == report.new
-    again = shop.sync()
+    again = mirror_setup.sync()
     assert (again.unchanged, again.warnings) == (report.scanned, [])
 
 
-def test_damage_where_a_vanished_file_is_recorded(damaged: Workshop) -> None:
+def test_damage_where_a_vanished_file_is_recorded(damaged: MirrorSetup) -> None:
     (damaged.cache / name_of(url_of(7))).unlink()
     report = damaged.sync()
     assert report.uploaded == 0
@@ -65,7 +65,7 @@ def test_damage_where_a_vanished_file_is_recorded(damaged: Workshop) -> None:
     assert len(damaged.rows()) == FILES
 
 
-def test_damage_where_sources_are_recorded(damaged: Workshop) -> None:
+def test_damage_where_sources_are_recorded(damaged: MirrorSetup) -> None:
     told = DatasetSources({url_of(n): RowSource(url_of(n), "CC0") for n in range(FILES)})
     began_anew(damaged, damaged.sync(told))
     assert {row["license"] for row in damaged.rows().values()} == {"CC0"}
@@ -86,30 +86,30 @@ def record_failing(nth: Callable[[int], bool]) -> Callable[[State, Iterable[Seen
 
 @pytest.mark.parametrize("bad", [1, 3])
 def test_damage_where_files_are_recorded(
-    local: Workshop, monkeypatch: pytest.MonkeyPatch, bad: int
+    folder_setup: MirrorSetup, monkeypatch: pytest.MonkeyPatch, bad: int
 ) -> None:
-    fill(local.cache, {url_of(n): photo(n) for n in range(60)})
+    fill(folder_setup.cache, {url_of(n): photo(n) for n in range(60)})
     with monkeypatch.context() as patch:
         patch.setattr(State, "record", record_failing(lambda time: time == bad))
-        report = sync(local.settings(commit_rows=10))
+        report = sync(folder_setup.settings(commit_rows=10))
     # The first attempt's uploads are not repeated, and the report counts the requests of both.
-    assert report.requests["put"] >= len(local.objects()) == 60
-    began_anew(local, report)
-    assert set(local.rows()) == {url_md5(url_of(n)) for n in range(60)}
+    assert report.requests["put"] >= len(folder_setup.objects()) == 60
+    began_anew(folder_setup, report)
+    assert set(folder_setup.rows()) == {url_md5(url_of(n)) for n in range(60)}
 
 
 def test_a_disk_that_damages_every_state_ends_the_run(
-    local: Workshop, monkeypatch: pytest.MonkeyPatch
+    folder_setup: MirrorSetup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fill(local.cache, {url_of(n): photo(n) for n in range(3)})
+    fill(folder_setup.cache, {url_of(n): photo(n) for n in range(3)})
     monkeypatch.setattr(State, "record", record_failing(lambda time: True))
-    report = local.sync()
+    report = folder_setup.sync()
     assert isinstance(report.error, StateDamaged)
     assert report.exit_status == 1
     assert len(report.warnings) == 1
 
 
-def test_a_dry_run_says_what_to_do(damaged: Workshop) -> None:
+def test_a_dry_run_says_what_to_do(damaged: MirrorSetup) -> None:
     (path,) = damaged.state.glob(f"*/{FILE_NAME}")
     Path(path).write_bytes(b"no database" * 1000)
     with pytest.raises(StateDamaged, match="move it away, and the next run reads the cache again"):

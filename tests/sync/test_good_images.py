@@ -25,7 +25,7 @@ from mirror.sync.commit import Committer
 from mirror.sync.row_sources import Sources
 from mirror.sync.run_sync import SyncOptions, sync
 from mirror.sync.state import State
-from tests.support.mirror_setup import Workshop
+from tests.support.mirror_setup import MirrorSetup
 from tests.support.photos import blank, fill, name_of, photo, url_of
 from tests.sync.test_sync import DatasetSources
 
@@ -60,10 +60,10 @@ class Machine:
 
 
 @contextmanager
-def machines(shop: Workshop, names: Sequence[str]) -> Iterator[list[Machine]]:
-    Path(shop.place.url.path, CATALOG).mkdir(parents=True)
-    store, uri = shop.place.open(), f"{shop.place.url.path}/{CATALOG}"
-    made = [Machine(store, uri, shop.cache.parent / name) for name in names]
+def machines(mirror_setup: MirrorSetup, names: Sequence[str]) -> Iterator[list[Machine]]:
+    Path(mirror_setup.place.url.path, CATALOG).mkdir(parents=True)
+    store, uri = mirror_setup.place.open(), f"{mirror_setup.place.url.path}/{CATALOG}"
+    made = [Machine(store, uri, mirror_setup.cache.parent / name) for name in names]
     try:
         yield made
     finally:
@@ -71,39 +71,45 @@ def machines(shop: Workshop, names: Sequence[str]) -> Iterator[list[Machine]]:
             machine.close()
 
 
-def told(shop: Workshop, story: Callable[..., Coroutine[Any, Any, None]], *names: str) -> None:
-    with machines(shop, names) as made:
+def told(
+    mirror_setup: MirrorSetup, story: Callable[..., Coroutine[Any, Any, None]], *names: str
+) -> None:
+    with machines(mirror_setup, names) as made:
         asyncio.run(story(*made))
 
 
-def is_good(shop: Workshop) -> bool:
-    row = shop.rows()[url_md5(URL)]
+def is_good(mirror_setup: MirrorSetup) -> bool:
+    row = mirror_setup.rows()[url_md5(URL)]
     return (row["verdict"], row["content_hash"]) == ("ok", digest_of(GOOD).content_hash)
 
 
-def test_a_bad_file_does_not_supersede_a_good_row_of_the_same_run(local: Workshop) -> None:
+def test_a_bad_file_does_not_supersede_a_good_row_of_the_same_run(
+    folder_setup: MirrorSetup,
+) -> None:
     async def story(one: Machine) -> None:
         await one.commits(GOOD)
         await one.commits(photo(2), url_of(2))
         one.time += 60
         await one.commits(BAD)
 
-    told(local, story, "one")
-    assert is_good(local)
+    told(folder_setup, story, "one")
+    assert is_good(folder_setup)
 
 
-def test_a_good_file_supersedes_a_bad_row_even_if_the_clock_was_set_back(local: Workshop) -> None:
+def test_a_good_file_supersedes_a_bad_row_even_if_the_clock_was_set_back(
+    folder_setup: MirrorSetup,
+) -> None:
     async def story(one: Machine) -> None:
         await one.commits(BAD)
         one.time -= 3600
         await one.commits(GOOD)
 
-    told(local, story, "one")
-    assert is_good(local)
+    told(folder_setup, story, "one")
+    assert is_good(folder_setup)
 
 
 def test_the_rows_that_a_run_remembers_are_bounded(
-    local: Workshop, monkeypatch: pytest.MonkeyPatch
+    folder_setup: MirrorSetup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(commit, "_MAX_REMEMBERED", 3)
 
@@ -115,8 +121,8 @@ def test_the_rows_that_a_run_remembers_are_bounded(
         one.time += 60
         await one.commits(BAD)
 
-    told(local, story, "one")
-    assert is_good(local)
+    told(folder_setup, story, "one")
+    assert is_good(folder_setup)
 
 
 SKEWS = pytest.mark.parametrize("skew", [-3600.0, 0.0, 60.0])
@@ -126,7 +132,7 @@ SKEWS = pytest.mark.parametrize("skew", [-3600.0, 0.0, 60.0])
 @pytest.mark.parametrize("first", ["good", "bad"])
 @pytest.mark.parametrize("known", [False, True], ids=["new mirror", "known mirror"])
 def test_of_two_machines_at_once_the_one_with_the_good_image_wins(
-    local: Workshop, skew: float, first: str, known: bool
+    folder_setup: MirrorSetup, skew: float, first: str, known: bool
 ) -> None:
     async def story(good: Machine, bad: Machine) -> None:
         if known:
@@ -141,14 +147,14 @@ def test_of_two_machines_at_once_the_one_with_the_good_image_wins(
         for machine in order:
             await machine.committer.commit()
 
-    told(local, story, "good", "bad")
-    assert is_good(local)
-    assert local.rows()[url_md5(url_of(2))]["verdict"] == "ok"
+    told(folder_setup, story, "good", "bad")
+    assert is_good(folder_setup)
+    assert folder_setup.rows()[url_md5(url_of(2))]["verdict"] == "ok"
 
 
 @SKEWS
 def test_rows_that_wait_during_a_conflict_are_compared_again_too(
-    local: Workshop, skew: float
+    folder_setup: MirrorSetup, skew: float
 ) -> None:
     async def story(good: Machine, bad: Machine) -> None:
         for machine in (good, bad):
@@ -162,11 +168,11 @@ def test_rows_that_wait_during_a_conflict_are_compared_again_too(
         await committing
         await bad.committer.commit()
 
-    told(local, story, "good", "bad")
-    assert is_good(local)
+    told(folder_setup, story, "good", "bad")
+    assert is_good(folder_setup)
 
 
-def test_a_conflict_loses_no_row(local: Workshop) -> None:
+def test_a_conflict_loses_no_row(folder_setup: MirrorSetup) -> None:
     async def story(one: Machine, other: Machine) -> None:
         for machine in (one, other):
             await machine.committer.refresh()
@@ -176,14 +182,14 @@ def test_a_conflict_loses_no_row(local: Workshop) -> None:
         await one.committer.commit()
         await other.committer.commit()
 
-    told(local, story, "one", "other")
-    rows = local.rows()
+    told(folder_setup, story, "one", "other")
+    rows = folder_setup.rows()
     assert {url: row["content_hash"] for url, row in rows.items()} == {
         url_md5(url_of(n)): digest_of(photo(n)).content_hash for n in range(2, 8)
     }
 
 
-def test_a_source_that_another_machine_commits_meanwhile_is_kept(local: Workshop) -> None:
+def test_a_source_that_another_machine_commits_meanwhile_is_kept(folder_setup: MirrorSetup) -> None:
     async def story(knowing: Machine, one: Machine) -> None:
         knowing.committer = knowing.with_sources(DatasetSources({URL: RowSource(URL, "CC0")}))
         for machine in (knowing, one):
@@ -193,14 +199,14 @@ def test_a_source_that_another_machine_commits_meanwhile_is_kept(local: Workshop
         await knowing.commits(photo(2))
         await one.committer.commit()
 
-    told(local, story, "knowing", "one")
-    assert is_good(local)
-    row = local.rows()[url_md5(URL)]
+    told(folder_setup, story, "knowing", "one")
+    assert is_good(folder_setup)
+    row = folder_setup.rows()[url_md5(URL)]
     assert (row["source_url"], row["license"]) == (URL, "CC0")
 
 
 def test_a_writer_that_always_loses_the_race_commits_in_the_end(
-    local: Workshop, monkeypatch: pytest.MonkeyPatch
+    folder_setup: MirrorSetup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def story(one: Machine, busy: Machine) -> None:
         await one.committer.refresh()
@@ -213,8 +219,8 @@ def test_a_writer_that_always_loses_the_race_commits_in_the_end(
         monkeypatch.setattr(one.catalog, "append_after", late)
         await one.commits(GOOD)
 
-    told(local, story, "one", "busy")
-    assert is_good(local)
+    told(folder_setup, story, "one", "busy")
+    assert is_good(folder_setup)
 
 
 class Interrupting(Progress):
@@ -233,16 +239,16 @@ class Interrupting(Progress):
 
 @pytest.mark.parametrize("mine", ["good", "bad"])
 def test_two_syncs_at_once_end_with_the_good_image(
-    local: Workshop, tmp_path: Path, mine: str
+    folder_setup: MirrorSetup, tmp_path: Path, mine: str
 ) -> None:
     (tmp_path / "other").mkdir()
-    other = Workshop(local.place, tmp_path / "other")
+    other = MirrorSetup(folder_setup.place, tmp_path / "other")
     bodies = (GOOD, BAD) if mine == "good" else (BAD, GOOD)
-    for shop, body in zip((local, other), bodies, strict=True):
-        fill(shop.cache, {URL: body})
-    report = sync(local.settings(), SyncOptions(), progress=Interrupting(other.sync))
+    for mirror_setup, body in zip((folder_setup, other), bodies, strict=True):
+        fill(mirror_setup.cache, {URL: body})
+    report = sync(folder_setup.settings(), SyncOptions(), progress=Interrupting(other.sync))
     assert report.exit_status == 0
-    assert is_good(local)
-    for shop in (local, other):
-        assert shop.sync().unchanged == 1
-    assert is_good(local)
+    assert is_good(folder_setup)
+    for mirror_setup in (folder_setup, other):
+        assert mirror_setup.sync().unchanged == 1
+    assert is_good(folder_setup)

@@ -16,7 +16,7 @@ from mirror.errors import AccessDenied, StoreError
 from mirror.layout import GC_LEASE_KEY
 from mirror.store.base import Headers, IfMatch
 from mirror.store.engines.file import FileStore
-from tests.support.mirror_setup import Workshop, key_of
+from tests.support.mirror_setup import MirrorSetup, key_of
 from tests.support.photos import photo
 from tests.upkeep.aged_mirrors import (
     DELETING,
@@ -35,12 +35,12 @@ from tests.upkeep.aged_mirrors import (
     ("days", "is_renewed"), [(0.0, False), (0.9, False), (1.1, True), (100.0, True), (-1.0, True)]
 )
 def test_adopting_an_old_object_makes_it_young(
-    local: Workshop, days: float, is_renewed: bool
+    folder_setup: MirrorSetup, days: float, is_renewed: bool
 ) -> None:
-    stocked(local)
-    path = orphan(local, 70, days)
+    stocked(folder_setup)
+    path = orphan(folder_setup, 70, days)
     inode = path.stat().st_ino
-    on(local, adopting(local, 70))
+    on(folder_setup, adopting(folder_setup, 70))
     assert (path.stat().st_ino != inode) == is_renewed
     if is_renewed:
         assert age_of(path) < timedelta(minutes=5)
@@ -58,37 +58,37 @@ def test_adopting_an_old_object_makes_it_young(
     ids=["idle", "planning", "deleting", "deleting for long", "dead"],
 )
 def test_an_old_object_is_not_adopted_while_gc_deletes(
-    local: Workshop, write: Callable[[Workshop], None], adopted: bool
+    folder_setup: MirrorSetup, write: Callable[[MirrorSetup], None], adopted: bool
 ) -> None:
-    stocked(local)
-    orphan(local, 70, 30)
-    write(local)
+    stocked(folder_setup)
+    orphan(folder_setup, 70, 30)
+    write(folder_setup)
     if adopted:
-        on(local, adopting(local, 70))
+        on(folder_setup, adopting(folder_setup, 70))
     else:
         with pytest.raises(StoreError, match="next run"):
-            on(local, adopting(local, 70))
-        orphan(local, 71, 0)
-        on(local, adopting(local, 71))  # a young one needs no care
+            on(folder_setup, adopting(folder_setup, 70))
+        orphan(folder_setup, 71, 0)
+        on(folder_setup, adopting(folder_setup, 71))  # a young one needs no care
 
 
-def test_a_collection_that_began_and_ended_meanwhile_is_noticed(local: Workshop) -> None:
-    stocked(local)
-    orphan(local, 70, 30)
-    says(IDLE)(local)
-    on(local, adopting(local, 70))
-    orphan(local, 71, 30)
+def test_a_collection_that_began_and_ended_meanwhile_is_noticed(folder_setup: MirrorSetup) -> None:
+    stocked(folder_setup)
+    orphan(folder_setup, 70, 30)
+    says(IDLE)(folder_setup)
+    on(folder_setup, adopting(folder_setup, 70))
+    orphan(folder_setup, 71, 30)
 
     class Meanwhile(FileStore):
         async def put(self, key: str, body: bytes, mode: Any, headers: Headers) -> str:
             if isinstance(mode, IfMatch):
-                (root_of(local) / GC_LEASE_KEY).write_bytes(
+                (root_of(folder_setup) / GC_LEASE_KEY).write_bytes(
                     msgspec.json.encode(GcLease(run="2", state="idle", holder="x"))
                 )
             return await super().put(key, body, mode, headers)
 
     with pytest.raises(StoreError, match="next run"):
-        asyncio.run(adopting(local, 71)(Meanwhile(local.place.url)))
+        asyncio.run(adopting(folder_setup, 71)(Meanwhile(folder_setup.place.url)))
 
 
 class Locked(FileStore):
@@ -100,32 +100,34 @@ class Locked(FileStore):
         return await super().put(key, body, mode, headers)
 
 
-def test_an_old_object_under_a_bucket_lock_is_adopted_without_a_rewrite(local: Workshop) -> None:
-    stocked(local)
-    path = orphan(local, 70, 30)
+def test_an_old_object_under_a_bucket_lock_is_adopted_without_a_rewrite(
+    folder_setup: MirrorSetup,
+) -> None:
+    stocked(folder_setup)
+    path = orphan(folder_setup, 70, 30)
     inode = path.stat().st_ino
-    asyncio.run(adopting(local, 70)(Locked(local.place.url)))
+    asyncio.run(adopting(folder_setup, 70)(Locked(folder_setup.place.url)))
     assert path.stat().st_ino == inode
-    says(DELETING)(local)
+    says(DELETING)(folder_setup)
     with pytest.raises(StoreError, match="next run"):
-        asyncio.run(adopting(local, 70)(Locked(local.place.url)))
+        asyncio.run(adopting(folder_setup, 70)(Locked(folder_setup.place.url)))
 
 
-def test_damage_under_a_bucket_lock_fails_one_file_only(local: Workshop) -> None:
-    stocked(local)
-    local.put({key_of(photo(70)): photo(71)})
+def test_damage_under_a_bucket_lock_fails_one_file_only(folder_setup: MirrorSetup) -> None:
+    stocked(folder_setup)
+    folder_setup.put({key_of(photo(70)): photo(71)})
 
     async def story() -> None:
-        await upload_body(Locked(local.place.url), key_of(photo(70)), photo(70), Headers())
+        await upload_body(Locked(folder_setup.place.url), key_of(photo(70)), photo(70), Headers())
 
     with pytest.raises(StoreError, match="a lock") as caught:
         asyncio.run(story())
     assert not isinstance(caught.value, AccessDenied)
 
 
-def test_an_object_that_vanishes_during_the_check_is_uploaded(local: Workshop) -> None:
-    stocked(local)
-    path = orphan(local, 70, 30)
+def test_an_object_that_vanishes_during_the_check_is_uploaded(folder_setup: MirrorSetup) -> None:
+    stocked(folder_setup)
+    path = orphan(folder_setup, 70, 30)
 
     class Vanishing(FileStore):
         async def head(self, key: str) -> Any:
@@ -134,7 +136,7 @@ def test_an_object_that_vanishes_during_the_check_is_uploaded(local: Workshop) -
             return await super().head(key)
 
     async def story() -> None:
-        store = Vanishing(local.place.url)
+        store = Vanishing(folder_setup.place.url)
         assert await upload_body(store, key_of(photo(70)), photo(70), Headers())
 
     asyncio.run(story())

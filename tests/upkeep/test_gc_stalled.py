@@ -20,7 +20,7 @@ from mirror.layout import GC_LEASE_KEY
 from mirror.store.base import ObjectInfo
 from mirror.store.engines.file import FileStore
 from mirror.upkeep.gc import gc
-from tests.support.mirror_setup import Workshop, key_of
+from tests.support.mirror_setup import MirrorSetup, key_of
 from tests.support.photos import fill, photo, url_of
 from tests.support.progress_hooks import Advances
 from tests.upkeep.aged_mirrors import is_whole, keys, objects, orphan, pass_days, stocked
@@ -31,8 +31,8 @@ TWO_HOURS = 7_200.0
 class Stalled:
     """The clock of a machine that can stall."""
 
-    def __init__(self, shop: Workshop) -> None:
-        self.shop = shop
+    def __init__(self, mirror_setup: MirrorSetup) -> None:
+        self.mirror_setup = mirror_setup
         self.seconds = 0.0
 
     def __call__(self) -> float:
@@ -41,32 +41,32 @@ class Stalled:
     def stand_still(self) -> None:
         """Let two hours pass, on this machine and in the mirror."""
         self.seconds += TWO_HOURS
-        pass_days(self.shop, TWO_HOURS / 86_400)
+        pass_days(self.mirror_setup, TWO_HOURS / 86_400)
 
 
 @pytest.fixture
-def clock(local: Workshop, monkeypatch: pytest.MonkeyPatch) -> Stalled:
+def clock(folder_setup: MirrorSetup, monkeypatch: pytest.MonkeyPatch) -> Stalled:
     # Ageing a file must not change its ETag.
     monkeypatch.setattr(
         "mirror.store.engines.file._etag", lambda stat: f"{stat.st_ino}-{stat.st_size}"
     )
-    return Stalled(local)
+    return Stalled(folder_setup)
 
 
 @pytest.fixture
-def elsewhere(local: Workshop, tmp_path: Path) -> Workshop:
+def elsewhere(folder_setup: MirrorSetup, tmp_path: Path) -> MirrorSetup:
     """Another machine, which has the content of an orphan that gc would delete."""
-    stocked(local)
-    orphan(local, 70, 30)
-    pass_days(local, 8)
+    stocked(folder_setup)
+    orphan(folder_setup, 70, 30)
+    pass_days(folder_setup, 8)
     (tmp_path / "elsewhere").mkdir()
-    shop = Workshop(local.place, tmp_path / "elsewhere")
-    fill(shop.cache, {url_of(170): photo(70)})
-    return shop
+    mirror_setup = MirrorSetup(folder_setup.place, tmp_path / "elsewhere")
+    fill(mirror_setup.cache, {url_of(170): photo(70)})
+    return mirror_setup
 
 
-def adopt(shop: Workshop) -> None:
-    synced = shop.sync()
+def adopt(mirror_setup: MirrorSetup) -> None:
+    synced = mirror_setup.sync()
     assert (synced.deduplicated, synced.failed) == (1, 0)
 
 
@@ -86,8 +86,8 @@ def after_head(
 
 @pytest.mark.parametrize("why", ["stopped", "asleep"])
 def test_an_object_adopted_between_the_check_and_the_deletion_stays(
-    local: Workshop,
-    elsewhere: Workshop,
+    folder_setup: MirrorSetup,
+    elsewhere: MirrorSetup,
     clock: Stalled,
     monkeypatch: pytest.MonkeyPatch,
     why: str,
@@ -102,23 +102,26 @@ def test_an_object_adopted_between_the_check_and_the_deletion_stays(
 
     after_head(monkeypatch, look)
     if why == "stopped":
-        report = gc(local.settings(), clock=clock)
+        report = gc(folder_setup.settings(), clock=clock)
     else:  # time.monotonic does not count the hours of a sleep
         real = time.clock_gettime
         monkeypatch.setattr(time, "clock_gettime", lambda number: real(number) + clock())
-        report = gc(local.settings())
+        report = gc(folder_setup.settings())
     assert not stalls
     assert report.deleted == 0
     assert isinstance(report.error, StoreError)
     assert "stood still" in str(report.error)
     is_whole(elsewhere)
-    again = gc(local.settings())
+    again = gc(folder_setup.settings())
     assert (again.planned, again.error) == (0, None)
     is_whole(elsewhere)
 
 
 def test_the_age_of_a_lease_counts_from_its_sending(
-    local: Workshop, elsewhere: Workshop, clock: Stalled, monkeypatch: pytest.MonkeyPatch
+    folder_setup: MirrorSetup,
+    elsewhere: MirrorSetup,
+    clock: Stalled,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Each answer comes two hours late. Then gc checks the object, and another machine adopts it."""
     words, looks = 0, 0
@@ -135,7 +138,7 @@ def test_the_age_of_a_lease_counts_from_its_sending(
             await asyncio.to_thread(adopt, elsewhere)
 
     after_head(monkeypatch, look)
-    report = gc(local.settings(), clock=clock)
+    report = gc(folder_setup.settings(), clock=clock)
     assert words
     assert looks
     assert report.deleted == 0
@@ -144,11 +147,14 @@ def test_the_age_of_a_lease_counts_from_its_sending(
 
 
 def test_a_collection_that_stalls_before_a_check_renews_its_lease_and_goes_on(
-    local: Workshop, elsewhere: Workshop, clock: Stalled, monkeypatch: pytest.MonkeyPatch
+    folder_setup: MirrorSetup,
+    elsewhere: MirrorSetup,
+    clock: Stalled,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("mirror.upkeep.gc._BATCH", 1)
     for number in (71, 72):
-        orphan(local, number, 30)
+        orphan(folder_setup, number, 30)
     first, *rest = sorted(keys(70, 71, 72))
     adopted, left = rest
     (number,) = (n for n in (70, 71, 72) if key_of(photo(n)) == adopted)
@@ -162,7 +168,7 @@ def test_a_collection_that_stalls_before_a_check_renews_its_lease_and_goes_on(
             thread.start()
             thread.join()
 
-    report = gc(local.settings(), clock=clock, progress=Advances(meanwhile))
+    report = gc(folder_setup.settings(), clock=clock, progress=Advances(meanwhile))
     assert (report.deleted, report.spared, report.error) == (2, 1, None)
-    assert objects(local) & {first, adopted, left} == {adopted}
+    assert objects(folder_setup) & {first, adopted, left} == {adopted}
     is_whole(elsewhere)

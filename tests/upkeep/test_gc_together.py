@@ -24,7 +24,7 @@ from mirror.upkeep.gc import GcOptions, GcReport, gc
 from mirror.upkeep.verify import VerifyOptions, verify
 from tests.support.chaos_tally import SEED, TIMES, count, kills
 from tests.support.killing import Killing
-from tests.support.mirror_setup import Workshop, key_of
+from tests.support.mirror_setup import MirrorSetup, key_of
 from tests.support.photos import fill, photo, url_of
 from tests.support.progress_hooks import WhenPlanned
 from tests.upkeep.aged_mirrors import (
@@ -41,66 +41,66 @@ from tests.upkeep.aged_mirrors import (
 )
 
 
-def test_a_sync_that_adopts_a_planned_object_saves_it(local: Workshop) -> None:
-    stocked(local)
-    orphan(local, 70, 30)
-    pass_days(local, 8)
-    fill(local.cache, {url_of(70): photo(70)})
+def test_a_sync_that_adopts_a_planned_object_saves_it(folder_setup: MirrorSetup) -> None:
+    stocked(folder_setup)
+    orphan(folder_setup, 70, 30)
+    pass_days(folder_setup, 8)
+    fill(folder_setup.cache, {url_of(70): photo(70)})
 
     def meanwhile(stage: Stage) -> None:
         assert stage.items == 1
-        thread = threading.Thread(target=lambda: reports.append(local.sync()))
+        thread = threading.Thread(target=lambda: reports.append(folder_setup.sync()))
         thread.start()
         thread.join()
 
     reports: list[Any] = []
-    report = gc(local.settings(), progress=WhenPlanned(meanwhile))
+    report = gc(folder_setup.settings(), progress=WhenPlanned(meanwhile))
     assert (report.spared, report.deleted) == (1, 0)
     assert (reports[0].deduplicated, reports[0].failed) == (1, 0)
-    is_whole(local)
+    is_whole(folder_setup)
 
 
 def test_a_sync_between_the_check_and_the_deletion_names_no_deleted_object(
-    local: Workshop, monkeypatch: pytest.MonkeyPatch
+    folder_setup: MirrorSetup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stocked(local)
-    orphan(local, 70, 30)
-    pass_days(local, 8)
-    fill(local.cache, {url_of(70): photo(70), url_of(71): photo(71)})
+    stocked(folder_setup)
+    orphan(folder_setup, 70, 30)
+    pass_days(folder_setup, 8)
+    fill(folder_setup.cache, {url_of(70): photo(70), url_of(71): photo(71)})
     reports: list[Any] = []
     real = FileStore.delete
 
     async def delete(self: FileStore, keys: Any) -> None:
         if not reports:
-            await asyncio.to_thread(lambda: reports.append(local.sync()))
+            await asyncio.to_thread(lambda: reports.append(folder_setup.sync()))
         await real(self, keys)
 
     monkeypatch.setattr(FileStore, "delete", delete)
-    report = gc(local.settings())
+    report = gc(folder_setup.settings())
     assert report.deleted == 1
     (synced,) = reports
     assert (synced.uploaded, synced.failed, synced.exit_status) == (1, 1, 3)
     assert "next run" in synced.failures[0][1]
-    is_whole(local)
-    assert local.sync().uploaded == 1
-    is_whole(local)
+    is_whole(folder_setup)
+    assert folder_setup.sync().uploaded == 1
+    is_whole(folder_setup)
 
 
 def test_a_row_that_rests_on_an_older_catalog_names_no_deleted_object(
-    local: Workshop, tmp_path: Path
+    folder_setup: MirrorSetup, tmp_path: Path
 ) -> None:
     """A sync finds a content known while a URL still has it, and commits after gc."""
-    stocked(local)
-    pass_days(local, 100)
+    stocked(folder_setup)
+    pass_days(folder_setup, 100)
     (tmp_path / "elsewhere").mkdir()
-    elsewhere = Workshop(local.place, tmp_path / "elsewhere")
+    elsewhere = MirrorSetup(folder_setup.place, tmp_path / "elsewhere")
     fill(elsewhere.cache, {url_of(900): photo(0)})
     reports: list[Any] = []
 
     def all_else() -> None:
-        fill(local.cache, {url_of(0): photo(50)})
-        local.sync()
-        reports.append(gc(local.settings()))
+        fill(folder_setup.cache, {url_of(0): photo(50)})
+        folder_setup.sync()
+        reports.append(gc(folder_setup.settings()))
 
     class Between(Progress):
         """Runs everything else between another machine's decision and its commit."""
@@ -114,14 +114,14 @@ def test_a_row_that_rests_on_an_older_catalog_names_no_deleted_object(
     synced = sync(elsewhere.settings(), progress=Between())
     assert (synced.deduplicated, synced.exit_status) == (1, 0)
     assert reports[0].named_recently == 1
-    is_whole(local)
+    is_whole(folder_setup)
 
 
-def test_two_machines_do_not_collect_at_once(local: Workshop, tmp_path: Path) -> None:
-    stocked(local)
-    orphan(local, 70, 30)
-    pass_days(local, 8)
-    other = local.place.settings(state={"dir": str(tmp_path / "other")})
+def test_two_machines_do_not_collect_at_once(folder_setup: MirrorSetup, tmp_path: Path) -> None:
+    stocked(folder_setup)
+    orphan(folder_setup, 70, 30)
+    pass_days(folder_setup, 8)
+    other = folder_setup.place.settings(state={"dir": str(tmp_path / "other")})
     told: list[BaseException] = []
 
     def meanwhile(_: Stage) -> None:
@@ -135,66 +135,72 @@ def test_two_machines_do_not_collect_at_once(local: Workshop, tmp_path: Path) ->
         thread.start()
         thread.join()
 
-    assert gc(local.settings(), progress=WhenPlanned(meanwhile)).deleted == 1
+    assert gc(folder_setup.settings(), progress=WhenPlanned(meanwhile)).deleted == 1
     assert isinstance(told[0], Busy)
     assert gc(other).error is None
 
 
-def test_a_lease_of_a_dead_collection_is_taken_over_after_an_hour(local: Workshop) -> None:
-    stocked(local)
-    orphan(local, 70, 30)
-    pass_days(local, 8)
-    says(DELETING, timedelta(minutes=50))(local)
-    assert isinstance(gc(local.settings()).error, Busy)
-    says(DELETING, timedelta(minutes=61))(local)
-    assert gc(local.settings()).deleted == 1
+def test_a_lease_of_a_dead_collection_is_taken_over_after_an_hour(
+    folder_setup: MirrorSetup,
+) -> None:
+    stocked(folder_setup)
+    orphan(folder_setup, 70, 30)
+    pass_days(folder_setup, 8)
+    says(DELETING, timedelta(minutes=50))(folder_setup)
+    assert isinstance(gc(folder_setup.settings()).error, Busy)
+    says(DELETING, timedelta(minutes=61))(folder_setup)
+    assert gc(folder_setup.settings()).deleted == 1
 
 
-def test_a_collection_that_lost_its_lease_deletes_nothing_more(local: Workshop) -> None:
-    stocked(local)
-    orphan(local, 70, 30)
-    pass_days(local, 8)
+def test_a_collection_that_lost_its_lease_deletes_nothing_more(folder_setup: MirrorSetup) -> None:
+    stocked(folder_setup)
+    orphan(folder_setup, 70, 30)
+    pass_days(folder_setup, 8)
 
     def meanwhile(_: Stage) -> None:
         async def take_over(store: Store) -> None:
             later = datetime.now(UTC) + timedelta(hours=2)
             await HeldLease.acquire(store, "another", "elsewhere", later)
 
-        thread = threading.Thread(target=lambda: on(local, take_over))
+        thread = threading.Thread(target=lambda: on(folder_setup, take_over))
         thread.start()
         thread.join()
 
-    report = gc(local.settings(), progress=WhenPlanned(meanwhile))
+    report = gc(folder_setup.settings(), progress=WhenPlanned(meanwhile))
     assert isinstance(report.error, Busy)
     assert report.deleted == 0
-    assert key_of(photo(70)) in objects(local)
+    assert key_of(photo(70)) in objects(folder_setup)
 
 
-def test_a_machine_that_slept_for_days_does_not_commit_what_it_knew(local: Workshop) -> None:
-    stocked(local)
-    fill(local.cache, {url_of(n): photo(n) for n in range(100, 103)})
+def test_a_machine_that_slept_for_days_does_not_commit_what_it_knew(
+    folder_setup: MirrorSetup,
+) -> None:
+    stocked(folder_setup)
+    fill(folder_setup.cache, {url_of(n): photo(n) for n in range(100, 103)})
     times = iter([time.time()] * 4)
 
     def now() -> float:
         return next(times, time.time() + 3 * DAY)
 
-    report = sync(local.settings(), now=now)
+    report = sync(folder_setup.settings(), now=now)
     assert report.exit_status == 1
     assert "asleep" in str(report.error)
-    assert len(local.rows()) == 6
-    assert local.sync().deduplicated == 3
-    is_whole(local)
+    assert len(folder_setup.rows()) == 6
+    assert folder_setup.sync().deduplicated == 3
+    is_whole(folder_setup)
 
 
 @pytest.mark.chaos("together")
-def test_syncs_and_collections_at_once_lose_nothing(local: Workshop, tmp_path: Path) -> None:
+def test_syncs_and_collections_at_once_lose_nothing(
+    folder_setup: MirrorSetup, tmp_path: Path
+) -> None:
     """Two caches that change at random, and a collection, while days pass."""
     count("together two syncs and a collection, while days pass")
     chance = random.Random(SEED)
     machines = []
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
-        machines.append(Workshop(local.place, tmp_path / name))
+        machines.append(MirrorSetup(folder_setup.place, tmp_path / name))
     deleted = 0
     # With so few objects more than half of them may be due at once.
     every = GcOptions(limit=ChangeLimit.parse("all", "--max-delete"))
@@ -207,7 +213,7 @@ def test_syncs_and_collections_at_once_lose_nothing(local: Workshop, tmp_path: P
         threads = [threading.Thread(target=machine.sync) for machine in machines]
         reports: list[GcReport] = []
         if round_:
-            collect = partial(lambda into: into.append(gc(local.settings(), every)), reports)
+            collect = partial(lambda into: into.append(gc(folder_setup.settings(), every)), reports)
             threads.append(threading.Thread(target=collect))
         chance.shuffle(threads)
         for thread in threads:
@@ -217,33 +223,35 @@ def test_syncs_and_collections_at_once_lose_nothing(local: Workshop, tmp_path: P
         for report in reports:
             assert report.error is None, story
             deleted += report.deleted
-        checked = verify(local.settings(), VerifyOptions(share=1.0))
+        checked = verify(folder_setup.settings(), VerifyOptions(share=1.0))
         assert (checked.missing, checked.mismatched) == (0, 0), story
-        pass_days(local, chance.choice([0, 3, 8, 20]))
+        pass_days(folder_setup, chance.choice([0, 3, 8, 20]))
     assert deleted
 
 
 @pytest.mark.chaos("gc")
 def test_a_collection_killed_anywhere_is_completed_by_the_next(
-    local: Workshop,
+    folder_setup: MirrorSetup,
 ) -> None:
-    stocked(local)
-    words = ["--json", "gc", f"--bucket={local.place.url}", f"--state={local.state}"]
+    stocked(folder_setup)
+    words = ["--json", "gc", f"--bucket={folder_setup.place.url}", f"--state={folder_setup.state}"]
     words += ["--max-delete=all"]
     modules = "mirror.upkeep.gc,mirror.catalog.gc_lease"
 
     def orphans() -> None:
         for number in range(70, 78):
-            orphan(local, number, 30)
+            orphan(folder_setup, number, 30)
 
     orphans()
     killing = Killing(modules, words, after=1 / 4)
-    assert objects(local) == keys(*range(6))
+    assert objects(folder_setup) == keys(*range(6))
     for story in killing.rounds(kills(4), random.Random(SEED)):
         orphans()
         killing.run()
-        assert keys(*range(6)) <= objects(local), story
-        report = gc(local.settings(), GcOptions(limit=ChangeLimit.parse("all", "--max-delete")))
+        assert keys(*range(6)) <= objects(folder_setup), story
+        report = gc(
+            folder_setup.settings(), GcOptions(limit=ChangeLimit.parse("all", "--max-delete"))
+        )
         assert report.error is None, story  # at once: it was this machine's own that died
-        assert objects(local) == keys(*range(6)), story
-        is_whole(local)
+        assert objects(folder_setup) == keys(*range(6)), story
+        is_whole(folder_setup)

@@ -20,18 +20,18 @@ from tests.conftest import MakePlace
 from tests.support.chaos_tally import SEED, kills
 from tests.support.fault_proxy import Fault, FaultProxy, Request, Reset
 from tests.support.killing import Killing
-from tests.support.mirror_setup import SOON, Workshop, key_of
+from tests.support.mirror_setup import SOON, MirrorSetup, key_of
 from tests.support.photos import blank, fill, flipped, name_of, photo, url_of
 from tests.support.progress_hooks import Advances
 
 
-def stocked(shop: Workshop, count: int = 12) -> dict[str, bytes]:
+def stocked(mirror_setup: MirrorSetup, count: int = 12) -> dict[str, bytes]:
     """Fill a mirror; returns its cache by name. Two contents have two names each, a blank has none."""
     bodies = {url_of(n): photo(n) for n in range(count)}
     bodies |= {url_of(1000 + n): photo(n) for n in range(2)}
-    fill(shop.cache, {**bodies, url_of(2000): blank()})
-    assert shop.sync().exit_status == 0
-    shop.cache.rename(shop.cache.with_name("lost"))
+    fill(mirror_setup.cache, {**bodies, url_of(2000): blank()})
+    assert mirror_setup.sync().exit_status == 0
+    mirror_setup.cache.rename(mirror_setup.cache.with_name("lost"))
     return {name_of(url): body for url, body in bodies.items()}
 
 
@@ -43,57 +43,63 @@ def counts(report: PullReport) -> tuple[int, int, int, int]:
     return report.checked, report.already, report.pulled, report.kept
 
 
-def test_a_lost_cache_is_restored_and_a_second_pull_reads_nothing(shop: Workshop) -> None:
-    bodies = stocked(shop)
-    report = pull(shop.settings())
+def test_a_lost_cache_is_restored_and_a_second_pull_reads_nothing(
+    mirror_setup: MirrorSetup,
+) -> None:
+    bodies = stocked(mirror_setup)
+    report = pull(mirror_setup.settings())
     assert (counts(report), report.flagged, report.exit_status) == ((14, 0, 14, 0), 1, 0)
-    assert there(shop.cache) == bodies
+    assert there(mirror_setup.cache) == bodies
     assert report.bytes == sum(map(len, bodies.values()))
-    again = pull(shop.settings())
+    again = pull(mirror_setup.settings())
     assert counts(again) == (14, 14, 0, 0)
     assert again.requests["get"] == 1  # format.json
 
 
-def test_restored_files_are_known_to_a_sync(local: Workshop) -> None:
-    stocked(local)
-    pull(local.settings())
-    report = local.sync()
+def test_restored_files_are_known_to_a_sync(folder_setup: MirrorSetup) -> None:
+    stocked(folder_setup)
+    pull(folder_setup.settings())
+    report = folder_setup.sync()
     assert (report.scanned, report.uploaded, report.deduplicated) == (14, 0, 14)
 
 
-def test_a_large_image_is_pulled_in_parts(shop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_image_is_pulled_in_parts(
+    mirror_setup: MirrorSetup, monkeypatch: pytest.MonkeyPatch
+) -> None:
     body = photo(1) + os.urandom(9 << 20)
-    fill(shop.cache, {url_of(1): body, url_of(2): body})
-    shop.sync()
-    shutil.rmtree(shop.cache)
+    fill(mirror_setup.cache, {url_of(1): body, url_of(2): body})
+    mirror_setup.sync()
+    shutil.rmtree(mirror_setup.cache)
     for module in ("mirror.store.read_back", "mirror.upkeep.pull"):
         monkeypatch.setattr(f"{module}.WHOLE_UP_TO", 1 << 20)
     monkeypatch.setattr("mirror.store.read_back.PART_BYTES", 4 << 20)
-    assert counts(pull(shop.settings())) == (2, 0, 2, 0)
-    assert there(shop.cache) == {name_of(url_of(n)): body for n in (1, 2)}
-    shutil.rmtree(shop.cache)
-    shop.put({key_of(body): flipped(body)})
-    report = pull(shop.settings())
+    assert counts(pull(mirror_setup.settings())) == (2, 0, 2, 0)
+    assert there(mirror_setup.cache) == {name_of(url_of(n)): body for n in (1, 2)}
+    shutil.rmtree(mirror_setup.cache)
+    mirror_setup.put({key_of(body): flipped(body)})
+    report = pull(mirror_setup.settings())
     assert (report.mismatched, report.pulled, report.exit_status) == (1, 0, 3)
-    assert there(shop.cache) == {}
+    assert there(mirror_setup.cache) == {}
 
 
-def test_a_prefix_selects_files(local: Workshop) -> None:
-    bodies = stocked(local)
+def test_a_prefix_selects_files(folder_setup: MirrorSetup) -> None:
+    bodies = stocked(folder_setup)
     for prefix in ("0", "3f", name_of(url_of(3))[:20].upper(), name_of(url_of(3))[:32]):
-        shutil.rmtree(local.cache, ignore_errors=True)
-        pull(local.settings(), PullOptions(prefix=prefix))
+        shutil.rmtree(folder_setup.cache, ignore_errors=True)
+        pull(folder_setup.settings(), PullOptions(prefix=prefix))
         wanted = {n: b for n, b in bodies.items() if n.startswith(prefix.lower())}
-        assert there(local.cache) == wanted
+        assert there(folder_setup.cache) == wanted
 
 
-def test_a_dataset_selects_files(local: Workshop, tmp_path: Path) -> None:
-    bodies = stocked(local)
+def test_a_dataset_selects_files(folder_setup: MirrorSetup, tmp_path: Path) -> None:
+    bodies = stocked(folder_setup)
     first, second = tmp_path / "a.jsonl", tmp_path / "b.csv"
     digits = key_of(photo(7))
     records = [
         {"image_url": url_of(3)},
-        {"image_url": f"file://{local.place.url.path}/{digits}"},  # as a rewritten dataset has it
+        {
+            "image_url": f"file://{folder_setup.place.url.path}/{digits}"
+        },  # as a rewritten dataset has it
         {"image_url": url_of(2000)},
         {"image_url": "https://example.org/never-seen.jpg"},
         {"other": 1},
@@ -101,18 +107,18 @@ def test_a_dataset_selects_files(local: Workshop, tmp_path: Path) -> None:
     first.write_text("".join(json.dumps(record) + "\n" for record in records))
     second.write_text(f"image_url\n{url_of(5)}\n")
     options = PullOptions(datasets=(Input(str(first)), Input(str(second))))
-    report = pull(local.settings(), options)
+    report = pull(folder_setup.settings(), options)
     names = [name_of(url_of(n)) for n in (3, 5, 7)]
-    assert there(local.cache) == {name: bodies[name] for name in names}
+    assert there(folder_setup.cache) == {name: bodies[name] for name in names}
     assert (report.flagged, report.not_mirrored, len(report.warnings)) == (1, 1, 1)
 
 
 def test_another_file_under_the_name_of_an_image_stays_unless_forced(
-    local: Workshop, tmp_path: Path
+    folder_setup: MirrorSetup, tmp_path: Path
 ) -> None:
-    bodies = stocked(local)
-    pull(local.settings())
-    shorter, rotten, link, folder = (local.cache / name_of(url_of(n)) for n in range(4))
+    bodies = stocked(folder_setup)
+    pull(folder_setup.settings())
+    shorter, rotten, link, folder = (folder_setup.cache / name_of(url_of(n)) for n in range(4))
     shorter.write_bytes(b"mine")
     rotten.write_bytes(flipped(rotten.read_bytes()))
     link.unlink()
@@ -121,82 +127,82 @@ def test_another_file_under_the_name_of_an_image_stays_unless_forced(
     folder.unlink()
     folder.mkdir()
 
-    report = pull(local.settings())
+    report = pull(folder_setup.settings())
     assert (report.kept, report.pulled, report.exit_status) == (3, 0, 3)
-    report = pull(local.settings(), PullOptions(verify=True))
+    report = pull(folder_setup.settings(), PullOptions(verify=True))
     assert (report.kept, report.pulled, report.exit_status) == (4, 0, 3)
     assert shorter.read_bytes() == b"mine"
 
-    report = pull(local.settings(), PullOptions(verify=True, force=True))
+    report = pull(folder_setup.settings(), PullOptions(verify=True, force=True))
     assert (report.replaced, report.failed, report.exit_status) == (3, 1, 3)
     assert folder.is_dir()
     folder.rmdir()
-    pull(local.settings())
+    pull(folder_setup.settings())
     assert not link.is_symlink()
-    assert there(local.cache) == bodies
+    assert there(folder_setup.cache) == bodies
     assert (tmp_path / "elsewhere").read_bytes() == photo(2)
 
 
-def test_damage_in_the_mirror_does_not_reach_the_cache(shop: Workshop) -> None:
-    bodies = stocked(shop)
-    shop.remove(key_of(photo(0)))
-    shop.put({key_of(photo(3)): flipped(photo(3)), key_of(photo(4)): photo(4)[:-7]})
-    report = pull(shop.settings())
+def test_damage_in_the_mirror_does_not_reach_the_cache(mirror_setup: MirrorSetup) -> None:
+    bodies = stocked(mirror_setup)
+    mirror_setup.remove(key_of(photo(0)))
+    mirror_setup.put({key_of(photo(3)): flipped(photo(3)), key_of(photo(4)): photo(4)[:-7]})
+    report = pull(mirror_setup.settings())
     assert (report.missing, report.mismatched, report.exit_status) == (1, 2, 3)
     lost = {name_of(url_of(n)) for n in (0, 1000, 3, 4)}
-    assert there(shop.cache) == {n: b for n, b in bodies.items() if n not in lost}
+    assert there(mirror_setup.cache) == {n: b for n, b in bodies.items() if n not in lost}
 
 
-def test_names_of_one_content_can_be_links_to_one_file(local: Workshop) -> None:
-    bodies = stocked(local)
-    pull(local.settings(), PullOptions(hardlink=True))
-    assert there(local.cache) == bodies
-    files = [os.stat(local.cache / name_of(url_of(n))) for n in (0, 1000)]
+def test_names_of_one_content_can_be_links_to_one_file(folder_setup: MirrorSetup) -> None:
+    bodies = stocked(folder_setup)
+    pull(folder_setup.settings(), PullOptions(hardlink=True))
+    assert there(folder_setup.cache) == bodies
+    files = [os.stat(folder_setup.cache / name_of(url_of(n))) for n in (0, 1000)]
     assert files[0].st_ino == files[1].st_ino
-    shutil.rmtree(local.cache)
-    pull(local.settings())
-    files = [os.stat(local.cache / name_of(url_of(n))) for n in (0, 1000)]
+    shutil.rmtree(folder_setup.cache)
+    pull(folder_setup.settings())
+    files = [os.stat(folder_setup.cache / name_of(url_of(n))) for n in (0, 1000)]
     assert files[0].st_ino != files[1].st_ino
 
 
-def test_a_dry_run_writes_nothing(local: Workshop) -> None:
-    bodies = stocked(local)
-    local.cache.mkdir()
-    report = pull(local.settings(), PullOptions(dry_run=True))
+def test_a_dry_run_writes_nothing(folder_setup: MirrorSetup) -> None:
+    bodies = stocked(folder_setup)
+    folder_setup.cache.mkdir()
+    report = pull(folder_setup.settings(), PullOptions(dry_run=True))
     assert (report.pulled, report.bytes) == (14, sum(map(len, bodies.values())))
-    assert there(local.cache) == {}
+    assert there(folder_setup.cache) == {}
 
 
 @pytest.mark.parametrize("digest", [b"../../../../../../etc/x", b"", b"0" * 15, b"/" * 17])
-def test_a_catalog_with_unsafe_names_is_refused(local: Workshop, digest: bytes) -> None:
-    stocked(local)
+def test_a_catalog_with_unsafe_names_is_refused(folder_setup: MirrorSetup, digest: bytes) -> None:
+    stocked(folder_setup)
     body = photo(50)
     row = Row(digest, bytes(16), bytes(32), len(body), "jpeg", 48, 48, "ok", "", UNKNOWN_SOURCE, 1)
     from mirror.catalog.open_mirror import Location
     from mirror.store.retry import RetryPolicy
 
-    location = Location(local.settings())
+    location = Location(folder_setup.settings())
     location.catalog(location.store(), RetryPolicy()).append([row])
-    report = pull(local.settings())
+    report = pull(folder_setup.settings())
     assert isinstance(report.error, CatalogError)
     assert "url_md5" in str(report.error)
-    assert there(local.cache) == {}
+    assert there(folder_setup.cache) == {}
 
 
-def test_a_read_only_folder_is_an_error(local: Workshop) -> None:
-    stocked(local)
-    local.cache.write_text("a file")
+def test_a_read_only_folder_is_an_error(folder_setup: MirrorSetup) -> None:
+    stocked(folder_setup)
+    folder_setup.cache.write_text("a file")
     with pytest.raises(CacheError, match="cannot be used"):
-        pull(local.settings())
+        pull(folder_setup.settings())
 
 
-def test_a_second_pull_into_the_folder_is_refused_as_busy(local: Workshop) -> None:
-    stocked(local)
+def test_a_second_pull_into_the_folder_is_refused_as_busy(folder_setup: MirrorSetup) -> None:
+    stocked(folder_setup)
     told: list[BaseException] = []
 
     def second() -> None:
         try:
-            pull(local.settings())
+            pull(folder_setup.settings())
         except Busy as error:
             told.append(error)
 
@@ -206,15 +212,15 @@ def test_a_second_pull_into_the_folder_is_refused_as_busy(local: Workshop) -> No
             thread.start()
             thread.join()
 
-    assert pull(local.settings(), progress=Advances(meanwhile)).exit_status == 0
+    assert pull(folder_setup.settings(), progress=Advances(meanwhile)).exit_status == 0
     assert told
 
 
 def test_a_full_disk_ends_the_pull_and_leaves_no_partial_image(
-    local: Workshop, monkeypatch: pytest.MonkeyPatch
+    folder_setup: MirrorSetup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Writes beyond this many bytes fail as on a full disk."""
-    bodies = stocked(local, 30)
+    bodies = stocked(folder_setup, 30)
     real = os.write
     written = 0
 
@@ -231,22 +237,22 @@ def test_a_full_disk_ends_the_pull_and_leaves_no_partial_image(
 
     with monkeypatch.context() as patch:
         patch.setattr("mirror.cache.safe_folder.os.write", write)
-        report = pull(local.settings(concurrency=4))
+        report = pull(folder_setup.settings(concurrency=4))
     assert isinstance(report.error, CacheError)
     assert "full" in str(report.error)
     assert report.exit_status == 1
-    left = there(local.cache)
+    left = there(folder_setup.cache)
     assert 0 < len(left) < 32
     assert left.items() <= bodies.items()
-    assert pull(local.settings()).exit_status == 0
-    assert there(local.cache) == bodies
+    assert pull(folder_setup.settings()).exit_status == 0
+    assert there(folder_setup.cache) == bodies
 
 
 def test_a_store_that_stops_answering_ends_the_pull(make_place: MakePlace, tmp_path: Path) -> None:
     place = make_place("moto-obstore")
     assert place.server is not None
-    shop = Workshop(place, tmp_path)
-    stocked(shop, 60)
+    mirror_setup = MirrorSetup(place, tmp_path)
+    stocked(mirror_setup, 60)
 
     def rule(request: Request) -> Fault | None:
         return Reset() if "/objects/" in request.path else None
@@ -254,33 +260,33 @@ def test_a_store_that_stops_answering_ends_the_pull(make_place: MakePlace, tmp_p
     with FaultProxy(place.server.endpoint, rule) as proxy:
         settings = place.settings(
             bucket={"endpoint": proxy.endpoint},
-            cache={"dir": str(shop.cache)},
+            cache={"dir": str(mirror_setup.cache)},
             state={"dir": str(tmp_path / "state")},
             sync={"concurrency": 4},
         )
         report = pull(settings, PullOptions(retry=replace(SOON, attempts=2)))
     assert report.error is not None
     assert report.exit_status == 1
-    assert there(shop.cache) == {}
+    assert there(mirror_setup.cache) == {}
 
 
 @pytest.mark.chaos("pull")
 @pytest.mark.parametrize("linked", [False, True], ids=["copies", "hardlinks"])
 def test_a_pull_killed_anywhere_leaves_no_partial_image_and_resumes(
-    local: Workshop, linked: bool
+    folder_setup: MirrorSetup, linked: bool
 ) -> None:
-    bodies = stocked(local, 8)
+    bodies = stocked(folder_setup, 8)
     chance = random.Random(f"{SEED} {linked}")
     modules = "mirror.cache.cache_writer,mirror.cache.safe_folder"
-    words = ["--json", "pull", f"--cache={local.cache}", f"--state={local.state}"]
-    words += [f"--bucket={local.place.url}", "--concurrency=4", *(["--hardlink"] * linked)]
+    words = ["--json", "pull", f"--cache={folder_setup.cache}", f"--state={folder_setup.state}"]
+    words += [f"--bucket={folder_setup.place.url}", "--concurrency=4", *(["--hardlink"] * linked)]
 
     killing = Killing(modules, words)
     for story in killing.rounds(kills(4, tests=2), chance):
-        shutil.rmtree(local.cache)
+        shutil.rmtree(folder_setup.cache)
         killing.run()
-        if local.cache.exists():
-            images = {name: b for name, b in there(local.cache).items() if name[0] != "."}
+        if folder_setup.cache.exists():
+            images = {name: b for name, b in there(folder_setup.cache).items() if name[0] != "."}
             assert images.items() <= bodies.items(), story
-        assert pull(local.settings()).exit_status == 0, story
-        assert there(local.cache) == bodies, story
+        assert pull(folder_setup.settings()).exit_status == 0, story
+        assert there(folder_setup.cache) == bodies, story

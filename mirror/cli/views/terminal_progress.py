@@ -51,7 +51,7 @@ def terminal_progress(
         finally:
             bar.close()
     else:
-        yield _Lines(stream, started, clock)
+        yield _LogLines(stream, started, clock)
 
 
 class _Quiet(Progress):
@@ -203,7 +203,7 @@ class _Bar(_Figures):
         }
 
 
-class _Lines(_Figures):
+class _LogLines(_Figures):
     _interval = SECONDS_BETWEEN_LINES
     _last_wait = ""
 
