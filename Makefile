@@ -1,12 +1,13 @@
-# Two commands do everything on a machine with Python 3.11+, make and node:
-#   make demo   the environment, then `mirror demo`
-#   make test   the environment, the test servers, lint, types, import rules, tests
-#   make chaos  kills, faults and hostile input, many times over (writes the tables of docs/reliability.md)
-#   make docs   docs/cli.md, from the commands
-#   make terraform-schema   tests/terraform/schema.json, from the providers' own schemas
-#   make audit   known faults of what the package depends on, from PyPI's advisories (needs a network)
+# You need Python 3.11+, make and node. These targets need no other preparation:
+#   make demo   install the package, then run `mirror demo`
+#   make test   install everything, then run lint, types, import rules and tests
+#   make chaos  repeat kills, faults and hostile input many times; writes the tables of docs/reliability.md
+#   make docs   write docs/cli.md from the commands
+#   make format   format the code, and apply ruff's safe fixes
+#   make terraform-schema   write tests/terraform/schema.json from the providers' own schemas
+#   make audit   look for known vulnerabilities of the dependencies on PyPI (needs a network)
 #   make bench   measure beside s5cmd, rclone, aws-cli …; BENCH="bulk rewrite" for a part (docs/benchmarks.md)
-#   make bench-verdicts   recall, false alarms and cost of the verdicts (writes the table of docs/verdicts.md)
+#   make bench-verdicts   print recall, false alarms and cost of the verdicts, as in docs/verdicts.md
 
 PYTHON ?= python3
 VENV   := .venv
@@ -29,7 +30,7 @@ $(DEMO): pyproject.toml | $(BIN)/python
 	@touch $@
 
 $(STAMP): pyproject.toml | $(BIN)/python
-	@echo "installing mirror and what its tests need into $(VENV) …"
+	@echo "installing mirror and its test dependencies into $(VENV) …"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[all,dev]'
 	@touch $@ $(DEMO)
 
@@ -51,16 +52,16 @@ imports: $(STAMP)
 
 check: lint types imports
 
-# A worker for each core, each with servers of its own; more than four would fight for memory.
+# One worker for each core, each with its own servers. More than four would run out of memory.
 unit: $(STAMP) servers
 	$(BIN)/pytest --quiet --numprocesses auto --maxprocesses 4 --dist worksteal
 
-# The environment and the servers are installed side by side.
+# The environment and the servers are installed at the same time.
 test:
 	@$(MAKE) --no-print-directory --jobs 2 $(STAMP) servers
 	@$(MAKE) --no-print-directory check unit
 
-# More of each than `make test` tries; the same again by the same seed. See tests/support/chaos_tally.py.
+# Tries more of each than `make test`. The same seed repeats a run. See tests/support/chaos_tally.py.
 chaos: export CHAOS_SEED ?= 1
 chaos: export CHAOS_KILLS ?= 50
 chaos: export CHAOS_TIMES ?= 4
@@ -76,7 +77,7 @@ docs: $(STAMP)
 terraform-schema: $(STAMP)
 	@$(BIN)/python -m tests.terraform.extract_schema
 
-# An environment of its own: a user's, without the developers' part.
+# A separate environment with a user's dependencies only.
 audit: | $(BIN)/python
 	@$(BIN)/python -m venv .audit
 	@.audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit '.[all]'

@@ -1,5 +1,5 @@
 # ruff: noqa: INP001 - for the scripts beside it, not a package
-"""What mirror has to hold, as ratios within one run on one machine; and whether it does."""
+"""Targets for mirror, as ratios within one run on one machine, and the check of each."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from results import Result
 
 
 class Bar(NamedTuple):
-    """`measure` of `ours` is at most `limit` times that of `theirs`, or `limit` where there is none.
+    """A target: `measure` of `ours` is at most `limit` times that of `theirs`, or at most `limit`.
 
     Attributes:
-        workload: its name.
-        ours: the program held to it.
+        workload: the workload's name.
+        ours: the program of mirror.
         measure: wall, cpu (seconds) or peak (bytes).
-        theirs: beside which program; empty for a limit of its own.
-        limit: the most that holds.
+        theirs: the program to compare with; empty for an absolute limit.
+        limit: the largest value that meets the target.
     """
 
     workload: str
@@ -27,7 +27,7 @@ class Bar(NamedTuple):
     limit: float
 
     def value(self, results: Mapping[str, Result]) -> float | None:
-        """As measured; None where it was not."""
+        """The measured value, or None without a measurement."""
         result = results.get(self.workload)
         if result is None or self.ours not in result.runs:
             return None

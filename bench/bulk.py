@@ -1,5 +1,5 @@
 # ruff: noqa: INP001 - for the scripts beside it, not a package
-"""A first run: every file of a cache to an empty mirror, beside the peers' copy of the same files."""
+"""A first run: uploads every file of a cache to an empty mirror, beside the peers' copy of these files."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from results import Part
 from servers import BUCKET, Place, seaweedfs, sink
 
 SAMPLE = 50
-IN_FLIGHT = 64  # uploads at once, of every program
+IN_FLIGHT = 64  # uploads at once, for every program
 _numbers = count()
 Who = Callable[["Target"], list["Contender | None"]]
 
 
 @dataclass
 class Target:
-    """Where one run uploads to: a prefix of its own, in a place that may be made anew for it."""
+    """The target of one run's uploads: its own prefix, in a place that may be new for each run."""
 
     cache: Cache
     place_now: Place | None = None
@@ -60,7 +60,7 @@ def mirror_sync(target: Target, *words: str) -> list[str]:
 
 
 def mirror(target: Target, *words: str) -> Contender:
-    """`mirror sync` of everything; what it did and what arrived is checked."""
+    """Run `mirror sync` of everything, and check its report and the uploads."""
     name = " ".join(["mirror sync", *words])
 
     def check(printed: str) -> None:
@@ -145,7 +145,7 @@ def rclone(target: Target) -> Contender | None:
 
 
 def arrived(target: Target, below: str, expected: int) -> None:
-    """Raises: RuntimeError: not all that should be there is, or a sample of it is not what was sent."""
+    """Check the uploads. Raises RuntimeError if an object is missing or a sample differs."""
     if target.place.log is not None:
         _arrived_at_the_sink(target, below, expected)
         return
@@ -176,7 +176,7 @@ def _arrived_at_the_sink(target: Target, below: str, expected: int) -> None:
     if len(stored) != expected:
         raise RuntimeError(f"{len(stored):,} objects, not {expected:,}")
     known = {urllib.parse.unquote(one.sha256) for one in noted}
-    # Who signs without a hash of the body is held to the sizes.
+    # A program that signs without a hash of the body is checked by sizes.
     if known != {"UNSIGNED-PAYLOAD"} and not any(k.startswith("STREAMING") for k in known):
         missing = target.cache.digests(SAMPLE) - known
         if missing:
@@ -211,7 +211,7 @@ def _in_one_place(
 
 
 def _in_new_places(rounds: int, who: Who, cache: Cache) -> Runs:
-    """A new SeaweedFS for every run: none pays for what those before it have left there."""
+    """Start a new SeaweedFS for every run, so that no run pays for the data of earlier runs."""
     target = Target(cache)
     with ExitStack() as places:
 

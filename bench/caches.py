@@ -1,8 +1,8 @@
 # ruff: noqa: INP001 - for the scripts beside it, not a package
-"""Image caches to measure with, made once from a seed and kept below .bench.
+"""Image caches for the measurements, made once from a seed and kept below .bench.
 
-The photographs are real ones (scikit-image's), encoded to about the size asked for; a comment in
-its header makes each file's bytes unlike any other's, and leaves it an image that decodes.
+The photographs are real ones (scikit-image's), encoded to about the given size. A comment in the
+header makes the bytes of each file unique, and the file still decodes.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ class Cache:
     """A folder of images.
 
     Attributes:
-        folder: where it is.
-        files: how many it holds.
-        contents: how many different ones.
+        folder: its path.
+        files: the number of its files.
+        contents: the number of distinct contents.
     """
 
     folder: Path
@@ -42,22 +42,22 @@ class Cache:
     contents: int
 
     def sample(self, count: int) -> list[Path]:
-        """Some of its files, spread over it."""
+        """Some of its files, evenly spread."""
         step = max(1, self.files // count)
         return [self.folder / name_of(url_of(n)) for n in range(0, self.files, step)]
 
     def warm(self) -> None:
-        """Read all of it, so that it is in memory, whoever has just let go of it."""
+        """Read all files, so that the page cache holds them even after a program dropped them."""
         for entry in os.scandir(self.folder):
             Path(entry.path).read_bytes()
 
     def digests(self, count: int) -> set[str]:
-        """SHA-256, in hex, of some of its files."""
+        """The SHA-256 of some of its files, in hex."""
         return {hashlib.sha256(path.read_bytes()).hexdigest() for path in self.sample(count)}
 
 
 def photographs(files: int, size: int, *, duplicates: float = 0.0) -> Cache:
-    """Photographs of about `size` bytes, a share of them copies of others under another URL."""
+    """Make photographs of about `size` bytes. A share of them are copies under other URLs."""
     contents = files - round(files * duplicates)
     folder = CACHES / f"{files}x{size}-{contents}"
 
@@ -71,27 +71,27 @@ def photographs(files: int, size: int, *, duplicates: float = 0.0) -> Cache:
 
 
 def tiny(files: int) -> Cache:
-    """Files of a few bytes, all of one content: for what looks at names and never at bytes."""
+    """Make files of a few bytes with one content, for workloads that read only names."""
     body = _JPEG_START + b"\xff"
     return _made(CACHES / f"{files}-tiny", files, 1, (body for _ in range(files)))
 
 
 def small(files: int) -> Cache:
-    """Files of 1 kB, each of another content, that are no images."""
+    """Make files of 1 kB with distinct contents, which are not images."""
     bodies = (_JPEG_START + b"%01000d" % number for number in range(files))
     return _made(CACHES / f"{files}-small", files, files, bodies)
 
 
 def marked(body: bytes, number: int) -> bytes:
-    """A JPEG with a comment that no other has."""
+    """A JPEG with a unique comment."""
     comment = b"%016x" % number
     return body[:2] + b"\xff\xfe" + (len(comment) + 2).to_bytes(2, "big") + comment + body[2:]
 
 
 def encoded_to(name: str, size: int) -> bytes:
-    """A photograph as a JPEG of as near to `size` bytes as its quality allows.
+    """A photograph as a JPEG of about `size` bytes, as near as its quality allows.
 
-    500 pixels wide, or 2048 where it is to be large: what iNaturalist calls medium and original.
+    It is 500 pixels wide, or 2048 for large sizes: iNaturalist's medium and original.
     """
     image = fitted(name, 500 if size < 300_000 else 2048)
 

@@ -1,8 +1,8 @@
 # ruff: noqa: INP001 - for the scripts beside it, not a package
 """The catalog at a million and at ten million rows: one more commit, and reading it into an index.
 
-Each runs in a process of its own (`python bench/catalog.py WHAT ROWS`). The catalog is a folder's;
-rows are what a sync of distinct photographs writes, 50,000 a commit.
+Each measurement is a separate process (`python bench/catalog.py WHAT ROWS`). The catalog is in a folder.
+Its rows are those of a sync of distinct photographs, 50,000 a commit.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from measure import BENCH, ROOT, Runs, alternately, by_name, say, telling
+from measure import BENCH, ROOT, Runs, alternately, by_name, printing_cost, say
 from results import Part
 
 sys.path.insert(0, str(ROOT))
@@ -65,7 +65,7 @@ def prepare(rows: int) -> None:
     shutil.rmtree(home, ignore_errors=True)
     (home / "cache").mkdir(parents=True)
     say(f"making a catalog of {rows:,} rows …")
-    sync(_settings(home))  # makes the mirror's root
+    sync(_settings(home))  # creates the mirror's root
     catalog = _catalog(home)
     for first in range(0, rows, COMMIT):
         catalog.append(list(_rows(first, COMMIT)))
@@ -78,27 +78,27 @@ def _refreshed(home: Path, snapshots: Path) -> Index:
 
 
 def append(rows: int) -> None:
-    """One more commit, to a catalog of so many rows."""
+    """Commit once more to a catalog with this number of rows."""
     home = _home(rows)
     more = list(_rows(0, COMMIT))
     catalog = _catalog(home)
-    with telling():
+    with printing_cost():
         catalog.append(more)
 
 
 def read(rows: int) -> None:
-    """All of the catalog into an index, as on a machine that has none yet."""
+    """Read the whole catalog into an index, as on a new machine."""
     with tempfile.TemporaryDirectory(dir=BENCH) as snapshots:
-        with telling():
+        with printing_cost():
             index = _refreshed(_home(rows), Path(snapshots))
         _check(index, rows)
 
 
 def load(rows: int) -> None:
-    """The index that an earlier run has kept, and a look-up of 10,000 URLs."""
+    """Load the index of an earlier run, and look up 10,000 URLs."""
     home = _home(rows)
     urls = [row.url_md5 for row in _rows(0, 10_000)]
-    with telling():
+    with printing_cost():
         index = Index.load(home / "snapshots")
         found = sum(index.sighting(url) is not None for url in urls)
     if found != len(urls):

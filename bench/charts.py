@@ -1,5 +1,5 @@
 # ruff: noqa: INP001 - for the scripts beside it, not a package
-"""Charts of what was measured, as SVG that is read on white and on black."""
+"""Charts of the results, as SVG for light and dark backgrounds."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ text.a, text.b, text.c, text.d { stroke: none; }
 
 
 class Panel(NamedTuple):
-    """Bars of one workload; `programs` in the order shown, with the names to show."""
+    """The bars of one workload. `programs` has the names to show, in order."""
 
     title: str
     workloads: Sequence[str]
@@ -79,7 +79,7 @@ PANELS = (
 
 
 def overview(results: Mapping[str, Result]) -> str:
-    """Bars of wall time beside the peers, a panel a workload; each panel has its own scale."""
+    """Draw wall times beside the peers: one panel for each workload, each with its own scale."""
     lines: list[str] = []
     y = 8
     for panel in PANELS:
@@ -122,7 +122,7 @@ def _where(results: Sequence[Result]) -> str:
 
 
 class Line(NamedTuple):
-    """How a cost grows: `workloads` by their number of files."""
+    """The growth of a cost: `workloads` by their number of files."""
 
     shown: str
     workloads: Mapping[int, str]
@@ -142,7 +142,7 @@ PLOT_HEIGHT = 250
 
 
 class Plot(NamedTuple):
-    """Where a plot is, its scale, and how a figure is written."""
+    """The place of a plot, its scale, and the format of its figures."""
 
     measure: str
     left: int
@@ -152,7 +152,7 @@ class Plot(NamedTuple):
 
 
 def growth(results: Mapping[str, Result]) -> str:
-    """Wall time and peak memory by the number of files, both scales logarithmic."""
+    """Draw wall time and peak memory by the number of files, on logarithmic scales."""
     lines = [
         *_plot(results, Plot("wall", 64, "Seconds", (0.01, 0.1, 1.0, 10.0, 100.0), _seconds)),
         *_plot(results, Plot("peak", 440, "Memory", (10e6, 100e6, 1e9, 10e9), _megabytes)),
@@ -199,7 +199,7 @@ def _plot(results: Mapping[str, Result], plot: Plot) -> Iterator[str]:
             yield f'<circle class="{line.style}" cx="{x(count):.1f}" cy="{y(value):.1f}" r="3.5"/>'
         most = points[-1][1]
         labels.append((y(most) + 4, f"{line.shown} {shown(most)}", line.style))
-    # From the top down, none over another.
+    # From the top down, without overlaps.
     free = 0.0
     for at, label, style in sorted(labels):
         yield _text(left + width + 10, max(at, free), label, style)

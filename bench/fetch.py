@@ -1,8 +1,8 @@
 # ruff: noqa: INP001 - for the scripts beside it, not a package
 """`fetch.many` beside other ways to read the same objects from one server on loopback.
 
-10,000 objects of 45 kB, served by nginx. Every reader checks the XXH3 of what it reads, and runs in
-a process of its own (`python bench/fetch.py READER ADDRESS`).
+nginx serves 10,000 objects of 45 kB. Every reader checks the XXH3 of each object, and runs in a separate
+process (`python bench/fetch.py READER ADDRESS`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import peers
 import xxhash
-from measure import BENCH, ROOT, Runs, alternately, by_name, say, telling
+from measure import BENCH, ROOT, Runs, alternately, by_name, printing_cost, say
 from results import Part
 from servers import static
 
@@ -39,7 +39,7 @@ BUCKET = "bench"
 
 
 def settings_of(address: str, scheme: str, **fetch: str) -> Settings:
-    """A mirror in a folder that nginx serves: by public URLs, or by signed ones as S3 would."""
+    """The settings of a mirror in a folder that nginx serves, by public URLs or by signed ones as on S3."""
     bucket = {"url": f"file://{HOME}/www/{BUCKET}"}
     if scheme == "public":
         bucket["public_url"] = f"{address}/{BUCKET}"
@@ -51,7 +51,7 @@ def settings_of(address: str, scheme: str, **fetch: str) -> Settings:
 
 
 def prepare() -> None:
-    """The mirror, made once."""
+    """Make the mirror once."""
     if (HOME / "ready").exists():
         return
     shutil.rmtree(HOME, ignore_errors=True)
@@ -101,17 +101,17 @@ def checked(key: str, data: bytes) -> None:
 
 def in_threads(read: Callable[[str], None]) -> None:
     names = keys()
-    with telling(), ThreadPoolExecutor(THREADS) as pool:
+    with printing_cost(), ThreadPoolExecutor(THREADS) as pool:
         list(pool.map(read, names))
 
 
 def many(settings: Settings, address: str) -> None:
-    """One `fetch.many` over everything."""
+    """Run one `fetch.many` over all URLs."""
     index = Fetcher(settings_of(address, "folder"))._index  # noqa: SLF001 - nginx has no LIST
     assert isinstance(index, Index)
     texts = urls()
     with Fetcher(settings, index=index) as fetch:
-        with telling():
+        with printing_cost():
             count = sum(isinstance(result, bytes) for _, result in fetch.many(texts))
         if count != OBJECTS:
             raise ValueError(f"{count} images: {fetch.stats()}")
@@ -126,18 +126,18 @@ def mirror_signed(address: str) -> None:
 
 
 def mirror_filling(address: str) -> None:
-    """From the server into an empty fetch cache."""
+    """Read from the server into an empty fetch cache."""
     shutil.rmtree(HOME / "fetch-cache", ignore_errors=True)
     many(settings_of(address, "public", cache_dir=str(HOME / "fetch-cache")), address)
 
 
 def mirror_warm(address: str) -> None:
-    """From the fetch cache that `mirror_filling` has left."""
+    """Read from the fetch cache of `mirror_filling`."""
     many(settings_of(address, "public", cache_dir=str(HOME / "fetch-cache")), address)
 
 
 def mirror_url_cache(address: str) -> None:
-    """From the URL-keyed cache."""
+    """Read from the URL-keyed cache."""
     settings = settings_of(address, "public")
     layers = [
         Layer(
@@ -152,10 +152,10 @@ def mirror_url_cache(address: str) -> None:
 
 
 def open_read(_: str) -> None:
-    """The files of the fetch cache by `open().read()`, with no check."""
+    """Read the files of the fetch cache with `open().read()`, without a check."""
     paths = [HOME / "fetch-cache" / "objects" / key[8:10] / key[11:43] for key in keys()]
     names = [str(path) for path in paths]
-    with telling():
+    with printing_cost():
         for name in names:
             with open(name, "rb") as file:
                 file.read()
@@ -202,7 +202,7 @@ def plain_aiohttp(address: str) -> None:
 
             await asyncio.gather(*(work() for _ in range(64)))
 
-    with telling():
+    with printing_cost():
         asyncio.run(read_all())
 
 
@@ -228,7 +228,7 @@ def obstore(address: str) -> None:
 
         await asyncio.gather(*(work() for _ in range(64)))
 
-    with telling():
+    with printing_cost():
         asyncio.run(read_all())
 
 

@@ -1,8 +1,8 @@
 # ruff: noqa: INP001 - for the scripts beside it, not a package
-"""What a first run cannot be faster than: obstore alone, as the engine calls it, and nothing else.
+"""The floor of a first run: obstore alone, called like the engine calls it.
 
-Each file is read and put, conditionally and with a SHA-256: no catalog, no state. What a mirror cannot
-do without is added step by step: the two hashes of the content, the decoding of its whole stream
+Each file is read and put, conditionally and with a SHA-256, without a catalog or a state. Further steps
+add the indispensable work: the two hashes of the content, then the decoding of its whole stream
 (`python bench/floor.py HOW ENDPOINT PREFIX FOLDER`).
 """
 
@@ -50,7 +50,7 @@ def decoded(body: bytes) -> None:
 
 
 def put_all(store: S3Store, folder: str, threads: int, *work: Callable[[bytes], object]) -> None:
-    """A thread an upload, each waiting without the interpreter's lock."""
+    """Upload with one thread for each upload; each waits without the interpreter's lock."""
     names = iter(os.listdir(folder))
 
     def put_some(_: int) -> None:

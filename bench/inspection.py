@@ -1,5 +1,5 @@
 # ruff: noqa: INP001 - for the scripts beside it, not a package
-"""`mirror inspect`: every file of a cache judged by decoding it."""
+"""`mirror inspect`: decodes and judges every file of a cache."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from caches import Cache, photographs
 from measure import BENCH, ROOT, Contender, Runs, alternately
 from results import Part
 
-# What most scripts do, which passes files that were cut short and closed with an end marker.
+# The method of most scripts. It accepts files that were cut short and closed with an end marker.
 PILLOW = """
 import os, sys
 from concurrent.futures import ProcessPoolExecutor

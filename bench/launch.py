@@ -1,8 +1,8 @@
 # ruff: noqa: INP001 - a script, not a package
-"""Run a program and tell what it cost: `python -I -S launch.py CPUS OUT ERR COMMAND…`, JSON on stdout.
+"""Run a program and print its cost as JSON: `python -I -S launch.py CPUS OUT ERR COMMAND…`.
 
-The kernel counts the memory of whoever forks a process into that process's own peak. So it is a
-small one that does: an interpreter that has loaded next to nothing.
+The kernel counts the memory of the forking process into the peak of its child. So a small process
+forks: an interpreter that has loaded almost nothing.
 """
 
 import os
@@ -19,10 +19,10 @@ def main(cpus: str, out: str, err: str, *command: str) -> None:
         (os.POSIX_SPAWN_OPEN, 1, out, writing, 0o644),
         (os.POSIX_SPAWN_OPEN, 2, err, writing, 0o644),
     ]
-    began = time.perf_counter()
+    started = time.perf_counter()
     process = os.posix_spawnp(command[0], command, os.environ, file_actions=files)
     _, status, usage = os.wait4(process, 0)
-    wall = time.perf_counter() - began
+    wall = time.perf_counter() - started
     cpu = usage.ru_utime + usage.ru_stime
     peak = usage.ru_maxrss * (1024 if sys.platform == "linux" else 1)  # macOS counts bytes
     ended = os.waitstatus_to_exitcode(status)

@@ -1,10 +1,10 @@
 # ruff: noqa: INP001 - for the scripts beside it, not a package
 """A DataLoader over the mirror beside the same loader reading one URL at a time with requests.
 
-Both read the same objects from one server on loopback that answers each request after 50 ms, with
-two workers and batches of 64, decode them and cut tensors of 224 × 224 out of them. Each runs in a
-process of its own (`python bench/loader.py READER ADDRESS`), with caches of neither; starting and
-ending the workers is counted.
+Both read the same objects from one server on loopback that answers each request after 50 ms. They use
+two workers and batches of 64, decode the images, and cut tensors of 224 × 224 out of them. Each runs in a
+separate process (`python bench/loader.py READER ADDRESS`), without caches. The time includes the start
+and the end of the workers.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import peers
-from measure import BENCH, ROOT, Runs, alternately, by_name, telling
+from measure import BENCH, ROOT, Runs, alternately, by_name, printing_cost
 from results import Part
 
 sys.path.insert(0, str(ROOT))
@@ -61,7 +61,7 @@ def prepare() -> None:
 
 
 async def serve(root: Path) -> None:
-    """GETs of files below a folder, each answered after `LATENCY`, whatever else goes on."""
+    """Serve files below a folder, each after `LATENCY`, independent of other requests."""
 
     async def attend(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -83,7 +83,7 @@ async def serve(root: Path) -> None:
 
 @contextmanager
 def distant() -> Iterator[str]:
-    """The address of a server that is `LATENCY` away."""
+    """Start a server with `LATENCY`. Yields its address."""
     command = [sys.executable, __file__, "server", str(HOME / "mirror")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:  # noqa: S603
         assert server.stdout is not None
@@ -101,7 +101,7 @@ def to_tensor(image: Any) -> Any:
 
 
 class OneAtATime:
-    """As the old loader did it: a request a sample, over a session that is kept."""
+    """A common loader: one request for each sample, over a persistent session."""
 
     def __init__(self, urls: list[str]) -> None:
         self._urls = urls
@@ -144,7 +144,7 @@ def loader_of(reader: str, address: str) -> Any:
 
 def epoch(reader: str, address: str) -> None:
     loader = loader_of(reader, address)
-    with telling():
+    with printing_cost():
         seen = sum(len(labels) for _, labels in loader)
     if seen != IMAGES:
         raise RuntimeError(f"{reader} gave {seen} images, not {IMAGES}")

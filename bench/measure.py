@@ -1,9 +1,9 @@
 # ruff: noqa: INP001 - for the scripts beside it, not a package
-"""Programs measured beside each other: alternately, as processes of their own, round by round.
+"""Measures programs in turns, as separate processes, round by round.
 
-One run after the other of the same program would measure what the machine did meanwhile; turns
-spread that over all of them, and ratios are taken within a round. Wall, CPU and peak memory are the
-kernel's figures for the child and what it waited for.
+Consecutive runs of the same program would also measure other work on the machine. Turns spread that work
+over all programs, and ratios are taken within a round. Wall time, CPU time and peak memory are the
+kernel's figures for the child and the processes that it waited for.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ LAUNCH = ROOT / "bench" / "launch.py"
 
 
 class Cost(NamedTuple):
-    """Seconds of wall and CPU, and bytes of memory at the peak."""
+    """Seconds of wall and CPU time, and bytes of peak memory."""
 
     wall: float
     cpu: float
     peak: int
 
 
-Runs = dict[str, list[Cost]]  # by a program's name, a run a round
+Runs = dict[str, list[Cost]]  # by program name, one run for each round
 
 
 @dataclass(frozen=True)
@@ -41,14 +41,14 @@ class Contender:
     """A program of a comparison.
 
     Attributes:
-        name: as the table has it.
-        command: its words; it and `environment` are called for where `before` decides them.
-        before: makes its place ready, unmeasured.
-        check: looks at what it printed and left; raises when that is not right.
+        name: its name in the table.
+        command: its arguments. `command` and `environment` may be callables that use `before`'s results.
+        before: prepares its place, unmeasured.
+        check: checks its output and its files, and raises if they are wrong.
         environment: variables in addition to this process's.
-        cpus: the processors it may use; None for all.
-        own_clock: it says itself what its work took, by `told`: what is compared is the work, and
-            neither starting nor looking at what came of it. The peak stays the kernel's.
+        cpus: the processors that it may use; None for all.
+        own_clock: it measures its own work with `printing_cost`. Then start-up and checks do not count. The
+            peak is still the kernel's.
     """
 
     name: str
@@ -64,7 +64,7 @@ def measured(contender: Contender) -> Cost:
     """Run a program once.
 
     Raises:
-        RuntimeError: it failed; its last words are in the message.
+        RuntimeError: it failed. The message has the end of its output.
     """
     contender.before()
     command, environment = _asked(contender.command), _asked(contender.environment)
@@ -77,22 +77,22 @@ def measured(contender: Contender) -> Cost:
         env=_neutral_environment() | dict(environment or {}),
         check=True,
     )
-    told = json.loads(done.stdout)
-    if told["ended"]:
+    figures = json.loads(done.stdout)
+    if figures["ended"]:
         words = (log.read_text(errors="replace") + printed.read_text(errors="replace"))[-2000:]
-        raise RuntimeError(f"{contender.name} ended with {told['ended']}: {words}")
-    cost = Cost(told["wall"], told["cpu"], told["peak"])
+        raise RuntimeError(f"{contender.name} ended with {figures['ended']}: {words}")
+    cost = Cost(figures["wall"], figures["cpu"], figures["peak"])
     with printed.open(errors="replace") as output:
         text = output.read(1 << 20)
     if contender.own_clock:
-        told = json.loads(text.splitlines()[-1])
-        cost = cost._replace(wall=told["wall"], cpu=told["cpu"])
+        figures = json.loads(text.splitlines()[-1])
+        cost = cost._replace(wall=figures["wall"], cpu=figures["cpu"])
     contender.check(text)
     return cost
 
 
 def _neutral_environment() -> dict[str, str]:
-    """This process's, without what its user has set for S3, for mirror and for Python."""
+    """This process's environment, without the user's settings for S3, mirror and Python."""
     theirs = ("AWS_", "MIRROR_", "PYTHON", "RCLONE_", "S3_")
     return {name: value for name, value in os.environ.items() if not name.startswith(theirs)}
 
@@ -102,7 +102,7 @@ def _asked(value: Any) -> Any:
 
 
 def alternately(contenders: Sequence[Contender], rounds: int) -> Runs:
-    """`rounds` runs of each, one after the other in turns, after a warm-up of each."""
+    """Run each program `rounds` times, in turns, after a warm-up of each."""
     runs: Runs = {contender.name: [] for contender in contenders}
     for number in range(rounds + 1):
         for contender in contenders:
@@ -122,7 +122,7 @@ def by_name(
     argument: str,
     environment: Mapping[str, str] | None = None,
 ) -> list[Contender]:
-    """What a script does by name, each in a process of its own: `script NAME ARGUMENT`, `telling`."""
+    """Contenders that run `script NAME ARGUMENT`, one process each, and use `printing_cost`."""
     return [
         Contender(
             name,
@@ -135,17 +135,17 @@ def by_name(
 
 
 @contextmanager
-def telling() -> Iterator[None]:
-    """For a program with a clock of its own: says on its last line what the block has cost."""
-    began, used = time.perf_counter(), _cpu_seconds()
+def printing_cost() -> Iterator[None]:
+    """For a program with its own clock: prints the cost of the block as its last line."""
+    started, used = time.perf_counter(), _cpu_seconds()
     yield
-    told = {"wall": time.perf_counter() - began, "cpu": _cpu_seconds() - used}
-    sys.stdout.write(json.dumps(told) + "\n")
+    cost = {"wall": time.perf_counter() - started, "cpu": _cpu_seconds() - used}
+    sys.stdout.write(json.dumps(cost) + "\n")
     sys.stdout.flush()
 
 
 def _cpu_seconds() -> float:
-    """Of this process and of its children that have ended."""
+    """CPU seconds of this process and of its ended children."""
     uses = map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     return sum(use.ru_utime + use.ru_stime for use in uses)
 

@@ -1,7 +1,7 @@
 # ruff: noqa: INP001 - for the scripts beside it, not a package
-"""What cron does: a run that finds nothing changed, and one that finds one file in a hundred changed.
+"""A nightly run: one without changes, and one with a changed file in a hundred.
 
-Mirrors stay below .bench between two measurements: making one costs a first sync.
+Mirrors stay below .bench between two measurements, because making one costs a first sync.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _rounds = count(1)
 
 
 def _sync(target: Target, name: str, expected: dict[str, int]) -> Contender:
-    """`mirror sync`, held to what its report must say."""
+    """Run `mirror sync`, and check its report."""
 
     def check(printed: str) -> None:
         report = json.loads(printed)
@@ -49,7 +49,7 @@ def _sync(target: Target, name: str, expected: dict[str, int]) -> Contender:
 
 
 def _find(cache: Cache) -> Contender:
-    """What a walk costs that looks at every file and remembers nothing: the floor."""
+    """The floor: a walk that reads the metadata of every file and stores nothing."""
     command = ["find", str(cache.folder), "-type", "f", "-printf", "%f %s %T@ %i\n"]
 
     def check(printed: str) -> None:
@@ -60,7 +60,7 @@ def _find(cache: Cache) -> Contender:
 
 
 def _mirrored(cache: Cache, place: Place, home: Path) -> Target:
-    """A cache that has been synced once."""
+    """Sync a cache once."""
     target = Target(cache, place, prefix="kept", state=str(home / "state"))
     ready = home / "ready"
     if not ready.exists():
@@ -112,7 +112,7 @@ def changed(files: int) -> Callable[[int], Runs]:
 
 
 def beside_peers(rounds: int) -> Runs:
-    """Nothing changed among 50,000 files: their sync lists the bucket, ours reads its state."""
+    """No change among 50,000 files. The peers' sync lists the bucket, and ours reads its state."""
     cache, home = small(50_000), _home("peers")
     with sink(home / "seaweedfs") as place:
         target = _mirrored(cache, place, home)

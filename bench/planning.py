@@ -1,8 +1,8 @@
 # ruff: noqa: INP001 - for the scripts beside it, not a package
-"""Planning against a state of up to nine million files, which no disk has to hold.
+"""Planning against a state of up to nine million files, without the files.
 
-The listing comes from memory in place of the folder's, so the walk costs nothing: what is measured
-is all else that a run does before it opens a file. Each plan is made in a process of its own
+The listing comes from memory instead of a folder, so the walk costs nothing. The measurement covers all
+other work of a run before it opens a file. Each plan is made in a separate process
 (`python bench/planning.py WHAT FILES`).
 """
 
@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
-from measure import BENCH, ROOT, Runs, alternately, by_name, say, telling
+from measure import BENCH, ROOT, Runs, alternately, by_name, printing_cost, say
 from results import Part
 
 sys.path.insert(0, str(ROOT))
@@ -26,13 +26,13 @@ from mirror.sync.plan import FileSelection, make_plan
 from mirror.sync.state import SeenFile, State
 
 STEPS = (9_000, 90_000, 900_000, 9_000_000)
-# Every how many files one has changed; 0 for none.
+# One file in this number has changed; 0 for none.
 WHAT = {"none changed": 0, "one in a hundred changed": 100}
 _A_TRANSACTION = 300_000
 
 
 def listing(files: int, every: int) -> Iterator[File]:
-    """`files` files; every so many of them has another time than the state knows."""
+    """A listing of `files` files. Some have a different time than the state, one in `every`."""
     step = (1 << 128) // files
     for number in range(files):
         moved = every and number % every == 0
@@ -66,7 +66,7 @@ def prepare(files: int) -> None:
 
 
 def plan(files: int, every: int) -> None:
-    with telling():
+    with printing_cost():
         state = State(_home(files))
         made = make_plan(listing(files, every), ScanCount(), state, FileSelection())
         state.close()

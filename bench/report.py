@@ -1,9 +1,9 @@
 # ruff: noqa: INP001 - a script, not a package
-"""Write the tables of docs/benchmarks.md and the charts anew, from bench/results.json.
+"""Rewrite the tables of docs/benchmarks.md and the charts from bench/results.json.
 
     python bench/report.py
 
-`<!-- bench NAME -->` … `<!-- end -->` in the document holds what this writes and nothing else.
+The text between `<!-- bench NAME -->` and `<!-- end -->` in the document is replaced.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ _MARKED = re.compile(r"(<!-- bench ([a-z0-9 -]+) -->\n).*?(<!-- end -->)", re.DO
 
 
 def written(document: str, results: Mapping[str, Result]) -> dict[Path, str]:
-    """What every file made of the results holds.
+    """The new content of every file that is made from the results.
 
     Args:
-        document: docs/benchmarks.md as it stands, markers in it.
+        document: the current docs/benchmarks.md, with markers.
         results: by workload.
     """
 

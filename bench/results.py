@@ -1,5 +1,5 @@
 # ruff: noqa: INP001 - for the scripts beside it, not a package
-"""What was measured, kept as `bench/results.json`: a workload measured anew takes its own place."""
+"""The measured results in `bench/results.json`. A new measurement replaces that of its workload."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class Part:
     """A workload.
 
     Attributes:
-        name: what `make bench BENCH=name` calls it.
-        title: what is done, for the table's caption.
-        run: measures it, so many rounds; returns the runs by program, ours first.
-        packages: whose versions are noted with it.
+        name: its name in `make bench BENCH=name`.
+        title: the table's caption.
+        run: measures it for a number of rounds. Returns the runs by program, ours first.
+        packages: packages whose versions are recorded.
     """
 
     name: str
@@ -37,15 +37,15 @@ class Part:
 
 @dataclass
 class Result:
-    """A workload as it was measured.
+    """The measurement of a workload.
 
     Attributes:
-        title: what was done.
-        runs: by program, ours first; the n-th runs of all belong to one round.
-        date: of the last round, UTC.
-        machine: where.
-        versions: of what took part.
-        load: what the machine was busy with before, as a load average.
+        title: the table's caption.
+        runs: by program, ours first. The n-th runs of all programs are one round.
+        date: of the last round, in UTC.
+        machine: the machine's processor, memory and system.
+        versions: of all programs and packages in it.
+        load: the load average before the first run.
     """
 
     title: str
@@ -60,12 +60,12 @@ class Result:
         return next(iter(self.runs))
 
     def median(self, name: str) -> Cost:
-        """Each figure's own median."""
+        """The median of each figure."""
         walls, cpus, peaks = zip(*self.runs[name], strict=True)
         return Cost(*(statistics.median(each) for each in (walls, cpus, peaks)))
 
     def ratio(self, measure: str, ours: str, theirs: str) -> float:
-        """Ours ÷ theirs: the median of the rounds' ratios."""
+        """The median of the rounds' ratios, ours ÷ theirs."""
         pairs = zip(self.runs[ours], self.runs[theirs], strict=True)
         return float(statistics.median(getattr(a, measure) / getattr(b, measure) for a, b in pairs))
 
@@ -105,7 +105,7 @@ def _result(found: Mapping[str, Any]) -> Result:
 
 
 def save(results: Mapping[str, Result], order: Sequence[str], path: Path = RESULTS) -> None:
-    """Write all of them, in the order of the workloads; every figure of every run is kept."""
+    """Write all results with every figure of every run, in the order of the workloads."""
     names = [name for name in order if name in results]
     names += sorted(results.keys() - set(names))
     path.write_text(json.dumps({name: _plain(results[name]) for name in names}, indent=1) + "\n")

@@ -1,10 +1,10 @@
 # ruff: noqa: INP001 - for the scripts beside it, not a package
-"""`mirror rewrite` of a million records beside the script that it replaces, and beside DuckDB.
+"""`mirror rewrite` of a million records, beside a plain Python script and DuckDB.
 
-One core each. All three look up md5(url) among a million images, keep the records that are there
-and write JSON lines; ours and DuckDB also put the new URL in. The old script knows the cache as a
-set of names; its listing of the folder is not counted. A mirror in a folder holds the catalog, with
-rows and no objects: a rewriting reads no object.
+Each uses one core. All three look up md5(url) among a million images, keep the records with an image,
+and write JSON lines. Ours and DuckDB also insert the new URL. The script has the cache as a set of
+names, and its listing of the folder does not count. The catalog is that of a mirror in a folder, with
+rows and without objects, because a rewrite reads no objects.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ DATASET = FOLDER / "dataset_raw.jsonl"
 NAMES = FOLDER / "names.txt"
 MIRROR = FOLDER / "mirror"
 RECORDS = 1_000_000
-# Of ten records nine are mirrored, as in a cache that a training run left.
+# Nine of ten records are mirrored, as in a typical cache of a training.
 MIRRORED = 9
 
 OLD_SCRIPT = """
@@ -63,7 +63,7 @@ def url_of(number: int) -> str:
 
 
 def make(records: int) -> None:
-    """A dataset of 300-byte records of 20 fields, and a catalog of as many rows."""
+    """Make a dataset of 300-byte records with 20 fields, and a catalog with as many rows."""
     from mirror.catalog.delta_table import Catalog
     from mirror.config.loading import Layer, merge
     from mirror.store import open_store
@@ -85,7 +85,7 @@ def make(records: int) -> None:
         "state": {"dir": str(FOLDER / "state")},
     }
     settings = merge([Layer("bench", place)])
-    sync(settings, SyncOptions())  # makes the mirror's root
+    sync(settings, SyncOptions())  # creates the mirror's root
     store = open_store(settings.bucket_url, None, settings.bucket, 1)
     catalog = Catalog(store, str(MIRROR / "catalog"), dict)
     kept = _kept(records)
@@ -117,7 +117,7 @@ def _row(number: int) -> Row:
 
 
 def same_records(output: Path) -> None:
-    """Raises: RuntimeError: an output has another number of records than it must have."""
+    """Check the outputs. Raises RuntimeError if one has the wrong number of records."""
     parts = [output] if output.exists() else sorted(output.parent.glob(f"{output.stem}_*.jsonl"))
     found = sum(path.read_bytes().count(b"\n") for path in parts)
     expected = sum(1 for _ in _kept(RECORDS))

@@ -3,8 +3,8 @@
 
 python bench/run.py                       everything: about an hour on two cores
 python bench/run.py bulk rewrite          these workloads; the others' figures stay
-python bench/run.py --list                what there is
-python bench/run.py --add --rounds 2 bulk more rounds to those that were measured
+python bench/run.py --list                all workloads
+python bench/run.py --add --rounds 2 bulk two more rounds for this workload
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def parts() -> dict[str, Part]:
 
 
 def measure(part: Part, rounds: int, known: Result | None) -> Result:
-    """Measure a workload; `known` is what more rounds are added to."""
+    """Measure a workload, and add its rounds to `known` if given."""
     say(f"{part.name}: {part.title}")
     load_before = round(os.getloadavg()[0], 1)
     runs = part.run(rounds)
@@ -48,10 +48,12 @@ def measure(part: Part, rounds: int, known: Result | None) -> Result:
 def main() -> None:
     known = parts()
     parser = argparse.ArgumentParser(description="Measure mirror beside its peers.")
-    parser.add_argument("names", nargs="*", metavar="WORKLOAD", help="all, when none is named")
+    parser.add_argument(
+        "names", nargs="*", metavar="WORKLOAD", help="the workloads to run; all by default"
+    )
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--add", action="store_true", help="keep the rounds that there are")
-    parser.add_argument("--list", action="store_true", help="name the workloads")
+    parser.add_argument("--add", action="store_true", help="add rounds to the existing ones")
+    parser.add_argument("--list", action="store_true", help="list the workloads")
     asked = parser.parse_args()
     if asked.list:
         for part in known.values():
@@ -61,12 +63,12 @@ def main() -> None:
     if unknown:
         parser.error(f"no workload is called {', '.join(unknown)}; see --list")
     BENCH.mkdir(exist_ok=True)
-    with FileLock(BENCH / "lock", timeout=0):  # another run's servers are not this one's
+    with FileLock(BENCH / "lock", timeout=0):  # do not reuse another run's servers
         measure_all(asked.names or list(known), known, asked)
 
 
 def measure_all(names: Sequence[str], known: Mapping[str, Part], asked: argparse.Namespace) -> None:
-    """Measure these workloads, and write down each as soon as it is done."""
+    """Measure these workloads, and save each as soon as it is done."""
     for name in names:
         earlier = load().get(name) if asked.add else None
         result = measure(known[name], asked.rounds, earlier)

@@ -1,10 +1,10 @@
 # ruff: noqa: INP001 - for the scripts beside it, not a package
-"""The servers that programs are measured against: each on loopback, in a process of its own.
+"""The servers for the measurements, each a separate process on loopback.
 
-- `seaweedfs` keeps what it is sent, and checks signatures and checksums: the whole path.
-- `sink` is nginx before a SeaweedFS: what is uploaded is read to its end, noted in a log and
-  discarded, so that the client is what is measured. All else (format.json, the catalog) goes on to
-  the SeaweedFS, so that a run does all it does elsewhere.
+- `seaweedfs` stores objects, and checks signatures and checksums: the whole path.
+- `sink` is nginx before a SeaweedFS. It reads an upload to its end, logs it and discards it, so that only
+  the client is measured. Everything else (format.json, the catalog) goes to the SeaweedFS, so that a run
+  does its complete work.
 - `static` is nginx over a folder.
 """
 
@@ -28,7 +28,7 @@ from tests.servers.process import eventually, free_ports, running
 from tests.servers.sigv4 import signed_request
 
 BUCKET = "bench"
-# Below these folders of a prefix the sink discards what it is sent: ours, and the peers'.
+# The sink discards uploads below these folders of a prefix: ours, and the peers'.
 DISCARDED = ("objects", "flat")
 
 HEAD = """
@@ -42,9 +42,9 @@ http {{
   types {{ image/jpeg jpg; }}
 """
 
-# `return` would answer before the body is read; a mirrored request is made only when it has been.
-# 201, because nginx would make a 304 of a 200 that answers `If-None-Match`. The ETag is not an MD5,
-# and does not look like one: rclone compares those that do.
+# `return` would answer before the body is read. A mirrored request is sent only after that.
+# 201, because nginx turns a 200 into a 304 if the request has `If-None-Match`. The ETag is not an MD5,
+# and does not look like one, because rclone compares those that do.
 SINK = """
   log_format noted "$request_method $status $content_length $http_x_amz_content_sha256 $uri";
   server {{
@@ -73,7 +73,7 @@ STATIC = """
 
 
 class Noted(NamedTuple):
-    """An object that the sink was sent, whole."""
+    """A complete upload to the sink."""
 
     size: int
     sha256: str
@@ -82,13 +82,13 @@ class Noted(NamedTuple):
 
 @dataclass(frozen=True)
 class Place:
-    """Where an S3 is and how to get in.
+    """An S3 server and its credentials.
 
     Attributes:
         endpoint: its address.
-        environment: the standard AWS chain for whoever goes there.
+        environment: the variables of the standard AWS chain for its clients.
         server: the SeaweedFS behind it.
-        log: what a sink notes down.
+        log: the log of a sink.
     """
 
     endpoint: str
@@ -97,7 +97,7 @@ class Place:
     log: Path | None = None
 
     def noted(self, prefix: str, count: int) -> list[Noted]:
-        """What the sink was sent below a prefix, once it has written down `count` of it."""
+        """The uploads to the sink below a prefix. Waits until its log has `count` of them."""
         assert self.log is not None
         found: list[Noted] = []
 
@@ -121,7 +121,7 @@ def _read_log(log: Path | None, below: str) -> list[Noted]:
 
 @contextmanager
 def seaweedfs(kept: Path | None = None) -> Iterator[Place]:
-    """A SeaweedFS with a bucket: an empty one that is gone afterwards, or what is kept in a folder."""
+    """Run a SeaweedFS with a bucket: a temporary empty one, or one that is kept in a folder."""
     folder = kept or _clean(BENCH / "seaweedfs")
     try:
         with seaweedfs_server(folder) as server:
@@ -135,7 +135,7 @@ def seaweedfs(kept: Path | None = None) -> Iterator[Place]:
 
 @contextmanager
 def sink(kept: Path | None = None) -> Iterator[Place]:
-    """An S3 that discards objects; see the top of this file."""
+    """Run an S3 server that discards objects. See the top of this file."""
     with seaweedfs(kept) as behind:
         folder = _clean(BENCH / "sink")
         (folder / "empty").mkdir()
@@ -151,7 +151,7 @@ def sink(kept: Path | None = None) -> Iterator[Place]:
 
 @contextmanager
 def static(root: Path) -> Iterator[str]:
-    """The address of a web server over a folder."""
+    """Run a web server over a folder. Yields its address."""
     folder = _clean(BENCH / "static")
     (port,) = free_ports(1)
     text = (HEAD + STATIC).format(folder=folder, port=port, root=root)
@@ -161,7 +161,7 @@ def static(root: Path) -> Iterator[str]:
 
 
 def nginx() -> str:
-    """The program.
+    """The path of nginx.
 
     Raises:
         ServerUnavailable: it is not installed.
@@ -190,7 +190,7 @@ def _nginx(text: str, folder: Path, endpoint: str, behind: S3Server | None) -> I
 
 
 def _kept_port(kept: Path | None) -> int:
-    """A state belongs to a bucket at an address: a mirror that is kept keeps its port."""
+    """The port of a kept mirror. It must not change, because a state belongs to an address."""
     if kept is None:
         return free_ports(1)[0]
     known = kept / "port"

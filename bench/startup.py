@@ -1,5 +1,5 @@
 # ruff: noqa: INP001 - for the scripts beside it, not a package
-"""What it costs to be called: before anything is done."""
+"""The cost of starting `mirror`, before any work."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ WORDS = {
 
 
 def run(rounds: int) -> Runs:
-    """Four times the rounds: each takes a fraction of a second."""
+    """Run four times the rounds, because each takes a fraction of a second."""
     contenders = [
         Contender(name, [sys.executable, *words], environment={"PYTHONPATH": str(ROOT)})
         for name, words in WORDS.items()

@@ -1,5 +1,5 @@
 # ruff: noqa: INP001 - for the scripts beside it, not a package
-"""Tables of what was measured, as Markdown."""
+"""Tables of the results, as Markdown."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MEASURES = {"wall": "wall", "cpu": "CPU", "peak": "memory"}
 
 
 def table(name: str, result: Result) -> str:
-    """A workload: medians of each program, and ours ÷ theirs (below 1 is better); its bars."""
+    """The table of a workload: medians, ratios ours ÷ theirs (below 1 is better), and targets."""
     rounds = len(result.runs[result.ours])
     counted = f"{rounds} round{'s' * (rounds != 1)}"
     lines = [
@@ -43,8 +43,8 @@ def sentence(bar: Bar, results: Mapping[str, Result]) -> str:
 
 
 def bars(results: Mapping[str, Result]) -> str:
-    """Every bar, and whether it holds."""
-    lines = ["| workload | bar | measured | |", "|---|---|---|---|"]
+    """The table of all targets, and which of them hold."""
+    lines = ["| workload | target | measured | |", "|---|---|---|---|"]
     for bar in BARS:
         value = bar.value(results)
         shown = "not measured" if value is None else _figure(bar, value)
@@ -71,7 +71,7 @@ def seconds(value: float) -> str:
 
 
 def conditions(results: Mapping[str, Result]) -> str:
-    """On what machines, when and with which versions."""
+    """The machines, dates and versions of the measurements."""
     machines = {
         f"{m['cores']} × {m['processor']}, {m['memory_gb']} GB, {m['system']}, Python {m['python']}"
         for m in (result.machine for result in results.values())

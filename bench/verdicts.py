@@ -1,12 +1,12 @@
 # ruff: noqa: INP001 - a script, not a package
-"""Verdicts on files whose verdict is known, beside cleanvision's; and what the cascade costs.
+"""Compares verdicts with known ones and with cleanvision, and measures the cost of the cascade.
 
-    python bench/verdicts.py               everything, as it comes
+    python bench/verdicts.py               everything, with each result as soon as it is known
     python bench/verdicts.py --markdown    the tables of docs/verdicts.md, on stdout
     python bench/verdicts.py --quick       without cleanvision and without the other seeds
 
-The files are those of tests/labelled/, written to .bench/verdicts. cleanvision is installed into
-an environment of its own, .bench/cleanvision.
+The files are those of tests/labelled/, written to .bench/verdicts. cleanvision is installed into a
+separate environment, .bench/cleanvision.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ from tests.labelled.photographs import PHOTOGRAPHS, jpeg  # noqa: E402
 
 BENCH = ROOT / ".bench"
 CLEANVISION = "0.3.7"
-# None of these was looked at while the thresholds were chosen.
+# These seeds were not used to choose the thresholds.
 OTHER_SEEDS = range(20, 28)
 
-# Runs in cleanvision's environment: paths of a kind on stdin, what it said of them on stdout.
+# Runs in cleanvision's environment: reads the paths of a kind on stdin, and prints its answers.
 JUDGE = """
 import contextlib, json, logging, sys, warnings
 warnings.simplefilter("ignore")
@@ -90,7 +90,7 @@ def is_right(sample: Sample) -> bool:
 
 
 def cleanvision(kinds: dict[str, list[Sample]]) -> dict[str, dict[str, object]] | str:
-    """Its answers by kind, or why there are none."""
+    """Return cleanvision's answers by kind, or the reason why there are none."""
     home = BENCH / "cleanvision"
     python = home / "bin" / "python"
     try:
@@ -211,7 +211,7 @@ def bare(body: bytes) -> object:
 
 
 def seconds_apart(bodies: list[bytes]) -> tuple[float, float]:
-    """CPU seconds of the scaled decode alone and of the cascade, file by file in turn."""
+    """CPU seconds of the scaled decode alone, and of the cascade, in turns for each file."""
     spent = [0.0, 0.0]
     for number, body in enumerate(bodies):
         for which in (number % 2, 1 - number % 2):
@@ -227,7 +227,7 @@ def judge_all(bodies: list[bytes]) -> None:
 
 
 def seconds_in(pool: Executor, bodies: list[bytes], parts: int) -> float:
-    """Wall seconds for as many copies of the work as there are parts, divided by them."""
+    """Wall seconds for one copy of the work in each part, divided by the number of parts."""
     start = time.perf_counter()
     list(pool.map(judge_all, [bodies] * parts))
     return (time.perf_counter() - start) / parts
@@ -272,7 +272,7 @@ def machine() -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--markdown", action="store_true", help="nothing but the tables")
+    parser.add_argument("--markdown", action="store_true", help="print only the tables")
     parser.add_argument("--quick", action="store_true", help="seed 1 only, without cleanvision")
     flags = parser.parse_args()
     lines = ["### Cost", "", *table_of_costs(), "### By kind", "", *table_of_kinds(flags.quick)]

@@ -4,47 +4,52 @@
     ├── UsageError                   2   the command line asks for something impossible
     ├── ConfigError                 78   mirror.toml, environment or flags are wrong
     ├── Busy                        75   another run holds the lock
-    ├── Interrupted                130   Ctrl-C or SIGTERM; what was acknowledged is committed
+    ├── Interrupted                130   Ctrl-C or SIGTERM; acknowledged files are committed
     ├── OutputError                  1   standard output cannot be written: a full disk, a lost mount
     ├── CacheError                   1   the cache folder cannot be read or written
     ├── StateError                   1   the local state cannot be read or written
-    │   └── StateDamaged                 … because SQLite finds it malformed
-    ├── DatasetError                 1   a dataset holds what its user said it must not
-    │   └── TooManyBadSamples            … found out while training on it
-    ├── FormatError                  1   the bucket holds a format this version does not know
+    │   └── StateDamaged                 … because the SQLite file is malformed
+    ├── DatasetError                 1   a dataset breaks a limit that the user set
+    │   └── TooManyBadSamples            … noticed while training on it
+    ├── FormatError                  1   the bucket has a format this version does not know
     ├── CatalogError                 1   the catalog could not be read or written
     ├── ContentCollision             1   two contents share one xxh3-128 but not one SHA-256
-    ├── FetchError                   1   an image is not to be had as its catalog names it
+    ├── FetchError                   1   an image cannot be read as the catalog describes it
     │   ├── NotMirrored                  the mirror has never seen the URL
-    │   ├── Flagged                      it has, and found no good image there
-    │   ├── CorruptObject                the mirror's bytes are not those of the content hash
-    │   ├── Undecodable                  its bytes are those, and the decoder refuses them
+    │   ├── Flagged                      the mirror has seen it, but has no good image of it
+    │   ├── CorruptObject                the object's bytes do not match its content hash
+    │   ├── Undecodable                  the bytes match, but the decoder refuses them
     │   ├── OriginBlocked                the request would have left the mirror
-    │   └── StoreUnavailable             the mirror does not give the object now
-    │       └── NotCached                … because only caches of this machine may be asked
-    └── StoreError                   1   the object store refused, or is out of reach
+    │   └── StoreUnavailable             the store does not deliver the object now
+    │       └── NotCached                … and the fetcher is offline: it may only read local caches
+    └── StoreError                   1   the object store refused, or cannot be reached
         ├── NotFound                     no such key
         ├── AlreadyExists                conditional PUT: the key is taken
         ├── PreconditionFailed           conditional PUT: the ETag has changed
-        ├── Transient                    worth another attempt
-        │   ├── Throttled                429, 503, 5xx: everyone must slow down
+        ├── Transient                    another attempt may succeed
+        │   ├── Throttled                429, 503, 5xx: all requests must slow down
         │   ├── Unreachable              connection refused or reset, timeout, DNS
-        │   └── Conflict                 409 on a conditional PUT: ask again
-        └── StoreSetupError              no attempt with this key, bucket or endpoint can succeed
-            ├── AccessDenied
-            ├── BadCredentials      78
-            ├── BucketMissing
-            ├── WrongRegion         78
-            ├── Untrusted
-            ├── ClockSkew
-            └── ConditionalPutIgnored
+        │   └── Conflict                 409 on a conditional PUT: try again
+        └── StoreSetupError              no attempt with these settings can succeed
+            ├── AccessDenied                 the credentials may not do this
+            ├── BadCredentials      78       the store does not accept the credentials
+            ├── BucketMissing                there is no such bucket
+            ├── WrongRegion         78       the bucket is in another region
+            ├── Untrusted                    the certificate is not trusted, or another host's
+            ├── ClockSkew                    the clock of this machine is wrong
+            └── ConditionalPutIgnored        the store ignores If-None-Match
 
-The message of an error is one sentence that says what happened and what to do. Foreign exceptions
-are translated where they occur (`mirror.store.engines.obstore`, `mirror.store.engines.aioboto3`, …), so nothing
-above the edges knows them. All of them pickle: arguments are positional.
+The message of an error is one sentence: what happened and what to do. Exceptions of other libraries
+are translated where they occur (`mirror.store.engines.obstore` and others), so no other code sees
+them. All errors pickle, because their arguments are positional.
 """
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mirror.run.report import Report
 
 EXIT_DONE = 0
 EXIT_ERROR = 1
@@ -56,13 +61,19 @@ EXIT_INTERRUPTED = 130
 
 
 class MirrorError(Exception):
-    """Base of all errors that this package raises on purpose."""
+    """Base of all errors that this package raises on purpose.
+
+    Attributes:
+        exit_status: what the command line ends with.
+        report: what a verb of `Mirror` had done when the error ended it; None elsewhere.
+    """
 
     exit_status = EXIT_ERROR
+    report: Report | None = None
 
 
 def exit_status_of(error: MirrorError | None, *, interrupted: bool, failed: bool) -> int:
-    """The exit status of a run that reports in any case: what ended it counts before what failed in it."""
+    """Return the exit status of a run: an error first, then an interruption, then failed items."""
     if error is not None:
         return error.exit_status
     if interrupted:
@@ -123,7 +134,7 @@ class ContentCollision(MirrorError):
 
 
 class FetchError(MirrorError):
-    """What the fetch layer raises for one image. There is never a substitute for it."""
+    """Raised by the fetch layer for one image. It never returns a substitute image."""
 
 
 class NotMirrored(FetchError):
@@ -131,7 +142,7 @@ class NotMirrored(FetchError):
 
 
 class Flagged(FetchError):
-    """Args: message; verdict, as the catalog has it."""
+    """Args: message; verdict, the one in the catalog."""
 
     def __init__(self, message: str, verdict: str = "") -> None:
         super().__init__(message, verdict)
@@ -178,7 +189,7 @@ class PreconditionFailed(StoreError):
 
 
 class Transient(StoreError):
-    """Args: message; retry_after, the seconds that the server asked for, or None."""
+    """Args: message; retry_after, the pause in seconds that the server asked for, or None."""
 
     def __init__(self, message: str, retry_after: float | None = None) -> None:
         super().__init__(message, retry_after)
@@ -221,7 +232,7 @@ class WrongRegion(StoreSetupError):
 
 
 class Untrusted(StoreSetupError):
-    """The server's certificate is not by an authority that this machine trusts, or not its own."""
+    """The server's certificate is not from a trusted authority, or belongs to another host."""
 
 
 class ClockSkew(StoreSetupError):

@@ -1,12 +1,12 @@
-"""Keys of format 1. Pure, and the only code that knows how the bucket is laid out.
+"""Keys of format 1. Pure, and the only code that knows the layout of the bucket.
 
     <prefix>/format.json
     <prefix>/objects/<h[0:2]>/<h>.<ext>     h = xxh3-128 of the bytes, 32 lower-case hex digits
     <prefix>/catalog/                       a Delta table
-    <prefix>/doctor/                        probes, which mean nothing
-    <prefix>/gc.json                        whether objects are being removed
+    <prefix>/doctor/                        test objects of `mirror doctor`
+    <prefix>/gc.json                        whether `mirror gc` is running
 
-The specification is docs/format.md. Keys here are relative to the prefix: a store is rooted there.
+docs/format.md is the specification. Keys in the code are relative to the prefix: stores add it.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ FORMAT: Final = 1
 FORMAT_KEY: Final = "format.json"
 OBJECTS: Final = "objects/"
 CATALOG: Final = "catalog"
-# What mirror doctor tries an endpoint with; whoever finds something there may delete it.
+# Objects with which `mirror doctor` tests an endpoint. Leftovers may be deleted.
 PROBES: Final = "doctor/"
 GC_LEASE_KEY: Final = "gc.json"
 
 CACHE_CONTROL: Final = "public, max-age=31536000, immutable"
 
-# format name → (extension in a key, Content-Type). The names are what the catalog's `format` holds.
+# Format → (extension in a key, Content-Type). The catalog's column `format` holds these names.
 FORMATS: Final[dict[str, tuple[str, str]]] = {
     "jpeg": ("jpg", "image/jpeg"),
     "png": ("png", "image/png"),
@@ -48,7 +48,7 @@ FORMATS: Final[dict[str, tuple[str, str]]] = {
 }
 
 _BUCKET_NAME: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
-# Control characters (object_store refuses them in a key), and what UTF-8 cannot hold.
+# Control characters (object_store refuses them in a key), and characters that UTF-8 cannot encode.
 _UNFIT: Final = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 _USER_INFO: Final = re.compile(r"//.*@")
 _CONTENT_HASH: Final = re.compile(r"[0-9a-f]{32}")
@@ -56,36 +56,37 @@ _OBJECT_KEY: Final = re.compile(r"objects/([0-9a-f]{2})/((?:\1)[0-9a-f]{30})\.([
 
 
 def url_md5(url: str) -> bytes:
-    """The 16 bytes under which a cache and the catalog know a URL.
+    """Return the 16 bytes by which a cache and the catalog identify a URL.
 
-    MD5 names cache files here because the caches that exist are named so; nothing trusts it.
+    It is MD5 because existing caches name their files so. Nothing relies on it for security.
     """
     return md5(url.encode(), usedforsecurity=False).digest()
 
 
 def object_key(content_hash: bytes, image_format: str) -> str:
-    """Key of the object that holds a content.
+    """Return the key of the object with a content.
 
     Args:
         content_hash: xxh3-128 of the bytes, 16 bytes, big-endian.
-        image_format: a name of `FORMATS`.
+        image_format: a name in `FORMATS`.
     """
     digits = content_hash.hex()
     return f"{OBJECTS}{digits[:2]}/{digits}.{FORMATS[image_format][0]}"
 
 
 def parse_object_key(key: str) -> tuple[bytes, str] | None:
-    """`(content_hash, extension)` of an object's key, or None for a key that is not an object's."""
+    """Return `(content_hash, extension)` of an object's key, or None for any other key."""
     match = _OBJECT_KEY.fullmatch(key)
     return (bytes.fromhex(match[2]), match[3]) if match else None
 
 
 def parse_content_hash(text: str) -> bytes | None:
-    """The 16 bytes of a content hash written as a key writes it, or None for any other text."""
+    """Return the 16 bytes of a content hash as keys write it, or None for any other text."""
     return bytes.fromhex(text) if _CONTENT_HASH.fullmatch(text) else None
 
 
 def content_type(image_format: str) -> str:
+    """Return the Content-Type of a format."""
     return FORMATS[image_format][1]
 
 
@@ -96,7 +97,7 @@ class BucketUrl:
     Attributes:
         scheme: `s3` or `file`.
         bucket: the bucket's name; empty for `file`.
-        path: the prefix without slashes at its ends, or the absolute folder for `file`.
+        path: the prefix without slashes at its ends; for `file`, the absolute folder.
     """
 
     scheme: str
@@ -105,6 +106,7 @@ class BucketUrl:
 
     @classmethod
     def parse(cls, url: str) -> BucketUrl:
+        """Parse a URL. Raises: ConfigError, without repeating a password."""
         try:
             parts = urlsplit(url)
         except ValueError:
@@ -112,7 +114,7 @@ class BucketUrl:
         plain = not (
             parts.query or parts.fragment or "?" in url or "#" in url or _UNFIT.search(url)
         )
-        shown = _USER_INFO.sub("//…@", url)  # a password must not reach a log
+        shown = _USER_INFO.sub("//…@", url)  # a password must not appear in a log
         if parts.scheme == "s3" and plain and _BUCKET_NAME.fullmatch(parts.netloc):
             prefix = unquote(parts.path).strip("/")
             strange = any(piece in ("", ".", "..") for piece in prefix.split("/"))

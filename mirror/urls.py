@@ -1,12 +1,13 @@
-"""The URLs of a mirror's objects: what a dataset is rewritten to, and how it is known again. Pure.
+"""Build the URLs of a mirror's objects, and recognise them in a dataset. Pure.
 
 public   https://img.example.org/inat/objects/ab/ab….jpg      a CDN or domain over the prefix
 s3       s3://plants/inat/objects/ab/ab….jpg
 file     file:///data/mirror/objects/ab/ab….jpg               a mirror in a folder
-store    https://ENDPOINT/plants/inat/objects/ab/ab….jpg      what signing gives
+store    https://ENDPOINT/plants/inat/objects/ab/ab….jpg      the form of signed URLs
 
-Bulk code takes `base` once and adds keys to it. An object's name is its content, so a URL of one is
-known again wherever it points to (`content_hash_in`): a dataset outlives its mirror's address.
+Bulk code takes `base` once and appends keys. The name of an object is its content hash, so
+`content_hash_in` recognises its URL at any address. A rewritten dataset stays valid when the mirror
+moves.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from urllib.parse import quote, unquote
 from mirror.errors import ConfigError
 from mirror.layout import OBJECTS, BucketUrl, parse_object_key
 
-# What a base can be written for; presigned URLs come from `mirror.store.signing`, key by key.
+# Forms that have a base. `mirror.store.signing` makes presigned URLs, key by key.
 Scheme = Literal["public", "s3", "file"]
 
 _HTTP_URL: Final = re.compile(
@@ -28,10 +29,11 @@ _HTTP_URL: Final = re.compile(
 )
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _PORTS: Final = 65535
-# Characters that a URL's path may hold as they are; "%" because escapes there are the user's own.
+# Characters that stay unescaped in a URL's path; "%" because the user may have escaped some.
 _PATH_SAFE: Final = "/%:@!$&'()*+,;=~"
 _NOT_A_PATH: Final = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]|%(?![0-9A-Fa-f]{2})")
-# A bucket of another name could answer at a virtual host: hosts know no capitals and no underscore.
+# Names of buckets that have their own virtual host. Host names have no capitals or underscores, so
+# for any other name another bucket could answer.
 _HOST_BUCKET: Final = re.compile(r"[a-z0-9][a-z0-9.-]*")
 _OBJECT_URL: Final = re.compile(
     rb"[A-Za-z][A-Za-z0-9+.-]*://[!-\"$->@-~\x80-\xff]*/(%b[0-9a-f]{2}/[0-9a-f]{32}\.[a-z0-9]{1,8})(?:\?[!-\"$-~]*)?"
@@ -41,12 +43,12 @@ _PIECE: Final = f"/{OBJECTS}".encode()
 
 
 def content_hash_in(url: bytes) -> bytes | None:
-    """The content hash in a URL of an object, of whichever mirror; None in any other text.
+    """Return the content hash in the URL of an object of any mirror; None for any other text.
 
     Args:
-        url: as UTF-8; a signature may follow the key.
+        url: in UTF-8; a signature may follow the key.
     """
-    # `find` takes half the time of `in`, which asks for the buffer first; most URLs are none.
+    # `find` takes half the time of `in`, which asks for the buffer first. Most URLs fail here.
     if url.find(_PIECE) < 0 or (match := _OBJECT_URL.fullmatch(url)) is None:
         return None
     parsed = parse_object_key(match[1].decode())
@@ -60,8 +62,8 @@ class ObjectUrls:
     Args:
         bucket: where the mirror is.
         endpoint: `bucket.endpoint`; None on AWS.
-        region: of the bucket.
-        public_url: `bucket.public_url`: what readers without credentials put before a key.
+        region: the bucket's region.
+        public_url: `bucket.public_url`, the base of the URLs for readers without credentials.
 
     Raises:
         ConfigError: `endpoint` or `public_url` is not a plain http(s) URL.
@@ -82,7 +84,7 @@ class ObjectUrls:
         object.__setattr__(self, "_bases", bases)
 
     def _store_roots(self) -> list[_HttpRoot]:
-        """Where the store itself answers for the prefix."""
+        """Addresses under which the store itself serves the prefix."""
         if self.bucket.scheme != "s3":
             return []
         name = self.bucket.bucket
@@ -100,21 +102,21 @@ class ObjectUrls:
 
     @property
     def web_bases(self) -> list[str]:
-        """http(s) URLs that the objects stand under: the public one if there is one, and the store's."""
+        """All http(s) bases of the objects: the public one, if there is one, and the store's own."""
         public = [self._bases["public"]] if "public" in self._bases else []
         return public + [root.text for root in self._store_roots()]
 
     @property
     def default_scheme(self) -> Scheme:
-        """`public` where there is a public URL, else what `bucket.url` is written in."""
+        """`public` if there is a public URL, else the scheme of `bucket.url`."""
         if self.public_url:
             return "public"
         return "file" if self.bucket.scheme == "file" else "s3"
 
     def base(self, scheme: Scheme) -> str:
-        """What goes before a key: `base + key` is the object's URL, for any number of keys.
+        """Return the base of one scheme: `base + key` is the URL of the object with that key.
 
-        Keys of objects need no percent-encoding; that of the prefix is done here.
+        The base has its prefix percent-encoded. Keys of objects need no encoding.
 
         Raises:
             ConfigError: this mirror has no URLs of that scheme.
@@ -124,8 +126,8 @@ class ObjectUrls:
             return base
         if scheme == "public":
             raise ConfigError(
-                "The mirror has no public URLs: set bucket.public_url to the address under which "
-                f"readers find it, or choose {self.bucket.scheme} URLs."
+                "The mirror has no public URLs: set bucket.public_url to its public address, "
+                f"or choose {self.bucket.scheme} URLs."
             )
         if scheme == "s3":
             raise ConfigError(
@@ -138,11 +140,11 @@ class ObjectUrls:
         )
 
     def url(self, scheme: Scheme, key: str) -> str:
-        """The URL of an object.
+        """Return the URL of an object.
 
         Args:
-            scheme: which form.
-            key: as `layout.object_key` gives it.
+            scheme: form of the URL.
+            key: from `layout.object_key`.
 
         Raises:
             ConfigError: this mirror has no URLs of that scheme.
@@ -152,7 +154,7 @@ class ObjectUrls:
 
 @dataclass(frozen=True, slots=True)
 class _HttpRoot:
-    """An http(s) URL that keys are put behind.
+    """An http(s) URL to which keys are appended.
 
     Attributes:
         scheme: `http` or `https`.
@@ -168,7 +170,7 @@ class _HttpRoot:
 
     @classmethod
     def parse(cls, url: str, setting: str) -> _HttpRoot:
-        """Raises: ConfigError; it does not repeat the URL, which may hold a password."""
+        """Parse a URL. Raises: ConfigError, without the URL: it may contain a password."""
         match = _HTTP_URL.fullmatch(url)
         pieces = unquote(match[4] or "").split("/") if match else []
         port = int(match[3]) if match and match[3] else None

@@ -1,4 +1,4 @@
-"""What all tests share: the servers, and places where a mirror can stand."""
+"""Fixtures for all tests: the servers, and places for a mirror."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ __all__ = [
     "seaweedfs",
 ]
 
-# Every kind of place a mirror may stand in, by every engine that reaches it.
+# Every kind of place for a mirror, with every engine that reaches it.
 PLACES = (
     "file",
     "moto-obstore",
@@ -48,7 +48,7 @@ PLACES = (
 
 @dataclass(frozen=True)
 class Place:
-    """An empty place for a mirror. `layer` is what mirror.toml would say of it."""
+    """An empty place for a mirror. `layer` is its `[bucket]` section of mirror.toml."""
 
     name: str
     layer: dict[str, Any]
@@ -73,7 +73,7 @@ MakePlace = Callable[[str], Place]
 
 @pytest.fixture
 def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No configuration and no credentials but the test's own."""
+    """Remove all configuration and credentials from the environment."""
     for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
@@ -90,7 +90,7 @@ def make_place(
     tmp_path: Path,
     clean_environment: None,
 ) -> MakePlace:
-    """Gives an empty place by its name in `PLACES`, with the environment's credentials for it."""
+    """Returns an empty place by its name in `PLACES`, and sets its credentials in the environment."""
 
     def make(name: str) -> Place:
         if name == "file":

@@ -1,4 +1,4 @@
-"""What the documents say was measured is what was measured; the bench's scripts run."""
+"""The documents show the measured results, and the scripts of bench/ run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ BENCH = ROOT / "bench"
 
 @pytest.fixture
 def bench(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The scripts import each other, as they do when one of them is run."""
+    """Let the scripts import each other, as in a run."""
     monkeypatch.syspath_prepend(str(BENCH))
 
 
@@ -28,7 +28,7 @@ def test_tables_and_charts_are_those_of_the_results(bench: None) -> None:
         assert path.read_text() == text, f"run: python bench/report.py, for {path.name}"
 
 
-def test_every_result_is_of_a_workload_that_there_is_and_has_its_table(bench: None) -> None:
+def test_every_result_has_a_workload_and_a_table(bench: None) -> None:
     import report
     import results
     import run
@@ -42,7 +42,7 @@ def test_every_result_is_of_a_workload_that_there_is_and_has_its_table(bench: No
         assert len({len(costs) for costs in result.runs.values()}) == 1
 
 
-def test_every_bar_is_of_a_program_that_its_workload_measures(bench: None) -> None:
+def test_every_target_names_measured_programs(bench: None) -> None:
     import bars
     import results
 
@@ -65,9 +65,7 @@ def test_workloads_are_listed_without_measuring_any() -> None:
 def test_programs_are_run_in_turns_and_their_own_clock_counts(bench: None) -> None:
     import measure
 
-    program = (
-        "import sys; sys.path.insert(0, sys.argv[1]); import measure\nwith measure.telling(): pass"
-    )
+    program = "import sys; sys.path.insert(0, sys.argv[1]); import measure\nwith measure.printing_cost(): pass"
     order: list[str] = []
     contenders = [
         measure.Contender(
@@ -84,7 +82,7 @@ def test_programs_are_run_in_turns_and_their_own_clock_counts(bench: None) -> No
     assert all(0 <= cost.wall < 0.05 < cost.peak for costs in runs.values() for cost in costs)
 
 
-def test_a_program_that_fails_or_leaves_the_wrong_thing_ends_the_measurement(bench: None) -> None:
+def test_a_failing_program_or_check_ends_the_measurement(bench: None) -> None:
     import measure
 
     def wrong(printed: str) -> None:

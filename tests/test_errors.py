@@ -1,4 +1,4 @@
-"""The tree of errors is what its drawing says, and crosses processes whole."""
+"""The tree of errors matches its drawing, and every error pickles."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ EVERY_ERROR = sorted(set(subclasses(MirrorError)), key=lambda one: one.__name__)
 
 
 def drawn() -> dict[str, tuple[str | None, int | None]]:
-    """`{name: (parent, exit status)}` as the docstring draws them; a status is None where bare."""
+    """The drawing in the docstring as `{name: (parent, exit status)}`. A missing status is None."""
     tree: dict[str, tuple[str | None, int | None]] = {}
     ancestors: list[tuple[int, str]] = []
-    # The statuses stand right-aligned in a column of their own.
+    # The statuses are right-aligned in a separate column.
     line_of_tree = re.compile(r"    ([│├└─ ]*)([A-Z]\w+)(?=  |$)")
     for line in (errors.__doc__ or "").splitlines():
         if match := line_of_tree.match(line):
@@ -38,7 +38,7 @@ def drawn() -> dict[str, tuple[str | None, int | None]]:
     return tree
 
 
-def test_every_error_is_drawn_where_it_hangs() -> None:
+def test_every_error_is_drawn_below_its_parent() -> None:
     tree = drawn()
     assert set(tree) == {one.__name__ for one in EVERY_ERROR}
     for one in EVERY_ERROR:
@@ -47,7 +47,7 @@ def test_every_error_is_drawn_where_it_hangs() -> None:
 
 
 @pytest.mark.parametrize("error", EVERY_ERROR)
-def test_exit_statuses_are_as_drawn_and_otherwise_the_parents(error: type[MirrorError]) -> None:
+def test_exit_statuses_are_drawn_or_inherited(error: type[MirrorError]) -> None:
     status = drawn()[error.__name__][1]
     expected = error.__mro__[1].exit_status if status is None else status  # type: ignore[attr-defined]
     assert error.exit_status == expected
@@ -80,7 +80,7 @@ def test_an_error_crosses_processes_whole(error: type[MirrorError]) -> None:
 
 @pytest.mark.parametrize("retry_after", [None, 0.0, 2.5])
 @pytest.mark.parametrize("error", [e for e in EVERY_ERROR if issubclass(e, Transient)])
-def test_a_transient_error_keeps_when_to_come_back(
+def test_a_transient_error_keeps_its_retry_time(
     error: type[Transient], retry_after: float | None
 ) -> None:
     again = pickle.loads(pickle.dumps(error("slow down", retry_after)))

@@ -1,4 +1,4 @@
-"""Keys of format 1 and bucket urls, built and parsed."""
+"""Keys of format 1 and bucket URLs, built and parsed."""
 
 from __future__ import annotations
 
@@ -52,12 +52,12 @@ STRANGERS = [
 
 
 @pytest.mark.parametrize("key", STRANGERS)
-def test_a_strangers_key_is_not_an_objects(key: str) -> None:
+def test_a_foreign_key_is_not_an_objects(key: str) -> None:
     assert parse_object_key(key) is None
 
 
 @given(st.text())
-def test_what_parses_as_a_key_is_built_again_as_the_same(text: str) -> None:
+def test_a_parsed_key_is_built_again_unchanged(text: str) -> None:
     for key in (text, f"objects/ab/{HASH}.{text}", f"objects/{text}/{HASH}.jpg"):
         parsed = parse_object_key(key)
         if parsed is not None:
@@ -150,7 +150,7 @@ def test_a_bucket_url_that_is_not_one_is_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["s3://KEY:SECRET@plants/a", "https://KEY:SEC/RET@h/a"])
-def test_what_is_refused_is_shown_without_its_password(text: str) -> None:
+def test_a_refused_url_is_shown_without_its_password(text: str) -> None:
     with pytest.raises(ConfigError, match=r"//…@") as caught:
         BucketUrl.parse(text)
     assert "SEC" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""URLs of a mirror's objects: written, and known again wherever they point to."""
+"""URLs of a mirror's objects: built, and recognised on any host."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_a_scheme_that_a_mirror_does_not_have_is_refused_with_advice(
     ("urls", "scheme"),
     [(AWS, "public"), (R2, "s3"), (ROOT, "s3"), (FOLDER, "file"), (SERVED_FOLDER, "public")],
 )
-def test_the_default_is_public_where_it_can_be(urls: ObjectUrls, scheme: Scheme) -> None:
+def test_the_default_is_public_if_possible(urls: ObjectUrls, scheme: Scheme) -> None:
     assert urls.default_scheme == scheme
 
 
@@ -78,7 +78,7 @@ def test_the_default_is_public_where_it_can_be(urls: ObjectUrls, scheme: Scheme)
         "https://bücher.example/",
     ],
 )  # fmt: skip
-def test_an_objects_url_is_known_whatever_place_it_names(base: str, end: str) -> None:
+def test_an_objects_url_is_recognised_at_any_place(base: str, end: str) -> None:
     assert content_hash_in((base + KEY + end).encode()) == CONTENT
 
 
@@ -95,12 +95,12 @@ def test_an_objects_url_is_known_whatever_place_it_names(base: str, end: str) ->
         f"https://host/#/{KEY}", f"https://host/x{KEY}", f"https://host/{KEY}{SIGNATURE}#top",
     ],
 )  # fmt: skip
-def test_other_texts_name_no_object(url: str) -> None:
+def test_other_texts_are_not_object_urls(url: str) -> None:
     assert content_hash_in(url.encode()) is None
 
 
 @pytest.mark.parametrize("end", ["", "?", "#", KEY, f"{KEY} "])
-def test_a_text_of_a_megabyte_is_no_longer_to_look_at_than_it_is(end: str) -> None:
+def test_a_text_of_a_megabyte_is_parsed_in_linear_time(end: str) -> None:
     assert content_hash_in((f"https://host{'/objects/ab' * 100_000}/{end}").encode()) in (
         None, CONTENT,
     )  # fmt: skip
@@ -196,7 +196,7 @@ def schemes(urls: ObjectUrls) -> list[Scheme]:
 
 @given(mirrors(), contents)
 @example(ObjectUrls(BucketUrl("s3", "plants", "a b/%41%2F/ü+&=#?;\\'\"{}~")), CONTENT)
-def test_what_is_written_is_known_again(urls: ObjectUrls, content: bytes) -> None:
+def test_a_written_url_is_recognised(urls: ObjectUrls, content: bytes) -> None:
     for scheme in schemes(urls):
         url = urls.url(scheme, object_key(content, "jpeg"))
         assert content_hash_in(url.encode()) == content

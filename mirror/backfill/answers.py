@@ -38,8 +38,6 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC
-from email.utils import parsedate_to_datetime
 from typing import Final, Literal, NamedTuple
 
 from mirror.backfill.pacing import ON_THE_WAY, Outcome
@@ -65,7 +63,6 @@ BAD_ANSWERS: Final = frozenset(("not_image", "blank", "corrupt"))
 FOR_GOOD: Final = frozenset(("gone", "placeholder"))
 
 MOST_REDIRECTS: Final = 5
-REDIRECTS: Final = frozenset((301, 302, 303, 307, 308))
 LONGEST_PAUSE: Final = 86_400.0
 # A row of forbidden images that was a block is asked for again after so long.
 AFTER_A_BLOCK: Final = 86_400.0
@@ -226,29 +223,3 @@ def what_next(kind: Kind, strikes: int, *, refused: bool = False) -> NextAttempt
         pause = LONGEST_PAUSE if refused else 10.0 * 4.0 ** (strikes - 1)
         return NextAttempt("waiting", min(pause, LONGEST_PAUSE))
     return NextAttempt("given_up")
-
-
-def seconds_to_wait(retry_after: str, date: str, wall: float) -> float | None:
-    """Seconds of a Retry-After header, in either of its forms; None where there is none to go by.
-
-    Args:
-        retry_after: seconds, or a date.
-        date: the answer's Date header: the clock that the date was written by.
-        wall: seconds since 1970 by our clock, for want of the other.
-    """
-    text = retry_after.strip()
-    if re.fullmatch(r"[0-9]{1,12}", text):
-        return float(text)
-    until = _timestamp(text)
-    if until is None:
-        return None
-    now = _timestamp(date)
-    return max(0.0, until - (wall if now is None else now))
-
-
-def _timestamp(text: str) -> float | None:
-    try:
-        moment = parsedate_to_datetime(text)
-        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-    except (ValueError, TypeError, IndexError, OverflowError):
-        return None

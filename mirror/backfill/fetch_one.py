@@ -10,23 +10,21 @@ from typing import Final
 
 from yarl import URL
 
-from mirror.backfill import robots
 from mirror.backfill.answers import (
     MOST_REDIRECTS,
-    REDIRECTS,
     Reply,
     UrlOutcome,
     fate_of,
     fate_of_redirect,
     outcome_of,
-    seconds_to_wait,
 )
 from mirror.backfill.backfill_report import BackfillReport
 from mirror.backfill.download import OriginClient
 from mirror.backfill.pacing import DAY, Wait
 from mirror.backfill.request_log import RequestLog
 from mirror.backfill.scheduler import Scheduler
-from mirror.backfill.url_policy import Refusal, UrlPolicy, source_of
+from mirror.backfill.url_policy import Refusal, UrlPolicy, least_interval, source_of
+from mirror.system.http_headers import REDIRECT_STATUSES, retry_after_seconds
 
 _NOT_ASKED: Final = Reply()
 
@@ -85,7 +83,7 @@ class ImageRequester:
 
     def _target(self, at: URL, reply: Reply, asked: str) -> URL | UrlOutcome | None:
         """Where a redirect leads, or what it makes of what was asked for; None: it is no redirect."""
-        if reply.status not in REDIRECTS or reply.problem:
+        if reply.status not in REDIRECT_STATUSES or reply.problem:
             return None
         try:
             target = at.join(URL(reply.location)) if reply.location else None
@@ -114,7 +112,7 @@ class ImageRequester:
                 reply, _ = await self._request(origin / "robots.txt")
                 self.turns.write_down(source)
                 states = reply.status == 200 and not reply.problem
-                interval = robots.least_interval(reply.body) if states else 0.0
+                interval = least_interval(reply.body) if states else 0.0
                 if outcome_of(reply) in ("answered", "forbidden"):
                     self.ledger.keep_least_interval(key, self.turns.clock(), interval)
             self._robots_known.add(key)
@@ -134,7 +132,7 @@ class ImageRequester:
         self.report.requests += 1
         self.report.bytes += reply.received
         self.report.throttled += outcome == "refused"
-        retry_after = seconds_to_wait(reply.retry_after, reply.date, self.wall())
+        retry_after = retry_after_seconds(reply.retry_after, date=reply.date, now=self.wall())
         self.turns.leave(source, ticket, outcome, reply.cost, retry_after)
         self._tell_of_the_breaker(source)
         return reply, target

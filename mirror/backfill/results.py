@@ -18,7 +18,6 @@ from mirror.backfill.answers import (
     what_next,
 )
 from mirror.backfill.backfill_report import BackfillReport
-from mirror.backfill.keep import draft, drop, place, take_out
 from mirror.backfill.request_log import (
     ItemResult,
     QueueItem,
@@ -27,6 +26,9 @@ from mirror.backfill.request_log import (
     UrlRecord,
 )
 from mirror.backfill.scheduler import Scheduler
+from mirror.cache.cache_writer import CacheWriter
+from mirror.cache.scan import Entry
+from mirror.content.digest import Identity
 from mirror.content.placeholder import distinct_photos, shared_reason
 
 
@@ -35,7 +37,7 @@ class Results:
     """Takes results, one at a time.
 
     Attributes:
-        root: the cache's folder.
+        writer: writes into the cache.
         ledger: where all is written down.
         turns: the paces, which are written down in the same step.
         report: is told of what is had and what is not.
@@ -44,7 +46,7 @@ class Results:
         warn: is told of what a person should know.
     """
 
-    root: bytes
+    writer: CacheWriter
     ledger: RequestLog
     turns: Scheduler
     report: BackfillReport
@@ -89,14 +91,12 @@ class Results:
             reason = shared_reason(photos)
             self._take_back(content, fate.digest.sha256, reason)
             return fate._replace(kind="placeholder", reason=reason)
-        made = await asyncio.to_thread(draft, self.root, path, body)
-        try:
-            # Before it is in its place: who is killed right after knows that the file is his.
-            signature = made.entry.signature
+        with await asyncio.to_thread(self.writer.draft, path, body) as part:
+            # Recorded before the file has its name: after a kill the next run knows that the file
+            # is a backfill's own.
+            signature = Entry(path, Identity.of(part.status())).signature
             self.ledger.judge([RecordedVerdict(signature, item.url_md5, content, "ok", path)])
-            placed = await asyncio.to_thread(place, self.root, made, self.known_bad)
-        finally:
-            drop(made.temporary)
+            placed = await asyncio.to_thread(self.writer.publish_unless_good, part, self.known_bad)
         if placed:
             self.report.downloaded += 1
             if item.path is not None:
@@ -111,7 +111,7 @@ class Results:
         """A picture that came in place of images: out of the cache with it, and never again."""
         files = self.ledger.written_with(content)
         out = sum(
-            file.path is not None and take_out(self.root, file.path, file.signature)
+            file.path is not None and self.writer.remove(file.path, file.signature)
             for file in files
         )
         self.report.downloaded -= self.ledger.take_back(files, reason, self.report.run_id)

@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from mirror.backfill.backfill_clock import BackfillClock
 from mirror.backfill.backfill_report import UNREADABLE, BackfillReport
@@ -27,19 +27,22 @@ from mirror.backfill.download_plan import (
 )
 from mirror.backfill.estimate import DurationEstimate, estimate
 from mirror.backfill.fetch_one import ImageRequester
-from mirror.backfill.keep import HERE_TO_STAY, Standing, holding, place_of, standing
 from mirror.backfill.pacing import Go, Limits, Wait
 from mirror.backfill.request_log import QueueItem, RequestLog
 from mirror.backfill.results import Results
 from mirror.backfill.scheduler import Scheduler, Sleep, Stopped, Timeline
-from mirror.backfill.url_policy import UrlPolicy
+from mirror.backfill.url_policy import UrlPolicy, configured_licenses
+from mirror.cache.cache_writer import backfill_writer, cache_name
+from mirror.cache.prepare import judge_place
 from mirror.cache.scan import display
 from mirror.catalog.lookup import Match, UrlLookup
 from mirror.catalog.open_mirror import read_index
 from mirror.config.settings import BackfillSettings, Settings, parse_size
 from mirror.content.placeholder import load_known_bad
+from mirror.dataset.fields import parse_path
 from mirror.dataset.inputs import Input
-from mirror.errors import MirrorError, NotFound, StateError
+from mirror.dataset.licenses import license_names
+from mirror.errors import MirrorError, NotFound, StateError, UsageError
 from mirror.run.failures import LISTED
 from mirror.run.lock import locked
 from mirror.run.progress import Progress, Stage
@@ -76,6 +79,54 @@ class BackfillOptions:
     max_images: int | None = None
     dry_run: bool = False
     run_id: str | None = None
+
+    @classmethod
+    def of(
+        cls,
+        settings: BackfillSettings,
+        *,
+        url_field: str = "image_url",
+        license_field: str = "license",
+        licenses: Sequence[str] = (),
+        balance_by: str | None = None,
+        max_bytes: str | None = None,
+        retry_failed: bool = False,
+        from_empty: bool = False,
+        **others: Any,
+    ) -> Self:
+        """Options from values as people write them.
+
+        Args:
+            settings: which licences may be fetched, where `licenses` names none.
+            url_field: the dataset's field of URLs; dotted for nested ones.
+            license_field: its field of licences.
+            licenses: names of licences that may be fetched, some of them with commas between.
+            balance_by: the field of a class; classes with the fewest records come first.
+            max_bytes: a size, such as `2G`.
+            retry_failed: ask again for what was given up.
+            from_empty: an empty cache is no mistake.
+            others: the other attributes.
+
+        Raises:
+            UsageError: no licence, field or size is meant by a value.
+            ConfigError: `backfill.licenses` holds something else than licences.
+        """
+        allowed = license_names(licenses)
+        if licenses and not allowed:
+            raise UsageError("No licence is named that there is; write such as cc-by or cc0.")
+        allowed = allowed or configured_licenses(settings.licenses)
+        return cls(
+            selection=DownloadSelection(
+                url=parse_path(url_field),
+                license=parse_path(license_field) if allowed else None,
+                allowed=allowed,
+                balance=None if balance_by is None else parse_path(balance_by),
+                retry_failed=retry_failed,
+                from_empty=from_empty,
+            ),
+            max_bytes=None if max_bytes is None else parse_size(max_bytes, "--max-bytes"),
+            **others,
+        )
 
 
 def limits_of(settings: BackfillSettings) -> Limits:
@@ -125,6 +176,8 @@ def backfill(
     Raises:
         MirrorError: the run could not begin: a missing folder, no contact, another run's lock.
     """
+    for source in inputs:
+        source.check()
     run = _BackfillRun(
         settings,
         inputs,
@@ -172,7 +225,7 @@ class _BackfillRun:
         folder = self._settings.backfill_dir
         if self._options.dry_run:
             return self._with_ledger(folder, clock)
-        with locked(folder), holding(self._root):
+        with locked(folder), backfill_writer(self._root) as self._writer:
             self._progress.started()
             return self._with_ledger(folder, clock)
 
@@ -270,7 +323,7 @@ class _BackfillRun:
         backfill, report = self._settings.backfill, self._report
         turns = self._turns
         self._results = Results(
-            self._root,
+            self._writer,
             self._ledger,
             turns,
             report,
@@ -386,11 +439,11 @@ class _BackfillRun:
 
     async def _attempt(self, item: QueueItem) -> None:
         """One image, unless somebody else has put it there meanwhile."""
-        path = item.path or place_of(item.url_md5)
+        path = item.path or cache_name(item.url_md5)
         known_bad = self._results.known_bad
-        there = await asyncio.to_thread(standing, self._root, path, known_bad)
-        if there in HERE_TO_STAY:
-            self._leave(item, path, there)
+        found = await asyncio.to_thread(judge_place, self._root, path, known_bad)
+        if found in ("good", "unreadable"):
+            self._leave(item, path, is_good=found == "good")
             return
         try:
             fate, reply, source = await self._asking.fetch(item.url, known_bad)
@@ -401,11 +454,11 @@ class _BackfillRun:
             self._left[item.source] += 1
         self._progress.advance(int(kind != "throttled"), reply.received, kind)
 
-    def _leave(self, item: QueueItem, path: bytes, there: Standing) -> None:
+    def _leave(self, item: QueueItem, path: bytes, *, is_good: bool) -> None:
         """What stands at an image's place stays: a good file, or what cannot be read."""
         report, kind = self._report, "overtaken"
         self._ledger.ended_otherwise(item.url_md5, report.run_id)
-        if there == "good":
+        if is_good:
             report.overtaken += 1
         else:
             kind = UNREADABLE

@@ -1,4 +1,4 @@
-"""Which URLs and addresses may be asked at all. Pure: names are looked up elsewhere.
+"""Which URLs and addresses may be asked, and how often at most. Pure: no name is looked up here.
 
 A dataset is a stranger's file, and a redirect a stranger's word: neither may make this machine ask
 its own network, or a server that its user has not named.
@@ -25,11 +25,14 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
+from urllib.robotparser import RobotFileParser
 
 from yarl import URL
 
+from mirror.dataset.licenses import license_names
 from mirror.errors import ConfigError
 
 # Hosts that serve the same photos and count the same visitors.
@@ -40,6 +43,11 @@ _SOURCES: Final = {
 _NAT64: Final = ipaddress.ip_network("64:ff9b::/96")
 _BASE: Final = re.compile(r"[^/?#\\]*//[^/?#\\]*")
 _HOST: Final = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?")
+_ROBOTS_AGENT: Final = "dataset-mirror"
+# Only the beginning of a longer robots.txt counts; RFC 9309 requires at least this much.
+_ROBOTS_BYTES: Final = 500 << 10
+# Seconds. A site that asks for more than an hour between two images has made a mistake.
+_LONGEST_INTERVAL: Final = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,5 +156,37 @@ def source_of(url: URL) -> str:
     return _SOURCES.get(host, host)
 
 
+def least_interval(robots: bytes) -> float:
+    """Seconds between two requests that a robots.txt asks for; 0 if it asks for none.
+
+    Reads `Crawl-delay` and `Request-rate` of the rules for our agent, or of those for all agents.
+    """
+    parser = RobotFileParser()
+    parser.parse(robots[:_ROBOTS_BYTES].decode("utf-8", "replace").splitlines())
+    parser.modified()  # without a time of reading the parser answers nothing
+    interval = 0.0
+    delay = parser.crawl_delay(_ROBOTS_AGENT)
+    if delay is not None:
+        interval = float(delay)
+    rate = parser.request_rate(_ROBOTS_AGENT)
+    if rate is not None and rate.requests > 0:
+        interval = max(interval, rate.seconds / rate.requests)
+    return min(max(interval, 0.0), _LONGEST_INTERVAL)
+
+
 def _spelled(host: str) -> str:
     return host.lower().rstrip(".")
+
+
+def configured_licenses(licenses: Sequence[str]) -> frozenset[str]:
+    """Return the names of the licences that `backfill.licenses` allows; empty for any.
+
+    Raises:
+        ConfigError: an entry names no licence.
+    """
+    for text in licenses:
+        if not license_names([text]):
+            raise ConfigError(
+                f"backfill.licenses holds {text!r}, which names no licence; write such as cc-by or cc0."
+            )
+    return license_names(licenses)

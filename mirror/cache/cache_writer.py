@@ -1,160 +1,269 @@
-"""Images into the cache's folder: whole, flushed, under all of their names, never over another file."""
+"""The one writer of the cache folder: an image appears whole, on disk, and never over a good file.
+
+part file (temporary name) ──► fsync ──► link or rename to the real name ──► fsync the folder
+"""
 
 from __future__ import annotations
 
 import errno
+import secrets
 import stat
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import contextmanager, suppress
 from typing import Final, Literal, NamedTuple
 
+from mirror.cache.prepare import judge_place
 from mirror.cache.safe_folder import NO_LINK, PartFile, SafeFolder
-from mirror.content.digest import Digest
-from mirror.errors import CacheError
+from mirror.cache.scan import Entry, display, unreadable
+from mirror.content.digest import Digest, Identity
+from mirror.errors import Busy, CacheError
 
 _FULL: Final = {errno.ENOSPC, errno.EDQUOT}
 _NOT_ALLOWED: Final = {errno.EACCES, errno.EPERM, errno.EROFS}
 
+# Results of `compare`; any other text describes a difference.
 ABSENT: Final = "absent"
-ALREADY: Final = "already"
+SAME: Final = "same"
+
+# A backfill and a pull may write the same folder at once. Their part files have different names,
+# so neither takes the other's for what a killed run has left.
+_BACKFILL_PREFIX, _BACKFILL_SUFFIX = b".backfill-", b".tmp"
 
 
-class Name(NamedTuple):
-    """A name to write an image under; `replace` what has it now."""
+class TargetName(NamedTuple):
+    """A name for an image, relative to the cache; `replace` whatever has it now."""
 
     name: bytes
     replace: bool
 
 
-class Outcome(NamedTuple):
-    """What became of one name. `reason` says why it was not written."""
+class WriteResult(NamedTuple):
+    """The result for one name. `reason` says why it was not written."""
 
-    name: Name
-    what: Literal["written", "kept", "failed"]
+    target: TargetName
+    outcome: Literal["written", "kept", "failed"]
     reason: str = ""
 
 
+def cache_name(url_md5: bytes) -> bytes:
+    """The file name under which a cache stores a new image of a URL."""
+    return url_md5.hex().encode() + b".jpg"
+
+
 class CacheWriter:
-    """Writes images into a folder. Blocks: call in threads, of which several may write at once.
+    """Writes images into the cache. Blocks: call it in threads; several may write at once.
 
     Args:
-        tree: the folder.
-        folder: its name, for messages.
-        hardlink: give a file all names that its content has, instead of a copy for each.
+        tree: the open cache folder.
+        root: its path.
+        hardlink: link all names of a content to one file instead of writing a copy for each.
     """
 
-    def __init__(self, tree: SafeFolder, folder: Path, *, hardlink: bool) -> None:
+    def __init__(self, tree: SafeFolder, root: bytes, *, hardlink: bool = False) -> None:
         self._tree = tree
-        self._folder = folder
+        self._root = root
         self._hardlink = hardlink
 
-    def standing(self, name: bytes, expected: Digest, *, verify: bool) -> str:
-        """What has a name: `ABSENT`, `ALREADY`, or in words what else.
+    def compare(self, name: bytes, expected: Digest, *, verify: bool) -> str:
+        """Compare the file under a name with an image: `ABSENT`, `SAME` or the difference in words.
 
         Args:
-            name: of an image.
-            expected: what it should hold.
-            verify: read a file of the right size.
+            name: the file's name.
+            expected: digest and size of the image.
+            verify: also read a file of the right size.
         """
         found = self._tree.status(name)
         if found is None:
             return ABSENT
         if not stat.S_ISREG(found.st_mode):
-            return "no plain file has the name"
+            return "is not a regular file"
         if found.st_size != expected.size:
             return f"{found.st_size:,} bytes, where the mirror has {expected.size:,}"
         if not verify:
-            return ALREADY
+            return SAME
         try:
-            seen = self._tree.read(name)
+            read = self._tree.read(name)
         except OSError as error:
             return f"cannot be read: {error.strerror}"
-        if seen is None:
+        if read is None:
             return ABSENT
-        return ALREADY if seen.digest == expected else "has other bytes"
+        return SAME if read.digest == expected else "has other bytes"
 
-    def begin(self, name: Name) -> PartFile:
-        """A part file, to be filled by `append` and given its names by `publish`.
+    def begin(self, path: bytes, temporary: bytes | None = None) -> PartFile:
+        """Create a part file, to be filled with `append` and named with `publish`.
 
         Raises:
-            CacheError: the folder takes no file.
+            CacheError: no file can be created in the folder.
         """
-        with self._telling():
-            return PartFile(self._tree, name.name)
+        with self._translated():
+            return PartFile(self._tree, path, temporary)
 
     def append(self, part: PartFile, data: bytes) -> None:
-        """Raises: CacheError: the disk is full."""
-        with self._telling():
+        """Append bytes to a part file. Raises: CacheError."""
+        with self._translated():
             part.write(data)
 
-    def write(self, body: bytes, names: Sequence[Name]) -> list[Outcome]:
-        """An image under its names. Raises: CacheError."""
-        with self.begin(names[0]) as part:
+    def write(self, body: bytes, targets: Sequence[TargetName]) -> list[WriteResult]:
+        """Write an image under its names. Raises: CacheError."""
+        with self.begin(targets[0].name) as part:
             self.append(part, body)
-            return self.publish(part, names)
+            return self.publish(part, targets)
 
-    def publish(self, part: PartFile, names: Sequence[Name]) -> list[Outcome]:
-        """A whole part under the first of its names, and its content under the others.
+    def publish(self, part: PartFile, targets: Sequence[TargetName]) -> list[WriteResult]:
+        """Give a complete part file the first name, and its content the others.
 
         Raises:
-            CacheError: the disk is full, or the folder takes no file.
+            CacheError: the disk is full, or no file can be created in the folder.
         """
-        first, *others = names
-        outcomes = [self._named(first, part)]
-        linked = self._hardlink and outcomes[0].what == "written"
-        return outcomes + [
-            (linked and self._linked(name, part)) or self._copied(name, part) for name in others
+        first, *others = targets
+        results = [self._publish(first, part)]
+        can_link = self._hardlink and results[0].outcome == "written"
+        return results + [
+            (can_link and self._link(target, part)) or self._copy(target, part) for target in others
         ]
 
-    def _linked(self, name: Name, part: PartFile) -> Outcome | None:
-        """None where there must be a copy."""
-        if name.replace:
+    def draft(self, path: bytes, body: bytes) -> PartFile:
+        """Write a downloaded image to disk under a temporary name; see `publish_unless_good`.
+
+        Args:
+            path: its place in the cache. The folder exists.
+            body: the image.
+
+        Raises:
+            CacheError: the folder cannot be written, or the disk is full.
+        """
+        token = secrets.token_hex(8).encode()
+        part = self.begin(path, _BACKFILL_PREFIX + token + _BACKFILL_SUFFIX)
+        try:
+            with self._translated():
+                part.write(body)
+                part.flush()
+        except BaseException:
+            part.close()
+            raise
+        return part
+
+    def publish_unless_good(self, part: PartFile, known_bad: frozenset[bytes]) -> bool:
+        """Give a draft its name, unless a file that has the name is to stay; returns whether it has.
+
+        | now under the name              | then                                               |
+        |---------------------------------|----------------------------------------------------|
+        | nothing                         | the draft gets the name                            |
+        | a file whose verdict is `ok`    | it stays: another download was faster              |
+        | a bad file                      | the draft replaces it in one step                  |
+        | unreadable, or no regular file  | it stays: it cannot be judged                      |
+
+        Args:
+            part: from `draft`; the caller closes it.
+            known_bad: hashes of contents that are known placeholders.
+
+        Raises:
+            CacheError: the folder cannot be written.
+        """
+        result = self._publish(TargetName(part.path, replace=False), part)
+        if result.outcome == "kept":
+            # Another good file may come between this check and the next step: as good as ours.
+            if judge_place(self._root, part.path, known_bad) in ("good", "unreadable"):
+                return False
+            result = self._publish(TargetName(part.path, replace=True), part)
+        if result.outcome == "failed":
+            raise self._error(result.reason)
+        with suppress(OSError):  # some network file systems cannot flush a folder
+            part.flush_folder()
+        return True
+
+    def remove(self, path: bytes, signature: bytes) -> bool:
+        """Delete a file if it still has this signature; returns whether it was deleted."""
+        try:
+            status = self._tree.status(path)
+            if status is None or Entry(path, Identity.of(status)).signature != signature:
+                return False
+            self._tree.remove(path)
+        except OSError:
+            return False
+        return True
+
+    def _link(self, target: TargetName, part: PartFile) -> WriteResult | None:
+        """None if the name needs a copy."""
+        if target.replace:
             return None
         try:
-            part.link(name.name)
+            part.link(target.name)
         except FileExistsError:
-            return Outcome(name, "kept", "appeared meanwhile")
+            return WriteResult(target, "kept", "appeared meanwhile")
         except OSError as error:
             if error.errno in NO_LINK:
                 return None
-            return Outcome(name, "failed", _words(error))
-        return Outcome(name, "written")
+            return WriteResult(target, "failed", _reason(error))
+        return WriteResult(target, "written")
 
-    def _copied(self, name: Name, part: PartFile) -> Outcome:
-        with self.begin(name) as copy:
-            with self._telling():
+    def _copy(self, target: TargetName, part: PartFile) -> WriteResult:
+        with self.begin(target.name) as copy:
+            with self._translated():
                 copy.copy(part)
-            return self._named(name, copy)
+            return self._publish(target, copy)
 
-    def _named(self, name: Name, part: PartFile) -> Outcome:
+    def _publish(self, target: TargetName, part: PartFile) -> WriteResult:
         try:
-            with self._telling():
-                part.publish(replace=name.replace)
+            part.publish(replace=target.replace)
         except FileExistsError:
-            return Outcome(name, "kept", "appeared meanwhile")
+            return WriteResult(target, "kept", "appeared meanwhile")
         except OSError as error:
-            return Outcome(name, "failed", _words(error))
-        return Outcome(name, "written")
+            if error.errno in _FULL | _NOT_ALLOWED:
+                raise self._translation(error) from None
+            return WriteResult(target, "failed", _reason(error))
+        return WriteResult(target, "written")
 
     @contextmanager
-    def _telling(self) -> Iterator[None]:
-        """Errors that every other file would meet, in words."""
+    def _translated(self) -> Iterator[None]:
+        """Turn errors that every other file would meet too into `CacheError`."""
         try:
             yield
         except OSError as error:
-            if error.errno in _FULL:
-                raise CacheError(
-                    f"The disk under {self._folder} is full; make room and run again: what is "
-                    "there already is not read again."
-                ) from None
-            if error.errno in _NOT_ALLOWED:
-                raise CacheError(
-                    f"Files cannot be made in {self._folder} ({error.strerror}); make it writable "
-                    "for this user."
-                ) from None
-            raise
+            raise self._translation(error) from None
+
+    def _translation(self, error: OSError) -> CacheError:
+        if error.errno in _FULL:
+            return CacheError(
+                f"The disk under {display(self._root)} is full; make room and run again: the run "
+                "continues where it stopped."
+            )
+        return self._error(_reason(error))
+
+    def _error(self, reason: str) -> CacheError:
+        return CacheError(
+            f"A file in the cache folder {display(self._root)} {reason}; make the folder writable "
+            "for this user and run again."
+        )
 
 
-def _words(error: OSError) -> str:
+def _reason(error: OSError) -> str:
     return f"cannot be written: {error.strerror or error}"
+
+
+@contextmanager
+def backfill_writer(root: bytes) -> Iterator[CacheWriter]:
+    """Open a cache for one backfill at a time, wherever the state of each is. Leaves no file.
+
+    Deletes part files that a killed backfill left directly in the folder. Those in sub-folders
+    stay; every scan ignores them.
+
+    Raises:
+        Busy: another backfill is writing to the cache.
+        CacheError: the folder cannot be opened.
+    """
+    try:
+        tree = SafeFolder(root)
+    except OSError as error:
+        raise unreadable(root, error) from None
+    with tree:
+        try:
+            tree.lock()
+        except BlockingIOError:
+            raise Busy(
+                f"Another backfill is at work on {display(root)}; wait for it to end."
+            ) from None
+        except OSError:
+            pass  # this file system cannot lock folders: the lock on the state must do
+        tree.remove_parts(_BACKFILL_PREFIX, _BACKFILL_SUFFIX)
+        yield CacheWriter(tree, root)

@@ -1,8 +1,7 @@
-"""A folder whose files are reached without following any symbolic link below it, moved and made with
-care.
+"""A folder whose files are read, written and moved without following symbolic links below it.
 
-Every step is by file descriptor: what a name meant when it was checked is what it means when the
-file is moved, and no link that somebody puts on the way leads out of the folder.
+Every step uses file descriptors. A name still means the same file between its check and its use,
+and a link that appears in between cannot lead out of the folder.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from typing import NamedTuple, Self
 
 from mirror.content.digest import CHUNK_BYTES, Digest, Hasher
 
-# No hard link can be made here: another file system, or one that knows none, or not our file.
+# A hard link is impossible: another file system, one without links, or another user's file.
 NO_LINK = {
     errno.EXDEV,
     errno.EPERM,
@@ -27,11 +26,15 @@ NO_LINK = {
     errno.EMLINK,
     errno.EINVAL,
 }
+# Part files are named `.<name>.mirror-part` unless the writer says otherwise. The scan of a cache
+# ignores such names.
+PART_PREFIX, PART_SUFFIX = b".", b".mirror-part"
+
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 
 
 class ReadIdentity(NamedTuple):
-    """A file as it was when its bytes were read."""
+    """A file at the time its bytes were read."""
 
     digest: Digest
     device: int
@@ -40,7 +43,10 @@ class ReadIdentity(NamedTuple):
 
 
 class SafeFolder:
-    """A folder. Use it as a context.
+    """An open folder. Use it as a context manager.
+
+    Args:
+        root: path of the folder.
 
     Raises:
         OSError: the folder cannot be opened.
@@ -57,34 +63,34 @@ class SafeFolder:
 
     @contextmanager
     def parent(self, path: bytes, *, make: bool = False) -> Iterator[int]:
-        """A descriptor of the folder that `path` is in.
+        """Open the folder that contains `path`; yields its descriptor.
 
         Args:
-            path: relative, of plain names.
-            make: make the folders that are not there.
+            path: relative to this folder, without `.` and `..`.
+            make: create missing folders.
 
         Raises:
-            OSError: a folder is missing, or no folder, or a symbolic link.
+            OSError: a folder on the way is missing, is a symbolic link or is not a folder.
         """
-        here = os.dup(self._root)
+        folder = os.dup(self._root)
         try:
             for name in path.split(b"/")[:-1]:
                 if make:
                     with suppress(FileExistsError):
-                        os.mkdir(name, dir_fd=here)
-                        os.fsync(here)
-                below = os.open(name, _FOLDER, dir_fd=here)
-                os.close(here)
-                here = below
-            yield here
+                        os.mkdir(name, dir_fd=folder)
+                        os.fsync(folder)
+                below = os.open(name, _FOLDER, dir_fd=folder)
+                os.close(folder)
+                folder = below
+            yield folder
         finally:
-            os.close(here)
+            os.close(folder)
 
     def status(self, path: bytes) -> os.stat_result | None:
-        """What has a name, a symbolic link itself and not what it leads to; None for nothing.
+        """Return the status of a path (of a symbolic link itself), or None if nothing is there.
 
         Raises:
-            OSError: a folder on the way is none.
+            OSError: something on the way is not a folder.
         """
         try:
             with self.parent(path) as folder:
@@ -92,79 +98,130 @@ class SafeFolder:
         except FileNotFoundError:
             return None
 
-    def flush(self) -> None:
-        """What was made directly in the folder outlasts a loss of power from here on."""
-        os.fsync(self._root)
-
-    def clear_parts(self) -> None:
-        """Take away what a process that was killed left directly in the folder under parts' names."""
-        with os.scandir(self._root) as entries:
-            names = [entry.name for entry in entries if entry.name.endswith(_PART.decode())]
-        for name in names:
-            if name.startswith("."):
-                with suppress(OSError):
-                    os.unlink(name, dir_fd=self._root)
-
     def read(self, path: bytes) -> ReadIdentity | None:
-        """Read a file to its end; None where there is none, nor a folder for it.
+        """Read and digest a file; None if it or a folder on the way does not exist.
 
         Raises:
-            OSError: it cannot be read, or something else than a file has its name.
+            OSError: the file cannot be read, or is not a regular file.
         """
         try:
             with self.parent(path) as folder:
-                return _seen(folder, os.path.basename(path))
+                return _read(folder, os.path.basename(path))
         except FileNotFoundError:
             return None
 
+    def remove(self, path: bytes) -> None:
+        """Delete a file. Raises: OSError."""
+        with self.parent(path) as folder:
+            os.unlink(os.path.basename(path), dir_fd=folder)
+
+    def flush(self) -> None:
+        """Flush the names directly in the folder to disk."""
+        os.fsync(self._root)
+
+    def lock(self) -> None:
+        """Take the advisory lock on the folder itself, until it is closed. Leaves no file.
+
+        Raises:
+            BlockingIOError: another process holds it.
+            OSError: this file system cannot lock folders.
+        """
+        import fcntl
+
+        fcntl.flock(self._root, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def remove_parts(self, prefix: bytes = PART_PREFIX, suffix: bytes = PART_SUFFIX) -> None:
+        """Delete part files that a killed process left directly in the folder."""
+        with os.scandir(self._root) as entries:
+            names = [os.fsencode(entry.name) for entry in entries]
+        for name in names:
+            if name.startswith(prefix) and name.endswith(suffix):
+                with suppress(OSError):
+                    os.unlink(name, dir_fd=self._root)
+
 
 class PartFile:
-    """A new file on its way: it has its name once `publish` returns, whole and flushed, or never.
+    """A new file under a temporary name. `publish` gives it its real name once it is on disk.
+
+    Use it as a context manager: a file that was not published is deleted at the end.
 
     Args:
-        tree: gets it.
-        path: of plain names.
+        tree: the folder to write in.
+        path: the real name, relative to the folder.
+        temporary: another temporary name in the same folder; deleted first if it exists.
+        mode: permissions, before the umask.
 
     Raises:
-        OSError: it cannot be made there.
+        OSError: the file cannot be created there.
     """
 
-    def __init__(self, tree: SafeFolder, path: bytes) -> None:
+    def __init__(
+        self, tree: SafeFolder, path: bytes, temporary: bytes | None = None, mode: int = 0o666
+    ) -> None:
+        self.path = path
         self._name = os.path.basename(path)
-        self._stack = ExitStack()
+        self._temporary = temporary or _part(self._name)
+        self._is_flushed = False
         with ExitStack() as stack:
             self._folder = stack.enter_context(tree.parent(path))
-            with suppress(FileNotFoundError):
-                os.unlink(_part(self._name), dir_fd=self._folder)
-            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL
-            self._file = os.open(_part(self._name), flags, 0o644, dir_fd=self._folder)
+            _remove(self._folder, self._temporary)
+            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            self._file = os.open(self._temporary, flags, mode, dir_fd=self._folder)
             stack.callback(os.close, self._file)
             self._stack = stack.pop_all()
 
     def write(self, data: bytes) -> None:
+        """Append bytes."""
+        self._is_flushed = False
         _write_all(self._file, data)
 
     def copy(self, other: PartFile) -> None:
-        """Write what another one holds."""
+        """Append everything that another part file holds."""
         os.lseek(other._file, 0, os.SEEK_SET)
         while chunk := os.read(other._file, CHUNK_BYTES):
-            _write_all(self._file, chunk)
+            self.write(chunk)
+
+    def set_times(self, status: os.stat_result) -> None:
+        """Take over the access and modification times of another file."""
+        os.utime(self._file, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+    def flush(self) -> None:
+        """Flush the content to disk."""
+        if not self._is_flushed:
+            os.fsync(self._file)
+            self._is_flushed = True
+
+    def status(self) -> os.stat_result:
+        """Return the status of the file. Publishing it changes neither inode nor mtime."""
+        return os.fstat(self._file)
+
+    def read_back(self) -> Digest:
+        """Flush the file, and digest it as the disk has it rather than the page cache."""
+        self.flush()
+        if hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(self._file, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.lseek(self._file, 0, os.SEEK_SET)
+        return _digest(self._file)
 
     def publish(self, *, replace: bool) -> None:
-        """Raises: FileExistsError where something has the name and it is not to be replaced."""
-        os.fsync(self._file)
-        if replace:
-            part = _part(self._name)
-            os.rename(part, self._name, src_dir_fd=self._folder, dst_dir_fd=self._folder)
-        else:
-            _rename_to_nothing(self._folder, _part(self._name), self._name)
-
-    def link(self, name: bytes) -> None:
-        """Give the published file another name in its folder, never another file's.
+        """Flush the file and give it its real name.
 
         Raises:
-            FileExistsError: something has the name.
-            OSError: the file system makes no such link.
+            FileExistsError: the name is taken, and `replace` is False.
+        """
+        self.flush()
+        names = self._temporary, self._name
+        if replace:
+            os.rename(*names, src_dir_fd=self._folder, dst_dir_fd=self._folder)
+        else:
+            _rename_to_free_name(self._folder, *names)
+
+    def link(self, name: bytes) -> None:
+        """Give the published file one more name in its folder.
+
+        Raises:
+            FileExistsError: the name is taken.
+            OSError: the file system cannot make the link.
         """
         os.link(
             self._name,
@@ -174,10 +231,14 @@ class PartFile:
             follow_symlinks=False,
         )
 
+    def flush_folder(self) -> None:
+        """Flush the published name to disk. Raises: OSError; some network file systems cannot."""
+        os.fsync(self._folder)
+
     def close(self) -> None:
-        """Let go of it; what was not published is gone."""
+        """Close the file, and delete it if it was not published."""
         with suppress(OSError):
-            os.unlink(_part(self._name), dir_fd=self._folder)
+            os.unlink(self._temporary, dir_fd=self._folder)
         self._stack.close()
 
     def __enter__(self) -> Self:
@@ -187,124 +248,117 @@ class PartFile:
         self.close()
 
 
-def move(source: SafeFolder, target: SafeFolder, path: bytes, seen: ReadIdentity) -> bool:
-    """Move a file to the same path of another tree, never over another file.
+def move(source: SafeFolder, target: SafeFolder, path: bytes, expected: ReadIdentity) -> bool:
+    """Move a file to the same path of another folder, never over another file.
 
-    The file has two names before it loses the first, and across file systems a copy that was
-    flushed and read back. A process that is killed leaves it under one of them or both.
+    The file gets its second name before it loses the first. Across file systems the second name
+    belongs to a copy that was flushed and read back. A killed process leaves one name or both.
 
     Args:
-        source: has the file.
-        target: gets it; its folders are made.
-        path: of the file in both.
-        seen: the file as it was read; it is left where it is if it is another one by now.
+        source: the folder that has the file.
+        target: the folder that gets it; missing sub-folders are created.
+        path: path of the file in both.
+        expected: the result of reading the file. If the file has changed since, it stays.
 
     Returns:
-        Whether it was moved; False when it changed meanwhile.
+        Whether the file was moved; False if it changed meanwhile.
 
     Raises:
         FileExistsError: the target has another file of that name.
-        OSError: the file could not be moved, or both folders are one; it is still where it was.
+        OSError: the file cannot be moved, or both folders are the same; it is still in `source`.
     """
     name = os.path.basename(path)
-    with source.parent(path) as here, target.parent(path, make=True) as there:
-        if not _is_still(here, name, seen):
+    with source.parent(path) as old_folder, target.parent(path, make=True) as new_folder:
+        if not _is_still(old_folder, name, expected):
             return False
-        if (placed := _status(there, name)) is None:
-            if not _place(here, there, name, seen):
+        if (placed := _status(new_folder, name)) is None:
+            if not _place(old_folder, new_folder, target, path, expected):
                 return False
-        elif _are_one(here, there):  # what is there is the file itself, not a second one
+        elif _is_one_folder(old_folder, new_folder):  # it found the file itself, not a second one
             raise OSError(errno.EINVAL, "both places are one folder, mounted twice")
-        elif not _is_same(placed, seen) and _digest(there, name) != seen.digest:
+        elif not _is_same(placed, expected) and _read(new_folder, name).digest != expected.digest:
             raise FileExistsError(errno.EEXIST, "another file is there")
-        with suppress(FileNotFoundError):
-            os.unlink(
-                _part(name), dir_fd=there
-            )  # of a run that was killed with the copy just named
-        os.fsync(there)
-        if not _is_still(here, name, seen):
-            return False  # replaced this instant: both are kept
-        os.unlink(name, dir_fd=here)
-        os.fsync(here)
+        # A killed run may have left its part file right after it named the copy.
+        _remove(new_folder, _part(name))
+        os.fsync(new_folder)
+        if not _is_still(old_folder, name, expected):
+            return False  # replaced at this very moment: keep both files
+        os.unlink(name, dir_fd=old_folder)
+        os.fsync(old_folder)
     return True
 
 
-def _are_one(here: int, there: int) -> bool:
-    """Whether two folders are one, also where two mounts of it call themselves two devices."""
-    one, other = os.fstat(here), os.fstat(there)
-    if one.st_dev == other.st_dev:
-        return one.st_ino == other.st_ino
+def _is_one_folder(old_folder: int, new_folder: int) -> bool:
+    """Whether two descriptors are one folder, even if two mounts of it show two device numbers."""
+    old, new = os.fstat(old_folder), os.fstat(new_folder)
+    if old.st_dev == new.st_dev:
+        return old.st_ino == new.st_ino
     probe = _part(secrets.token_hex(8).encode())
-    os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=there))
+    os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=new_folder))
     try:
-        return _status(here, probe) is not None
+        return _status(old_folder, probe) is not None
     finally:
-        os.unlink(probe, dir_fd=there)
+        os.unlink(probe, dir_fd=new_folder)
 
 
-def _place(here: int, there: int, name: bytes, seen: ReadIdentity) -> bool:
-    """Give the file its second name, or copy it. False if it is not the file that was read."""
+def _place(
+    old_folder: int, new_folder: int, target: SafeFolder, path: bytes, expected: ReadIdentity
+) -> bool:
+    """Link or copy the file into the target. False if it is not the file that was read."""
+    name = os.path.basename(path)
     try:
-        os.link(name, name, src_dir_fd=here, dst_dir_fd=there, follow_symlinks=False)
+        os.link(name, name, src_dir_fd=old_folder, dst_dir_fd=new_folder, follow_symlinks=False)
     except OSError as error:
         if error.errno not in NO_LINK:
             raise
-        return _copy(here, there, name, seen)
-    placed = _status(there, name)
-    if placed is None or not _is_same(placed, seen):
-        os.unlink(name, dir_fd=there)  # a second name of what came between, made by this call
+        return _copy(old_folder, target, path, expected)
+    placed = _status(new_folder, name)
+    if placed is None or not _is_same(placed, expected):
+        os.unlink(name, dir_fd=new_folder)  # the link that this call made, to a newer file
         return False
     return True
 
 
-_PART = b".mirror-part"
+def _copy(old_folder: int, target: SafeFolder, path: bytes, expected: ReadIdentity) -> bool:
+    """Copy a file with its times and mode; the copy is read back before it gets its name."""
+    original = os.open(os.path.basename(path), os.O_RDONLY | os.O_NOFOLLOW, dir_fd=old_folder)
+    try:
+        status = os.fstat(original)
+        with PartFile(target, path, mode=stat.S_IMODE(status.st_mode)) as part:
+            while chunk := os.read(original, CHUNK_BYTES):
+                part.write(chunk)
+            part.set_times(status)
+            if part.read_back() != expected.digest:
+                return False
+            part.publish(replace=False)
+            return True
+    finally:
+        os.close(original)
 
 
 def _part(name: bytes) -> bytes:
-    """The name of a copy before it has its own: one that no scan of a cache looks at."""
-    return b"." + name + _PART
+    return PART_PREFIX + name + PART_SUFFIX
 
 
-def _copy(here: int, there: int, name: bytes, seen: ReadIdentity) -> bool:
-    """A copy that is flushed and read back before it gets its name."""
-    part = _part(name)
-    read = os.open(name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=here)
+def _remove(folder: int, name: bytes) -> None:
+    with suppress(FileNotFoundError):
+        os.unlink(name, dir_fd=folder)
+
+
+def _rename_to_free_name(folder: int, old: bytes, new: bytes) -> None:
+    """Raises: FileExistsError if the new name is taken."""
     try:
-        status = os.fstat(read)
-        with suppress(FileNotFoundError):
-            os.unlink(part, dir_fd=there)  # of a run that was killed: begun anew
-        mode = stat.S_IMODE(status.st_mode)
-        written = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode, dir_fd=there)
-        try:
-            while chunk := os.read(read, CHUNK_BYTES):
-                _write_all(written, chunk)
-            os.utime(written, ns=(status.st_atime_ns, status.st_mtime_ns))
-            os.fsync(written)
-            if hasattr(os, "posix_fadvise"):  # so that it is the disk that is read back
-                os.posix_fadvise(written, 0, 0, os.POSIX_FADV_DONTNEED)
-        finally:
-            os.close(written)
-        if _digest(there, part) != seen.digest:
-            return False
-        _rename_to_nothing(there, part, name)
-        return True
-    finally:
-        os.close(read)
-        with suppress(OSError):
-            os.unlink(part, dir_fd=there)
-
-
-def _rename_to_nothing(folder: int, part: bytes, name: bytes) -> None:
-    """Raises: FileExistsError where there is something of that name."""
-    try:
-        os.link(part, name, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False)
+        os.link(old, new, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False)
     except OSError as error:
         if error.errno not in NO_LINK:
             raise
-        # Without hard links: nobody but the holder of the quarantine's lock writes such names.
-        if _status(folder, name) is not None:
+        # Without hard links the check and the rename are two steps: another program could take
+        # the name in between.
+        if _status(folder, new) is not None:
             raise FileExistsError(errno.EEXIST, "another file is there") from None
-        os.rename(part, name, src_dir_fd=folder, dst_dir_fd=folder)
+        os.rename(old, new, src_dir_fd=folder, dst_dir_fd=folder)
+    else:
+        _remove(folder, old)
 
 
 def _write_all(file: int, data: bytes) -> None:
@@ -313,22 +367,22 @@ def _write_all(file: int, data: bytes) -> None:
         rest = rest[os.write(file, rest) :]
 
 
-def _seen(folder: int, name: bytes) -> ReadIdentity:
+def _read(folder: int, name: bytes) -> ReadIdentity:
     file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
     try:
         status = os.fstat(file)
         if not stat.S_ISREG(status.st_mode):
-            raise OSError(errno.EINVAL, "is no plain file")
-        hasher = Hasher()
-        while chunk := os.read(file, CHUNK_BYTES):
-            hasher.update(chunk)
-        return ReadIdentity(hasher.digest(), status.st_dev, status.st_ino, status.st_mtime_ns)
+            raise OSError(errno.EINVAL, "is not a regular file")
+        return ReadIdentity(_digest(file), status.st_dev, status.st_ino, status.st_mtime_ns)
     finally:
         os.close(file)
 
 
-def _digest(folder: int, name: bytes) -> Digest:
-    return _seen(folder, name).digest
+def _digest(file: int) -> Digest:
+    hasher = Hasher()
+    while chunk := os.read(file, CHUNK_BYTES):
+        hasher.update(chunk)
+    return hasher.digest()
 
 
 def _status(folder: int, name: bytes) -> os.stat_result | None:
@@ -338,15 +392,15 @@ def _status(folder: int, name: bytes) -> os.stat_result | None:
         return None
 
 
-def _is_same(status: os.stat_result, seen: ReadIdentity) -> bool:
+def _is_same(status: os.stat_result, expected: ReadIdentity) -> bool:
     return (status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size) == (
-        seen.device,
-        seen.inode,
-        seen.mtime_ns,
-        seen.digest.size,
+        expected.device,
+        expected.inode,
+        expected.mtime_ns,
+        expected.digest.size,
     )
 
 
-def _is_still(folder: int, name: bytes, seen: ReadIdentity) -> bool:
+def _is_still(folder: int, name: bytes, expected: ReadIdentity) -> bool:
     status = _status(folder, name)
-    return status is not None and _is_same(status, seen)
+    return status is not None and _is_same(status, expected)

@@ -1,8 +1,8 @@
-"""One walk over the cache: which files are there, as compact arrays and not as objects.
+"""Walk over the cache, and keep its files in compact arrays rather than objects.
 
-A file of the cache is `<32 hex digits>.<image extension>`, the extension in any case, directly in
-the folder or in sub-folders. Everything else is ignored and counted: partial downloads, sidecars,
-dot-files, symbolic links. Nothing is opened.
+A file of the cache is named `<32 hex digits>.<image extension>`, with the extension in any case. It
+is directly in the folder or in a sub-folder. Everything else is ignored and counted: partial
+downloads, sidecars, dot-files, symbolic links. The walk opens no file.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SIGNATURE_BYTES = 16
 
 
 class Entry(NamedTuple):
-    """A file of the cache. `path`: relative to it, bytes as the file system has them."""
+    """A file of the cache. `path` is relative to the cache, in the bytes of the file system."""
 
     path: bytes
     identity: Identity
@@ -39,26 +39,26 @@ class Entry(NamedTuple):
         return signature((self.path, *self.identity))
 
 
-File = tuple[bytes, int, int, int]  # path, size, mtime_ns, inode, as `walk` gives them
+File = tuple[bytes, int, int, int]  # path, size, mtime_ns, inode
 
 
 def signature(file: File) -> bytes:
-    """16 bytes that differ when name, size, mtime or inode do.
+    """Return 16 bytes that change with the path, size, mtime or inode.
 
-    Comparing signatures is how a run knows, for the price of a hash, that a file is the one that
-    was acknowledged; at 128 bits no two differing ones meet by chance.
+    By its signature a run recognises a file that an earlier run acknowledged. With 128 bits, two
+    different files do not have the same signature by chance.
     """
     return xxhash.xxh3_128_digest(b"%b\0%d %d %d" % file)
 
 
 def display(path: bytes) -> str:
-    """A path for people and for JSON: printable, whatever bytes the file system holds."""
+    """Return a path as text for people and JSON, whatever bytes the file system has."""
     return os.fsdecode(path).encode("utf-8", "backslashreplace").decode()
 
 
 @dataclass
 class Entries:
-    """Many entries, about 80 bytes each: paths end to end in one buffer, numbers in arrays."""
+    """Many entries at about 80 bytes each: all paths in one buffer, the numbers in arrays."""
 
     _paths: bytearray = field(default_factory=bytearray)
     _ends: array[int] = field(default_factory=lambda: array("Q"))
@@ -70,7 +70,7 @@ class Entries:
     def append(self, path: bytes, size: int, mtime_ns: int, inode: int) -> None:
         self._paths += path
         self._ends.append(len(self._paths))
-        # inodes are unsigned 64-bit; kept as the signed number of the same bits
+        # Inodes are unsigned 64-bit numbers; the array holds the signed number with the same bits.
         self._numbers.extend((size, mtime_ns, inode if inode < 1 << 63 else inode - (1 << 64)))
 
     def __getitem__(self, at: int) -> Entry:
@@ -87,38 +87,39 @@ class Entries:
         return sum(self._numbers[0::3])
 
     def by_inode(self) -> array[int]:
-        """Positions in the order of inodes: on a spinning disk close to the order of the data."""
+        """Return positions ordered by inode, which on a spinning disk is roughly data order."""
         inodes = np.asarray(self._numbers[2::3], "q")
         return array("q", np.argsort(inodes, kind="stable").astype("q").tobytes())
 
 
 @dataclass
 class ScanCount:
-    """What the walk passed over.
+    """The files and folders that the walk skipped.
 
     Attributes:
-        ignored: files that are no images of a cache.
-        unreadable: `(path, why)` of folders and files, the path as people see it.
+        ignored: number of files that are not images of a cache.
+        unreadable: `(path, reason)` of folders and files that could not be read.
     """
 
     ignored: int = 0
     unreadable: list[tuple[str, str]] = field(default_factory=list)
 
     def skip(self, path: bytes, error: OSError) -> None:
+        """Note a file or folder that could not be read."""
         self.unreadable.append((display(path) or ".", str(error.strerror)))
 
     def failures(self) -> list[tuple[str, str]]:
-        """`(path, reason)` of what could not be read, as reports list what failed."""
-        return [(path, f"cannot be read: {why}") for path, why in self.unreadable]
+        """Return `(path, reason)` of everything unreadable, in the words of reports."""
+        return [(path, f"cannot be read: {reason}") for path, reason in self.unreadable]
 
 
 def walk(root: bytes, extensions: Sequence[str], count: ScanCount) -> Iterator[File]:
-    """`(path, size, mtime_ns, inode)` of every file of the cache, in the folder's own order.
+    """Yield `(path, size, mtime_ns, inode)` of every file of the cache, in directory order.
 
     Args:
         root: the cache's folder.
-        extensions: what a file's name may end with, lower case.
-        count: is told what was passed over, and which sub-folders could not be read.
+        extensions: extensions of image files, lower case.
+        count: counts ignored files and notes unreadable ones.
 
     Raises:
         CacheError: the cache's folder itself cannot be read.
@@ -148,7 +149,7 @@ def walk(root: bytes, extensions: Sequence[str], count: ScanCount) -> Iterator[F
                     except OSError as error:
                         if not isinstance(error, FileNotFoundError):
                             count.skip(prefix + name, error)
-                        continue  # gone between the listing and the look
+                        continue  # deleted since the folder was listed
                 elif not name.startswith(b".") and item.is_dir(follow_symlinks=False):
                     folders.append(prefix + name)
                     continue
@@ -158,7 +159,7 @@ def walk(root: bytes, extensions: Sequence[str], count: ScanCount) -> Iterator[F
 def _entries(
     scan: Iterator[os.DirEntry[bytes]], folder: bytes, count: ScanCount
 ) -> Iterator[os.DirEntry[bytes]]:
-    """A folder's entries as far as the disk gives them; a folder that breaks off is said to."""
+    """Yield a folder's entries; an error in the middle is noted and ends them."""
     try:
         yield from scan
     except OSError as error:
@@ -166,12 +167,17 @@ def _entries(
 
 
 def unreadable(root: bytes, error: OSError) -> CacheError:
-    """What to raise of a cache's folder that cannot be opened."""
-    where = display(root)
+    """Return the error for a cache folder that cannot be opened."""
+    path = display(root)
     if isinstance(error, FileNotFoundError):
-        what = f"The cache folder {where} does not exist; is its disk mounted, is cache.dir right?"
+        message = (
+            f"The cache folder {path} does not exist; check that its disk is mounted and that "
+            "cache.dir is right."
+        )
     elif isinstance(error, NotADirectoryError):
-        what = f"{where} is not a folder; set cache.dir to the folder that holds the images."
+        message = f"{path} is not a folder; set cache.dir to the folder with the images."
     else:
-        what = f"The cache folder {where} cannot be read ({error.strerror}); give this user access."
-    return CacheError(what)
+        message = (
+            f"The cache folder {path} cannot be read ({error.strerror}); give this user access."
+        )
+    return CacheError(message)

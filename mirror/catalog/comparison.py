@@ -1,7 +1,7 @@
-"""One listing of the objects against the catalog: no object is opened, none is asked for alone.
+"""Compares one listing of the objects with the catalog, without a request for any single object.
 
-Both are in the order of keys, and are compared a part of the key space at a time: what is held in
-memory is a part of the catalog and a page of the listing.
+Both are in the order of keys, and are compared a part of the key space at a time. Memory holds only
+that part of the catalog and a page of the listing.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from numpy.typing import NDArray
 
 from mirror.catalog.health import Kind, Problem
 from mirror.catalog.index import Index
-from mirror.catalog.objects import KeyRange, NamedObjects, named_objects, spans
+from mirror.catalog.objects import KeyRange, NamedObjects, key_ranges, named_objects
 from mirror.layout import OBJECTS, parse_object_key
 from mirror.run.progress import Progress
 from mirror.store.base import ObjectInfo, Store
 from mirror.store.bounded_tasks import BoundedTasks
 
 # Parts of the key space that are listed at once.
-_SPANS_AT_ONCE: Final = 4
-# URLs of an object's rows that a problem tells.
+_RANGES_AT_ONCE: Final = 4
+# URLs that a problem lists of an object's rows.
 _URLS: Final = 64
-# The size of what no page has shown.
+# The size of an object that no page of the listing has.
 _NOT_THERE: Final = -1
 
 
@@ -37,11 +37,12 @@ class ListedObjects:
 
     Attributes:
         compared: objects that live `ok` rows name.
-        flagged: objects whose content only flagged rows have: somebody asked for them to be kept.
-        orphaned: objects that no live row tells of.
-        orphaned_bytes: of them.
-        old_orphans: those of them that were written before the grace period began.
-        strangers: keys below `objects/` that no mirror writes; they are among the orphaned.
+        flagged: objects that only flagged rows have: a user chose to keep them.
+        flagged_bytes: their bytes.
+        orphaned: objects that no live row has.
+        orphaned_bytes: their bytes.
+        old_orphans: orphaned objects that were written before the grace period began.
+        strangers: keys below `objects/` that no mirror writes; they count as orphaned too.
     """
 
     compared: int = 0
@@ -59,40 +60,41 @@ class Comparison:
 
     Attributes:
         store: the mirror's.
-        index: of a catalog that was read before the listing begins: an object may come before its
-            row, but not after it.
-        young_since: an orphan that was written later may be a running sync's.
-        damage: is told of objects that are missing or have another size, span by span.
-        unnamed: is told of each object that no live `ok` row names, and whether a flagged row has
+        index: of the catalog, read before the listing begins: a writer puts an object before its
+            row, so every object of an older index is listed.
+        young_since: an orphan that was written later may belong to a running sync.
+        on_damage: called for each part of the key space with the objects that are missing or have
+            another size.
+        on_unnamed: called for each object that no live `ok` row names, with whether a flagged row has
             its content.
-        stopped: whether to begin no other page.
+        stopped: returns whether to stop before the next page.
     """
 
     store: Store
     index: Index
     young_since: datetime
-    damage: Callable[[Iterator[Problem]], None]
-    unnamed: Callable[[ObjectInfo, bool], None] = lambda _info, _flagged: None
+    on_damage: Callable[[Iterator[Problem]], None]
+    on_unnamed: Callable[[ObjectInfo, bool], None] = lambda _info, _flagged: None
     stopped: Callable[[], bool] = lambda: False
     progress: Progress = Progress()
 
     async def run(self) -> ListedObjects:
-        """Raises: StoreError."""
+        """Compare everything. Raises: StoreError."""
         listed = ListedObjects()
-        async with BoundedTasks(_SPANS_AT_ONCE) as window:
-            for span in spans(self.index):
-                await window.start(0, self._compare, span, listed)
+        async with BoundedTasks(_RANGES_AT_ONCE) as window:
+            for key_range in key_ranges(self.index):
+                await window.start(0, self._compare, key_range, listed)
         return listed
 
-    async def _compare(self, span: KeyRange, listed: ListedObjects) -> None:
-        named = await asyncio.to_thread(named_objects, self.index, span)
+    async def _compare(self, key_range: KeyRange, listed: ListedObjects) -> None:
+        named = await asyncio.to_thread(named_objects, self.index, key_range)
         ok = named.ok
         size = np.full(len(named), _NOT_THERE, np.int64)
-        async for page in pages(self.store, span):
+        async for page in pages(self.store, key_range):
             parsed = [parse_object_key(info.key) for info in page]
             found = np.full(len(page), -1, np.intp)
-            ours = [at for at, one in enumerate(parsed) if one is not None]
-            found[ours] = named.find([one for one in parsed if one is not None])
+            ours = [at for at, key in enumerate(parsed) if key is not None]
+            found[ours] = named.find([key for key in parsed if key is not None])
             listed.strangers += len(page) - len(ours)
             known = found >= 0
             size[found[known]] = np.array([info.size for info in page], np.int64)[known]
@@ -102,9 +104,9 @@ class Comparison:
                 self._note_unnamed(page[at], listed, flagged=bool(known[at]))
             self.progress.advance(len(page))
             if self.stopped():
-                return  # what was not listed is not missing
+                return  # an object that was not listed yet may be there
         listed.compared += int(np.count_nonzero(ok))
-        self.damage(self._damage(named, size))
+        self.on_damage(self._damage(named, size))
 
     def _note_unnamed(self, info: ObjectInfo, listed: ListedObjects, *, flagged: bool) -> None:
         if flagged:
@@ -114,7 +116,7 @@ class Comparison:
             listed.orphaned += 1
             listed.orphaned_bytes += info.size
             listed.old_orphans += info.last_modified < self.young_since
-        self.unnamed(info, flagged)
+        self.on_unnamed(info, flagged)
 
     def _damage(self, named: NamedObjects, size: NDArray[np.int64]) -> Iterator[Problem]:
         wrong = named.ok & (size != named.size)
@@ -127,15 +129,15 @@ class Comparison:
 
 
 def problem_of(index: Index, named: NamedObjects, at: int, kind: Kind, reason: str) -> Problem:
-    """What is wrong with an object that the catalog names, with the rows that name it."""
+    """A problem of an object that the catalog names, with the rows that name it."""
     rows = named.rows_of(at)
     urls = index.url_md5s(rows[:_URLS]).tobytes()
     return Problem(kind, named.key(at), reason, len(rows), urls, int(named.size[at]))
 
 
-async def pages(store: Store, span: KeyRange) -> AsyncIterator[list[ObjectInfo]]:
+async def pages(store: Store, key_range: KeyRange) -> AsyncIterator[list[ObjectInfo]]:
     """The listing of a part of the key space, a page at a time."""
-    after, until = span.after, span.until
+    after, until = key_range.after, key_range.until
     while page := await store.list_page(OBJECTS, after):
         after = page[-1].key
         if until is None:

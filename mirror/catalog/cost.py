@@ -1,6 +1,6 @@
-"""What a mirror costs, in US dollars, by the lists in the configuration. Pure.
+"""Estimates what a mirror costs, in US dollars, from the price lists of the configuration. Pure.
 
-Lists are without free tiers, taxes and discounts: an estimate, to decide by and not to bill by.
+The lists have no free tiers, taxes or discounts, so a bill may differ.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from mirror.catalog.delta_table import (
 )
 from mirror.config.settings import PriceSettings
 
-# A new mirror's format.json, and the trial that the endpoint honours conditions.
+# PUTs of a new mirror: format.json, and the test that the endpoint honours conditional PUTs.
 _ROOT_PUTS: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
 class CostEstimate:
-    """An upper bound of what a sync costs: deduplication and verdicts only make it less.
+    """An upper bound of what a sync costs. Deduplication and verdicts can only lower it.
 
     Attributes:
         puts: PUT requests, the catalog's among them.
         requests: all requests.
         bytes: bytes to send.
         request_usd: price of the requests.
-        storage_usd_month: price of keeping the new bytes for a month.
-        seconds: at `rate`, or None where no rate is known.
+        storage_usd_month: price of storing the new bytes for a month.
+        seconds: duration at the known rate; None where no rate is known.
     """
 
     puts: int
@@ -45,12 +45,12 @@ class CostEstimate:
 
 
 def storage_usd_month(size: float, prices: PriceSettings) -> float:
-    """Price of keeping so many bytes for a month."""
+    """Price of storing `size` bytes for a month."""
     return size / 1e9 * prices.storage_gb_month
 
 
 def requests_usd(requests: Mapping[str, int], prices: PriceSettings) -> float:
-    """Price of requests by operation: put and list are writes, get and head reads, delete is free."""
+    """Price of requests by operation: put and list cost as writes, get and head as reads, delete nothing."""
     writes = requests.get("put", 0) + requests.get("list", 0)
     reads = requests.get("get", 0) + requests.get("head", 0)
     return (writes * prices.write_million + reads * prices.read_million) / 1e6
@@ -60,8 +60,8 @@ def epoch_usd(images: int, size: float, prices: PriceSettings) -> float:
     """Price of reading every image once over the internet.
 
     Args:
-        images: GET requests.
-        size: bytes in all.
+        images: how many, with one GET request each.
+        size: bytes of all together.
         prices: US dollars.
     """
     return requests_usd({"get": images}, prices) + size / 1e9 * prices.egress_gb
@@ -70,13 +70,13 @@ def epoch_usd(images: int, size: float, prices: PriceSettings) -> float:
 def sync_estimate(
     files: int, size: int, prices: PriceSettings, commit_rows: int, rate: float | None
 ) -> CostEstimate:
-    """What a sync costs at most.
+    """Upper bound of what a sync costs.
 
     Args:
-        files: to be read.
+        files: how many will be read.
         size: their bytes.
         prices: US dollars, of the bucket's provider.
-        commit_rows: rows a catalog commit.
+        commit_rows: rows in each catalog commit.
         rate: bytes a second; None where unknown.
     """
     commits = -(-files // commit_rows)

@@ -1,4 +1,4 @@
-"""What was found of a mirror's health, and what was done for it, as a value: the JSON of `--json`."""
+"""Reports of the commands that check and maintain a mirror, and the problems that they list."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from typing import Any, Final, Literal, NamedTuple
 
 from mirror.errors import MirrorError, exit_status_of
 
-# Examples of each kind of problem in a report; all of them go to the file that `--report` names.
+# Examples of each kind of problem in a report. The file that `--report` names has all problems.
 EXAMPLES: Final = 20
 
 Kind = Literal["missing", "mismatched", "unread", "orphaned", "flagged", "failed", "kept"]
 
 
 class Problem(NamedTuple):
-    """Something that is not as it should be.
+    """One problem of a mirror or of a cache.
 
     Attributes:
         kind: what is wrong.
-        key: of an object, or the path of a file.
+        key: of the object, or the path of the file.
         reason: in a few words.
-        rows: how many live rows of the catalog name it.
+        rows: how many live rows of the catalog name the object.
         urls: MD5s of the first of their URLs, 16 bytes each, end to end.
-        size: bytes, as the catalog has it, or of what is there where the catalog has nothing.
+        size: bytes by the catalog; of the object in the bucket where the catalog does not have it.
     """
 
     kind: Kind
@@ -44,22 +44,25 @@ class Problem(NamedTuple):
 
 @dataclass
 class UpkeepReport:
-    """Counts are objects, but of `pulled`, which are files; each command fills those it is about.
+    """The report of a command that checks or maintains a mirror; each command fills a part of it.
+
+    Counts are objects unless stated otherwise.
 
     Attributes:
-        checked: that were looked at.
-        missing: named by live rows, and not there.
-        mismatched: other bytes than the catalog says.
-        orphaned: there, and named by no live row.
-        repaired: written again.
-        deleted: removed from the bucket.
-        pulled: files written to the cache.
-        failed: that could not be dealt with.
-        rows_without_object: live rows that name what is missing.
-        bytes: that were moved or removed.
+        checked: objects that were checked.
+        missing: objects that live rows name and the bucket lacks.
+        mismatched: objects with other bytes than the catalog says.
+        orphaned: objects that no live row names.
+        repaired: objects that were written again.
+        deleted: objects that were deleted from the bucket.
+        pulled: files that were written to the cache.
+        failed: objects or files that could not be handled.
+        rows_without_object: live rows that name a missing object.
+        bytes: bytes that were read, written or deleted.
         examples: the first problems of each kind.
-        warnings: sentences that a person should read.
-        error: what ended the run early, if anything did.
+        warnings: sentences that the user should read.
+        requests: requests that were sent, by operation.
+        error: the error that ended the run early, if one did.
     """
 
     checked: int = 0
@@ -81,29 +84,31 @@ class UpkeepReport:
     error: MirrorError | None = None
 
     def example(self, problem: Problem) -> None:
-        if sum(one.kind == problem.kind for one in self.examples) < EXAMPLES:
+        """Add a problem to the examples, unless there are enough of its kind."""
+        if sum(example.kind == problem.kind for example in self.examples) < EXAMPLES:
             self.examples.append(problem)
 
     @property
-    def wrong(self) -> bool:
-        """Whether there is something that a person should look at."""
+    def has_problems(self) -> bool:
+        """Whether there is a problem that the user should look at."""
         return bool(self.missing or self.mismatched or self.failed)
 
     @property
     def exit_status(self) -> int:
-        return exit_status_of(self.error, interrupted=self.interrupted, failed=self.wrong)
+        return exit_status_of(self.error, interrupted=self.interrupted, failed=self.has_problems)
 
-    def more(self) -> dict[str, Any]:
-        """What one command tells beyond the others."""
+    def extra_json(self) -> dict[str, Any]:
+        """The keys that one command adds to the JSON."""
         return {}
 
     def as_json(self) -> dict[str, Any]:
+        """The object that `--json` prints; docs/cli.md names its keys."""
         names = (
             "checked", "missing", "mismatched", "orphaned", "repaired", "deleted", "pulled",
             "failed", "rows_without_object", "bytes",
         )  # fmt: skip
         out: dict[str, Any] = {name: getattr(self, name) for name in names}
-        out |= self.more()
+        out |= self.extra_json()
         out |= {
             "examples": [problem.as_json() for problem in self.examples],
             "warnings": self.warnings,

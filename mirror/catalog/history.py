@@ -1,7 +1,7 @@
-"""What the catalog said within a period of the past: whoever read it then may still rely on that.
+"""What the catalog said within a recent period: a process that read it then may still rely on it.
 
-A version's time is when its entry of the log was written, by the store's clock. A commit adds files
-and a compaction replaces them by others with the same rows; neither changes a file.
+The time of a version is when its entry of the log was written, by the store's clock. A commit adds
+data files, and a compaction replaces some by others with the same rows. Neither changes a file.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ Halves = tuple[NDArray[np.uint64], NDArray[np.uint64]]
 
 @dataclass(frozen=True, slots=True)
 class RecentCatalog:
-    """A catalog since a time.
+    """The catalog's data files since a time.
 
     Attributes:
-        began_with: data files of the version that was the newest then.
+        began_with: data files of the version that was the newest at that time.
         added: data files with rows that were committed since.
-        kept: all data files of any version since; whoever reads one of them may need them.
+        kept: data files of all versions since; a reader of one of them may still need it.
     """
 
     began_with: frozenset[str]
@@ -47,11 +47,11 @@ class RecentCatalog:
     kept: frozenset[str]
 
 
-async def recent(store: Store, catalog: Catalog, since: datetime) -> RecentCatalog:
-    """The catalog since a time.
+async def recent_catalog(store: Store, catalog: Catalog, since: datetime) -> RecentCatalog:
+    """The catalog's data files since a time.
 
-    Where the version of that time cannot be read any more (its log was tidied away, or the bucket
-    is a copy that is younger), every row that ever was counts as one that was committed since.
+    The version of that time may no longer be readable: its log was deleted, or the bucket is a
+    younger copy. Then every row counts as committed since.
 
     Args:
         store: the mirror's.
@@ -91,7 +91,7 @@ async def _files_at(catalog: Catalog, version: int) -> frozenset[str] | None:
 
 
 async def _added(store: Store, versions: Sequence[int]) -> tuple[frozenset[str], frozenset[str]]:
-    """Files that commits have added, and those that compactions have written."""
+    """Data files that commits have added, and data files that compactions have written."""
     added: set[str] = set()
     written: set[str] = set()
     for begin in range(0, len(versions), _AT_ONCE):
@@ -112,7 +112,7 @@ async def _added(store: Store, versions: Sequence[int]) -> tuple[frozenset[str],
 async def recently_named(
     catalog: Catalog, past: RecentCatalog, contents: Halves
 ) -> NDArray[np.bool_]:
-    """Which contents a live `ok` row has named at any time of a period.
+    """Mark the contents that a live `ok` row has named at any time of a period.
 
     Args:
         catalog: of the mirror.
@@ -120,7 +120,7 @@ async def recently_named(
         contents: content hashes, sorted, as two halves: (n,) each.
 
     Returns:
-        (n,) of them.
+        (n,) marks.
 
     Raises:
         CatalogError: the catalog cannot be read.
@@ -135,7 +135,7 @@ async def recently_named(
         suspects = [await _rows_naming(catalog, file, contents) for file in sorted(past.began_with)]
         await _mark_those_live(catalog, past, _Rows.joined(suspects), named)
     except NotFound:
-        # Somebody else has tidied files away that a reader of that time may need: so not by us.
+        # Another tool has deleted files that a reader of that time may need: mark all, delete nothing.
         named[:] = True
     return named
 
@@ -143,7 +143,7 @@ async def recently_named(
 async def _mark_those_live(
     catalog: Catalog, past: RecentCatalog, suspects: _Rows, named: NDArray[np.bool_]
 ) -> None:
-    """Of rows that were there when the period began, those that were the latest of their URL."""
+    """Mark the contents of rows that were the latest of their URL when the period began."""
     if not len(suspects.content):
         return
     order = np.lexsort((suspects.url_lo, suspects.url_hi))
@@ -153,7 +153,7 @@ async def _mark_those_live(
     for file in sorted(past.began_with):
         rows = await catalog.read_file(file, _QUERY, _columns)
         for url_hi, url_lo, _, _, _, seen_at in rows:
-            at = positions_of(url_hi, url_lo, *urls)  # the first of equal URLs stands for all
+            at = positions_of(url_hi, url_lo, *urls)  # the first of equal URLs represents all
             np.maximum.at(latest, at[at >= 0], seen_at[at >= 0])
     first = positions_of(*urls, *urls)
     live = suspects.seen_at >= latest[first]
@@ -162,7 +162,7 @@ async def _mark_those_live(
 
 @dataclass(frozen=True, slots=True)
 class _Rows:
-    """Rows that name one of the contents asked for; `content` is its position among them."""
+    """Rows that name one of the wanted contents; `content` is its position among them."""
 
     url_hi: NDArray[np.uint64]
     url_lo: NDArray[np.uint64]

@@ -1,6 +1,6 @@
-"""The objects that a catalog tells of, in the order of their keys: what a listing is compared with.
+"""The objects that a catalog has rows of, in the order of their keys, to compare with a listing.
 
-Taken a part of the key space at a time, so that memory stays a fraction of the catalog's.
+They are taken a part of the key space at a time, so that memory stays a fraction of the catalog's.
 """
 
 from __future__ import annotations
@@ -17,21 +17,26 @@ from mirror.content.image import VERDICTS
 from mirror.layout import FORMATS, OBJECTS
 
 _OK: Final = VERDICTS.index("ok")
-# Below so many rows the key space is taken whole: each part costs a listing a page of its own.
+# With fewer rows the key space is not divided: each part costs the listing at least one page.
 _WHOLE_UP_TO: Final = 100_000
 _PIECE: Final = 1 << 20
 
 EXTENSIONS: Final = tuple(sorted(extension for extension, _ in FORMATS.values()))
 _EXTENSION_CODES: Final = {extension: code for code, extension in enumerate(EXTENSIONS)}
-# Of a format's position in FORMAT_NAMES the position of its extension in EXTENSIONS.
+# Position in EXTENSIONS of each format's extension, by the format's position in FORMAT_NAMES.
 _OF_FORMAT: Final = np.array([_EXTENSION_CODES[FORMATS[name][0]] for name in FORMAT_NAMES], "u1")
-# No key of an object that a catalog can tell of has it.
+# The code of every other extension: no object of a catalog has it.
 _FOREIGN: Final = len(EXTENSIONS)
 
 
 @dataclass(frozen=True, slots=True)
 class KeyRange:
-    """A part of the key space: keys greater than `after`, up to `until`; None is without end."""
+    """A part of the key space: keys greater than `after`, up to `until`.
+
+    Attributes:
+        number: of this part, from 0.
+        of: parts in all.
+    """
 
     number: int
     of: int
@@ -42,33 +47,34 @@ class KeyRange:
 
     @property
     def until(self) -> str | None:
+        """The last possible key; None in the last part, which has no end."""
         return None if self.number == self.of - 1 else self._border(self.number + 1)
 
     def _border(self, number: int) -> str:
-        # Behind a folder's last object and not at the next one's name: SeaweedFS begins behind a
-        # folder that is named, and obstore takes a slash from the end of a name.
+        # A border lies behind a folder's last object, not at the next folder's name: SeaweedFS
+        # starts behind a folder that is named, and obstore strips a slash from the end.
         return f"{OBJECTS}{number * 256 // self.of - 1:02x}/~"
 
 
-def spans(index: Index) -> list[KeyRange]:
-    """Parts of the key space, in order, that are small enough to be held one at a time."""
+def key_ranges(index: Index) -> list[KeyRange]:
+    """Divide the key space into parts, in order, each small enough to be held in memory."""
     of = 1 if len(index) <= _WHOLE_UP_TO else 16
     return [KeyRange(number, of) for number in range(of)]
 
 
 @dataclass(frozen=True)
 class NamedObjects:
-    """Keys that live rows tell of, sorted; arrays of one element each.
+    """The objects of live rows, sorted by key, as columns with one element for each object.
 
     Attributes:
         hash_hi: first half of the content hash.
-        hash_lo: second half.
+        hash_lo: second half of the content hash.
         extension: position in `EXTENSIONS`.
-        size: bytes, as the catalog has it.
-        ok_rows: how many `ok` rows name it. Where there is none, only flagged rows have the
-            content, and the object is there only if somebody asked for it.
-        begins: where the rows of each begin in
-        rows: positions in the index's sightings, `ok` ones first within an object.
+        size: bytes, by the catalog.
+        ok_rows: how many `ok` rows name it. Where it is 0, only flagged rows have the content, and
+            the object is in the bucket only if a user chose to upload it.
+        begins: position in `rows` of its first row.
+        rows: positions in the index's sightings, `ok` rows first within an object.
     """
 
     hash_hi: NDArray[np.uint64]
@@ -84,7 +90,7 @@ class NamedObjects:
 
     @property
     def ok(self) -> NDArray[np.bool_]:
-        """Which of them an `ok` row names: those must be there."""
+        """Mark the objects that an `ok` row names: those must be in the bucket."""
         return self.ok_rows > 0
 
     def content_hash(self, at: int) -> bytes:
@@ -108,14 +114,14 @@ class NamedObjects:
         return low
 
     def find(self, parsed: Sequence[tuple[bytes, str]]) -> NDArray[np.intp]:
-        """Positions of keys, as `parse_object_key` gives them; -1 for what no live row tells of."""
+        """Positions of parsed keys (see `parse_object_key`); -1 for a key that no live row has."""
         if not parsed or not len(self):
             return np.full(len(parsed), -1, np.intp)
         hi, lo = halves(b"".join([content for content, _ in parsed]))
         codes = np.array([_EXTENSION_CODES.get(ext, _FOREIGN) for _, ext in parsed], "u1")
         found = positions_of(hi, lo, self.hash_hi, self.hash_lo)
         other = np.flatnonzero((found >= 0) & (self.extension[found] != codes))
-        for at in other.tolist():  # one content under two formats: the next ones have its hash too
+        for at in other.tolist():  # one content has two formats: the next objects share its hash
             found[at] = self._with_extension(int(found[at]), int(codes[at]))
         return found
 
@@ -131,10 +137,10 @@ class NamedObjects:
         return -1
 
 
-def named_objects(index: Index, span: KeyRange) -> NamedObjects:
-    """The objects of a part of the key space that live rows of the catalog tell of."""
+def named_objects(index: Index, key_range: KeyRange) -> NamedObjects:
+    """The objects in a part of the key space that live rows of the catalog have."""
     sightings = index.sightings
-    at = _rows_within(sightings["hash_hi"], span)
+    at = _rows_within(sightings["hash_hi"], key_range)
     hi, lo = sightings["hash_hi"][at], sightings["hash_lo"][at]
     extension = _OF_FORMAT[sightings["format"][at]]
     flagged = sightings["verdict"][at] != _OK
@@ -157,12 +163,12 @@ def named_objects(index: Index, span: KeyRange) -> NamedObjects:
     )
 
 
-def _rows_within(hash_hi: NDArray[Any], span: KeyRange) -> NDArray[np.intp]:
-    if span.of == 1:
+def _rows_within(hash_hi: NDArray[Any], key_range: KeyRange) -> NDArray[np.intp]:
+    if key_range.of == 1:
         return np.arange(len(hash_hi))
-    shift = np.uint64(64 - (span.of.bit_length() - 1))
+    shift = np.uint64(64 - (key_range.of.bit_length() - 1))
     found = [
-        np.flatnonzero((hash_hi[begin : begin + _PIECE] >> shift) == span.number) + begin
+        np.flatnonzero((hash_hi[begin : begin + _PIECE] >> shift) == key_range.number) + begin
         for begin in range(0, len(hash_hi), _PIECE)
     ]
     return np.concatenate([np.empty(0, np.intp), *found])

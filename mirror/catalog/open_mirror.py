@@ -1,6 +1,6 @@
-"""Where settings say that a mirror is, and the one way to read it for commands that only read.
+"""Opens the mirror that the settings name, for commands that only read its catalog.
 
-A sync opens the same store, catalog and snapshots, by the same `Location`.
+A sync opens the same store, catalog and snapshots through the same `Location`.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from mirror.store.throttle import AdaptiveLimit, ConcurrencyGate, Counting, Thro
 from mirror.store.unfinished import UnfinishedWrites, half_written
 from mirror.system.files import settle
 
-# Fewer than later on: nothing has been done that would be lost by saying what is wrong soon.
+# Attempts at a command's first request. Fewer than later, because nothing is lost by failing soon.
 _FIRST_ATTEMPTS = 4
 _ESCAPE = re.compile(r"%[0-9A-Fa-f]{2}")
 
 
 class Location:
-    """Where a mirror is and who asks for it.
+    """Where a mirror is, and how to reach it.
 
     Attributes:
         url: the parsed `bucket.url`.
 
     Raises:
-        ConfigError: `bucket.url` is absent, not understood, or no place for a catalog.
+        ConfigError: `bucket.url` is absent, not understood, or cannot hold a catalog.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -47,18 +47,18 @@ class Location:
         if self.url.scheme == "file" and _ESCAPE.search(self.url.path):
             raise ConfigError(
                 f"The mirror's folder {self.url.path} has an escape such as %20 in its name, which "
-                "delta-rs takes for the character that it stands for; choose another folder."
+                "delta-rs decodes to another name; choose another folder."
             )
         self._settings = settings
         self._access = S3Access(self.url, settings.bucket) if self.url.scheme == "s3" else None
 
     def store(self) -> Store:
-        """The bare engine; whoever opens it closes it."""
+        """Open the engine, without retries or limits. The caller closes it."""
         settings = self._settings
         return open_store(self.url, self._access, settings.bucket, settings.sync.concurrency)
 
     def catalog(self, store: Store, retry: RetryPolicy) -> Catalog:
-        """The mirror's catalog; `store` is what its data files are read through."""
+        """The mirror's catalog, whose data files are read through `store`."""
         access = self._access
         if access is None:
             folder = Path(self.url.path)
@@ -66,19 +66,19 @@ class Location:
         return Catalog(store, f"{self.url}/{CATALOG}", access.delta_options, retry)
 
     def snapshots(self, root: Root) -> Path:
-        """Where this machine keeps the index of the mirror, for all its processes and caches.
+        """The folder of the mirror's index, which all processes and caches of this machine share.
 
-        Below the mirror's id a folder for each address: a bucket that was copied has the id of the
-        first, but from then on a catalog of its own.
+        Each address has its own folder below the mirror's id: a copied bucket has the id of the
+        original, but a catalog of its own from then on.
         """
         return self._settings.index_dir / root.id / self._address
 
     def upkeep(self, root: Root) -> Path:
-        """Where this machine keeps what it knows of the mirror's health, apart from any cache."""
+        """The folder of this machine's damage log and locks of the mirror, apart from any cache."""
         return self._settings.upkeep_dir / root.id / self._address
 
     def all_snapshots(self) -> list[Path]:
-        """The same of every mirror that was read at this address: it may have been made anew."""
+        """The index folders of all mirrors read at this address, which may have been replaced."""
         return list(self._settings.index_dir.glob(f"*/{self._address}"))
 
     @property
@@ -87,11 +87,11 @@ class Location:
         return hashlib.sha256(address).hexdigest()[:12]
 
     def half_written(self) -> UnfinishedWrites:
-        """What writers that were killed left half written."""
+        """Finds and removes what killed writers have left half written."""
         return half_written(self.url, self._access)
 
     def explained(self, error: StoreError) -> StoreError:
-        """A clearer error for a first request that failed."""
+        """A clearer error for a failed first request."""
         return explain(self._access, error) if self._access else error
 
 

@@ -1,7 +1,7 @@
-"""`format.json`, the mark at the mirror's root: which format this is, and which mirror.
+"""`format.json`, at the mirror's root: it identifies the format and the mirror.
 
-Its `id` tells one mirror from another that later took its place at the same url, so that a local
-state never vouches for objects in a bucket that was emptied meanwhile.
+Its `id` distinguishes a mirror from a later one at the same URL, so that a local state is never used
+for a bucket that was emptied meanwhile.
 """
 
 from __future__ import annotations
@@ -24,19 +24,24 @@ from mirror.errors import (
 from mirror.layout import FORMAT, FORMAT_KEY
 from mirror.store.base import Create, Headers, IfMatch, Store
 
-_LOOKS = 5
+_ATTEMPTS = 5
 _HEADERS = Headers(content_type="application/json", cache_control="no-cache")
 
 
 class Root(msgspec.Struct, frozen=True, kw_only=True):
-    """Contents of format.json; further keys are kept for later formats and ignored here.
+    """Contents of format.json. This version ignores other keys, and keeps them for later ones.
 
-    `losses` is another one after rows were flagged whose objects were lost: who remembers what of
-    its files the mirror has must look at those again.
+    Attributes:
+        format: number of the format.
+        id: of the mirror.
+        created_at: ISO 8601.
+        created_by: program and version.
+        losses: changes whenever a repair has flagged rows of lost objects. A state that knows
+            another value must check which of its files were lost.
     """
 
     format: int
-    # A folder of this machine is named by it, so it must not be a path.
+    # It names a folder on this machine, so it must not be a path.
     id: Annotated[str, msgspec.Meta(pattern=r"\A[0-9A-Za-z][0-9A-Za-z-]{0,63}\Z")]
     created_at: str = ""
     created_by: str = ""
@@ -44,7 +49,7 @@ class Root(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def read_root(store: Store) -> Root:
-    """The root of the mirror in `store`. Writes nothing: a key that may only read is enough.
+    """Read the root of the mirror in `store`. A key that may only read is enough.
 
     Raises:
         NotFound: there is no mirror.
@@ -58,15 +63,15 @@ async def read_root(store: Store) -> Root:
 
 
 async def open_root(store: Store, *, proven: bool) -> Root:
-    """The root of the mirror in `store`, created when there is none.
+    """Read the root of the mirror in `store`, or create it.
 
     Args:
         store: rooted at the mirror's prefix.
-        proven: this endpoint is known to honour conditional PUTs; otherwise that is tried on
-            format.json itself, with the bytes it already holds, at the price of one PUT.
+        proven: this endpoint is known to honour conditional PUTs. Otherwise one PUT tests it on
+            format.json itself, with the bytes that the file already holds.
 
     Raises:
-        FormatError: the mirror has a format this version does not know.
+        FormatError: the mirror has a format that this version does not know.
         ConditionalPutIgnored: the endpoint overwrites where it must refuse.
     """
     try:
@@ -91,13 +96,13 @@ async def open_root(store: Store, *, proven: bool) -> Root:
 
 
 async def mark_losses(store: Store) -> None:
-    """Give the mirror another `losses`; whatever else format.json holds stays.
+    """Give the mirror a new `losses`; everything else in format.json stays.
 
     Raises:
-        FormatError: the mirror has a format this version does not know.
+        FormatError: the mirror has a format that this version does not know.
         StoreError: it could not be written.
     """
-    for _ in range(_LOOKS):
+    for _ in range(_ATTEMPTS):
         etag = (await store.head(FORMAT_KEY)).etag
         body = await store.get(FORMAT_KEY)
         _parse(body, store.url)
@@ -105,9 +110,9 @@ async def mark_losses(store: Store) -> None:
         try:
             await store.put(FORMAT_KEY, msgspec.json.encode(marked), IfMatch(etag), _HEADERS)
         except PreconditionFailed:
-            continue  # another repair's mark, or our own first attempt's: either way once more
+            continue  # from another repair, or from our own first attempt: retry in both cases
         return
-    raise StoreError(f"{store.url}/{FORMAT_KEY} changes at every look; run again.")
+    raise StoreError(f"{store.url}/{FORMAT_KEY} changed at every attempt to update it; run again.")
 
 
 def _new_root() -> bytes:

@@ -1,4 +1,4 @@
-"""A row of the catalog: one sighting of a URL's content. The columns are docs/format.md's."""
+"""A row of the catalog: one sighting of a URL's content. docs/format.md specifies its columns."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from mirror.content.image import Verdict
 
 
 class RowSource(NamedTuple):
-    """Where a URL's content comes from and what may be done with it; None where unknown."""
+    """Where a URL's content comes from, and its licence; None where unknown."""
 
     url: str | None = None
     license: str | None = None
@@ -22,17 +22,17 @@ class Row(NamedTuple):
     """One sighting.
 
     Attributes:
-        url_md5: MD5 of the URL, 16 bytes: the name the cache knows it by.
-        content_hash: xxh3-128 of the bytes, 16 bytes: the object's key.
+        url_md5: MD5 of the URL, 16 bytes; in hex the file's name in the cache.
+        content_hash: xxh3-128 of the bytes, 16 bytes; in hex the object's key.
         sha256: SHA-256 of the bytes, 32 bytes.
         size: bytes.
         format: a name of `mirror.layout.FORMATS`.
         width: pixels, 0 where unknown.
         height: pixels, 0 where unknown.
-        verdict: a row that is not `ok` has no object unless the user asked for it.
-        reason: why, in a few words.
-        source: URL, licence and attribution, where a dataset told them.
-        seen_at: microseconds since 1970-01-01 UTC; the greatest of a url_md5 wins.
+        verdict: a row that is not `ok` has no object unless the user chose to upload it.
+        reason: of the verdict, in a few words.
+        source: URL, licence and attribution, where a dataset has given them.
+        seen_at: microseconds since 1970-01-01 UTC; the row with the greatest one is the latest.
     """
 
     url_md5: bytes

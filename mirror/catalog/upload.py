@@ -1,4 +1,4 @@
-"""Bytes to the bucket so that what stands there is certain: one object, acknowledged and checked."""
+"""Uploads one object so that its bytes are certain: acknowledged by the store, or read back."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ from mirror.layout import CACHE_CONTROL, content_type, object_key
 from mirror.store.base import Create, Headers, IfMatch, NewObject, ObjectInfo, Store
 from mirror.store.read_back import PART_BYTES, digest_in
 
-_MOST_PARTS = 10_000
-# How often an object may be removed or replaced while it is looked at, before somebody is told.
-_LOOKS: Final = 3
+# S3 accepts at most this many parts in one upload.
+_MAX_PARTS: Final = 10_000
+# How often an object may be deleted or replaced during an upload before the upload fails.
+_ATTEMPTS: Final = 3
 
 Now = Callable[[], float]
 
@@ -42,28 +43,27 @@ def new_object(prepared: Prepared) -> NewObject:
 
 
 async def upload(
-    store: Store, root: bytes, prepared: Prepared, now: Now = time.time, *, taken: bool = False
+    store: Store, root: bytes, prepared: Prepared, now: Now = time.time, *, exists: bool = False
 ) -> bool:
-    """Make the object of a file's content stand in the store, for a row to name it.
+    """Upload the object of a file's content, so that a row may name it.
 
     Args:
         store: the mirror's.
         root: the cache's folder, where a large file is read again.
         prepared: the file.
-        now: seconds since 1970, by which what stands there already is young or old.
-        taken: a PUT was just told that the key is.
+        now: seconds since 1970, for the age of an object that is already there.
+        exists: skip the first PUT, because another one has just found that the key exists.
 
     Returns:
-        True when this call wrote the object; False when the same bytes stood there already (another
-        machine's upload, or an earlier run's that was killed before its commit), read back and
-        compared.
+        True when this call wrote the object. False when the same bytes were already there, read back
+        and compared: from another machine, or from a run that was killed before its commit.
 
     Raises:
-        ContentCollision: other bytes with the same xxh3-128 stand there.
-        StoreError: the store refused, or the object is being removed at this moment.
+        ContentCollision: the object has other bytes with the same xxh3-128.
+        StoreError: the store refused, or gc is deleting the object at this moment.
     """
     if prepared.body is not None:
-        return await upload_body(store, *new_object(prepared), now, taken=taken)
+        return await upload_body(store, *new_object(prepared), now, exists=exists)
     digest, kind = prepared.digest, prepared.inspection.format
     key = object_key(digest.content_hash, kind)
     headers = Headers(content_type(kind), CACHE_CONTROL)
@@ -78,32 +78,32 @@ async def upload_body(
     headers: Headers,
     now: Now = time.time,
     *,
-    taken: bool = False,
+    exists: bool = False,
 ) -> bool:
-    """`upload`, of bytes that are in memory."""
-    for _ in range(_LOOKS):
-        if not taken:
+    """Upload bytes that are in memory; see `upload`."""
+    for _ in range(_ATTEMPTS):
+        if not exists:
             try:
                 await store.put(key, body, Create(), headers)
             except AlreadyExists:
                 pass
             else:
                 return True
-        taken = False
+        exists = False
         try:
             info = await store.head(key)
-            standing = await store.get(key)
-            if standing == body:
+            existing = await store.get(key)
+            if existing == body:
                 await _adopt(store, info, body, headers, now)
                 return False
-            if digest_of(standing).content_hash == digest_of(body).content_hash:
+            if digest_of(existing).content_hash == digest_of(body).content_hash:
                 raise _collision(key)
-            # What stands there is not what its name says: damaged. The right bytes are at hand.
+            # The object is damaged: its bytes do not have the hash in its key. Replace them.
             await _replace(store, info, body, headers)
         except (NotFound, PreconditionFailed):
-            continue  # gc has removed it, or another machine repaired it: look again
+            continue  # gc has deleted it, or another machine has repaired it
         return True
-    raise StoreError("changed at every look while it was uploaded; left for the next run")
+    raise StoreError("changed at every attempt to upload it; left for the next run")
 
 
 def _collision(key: str) -> ContentCollision:
@@ -113,7 +113,7 @@ def _collision(key: str) -> ContentCollision:
 
 
 async def _adopt(store: Store, info: ObjectInfo, body: bytes, headers: Headers, now: Now) -> None:
-    """The object is what it should be; if it is old, no row may have named it for as long."""
+    """Adopt an object with the right bytes. gc may be about to delete it if it is old."""
     if not is_young(info.last_modified, datetime.fromtimestamp(now(), UTC)):
         key = info.key
         await adopt_old(store, key, lambda: store.put(key, body, IfMatch(info.etag), headers))
@@ -123,7 +123,7 @@ async def _replace(store: Store, info: ObjectInfo, body: bytes, headers: Headers
     try:
         await store.put(info.key, body, IfMatch(info.etag), headers)
     except AccessDenied:
-        # It could be asked for, so this key may write: the bucket's lock protects the damage.
+        # The upload's first PUT was not refused, so this key may write: a bucket lock is the cause.
         raise StoreError(
             f"{info.key} holds other bytes and may not be overwritten (has the bucket a lock?); "
             "left for the next run"
@@ -133,35 +133,42 @@ async def _replace(store: Store, info: ObjectInfo, body: bytes, headers: Headers
 async def _upload_large(
     store: Store, key: str, path: bytes, digest: Digest, *, headers: Headers, now: Now
 ) -> bool:
-    """Multipart, which cannot be conditional everywhere: what stands there is looked at before."""
+    """Upload in parts. Not every store has conditional multipart, so check for the object before."""
 
     async def write() -> None:
         await put_large(store, key, path, digest, headers)
 
     try:
         info = await store.head(key)
-        standing = await digest_in(store, key, info.size)
+        existing = await digest_in(store, key, info.size)
     except NotFound:
         await write()
         return True
-    if standing == digest:
+    if existing == digest:
         if not is_young(info.last_modified, datetime.fromtimestamp(now(), UTC)):
             await adopt_old(store, key, write)
         return False
-    if standing.content_hash == digest.content_hash:  # of another size, perhaps
+    if existing.content_hash == digest.content_hash:  # with another SHA-256 or size
         raise _collision(key)
     await write()
     return True
 
 
 async def put_large(store: Store, key: str, path: bytes, digest: Digest, headers: Headers) -> None:
-    """Write an object in parts, whatever stands there.
+    """Write an object in parts, over whatever the key holds.
+
+    Args:
+        store: the mirror's.
+        key: of the object.
+        path: the file to send.
+        digest: of the file.
+        headers: of the object.
 
     Raises:
-        StoreError: the store refused, or the file is not what its digest says.
+        StoreError: the store refused, or the file no longer has this digest.
     """
     size = digest.size
-    part = max(PART_BYTES, -(-size // _MOST_PARTS))
+    part = max(PART_BYTES, -(-size // _MAX_PARTS))
 
     async def parts() -> AsyncIterator[bytes]:
         hasher = Hasher()

@@ -1,12 +1,13 @@
-"""mirror.toml, the environment and the command line → one frozen `Settings`.
+"""Load the settings from mirror.toml, the environment and the command line: one frozen `Settings`.
 
-The only reader of either. Layers, strongest first:
+Nothing else reads them. Layers, highest precedence first:
 
     flags > environment > --config FILE > ./mirror.toml > the user's config folder
           > /etc/mirror/mirror.toml > AWS_ENDPOINT_URL_S3 > defaults
 
-An environment variable is `MIRROR_` + section + `__` + key: `MIRROR_BUCKET__URL`; a list has commas
-between. An unknown key is an error wherever it stands. Secrets are never read here: they come from the AWS chain.
+An environment variable is `MIRROR_` + section + `__` + key, such as `MIRROR_BUCKET__URL`. Commas
+separate the items of a list. An unknown key is an error in every layer. Secrets are never read
+here; they come from the AWS chain.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ SYSTEM_CONFIG = Path("/etc/mirror/mirror.toml")
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One source of settings: where it comes from, and what it says, by dotted keys or nested."""
+    """One source of settings: its origin, and its values by dotted keys or nested tables."""
 
     origin: str
     values: Mapping[str, Any]
@@ -45,16 +46,16 @@ def load(
     environ: Mapping[str, str] | None = None,
     cwd: Path | None = None,
 ) -> Settings:
-    """Read all layers and check them.
+    """Read, merge and check all layers.
 
     Args:
-        config: a file named by the user; it must exist.
-        flags: `{"bucket.url": …}` from the command line; None values say nothing.
-        environ: the environment; `os.environ` when None.
-        cwd: where `./mirror.toml` is looked for.
+        config: a file that the user named; it must exist.
+        flags: `{"bucket.url": …}` from the command line; None values are ignored.
+        environ: the environment; `os.environ` if None.
+        cwd: the folder of `./mirror.toml`; the current folder if None.
 
     Raises:
-        ConfigError: an unreadable file, an unknown key, or a value of the wrong kind.
+        ConfigError: a file cannot be read, a key is unknown, or a value is wrong.
     """
     return merge(read_layers(config=config, flags=flags, environ=environ, cwd=cwd))
 
@@ -66,10 +67,10 @@ def read_layers(
     environ: Mapping[str, str] | None = None,
     cwd: Path | None = None,
 ) -> list[Layer]:
-    """All layers that there are, the strongest first; arguments as of `load`.
+    """Read all layers, highest precedence first; the arguments are those of `load`.
 
     Raises:
-        ConfigError: a file that cannot be read, or is no TOML.
+        ConfigError: a file cannot be read, or is not TOML.
     """
     environ = os.environ if environ is None else environ
     layers = [Layer("flag", {k: v for k, v in (flags or {}).items() if v is not None})]
@@ -80,7 +81,7 @@ def read_layers(
 
 
 def values_and_origins(layers: Sequence[Layer]) -> tuple[dict[str, Any], dict[str, str]]:
-    """The strongest value of every key that a layer sets, and which layer that is.
+    """Return the effective value of every key that is set, and the layer that it comes from.
 
     Raises:
         ConfigError: an unknown key.
@@ -96,10 +97,10 @@ def values_and_origins(layers: Sequence[Layer]) -> tuple[dict[str, Any], dict[st
 
 
 def merge(layers: Sequence[Layer]) -> Settings:
-    """Settings from layers, the strongest first.
+    """Merge layers, highest precedence first, into settings.
 
     Raises:
-        ConfigError: an unknown key or a value of the wrong kind, naming the layer at fault.
+        ConfigError: a key is unknown or a value is wrong; the message names its layer.
     """
     merged, origins = values_and_origins(layers)
     try:
@@ -112,16 +113,16 @@ def merge(layers: Sequence[Layer]) -> Settings:
     for key in (".".join(path) for path in _PATHS):
         if merged.get(key) == "":
             raise ConfigError(
-                f"{key} (from {origins[key]}) is empty; name a place, or leave the key out."
+                f"{key} (from {origins[key]}) is empty; write a path, or leave the key out."
             )
     extensions = settings.cache.extensions
-    if not extensions or any(re.search(r"[\s./*?]|^$", one) for one in extensions):
+    if not extensions or any(re.search(r"[\s./*?]|^$", text) for text in extensions):
         raise ConfigError(
-            f"cache.extensions (from {origins['cache.extensions']}) is wrong; write what follows the "
-            "last dot of a name, such as jpg."
+            f"cache.extensions (from {origins['cache.extensions']}) is wrong; write extensions "
+            "without the dot, such as jpg."
         )
     if settings.bucket.url:
-        _ = settings.object_urls  # a wrong address is told of before any work is done
+        _ = settings.object_urls  # report a wrong address before any work is done
     if settings.sync.limit_rate is not None:
         parse_rate(settings.sync.limit_rate)
     for name in ("bytes_per_hour", "bytes_per_day", "max_size"):
@@ -136,21 +137,21 @@ def _file_layers(
 ) -> Iterator[Layer]:
     if config is not None:
         yield _read_file(config)
-    for path in _unnamed(cwd, environ):
+    for path in _default_paths(cwd, environ):
         try:
-            there = path.is_file() and not (config is not None and path.samefile(config))
-        except OSError:  # a folder that this user may not look into has nothing for them
-            there = False
-        if there:
+            exists = path.is_file() and not (config is not None and path.samefile(config))
+        except OSError:  # this user may not look into the folder
+            exists = False
+        if exists:
             yield _read_file(path)
 
 
-def _unnamed(cwd: Path | None, environ: Mapping[str, str]) -> list[Path]:
-    """Where a configuration is looked for that nobody named."""
+def _default_paths(cwd: Path | None, environ: Mapping[str, str]) -> list[Path]:
+    """Paths of the configuration files that are read without being named."""
     import platformdirs
 
     paths = [SYSTEM_CONFIG]
-    # HOME may be passed in with the environment, so that nothing here depends on the process's own.
+    # Only the environment that was passed in counts, not that of the process.
     home = environ.get("XDG_CONFIG_HOME")
     with suppress(RuntimeError):  # neither HOME nor a line in passwd
         user = Path(home) / "mirror" if home else platformdirs.user_config_path("mirror")
@@ -164,7 +165,9 @@ def _read_file(path: Path) -> Layer:
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}.") from None
+        raise ConfigError(
+            f"{path} cannot be read ({error.strerror}); give this user access, or name another file."
+        ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not valid TOML: {error}.") from None
     return Layer(str(path), _with_absolute_paths(values, path.parent))
@@ -174,27 +177,27 @@ _PATHS = (("cache", "dir"), ("state", "dir"), ("inspect", "known_bad"), ("fetch"
 
 
 def _with_absolute_paths(values: dict[str, Any], base: Path) -> dict[str, Any]:
-    """Paths named in a file are relative to that file, wherever the command runs from."""
+    """Make paths relative to their file, wherever the command runs."""
     for section, key in _PATHS:
         table = values.get(section)
-        # An empty one stays so, and is refused.
+        # An empty path stays empty; `merge` refuses it.
         if isinstance(table, dict) and isinstance(table.get(key), str) and table[key]:
             table[key] = str(base.absolute() / path_of(table[key], f"{section}.{key}"))
     return values
 
 
 def path_of(text: str, key: str) -> Path:
-    """The path that a key names, with `~` understood.
+    """Return the path of a setting, with `~` expanded.
 
     Raises:
-        ConfigError: it is the home of nobody.
+        ConfigError: the path begins with the home folder of an unknown user.
     """
     try:
         return Path(text).expanduser()
     except RuntimeError:
         raise ConfigError(
-            f"{key} = {text!r} begins with the home of a user who is not known here; write the "
-            "whole path."
+            f"{key} = {text!r} begins with the home folder of an unknown user; write the whole "
+            "path."
         ) from None
 
 
@@ -211,7 +214,7 @@ def _environment_layer(environ: Mapping[str, str]) -> Layer:
 
 
 def aws_layer(environ: Mapping[str, str]) -> Layer:
-    """The endpoint that the AWS tools' own variables name. Weaker than all that is ours."""
+    """Return the endpoint from the variables of the AWS tools, the layer of lowest precedence."""
     ignored = environ.get("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "").lower() == "true"
     for name in () if ignored else ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"):
         if environ.get(name):
@@ -237,11 +240,11 @@ def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
         elif value or f"{prefix}{name}" in _known_sections():
             yield from _leaves(value, f"{prefix}{name}.")
         else:
-            yield f"{prefix}{name}", value  # an empty table that is no section of ours
+            yield f"{prefix}{name}", value  # an empty table that is not a section
 
 
 def known_keys() -> list[str]:
-    """Every key of mirror.toml, dotted, in the order of the file."""
+    """Return every dotted key of mirror.toml, in the order of the file."""
     return [key for key, _ in _keys_and_types(Settings, "")]
 
 
@@ -261,7 +264,7 @@ def _require_known(key: str, origin: str) -> None:
     known = known_keys()
     if key in known:
         return
-    within = [k for k in known if k.startswith(f"{key}.")]  # a section written as if it were a key
+    within = [k for k in known if k.startswith(f"{key}.")]  # a section written as a key
     close = within or difflib.get_close_matches(key, [*known, *_known_sections()], n=1, cutoff=0.5)
     hint = f"did you mean {close[0]}?" if close else "known keys are in docs/configuration.md."
     raise ConfigError(f"Unknown key {key} (from {origin}); {hint}")

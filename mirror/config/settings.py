@@ -14,8 +14,8 @@ from mirror.errors import ConfigError
 from mirror.layout import CATALOG, OBJECTS, PROBES, BucketUrl
 from mirror.urls import ObjectUrls
 
-# Extensions of files that a cache may hold images under. Sidecars (.json, .txt) and partial
-# downloads (.part, .tmp) are somebody else's: they are ignored, not judged.
+# Extensions of image files in a cache. Sidecars (.json, .txt) and partial downloads (.part, .tmp)
+# belong to other programs: they are ignored, not judged.
 IMAGE_EXTENSIONS = (
     "jpg", "jpeg", "jpe", "jfif", "png", "gif", "webp", "avif",
     "heic", "heif", "bmp", "tif", "tiff", "jp2", "jxl",
@@ -34,14 +34,14 @@ class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class CacheSettings(_Section, frozen=True):
-    """The URL-keyed cache. `dir`: its folder; `extensions`: what an image file may end with."""
+    """The URL-keyed cache. `dir`: its folder; `extensions`: extensions of image files."""
 
     dir: str | None = None
     extensions: tuple[str, ...] = IMAGE_EXTENSIONS
 
 
 class BucketSettings(_Section, frozen=True):
-    """Where the mirror is. `endpoint` is absent or empty on AWS; `public_url` is a CDN over the prefix."""
+    """The mirror's bucket. `endpoint`: empty or absent on AWS; `public_url`: a CDN over the prefix."""
 
     url: str | None = None
     endpoint: str | None = None
@@ -51,13 +51,17 @@ class BucketSettings(_Section, frozen=True):
 
 
 class StateSettings(_Section, frozen=True):
-    """`dir`: one sub-folder for each pair of bucket and cache, one for the mirrors' index and upkeep."""
+    """`dir`: has a sub-folder for each pair of bucket and cache, and `index`, `upkeep`, `backfill`."""
 
     dir: str | None = None
 
 
 class SyncSettings(_Section, frozen=True):
-    """`concurrency`: requests in flight; `limit_rate`: bytes a second, such as "20M"."""
+    """How a sync runs.
+
+    `concurrency`: requests in flight. `limit_rate`: bytes a second, such as "20M". `inspect`: level
+    of inspection. It commits after `commit_rows` files or `commit_seconds` seconds.
+    """
 
     concurrency: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 64
     limit_rate: str | None = None
@@ -67,9 +71,10 @@ class SyncSettings(_Section, frozen=True):
 
 
 class InspectSettings(_Section, frozen=True):
-    """`placeholder_photos`: so many photos under one content make it a placeholder.
+    """How images are judged.
 
-    `known_bad`: a file of hashes, one a line, of contents that are bad wherever they are met.
+    `placeholder_photos`: number of photos that make their common content a placeholder.
+    `known_bad`: a file with hashes of contents that are always bad, one a line.
     """
 
     placeholder_photos: Annotated[int, msgspec.Meta(ge=2)] = 5
@@ -77,12 +82,12 @@ class InspectSettings(_Section, frozen=True):
 
 
 class BackfillSettings(_Section, frozen=True):
-    """What may be asked of the servers that a dataset's URLs name, and how much.
+    """Which servers a backfill may ask, and how much.
 
-    `hosts`: the only ones that are asked, as `HOST` or `HOST:PORT`. `contact`: an e-mail address or
-    a web page, for whoever reads their logs. Limits are for a source: iNaturalist's hosts are one.
-    `max_size`: bytes of one image. `licenses`: what may be fetched; empty for anything.
-    `allow_private` is for tests: it lifts the guard around this machine's own network.
+    `hosts`: the only servers that are asked, as `HOST` or `HOST:PORT`. `contact`: an e-mail address
+    or a web page for the operators of those servers. The limits hold for each source, and all hosts
+    of iNaturalist are one source. `max_size`: bytes of one image. `licenses`: licences that may be
+    fetched; empty for all. `allow_private`: for tests; permits requests to private networks.
     """
 
     hosts: tuple[str, ...] = (
@@ -104,15 +109,15 @@ class BackfillSettings(_Section, frozen=True):
 
 
 class GcSettings(_Section, frozen=True):
-    """`grace_days`: what was written or named within so many days is never deleted."""
+    """`grace_days`: an object written or referenced within this many days is never deleted."""
 
     grace_days: Annotated[float, msgspec.Meta(ge=0)] = 7.0
 
 
 class PriceSettings(_Section, frozen=True):
-    """US dollars: storage per GB and month, requests per million, egress per GB.
+    """Prices in US dollars: storage per GB and month, requests per million, egress per GB.
 
-    The defaults are AWS's public list: S3 Standard, us-east-1, first tier.
+    The defaults are from AWS's public price list: S3 Standard, us-east-1, first tier.
     """
 
     storage_gb_month: Price = 0.023
@@ -122,7 +127,7 @@ class PriceSettings(_Section, frozen=True):
 
 
 class R2Prices(PriceSettings, frozen=True):
-    """The same by Cloudflare's public list: standard storage, without the free tier."""
+    """Prices from Cloudflare's public list: standard storage, without the free tier."""
 
     storage_gb_month: Price = 0.015
     write_million: Price = 4.50
@@ -131,19 +136,20 @@ class R2Prices(PriceSettings, frozen=True):
 
 
 class Prices(_Section, frozen=True):
-    """The list in use follows the endpoint: `r2` for Cloudflare's, else `s3`."""
+    """Price lists: `r2` is used for Cloudflare's endpoint, `s3` for all others."""
 
     r2: R2Prices = R2Prices()
     s3: PriceSettings = PriceSettings()
 
 
 class FetchSettings(_Section, frozen=True):
-    """Reading for training.
+    """How training reads the mirror.
 
-    `cache_dir`: a folder of this machine for what was read, up to `cache_bytes`; when it is full,
-    `pin` keeps what is there and `lru` makes room. `bytes_in_flight`: of images that are read ahead
-    of their use. `concurrency`: requests in flight. `match`: `photo` also finds an iNaturalist photo
-    by another spelling of its URL. `offline`: caches only.
+    `cache_dir`: a folder on this machine that keeps images, up to `cache_bytes`. When it is full,
+    `pin` keeps the images it has, and `lru` replaces those not used for the longest time.
+    `bytes_in_flight`: bytes of images that are read ahead. `concurrency`: requests in flight.
+    `match`: `photo` also finds an iNaturalist photo by another spelling of its URL. `offline`: read
+    local caches only.
     """
 
     cache_dir: str | None = None
@@ -156,7 +162,7 @@ class FetchSettings(_Section, frozen=True):
 
 
 class Settings(_Section, frozen=True):
-    """All sections of mirror.toml. Every value is checked when this is made."""
+    """All sections of mirror.toml. Every value is checked on creation."""
 
     cache: CacheSettings = CacheSettings()
     bucket: BucketSettings = BucketSettings()
@@ -170,7 +176,7 @@ class Settings(_Section, frozen=True):
 
     @property
     def bucket_url(self) -> BucketUrl:
-        """Raises: ConfigError when `bucket.url` is absent or not understood."""
+        """The parsed `bucket.url`. Raises: ConfigError if it is absent or not understood."""
         if not self.bucket.url:
             raise ConfigError(
                 "No bucket is configured: set bucket.url in mirror.toml, "
@@ -180,19 +186,19 @@ class Settings(_Section, frozen=True):
 
     @property
     def object_urls(self) -> ObjectUrls:
-        """Raises: ConfigError when one of the URLs in `bucket` is absent or not understood."""
+        """Builds the objects' URLs. Raises: ConfigError if a URL in `bucket` is absent or not understood."""
         bucket = self.bucket
         return ObjectUrls(self.bucket_url, bucket.endpoint, bucket.region, bucket.public_url)
 
     @property
     def server(self) -> str:
-        """The endpoint, as it tells mirrors of one name apart; empty on AWS and for a folder."""
+        """The endpoint, to tell mirrors of the same name apart; empty on AWS and for a folder."""
         endpoint = self.bucket.endpoint if self.bucket_url.scheme == "s3" else ""
         return (endpoint or "").rstrip("/")
 
     @property
     def cache_dir(self) -> Path:
-        """Raises: ConfigError when `cache.dir` is absent."""
+        """The cache's folder. Raises: ConfigError if `cache.dir` is absent."""
         if not self.cache.dir:
             raise ConfigError(
                 "No cache folder is configured: set cache.dir in mirror.toml, "
@@ -206,16 +212,16 @@ class Settings(_Section, frozen=True):
             return os.path.realpath(self.cache_dir)
         except FileNotFoundError:
             raise ConfigError(
-                f"cache.dir = {self.cache.dir!r} is relative to a folder that is not there any "
-                "more; write the whole path."
+                f"cache.dir = {self.cache.dir!r} is relative to a folder that no longer exists; "
+                "write the whole path."
             ) from None
 
     def require_apart(self) -> None:
-        """That a mirror in a folder and the cache stay out of each other.
+        """Check that neither the cache nor a mirror in a folder contains the other.
 
         Raises:
-            ConfigError: the mirror's objects would be taken for images of the cache, or the cache's
-                images for objects of the mirror.
+            ConfigError: objects of the mirror would count as images of the cache, or images of the
+                cache as objects of the mirror.
         """
         if not (self.bucket.url and self.cache.dir) or self.bucket_url.scheme != "file":
             return
@@ -223,14 +229,14 @@ class Settings(_Section, frozen=True):
         cache = Path(self._real_cache)
         if mirror.is_relative_to(cache):
             raise ConfigError(
-                f"The mirror's folder {mirror} is the cache or in it, and its objects would be taken "
-                "for images; name a folder beside the cache in bucket.url."
+                f"The mirror's folder {mirror} is the cache or in it, so its objects would count as "
+                "images; name a folder beside the cache in bucket.url."
             )
         for own in (OBJECTS, CATALOG, PROBES):
             if cache.is_relative_to(mirror / own):
                 raise ConfigError(
-                    f"The cache {cache} is in the mirror's own {mirror / own}, and its images would "
-                    "be taken for objects; name a folder beside the cache in bucket.url."
+                    f"The cache {cache} is in the mirror's own {mirror / own}, so its images would "
+                    "count as objects; name a folder beside the cache in bucket.url."
                 )
 
     @property
@@ -249,22 +255,22 @@ class Settings(_Section, frozen=True):
 
     @property
     def index_dir(self) -> Path:
-        """Local snapshots of catalogs, a sub-folder for each mirror whatever cache is in use."""
+        """Folder of local catalog snapshots, with a sub-folder for each mirror."""
         return self._state_root / "index"
 
     @property
     def backfill_dir(self) -> Path:
-        """What was asked of other people's servers: one for all caches, for they count addresses."""
+        """Folder of the request log. All caches share it, because servers count by IP address."""
         return self._state_root / "backfill"
 
     @property
     def upkeep_dir(self) -> Path:
-        """What this machine found out about mirrors, a sub-folder for each."""
+        """Folder of what this machine knows about damage to mirrors, a sub-folder for each."""
         return self._state_root / "upkeep"
 
     @property
     def state_dir(self) -> Path:
-        """The state's folder for this bucket and this cache."""
+        """The state folder of this bucket and this cache."""
         url = self.bucket_url
         identity = f"{url}\0{self.server}\0{self._real_cache}"
         digest = hashlib.sha256(identity.encode(errors="surrogateescape")).hexdigest()[:12]
@@ -278,7 +284,7 @@ class Settings(_Section, frozen=True):
 
 
 def parse_rate(text: str) -> float:
-    """Bytes a second of "500K", "20M", "1.5G" or a bare number (powers of 1024).
+    """Parse bytes a second: "500K", "20M", "1.5G" or a bare number (powers of 1024).
 
     Raises:
         ConfigError: not a positive rate.
@@ -291,19 +297,19 @@ def parse_rate(text: str) -> float:
     return rate
 
 
-def parse_size(text: str, what: str) -> int:
-    """Bytes of "500K", "20M", "4.5G" or a bare number (powers of 1000, as providers count).
+def parse_size(text: str, name: str) -> int:
+    """Parse bytes: "500K", "20M", "4.5G" or a bare number (powers of 1000, as providers count).
 
     Args:
         text: the size.
-        what: what to call it when it is wrong.
+        name: the setting, for the error message.
 
     Raises:
         ConfigError: not a positive size.
     """
     size = _bytes_of(text, 1000)
     if size is None or size < 1:
-        raise ConfigError(f"{what} = {text!r} is not understood; write bytes, such as 20M.")
+        raise ConfigError(f"{name} = {text!r} is not understood; write bytes, such as 20M.")
     return int(size)
 
 

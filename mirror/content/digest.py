@@ -1,7 +1,7 @@
-"""One read of a file → its xxh3-128, its SHA-256, and proof that it held still meanwhile.
+"""Read a file once: its XXH3-128, its SHA-256, and a check that it did not change meanwhile.
 
-The xxh3-128 is the object's key. It is fast but not collision-resistant, and the images are
-strangers' uploads: two files are one object only if their SHA-256 agrees too.
+The XXH3-128 is the content hash and makes the object's key. It is fast but not collision-resistant,
+and strangers upload the images. So two files are one object only if their SHA-256 agrees too.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import xxhash
 
 
 class Digest(NamedTuple):
-    """`content_hash`: xxh3-128, 16 bytes; `sha256`: 32 bytes; `size` in bytes."""
+    """Hashes of some bytes. `content_hash`: XXH3-128, 16 bytes; `sha256`: 32 bytes; `size`: bytes."""
 
     content_hash: bytes
     sha256: bytes
@@ -22,7 +22,7 @@ class Digest(NamedTuple):
 
 
 class Identity(NamedTuple):
-    """What tells a file that did not change from one that did, without reading it."""
+    """Tells whether a file has changed, without reading it."""
 
     size: int
     mtime_ns: int
@@ -38,11 +38,11 @@ class FileChanged(Exception):
 
 
 class FileContents(NamedTuple):
-    """A file as it was read.
+    """A file that was read.
 
     Attributes:
-        body: all its bytes, or None where the file is larger than the caller wanted in memory.
-        head: its first bytes (up to 64 KiB).
+        body: all its bytes, or None if the file is larger than the caller's limit.
+        head: its first bytes, up to 64 KiB.
     """
 
     digest: Digest
@@ -53,16 +53,17 @@ class FileContents(NamedTuple):
 
 HEAD_BYTES = 64 << 10
 CHUNK_BYTES = 4 << 20
-# Larger files are hashed in chunks, and sent in parts from a second read.
+# Larger files are hashed in chunks, and read again to be sent in parts.
 WHOLE_UP_TO = 32 << 20
 
 
 def digest_of(data: bytes) -> Digest:
+    """Digest bytes in memory."""
     return Digest(xxhash.xxh3_128_digest(data), sha256(data).digest(), len(data))
 
 
 class Hasher:
-    """Digest of bytes that arrive in pieces."""
+    """Digests bytes that arrive in pieces."""
 
     def __init__(self) -> None:
         self._xxh = xxhash.xxh3_128()
@@ -82,16 +83,15 @@ def read(path: bytes | str, *, keep_up_to: int) -> FileContents:
     """Read a file once and digest it.
 
     Args:
-        path: the file; a symbolic link is refused (OSError), for nothing in a cache is one.
-        keep_up_to: keep the bytes of a file up to this size, in bytes; larger ones are hashed in
-            chunks and let go.
+        path: the file. A symbolic link is refused (OSError): a cache has none.
+        keep_up_to: size in bytes up to which `body` is kept; larger files are hashed in chunks.
 
     Raises:
-        FileChanged: size, mtime or inode differ after the read from before it.
+        FileChanged: size, mtime or inode changed during the read.
         OSError: the file cannot be opened or read.
     """
-    # Not a file object, which asks the kernel twice as much: every call is a chance for another
-    # thread to take the interpreter's lock.
+    # A file object would make twice as many system calls, and at each of them another thread may
+    # take the interpreter's lock.
     file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         before = Identity.of(os.fstat(file))
@@ -109,7 +109,7 @@ def read(path: bytes | str, *, keep_up_to: int) -> FileContents:
 
 
 def _whole(file: int, size: int) -> bytes:
-    """As many bytes, or fewer at the file's end; one that has grown meanwhile is seen by its size."""
+    """Read `size` bytes, or fewer at the end. The caller notices a file that has grown by its size."""
     body = os.read(file, size)
     while len(body) < size and (more := os.read(file, size - len(body))):
         body += more

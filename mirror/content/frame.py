@@ -1,8 +1,8 @@
-"""What a decoded frame shows: nothing at all, or a picture whose lower part was filled in.
+"""Find out whether a decoded frame is flat, or whether its lower part was painted in.
 
-Pure functions of arrays. A decoder that was told to be lenient (Pillow's LOAD_TRUNCATED_IMAGES)
-paints what a cut file lacks: libjpeg in mid grey, Pillow in black. Saved again, such a file is
-flawless to every decoder; only the band at its bottom tells.
+Pure functions of arrays. A lenient decoder (Pillow's LOAD_TRUNCATED_IMAGES) paints the missing part
+of a truncated file: libjpeg in mid grey, Pillow in black. Once saved again, the file decodes without
+a warning; only the band at its bottom gives it away.
 """
 
 from __future__ import annotations
@@ -14,48 +14,49 @@ from numpy.typing import NDArray
 
 Frame = NDArray[np.uint8]
 
-# Levels by which a painted row's luma and its colours may differ: a lossy encoder rounds.
+# Levels by which the luma and the colours of a painted row may vary: a lossy encoder rounds.
 _LUMA, _COLOUR = 2, 8
-# Levels above black, or away from grey, that count as picture.
+# Levels above black (0) or away from grey (128) that count as picture.
 _PICTURE: Final = {0: 24, 128: 8}
-# What writing differs by from its paper, and an encoder's ringing does not.
+# Levels by which writing differs from its paper; an encoder's ringing stays below.
 _BOLD: Final = 32
-# The share of the columns that must show picture right above the band.
+# Share of the columns that must show picture right above the band.
 _ENOUGH: Final = 0.6
-# Rows that are looked at together.
+# Rows that are examined together.
 _BLOCK: Final = 32
 
 
 def spread(values: NDArray[Any]) -> int:
+    """Return the difference between the highest and the lowest level."""
     return int(values.max()) - int(values.min())
 
 
 def could_be_fill(row: NDArray[Any]) -> bool:
-    """Whether the frame's last row, in grey, has a level that a lenient decoder paints."""
+    """Whether the last row of a grey frame has a level that a lenient decoder paints."""
     return int(row.max()) <= _LUMA or abs(int(row.flat[0]) - 128) <= _LUMA
 
 
 def trailing_fill(frame: Frame, scale: float) -> tuple[str, int] | None:
-    """`("black" or "grey", rows)` of a band painted at the bottom, or None.
+    """Return `("black" or "grey", rows)` of a band painted at the bottom, or None.
 
-    Such a band is flat and neutral over the whole width and starts at a sharp edge, with picture
-    above it that reaches a border. So these stay: a letterbox (its like is at the top),
-    a caption (paper is above the writing too), a silhouette or a dark ground (no straight edge), an
-    object on black (reaches no border), darkness that sets in slowly.
+    A painted band is flat and neutral over the whole width. It starts at a sharp edge, and the
+    picture above it reaches a border. Some images look similar and are not painted. A letterbox has
+    a bar at the top too, and a caption has paper above the writing. A silhouette or a dark ground
+    has no straight edge, and an object on black reaches no border. Darkness may set in slowly.
 
     Args:
-        frame: height × width × red, green, blue, as decoded.
-        scale: how many rows of the file one row of `frame` stands for.
+        frame: the decoded frame, height × width × (red, green, blue).
+        scale: rows of the file per row of `frame`.
     """
     level = 0 if float(_luma(frame[-1:]).max()) <= _LUMA + 0.5 else 128
     rows = _painted_rows(frame, level)
     if not rows or rows == frame.shape[0] or _is_bar(_away(frame[:3], level), level):
         return None
-    # What an encoder smears over the edge, in rows: a block of colour, and of luma.
+    # Rows over which an encoder smears the edge: a block of colour, and one of luma.
     smear = round(24 / scale) + 2
-    # From here on from the bottom up, and no further than the edge's rules look.
+    # From here on rows count from the bottom up, only as far as the rules for the edge need them.
     if level:
-        # A row of blocks, of a file that may have been enlarged since.
+        # Height of a row of blocks; the file may have been enlarged since.
         step = max(smear, frame.shape[0] // 8)
         above = frame[::-1][rows : rows + 2 * (step + smear) + 1]
         sharp = _is_grey_edge(_away(above, level), smear, step)
@@ -66,7 +67,7 @@ def trailing_fill(frame: Frame, scale: float) -> tuple[str, int] | None:
 
 
 def _painted_rows(frame: Frame, level: int) -> int:
-    """How many rows at the bottom are flat and neutral; a block of them at a time, for most are few."""
+    """Count the flat and neutral rows at the bottom, a block at a time: there are usually few."""
     height = int(frame.shape[0])
     for end in range(height, 0, -_BLOCK):
         block = frame[max(0, end - _BLOCK) : end][::-1]
@@ -80,7 +81,7 @@ def _painted_rows(frame: Frame, level: int) -> int:
 
 
 def _luma(frame: Frame) -> NDArray[np.float32]:
-    # Not a product of matrices, for which BLAS wakes a pool of threads.
+    # A matrix product would wake BLAS's pool of threads.
     red, green, blue = np.moveaxis(frame, 2, 0)
     luma: NDArray[np.float32] = (
         np.float32(0.299) * red + np.float32(0.587) * green + np.float32(0.114) * blue
@@ -89,17 +90,17 @@ def _luma(frame: Frame) -> NDArray[np.float32]:
 
 
 def _away(frame: Frame, level: int) -> NDArray[np.int16]:
-    """How far from a level each pixel is, in the colour in which it is furthest."""
-    # Three by three: NumPy's own maximum over so short an axis takes ten times as long.
+    """Distance of each pixel from a level, in the colour where it is largest."""
+    # NumPy's own maximum over an axis this short takes ten times as long.
     red, green, blue = np.moveaxis(np.abs(frame.astype(np.int16) - level), 2, 0)
     away: NDArray[np.int16] = np.maximum(np.maximum(red, green), blue)
     return away
 
 
 def _is_bar(top: NDArray[np.int16], level: int) -> bool:
-    """Whether one of the first rows is of the level too, as a letterbox's is but for ringing.
+    """Whether one of the top rows has the level too, as in a letterbox, apart from ringing.
 
-    A file that broke off within its first row of blocks has picture at its left.
+    A file that broke off within its first row of blocks has picture at the left.
     """
     plain = top <= _PICTURE[level] + 4
     left = plain[:, : max(1, plain.shape[1] // 12)]
@@ -107,9 +108,10 @@ def _is_bar(top: NDArray[np.int16], level: int) -> bool:
 
 
 def _is_grey_edge(away: NDArray[np.int16], smear: int, step: int) -> bool:
-    """One edge, or two that meet in a step where the stream broke off within a row of blocks.
+    """Whether the band starts at one edge, or at two that meet in a step.
 
-    Above that is picture, and it stays. Above writing is paper again.
+    A step appears where the stream broke off within a row of blocks. Above a painted band the
+    picture continues; above the writing of a caption there is paper again.
     """
     share = (away > _PICTURE[128]).mean(axis=1)
     first = int(np.argmax(share > 0.05))
@@ -119,7 +121,7 @@ def _is_grey_edge(away: NDArray[np.int16], smear: int, step: int) -> bool:
     full = int(np.argmax(share > _ENOUGH))
     if share[full] <= _ENOUGH:
         full = share.size
-        if full > smear:  # else it broke off within the first row of blocks
+        if full > smear:  # otherwise the file broke off within its first row of blocks
             return False
     reach = full + smear
     written = np.maximum.accumulate(bold[:reach]) / 3
@@ -129,7 +131,7 @@ def _is_grey_edge(away: NDArray[np.int16], smear: int, step: int) -> bool:
 
 
 def _is_black_edge(away: NDArray[np.int16], smear: int) -> bool:
-    """From a border on, columns leave black at one and the same row, at a jump."""
+    """Whether the columns, from a border on, leave black at the same row and with a jump."""
     share = (away > _PICTURE[0]).mean(axis=1)
     edge = int(np.argmax(share > _ENOUGH / 2))
     if share[edge] <= _ENOUGH / 2 or edge > smear:

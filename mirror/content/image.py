@@ -1,34 +1,18 @@
-"""Bytes → verdict and reason. A pure function; nothing here opens a file or remembers anything.
+"""The verdict on an image's bytes, and its reason. Pure: nothing here opens a file or keeps state.
 
-The cascade, cheapest test first; the first row that applies decides:
+The tests run from the cheapest to the most expensive, and the first one that applies decides. They
+are: magic bytes, header, number of pixels, structure, a strict decode to the end, a flat frame, a
+painted band at the bottom. docs/verdicts.md has the whole table, the thresholds and their figures.
 
-    | test                                       | verdict     | reason                         |
-    |--------------------------------------------|-------------|--------------------------------|
-    | level `off` stops here                     | ok          | not inspected                  |
-    | no bytes                                   | not_image   | empty                          |
-    | magic bytes of HTML, JSON, XML             | not_image   | html · json · xml              |
-    | no known image magic                       | not_image   | unknown magic                  |
-    | a format that no library here decodes      | corrupt     | no decoder for F here          |
-    | header does not parse                      | corrupt     | header: …                      |
-    | more pixels than the limit                 | corrupt     | too many pixels: W x H         |
-    | level `header` stops here                  | ok          | header only                    |
-    | chunks, blocks, strips, scans do not reach | corrupt     | structure: …                   |
-    |   the end, or a PNG's checksum is wrong    |             |                                |
-    | the stream does not decode to its end      | corrupt     | decode: …                      |
-    | the last row is not flat                   | ok          |                                |
-    | the frame is flat, in colour and in full   | blank       | flat frame, level N            |
-    | a painted band at the bottom               | corrupt     | bottom N rows filled with C    |
-    | otherwise                                  | ok          |                                |
+libjpeg-turbo (simplejpeg) decodes JPEG, scaled and strict: its warnings are errors. So it refuses a
+file that was cut short and closed with an end marker; Pillow accepts it and fills the rest with
+grey. At every scale it reads the whole entropy-coded stream. Pillow's plugins decode the other
+formats. They are called directly, because `Image.open` warns and goes by a process-wide size limit.
+Sizes are read before either library allocates memory.
 
-JPEG is decoded by libjpeg-turbo (simplejpeg), scaled, strict: its warnings are errors, so a file
-that was cut short and closed with an end marker is refused, which Pillow passes (it fills the rest
-with grey). The whole entropy-coded stream is read at every scale. Other formats go to Pillow's
-plugins, which are called directly: `Image.open` would judge sizes by a process-wide switch, and
-warn. Sizes are read before either library allocates anything.
-
-The last row is what nearly every photograph is let through by: one row's minimum and maximum. Only
-what is flat there is looked at again, in colour and larger, so stars in a black sky, a letterbox, a
-caption and a dark ground are told from a blank frame and from what a lenient decoder painted.
+The last row lets nearly every photograph pass: the test is one row's minimum and maximum. Only an
+image with a flat last row is decoded again, larger and in colour. That tells stars in a black sky,
+a letterbox, a caption or a dark ground from a blank frame and from a painted band.
 """
 
 from __future__ import annotations
@@ -60,23 +44,23 @@ Level = Literal["decode", "header", "off"]
 
 VERDICTS: Final[tuple[Verdict, ...]] = ("ok", "blank", "corrupt", "not_image", "placeholder")
 
-# JPEG is decoded at an eighth of its size; what Pillow decodes takes up to ten bytes a pixel, in
-# every thread, and where its library takes more, `formats.weight` says how much. The largest
-# photographs that telephones take have 200 million.
+# The largest photographs of telephones have 200 million pixels. JPEG is decoded at an eighth of its
+# size. Pillow takes up to ten bytes a pixel in every thread; `image_formats.weight` has the formats
+# that take more.
 MAX_PIXELS: Final = 200_000_000
 MAX_PIXELS_IN_FULL: Final = 120_000_000
-# Levels that a scaled frame of one colour may differ by: JPEG rounds each block's mean.
+# Levels between which a scaled frame counts as flat: JPEG rounds the mean of each block.
 FLAT_SPREAD: Final = 3
-# The same at full size, where the noise of dithering survives, in luma and in any one band: lossy
-# formats keep colours worse. The dimmest star is brighter.
+# The same at full size, where dithering noise survives: in luma, and in any single band, because
+# lossy formats keep colours less well. The dimmest star is above both.
 FLAT_SPREAD_IN_FULL: Final = 8
 FLAT_SPREAD_OF_BAND: Final = 16
-# Rows that are enough to see where a band begins.
+# Rows of a decoded frame that are enough to see where a painted band begins.
 _BAND_HEIGHT: Final = 240
 
 
 class Inspection(NamedTuple):
-    """`width` and `height` in pixels, 0 where no header was read."""
+    """A verdict, its reason and the image's format. `width` and `height` are pixels, 0 if unknown."""
 
     verdict: Verdict
     reason: str
@@ -86,25 +70,25 @@ class Inspection(NamedTuple):
 
 
 def inspect(data: bytes, level: Level = "decode") -> Inspection:
-    """The verdict on a file's bytes.
+    """Judge a file's bytes; never returns `placeholder`.
 
     Args:
         data: the whole file.
-        level: how far to look; see the table above.
+        level: `decode` runs all tests, `header` reads the header only, `off` none.
     """
     found = judged_by_magic(data, level)
     if found.reason:
         return found
     kind = found.format
-    # What the step at hand is called, if it fails: libraries raise anything on hostile bytes.
+    # `step` names the current step in the reason. Libraries may raise anything on hostile bytes.
     step, width, height = "header", 0, 0
     try:
         width, height = _jpeg_size(data) if kind == "jpeg" else image_formats.dimensions(data, kind)
-        across, down, most = width, height, MAX_PIXELS
+        across, down, max_pixels = width, height, MAX_PIXELS
         if kind != "jpeg":
             across, down = image_formats.allocated(data, kind, width, height)
-            most = MAX_PIXELS_IN_FULL // image_formats.weight(data, kind)
-        if across * down > most:
+            max_pixels = MAX_PIXELS_IN_FULL // image_formats.weight(data, kind)
+        if across * down > max_pixels:
             reason = f"too many pixels: {across} x {down}"
             return Inspection("corrupt", reason, kind, width, height)
         if level == "header":
@@ -119,13 +103,13 @@ def inspect(data: bytes, level: Level = "decode") -> Inspection:
             pixels = image_formats.whole(data, kind)
             step = "decode"
             verdict, reason = _judge_other(pixels, kind, width * height)
-    except Exception as error:  # noqa: BLE001 - see above
+    except Exception as error:  # noqa: BLE001 - hostile bytes may raise anything
         return Inspection("corrupt", f"{step}: {_first_line(error)}", kind, width, height)
     return Inspection(verdict, reason, kind, width, height)
 
 
 def judged_by_magic(head: bytes, level: Level) -> Inspection:
-    """The verdict as far as a file's first bytes decide it; `ok` without a reason if they do not."""
+    """Judge a file by its first bytes; `ok` with an empty reason if they do not decide."""
     kind = sniff(head[:1024])
     if level == "off":
         return Inspection("ok", "not inspected", kind, 0, 0)
@@ -156,7 +140,7 @@ def _judge_jpeg(data: bytes, height: int) -> tuple[Verdict, str]:
     row = grey[-1]
     if frame.spread(row) > FLAT_SPREAD:
         return "ok", ""
-    # Rare from here on: what costs may cost.
+    # Few files get this far, so expensive tests are fine.
     colours = "CMYK" if simplejpeg.decode_jpeg_header(data)[2] == "CMYK" else "RGB"
     if frame.spread(grey) <= FLAT_SPREAD:
         if (
@@ -172,7 +156,7 @@ def _judge_jpeg(data: bytes, height: int) -> tuple[Verdict, str]:
 
 
 def _rows_of_band(height: int) -> int:
-    """Halved as often as leaves enough: libjpeg-turbo scales by other fractions at twice the cost."""
+    """Rows to decode: halved repeatedly, because other fractions cost libjpeg-turbo twice as much."""
     rows = height
     while rows >= 2 * _BAND_HEIGHT:
         rows = -(-rows // 2)
@@ -185,9 +169,9 @@ def _bands(frame: Any) -> list[Any]:
 
 @cache
 def plugin_of(kind: str) -> type[ImageFile] | None:
-    """Pillow's class for a format, if it is there and has its decoder.
+    """Return Pillow's plugin for a format, or None if it or its decoder is missing.
 
-    Not left to `Image.open`, which offers strangers' bytes to every plugin: one runs Ghostscript.
+    `Image.open` would offer a stranger's bytes to every plugin, and one of them runs Ghostscript.
     """
     from importlib import import_module
 
@@ -216,14 +200,14 @@ def _judge_other(data: bytes, kind: str, pixels: int) -> tuple[Verdict, str]:
         if opened.width * opened.height > max(pixels, 1):
             raise ValueError("larger than its header says")
         opened.load()
-        # A palette's numbers are not levels, and Pillow measures no big-endian ones.
+        # Palette indices are not levels, and Pillow cannot measure big-endian numbers.
         plain = {"P": "RGBA", "PA": "RGBA", "I;16B": "I"}.get(opened.mode)
         image: Image.Image = opened.convert(plain) if plain else opened
         width, height = image.size
         if _spread(image.crop((0, height - 1, width, height))) > FLAT_SPREAD_OF_BAND:
             return "ok", ""
         if image.mode not in ("1", "L", "LA", "RGB", "RGBA", "CMYK", "YCbCr"):
-            # Sixteen bits and more: levels are finer than noise is, and a band stays unseen.
+            # Sixteen bits and more: levels are finer than noise. Painted bands are not detected.
             if _spread(image) <= (0 if image.mode == "F" else FLAT_SPREAD):
                 return "blank", "flat frame"
             return "ok", ""
@@ -236,7 +220,7 @@ def _judge_other(data: bytes, kind: str, pixels: int) -> tuple[Verdict, str]:
         if image.mode not in ("L", "RGB", "RGBA"):
             return "ok", ""
         if image.mode == "RGBA" and _spread(image.getchannel("A")):
-            return "ok", ""  # what is transparent may well be black
+            return "ok", ""  # transparent pixels may well be black
         import numpy as np
 
         smaller = image.convert("RGB").reduce(max(1, height // _BAND_HEIGHT))
@@ -251,7 +235,7 @@ def _ends(image: Any) -> tuple[float, float]:
 
 
 def _spread(image: Any) -> float:
-    """The widest range of any band; of one that is not a number, none at all counts as flat."""
+    """The widest range of levels of any band. A band with NaN is never flat."""
     ends = image.getextrema()
     bands = ends if isinstance(ends[0], tuple) else (ends,)
     return max(float(high) - float(low) for low, high in bands)

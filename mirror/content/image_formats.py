@@ -1,7 +1,7 @@
-"""What a file says of itself: its format by magic bytes, its size in pixels, where it ends.
+"""Read a file's format (by magic bytes), its size in pixels, and whether its structure is complete.
 
-Pure, and no pixel is decoded here. `dimensions` and `whole` raise ValueError with the reason, and
-may raise IndexError or struct.error where the bytes run out.
+Pure; nothing here decodes pixels. `dimensions` and `whole` raise ValueError with the reason. They
+may raise IndexError or struct.error if the bytes run out.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Iterator
 from typing import Final
 
-# Pixels of a side: the catalog's columns hold no more, and PNG allows no more.
+# Pixels of a side: the maximum of the catalog's columns, and of PNG.
 MAX_SIDE: Final = 2**31 - 1
 
 _HTML = re.compile(
@@ -26,7 +26,7 @@ _HEIC: Final = frozenset(
 
 
 def sniff(head: bytes) -> str:
-    """The format that the first bytes say: a name of `mirror.layout.FORMATS`."""
+    """Return the format that the first bytes show: a name in `mirror.layout.FORMATS`."""
     if head.startswith(b"\xff\xd8\xff"):
         return "jpeg"
     if head.startswith(b"\x89PNG\r\n\x1a\n"):
@@ -53,7 +53,7 @@ def sniff(head: bytes) -> str:
 
 
 def dimensions(data: bytes, kind: str) -> tuple[int, int]:
-    """`(width, height)` in pixels of the picture. Not for JPEG: ask its library."""
+    """Return `(width, height)` of the picture in pixels. For JPEG, ask its library instead."""
     match kind:
         case "png":
             if data[12:16] != b"IHDR":
@@ -62,7 +62,7 @@ def dimensions(data: bytes, kind: str) -> tuple[int, int]:
         case "gif":
             width, height = struct.unpack_from("<HH", data, 6)
             for at in _gif_frames(data):
-                # A decoder grows the screen to hold its first frame.
+                # A decoder enlarges the screen to hold the first frame.
                 x, y, w, h = struct.unpack_from("<HHHH", data, at + 1)
                 width, height = max(width, x + w), max(height, y + h)
                 break
@@ -84,8 +84,8 @@ def dimensions(data: bytes, kind: str) -> tuple[int, int]:
         case "jp2":
             height, width = struct.unpack_from(">II", data, data.index(b"ihdr") + 4)
         case _:
-            raise ValueError(f"no header of {kind} is read here")
-    # A TIFF's may be of any type: text, fractions, negative.
+            raise ValueError(f"headers of {kind} cannot be read")
+    # In a TIFF the sizes may have any type: text, fractions, negative numbers.
     if not all(isinstance(side, int) and 0 <= side <= MAX_SIDE for side in (width, height)):
         raise ValueError("no size that an image can have")
     if not (width and height):
@@ -94,20 +94,20 @@ def dimensions(data: bytes, kind: str) -> tuple[int, int]:
 
 
 def allocated(data: bytes, kind: str, width: int, height: int) -> tuple[int, int]:
-    """A size as a decoder allocates it: a TIFF's tiles are whole, and may be larger than the picture."""
+    """Return the size that a decoder allocates: whole tiles for TIFF, which may exceed the picture."""
     if kind == "tiff":
         tags = _tiff_tags(data)
         across, down = (tags.get(tag, (1,))[0] for tag in (322, 323))
-        # Other types libtiff refuses.
+        # libtiff refuses other types.
         if isinstance(across, int) and isinstance(down, int) and min(across, down) > 0:
             return -(-width // across) * across, -(-height // down) * down
     return width, height
 
 
 def weight(data: bytes, kind: str) -> int:
-    """What a pixel costs, beside one that a decoder writes once into a frame."""
+    """Return the cost of a pixel, relative to a decoder that writes it once into a frame."""
     if kind == "bmp" and data[14:18] != b"\x0c\0\0\0" and data[30:34] in _RUN_LENGTHS:
-        return 30  # by Pillow, in Python: time, under the interpreter's lock
+        return 30  # time: Pillow unpacks it in Python, under the interpreter's lock
     return {"webp": 2, "jp2": 3}.get(kind, 1)
 
 
@@ -115,9 +115,9 @@ _RUN_LENGTHS: Final = (b"\1\0\0\0", b"\2\0\0\0")
 
 
 def whole(data: bytes, kind: str) -> bytes:
-    """The part of a file that holds its pixels, once its structure reaches its end.
+    """Check that a file's structure reaches its end; return the part that holds its pixels.
 
-    Decoders are content when they have filled the frame: what they then leave unread is read here.
+    Decoders stop once the frame is full, and would not notice that the rest is missing.
     """
     match kind:
         case "png":
@@ -134,8 +134,8 @@ def whole(data: bytes, kind: str) -> bytes:
                 ends = map(sum, zip(tags.get(offsets, ()), tags.get(counts, ()), strict=False))
                 if max(ends, default=0) > len(data):
                     raise ValueError("a strip lies beyond the end")
-        # Pillow would see that these two are cut, but not where its process-wide switch for
-        # truncated files is on.
+        # Pillow would notice a truncated file in these two formats, unless its process-wide switch
+        # for truncated files is on.
         case "bmp":
             if len(data) < _bmp_end(data):
                 raise ValueError("shorter than its header says")
@@ -145,7 +145,7 @@ def whole(data: bytes, kind: str) -> bytes:
 
 
 def _bmp_end(data: bytes) -> int:
-    """Where an uncompressed picture ends; 0 for others, whose decoder misses what they lack."""
+    """Offset where an uncompressed picture ends; 0 for others, whose decoder notices the end."""
     width, height = dimensions(data, "bmp")
     old = struct.unpack_from("<I", data, 14)[0] == 12
     bits = struct.unpack_from("<H", data, 24 if old else 28)[0]
@@ -157,7 +157,7 @@ def _bmp_end(data: bytes) -> int:
 
 
 def _walk_jp2(data: bytes) -> None:
-    """Raise unless the tiles of the first codestream lead to its end marker."""
+    """Raise ValueError unless the tiles of the first codestream lead to its end marker."""
     at, end, name = 0, 0, b""
     while name != b"jp2c":
         start = end
@@ -171,7 +171,7 @@ def _walk_jp2(data: bytes) -> None:
     at += 2
     while (marker := data[at : at + 2]) != b"\xff\xd9":
         if marker == b"\xff\x90":
-            # A tile's length counts from its marker; none is the last one's, to the end.
+            # A tile's length counts from its marker. 0 means the last tile, up to the end.
             length = struct.unpack_from(">I", data, at + 6)[0] or end - 2 - at
         else:
             length = 2 + int.from_bytes(data[at + 2 : at + 4])
@@ -181,10 +181,10 @@ def _walk_jp2(data: bytes) -> None:
 
 
 def _png_pixels(data: bytes) -> bytes:
-    """The chunks that make the picture, each with its checksum right, to the end chunk.
+    """Return the chunks that make the picture, with their checksums verified, to the end chunk.
 
-    Text, profiles and animation are left out: they are not the picture, and they are where
-    decoders fail on files whose pixels are whole.
+    Text, profiles and animation are left out. They are not part of the picture, and decoders fail
+    on them in files whose pixels are complete.
     """
     view, at = memoryview(data), 8
     parts: list[bytes | memoryview] = [data[:8]]
@@ -199,8 +199,8 @@ def _png_pixels(data: bytes) -> bytes:
                 raise ValueError(f"checksum of {name.decode('latin-1')!r}")
             parts.append(view[at:end])
         if name == b"IDAT":
-            # A stream that was finished early passes for a picture with every decoder. Counted in
-            # pieces, and no further than the picture: it may unpack to a thousand times as much.
+            # Every decoder accepts a stream that ends early, so its bytes are counted. In pieces, and
+            # no further than the picture: a stream may unpack to a thousand times its size.
             for start in range(at + 8, end - 4, _PIECE):
                 piece: bytes | memoryview = view[start : min(start + _PIECE, end - 4)]
                 while lacking > 0 and not stream.eof:
@@ -222,7 +222,7 @@ _ADAM7: Final = (
 
 
 def _png_length(data: bytes) -> int:
-    """How many bytes the header's picture unpacks to: rows, each behind its filter's number."""
+    """Return the bytes that the picture must unpack to: its rows, each after a filter byte."""
     width, height, depth, colour, _, _, interlaced = struct.unpack_from(">IIBBBBB", data, 16)
     bits = depth * {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}.get(colour, 1)
     return sum(
@@ -233,7 +233,7 @@ def _png_length(data: bytes) -> int:
 
 
 def _gif_frames(data: bytes) -> Iterator[int]:
-    """Where each frame's descriptor stands; exhausted only if the trailer is there."""
+    """Yield the offset of each frame's descriptor; raises unless the trailer is reached."""
     at = 13 + _gif_palette(data[10])
     while (block := data[at]) != 0x3B:
         if block == 0x2C:
@@ -274,10 +274,11 @@ _TIFF_TYPES: Final = {
 
 
 def _tiff_tags(data: bytes) -> dict[int, tuple[int, ...]]:
-    """Size and strips of the first picture; raises where any of its tags lies beyond the end.
+    """Read the tags for size and strips of the first picture.
 
-    Raises, too, where values are larger together than the file: they lie on each other, and each
-    of 65,000 entries could have all of the file read once more.
+    Raises ValueError if a tag lies beyond the end of the file, or if the values are larger together
+    than the file. Such values overlap, and each of 65,000 entries could make a decoder read the
+    whole file once more.
     """
     order, big = "<" if data[:2] == b"II" else ">", data[2:4] in (b"+\0", b"\0+")
     at = struct.unpack_from(order + ("Q" if big else "I"), data, 8 if big else 4)[0]
@@ -292,14 +293,14 @@ def _tiff_tags(data: bytes) -> dict[int, tuple[int, ...]]:
         if code not in _TIFF_TYPES:
             continue
         size = struct.calcsize(order + _TIFF_TYPES[code]) * count
-        here = at - room
+        value_at = at - room
         if size > room:
-            here = struct.unpack_from(order + ("Q" if big else "I"), data, here)[0]
-        if max(here + size, at) > len(data):
+            value_at = struct.unpack_from(order + ("Q" if big else "I"), data, value_at)[0]
+        if max(value_at + size, at) > len(data):
             raise ValueError(f"tag {tag} lies beyond the end")
         total += size if size > room else 0
         if total > len(data):
             raise ValueError("tags are larger than the file")
         if tag in (256, 257, 273, 279, 322, 323, 324, 325) and len(_TIFF_TYPES[code]) == 1:
-            tags[tag] = struct.unpack_from(f"{order}{count}{_TIFF_TYPES[code]}", data, here)
+            tags[tag] = struct.unpack_from(f"{order}{count}{_TIFF_TYPES[code]}", data, value_at)
     return tags

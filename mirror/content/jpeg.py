@@ -1,7 +1,7 @@
-"""JPEG: its scans read, its stream decoded strictly, whatever stands around it.
+"""Decode JPEG strictly, and check the scans of progressive files.
 
-libjpeg warns of damage, and in the same way of what says nothing of the pixels: a version that it
-does not know, bytes between two segments. Such a file is decoded again without them, as strictly.
+libjpeg warns of damage, but also of things that no pixel is made from: an unknown JFIF version, or
+stray bytes between two segments. The file is then decoded again without them, just as strictly.
 """
 
 from __future__ import annotations
@@ -9,20 +9,21 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
-# More scans than any encoder writes: a few bytes each make a decoder walk the whole frame again.
+# More scans than any encoder writes. A scan of a few bytes makes a decoder walk the whole frame.
 MAX_SCANS: Final = 200
 
-# A marker that ends entropy-coded data: neither a stuffed zero, nor a restart, nor a fill byte.
+# A marker that ends entropy-coded data: not a stuffed zero, a restart marker or a fill byte.
 _MARKER: Final = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 _OF_THE_HEADER: Final = re.compile(
     "extraneous bytes before marker|unknown JFIF revision|Invalid SOS parameters for sequential"
 )
-# Bytes between two segments that are no segment's whose marker is damaged: tables are longer.
+# Fewer bytes than this between two segments are stray. More may be a segment with a damaged marker:
+# tables are longer.
 _STRAY: Final = 16
 
 
 def decode(data: bytes, colours: str, rows: int = 16) -> Any:
-    """The frame at the smallest scale that leaves `rows` rows; every warning is an error."""
+    """Decode to the smallest scale that has `rows` rows. Raises: ValueError, also for warnings."""
     import simplejpeg
 
     return simplejpeg.decode_jpeg(
@@ -31,8 +32,9 @@ def decode(data: bytes, colours: str, rows: int = 16) -> Any:
 
 
 def sound(data: bytes) -> tuple[bytes, Any]:
-    """A file that decodes without a warning, and its grey frame: `data`, or what is left of it
-    without what libjpeg warns of and no pixel is made from.
+    """Return a file that decodes without a warning, and its grey frame.
+
+    The file is `data`, or `data` without the parts that libjpeg warns of and no pixel is made from.
     """
     for _ in range(2):
         try:
@@ -48,20 +50,22 @@ def sound(data: bytes) -> tuple[bytes, Any]:
 
 
 def _unpadded(data: bytes) -> bytes:
-    """To the first image's end, without the zeros that some cameras write before its marker."""
+    """Cut after the first image, and drop the zeros that some cameras write before its end marker."""
     at = 2
     while (marker := _MARKER.search(data, at)) is not None:
         if data[marker.end() - 1] == 0xD9:
             scan = data[: marker.start()].rstrip(b"\0")
-            # A stream's last byte may be 0xff, whose zero is not padding.
+            # If the last byte of the stream is 0xff, the zero after it is stuffed, not padding.
             return scan + (b"\0" if scan.endswith(b"\xff") else b"") + b"\xff\xd9"
         at = marker.end() + int.from_bytes(data[marker.end() : marker.end() + 2])
     return data
 
 
 def _plain_header(data: bytes) -> bytes:
-    """Without stray bytes before the first scan, without application segments but Adobe's, which
-    says what the colours are; and the parameters of a sequential scan as they can only be.
+    """Drop stray bytes before the first scan and all application segments except Adobe's.
+
+    Adobe's segment defines the colours. The parameters of a sequential scan get their only valid
+    values.
     """
     parts, at, sequential = [data[:2]], 2, False
     while (marker := _MARKER.search(data, at)) is not None and marker.start() - at < _STRAY:
@@ -79,14 +83,14 @@ def _plain_header(data: bytes) -> bytes:
 
 
 def check_scans(data: bytes) -> None:
-    """Refuse a JPEG whose scans leave coefficients out: cut between two scans and closed.
+    """Raise ValueError if the scans leave coefficients out: cut between two scans and closed.
 
-    libjpeg has no warning for that. Judged are the first component's coefficients, and that every
-    component has a scan; anything this walk does not understand is left to libjpeg.
+    libjpeg has no warning for that. The walk checks the coefficients of the first component, and
+    that every component has a scan. It leaves everything that it does not understand to libjpeg.
     """
     components, progressive = b"", False
     seen: set[int] = set()
-    # Of the first component: the bits that each coefficient still lacks.
+    # The bits that each coefficient of the first component still lacks.
     lacking = [16] * 64
     scans, at = 0, 2
     while (marker := _MARKER.search(data, at)) is not None:
@@ -100,9 +104,9 @@ def check_scans(data: bytes) -> None:
         elif code == 0xDA and components:
             count = data[at + 2]
             if not progressive and count == len(components):
-                return  # one scan with all there is
+                return  # one scan with all components
             ids = data[at + 3 : at + 3 + 2 * count : 2]
-            # Only a progressive scan may leave coefficients to others, whatever it says.
+            # Only a progressive scan may leave coefficients to other scans, whatever it declares.
             first, last, bits = (
                 (data[at + 3 + 2 * count + i] for i in range(3)) if progressive else (0, 63, 0)
             )

@@ -1,8 +1,7 @@
-"""Which photo, and which size of it, a URL shows. Pure.
+"""Which photo a URL shows, and in which size. Pure.
 
-An iNaturalist photo stands under many URLs: two hosts and their older spellings, an extension that
-varies, a query that some datasets carry. They mean one photo; a medium and a large one are two
-files of it.
+An iNaturalist photo has many URLs: two hosts and their older spellings, several extensions, and a
+query in some datasets. They all mean one photo. Its medium and its large size are two files.
 """
 
 from __future__ import annotations
@@ -14,8 +13,8 @@ from urllib.parse import unquote, urlsplit
 # Their order is part of `photo_key`.
 SIZES: Final = ("original", "large", "medium", "small", "thumb", "square")
 
-# /photos/ID[/SIZE[.EXT]] of inaturalist.org's hosts and of its open-data bucket, whose name may
-# stand in the host or, as S3 allows too, at the path's beginning.
+# /photos/ID[/SIZE[.EXT]] on inaturalist.org's hosts and in its open-data bucket. S3 allows the
+# bucket's name in the host or at the beginning of the path.
 _INATURALIST: Final = re.compile(
     rf"""(?: https? : )? //
     (?: (?: [^/?\#]* @ )??
@@ -36,13 +35,13 @@ _INATURALIST: Final = re.compile(
 
 _BUCKETS: Final = ("inaturalist-open-data", "static.inaturalist.org")
 
-# More digits than a photo's number will have, and as many as leave room for the size in 64 bits.
+# A photo's number will not have more digits, and these leave room for the size in 64 bits.
 _LONGEST_ID: Final = 18
-# Without them a `photo_key` is the photo's number.
+# The lowest bits of a `photo_key`; shifted out, they leave the photo's number.
 SIZE_BITS: Final = 3
 _SIZE_CODES: Final = {size: code for code, size in enumerate(SIZES, 1)}
 
-# What `spellings` tries, the likeliest first. Datasets name the open-data bucket since it exists.
+# Hosts that `spellings` tries, the likeliest first: most datasets name the open-data bucket.
 _BASES: Final = (
     "https://inaturalist-open-data.s3.amazonaws.com",
     "https://static.inaturalist.org",
@@ -51,30 +50,30 @@ _EXTENSIONS: Final = ("jpg", "jpeg", "JPG", "JPEG", "png", "gif")
 
 
 def photo_of(url: str) -> str:
-    """Which photo a URL shows: the same text for every URL of one photo.
+    """Return a text that is the same for every URL of one photo.
 
-    An iNaturalist photo is known by its number whatever host, size, extension and query its URL
-    has; its page's address stands for it. Any other URL is its own photo.
+    For an iNaturalist photo it is the address of its page, whatever host, size, extension and query
+    the URL has. Any other URL is its own photo.
     """
     match = _INATURALIST.fullmatch(url.strip())
     return url if match is None else f"https://www.inaturalist.org/photos/{match['id']}"
 
 
 def photo_key(url: str) -> int:
-    """Which photo in which size a URL shows: the same number for every spelling of its URL.
+    """Return a number that is the same for every spelling of a URL of one photo in one size.
 
     Returns:
-        1 to 2⁶⁴ - 1, different for every photo and size; 0 for what is no iNaturalist photo, or
-        does not say its size.
+        1 to 2⁶⁴ - 1, different for every photo and size. 0 if the URL is not an iNaturalist photo's
+        or does not say the size.
     """
     match = _sized(url)
     return int(match["id"]) << SIZE_BITS | _SIZE_CODES[match["size"]] if match else 0
 
 
 def from_inaturalist(url: str) -> bool:
-    """Whether a request for a URL would go to iNaturalist: its hosts, and its buckets on S3.
+    """Whether a request for a URL would go to iNaturalist's hosts or its buckets on S3.
 
-    True in doubt: whoever asks wants to be sure that it would not.
+    True in doubt, because callers want to rule such requests out.
     """
     try:
         parts = urlsplit(url)
@@ -92,10 +91,10 @@ def from_inaturalist(url: str) -> bool:
 
 
 def spellings(url: str) -> list[str]:
-    """Other URLs under which the same photo in the same size may have been cached.
+    """Return other URLs under which the same photo in the same size may have been cached.
 
-    Both hosts, its own extension and the usual ones, no query: the likeliest first, each once, `url`
-    not among them. None for what has no `photo_key`.
+    They combine both hosts with the URL's own extension and the usual ones, without a query. The
+    likeliest come first; `url` itself is left out. Empty if the URL has no `photo_key`.
     """
     match = _sized(url)
     if match is None:

@@ -1,8 +1,8 @@
-"""What a placeholder is: one content in place of many photos, or a content that is known to be bad.
+"""Placeholders: one content in place of many photos, or a content that is known to be bad.
 
-Pure but for `load_known_bad`. A server or a loader that has no photo puts the same picture in place
-of each; a photograph is under several URLs too, but they all mean one photo: its sizes, spellings
-and hosts. So photos are counted, not URLs.
+A server or a loader that lacks photos puts the same picture in place of each. A real photograph has
+several URLs too, but they mean one photo: its sizes, spellings and hosts. So photos are counted, not
+URLs. Pure except for `load_known_bad`.
 """
 
 from __future__ import annotations
@@ -17,43 +17,45 @@ from mirror.content.image import Inspection
 from mirror.content.photo import photo_of
 from mirror.errors import ConfigError
 
-# The reason of a placeholder that was known before it was met.
+# The reason of a placeholder whose hash was known.
 KNOWN_BAD: Final = "known placeholder"
 
 _HASH = re.compile(r"[0-9a-fA-F]{64}|[0-9a-fA-F]{32}")
 
 
 def distinct_photos(urls: Iterable[str]) -> int:
+    """Count the photos that URLs show."""
     return len({photo_of(url) for url in urls})
 
 
 def shared_reason(count: int, noun: str = "photos") -> str:
-    """The reason of a placeholder that was found out by its number."""
+    """Return the reason of a placeholder that was detected because many photos share it."""
     return f"one content under {count} {noun}"
 
 
 def is_known_bad(digest: Digest, known_bad: frozenset[bytes]) -> bool:
+    """Whether a content is in the list, by either of its hashes."""
     return digest.sha256 in known_bad or digest.content_hash in known_bad
 
 
 def with_known_bad(
     inspection: Inspection, digest: Digest, known_bad: frozenset[bytes]
 ) -> Inspection:
-    """`inspection`, or `placeholder` in place of an `ok` whose content is known to be one."""
+    """Change `ok` to `placeholder` if the content is known to be one."""
     if inspection.verdict != "ok" or not is_known_bad(digest, known_bad):
         return inspection
     return inspection._replace(verdict="placeholder", reason=KNOWN_BAD)
 
 
 def parse_known_bad(text: str, name: str = "known_bad") -> frozenset[bytes]:
-    """The hashes of a list: 32 bytes are a SHA-256, 16 an XXH3-128.
+    """Parse a list of hashes: 32 bytes are a SHA-256, 16 bytes an XXH3-128.
 
     Args:
-        text: one hash a line in hexadecimal; `#` begins a comment, blank lines say nothing.
-        name: what to call the list when a line is wrong.
+        text: one hexadecimal hash a line; `#` begins a comment; blank lines are ignored.
+        name: name of the list in error messages.
 
     Raises:
-        ConfigError: a line is neither; it is named by its number.
+        ConfigError: a line is neither; the message has its number.
     """
     found = set()
     for number, line in enumerate(text.split("\n"), 1):
@@ -62,7 +64,7 @@ def parse_known_bad(text: str, name: str = "known_bad") -> frozenset[bytes]:
             continue
         if not _HASH.fullmatch(word):
             raise ConfigError(
-                f"{name}, line {number}: {word[:80]!r} is no hash; write 64 hexadecimal digits "
+                f"{name}, line {number}: {word[:80]!r} is not a hash; write 64 hexadecimal digits "
                 "(SHA-256) or 32 (XXH3-128) on a line, and comments after #."
             )
         found.add(bytes.fromhex(word))
@@ -70,10 +72,10 @@ def parse_known_bad(text: str, name: str = "known_bad") -> frozenset[bytes]:
 
 
 def load_known_bad(path: Path | str | None) -> frozenset[bytes]:
-    """The hashes of the file `inspect.known_bad`; none where no file is named.
+    """Read the file `inspect.known_bad`; no hashes if `path` is None.
 
     Raises:
-        ConfigError: the file cannot be read, or one of its lines is wrong.
+        ConfigError: the file cannot be read, or a line is wrong.
     """
     if path is None:
         return frozenset()
@@ -82,10 +84,10 @@ def load_known_bad(path: Path | str | None) -> frozenset[bytes]:
     except OSError as error:
         raise ConfigError(
             f"The list of known bad hashes {path} cannot be read ({error.strerror}); "
-            "set inspect.known_bad to a file that is there."
+            "set inspect.known_bad to a file that exists."
         ) from None
     except ValueError:
         raise ConfigError(
-            f"The list of known bad hashes {path} is not text; one hash a line is expected."
+            f"The list of known bad hashes {path} is not text; write one hash a line."
         ) from None
     return parse_known_bad(text, str(path))

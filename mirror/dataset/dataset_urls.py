@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -14,6 +12,7 @@ from mirror.dataset.fields import parse_path
 from mirror.dataset.inputs import Input, read
 from mirror.dataset.records import Batch, ReadOptions
 from mirror.errors import UsageError
+from mirror.system.database import ScratchDatabase
 
 
 class FieldNames(NamedTuple):
@@ -25,9 +24,9 @@ class FieldNames(NamedTuple):
 
 
 class DatasetUrls:
-    """A mapping from `url_md5` to `RowSource`, in a temporary SQLite file."""
+    """A mapping from `url_md5` to `RowSource`, in a temporary database."""
 
-    def __init__(self, db: sqlite3.Connection) -> None:
+    def __init__(self, db: ScratchDatabase) -> None:
         self._db = db
 
     @classmethod
@@ -41,21 +40,17 @@ class DatasetUrls:
 
         Raises:
             UsageError: the dataset cannot be read, or one of its records has no URL.
+            StateError: there is no room for the temporary database.
         """
-        with tempfile.TemporaryDirectory(prefix="mirror-dataset-") as folder:
-            db = sqlite3.connect(f"{folder}/urls.sqlite", isolation_level=None)
-            try:
-                db.execute("PRAGMA journal_mode = OFF")
-                db.execute("PRAGMA synchronous = OFF")
-                db.execute(
-                    "CREATE TABLE urls (url_md5 BLOB PRIMARY KEY, url TEXT, license TEXT,"
-                    " attribution TEXT) WITHOUT ROWID"
-                )
-                urls = cls(db)
-                urls._fill(source, fields)
-                yield urls
-            finally:
-                db.close()
+        source.check()
+        schema = """
+            CREATE TABLE urls (url_md5 BLOB PRIMARY KEY, url TEXT, license TEXT, attribution TEXT)
+                WITHOUT ROWID;
+        """
+        with ScratchDatabase(schema) as db:
+            urls = cls(db)
+            urls._fill(source, fields)
+            yield urls
 
     def _fill(self, source: Input, fields: FieldNames) -> None:
         rights = parse_path(fields.license), parse_path(fields.attribution)
@@ -67,22 +62,22 @@ class DatasetUrls:
                     f"{source.shown}, record {rejected.number}: {rejected.reason}; name the URL's "
                     "field with --url-field, or have such records set aside by mirror rewrite."
                 )
-            self._db.executemany("INSERT OR REPLACE INTO urls VALUES (?, ?, ?, ?)", _rows(batch))
+            self._db.execute_many("INSERT OR REPLACE INTO urls VALUES (?, ?, ?, ?)", _rows(batch))
         self._db.execute("COMMIT")
         if not len(self):
             raise UsageError(f"{source.shown} has no records.")
 
     def get(self, url_md5: bytes) -> RowSource | None:
-        found = self._db.execute(
+        found = self._db.row(
             "SELECT url, license, attribution FROM urls WHERE url_md5 = ?", (url_md5,)
-        ).fetchone()
+        )
         return RowSource(*found) if found else None
 
     def __contains__(self, url_md5: bytes) -> bool:
         return self.get(url_md5) is not None
 
     def __len__(self) -> int:
-        return int(self._db.execute("SELECT count(*) FROM urls").fetchone()[0])
+        return int(self._db.row("SELECT count(*) FROM urls")[0])
 
 
 def _rows(batch: Batch) -> Iterator[tuple[bytes, str, str | None, str | None]]:

@@ -11,9 +11,7 @@ import hashlib
 import secrets
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field
-from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
 from mirror.diagnosis.finding import Finding, fail, happened, ok, skip, skipped, tried, warn
@@ -35,6 +33,7 @@ from mirror.errors import (
 from mirror.layout import PROBES
 from mirror.store.retry import RetryPolicy
 from mirror.store.s3_access import Credentials, S3Access, explain, translate_botocore
+from mirror.system.http_headers import http_date
 
 # AWS refuses a request that is a quarter of an hour off.
 _CLOCK_WARNS: Final = 60.0
@@ -280,17 +279,18 @@ def _before_writing(
 def clock(answer: dict[str, Any], now: float) -> Finding:
     """This machine's time against the answer's Date, which is whole seconds."""
     date = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date")
-    with suppress(TypeError, ValueError):
-        off = now - parsedate_to_datetime(date).timestamp()
-        direction = "ahead of" if off > 0 else "behind"
-        what = f"{abs(off):.0f} s {direction} the server's"
-        fix = "Set the clock: timedatectl set-ntp true."
-        if abs(off) >= _CLOCK_FAILS:
-            return fail("clock", f"{what}; it will refuse requests", fix)
-        if abs(off) > _CLOCK_WARNS:
-            return warn("clock", what, fix)
-        return ok("clock", "right to the second" if abs(off) < 2 else what)
-    return skip("clock", "the server does not tell its time")
+    server_time = http_date(date)
+    if server_time is None:
+        return skip("clock", "the server does not tell its time")
+    off = now - server_time
+    direction = "ahead of" if off > 0 else "behind"
+    what = f"{abs(off):.0f} s {direction} the server's"
+    fix = "Set the clock: timedatectl set-ntp true."
+    if abs(off) >= _CLOCK_FAILS:
+        return fail("clock", f"{what}; it will refuse requests", fix)
+    if abs(off) > _CLOCK_WARNS:
+        return warn("clock", what, fix)
+    return ok("clock", "right to the second" if abs(off) < 2 else what)
 
 
 def write(endpoint: Endpoint, client: Any) -> Finding:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from mirror.errors import EXIT_CONFIG, EXIT_DONE, EXIT_ERROR, MirrorError
 
@@ -32,6 +32,30 @@ class Finding:
 
     def as_json(self) -> dict[str, Any]:
         return {"name": self.name, "status": self.status, "what": self.what, "fix": self.fix}
+
+
+@dataclass(frozen=True)
+class DoctorReport:
+    """All findings of one examination."""
+
+    findings: list[Finding]
+
+    @property
+    def exit_status(self) -> int:
+        """0 if nothing fails, 78 if the configuration or the credentials fail, otherwise 1."""
+        failed = {finding.exit_status for finding in self.findings if finding.status == "fail"}
+        if EXIT_CONFIG in failed:
+            return EXIT_CONFIG
+        return EXIT_ERROR if failed else EXIT_DONE
+
+    def as_json(self) -> dict[str, Any]:
+        """The object that `--json` prints; docs/cli.md names its keys."""
+        counts = {
+            status: sum(finding.status == status for finding in self.findings)
+            for status in get_args(Status)
+        }
+        checks = [finding.as_json() for finding in self.findings]
+        return {**counts, "checks": checks, "exit_status": self.exit_status}
 
 
 def ok(name: str, what: str) -> Finding:
@@ -68,14 +92,6 @@ def happened(error: MirrorError) -> str:
     """What an error says has happened; what to do is the finding's own to say."""
     what, _, advice = str(error).rpartition("; ")
     return what if what and ")" not in advice else str(error).rstrip(".")
-
-
-def exit_status(findings: Iterable[Finding]) -> int:
-    """0 where nothing fails, 78 where the configuration or the credentials do, else 1."""
-    failed = [finding.exit_status for finding in findings if finding.status == "fail"]
-    if not failed:
-        return EXIT_DONE
-    return EXIT_CONFIG if EXIT_CONFIG in failed else EXIT_ERROR
 
 
 def skipped(names: Iterable[str], why: str) -> Iterator[Finding]:

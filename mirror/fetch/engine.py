@@ -1,11 +1,10 @@
-"""What one process has running to fetch images: one thread with an event loop, made when it is first
-needed and kept; and the tiers, in order.
+"""The fetch tiers of one process, and the thread that reads from the mirror.
 
-    1. the URL-keyed cache   read only; the reader's own thread looks there, and reads
-    2. the fetch cache       likewise; the loop puts into it what it has read
-    3. the mirror            the loop reads it
+    1. the URL-keyed cache   read-only; the caller's own thread looks files up and reads them
+    2. the fetch cache       likewise; the mirror thread writes what it has downloaded
+    3. the mirror            read by one thread with an event loop, started on first use
 
-Nothing here crosses a fork or a pickle: `client.py` makes an engine for each process.
+Nothing here crosses a fork or a pickle: `process_state.py` makes an engine for each process.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ import xxhash
 
 from mirror.config.settings import Settings, parse_size
 from mirror.errors import NotCached, StoreUnavailable
-from mirror.fetch.disk_cache.object_cache import Begun, FetchCache, WriteTicket
+from mirror.fetch.disk_cache.object_cache import FetchCache, WriteRefusal, WriteTicket
 from mirror.fetch.disk_cache.url_cache import UrlCache
 from mirror.fetch.fork_lock import NO_FORK
 from mirror.fetch.http.allowed_hosts import AllowedHosts
@@ -33,18 +32,18 @@ from mirror.fetch.http.transport import Deadlines, Transport
 from mirror.fetch.image_lookup import MirroredImage
 from mirror.fetch.remote.hedging import HedgePolicy, Hedging
 from mirror.fetch.remote.object_sources import FolderSource, HttpSource, ObjectSource
-from mirror.fetch.remote.object_urls import addresses_of
+from mirror.fetch.remote.object_urls import request_urls
 from mirror.fetch.remote.verified_read import MirrorReader
 from mirror.store.retry import RetryPolicy
 from mirror.store.throttle import AdaptiveLimit, ConcurrencyGate
 
 _log = logging.getLogger(__name__)
 
-# Another process is at an image: seconds until it is looked at again, twice as many each time up to
-# the latest; and how often, before it is read without waiting any longer.
-_FIRST_LOOK: Final = 0.005
-_LATEST_LOOK: Final = 0.1
-_MOST_LOOKS: Final = 600
+# While another process downloads an image: seconds until the first check for its file. The pause
+# doubles up to the longest. After the last check the image is downloaded here, too.
+_FIRST_CHECK: Final = 0.005
+_LONGEST_PAUSE: Final = 0.1
+_MAX_CHECKS: Final = 600
 
 
 # Where an image came from, as `FetchStats` counts it.
@@ -52,8 +51,14 @@ Tier = Literal["cache", "fetch_cache", "mirror"]
 
 
 @dataclass(frozen=True, slots=True)
-class Tuning:
-    """How patient a fetcher is. The defaults are for everybody; tests are in a hurry."""
+class RequestPolicy:
+    """Retries, deadlines and hedging of requests to the mirror. The defaults suit a training.
+
+    Attributes:
+        retry: attempts, and the pauses between them.
+        deadlines: seconds that one attempt may take.
+        hedge: when a slow request is sent a second time.
+    """
 
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     deadlines: Deadlines = field(default_factory=Deadlines)
@@ -61,42 +66,45 @@ class Tuning:
 
 
 class ImageRequest:
-    """An image that was asked for; filled in by one thread, read by another.
+    """A request for one image; one thread completes it, another reads the result.
 
     Attributes:
-        found: what it is.
-        result: its bytes or what is wrong; None until then.
-        here: a file of this machine is likely to be it.
-        tried: such a file was read, and was not.
-        ordered: the mirror was asked for it.
-        cancelled: nobody waits for it any more.
-        looks: how often another process was found to be at it.
-        wake: called with this order once it is `ready`.
+        image: the image to read.
+        result: its bytes, or the error; None until the request is complete.
+        is_local: a file on this machine has the image's name and size.
+        local_failed: such a file was read, and its bytes were wrong.
+        requested: the mirror was asked for the image.
+        cancelled: the caller no longer waits.
+        busy_checks: how often another process was found downloading the image.
+        on_ready: called with this request once it is `ready`, on any thread.
     """
 
-    __slots__ = ("cancelled", "found", "here", "looks", "ordered", "result", "tried", "wake")
+    __slots__ = (
+        "busy_checks", "cancelled", "image", "is_local", "local_failed", "on_ready", "requested",
+        "result",
+    )  # fmt: skip
 
-    def __init__(self, found: MirroredImage, wake: Callable[[ImageRequest], object]) -> None:
-        self.found = found
-        self.wake = wake
+    def __init__(self, image: MirroredImage, on_ready: Callable[[ImageRequest], object]) -> None:
+        self.image = image
+        self.on_ready = on_ready
         self.result: bytes | Exception | None = None
-        self.here = self.tried = self.ordered = self.cancelled = False
-        self.looks = 0
+        self.is_local = self.local_failed = self.requested = self.cancelled = False
+        self.busy_checks = 0
 
     @property
     def ready(self) -> bool:
-        return self.result is not None or self.here
+        return self.result is not None or self.is_local
 
-    def filled(self, result: bytes | Exception) -> None:
+    def complete(self, result: bytes | Exception) -> None:
         self.result = result
-        self.tell()
+        self.notify()
 
-    def tell(self) -> None:
-        """Wake who waits for it. Where that fails, others still wait for theirs."""
+    def notify(self) -> None:
+        """Call `on_ready`. An error there must not affect other requests."""
         try:
-            self.wake(self)
-        except Exception:  # noqa: BLE001 - a loop that was closed with its reader, for one
-            _log.debug("Nobody was there to take %s.", self.found.key, exc_info=True)
+            self.on_ready(self)
+        except Exception:  # noqa: BLE001 - for example: the caller's event loop is closed
+            _log.debug("The caller that asked for %s is gone.", self.image.key, exc_info=True)
 
 
 class Engine:
@@ -104,14 +112,14 @@ class Engine:
 
     Args:
         settings: where the mirror and the caches are.
-        offline: the mirror is not asked.
-        tuning: how patient to be.
+        offline: never ask the mirror.
+        policy: retries, deadlines and hedging.
 
     Raises:
-        ConfigError: the fetch cache's folder is not ours.
+        ConfigError: the fetch cache's folder holds other files.
     """
 
-    def __init__(self, settings: Settings, *, offline: bool, tuning: Tuning) -> None:
+    def __init__(self, settings: Settings, *, offline: bool, policy: RequestPolicy) -> None:
         fetch = settings.fetch
         self._offline = offline
         self._url_cache = None
@@ -119,86 +127,88 @@ class Engine:
             self._url_cache = UrlCache(settings.cache.dir, settings.cache.extensions)
         self._cache = None
         if fetch.cache_dir:
-            most = parse_size(fetch.cache_bytes, "fetch.cache_bytes")
-            self._cache = FetchCache(Path(fetch.cache_dir), most, fetch.admission)
+            max_bytes = parse_size(fetch.cache_bytes, "fetch.cache_bytes")
+            self._cache = FetchCache(Path(fetch.cache_dir), max_bytes, fetch.admission)
         self.mismatches = 0
         self._settings = settings
-        self._tuning = tuning
+        self._policy = policy
         self._mutex = threading.Lock()
         self._mirror: _MirrorThread | None = None
 
-    def look(self, found: MirroredImage) -> bool:
-        """Whether a file of this machine has its name and its size; it is not read."""
-        if self._url_cache is not None and self._url_cache.has(found.url_md5, found.size):
+    def has_local(self, image: MirroredImage) -> bool:
+        """Whether a file on this machine has the image's name and size; its bytes are not read."""
+        if self._url_cache is not None and self._url_cache.has(image.url_md5, image.size):
             return True
-        return self._cache is not None and self._cache.has(found.content_hash, found.size)
+        return self._cache is not None and self._cache.has(image.content_hash, image.size)
 
-    def read_here(self, found: MirroredImage) -> tuple[bytes, Tier] | None:
-        """An image's bytes from a file of this machine, checked; None when none has them."""
+    def read_local(self, image: MirroredImage) -> tuple[bytes, Tier] | None:
+        """The image's verified bytes from a file on this machine; None when no file has them."""
         if self._url_cache is not None:
-            for path in self._url_cache.paths(found.url_md5):
-                if (data := self._checked(path, found)) is not None:
+            for path in self._url_cache.paths(image.url_md5):
+                if (data := self._verified(path, image)) is not None:
                     return data, "cache"
         if self._cache is not None:
-            kept = self._cache.path(found.content_hash)
-            if (data := self._checked(kept, found, self._cache)) is not None:
-                self._cache.used(kept)
+            path_in_cache = self._cache.path(image.content_hash)
+            if (data := self._verified(path_in_cache, image, self._cache)) is not None:
+                self._cache.touch(path_in_cache)
                 return data, "fetch_cache"
         return None
 
-    def _checked(
-        self, path: str | bytes, found: MirroredImage, cache: FetchCache | None = None
+    def _verified(
+        self, path: str | bytes, image: MirroredImage, cache: FetchCache | None = None
     ) -> bytes | None:
-        data = _contents(path, found.size)
-        if data is None or xxhash.xxh3_128_digest(data) == found.content_hash:
+        data = _read_file(path, image.size)
+        if data is None or xxhash.xxh3_128_digest(data) == image.content_hash:
             return data
-        self.mismatches += len(data) == found.size  # of another size, it is another image
+        # A file of another size is another image, and no mismatch.
+        self.mismatches += len(data) == image.size
         if cache is not None:
             cache.discard(str(path))
         return None
 
-    def ask(self, orders: Sequence[ImageRequest]) -> None:
-        """Have the mirror read. Each order is filled in, and its `wake` called: on the loop, or here
-        where the mirror is not to be asked.
+    def request(self, requests: Sequence[ImageRequest]) -> None:
+        """Start reading images from the mirror.
+
+        Each request is completed on the mirror thread; offline, it is completed at once.
 
         Raises:
-            BadCredentials: nobody can sign.
+            BadCredentials: there are no credentials to sign with.
         """
         if not self._offline:
             if self._mirror is None:
                 with self._mutex:
                     self._mirror = self._mirror or _MirrorThread(
-                        self._settings, self._cache, self._tuning
+                        self._settings, self._cache, self._policy
                     )
-            self._mirror.ask(orders)
+            self._mirror.request(requests)
             return
-        for order in orders:
-            order.filled(
+        for request in requests:
+            request.complete(
                 NotCached(
-                    f"{order.found.key} is in no cache of this machine, and the mirror is not "
+                    f"{request.image.key} is in no cache of this machine, and the mirror is not "
                     "asked (offline); run mirror prefetch first."
                 )
             )
 
     @property
     def has_room(self) -> bool:
-        """Whether what is read now is kept on this machine, as far as that is known."""
+        """Whether the fetch cache would keep another image, as far as is known."""
         return self._cache is not None and self._cache.has_room
 
-    def count_again(self) -> None:
-        """Count anew what the fetch cache holds."""
+    def recount(self) -> None:
+        """Count the files in the fetch cache again, and wait for the result."""
         if self._cache is not None:
-            self._cache.count_again()
+            self._cache.recount()
 
-    def counted(self) -> dict[str, Any]:
-        """Values of `FetchStats` that are counted here."""
-        counted: dict[str, Any] = {"mismatches": self.mismatches}
+    def counts(self) -> dict[str, Any]:
+        """The values of `FetchStats` that the engine counts."""
+        counts: dict[str, Any] = {"mismatches": self.mismatches}
         if self._cache is not None:
-            counted |= {"kept": self._cache.kept, "not_kept": self._cache.not_kept}
+            counts |= {"kept": self._cache.kept, "not_kept": self._cache.not_kept}
         if self._mirror is not None:
-            mirror = self._mirror.counted()
-            counted |= mirror | {"mismatches": self.mismatches + mirror["mismatches"]}
-        return counted
+            mirror = self._mirror.counts()
+            counts |= mirror | {"mismatches": self.mismatches + mirror["mismatches"]}
+        return counts
 
     def close(self) -> None:
         if self._mirror is not None:
@@ -207,9 +217,9 @@ class Engine:
             self._cache.close()
 
 
-def _contents(path: str | bytes, size: int) -> bytes | None:
-    """A file's bytes, up to so many; None where it cannot be read."""
-    # Not through a file object: its buffer and its questions cost as much as reading the file.
+def _read_file(path: str | bytes, size: int) -> bytes | None:
+    """Up to `size` bytes of a file; None when it cannot be read."""
+    # No file object: its buffer and its system calls cost as much as reading the file.
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
@@ -226,23 +236,23 @@ def _contents(path: str | bytes, size: int) -> bytes | None:
 
 
 class _MirrorThread:
-    """The loop's thread, and what lives on it."""
+    """The thread with the event loop, and everything that lives on the loop."""
 
-    def __init__(self, settings: Settings, cache: FetchCache | None, tuning: Tuning) -> None:
+    def __init__(self, settings: Settings, cache: FetchCache | None, policy: RequestPolicy) -> None:
         self._settings = settings
         self._cache = cache
-        self._tuning = tuning
-        self._most = settings.fetch.concurrency
-        self._addresses = None
+        self._policy = policy
+        self._concurrency = settings.fetch.concurrency
+        self._urls = None
         if settings.bucket_url.scheme == "s3" or settings.bucket.public_url:
-            with NO_FORK:  # credentials of AWS come by OpenSSL, signatures by obstore
-                self._addresses = addresses_of(settings)
-            self._guard = AllowedHosts([*settings.object_urls.web_bases, self._addresses.base])
+            with NO_FORK:  # AWS credentials are read with OpenSSL, and obstore signs
+                self._urls = request_urls(settings)
+            self._hosts = AllowedHosts([*settings.object_urls.web_bases, self._urls.base])
         self._mutex = threading.Lock()
         self._ended = False
         self._pending: deque[ImageRequest] = deque()
-        self._waiting: set[ImageRequest] = set()  # for another process
-        self._under_way: dict[bytes, list[ImageRequest]] = {}
+        self._waiting: set[ImageRequest] = set()  # for another process to download the image
+        self._in_flight: dict[bytes, list[ImageRequest]] = {}
         self._workers: set[asyncio.Task[None]] = set()
         self._loop = asyncio.new_event_loop()
         self._started = threading.Event()
@@ -250,35 +260,35 @@ class _MirrorThread:
         self._thread.start()
         self._started.wait()
 
-    # --- for other threads ---
+    # --- called by other threads ---
 
-    def ask(self, orders: Sequence[ImageRequest]) -> None:
-        if self._addresses is not None:
-            self._addresses.expect([order.found.key for order in orders])
+    def request(self, requests: Sequence[ImageRequest]) -> None:
+        if self._urls is not None:
+            self._urls.prepare([request.image.key for request in requests])
         with self._mutex:
             if not self._ended:
-                self._loop.call_soon_threadsafe(self._accept, orders)
+                self._loop.call_soon_threadsafe(self._accept, requests)
                 return
-        for order in orders:
-            order.filled(_closed())
+        for request in requests:
+            request.complete(_closed())
 
-    def counted(self) -> dict[str, Any]:
-        counts = self._reader.counts
-        counted: dict[str, Any] = {
-            "bytes_read": counts.bytes,
-            "retries": counts.retries,
-            "mismatches": counts.mismatches,
+    def counts(self) -> dict[str, Any]:
+        reads = self._reader.counts
+        counts: dict[str, Any] = {
+            "bytes_read": reads.bytes,
+            "retries": reads.retries,
+            "mismatches": reads.mismatches,
             "latencies": tuple(self._reader.durations.counts),
         }
         if isinstance(self._source, HttpSource):
-            counted["requests"] = self._source.requests
-            counted["throttled"] = self._source.throttled
-            counted["hedges"] = self._source.hedges
-            counted["hedges_won"] = self._source.hedges_won
-        return counted
+            counts["requests"] = self._source.requests
+            counts["throttled"] = self._source.throttled
+            counts["hedges"] = self._source.hedges
+            counts["hedges_won"] = self._source.hedges_won
+        return counts
 
     def close(self) -> None:
-        with suppress(RuntimeError):  # it was closed before
+        with suppress(RuntimeError):  # the loop is closed already
             self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join()
 
@@ -289,106 +299,106 @@ class _MirrorThread:
         self._loop.run_until_complete(self._serve())
         with self._mutex:
             self._ended = True
-        # What the loop was given until then is still answered.
+        # Requests that the loop received before `_ended` are still completed.
         self._loop.run_until_complete(self._loop.shutdown_default_executor())
         self._loop.close()
 
     async def _serve(self) -> None:
         self._stop = asyncio.Event()
         self._source: ObjectSource
-        if self._addresses is None:
+        if self._urls is None:
             self._source = FolderSource(self._settings.bucket_url)
         else:
-            transport = Transport(self._guard, self._tuning.deadlines)
-            self._source = HttpSource(self._addresses, transport, Hedging(self._tuning.hedge))
-        gate = ConcurrencyGate(AdaptiveLimit(self._most))
-        self._reader = MirrorReader(self._source, gate, self._tuning.retry)
+            transport = Transport(self._hosts, self._policy.deadlines)
+            self._source = HttpSource(self._urls, transport, Hedging(self._policy.hedge))
+        gate = ConcurrencyGate(AdaptiveLimit(self._concurrency))
+        self._reader = MirrorReader(self._source, gate, self._policy.retry)
         self._started.set()
         await self._stop.wait()
         for worker in self._workers:
             worker.cancel()
         await asyncio.gather(*self._workers, return_exceptions=True)
-        for order in (*self._pending, *self._waiting):
-            order.filled(_closed())
+        for request in (*self._pending, *self._waiting):
+            request.complete(_closed())
         await self._source.aclose()
 
-    def _accept(self, orders: Sequence[ImageRequest]) -> None:
+    def _accept(self, requests: Sequence[ImageRequest]) -> None:
         if self._stop.is_set():
-            for order in orders:
-                order.filled(_closed())
+            for request in requests:
+                request.complete(_closed())
             return
-        self._pending.extend(orders)
-        for _ in range(min(len(self._pending), self._most - len(self._workers))):
+        self._pending.extend(requests)
+        for _ in range(min(len(self._pending), self._concurrency - len(self._workers))):
             self._workers.add(self._loop.create_task(self._work()))
 
-    def _look_again(self, order: ImageRequest) -> None:
-        if not self._stop.is_set():  # else it is answered with all that wait
-            self._waiting.remove(order)
-            self._accept([order])
+    def _check_again(self, request: ImageRequest) -> None:
+        if not self._stop.is_set():  # else `_serve` completes all waiting requests
+            self._waiting.remove(request)
+            self._accept([request])
 
     async def _work(self) -> None:
         task = asyncio.current_task()
         assert task is not None
         try:
             while self._pending:
-                order = self._pending.popleft()
-                if not order.cancelled:
-                    await self._obtain(order)
+                request = self._pending.popleft()
+                if not request.cancelled:
+                    await self._obtain(request)
         finally:
-            # Here and not when the loop tells of its end, a turn later: orders that come in between
-            # would find as many workers as there may be, and none that looks for more.
+            # Not in a done callback, which runs one turn of the loop later: requests that arrive in
+            # between would see a full set of workers, none of which takes another request.
             self._workers.discard(task)
 
-    async def _obtain(self, order: ImageRequest) -> None:
-        content_hash = order.found.content_hash
-        if (same := self._under_way.get(content_hash)) is not None:
-            same.append(order)
+    async def _obtain(self, request: ImageRequest) -> None:
+        image = request.image
+        if (same_image := self._in_flight.get(image.content_hash)) is not None:
+            same_image.append(request)
             return
         ticket = None
         if self._cache is not None:
-            begun = _begun(self._cache, order.found)
-            if begun is Begun.BUSY and order.looks < _MOST_LOOKS:
-                pause = min(_LATEST_LOOK, _FIRST_LOOK * 2**order.looks)
-                order.looks += 1
-                self._waiting.add(order)
-                self._loop.call_later(pause, self._look_again, order)
+            outcome = _begin_write(self._cache, image)
+            if outcome is WriteRefusal.BUSY and request.busy_checks < _MAX_CHECKS:
+                pause = min(_LONGEST_PAUSE, _FIRST_CHECK * 2**request.busy_checks)
+                request.busy_checks += 1
+                self._waiting.add(request)
+                self._loop.call_later(pause, self._check_again, request)
                 return
-            if begun is Begun.KEPT and not order.tried:
-                order.here = True
-                order.tell()
+            if outcome is WriteRefusal.ALREADY_KEPT and not request.local_failed:
+                request.is_local = True
+                request.notify()
                 return
-            ticket = begun if isinstance(begun, WriteTicket) else None
-        self._under_way[content_hash] = [order]
+            ticket = outcome if isinstance(outcome, WriteTicket) else None
+        self._in_flight[image.content_hash] = [request]
         result: bytes | Exception = _closed()
         try:
-            result = await self._reader.read(order.found)
-        except Exception as error:  # noqa: BLE001 - who waits for it must be told of a fault of ours
+            result = await self._reader.read(image)
+        except Exception as error:  # noqa: BLE001 - a bug here must reach the waiting callers, too
             result = error
         finally:
-            # Kept before it is given on: who has an image knows that it is counted.
+            # Write first, complete then: a caller that has the image can rely on the counts.
             if ticket is not None and self._cache is not None:
-                _end(self._cache, ticket, result)
-            for one in self._under_way.pop(content_hash):
-                one.filled(result)
+                _end_write(self._cache, ticket, result)
+            for waiting in self._in_flight.pop(image.content_hash):
+                waiting.complete(result)
 
 
-# A full disk is the cache's own business. Any other fault there must not cost an image either, and a
-# worker that it ended would leave orders behind.
-def _begun(cache: FetchCache, found: MirroredImage) -> WriteTicket | Begun:
+# The cache handles a full disk itself. No other fault there may cost an image: an exception would
+# end the worker and leave its requests incomplete.
+def _begin_write(cache: FetchCache, image: MirroredImage) -> WriteTicket | WriteRefusal:
     try:
-        return cache.begin(found.content_hash, found.size)
-    except Exception:  # noqa: BLE001 - of whatever kind
+        return cache.begin(image.content_hash, image.size)
+    except Exception:  # noqa: BLE001 - any fault of the cache
         _log.exception("The fetch cache failed.")
-        return Begun.NO_ROOM
+        return WriteRefusal.NO_ROOM
 
 
-def _end(cache: FetchCache, ticket: WriteTicket, result: bytes | Exception) -> None:
+def _end_write(cache: FetchCache, ticket: WriteTicket, result: bytes | Exception) -> None:
     try:
         if isinstance(result, bytes):
             cache.keep(ticket, result)
         else:
             cache.drop(ticket)
-    except Exception:  # noqa: BLE001 - of whatever kind
+    except Exception:  # noqa: BLE001 - any fault of the cache
         _log.exception("The fetch cache failed.")
 
 

@@ -38,8 +38,8 @@ from mirror.errors import (
 )
 from mirror.fetch.client import Fetcher
 from mirror.fetch.image_lookup import ImageLookup, MirroredImage
-from mirror.fetch.load_index import index_of
 from mirror.fetch.path_tree import PathTree
+from mirror.fetch.remote.load_index import load_index
 from mirror.fetch.sample_table import read_table
 from mirror.layout import parse_content_hash
 
@@ -88,7 +88,7 @@ class MirrorFileSystem(AbstractFileSystem):  # type: ignore[misc, unused-ignore]
     def _open_index(self) -> None:
         which = self._settings, self._offline
         if which not in _indexes:
-            _indexes[which] = index_of(self._settings, offline=self._offline)
+            _indexes[which] = load_index(self._settings, offline=self._offline)
         index = _indexes[which]
         settings = self._settings
         self._images = ImageLookup(index, settings.fetch.match)

@@ -1,4 +1,4 @@
-"""What a forked child must know of itself, and a lock that it finds free, whoever held it."""
+"""Locks around a fork: one that is free in the child, and one that a fork waits for."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from typing import Final
 
 
 class ForkLock:
-    """`threading.Lock`, for what a child works out anew: it has none of its parent's threads."""
+    """A `threading.Lock` that is free in a forked child, even if a thread of the parent held it.
+
+    What it guards must be usable in the child: the child does it again from the start.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -28,15 +31,15 @@ class ForkLock:
 _locks: Final[weakref.WeakSet[ForkLock]] = weakref.WeakSet()
 
 
-# A fork waits until no other thread holds it. For work that goes through OpenSSL or obstore: their
-# locks, held by a thread of the parent's, would never be free in the child.
+# A fork waits while another thread holds this lock. Hold it for work in OpenSSL or obstore: a lock
+# of theirs that a thread of the parent holds at the fork would never be free in the child.
 NO_FORK: Final = threading.RLock()
 
 _forked = False
 
 
 def is_forked() -> bool:
-    """This process was forked since this module was imported, and has executed no program since."""
+    """Whether this process was forked after this module was imported, without an exec since."""
     return _forked
 
 

@@ -1,4 +1,4 @@
-"""Paths as folders: a sorted table of them, in which a folder is a run of neighbours. Pure."""
+"""A sorted table of paths, listed as folders: each folder is a run of neighbours. Pure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 
 class PathTree(Sequence[bytes]):
-    """Paths in order, each once, in two buffers; separators are slashes."""
+    """Unique paths in sorted order, stored in two buffers; the separator is a slash."""
 
     def __init__(self, paths: Iterable[bytes]) -> None:
         ordered = sorted(set(paths))
@@ -31,18 +31,18 @@ class PathTree(Sequence[bytes]):
         return self._text[begin : self._ends[index]]
 
     def is_folder(self, path: bytes) -> bool:
-        """Is there anything below it? The root, which is empty, always is one."""
+        """Whether a path is below it. The root, the empty path, is always a folder."""
         if not path:
             return True
         at = bisect_left(self, path + b"/")
         return at < len(self) and self[at].startswith(path + b"/")
 
     def children(self, folder: bytes) -> Iterator[tuple[bytes, bool]]:
-        """`(path, is a folder)` of what stands directly in a folder."""
+        """Yield `(path, is a folder)` for each entry of a folder."""
         above = folder + b"/" if folder else b""
         at = bisect_left(self, above)
         while at < len(self) and (path := self[at]).startswith(above):
             name, slash, _ = path[len(above) :].partition(b"/")
             yield above + name, bool(slash)
-            # All that is below a folder is between "name/" and "name0": that is the next character.
+            # All paths below a folder sort between "name/" and "name0": 0 follows the slash.
             at = bisect_left(self, above + name + b"0", at) if slash else at + 1

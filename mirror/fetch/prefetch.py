@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final, TextIO
 
+from mirror.config.settings import Settings
 from mirror.dataset.inputs import Input, read, total_size
 from mirror.dataset.records import ReadOptions
-from mirror.errors import EXIT_DONE, EXIT_SOME_FAILED, FetchError
+from mirror.errors import EXIT_DONE, EXIT_SOME_FAILED, ConfigError, FetchError
 from mirror.fetch.client import Fetcher
 from mirror.fetch.image_lookup import reason, shown
 from mirror.fetch.statistics import FetchStats
 from mirror.fetch.stream import kind_of
 from mirror.run.failures import Failures
 from mirror.run.progress import Progress, Stage
+from mirror.system.files import replacing
 
 # URLs that are looked for together.
 _TOGETHER: Final = 4096
@@ -81,6 +85,44 @@ class PrefetchReport:
             "throttled": self.stats.throttled,
             "seconds": round(self.seconds, 3),
         }
+
+
+def prefetch(
+    settings: Settings,
+    inputs: Sequence[Input],
+    reading: ReadOptions,
+    *,
+    check: bool = False,
+    lacking: Path | None = None,
+    progress: Progress = Progress(),
+) -> PrefetchReport:
+    """Read the images of datasets into the fetch cache of this machine.
+
+    Args:
+        settings: where the mirror and the fetch cache are. Offline, nothing is fetched.
+        inputs: the datasets.
+        reading: where a record holds its URL.
+        check: only find out what is not on this machine.
+        lacking: a file to list the URLs in that are not on this machine at the end, one a line.
+        progress: receives the progress.
+
+    Raises:
+        ConfigError: there is no fetch cache to read into.
+        UsageError: a dataset cannot be read, or the file cannot be written.
+        MirrorError: no image can be fetched.
+    """
+    check = check or settings.fetch.offline
+    if settings.fetch.cache_dir is None and not check:
+        raise ConfigError(
+            "No fetch cache is configured: set fetch.cache_dir in mirror.toml, "
+            "MIRROR_FETCH__CACHE_DIR, or --fetch-cache DIR."
+        )
+    for source in inputs:
+        source.check()
+    with ExitStack() as stack:
+        listed = None if lacking is None else stack.enter_context(replacing(lacking))
+        fetch = stack.enter_context(Fetcher(settings))
+        return Prefetch(fetch, check=check, lacking=listed, progress=progress).run(inputs, reading)
 
 
 class Prefetch:
@@ -165,15 +207,16 @@ class Prefetch:
         What the cache is said to hold may be gone: it is counted before the first image is fetched,
         and before the cache is called full.
         """
+        engine = self._fetch._open_engine()  # noqa: SLF001 - for this package only
         if not self._counted:
-            self._fetch.count_again()
+            engine.recount()
             self._counted = True
-        if self._fetch.has_room:
+        if engine.has_room:
             return True
         if not self._full:
-            self._fetch.count_again()
+            engine.recount()
             self._full = True
-        return self._fetch.has_room
+        return engine.has_room
 
     def _see_what_was_kept(self, fetched: Sequence[str]) -> None:
         if self._fetch.stats().not_kept > self._not_kept:

@@ -34,7 +34,7 @@ _EXAMPLES: Final = 20
 _PIECE: Final = 1 << 20
 
 
-class Check:
+class DatasetCheck:
     """What a dataset's URLs are to the mirror, known before the first step.
 
     Attributes:
@@ -150,7 +150,7 @@ def read_table(
     classes: Sequence[str] | None = None,
     on_missing: OnMissing = "raise",
     missing_file: str | Path | None = None,
-) -> tuple[SampleTable, Check]:
+) -> tuple[SampleTable, DatasetCheck]:
     """A sample for each URL of a dataset that the mirror has.
 
     Args:
@@ -172,7 +172,7 @@ def read_table(
     text, ends, labels = SharedFile(), SharedFile(), SharedFile()
     codes = {name: code for code, name in enumerate(classes or ())}
     known = None if classes is None else codes
-    check = Check()
+    check = DatasetCheck()
     end = 0
     for batch in read(source, reading):
         kept, names = _usable(batch, coverage, label_path, known, check)
@@ -204,7 +204,7 @@ def _usable(
     coverage: Callable[[list[str]], Coverage],
     label_path: FieldPath | None,
     known: dict[str, int] | None,
-    check: Check,
+    check: DatasetCheck,
 ) -> tuple[list[int], list[str]]:
     """Positions of URLs that can be used, and the names of their classes."""
     texts = [url.decode() for url in batch.urls]
@@ -239,7 +239,7 @@ def _renumber(labels: NDArray[np.int32], order: list[int]) -> None:
         labels[begin : begin + _PIECE] = place[labels[begin : begin + _PIECE]]
 
 
-def _refusal(source: Input, check: Check, missing_file: str | Path | None) -> str:
+def _refusal(source: Input, check: DatasetCheck, missing_file: str | Path | None) -> str:
     shown = "".join(f"\n  {outcome}: {text}" for text, outcome in check.examples[:5])
     listed = f"; {missing_file} lists the rest" if missing_file is not None else ""
     return (

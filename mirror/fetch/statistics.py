@@ -1,4 +1,4 @@
-"""What a fetcher counts: from where images came, how long they took, what went wrong. Pure."""
+"""The statistics of a fetcher: where images came from, how long they took, what failed. Pure."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, fields
 from itertools import accumulate
 from typing import Final
 
-# Latencies are counted in buckets that grow by a tenth, from 0.1 ms to 1000 s: what processes have
-# measured can be added up, and a percentile is off by no more than a twentieth.
+# Latencies are counted in buckets that grow by 10 %, from 0.1 ms to 1000 s. So the counts of several
+# processes can be added, and a percentile is off by 5 % at most.
 _SHORTEST: Final = 1e-4
 _LONGEST: Final = 1e3
 _GROWTH: Final = math.log(1.1)
@@ -16,7 +16,7 @@ _BUCKETS: Final = math.ceil(math.log(_LONGEST / _SHORTEST) / _GROWTH) + 1
 
 
 class Histogram:
-    """Counts of durations, in buckets."""
+    """Counts of durations by bucket."""
 
     def __init__(self) -> None:
         self.counts = [0] * _BUCKETS
@@ -26,14 +26,14 @@ class Histogram:
 
 
 def bucket_of(seconds: float) -> int:
-    """The bucket that a duration counts in."""
+    """The bucket that counts a duration."""
     if seconds <= _SHORTEST:
         return 0
     return int(math.log(min(seconds, _LONGEST) / _SHORTEST) / _GROWTH) + 1
 
 
 def percentile(counts: tuple[int, ...] | list[int], share: float) -> float:
-    """Seconds that `share` of the counted durations did not exceed; 0 where nothing was counted."""
+    """The duration in seconds that a `share` of all durations stays below; 0 without durations."""
     total = sum(counts)
     if not total:
         return 0.0
@@ -43,27 +43,28 @@ def percentile(counts: tuple[int, ...] | list[int], share: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class FetchStats:
-    """Counts since a fetcher was made in this process, closed and used again or not. Of two, sum and
-    difference are taken.
+    """The statistics of one fetcher in one process, since it was made. They add and subtract.
 
-    `fetch.stats() - before` is what an epoch did; sum up what the processes of a training say.
+        before = fetch.stats()
+        train_one_epoch(fetch)
+        print(fetch.stats() - before)
 
     Attributes:
         cache: images from the URL-keyed cache.
         fetch_cache: images from the fetch cache.
         mirror: images read from the mirror.
-        bytes: of the images handed out.
-        bytes_read: of what the mirror sent.
-        not_mirrored, flagged, corrupt, blocked, unavailable: errors handed out, by kind.
-        mismatches: copies whose bytes were not those of their hash, wherever they were found.
-        requests: attempts at the mirror, hedges included.
-        retries: attempts that followed a failed one.
-        throttled: answers that asked to slow down.
-        hedges: second requests for what took too long, and
-        hedges_won: those that were the faster ones.
-        kept: images put into the fetch cache.
-        not_kept: images that it had no room for, or could not write.
-        waited: seconds that the consumer waited for images.
+        bytes: size of the images returned.
+        bytes_read: bytes that the mirror sent.
+        not_mirrored, flagged, corrupt, blocked, unavailable: errors returned, by kind.
+        mismatches: copies with another content hash than expected, in a cache or on the mirror.
+        requests: requests to the mirror, retries and hedges included.
+        retries: requests that followed a failed one.
+        throttled: responses that asked to slow down.
+        hedges: second requests, sent because the first was slow.
+        hedges_won: second requests that were answered first.
+        kept: images written to the fetch cache.
+        not_kept: images that had no room in the fetch cache, or could not be written.
+        waited: seconds that the caller waited for images.
         latencies: durations of reads from the mirror, counted in buckets.
     """
 
@@ -90,25 +91,27 @@ class FetchStats:
 
     @property
     def images(self) -> int:
-        """How many were handed out."""
+        """Images returned, from all tiers."""
         return self.cache + self.fetch_cache + self.mirror
 
     @property
     def failed(self) -> int:
-        """How many errors were handed out in the place of an image."""
+        """Errors returned instead of an image."""
         return self.not_mirrored + self.flagged + self.corrupt + self.blocked + self.unavailable
 
     @property
     def p50(self) -> float:
-        """Seconds that half of the reads from the mirror did not exceed."""
+        """Median duration of a read from the mirror, in seconds."""
         return percentile(self.latencies, 0.50)
 
     @property
     def p95(self) -> float:
+        """95th percentile of the same durations, in seconds."""
         return percentile(self.latencies, 0.95)
 
     @property
     def p99(self) -> float:
+        """99th percentile of the same durations, in seconds."""
         return percentile(self.latencies, 0.99)
 
     def __add__(self, other: FetchStats) -> FetchStats:
@@ -119,15 +122,15 @@ class FetchStats:
 
     def _with(self, other: FetchStats, sign: int) -> FetchStats:
         values = {
-            one.name: getattr(self, one.name) + sign * getattr(other, one.name)
-            for one in fields(self)
-            if one.name != "latencies"
+            count.name: getattr(self, count.name) + sign * getattr(other, count.name)
+            for count in fields(self)
+            if count.name != "latencies"
         }
         pairs = zip(self.latencies, other.latencies, strict=True)
-        return FetchStats(**values, latencies=tuple(mine + sign * its for mine, its in pairs))
+        return FetchStats(**values, latencies=tuple(ours + sign * theirs for ours, theirs in pairs))
 
     def __str__(self) -> str:
-        """One line for a log."""
+        """The statistics in one line, for a log."""
         line = (
             f"{self.images:,} images, {self.bytes / 1e6:,.1f} MB: {self.cache:,} from the cache, "
             f"{self.fetch_cache:,} from the fetch cache, {self.mirror:,} from the mirror"
@@ -137,7 +140,7 @@ class FetchStats:
                 f" (p50 {self.p50 * 1e3:.0f} ms, p95 {self.p95 * 1e3:.0f} ms, "
                 f"p99 {self.p99 * 1e3:.0f} ms)"
             )
-        told = {
+        problems = {
             "failed": self.failed,
             "retries": self.retries,
             "throttled": self.throttled,
@@ -145,5 +148,5 @@ class FetchStats:
             "mismatches": self.mismatches,
             "not kept": self.not_kept,
         }
-        line += "".join(f"; {name} {count:,}" for name, count in told.items() if count)
+        line += "".join(f"; {name} {count:,}" for name, count in problems.items() if count)
         return f"{line}; waited {self.waited:.1f} s"

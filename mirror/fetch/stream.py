@@ -1,9 +1,9 @@
-"""Many images, in the order they were asked for, as many bytes ahead of their use as is allowed.
+"""Images in the order they were asked for, read ahead up to a number of bytes.
 
-The reader's own thread looks URLs up and reads files of this machine; what the mirror has to send
-is ordered ahead, up to so many bytes that were ordered and not taken yet. Files are only looked for
-ahead, and read when their turn comes: read earlier, they would push each other out of the
-processor's caches.
+The caller's own thread looks URLs up and reads files on this machine. Images from the mirror are
+requested ahead, until the requested images that were not taken yet reach the limit. For local files
+only a lookup runs ahead; they are read when their turn comes. Read earlier, they would push each
+other out of the processor's caches.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from mirror.fetch.statistics import FetchStats
 Result = bytes | FetchError
 
 # URLs that are looked up together: few at first, so that the first image comes soon.
-_FIRST: Final = 32
-_MOST: Final = 512
-# Images that may be ordered or looked for ahead, whatever their size.
-_AHEAD: Final = 4096
-# Images handed over together, if so many are there.
-_TAKEN: Final = 16
+_FIRST_LOOKUP: Final = 32
+_LARGEST_LOOKUP: Final = 512
+# Images that may be requested or looked up ahead, whatever their size.
+_MAX_AHEAD: Final = 4096
+# Images that one `take` returns at most.
+_TAKE: Final = 16
 _NOTHING: Final = FetchStats()
 
 
 def kind_of(error: FetchError) -> str:
-    """What an error counts as in `FetchStats`."""
+    """The field of `FetchStats` that counts an error."""
     kinds = (
         (NotMirrored, "not_mirrored"),
         (Flagged, "flagged"),
@@ -42,93 +42,92 @@ def kind_of(error: FetchError) -> str:
 
 
 class FetchStream:
-    """One reading of many images. For one thread at a time.
+    """The images of one call of `many`. For one thread at a time.
 
     Args:
-        engine: of this process.
-        find: looks texts up.
-        texts: what to read.
-        most: bytes that may be ordered and not taken; one image may be larger.
-        wake: called, on any thread, when the image has come that `awaits` was asked for.
+        engine: the engine of this process.
+        find: looks URLs up in the index.
+        urls: the URLs to read.
+        max_bytes: bytes that may be requested and not taken; a single image may be larger.
+        wake: called, on any thread, when the image is there that `awaits` waits for.
 
     Attributes:
-        counts: images and bytes that were taken, by names of `FetchStats`.
-        waited: seconds that its user waited for images.
-        told: of its `stats`, what somebody was told already.
+        counts: images and bytes that were taken, by field of `FetchStats`.
+        waited: seconds that the caller waited for images.
+        reported: the part of `stats` that was reported already.
     """
 
     def __init__(
         self,
         engine: Engine,
         find: Callable[[Sequence[str]], Sequence[MirroredImage | FetchError]],
-        texts: Iterable[str],
-        most: int,
+        urls: Iterable[str],
+        max_bytes: int,
         wake: Callable[[], object],
     ) -> None:
         self._engine = engine
         self._find = find
-        self._texts = iter(texts)
-        self._most = most
+        self._urls = iter(urls)
+        self._max_bytes = max_bytes
         self._wake = wake
-        self._together = _FIRST
-        self._known: deque[tuple[str, MirroredImage | FetchError]] = (
-            deque()
-        )  # looked up, not ordered
+        self._lookup_size = _FIRST_LOOKUP
+        # Looked up, but not in the window yet.
+        self._known: deque[tuple[str, MirroredImage | FetchError]] = deque()
         self._window: deque[tuple[str, ImageRequest | FetchError]] = deque()
-        self._bytes = 0  # of what the mirror has to send
+        self._bytes = 0  # requested from the mirror and not taken
         self._ended = False
         self._awaited: ImageRequest | None = None
         self.counts: Counter[str] = Counter()
         self.waited = 0.0
-        self.told = _NOTHING
+        self.reported = _NOTHING
 
     @property
     def stats(self) -> FetchStats:
-        """What was taken, and how long it was waited for."""
+        """What was taken so far, and how long the caller waited for it."""
         values: dict[str, Any] = self.counts
         return FetchStats(**values, waited=self.waited)
 
     def take(self) -> list[tuple[str, Result]] | None:
-        """Images whose turn it is, some at a time; none when the next one has not come yet.
+        """The next images that are there, in order, a few at a time.
 
         Returns:
-            None when all have been taken.
+            An empty list while the next image has not come; None when all have been taken.
 
         Raises:
-            MirrorError: no image can be had like this.
+            MirrorError: no image can be read, whichever it is.
         """
         taken: list[tuple[str, Result]] = []
         if not self._window:
-            self._take_here(taken)
+            self._take_local(taken)
         if not taken:
-            self._order_ahead()
+            self._request_ahead()
             if not self._window:
                 return None
-        while self._window and len(taken) < _TAKEN:
-            text, one = self._window[0]
-            result = self._result(one) if isinstance(one, ImageRequest) else one
+        while self._window and len(taken) < _TAKE:
+            url, entry = self._window[0]
+            result = self._result(entry) if isinstance(entry, ImageRequest) else entry
             if result is None:
                 break
             self._window.popleft()
-            taken.append((text, self._counted(result)))
+            taken.append((url, self._count(result)))
         return taken
 
-    def _take_here(self, taken: list[tuple[str, Result]]) -> None:
-        """Take what this machine has, as far as it has everything: nothing is looked for ahead."""
-        while len(taken) < _TAKEN and self._look_up():
-            text, found = self._known.popleft()
+    def _take_local(self, taken: list[tuple[str, Result]]) -> None:
+        """Take images from this machine until one is missing; nothing is looked up ahead."""
+        while len(taken) < _TAKE and self._look_up():
+            url, found = self._known.popleft()
             if not isinstance(found, MirroredImage):
-                taken.append((text, self._counted(found)))
-            elif (read := self._engine.read_here(found)) is not None:
+                taken.append((url, self._count(found)))
+            elif (read := self._engine.read_local(found)) is not None:
                 self.counts[read[1]] += 1
-                taken.append((text, self._counted(read[0])))
+                taken.append((url, self._count(read[0])))
             else:
-                order = ImageRequest(found, self._came)
-                self._window.append((text, order))
-                self._order([order])
+                request = ImageRequest(found, self._on_ready)
+                self._window.append((url, request))
+                self._request([request])
                 break
 
-    def _counted(self, result: Result) -> Result:
+    def _count(self, result: Result) -> Result:
         if isinstance(result, FetchError):
             self.counts[kind_of(result)] += 1
         else:
@@ -136,82 +135,82 @@ class FetchStream:
         return result
 
     def awaits(self) -> bool:
-        """Whether `take` has nothing to give before the next call of `wake`.
+        """Whether `take` has nothing to return before the next call of `wake`.
 
-        That comes when several images are there, as far as so many were ordered: threads that hand
-        each other one at a time spend more on it than on the images.
+        `wake` comes when several images are there, if that many were requested. Waking the caller
+        for each image costs both threads more than the image itself.
         """
         head = self._window[0][1] if self._window else None
         if not isinstance(head, ImageRequest) or head.ready:
             return False
-        last = self._window[min(_TAKEN, len(self._window)) - 1][1]
-        # Said first and looked at then, and the other way round where it is filled in: of the two
-        # threads one sees what the other has done.
+        last = self._window[min(_TAKE, len(self._window)) - 1][1]
+        # This thread sets `_awaited` and then checks `ready`. The mirror thread sets the result and
+        # then checks `_awaited`. So at least one of them sees what the other did.
         self._awaited = last if isinstance(last, ImageRequest) and not last.ready else head
         return not self._awaited.ready
 
     def close(self) -> None:
-        """What was ordered and has not begun is not read, and nobody is woken for the rest."""
+        """Cancel the requests that have not begun; `wake` is not called any more."""
         self._awaited = None
-        # A copy: a reading that its task gave up may still be at `take`, on another thread.
-        for _, one in tuple(self._window):
-            if isinstance(one, ImageRequest):
-                one.cancelled = True
+        # A copy: when an asyncio task was cancelled, `take` may still run on another thread.
+        for _, entry in tuple(self._window):
+            if isinstance(entry, ImageRequest):
+                entry.cancelled = True
         self._window.clear()
 
-    def _came(self, order: ImageRequest) -> None:
-        if order is self._awaited:
+    def _on_ready(self, request: ImageRequest) -> None:
+        if request is self._awaited:
             self._wake()
 
-    def _order_ahead(self) -> None:
-        ordered: list[ImageRequest] = []
+    def _request_ahead(self) -> None:
+        requests: list[ImageRequest] = []
         nbytes = self._bytes
-        while len(self._window) < _AHEAD and self._look_up():
-            text, found = self._known[0]
+        while len(self._window) < _MAX_AHEAD and self._look_up():
+            url, found = self._known[0]
             if isinstance(found, MirroredImage):
-                order = ImageRequest(found, self._came)
-                order.here = self._engine.look(found)
-                if not order.here:
-                    if nbytes and nbytes + found.size > self._most:
+                request = ImageRequest(found, self._on_ready)
+                request.is_local = self._engine.has_local(found)
+                if not request.is_local:
+                    if nbytes and nbytes + found.size > self._max_bytes:
                         break
                     nbytes += found.size
-                    ordered.append(order)
-                self._window.append((text, order))
+                    requests.append(request)
+                self._window.append((url, request))
             else:
-                self._window.append((text, found))
+                self._window.append((url, found))
             self._known.popleft()
-        if ordered:
-            self._order(ordered)
+        if requests:
+            self._request(requests)
 
     def _look_up(self) -> bool:
-        """Whether something is known of the next text; False behind the last."""
+        """Look the next URLs up if none are known; False after the last URL."""
         if not self._known and not self._ended:
-            texts = list(islice(self._texts, self._together))
-            self._ended = len(texts) < self._together
-            self._together = min(_MOST, 2 * self._together)
-            self._known.extend(zip(texts, self._find(texts), strict=True))
+            urls = list(islice(self._urls, self._lookup_size))
+            self._ended = len(urls) < self._lookup_size
+            self._lookup_size = min(_LARGEST_LOOKUP, 2 * self._lookup_size)
+            self._known.extend(zip(urls, self._find(urls), strict=True))
         return bool(self._known)
 
-    def _order(self, orders: Sequence[ImageRequest]) -> None:
-        for order in orders:
-            if not order.ordered:
-                order.ordered = True
-                self._bytes += order.found.size
-        self._engine.ask(orders)
+    def _request(self, requests: Sequence[ImageRequest]) -> None:
+        for request in requests:
+            if not request.requested:
+                request.requested = True
+                self._bytes += request.image.size
+        self._engine.request(requests)
 
-    def _result(self, order: ImageRequest) -> Result | None:
-        result, tier = order.result, "mirror"
-        if order.here:
-            read = self._engine.read_here(order.found)
+    def _result(self, request: ImageRequest) -> Result | None:
+        result, tier = request.result, "mirror"
+        if request.is_local:
+            read = self._engine.read_local(request.image)
             if read is None:
-                order.here, order.tried = False, True
-                self._order([order])
+                request.is_local, request.local_failed = False, True
+                self._request([request])
             else:
                 result, tier = read
         if result is None:
             return None
-        if order.ordered:
-            self._bytes -= order.found.size
+        if request.requested:
+            self._bytes -= request.image.size
         if isinstance(result, bytes):
             self.counts[tier] += 1
             return result

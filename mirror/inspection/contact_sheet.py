@@ -1,7 +1,7 @@
-"""The contact sheet: one HTML page that shows everything flagged, and needs nothing else.
+"""Write the contact sheet: one self-contained HTML page with everything flagged.
 
-No script, no network (its Content-Security-Policy forbids both), and nothing of the cache reaches it
-unescaped: names, reasons and bytes are strangers'.
+It has no scripts and loads nothing: its Content-Security-Policy forbids both. Names, reasons and
+bytes come from strangers, so the page escapes all of them.
 """
 
 from __future__ import annotations
@@ -32,26 +32,26 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 THUMBNAIL: Final = 160
-# Bounds of a page that a browser opens at once; what they leave out is counted on the page.
+# Limits that keep the page quick to open. The page counts what they leave out.
 TILES_A_GROUP: Final = 300
 TILES: Final = 2000
 GROUPS: Final = 100
 NAMES_A_TILE: Final = 50
-# Decoding more pixels than that for a thumbnail is not worth the memory.
-_MOST_PIXELS: Final = 50_000_000
+# Decoding more pixels for a thumbnail is not worth the memory.
+_MAX_PIXELS: Final = 50_000_000
 _FIRST_BYTES: Final = 96
 
 _MEANING: Final[dict[Verdict, tuple[str, str]]] = {
-    "ok": ("Fine", "A picture that decodes to its end."),
-    "blank": ("Blank", "One flat colour: a frame that stands where a photo should be."),
+    "ok": ("Fine", "An image that decodes to its end."),
+    "blank": ("Blank", "One flat colour in place of a photo."),
     "corrupt": ("Corrupt", "Begins as an image, but does not decode to its end."),
-    "not_image": ("Not an image", "Nothing, or something else under an image's name."),
-    "placeholder": ("Placeholder", "One picture in place of many photos, or one known to be bad."),
+    "not_image": ("Not an image", "Empty, or something else under an image's name."),
+    "placeholder": ("Placeholder", "One picture in place of many photos, or a known bad picture."),
 }
 
 
 class Heading(NamedTuple):
-    """What the page's top says. `cache`: its folder; `level`: how far files were looked at."""
+    """Facts for the top of the page. `cache`: its folder; `level`: level of the inspection."""
 
     cache: bytes
     level: str
@@ -66,50 +66,52 @@ def write_sheet(
     tiles_a_group: int = TILES_A_GROUP,
     tiles: int = TILES,
 ) -> None:
-    """Write the page; files are read again for their thumbnails.
+    """Write the page. Files are read again for their thumbnails.
 
     Args:
-        out: is written to as the page grows.
-        findings: of an inspection that is done.
-        heading: what the page's top says.
-        tiles_a_group: thumbnails of one reason at most,
-        tiles: and of the page.
+        out: receives the page piece by piece.
+        findings: of a finished inspection, still open.
+        heading: facts for the top of the page.
+        tiles_a_group: maximum of thumbnails for one reason.
+        tiles: maximum of thumbnails on the page.
     """
-    every = findings.groups()
-    groups = every[:GROUPS]
-    most = _fair_share([group.contents for group in groups], tiles, tiles_a_group)
+    all_groups = findings.groups()
+    groups = all_groups[:GROUPS]
+    max_tiles = _fair_share([group.contents for group in groups], tiles, tiles_a_group)
     out.write(_head(heading))
     out.write(_summary(findings, heading))
-    # Pillow warns of odd metadata; these files are known to be odd.
+    # Pillow warns of odd metadata, and flagged files have much of it.
     with warnings.catch_warnings(), ThreadPoolExecutor(thread_name_prefix="thumbnail") as pool:
         warnings.simplefilter("ignore")
         for verdict in VERDICTS:
-            mine = [group for group in groups if group.verdict == verdict]
-            if mine:
+            of_verdict = [group for group in groups if group.verdict == verdict]
+            if of_verdict:
                 out.writelines(
-                    _section(findings, heading.cache, verdict, mine, most=most, pool=pool)
+                    _section(
+                        findings, heading.cache, verdict, of_verdict, max_tiles=max_tiles, pool=pool
+                    )
                 )
-    if not every:
+    if not all_groups:
         out.write(
             '<section class="none"><h2>Nothing is flagged</h2>'
-            f"<p>All {findings.checked:,} files are what they should be.</p></section>"
+            f"<p>All {findings.checked:,} files are good images.</p></section>"
             if findings.checked
             else '<section class="none"><h2>No image was found</h2>'
-            "<p>An image of the cache is named by the MD5 of its URL.</p></section>"
+            "<p>A file of the cache is named by the MD5 of its URL.</p></section>"
         )
-    if left := every[GROUPS:]:
-        files = sum(group.files for group in left)
+    if rest := all_groups[GROUPS:]:
+        files = sum(group.files for group in rest)
         out.write(
-            f'<p class="more">{_files(files)} with {len(left):,} other reasons are not shown.</p>'
+            f'<p class="more">{_files(files)} with {len(rest):,} other reasons are not shown.</p>'
         )
     out.write(_foot(findings))
 
 
-def _fair_share(contents: Sequence[int], total: int, most: int) -> int:
-    """The largest number of tiles, up to `most`, that every group may have within `total`."""
-    while most > 1 and sum(min(most, number) for number in contents) > total:
-        most -= 1
-    return most
+def _fair_share(contents: Sequence[int], total: int, limit: int) -> int:
+    """The largest number of tiles, up to `limit`, that each group may have within `total`."""
+    while limit > 1 and sum(min(limit, number) for number in contents) > total:
+        limit -= 1
+    return limit
 
 
 def _section(
@@ -118,7 +120,7 @@ def _section(
     verdict: Verdict,
     groups: list[FlaggedGroup],
     *,
-    most: int,
+    max_tiles: int,
     pool: ThreadPoolExecutor,
 ) -> Iterator[str]:
     title, meaning = _MEANING[verdict]
@@ -128,7 +130,7 @@ def _section(
         f'<span class="count">{findings.counts[verdict]:,}</span></h2><p>{meaning}</p></header>'
     )
     for group in groups:
-        shown_contents = list(findings.contents(group, most))
+        shown_contents = list(findings.contents(group, max_tiles))
         yield (
             f'<div class="group"><h3>{_text(group.reason)}</h3>'
             f'<p class="facts">{_facts(group)}</p><ul class="grid">'
@@ -137,10 +139,10 @@ def _section(
         for content, picture in zip(shown_contents, pictures, strict=True):
             yield _tile(findings, group, content, picture)
         yield "</ul>"
-        if group.contents > most:
+        if group.contents > max_tiles:
             rest = group.files - sum(content.files for content in shown_contents)
             yield (
-                f'<p class="more">and {group.contents - most:,} more, in {_files(rest)}; '
+                f'<p class="more">and {group.contents - max_tiles:,} more, in {_files(rest)}; '
                 "<code>mirror inspect --csv</code> lists them all</p>"
             )
         yield "</div>"
@@ -155,31 +157,31 @@ def _facts(group: FlaggedGroup) -> str:
 
 
 def _tile(findings: Findings, group: FlaggedGroup, content: GroupContent, picture: str) -> str:
-    one = content.example
-    name = shown(one.path)
-    facts = [f"{one.width:,} × {one.height:,}"] if one.width and one.height else []
-    facts.append(_size(one.size))
-    if one.reason != group.reason:
-        reason = f'<span class="reason">{_text(one.reason)}</span>'
+    file = content.example
+    name = shown(file.path)
+    facts = [f"{file.width:,} × {file.height:,}"] if file.width and file.height else []
+    facts.append(_size(file.size))
+    if file.reason != group.reason:
+        reason = f'<span class="reason">{_text(file.reason)}</span>'
     else:
         reason = ""
-    many = ""
+    copies = ""
     if content.files > 1:
-        names = findings.paths(group, one.sha256, NAMES_A_TILE)
+        names = findings.paths(group, file.sha256, NAMES_A_TILE)
         items = "".join(f"<li>{_text(shown(path))}</li>" for path in names)
         if content.files > len(names):
             items += f"<li>and {content.files - len(names):,} more</li>"
-        many = f"<details><summary>{content.files:,} files</summary><ul>{items}</ul></details>"
+        copies = f"<details><summary>{content.files:,} files</summary><ul>{items}</ul></details>"
     badge = f'<span class="badge">× {content.files:,}</span>' if content.files > 1 else ""
     return (
         f'<li class="tile"><div class="frame">{picture}{badge}</div>'
         f'<p class="name" title="{_text(name)}">{_text(name)}</p>'
-        f'<p class="facts">{" · ".join(facts)}</p>{reason}{many}</li>'
+        f'<p class="facts">{" · ".join(facts)}</p>{reason}{copies}</li>'
     )
 
 
 def _picture(root: bytes, judged: JudgedFile) -> str:
-    """The thumbnail, or a neutral tile with the first bytes. Runs in a thread."""
+    """A thumbnail, or a neutral tile with the first bytes. Runs in a thread."""
     alt = f"{shown(judged.path)}: {judged.verdict}, {printable(judged.reason)}"
     try:
         read = digest.read(root + b"/" + judged.path, keep_up_to=WHOLE_UP_TO)
@@ -204,7 +206,7 @@ def _neutral(alt: str, what: str, content: str) -> str:
 
 
 def _first_bytes(head: bytes) -> str:
-    """Text as it is; what is no text as hexadecimal, four bytes a word."""
+    """The first bytes as text if they are text, otherwise in hexadecimal, four bytes a word."""
     first = head[:_FIRST_BYTES]
     legible = sum(32 <= byte < 127 or byte in b"\t\r\n" for byte in first)
     if legible >= 0.9 * len(first):
@@ -213,10 +215,10 @@ def _first_bytes(head: bytes) -> str:
 
 
 def thumbnail(body: bytes) -> bytes | None:
-    """A WebP of at most `THUMBNAIL` pixels a side, of as much as can be decoded; None for nothing.
+    """Return a WebP of at most `THUMBNAIL` pixels a side, or None if nothing can be decoded.
 
-    A damaged JPEG is decoded as far as it goes, by libjpeg-turbo: Pillow would need a switch that
-    holds for the whole process.
+    libjpeg-turbo decodes a damaged JPEG as far as it can. Pillow could do so only with a switch for
+    the whole process.
     """
     try:
         image = _decoded(body) or _decoded_in_part(body)
@@ -226,7 +228,7 @@ def thumbnail(body: bytes) -> bytes | None:
         out = io.BytesIO()
         image.save(out, "WEBP", quality=72, method=2)
         return out.getvalue()
-    except Exception:  # noqa: BLE001 - hostile bytes may raise anything; then there is no picture
+    except Exception:  # noqa: BLE001 - hostile bytes may raise anything: then no thumbnail
         return None
 
 
@@ -239,13 +241,13 @@ def _decoded(body: bytes) -> Image | None:
         return None
     try:
         with plugin(io.BytesIO(body)) as image:
-            if image.width * image.height > _MOST_PIXELS:
+            if image.width * image.height > _MAX_PIXELS:
                 return None
             image.draft("RGB", (2 * THUMBNAIL, 2 * THUMBNAIL))
             image.load()
             upright = ImageOps.exif_transpose(image)
             if upright.mode.startswith(("I", "F")):
-                # Pillow measures no big-endian numbers.
+                # Pillow cannot measure big-endian numbers.
                 upright = upright.convert("I") if upright.mode == "I;16B" else upright
                 low, high = upright.getextrema()
                 assert isinstance(low, int | float)
@@ -267,7 +269,7 @@ def _decoded_in_part(body: bytes) -> Image | None:
     from PIL import Image
 
     height, width, _, _ = simplejpeg.decode_jpeg_header(body, strict=False)
-    if width * height > _MOST_PIXELS:
+    if width * height > _MAX_PIXELS:
         return None
     pixels = simplejpeg.decode_jpeg(
         body,
@@ -297,7 +299,7 @@ def _size(nbytes: float) -> str:
 
 
 def _head(heading: Heading) -> str:
-    style = resources.files("mirror.upkeep").joinpath("sheet.css").read_text("utf-8")
+    style = resources.files("mirror.inspection").joinpath("contact_sheet.css").read_text("utf-8")
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; '

@@ -1,4 +1,4 @@
-"""All files of an inspection as CSV."""
+"""Write all files of an inspection as CSV."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ COLUMNS: Final = (
 
 
 def write_csv(out: TextIO, findings: Findings) -> None:
-    """One line a file, in the order of paths; hashes in hexadecimal."""
+    """Write one line a file, ordered by path, with hexadecimal hashes."""
     write = csv.writer(out, lineterminator="\n").writerow
     write(COLUMNS)
-    for one in findings.files():
+    for file in findings.files():
         write(
             (
-                _no_formula(display(one.path)), one.verdict, one.reason, one.format,
-                one.width or "", one.height or "", one.size,
-                one.content_hash.hex(), one.sha256.hex(),
+                _no_formula(display(file.path)), file.verdict, file.reason, file.format,
+                file.width or "", file.height or "", file.size,
+                file.content_hash.hex(), file.sha256.hex(),
             )
         )  # fmt: skip
 
 
 def _no_formula(path: str) -> str:
-    """A path that no spreadsheet takes for a formula; `./` changes nothing about a path."""
+    """Keep spreadsheets from reading a path as a formula; a leading `./` is the same path."""
     return f"./{path}" if path.startswith(("=", "+", "-", "@", "\t", "\r")) else path

@@ -1,40 +1,37 @@
-"""Verdicts over a cache, without a bucket.
+"""Judge every file of a cache; no bucket is needed.
 
     walk ──► chunks in the order of inodes ──► read, hash, judge (threads) ──► findings (SQLite)
 
-Findings stand in a temporary SQLite file that goes with the process, however it ends: memory does
-not grow with the cache. They must be kept, for a verdict may change: only when all files are seen
-is it known under how many URLs one content is.
+A temporary database holds the findings, so memory does not grow with the cache. A verdict may change
+at the end: only after the last file is it known how many URLs share a content.
 """
 
 from __future__ import annotations
 
 import os
 import re
-import sqlite3
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from itertools import islice
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from mirror.cache.prepare import Prepared, batches, prepare
+from mirror.cache.prepare import Prepared, prepare, read_batches
 from mirror.cache.scan import Entries, Entry, ScanCount, display, walk
+from mirror.config.settings import Settings
 from mirror.content.image import VERDICTS, Level, Verdict
-from mirror.content.placeholder import shared_reason, with_known_bad
-from mirror.errors import StateError
+from mirror.content.placeholder import load_known_bad, shared_reason
 from mirror.run.failures import Failures
 from mirror.run.progress import Progress, Stage
+from mirror.system.database import ScratchDatabase
 
-# Files that are sorted by inode together: disks that turn read them in their own order.
+# Files that are sorted by inode together: roughly their order on a spinning disk.
 _CHUNK_FILES = 50_000
-# How many batches of files wait for each thread.
-_BATCHES_A_READER = 4
 
 
 class JudgedFile(NamedTuple):
-    """A file and what was found. `path` is relative to the cache; pixels are 0 where unknown."""
+    """A file with its verdict. `path` is relative to the cache; width and height are 0 if unknown."""
 
     path: bytes
     size: int
@@ -52,14 +49,14 @@ class JudgedFile(NamedTuple):
 
 
 class FlaggedGroup(NamedTuple):
-    """Flagged files with one verdict and one kind of reason.
+    """Flagged files with the same verdict and the same kind of reason.
 
     Attributes:
-        kind: the reasons with their numbers taken out.
-        reason: the reason itself where all of the group have the same, else its kind.
-        files: how many.
-        contents: how many distinct ones.
-        size: bytes of all of them.
+        kind: the reason without its numbers.
+        reason: the reason if all files have the same one, otherwise the kind.
+        files: number of files.
+        contents: number of distinct contents.
+        size: bytes of all files.
     """
 
     verdict: Verdict
@@ -71,7 +68,7 @@ class FlaggedGroup(NamedTuple):
 
 
 class GroupContent(NamedTuple):
-    """One content of a group. `example`: the first of its files; `files`: how many there are."""
+    """One content of a group. `example`: its first file by path; `files`: number of files."""
 
     example: JudgedFile
     files: int
@@ -80,7 +77,7 @@ class GroupContent(NamedTuple):
 _COLUMNS = "path, size, verdict, reason, format, width, height, content_hash, sha256"
 _SCHEMA = """
     CREATE TABLE files (path BLOB, size INTEGER, verdict TEXT, reason TEXT, format TEXT,
-        width INTEGER, height INTEGER, content_hash BLOB, sha256 BLOB, url_md5 BLOB, kind TEXT)
+        width INTEGER, height INTEGER, content_hash BLOB, sha256 BLOB, url_md5 BLOB, kind TEXT);
 """
 _NUMBER = re.compile(r"0x[0-9a-fA-F]+|\d+")
 
@@ -90,18 +87,18 @@ def _kind(reason: str) -> str:
 
 
 class Findings:
-    """All that an inspection found. Made and filled by `inspect_cache`; used by one thread.
+    """Everything that an inspection found. `inspect_cache` creates it; use it in one thread.
 
     Attributes:
-        checked: files that were judged.
-        counts: of them, by verdict.
-        bytes: of all of them.
-        ignored: what the walk passed over.
-        failed: files and folders that could not be read.
-        failures: `(path, reason)` of the first of them.
+        checked: number of judged files.
+        counts: judged files by verdict.
+        bytes: size of all judged files.
+        ignored: number of files that the walk skipped.
+        failed: number of files and folders that could not be read.
+        failures: `(path, reason)` of the first of those.
     """
 
-    def __init__(self, db: sqlite3.Connection) -> None:
+    def __init__(self, db: ScratchDatabase) -> None:
         self._db = db
         self.checked = 0
         self.bytes = 0
@@ -109,23 +106,22 @@ class Findings:
         self.ignored = 0
         self.failed = 0
         self.failures = Failures()
-        db.execute(_SCHEMA)
 
     @property
     def flagged(self) -> int:
         return self.checked - self.counts["ok"]
 
     def files(self) -> Iterator[JudgedFile]:
-        """Every file, in the order of paths."""
+        """Yield every file, ordered by path."""
         return self._judged("ORDER BY path")
 
     def flagged_files(self, limit: int = -1) -> Iterator[JudgedFile]:
-        """What is not `ok`, in the order of paths."""
+        """Yield files that are not `ok`, ordered by path."""
         return self._judged("WHERE verdict <> 'ok' ORDER BY path LIMIT ?", limit)
 
     def groups(self) -> list[FlaggedGroup]:
-        """What is not `ok`, by verdict in their usual order, then by number."""
-        rows = self._db.execute(
+        """Group files that are not `ok`: in the order of `VERDICTS`, then the largest groups first."""
+        rows = self._db.rows(
             "SELECT verdict, kind, CASE WHEN min(reason) = max(reason) THEN min(reason) ELSE kind END,"
             " count(*), count(DISTINCT sha256), sum(size)"
             " FROM files WHERE verdict <> 'ok' GROUP BY verdict, kind"
@@ -134,9 +130,9 @@ class Findings:
         return sorted(groups, key=lambda g: (VERDICTS.index(g.verdict), -g.files, g.kind))
 
     def contents(self, group: FlaggedGroup, limit: int = -1) -> Iterator[GroupContent]:
-        """The contents of a group, those with the most files first."""
-        # SQLite gives bare columns beside min() the values of the row where the minimum is.
-        rows = self._db.execute(
+        """Yield the contents of a group, those with the most files first."""
+        # In SQLite, bare columns beside min() come from the row that has the minimum.
+        rows = self._db.rows(
             f"SELECT min(path), {_COLUMNS.removeprefix('path, ')}, count(*) AS number"  # noqa: S608
             " FROM files WHERE verdict <> 'ok' AND verdict = ? AND kind = ?"
             " GROUP BY sha256 ORDER BY number DESC, reason, min(path) LIMIT ?",
@@ -147,37 +143,39 @@ class Findings:
     def paths(
         self, group: FlaggedGroup, sha256: bytes | None = None, limit: int = -1
     ) -> list[bytes]:
-        """Paths of a group's files, or of one content among them, in their order."""
-        only, values = ("", ()) if sha256 is None else (" AND sha256 = ?", (sha256,))
-        rows = self._db.execute(
+        """Return the sorted paths of a group's files, or only of those with one content."""
+        condition, values = ("", ()) if sha256 is None else (" AND sha256 = ?", (sha256,))
+        rows = self._db.rows(
             "SELECT path FROM files WHERE verdict <> 'ok' AND verdict = ? AND kind = ?"  # noqa: S608
-            f"{only} ORDER BY path LIMIT ?",
+            f"{condition} ORDER BY path LIMIT ?",
             (group.verdict, group.kind, *values, limit),
         )
         return [row[0] for row in rows]
 
     def _judged(self, clause: str, *values: int) -> Iterator[JudgedFile]:
-        rows = self._db.execute(f"SELECT {_COLUMNS} FROM files {clause}", values)  # noqa: S608
+        rows = self._db.rows(f"SELECT {_COLUMNS} FROM files {clause}", values)  # noqa: S608
         return (JudgedFile._make(row) for row in rows)
 
     def add(self, judged: Sequence[JudgedFile]) -> None:
+        """Add judged files."""
         marks = ",".join("?" * 11)
-        self._db.executemany(
+        self._db.execute_many(
             f"INSERT INTO files VALUES ({marks})",  # noqa: S608
             [
-                (*one, one.url_md5, "" if one.verdict == "ok" else _kind(one.reason))
-                for one in judged
+                (*file, file.url_md5, "" if file.verdict == "ok" else _kind(file.reason))
+                for file in judged
             ],
         )
 
     def fail(self, path: str, reason: str) -> None:
+        """Note a file or folder that could not be read."""
         self.failed += 1
         self.failures.note(path, reason)
 
     def settle(self, placeholder_photos: int) -> None:
-        """Judge again, now that every file is seen: what is under too many URLs is a placeholder.
+        """Finish: call contents that too many URLs share placeholders, and count by verdict.
 
-        Only what was `ok` so far: that a frame is blank says more than that there are many.
+        Only `ok` files change: `blank` says more about a file than "shared by many".
         """
         self._db.execute(
             "CREATE TABLE crowds AS SELECT sha256, count(DISTINCT url_md5) AS urls FROM files"
@@ -185,12 +183,12 @@ class Findings:
             (placeholder_photos,),
         )
         self._db.execute("CREATE UNIQUE INDEX crowd ON crowds (sha256)")
-        numbers = self._db.execute("SELECT DISTINCT urls FROM crowds").fetchall()
+        numbers = self._db.rows("SELECT DISTINCT urls FROM crowds")
         reasons = [
             (n, shared_reason(n, "URLs"), _kind(shared_reason(n, "URLs"))) for (n,) in numbers
         ]
         self._db.execute("CREATE TABLE reasons (urls INTEGER PRIMARY KEY, reason TEXT, kind TEXT)")
-        self._db.executemany("INSERT INTO reasons VALUES (?, ?, ?)", reasons)
+        self._db.execute_many("INSERT INTO reasons VALUES (?, ?, ?)", reasons)
         self._db.execute(
             "UPDATE files SET verdict = 'placeholder', (reason, kind) ="
             " (SELECT reason, kind FROM crowds JOIN reasons USING (urls)"
@@ -200,12 +198,27 @@ class Findings:
         self._db.execute(
             "CREATE INDEX flagged ON files (verdict, kind, sha256, path) WHERE verdict <> 'ok'"
         )
-        for verdict, number, size in self._db.execute(
+        for verdict, number, size in self._db.rows(
             "SELECT verdict, count(*), sum(size) FROM files GROUP BY verdict"
         ):
             self.counts[verdict] = number
             self.bytes += size
         self.checked = self.counts.total()
+
+
+def inspection_arguments(settings: Settings, level: Level) -> dict[str, Any]:
+    """Return the arguments of `inspect_cache` that settings have.
+
+    Raises:
+        ConfigError: no cache is configured, or the file of known bad contents cannot be read.
+    """
+    return {
+        "root": os.fsencode(settings.cache_dir),
+        "extensions": settings.cache.extensions,
+        "level": level,
+        "placeholder_photos": settings.inspect.placeholder_photos,
+        "known_bad": load_known_bad(settings.inspect.known_bad),
+    }
 
 
 @contextmanager
@@ -219,48 +232,40 @@ def inspect_cache(
     readers: int | None = None,
     progress: Progress = Progress(),
 ) -> Iterator[Findings]:
-    """Judge every file of a cache; the findings last as long as the block.
+    """Judge every file of a cache. The findings exist as long as the block.
 
     Args:
         root: the cache's folder.
-        extensions: what an image's name may end with.
-        level: how far to look at each file.
-        placeholder_photos: one content under so many URLs is a placeholder. A cache alone does not
-            know which URLs mean one photo, so it counts the names that its files have.
-        known_bad: hashes of contents that are placeholders wherever they are met.
-        readers: threads; as many as there are processors when None.
+        extensions: extensions of image files.
+        level: level of inspection.
+        placeholder_photos: a content that this many URLs share is a placeholder. A cache alone does
+            not know which URLs show the same photo, so it counts file names.
+        known_bad: hashes of contents that are known placeholders.
+        readers: number of threads; by the number of processors if None.
         progress: receives the progress of the run.
 
     Raises:
         CacheError: the cache's folder cannot be read.
-        StateError: there is no room for the temporary file.
+        StateError: there is no room for the temporary database.
     """
     count = ScanCount()
-    # "" names a temporary database that is unlinked as soon as it is open.
-    db = sqlite3.connect("", isolation_level=None)
-    try:
-        with _translated():
-            for pragma in ("journal_mode = OFF", "synchronous = OFF", "cache_size = -16384"):
-                db.execute(f"PRAGMA {pragma}")
-            findings = Findings(db)
-            entries = _entries(walk(root, extensions, count))
-            progress.begin(Stage("files judged"))
-            for judged, failures in judge_all(
-                root, entries, level, known_bad, readers or max(2, os.cpu_count() or 2)
-            ):
-                findings.add(judged)
-                for path, reason in failures:
-                    findings.fail(path, reason)
-                # At level "header" a file's size says nothing of what was read of it.
-                size = sum(one.size for one in judged) if level == "decode" else 0
-                progress.advance(len(judged) + len(failures), size)
-            findings.ignored = count.ignored
-            for path, reason in count.failures():
+    need = "about 200 bytes a file of the cache"
+    with ScratchDatabase(_SCHEMA, cache_kib=16384, need=need) as db:
+        findings = Findings(db)
+        entries = _entries(walk(root, extensions, count))
+        progress.begin(Stage("files judged"))
+        for judged, failures in judge_all(root, entries, level, known_bad, readers):
+            findings.add(judged)
+            for path, reason in failures:
                 findings.fail(path, reason)
-            findings.settle(placeholder_photos)
-            yield findings
-    finally:
-        db.close()
+            # At other levels the size of a file says nothing about the bytes that were read.
+            size = sum(file.size for file in judged) if level == "decode" else 0
+            progress.advance(len(judged) + len(failures), size)
+        findings.ignored = count.ignored
+        for path, reason in count.failures():
+            findings.fail(path, reason)
+        findings.settle(placeholder_photos)
+        yield findings
 
 
 _Batch = tuple[list[JudgedFile], list[tuple[str, str]]]
@@ -271,33 +276,25 @@ def judge_all(
     entries: Iterator[Entry],
     level: Level,
     known_bad: frozenset[bytes],
-    readers: int,
+    readers: int | None,
 ) -> Iterator[_Batch]:
-    """Verdicts in batches, as many under way as keep the readers busy and no more."""
-    pool = ThreadPoolExecutor(readers, "inspect")
-    under_way: deque[Future[_Batch]] = deque()
-    try:
-        for batch in batches(entries):
-            under_way.append(pool.submit(_judge, root, batch, level, known_bad))
-            if len(under_way) >= readers * _BATCHES_A_READER:
-                yield under_way.popleft().result()
-        while under_way:
-            yield under_way.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
+    """Yield verdicts and failures batch by batch, from `readers` threads.
+
+    The arguments are those of `inspect_cache`. Each batch is `(judged, [(path, reason), …])`.
+    """
+    return read_batches(partial(_judge, root, level, known_bad), entries, readers=readers)
 
 
-def _judge(root: bytes, entries: list[Entry], level: Level, known_bad: frozenset[bytes]) -> _Batch:
-    """Runs in a thread. Bytes are let go file by file: only verdicts leave."""
+def _judge(root: bytes, level: Level, known_bad: frozenset[bytes], entries: list[Entry]) -> _Batch:
+    """Runs in a thread. The bytes of each file are freed before the next is read."""
     judged: list[JudgedFile] = []
     failures: list[tuple[str, str]] = []
     for entry in entries:
-        prepared = prepare(root, entry, level)
+        prepared = prepare(root, entry, level, known_bad=known_bad)
         if not isinstance(prepared, Prepared):
             failures.append((display(entry.path), prepared.reason))
             continue
-        digest = prepared.digest
-        found = with_known_bad(prepared.inspection, digest, known_bad)
+        digest, found = prepared.digest, prepared.inspection
         judged.append(
             JudgedFile(
                 entry.path,
@@ -327,24 +324,13 @@ def _chunk(files: Iterable[tuple[bytes, int, int, int]]) -> Entries:
     return chunk
 
 
-@contextmanager
-def _translated() -> Iterator[None]:
-    try:
-        yield
-    except sqlite3.Error as error:
-        raise StateError(
-            f"The findings have no room in the folder for temporary files ({error}); make room "
-            "there (about 200 bytes a file of the cache), or set SQLITE_TMPDIR to another folder."
-        ) from None
-
-
 def printable(text: str) -> str:
-    """Text that cannot move a cursor or turn a line around: what does not print is escaped."""
+    """Escape characters that do not print, because they could move a cursor or reverse a line."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def shown(path: bytes) -> str:
-    """A path as it may be shown to a person."""
+    """Return a path as text that is safe to show to a person."""
     return printable(display(path))

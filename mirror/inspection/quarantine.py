@@ -1,15 +1,15 @@
-"""Flagged files out of the cache into a folder, or back. Nothing is deleted, nothing overwritten.
+"""Move flagged files from the cache to a folder, or back. Nothing is deleted or overwritten.
 
     inspect (or read the manifest) ──► plan a batch ──► manifest, flushed ──► move ──► …
 
-A dry run stops after the plan. A run that is killed is completed by the next one: a file that has
-both names loses the first, a placeholder is known from the manifest though its crowd has gone.
+A dry run stops after the plan. The next run completes one that was killed: it removes the old name
+of a file that has both names. From the manifest it knows placeholders whose other copies were
+already moved.
 """
 
 from __future__ import annotations
 
 import os
-import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -34,9 +34,10 @@ from mirror.inspection.quarantine_manifest import Action, BadManifestLine, Manif
 from mirror.run.failures import Failures
 from mirror.run.lock import locked
 from mirror.run.progress import Progress
+from mirror.system.database import ScratchDatabase
 
 _BATCH = 64
-# Names that a report shows of what was moved.
+# Names of moved files that a report shows.
 _EXAMPLES = 20
 
 
@@ -46,16 +47,16 @@ def _now() -> datetime:
 
 @dataclass
 class QuarantineReport:
-    """Counts are files; in a dry run they are what would be done.
+    """The result of `quarantine` or `restore`. A dry run counts the files that it would move.
 
     Attributes:
-        checked: files of the cache that were judged, or of the manifest that were looked for.
-        skipped: what stays where it is, because something else is in its place or it changed.
-        failures: `(path, reason)` of the first of the skipped and failed.
-        bytes: of what was moved or restored.
-        verdicts: of what was moved or restored.
-        examples: paths of the first of them.
-        absent: files of the manifest that are not in the quarantine any more.
+        checked: files of the cache that were judged; for `restore`, files in the manifest.
+        skipped: files that stay, because they changed or the other place has another file.
+        failures: `(path, reason)` of the first skipped and failed files.
+        bytes: size of the files that were moved or restored.
+        verdicts: number of those files by verdict.
+        examples: paths of the first of those files.
+        absent: files in the manifest that are no longer in the quarantine.
     """
 
     manifest: str
@@ -89,14 +90,17 @@ class QuarantineReport:
         }
 
     def skip(self, path: str, reason: str) -> None:
+        """Count a file that stays where it is."""
         self.skipped += 1
         self.failures.note(path, reason)
 
     def fail(self, path: str, reason: str) -> None:
+        """Count a file that could not be read or moved."""
         self.failed += 1
         self.failures.note(path, reason)
 
     def done(self, line: ManifestLine) -> None:
+        """Count a file that was moved or restored."""
         if line.action == "quarantine":
             self.moved += 1
         else:
@@ -117,22 +121,22 @@ def quarantine(
     progress: Progress = Progress(),
     **inspection: Any,
 ) -> QuarantineReport:
-    """Move what an inspection flags out of the cache.
+    """Move the files that an inspection flags out of the cache.
 
     Args:
         root: the cache's folder.
-        folder: gets the files under the paths that they have in the cache.
-        dry_run: only say what would be done.
-        known_bad: as `inspect_cache` has it; placeholders that are quarantined belong to it.
-        now: for the manifest.
-        progress: as `inspect_cache` has it.
+        folder: receives the files, under their paths in the cache.
+        dry_run: change nothing; report what would be moved.
+        known_bad: as in `inspect_cache`; placeholders already in quarantine are added.
+        now: the time for the manifest.
+        progress: as in `inspect_cache`.
         inspection: the other arguments of `inspect_cache`.
 
     Raises:
-        UsageError: the folder is in the cache, or the cache in it.
+        UsageError: one of the folders is inside the other.
         CacheError: the cache cannot be read.
         MirrorError: the folder cannot be used.
-        Busy: another run is at work on the folder.
+        Busy: another run uses the folder.
     """
     _require_apart(root, folder)
     report = QuarantineReport(str(folder / quarantine_manifest.NAME), dry_run)
@@ -150,10 +154,10 @@ def quarantine(
         at = now().isoformat(timespec="seconds")
         lines = (
             ManifestLine(
-                "quarantine", one.path, one.verdict, one.reason, one.size,
-                one.content_hash, one.sha256, at,
+                "quarantine", file.path, file.verdict, file.reason, file.size,
+                file.content_hash, file.sha256, at,
             )
-            for one in findings.flagged_files()
+            for file in findings.flagged_files()
         )  # fmt: skip
         source = stack.enter_context(_cache(root))
         target = stack.enter_context(SafeFolder(os.fsencode(folder))) if folder.is_dir() else None
@@ -164,25 +168,25 @@ def quarantine(
 def restore(
     root: bytes, folder: Path, *, dry_run: bool, now: Callable[[], datetime] = _now
 ) -> QuarantineReport:
-    """Move back into the cache what the folder's manifest says came from there.
+    """Move quarantined files back to the cache, as the manifest of the folder lists them.
 
     Args:
         root: the cache's folder.
         folder: the quarantine.
-        dry_run: only say what would be done.
-        now: for the manifest.
+        dry_run: change nothing; report what would be restored.
+        now: the time for the manifest.
 
     Raises:
-        UsageError: the folder has no manifest, or is in the cache, or the cache in it.
+        UsageError: the folder has no manifest, or one of the folders is inside the other.
         CacheError: the cache cannot be opened.
         MirrorError: the folder cannot be used.
-        Busy: another run is at work on the folder.
+        Busy: another run uses the folder.
     """
     _require_apart(root, folder)
     if not (folder / quarantine_manifest.NAME).is_file():
         raise UsageError(
             f"{folder} has no {quarantine_manifest.NAME}, so nothing was quarantined there; "
-            "name the folder that --to named."
+            "name the folder that you gave with --to."
         )
     report = QuarantineReport(str(folder / quarantine_manifest.NAME), dry_run)
     with ExitStack() as stack:
@@ -198,10 +202,10 @@ def restore(
 
 
 class _Planned(NamedTuple):
-    """What is to be done with one file: move it, or leave it and say why."""
+    """The plan for one file. `found` identifies a file that will be moved."""
 
     line: ManifestLine
-    seen: ReadIdentity | None
+    found: ReadIdentity | None
     outcome: Literal["move", "skip", "fail", "absent"]
     reason: str = ""
 
@@ -216,45 +220,44 @@ def _carry_out(
     while batch := list(islice(lines, _BATCH)):
         planned = [_plan(line, source, target) for line in batch]
         if not report.dry_run:
-            _append(folder, [one.line for one in planned if one.outcome == "move"])
-        for one in planned:
-            if one.outcome == "move" and not report.dry_run:
-                assert one.seen is not None
+            _append(folder, [plan.line for plan in planned if plan.outcome == "move"])
+        for plan in planned:
+            if plan.outcome == "move" and not report.dry_run:
                 assert target is not None
-                one = _moved(one, source, target)  # noqa: PLW2901
-            _note(report, one)
+                plan = _move(plan, source, target)  # noqa: PLW2901
+            _note(report, plan)
 
 
 def _plan(line: ManifestLine, source: SafeFolder, target: SafeFolder | None) -> _Planned:
-    """One file's plan. What it holds now decides, not what it held when it was judged.
+    """Plan one file. Its content now decides, not its content when it was judged.
 
-    | in the source         | in the target   | plan                                       |
-    |-----------------------|-----------------|--------------------------------------------|
-    | nothing               |                 | absent                                     |
-    | another content       |                 | skip: changed                              |
-    | the content           | nothing         | move                                       |
-    | the content           | the same        | move: a killed run left both, or it is one |
-    | the content           | another         | skip: never overwritten                    |
+    | in the source         | in the target   | plan                                            |
+    |-----------------------|-----------------|-------------------------------------------------|
+    | nothing               |                 | absent                                          |
+    | another content       |                 | skip: changed                                   |
+    | the content           | nothing         | move                                            |
+    | the content           | the same        | move: a killed run left both, or both are links |
+    | the content           | another         | skip: never overwritten                         |
     """
     expected = Digest(line.content_hash, line.sha256, line.size)
     try:
-        seen = source.read(line.path)
-        if seen is None:
+        found = source.read(line.path)
+        if found is None:
             return _Planned(line, None, "absent")
-        if seen.digest != expected:
-            return _Planned(line, None, "skip", "is not the file that was judged any more")
-        there = None if target is None else target.read(line.path)
+        if found.digest != expected:
+            return _Planned(line, None, "skip", "is no longer the file that was judged")
+        other = None if target is None else target.read(line.path)
     except OSError as error:
         return _Planned(line, None, "fail", _sentence(error))
-    if there is not None and there.digest != expected:
+    if other is not None and other.digest != expected:
         return _Planned(line, None, "skip", "another file is in its place already")
-    return _Planned(line, seen, "move")
+    return _Planned(line, found, "move")
 
 
-def _moved(planned: _Planned, source: SafeFolder, target: SafeFolder) -> _Planned:
-    assert planned.seen is not None
+def _move(planned: _Planned, source: SafeFolder, target: SafeFolder) -> _Planned:
+    assert planned.found is not None
     try:
-        if move(source, target, planned.line.path, planned.seen):
+        if move(source, target, planned.line.path, planned.found):
             return planned
     except FileExistsError:
         return planned._replace(outcome="skip", reason="another file is in its place already")
@@ -279,29 +282,30 @@ def _sentence(error: OSError) -> str:
     import errno
 
     if error.errno in (errno.ELOOP, errno.ENOTDIR):
-        return "a symbolic link, or no folder, is on its way; it is left alone"
+        return "its path has a symbolic link or a file in place of a folder; it is left alone"
     return f"cannot be moved: {error.strerror or error}"
 
 
 def _require_apart(root: bytes, folder: Path) -> None:
-    """The cache's scan must not meet what was moved out, nor the moves what is in the cache."""
+    """Raise UsageError if a scan of the cache would find the quarantine, or the other way round."""
     cache, to = os.path.realpath(os.fsdecode(root)), os.path.realpath(folder)
     if _below(cache, to) is not None:
         raise UsageError(
-            f"{folder} is the cache, or holds it; name a folder beside the cache with --to."
+            f"{folder} is the cache or contains it; name a folder beside the cache with --to."
         )
     names = _below(to, cache)
     if names is not None and not any(name.startswith(".") for name in names):
         raise UsageError(
             f"{folder} is in the cache, where its files would be judged and synced again; "
-            "name one elsewhere, or one whose name begins with a dot."
+            "name a folder elsewhere, or one whose name begins with a dot."
         )
 
 
 def _below(path: str, folder: str) -> list[str] | None:
-    """Names on the way from a folder to what is in it, however both are called; None if it is not.
+    """Return the names from `folder` down to `path`, last one first; None if it is not below.
 
-    A bind mount, or a disk that takes `Cache` for `cache`, gives one folder several paths.
+    It compares the folders themselves, because one folder may have several paths: by a bind mount,
+    or on a disk that treats `Cache` and `cache` alike.
     """
     names: list[str] = []
     while not _is_one_folder(path, folder):
@@ -314,7 +318,7 @@ def _below(path: str, folder: str) -> list[str] | None:
 
 
 def _is_one_folder(path: str, other: str) -> bool:
-    with suppress(OSError):  # the quarantine need not be there yet
+    with suppress(OSError):  # the quarantine may not exist yet
         return os.path.samefile(path, other)
     return path == other
 
@@ -347,12 +351,12 @@ def _read(folder: Path) -> Iterator[ManifestLine | BadManifestLine]:
 def _unusable(folder: Path, error: OSError) -> MirrorError:
     return MirrorError(
         f"The quarantine {folder} cannot be used ({error.strerror}); make it readable and writable "
-        "for this user, or name another folder with --to. Nothing more was moved."
+        "for this user, or name another folder with --to. No further file was moved."
     )
 
 
 def _placeholders_of(folder: Path) -> frozenset[bytes]:
-    """Contents that were quarantined as placeholders and not brought back since."""
+    """SHA-256 of contents that were quarantined as placeholders and not restored since."""
     found: dict[bytes, Action] = {
         line.sha256: line.action
         for line in _read(folder)
@@ -363,21 +367,16 @@ def _placeholders_of(folder: Path) -> frozenset[bytes]:
 
 @contextmanager
 def _latest_lines(folder: Path, report: QuarantineReport) -> Iterator[Iterable[ManifestLine]]:
-    """The last line of each path, in the order of paths; on disk, for there may be a million."""
-    db = sqlite3.connect("", isolation_level=None)
-    try:
-        db.execute("PRAGMA journal_mode = OFF")
-        columns = ", ".join(f'"{name}"' for name in ManifestLine._fields)
-        db.execute(f"CREATE TABLE lines ({columns}, PRIMARY KEY (path)) WITHOUT ROWID")
-        marks = ",".join("?" * len(ManifestLine._fields))
+    """The last line of each path, ordered by path. On disk, because there may be a million."""
+    columns = ", ".join(f'"{name}"' for name in ManifestLine._fields)
+    marks = ",".join("?" * len(ManifestLine._fields))
+    schema = f"CREATE TABLE lines ({columns}, PRIMARY KEY (path)) WITHOUT ROWID"
+    with ScratchDatabase(schema) as db:
         for line in _read(folder):
             if isinstance(line, ManifestLine):
                 db.execute(f"INSERT OR REPLACE INTO lines VALUES ({marks})", line)  # noqa: S608
             else:
                 report.fail(f"{quarantine_manifest.NAME}, line {line.number}", line.reason)
-        report.checked = db.execute("SELECT count(*) FROM lines").fetchone()[0]
-        rows = db.execute(f"SELECT {columns} FROM lines ORDER BY path")  # noqa: S608
+        (report.checked,) = db.row("SELECT count(*) FROM lines")
+        rows = db.rows(f"SELECT {columns} FROM lines ORDER BY path")  # noqa: S608
         yield (ManifestLine._make(row) for row in rows)
-    finally:
-        with suppress(sqlite3.Error):
-            db.close()

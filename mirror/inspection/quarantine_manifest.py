@@ -1,7 +1,7 @@
-"""The quarantine's manifest: what was moved where and why, one JSON object a line, only appended to.
+"""The manifest of a quarantine: every move and its reason, one JSON object a line, append-only.
 
-A line stands on the disk before its file moves. So a line may tell of a move that did not happen,
-but no file is ever in the quarantine without a line.
+A line is on disk before its file moves. So a line may describe a move that did not happen, but every
+file in the quarantine has a line.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ NAME: Final = "manifest.jsonl"
 
 Action = Literal["quarantine", "restore"]
 
-# What quarantine moves, and so all that restore may move: images under the MD5 of their URL, in
-# folders that the scan of a cache enters. Above all: nothing absolute, no `..`, no dot-folder.
+# The only paths that quarantine and restore may move: files named by the MD5 of a URL, in folders
+# that the scan of a cache enters. Above all no absolute path, no `..` and no dot-folder.
 _PATH = re.compile(rb"(?:[^/.\0][^/\0]*/)*[0-9a-fA-F]{32}\.[0-9A-Za-z]+")
 
 
 class ManifestLine(NamedTuple):
-    """One move. `path` is relative to the cache and to the quarantine alike; `time` is ISO 8601."""
+    """One move. `path` is relative to the cache and to the quarantine; `time` is ISO 8601."""
 
     action: Action
     path: bytes
@@ -38,14 +38,14 @@ class ManifestLine(NamedTuple):
 
 
 class BadManifestLine(NamedTuple):
-    """A line that cannot be followed. `reason` says why."""
+    """A line that cannot be used, with its number and the reason."""
 
     number: int
     reason: str
 
 
 def append(folder: Path, lines: Iterable[ManifestLine]) -> None:
-    """Add lines and see them onto the disk before returning. OSError when that fails."""
+    """Append lines, and return once they are on disk. Raises: OSError."""
     file = os.open(
         folder / NAME, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666
     )
@@ -55,15 +55,15 @@ def append(folder: Path, lines: Iterable[ManifestLine]) -> None:
         while data:
             data = data[os.write(out.fileno(), data) :]
         os.fsync(out.fileno())
-    here = os.open(folder, os.O_RDONLY)
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(here)
+        os.fsync(descriptor)
     finally:
-        os.close(here)
+        os.close(descriptor)
 
 
 def _cut_torn_line(file: int) -> None:
-    """Take away what a killed run wrote of a line: its file did not move."""
+    """Remove an incomplete last line of a killed run; its file did not move."""
     size = end = os.fstat(file).st_size
     while end > 0:
         begin = max(0, end - 4096)
@@ -77,7 +77,7 @@ def _cut_torn_line(file: int) -> None:
 
 
 def read(folder: Path) -> Iterator[ManifestLine | BadManifestLine]:
-    """All lines in their order; a torn one at the end is passed over. OSError when unreadable."""
+    """Yield all lines in order, without an incomplete last one. Raises: OSError."""
     with (folder / NAME).open("rb") as file:
         for number, data in enumerate(file, 1):
             if data.endswith(b"\n"):
@@ -87,7 +87,7 @@ def read(folder: Path) -> Iterator[ManifestLine | BadManifestLine]:
 def _encoded(line: ManifestLine) -> bytes:
     record = {
         **line._asdict(),
-        # bytes that are no UTF-8 travel as lone surrogates, which JSON escapes
+        # Bytes that are not UTF-8 become lone surrogates, which JSON escapes.
         "path": line.path.decode("utf-8", "surrogateescape"),
         "content_hash": line.content_hash.hex(),
         "sha256": line.sha256.hex(),
@@ -112,7 +112,7 @@ def _decoded(number: int, data: bytes) -> ManifestLine | BadManifestLine:
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return BadManifestLine(number, "is not a line of a manifest")
     if not _PATH.fullmatch(path):
-        return BadManifestLine(number, "names a path that no cache has; it is left alone")
+        return BadManifestLine(number, "has a path that cannot be in a cache; it is left alone")
     if (
         line.action not in ("quarantine", "restore")
         or line.verdict not in VERDICTS

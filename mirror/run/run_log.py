@@ -24,7 +24,7 @@ _KEEP: Final = (
 )
 
 
-class Report(Protocol):
+class ReportToKeep(Protocol):
     """The report of a run that has ended."""
 
     run_id: str
@@ -46,7 +46,7 @@ class RunRecord(NamedTuple):
     report: str
 
     @classmethod
-    def of(cls, report: Report, started_at: float) -> RunRecord:
+    def of(cls, report: ReportToKeep, started_at: float) -> RunRecord:
         """The record of a run that ended with `report`."""
         text = encoded(report.as_json()).decode()
         return cls(report.run_id, started_at, report.seconds, report.exit_status, text)
@@ -67,7 +67,7 @@ class RunLog:
             ]
         )
 
-    def remember(self, report: Report, started_at: float) -> None:
+    def remember(self, report: ReportToKeep, started_at: float) -> None:
         """Add a run that is done. A disk that is full by now does not undo the run."""
         with suppress(StateError):
             self.add(RunRecord.of(report, started_at))

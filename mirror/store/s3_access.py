@@ -16,6 +16,7 @@ from mirror.config.settings import BucketSettings
 from mirror.errors import BadCredentials, BucketMissing, StoreError, Unreachable, WrongRegion
 from mirror.layout import BucketUrl
 from mirror.store.responses import error_from, untrusted
+from mirror.system.http_headers import retry_after_seconds
 from mirror.system.lazy import lazy
 
 CONNECT_SECONDS = 10
@@ -216,15 +217,12 @@ def translate_botocore(error: Exception, what: str) -> StoreError:
         meta = response.get("ResponseMetadata", {})
         status = int(meta.get("HTTPStatusCode", 0))
         code = str(detail.get("Code", ""))
-        retry_after = None
-        with contextlib.suppress(KeyError, ValueError):
-            retry_after = float(meta["HTTPHeaders"]["retry-after"])
         return error_from(
             status,
             "" if code == str(status) else code,
             what,
             str(detail.get("Message", "")),
-            retry_after,
+            retry_after_seconds(meta.get("HTTPHeaders", {}).get("retry-after")),
         )
     if isinstance(
         error,

@@ -1,4 +1,4 @@
-"""What to do with a file that was read. Pure.
+"""Decides what to do with a file that was read. Pure.
 
     | flagged | object known, by SHA-256 | in this run, by SHA-256 | decision                          |
     |---------|--------------------------|-------------------------|-----------------------------------|
@@ -12,14 +12,14 @@
 
 `--include-flagged` treats a flagged file like any other, and keeps its verdict in the catalog.
 
-Whether a file is flagged does not hang on the level of this run where the catalog knows its content:
+Where the catalog knows a content, the level of this run does not decide whether a file is flagged:
 
-    | a row says of the same content | level       | the file is                                    |
-    |--------------------------------|-------------|------------------------------------------------|
-    | placeholder                    | any         | flagged, as what a list of known ones has      |
-    | blank, corrupt, not_image      | any         | decoded: flagged if it still is that bad       |
-    | ok, or nothing                 | decode      | decoded                                        |
-    | ok, or nothing                 | header, off | looked at so far                               |
+    | verdict of the same content in the catalog | level       | the file is                             |
+    |--------------------------------------------|-------------|-----------------------------------------|
+    | placeholder                                | any         | flagged, like a known placeholder       |
+    | blank, corrupt, not_image                  | any         | decoded, and flagged if it is still bad |
+    | ok, or none                                | decode      | decoded                                 |
+    | ok, or none                                | header, off | inspected at that level                 |
 """
 
 from __future__ import annotations
@@ -42,7 +42,13 @@ class Decision(Enum):
 
 @dataclass(slots=True)
 class Claim:
-    """A content that this run uploads: single-flight by hash. `followers` wait for it, bodiless."""
+    """A content that this run uploads once, whatever number of files have it.
+
+    Attributes:
+        sha256: of the content.
+        acknowledged: the store has the object.
+        followers: files with the same content that wait for the upload; their bodies are dropped.
+    """
 
     sha256: bytes
     acknowledged: bool = False
@@ -52,13 +58,13 @@ class Claim:
 def decide(
     prepared: Prepared, known_sha256: bytes | None, claim: Claim | None, *, include_flagged: bool
 ) -> Decision:
-    """The table above.
+    """Decide by the first table above.
 
     Args:
         prepared: the file.
         known_sha256: SHA-256 of the object that the catalog names under the same content hash.
-        claim: what this run does with the same content hash.
-        include_flagged: the user asked for flagged files too.
+        claim: this run's own upload of the same content hash.
+        include_flagged: upload flagged files too.
     """
     if prepared.inspection.verdict != "ok" and not include_flagged:
         return Decision.FLAG
@@ -72,21 +78,21 @@ def decide(
     return Decision.DUPLICATE if claim.acknowledged else Decision.FOLLOW
 
 
-def gives_up_good(row: Row, prior: Sighting) -> bool:
-    """Whether the row would put a bad image in the place of another one that is good."""
+def replaces_good(row: Row, prior: Sighting) -> bool:
+    """Whether a row with a bad image would replace a good image of another content."""
     return row.verdict != "ok" and prior.verdict == "ok" and row.content_hash != prior.content_hash
 
 
 def supersedes(row: Row, prior: Sighting | None) -> bool:
-    """Whether a new row says more than the latest one of the same URL, and so is written.
+    """Whether a new row adds anything to the latest one of the same URL, and so is written.
 
-    A good image is not given up for a bad one: when another cache, or a later download, holds a
-    blank in place of an image that the mirror has, the mirror keeps offering what it has.
+    A bad image never replaces a good one. Another cache, or a later download, may hold a blank in
+    place of an image that the mirror has; the mirror keeps offering the good image.
     """
     if prior is None:
         return True
     same_content = prior.content_hash == row.content_hash
-    if gives_up_good(row, prior):
+    if replaces_good(row, prior):
         return False
     if same_content and prior.verdict == row.verdict:
         known_dimensions = prior.width > 0 or row.width == 0

@@ -1,10 +1,12 @@
-"""One content under implausibly many photos is nobody's photograph: a placeholder.
+"""Detects placeholders: a content that implausibly many photos share is no photograph.
 
-A server that has lost or hidden a photo may answer with a replacement picture, under as many URLs as
-it likes. Nothing in one file tells; the number of different photos that share its bytes does. That
-evidence grows from run to run, so a verdict that was `ok` may become `placeholder` later: new rows
-of the catalog say so, and the latest row wins. The other spellings of one photo's URL are one photo
-where a dataset has told the URLs; where none has, every name in the cache counts as a photo.
+A server that has lost or hidden a photo may answer with a replacement picture, under any number of
+URLs. One file alone does not show it; the number of different photos with the same bytes does. That
+evidence grows from run to run, so a verdict may change from `ok` to `placeholder` later. New rows of
+the catalog then say so, and the latest row wins.
+
+Where a dataset has given the URLs, several spellings of one photo's URL count as one photo. Where
+none has, every name in the cache counts as a photo.
 """
 
 from __future__ import annotations
@@ -16,38 +18,39 @@ from mirror.content.photo import SIZE_BITS
 from mirror.content.placeholder import distinct_photos, shared_reason
 
 
-async def newly_found(
+async def new_placeholders(
     index: Index, catalog: Catalog, least: int, since: int, seen_at: int
 ) -> list[Row]:
-    """Rows that say `placeholder` for contents that the catalog names under too many photos.
+    """New rows with the verdict `placeholder`, for contents that too many photos share.
 
     Args:
         index: of the catalog's newest version.
-        catalog: is asked for the URLs that datasets have told.
-        least: so many different photos under one content make it a placeholder.
-        since: only contents that were seen under another URL since then; an earlier run has weighed
-            the others, and 0 says that none has. Microseconds since 1970, as is
-        seen_at: of the rows; later where the row that it supersedes is later.
+        catalog: asked for the URLs that datasets have given.
+        least: a content with this many different photos is a placeholder.
+        since: skip contents without a row since then, in microseconds since 1970: an earlier run
+            has examined them. 0 examines all.
+        seen_at: of the new rows, in microseconds since 1970; later where that is needed to
+            supersede the latest row.
     """
     suspects: dict[bytes, dict[bytes, Sighting]] = {}
     for content, urls in index.contents_under_many_urls(least):
         at = index.find(b"".join(urls))
         if index.sightings["seen_at"][at].max() < since:
             continue
-        # One photo under many spellings is common, and the index tells it: when all of a catalog is
-        # weighed, these sightings and their sources would take more memory than all else.
+        # One photo under many spellings is common, and the index alone shows it. When a whole
+        # catalog is examined, these sightings and their sources would take most of the memory.
         keys = index.sightings["photo"][at]
-        spelled = keys[keys != 0] >> SIZE_BITS
-        if len(keys) - len(spelled) + len(set(spelled.tolist())) >= least:
+        known_photos = keys[keys != 0] >> SIZE_BITS
+        if len(keys) - len(known_photos) + len(set(known_photos.tolist())) >= least:
             suspects[content] = {
                 url: row for url in urls if (row := index.sighting(url)) is not None
             }
     sourced = [url for rows in suspects.values() for url, row in rows.items() if row.sourced]
-    told = await catalog.sources_of(sourced)
+    sources = await catalog.sources_of(sourced)
     found: list[Row] = []
     for content, rows in suspects.items():
-        known = [source.url for url in rows if (source := told.get(url)) and source.url]
-        photos = distinct_photos(known) + len(rows) - len(known)
+        known_urls = [source.url for url in rows if (source := sources.get(url)) and source.url]
+        photos = distinct_photos(known_urls) + len(rows) - len(known_urls)
         sha256 = index.object_sha256(content)
         if photos < least or sha256 is None:
             continue
@@ -56,7 +59,7 @@ async def newly_found(
             found.append(
                 Row(
                     url, content, sha256, row.size, row.format, row.width, row.height,
-                    "placeholder", shared_reason(photos), told.get(url, UNKNOWN_SOURCE), seen,
+                    "placeholder", shared_reason(photos), sources.get(url, UNKNOWN_SOURCE), seen,
                 )
             )  # fmt: skip
     return found

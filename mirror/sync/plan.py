@@ -1,14 +1,14 @@
-"""What is in the cache against what was acknowledged → what there is to do, as a value.
+"""Compares the cache with the local state, and plans what there is to do, as a value.
 
     | signature known | path known | the file is                          |
     |-----------------|------------|--------------------------------------|
     | yes, in place   |     –      | unchanged: not opened, no request    |
     | yes, vanished   |     –      | unchanged: it has come back          |
-    | no              |    yes     | changed:   read, judged, sent        |
-    | no              |    no      | new:       read, judged, sent        |
+    | no              |    yes     | changed:   read, inspected, uploaded |
+    | no              |    no      | new:       read, inspected, uploaded |
 
-A known signature that the walk did not meet, and whose path did not change, has vanished: that is
-counted, and nothing is deleted anywhere. A file that vanished and comes back with other bytes is new.
+A file whose signature is known, which the walk did not meet and whose path did not change, has
+vanished. It is counted, and nothing is deleted anywpresent. If it comes back with other bytes it is new.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from mirror.config.settings import PriceSettings
 _CHUNK = 1 << 14
 
 
-class Known(Protocol):
-    """What planning asks of the state."""
+class KnownFiles(Protocol):
+    """The part of the state that planning needs."""
 
     def signatures(self, *, gone: bool) -> bytes: ...
 
@@ -39,10 +39,10 @@ class Known(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class FileSelection:
-    """Which files a run is about.
+    """Which files a run covers.
 
     Attributes:
-        prefix: only URLs whose MD5 begins so, in lower-case hex digits.
+        prefix: only URLs whose MD5 begins with these hex digits, in lower case.
         members: only these `url_md5`, when not None.
         max_files: at most this many new or changed files.
     """
@@ -53,6 +53,7 @@ class FileSelection:
 
     @property
     def everything(self) -> bool:
+        """Whether it covers all files of the cache."""
         return not self.prefix and self.members is None
 
     def covers(self, path: bytes) -> bool:
@@ -64,15 +65,17 @@ class FileSelection:
 
 @dataclass
 class SyncPlan:
-    """What a sync will do. Making it opens no file and sends no request.
+    """What a sync will do. Planning opens no file and sends no request.
 
     Attributes:
+        scanned: files that the walk met and the selection covers.
+        ignored: other files in the folder.
         pending: new and changed files, to be read.
-        order: positions of `pending`, in the order to read them.
-        vanished_signatures: known files that are not in the cache any more.
-        returned_signatures: vanished ones that have come back as they were.
+        order: positions in `pending`, in the order to read them.
+        vanished_signatures: known files that are no longer in the cache.
+        returned_signatures: vanished files that have come back unchanged.
+        emptied_of: files that the state knows, vanished ones among them, where the walk met no file.
         unreadable: `(path, reason)` of folders and files that the walk could not read.
-        emptied_of: files known from before, now or long vanished, where the walk met none at all.
     """
 
     scanned: int = 0
@@ -99,19 +102,19 @@ class SyncPlan:
 def make_plan(
     files: Iterable[File],
     count: ScanCount,
-    known: Known,
+    known: KnownFiles,
     selection: FileSelection,
 ) -> SyncPlan:
     """Compare a walk with the state. Holds 16 bytes a known file and about 80 a pending one.
 
     Args:
         files: `(path, size, mtime_ns, inode)`, from `scan.walk`, consumed once.
-        count: what the walk passed over; complete when `files` is.
+        count: what the walk skipped; complete once `files` is exhausted.
         known: the state.
-        selection: which files the run is about.
+        selection: which files the run covers.
     """
     plan = SyncPlan()
-    here, gone = (_Signatures(known.signatures(gone=gone)) for gone in (False, True))
+    present, gone = (_Signatures(known.signatures(gone=gone)) for gone in (False, True))
     changed_signatures: list[bytes] = []
     walked = 0
     for chunk in _chunked(files, _CHUNK):
@@ -120,25 +123,25 @@ def make_plan(
         plan.scanned += len(chosen)
         raw = b"".join(map(signature, chosen))
         joined = np.frombuffer(raw, _SIGNATURE)
-        unseen = here.unmatched(joined)
+        unseen = present.unmatched(joined)
         if len(gone):
             returned = np.setdiff1d(unseen, gone.unmatched(joined), assume_unique=True)
             plan.returned_signatures += [_nth(raw, int(at)) for at in returned]
             unseen = np.setdiff1d(unseen, returned, assume_unique=True)
         plan.unchanged += len(chosen) - len(unseen)
         pending = [chosen[at] for at in unseen]
-        if len(here):
+        if len(present):
             changed_signatures += [s for _, s in known.signatures_of([f[0] for f in pending])]
         for file in pending:
             plan.pending.append(*file)
     plan.changed = len(changed_signatures)
     plan.new = len(plan.pending) - plan.changed
-    # A folder that could not be read hides its files; they have not vanished.
+    # An unreadable folder hides its files; they have not vanished.
     if selection.everything and not count.unreadable:
         changed = set(changed_signatures)
-        plan.vanished_signatures = [s for s in here.never_matched() if s not in changed]
+        plan.vanished_signatures = [s for s in present.never_matched() if s not in changed]
     if not walked and not count.unreadable:
-        plan.emptied_of = len(here) + len(gone)
+        plan.emptied_of = len(present) + len(gone)
     plan.order = plan.pending.by_inode()[: selection.max_files]
     plan.ignored, plan.unreadable = count.ignored, count.failures()
     return plan
@@ -147,16 +150,16 @@ def make_plan(
 def estimate(
     plan: SyncPlan, prices: PriceSettings, commit_rows: int, rate: float | None
 ) -> CostEstimate:
-    """What carrying out a plan costs at most; arguments as of `sync_estimate`."""
+    """Upper bound of what executing a plan costs; the arguments are those of `sync_estimate`."""
     return sync_estimate(len(plan.order), plan.pending_bytes, prices, commit_rows, rate)
 
 
-# 128 bits as two integers compare and sort much faster than as strings; the order is the same.
+# Two integers compare and sort much faster than 16-byte strings; the order is the same.
 _SIGNATURE = np.dtype([("hi", ">u8"), ("lo", ">u8")])
 
 
 class _Signatures:
-    """Sorted signatures that remember which of them were asked for."""
+    """Sorted signatures, each with a mark of whether a file has matched it."""
 
     def __init__(self, joined: bytes) -> None:
         pairs = np.frombuffer(joined, _SIGNATURE)
@@ -169,12 +172,12 @@ class _Signatures:
         return len(self._hi)
 
     def unmatched(self, signatures: NDArray[Any]) -> NDArray[np.intp]:
-        """Positions in `signatures` of those that are not here; the others are marked as met."""
+        """Positions in `signatures` of those that are unknown; the known ones are marked."""
         hi, lo = signatures["hi"].astype("u8"), signatures["lo"].astype("u8")
         if not len(self):
             return np.arange(len(hi))
         at = np.minimum(np.searchsorted(self._hi, hi), len(self) - 1)
-        # Equal high halves with other low ones are left unmatched: then a file is read once more.
+        # Where two signatures share a high half only one is found; the other's file is read again.
         same = (self._hi[at] == hi) & (self._lo[at] == lo)
         self._matched[at[same]] = True
         return np.flatnonzero(~same)

@@ -1,12 +1,12 @@
-"""`mirror rebuild-state`: the local state anew, from the bucket and the cache.
+"""`mirror rebuild-state`: rebuild the local state from the bucket and the cache.
 
-The state then knows exactly those files with which a sync has nothing left to do: it reads and
-judges as a sync does, decides by the same functions, and uploads and commits nothing. A file whose
-content the catalog does not know, or whose object is not in the bucket, stays unknown.
+The rebuilt state knows exactly the files for which a sync has nothing left to do. It reads and
+inspects files as a sync does, and decides by the same functions, but uploads and commits nothing. A
+file stays unknown when the catalog does not know its content or the bucket lacks its object.
 
-The new state is built beside the old one, so that a run that is killed goes on, and takes its place
-in one step. What was read more than a day ago is read again: a state is rebuilt because it is in
-doubt, and what is half built soon is as well.
+The new state is built beside the old one and replaces it in one step, so a run that was killed can
+be resumed. A half-built state that is older than a day is discarded: a state is rebuilt because it
+is in doubt, and an old half of one soon is too.
 """
 
 from __future__ import annotations
@@ -15,19 +15,17 @@ import asyncio
 import os
 import shutil
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
-from mirror.cache.prepare import Prepared, Unprepared, batches, prepare_all
+from mirror.cache.prepare import Prepared, Unprepared, prepare_all, read_batches
 from mirror.cache.scan import Entry, ScanCount, display, walk
 from mirror.catalog.comparison import Comparison
 from mirror.catalog.gc_lease import KNOWN_FOR
@@ -50,20 +48,17 @@ from mirror.sync.plan import FileSelection, make_plan
 from mirror.sync.state import SeenFile, State, set_aside
 
 FOLDER: Final = "rebuild"
-_RECORDED: Final = 2_000
-_READERS: Final = max(2, os.cpu_count() or 2)
-# How many batches of files wait for each thread.
-_BATCHES_A_READER: Final = 4
+_RECORD_BATCH: Final = 2_000
 
 
 @dataclass
 class RebuildReport(UpkeepReport):
-    """As its base says, where `checked` are files of the cache, and:
+    """The report of a rebuild; `checked` counts files of the cache.
 
     Attributes:
-        read: files that were read; the others had been by a run that was interrupted.
-        known: files that the state now knows,
-        unknown: and those that the next sync will look at.
+        read: files that this run has read; an interrupted run had read the others.
+        known: files that the state now knows.
+        unknown: files that the next sync will read.
         ignored: other files in the folder.
     """
 
@@ -72,7 +67,7 @@ class RebuildReport(UpkeepReport):
     unknown: int = 0
     ignored: int = 0
 
-    def more(self) -> dict[str, Any]:
+    def extra_json(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in ("read", "known", "unknown", "ignored")}
 
 
@@ -85,23 +80,23 @@ def rebuild_state(
     restart: bool = False,
     now: Callable[[], float] = time.time,
 ) -> RebuildReport:
-    """Make the state of a cache and a mirror anew. Nothing is written to the mirror or the cache.
+    """Rebuild the state of a cache and a mirror. Writes nothing to the mirror or the cache.
 
     Args:
         settings: where the bucket, the cache and the state are.
         level: how far to inspect; overrides `sync.inspect`.
-        retry: how often and how soon a request that failed is tried again.
+        retry: how often and how soon to retry a failed request.
         progress: receives the progress of the run.
-        restart: begin anew, even if a run was interrupted.
-        now: seconds since 1970, by which what an interrupted run has read is too old to go by.
+        restart: discard what an interrupted run has built.
+        now: seconds since 1970, by which the work of an interrupted run is too old.
 
     Returns:
-        The report; an error that came after the beginning is in `report.error`.
+        The report; `report.error` has an error that came after the run had begun.
 
     Raises:
         MirrorError: the mirror cannot be read.
-        CacheError: the cache cannot be read, or has no file in it.
-        Busy: a sync is at work on the same state.
+        CacheError: the cache cannot be read, or has no image in it.
+        Busy: a sync is using the same state.
     """
     settings.require_apart()
     report = RebuildReport()
@@ -169,7 +164,7 @@ class _Rebuild:
                 await asyncio.to_thread(self._read_cache, level)
 
     def _begin(self, now: float, restart: bool) -> None:
-        """Go on with what was built of this mirror, as it is, within a day; or begin."""
+        """Resume a rebuild of the same mirror that is less than a day old; else begin one."""
         root, state = self._mirror.root, self._state
         age = now - float(state.get("begun_at") or 0)
         built_of = state.get("mirror_id"), state.get("losses")
@@ -184,11 +179,11 @@ class _Rebuild:
             state.set("begun_at", repr(now))
 
     async def _list(self) -> None:
-        """Which objects are in the bucket, as the catalog has them."""
+        """Find the objects that the catalog names and the bucket does not have as it says."""
         report = self._report
         absent = bytearray()
 
-        def damage(found: Iterator[Problem]) -> None:
+        def note_damage(found: Iterator[Problem]) -> None:
             for problem in found:
                 parsed = parse_object_key(problem.key)
                 if parsed is not None:
@@ -199,7 +194,7 @@ class _Rebuild:
 
         never = datetime.fromtimestamp(0, UTC)
         listed = await Comparison(
-            self._mirror.store, self._index, never, damage, stopped=self.stop.is_set
+            self._mirror.store, self._index, never, note_damage, stopped=self.stop.is_set
         ).run()
         report.orphaned = listed.orphaned
         hi, lo = halves(bytes(absent))
@@ -207,13 +202,13 @@ class _Rebuild:
         self._absent = hi[order], lo[order]
 
     def _forget_absent(self) -> None:
-        """What an interrupted run has read, and whose object is not as it should be by now."""
+        """Forget files that an interrupted run has read and whose objects are missing or damaged."""
         acknowledged = self._state.acknowledged()
         absent: list[bytes] = []
-        while some := list(islice(acknowledged, _RECORDED)):
-            contents = halves(b"".join(content for _, _, content in some))
+        while batch := list(islice(acknowledged, _RECORD_BATCH)):
+            contents = halves(b"".join(content for _, _, content in batch))
             at = positions_of(*contents, *self._absent)
-            absent.extend(some[one][0] for one in np.flatnonzero(at >= 0))
+            absent.extend(batch[number][0] for number in np.flatnonzero(at >= 0))
         self._state.forget(absent)
 
     def _read_cache(self, level: Level) -> None:
@@ -237,42 +232,31 @@ class _Rebuild:
         placeholders |= self._index.contents_judged("placeholder")
         self._progress.begin(Stage("files", len(plan.order), plan.pending_bytes))
         seen: list[SeenFile] = []
-        for one in self._prepared(root, (plan.pending[at] for at in plan.order), level):
-            if isinstance(one, Unprepared):
-                self._fail(display(one.entry.path), one.reason)
+        flagged = self._index.contents_judged("blank", "corrupt", "not_image")
+
+        def read(batch: list[Entry]) -> list[Prepared | Unprepared]:
+            return prepare_all(root, batch, level, placeholders, flagged)
+
+        entries = (plan.pending[at] for at in plan.order)
+        for file in chain.from_iterable(read_batches(read, entries, stopped=self.stop.is_set)):
+            if isinstance(file, Unprepared):
+                self._fail(display(file.entry.path), file.reason)
                 continue
-            judged = one.judged_again(placeholders)
-            if (known := self._known(judged)) is None:
+            if (known := self._known(file)) is None:
                 report.unknown += 1
             else:
                 report.known += 1
                 seen.append(known)
             report.read += 1
-            report.bytes += one.digest.size
-            self._progress.advance(1, one.digest.size)
-            if len(seen) >= _RECORDED:
+            report.bytes += file.digest.size
+            self._progress.advance(1, file.digest.size)
+            if len(seen) >= _RECORD_BATCH:
                 state.record(seen)
                 seen.clear()
         state.record(seen)
 
-    def _prepared(
-        self, root: bytes, entries: Iterator[Entry], level: Level
-    ) -> Iterator[Prepared | Unprepared]:
-        """Files as threads have read them, as many under way as keep them busy and no more."""
-        flagged = self._index.contents_judged("blank", "corrupt", "not_image")
-        under_way: deque[Future[list[Prepared | Unprepared]]] = deque()
-        with ThreadPoolExecutor(_READERS, "read") as pool:
-            for batch in batches(entries):
-                if self.stop.is_set():
-                    break
-                under_way.append(pool.submit(prepare_all, root, batch, level, flagged))
-                if len(under_way) >= _READERS * _BATCHES_A_READER:
-                    yield from under_way.popleft().result()
-            while under_way:
-                yield from under_way.popleft().result()
-
     def _known(self, prepared: Prepared) -> SeenFile | None:
-        """What the state says of a file with which a sync has nothing left to do."""
+        """The state's entry of a file for which a sync has nothing left to do; else None."""
         entry, digest, judged = prepared.entry, prepared.digest, prepared.inspection
         prior = self._index.sighting(entry.url_md5)
         sha256 = self._index.object_sha256(digest.content_hash)

@@ -1,4 +1,4 @@
-"""What a dataset tells of the cache's files: which it refers to, where they come from."""
+"""A dataset's information about the cache's files: which it uses, and where they come from."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mirror.catalog.row import RowSource
 
 
 class Sources(Protocol):
-    """URLs of a dataset by their MD5. `mirror.dataset.dataset_urls` makes one from a dataset's file."""
+    """URLs of a dataset by their MD5. `mirror.dataset.dataset_urls` builds it from a file."""
 
     def get(self, url_md5: bytes) -> RowSource | None: ...
 
@@ -18,6 +18,6 @@ class Sources(Protocol):
 
 
 def source_digest(source: RowSource) -> bytes:
-    """Eight bytes that differ when a source does: has it been catalogued already?"""
+    """Eight bytes by which the state recognises a source that it has catalogued already."""
     joined = "\0".join("" if part is None else f"={part}" for part in source)
     return xxhash.xxh3_64_digest(joined.encode())

@@ -1,4 +1,4 @@
-"""`mirror sync`: scan → plan → inspect → upload → commit. Bulk and incremental are the same."""
+"""`mirror sync`: scan → plan → inspect → upload → commit, for a first run and for every later one."""
 
 from __future__ import annotations
 
@@ -35,32 +35,32 @@ from mirror.store.throttle import (
     Throttling,
 )
 from mirror.sync.commit import Committer
-from mirror.sync.placeholders import newly_found
+from mirror.sync.placeholders import new_placeholders
 from mirror.sync.plan import FileSelection, SyncPlan, estimate, make_plan
 from mirror.sync.row_sources import Sources, source_digest
 from mirror.sync.state import FILE_NAME, State, set_aside
 from mirror.sync.sync_report import SyncReport
 from mirror.sync.transfer import Transfer, TransferOptions
 
-_DESCRIBE_BATCH = 20_000
-# In the state: since when (microseconds since 1970) rows may have come that no run has weighed;
-# empty where there are none, absent in a state that knows nothing of the runs before it.
-_UNWEIGHED_SINCE = "unweighed_since"
+_SOURCE_BATCH = 20_000
+# Key in the state: microseconds since 1970, from when on rows may exist that no run has examined for
+# placeholders. Empty where there are none; absent where the state knows nothing of earlier runs.
+_UNEXAMINED_SINCE = "unweighed_since"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class SyncOptions:
-    """What one run is asked to do, beyond the settings.
+    """Options of one run, beyond the settings.
 
     Attributes:
         dry_run: plan and estimate; touch nothing and send nothing.
         prefix: only URLs whose MD5 begins with these hex digits.
-        max_files: at most so many new or changed files.
+        max_files: at most this many new or changed files.
         include_flagged: upload flagged files too.
         fail_fast: the first failure ends the run.
         inspect: overrides `sync.inspect`.
-        retry: how often and how soon a request that failed is tried again.
-        run_id: names the run in the report and the state; a new one where None.
+        retry: how often and how soon to retry a failed request.
+        run_id: names the run in the report and the state; None for a new one.
     """
 
     dry_run: bool = False
@@ -85,14 +85,14 @@ def sync(
 
     Args:
         settings: where the cache, the bucket and the state are.
-        options: what this run is asked to do.
-        sources: a dataset's URLs; only files that it refers to are synced, and what it tells of
-            them goes into the catalog.
+        options: what this run does.
+        sources: a dataset's URLs. Only files that it refers to are synced, and their URL, licence
+            and attribution go into the catalog.
         progress: receives the progress of the run.
         now: seconds since 1970, for the catalog's `seen_at`.
 
     Returns:
-        The report. An error that came after the plan is in `report.error`, with the counts of what
+        The report. `report.error` has an error that came after the plan; the counts then say what
         was done before it.
 
     Raises:
@@ -138,7 +138,7 @@ class _SyncRun:
                     ended_by = self._report.error
                 except StateDamaged as error:
                     ended_by = error
-                # Further in than opening it looks; who was asked to stop leaves it to the next run.
+                # Opening the state did not detect the damage. An interrupted run leaves it to the next.
                 if isinstance(ended_by, StateDamaged) and not self._report.interrupted:
                     state.close()
                     state = self._renew_state()
@@ -178,8 +178,8 @@ class _SyncRun:
     def _renew_state(self) -> State:
         aside = set_aside(self._folder)
         self._warn(
-            f"The state {self._folder / FILE_NAME} is damaged. It was moved to {aside} and begun "
-            "anew; every file is read again, and nothing is uploaded twice."
+            f"The state {self._folder / FILE_NAME} is damaged. It was moved to {aside} and a new one "
+            "begun; every file is read again, and nothing is uploaded twice."
         )
         return State(self._folder)
 
@@ -206,52 +206,52 @@ class _SyncRun:
 
     async def _sync(self, state: State) -> None:
         counting = Counting(self._location.store())
-        counting.requests = self._report.requests  # of a second attempt too: all of them are billed
+        counting.requests = self._report.requests  # a second attempt adds to it: all are billed
         try:
-            await _unless_stopped(self._know_the_mirror(counting, state))
-            await self._forget_what_was_lost(counting, state)
-            # Nothing needs the loop yet: a walk of a million files may hold it.
+            await _unless_stopped(self._open_mirror(counting, state))
+            await self._forget_lost_files(counting, state)
+            # Nothing needs the event loop yet: a walk of a million files may block it.
             with leaving_at_once_on_ctrl_c():
                 plan = self._plan(state)
             if plan.order:
                 self._progress.begin(_stage_of(plan))
             try:
                 state.mark(vanished=plan.vanished_signatures, returned=plan.returned_signatures)
-                unweighed = self._level != "off" and state.get(_UNWEIGHED_SINCE) != ""
-                if plan.order or self._sources is not None or unweighed:
+                has_unexamined = self._level != "off" and state.get(_UNEXAMINED_SINCE) != ""
+                if plan.order or self._sources is not None or has_unexamined:
                     await self._transfer(counting, state, plan)
             except MirrorError as error:
                 self._report.error = self._report.error or error
         finally:
             await counting.aclose()
 
-    async def _know_the_mirror(self, store: Store, state: State) -> None:
-        """One small GET: is the mirror there, in a format we know, and the one the state means?"""
-        patient = Retrying(store, first_attempts(self._options.retry))
+    async def _open_mirror(self, store: Store, state: State) -> None:
+        """Read format.json with one small GET, and check that it is the state's mirror."""
+        retrying = Retrying(store, first_attempts(self._options.retry))
         url = self._location.url
         proven_for = f"{url} {self._settings.bucket.endpoint or ''}"
         proven = state.get("conditional_put_proven") == proven_for
         try:
-            root = await open_root(patient, proven=proven)
+            root = await open_root(retrying, proven=proven)
         except StoreError as error:
             raise self._location.explained(error) from None
         known = state.get("mirror_id")
         if known is not None and known != root.id:
             forgotten = state.forget_all_files()
             self._warn(
-                f"{url} is another mirror than the one this state was made for (it was "
-                f"emptied or replaced); {forgotten} files are read and compared again."
+                f"{url} is another mirror than the one that this state belongs to (it was emptied or "
+                f"replaced); {forgotten} files are read and compared again."
             )
         if known != root.id:
-            state.set(_UNWEIGHED_SINCE, "0")
+            state.set(_UNEXAMINED_SINCE, "0")
             state.set("mirror_id", root.id)
         if not proven:
             state.set("conditional_put_proven", proven_for)
         self._snapshots = self._location.snapshots(root)
         self._losses = root.losses
 
-    async def _forget_what_was_lost(self, counting: Counting, state: State) -> None:
-        """After a repair that could not restore everything, what this cache still has is read again."""
+    async def _forget_lost_files(self, counting: Counting, state: State) -> None:
+        """Forget files whose objects a repair could not restore, so that this run uploads them."""
         if self._losses == (state.get("losses") or ""):
             return
         retry = self._options.retry
@@ -278,10 +278,10 @@ class _SyncRun:
             self._now,
         )
         await committer.refresh()
-        # Before the first commit: whatever ends this run, the next one weighs what it has brought.
-        kept, started_at = state.get(_UNWEIGHED_SINCE), int(self._started_at * 1e6)
+        # Before the first commit: however this run ends, the next one examines the rows it committed.
+        kept, started_at = state.get(_UNEXAMINED_SINCE), int(self._started_at * 1e6)
         since = started_at if kept == "" else min(int(kept or 0), started_at)
-        state.set(_UNWEIGHED_SINCE, str(since))
+        state.set(_UNEXAMINED_SINCE, str(since))
         known_bad = load_known_bad(self._settings.inspect.known_bad)
         bandwidth = BandwidthLimit(parse_rate(sync.limit_rate)) if sync.limit_rate else None
         gate = ConcurrencyGate(AdaptiveLimit(sync.concurrency, rate=MOST_PUTS_A_SECOND))
@@ -308,12 +308,12 @@ class _SyncRun:
         try:
             with stopping_on_signals(self._interrupt(stop)):
                 await transfer.run(plan)
-            plan.pending, plan.order = Entries(), ()  # at a million files, memory to be used again
+            plan.pending, plan.order = Entries(), ()  # frees much memory at a million files
             if self._sources is not None and self._report.error is None and not stop.is_set():
-                await self._describe(state, committer)
+                await self._add_sources(state, committer)
             if self._level != "off" and self._report.error is None and not stop.is_set():
-                await self._weigh_evidence(catalog, committer, since)
-                state.set(_UNWEIGHED_SINCE, "")
+                await self._flag_placeholders(catalog, committer, since)
+                state.set(_UNEXAMINED_SINCE, "")
         finally:
             self._report.retries = retrying.retries
             self._report.catalog_commits = committer.count.commits
@@ -324,39 +324,39 @@ class _SyncRun:
         def interrupt() -> None:
             self._report.interrupted = True
             self._progress.say(
-                "Stopping: what is in flight is finished and committed. Once more leaves at once.",
+                "Stopping: uploads in flight are finished and committed. A second signal exits at once.",
                 "warning",
             )
             stop.set()
 
         return interrupt
 
-    async def _describe(self, state: State, committer: Committer) -> None:
-        """Sources for files that were synced before their dataset was known."""
+    async def _add_sources(self, state: State, committer: Committer) -> None:
+        """Catalogue the sources of files that were synced before their dataset was known."""
         assert self._sources is not None
-        told: list[tuple[bytes, bytes]] = []
+        added: list[tuple[bytes, bytes]] = []
 
         async def flush() -> None:
             await committer.commit()
-            state.set_sources(told)
-            self._report.described += len(told)
-            told.clear()
+            state.set_sources(added)
+            self._report.described += len(added)
+            added.clear()
 
         for path, row, known in state.files():
             source = self._sources.get(row.url_md5)
             if source is None or source_digest(source) == known:
                 continue
-            if committer.describe(path, row, source):
-                told.append((source_digest(source), path))
-            if len(told) >= _DESCRIBE_BATCH:
+            if committer.add_source(row, source):
+                added.append((source_digest(source), path))
+            if len(added) >= _SOURCE_BATCH:
                 await flush()
-        if told:
+        if added:
             await flush()
 
-    async def _weigh_evidence(self, catalog: Catalog, committer: Committer, since: int) -> None:
-        """Contents that by now stand under too many photos become placeholders."""
+    async def _flag_placeholders(self, catalog: Catalog, committer: Committer, since: int) -> None:
+        """Flag the contents that too many photos share by now."""
         await committer.refresh()
-        rows = await newly_found(
+        rows = await new_placeholders(
             committer.index,
             catalog,
             self._settings.inspect.placeholder_photos,
@@ -376,10 +376,10 @@ def _stage_of(plan: SyncPlan) -> Stage:
 
 
 async def _unless_stopped(beginning: Coroutine[None, None, None]) -> None:
-    """Await what comes before there is anything to finish; a signal gives it up.
+    """Await the beginning of a run; a signal cancels it, since there is nothing to finish yet.
 
     Raises:
-        Interrupted: the signal came.
+        Interrupted: a signal came.
     """
     task = asyncio.ensure_future(beginning)
     try:
@@ -400,7 +400,7 @@ class _NothingKnown:
 
 
 def _last_rate(state: State) -> float | None:
-    """Bytes a second of the last run that uploaded a noticeable amount."""
+    """Bytes a second of the last run that uploaded more than 1 MiB; None where there is none."""
     for run in state.runs.last(50):
         report = msgspec.json.decode(run.report)
         if report["bytes_uploaded"] > 1 << 20 and report["seconds"] > 0:

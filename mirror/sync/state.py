@@ -1,8 +1,8 @@
-"""The local state: what was seen in the cache and acknowledged by the mirror (SQLite).
+"""The local state: which files of the cache the mirror has acknowledged (SQLite).
 
 It is a cache of facts that the bucket and the cache folder hold themselves. It saves a million
-requests and re-reading the disk; deleting it costs time and never an upload. `mirror_id` ties it to
-one mirror: a state that belongs to another one is discarded.
+requests and reading the disk again. Deleting it costs time and never an upload. `mirror_id` ties it
+to one mirror; a state of another mirror is discarded.
 """
 
 from __future__ import annotations
@@ -29,23 +29,26 @@ CREATE TABLE files (
     size INTEGER NOT NULL, format TEXT NOT NULL, width INTEGER NOT NULL, height INTEGER NOT NULL,
     verdict TEXT NOT NULL, reason TEXT NOT NULL, source_digest BLOB
 ) WITHOUT ROWID;
--- Covers the one query that a no-change run makes, and gives signatures already sorted.
+-- Covers the only query of a run without changes, and returns the signatures sorted.
 CREATE UNIQUE INDEX files_by_signature ON files (gone, signature);
 {RUNS_TABLE}"""
 
-# By path. Without the plus SQLite, which knows nothing of how many are gone, goes through all of
-# `files_by_signature` for it.
-_HERE = "+gone = 0"
-_LOOK_UP = 500
-# Rows to a statement, as many as every SQLite takes (999 values): at the end of each one SQLite lets
-# go of the interpreter's lock, for which uploads are waiting.
-_TOGETHER = 999 // 13
+# For look-ups by path. SQLite does not know how few files are gone. Without the plus it would scan
+# all of `files_by_signature`.
+_PRESENT = "+gone = 0"
+_LOOK_UP_BATCH = 500
+# Rows in one statement: as many as every SQLite accepts (999 values). At the end of each statement
+# SQLite releases the interpreter's lock, for which uploads are waiting.
+_ROWS_A_STATEMENT = 999 // 13
 
 
 class SeenFile(NamedTuple):
-    """A file whose content the mirror has acknowledged, or has flagged.
+    """A file whose object the store has acknowledged, or which is flagged.
 
-    `source_digest` identifies the source that was catalogued with it, None when none was.
+    Attributes:
+        entry: the file.
+        row: that was catalogued.
+        source_digest: of the source that was catalogued with it; None when there was none.
     """
 
     entry: Entry
@@ -61,10 +64,10 @@ class State:
     """
 
     def __init__(self, folder: Path) -> None:
-        """Open, or create.
+        """Open the state in a folder, or create it.
 
         Raises:
-            StateDamaged: the file is not a database any more; `set_aside` makes room for a new one.
+            StateDamaged: the file is no longer a database; `set_aside` makes room for a new one.
             StateError: the folder cannot be written, or the disk is full.
         """
         remedy = "delete it, and the next run rebuilds it without uploading anything again"
@@ -96,7 +99,8 @@ class State:
         """Signatures of all known files, sorted, end to end.
 
         Args:
-            gone: those that had vanished from the cache at the last run, or those that had not.
+            gone: True for the files that had vanished from the cache at the last run, False for
+                those that were there.
         """
         query = "SELECT signature FROM files WHERE gone = ? ORDER BY signature"
         pieces: list[bytes] = []
@@ -108,38 +112,40 @@ class State:
 
     def signatures_of(self, paths: Sequence[bytes]) -> Iterator[tuple[bytes, bytes]]:
         """`(path, signature)` of those of `paths` that are known and have not vanished."""
-        for begin in range(0, len(paths), _LOOK_UP):
-            some = paths[begin : begin + _LOOK_UP]
-            marks = ",".join("?" * len(some))
-            query = f"SELECT path, signature FROM files WHERE {_HERE} AND path IN ({marks})"  # noqa: S608
+        for begin in range(0, len(paths), _LOOK_UP_BATCH):
+            batch = paths[begin : begin + _LOOK_UP_BATCH]
+            marks = ",".join("?" * len(batch))
+            query = f"SELECT path, signature FROM files WHERE {_PRESENT} AND path IN ({marks})"  # noqa: S608
             with self._file.translated():
-                found = self._db.execute(query, some).fetchall()
+                found = self._db.execute(query, batch).fetchall()
             yield from found
 
     def record(self, files: Iterable[SeenFile]) -> None:
-        """Remember acknowledged files, all or none.
+        """Record acknowledged files, all or none.
 
         Raises:
             StateError: the disk is full or the database cannot be written.
         """
-        # Sorted, so that neighbours in the table are written together: half the time of any order.
+        # Sorting brings neighbours in the table together, which halves the time to write them.
         rows = sorted(
             (
                 seen.entry.path, seen.entry.signature, 0, *seen.row[:9], seen.source_digest,
             )
             for seen in files
         )  # fmt: skip
-        whole = len(rows) - len(rows) % _TOGETHER
+        whole = len(rows) - len(rows) % _ROWS_A_STATEMENT
         together = (
-            list(chain.from_iterable(rows[at : at + _TOGETHER]))
-            for at in range(0, whole, _TOGETHER)
+            list(chain.from_iterable(rows[at : at + _ROWS_A_STATEMENT]))
+            for at in range(0, whole, _ROWS_A_STATEMENT)
         )
-        self._file.execute_all([(_insertion(_TOGETHER), together), (_insertion(1), rows[whole:])])
+        self._file.execute_all(
+            [(_insertion(_ROWS_A_STATEMENT), together), (_insertion(1), rows[whole:])]
+        )
 
     def mark(self, *, vanished: Iterable[bytes] = (), returned: Iterable[bytes] = ()) -> None:
-        """Note by signature which files have left the cache and which have come back as they were.
+        """Record by signature which files left the cache, and which came back unchanged.
 
-        Vanished files are kept: a disk that was not mounted must not cost a second reading.
+        Vanished files stay in the state: a disk that was not mounted must not cost a second reading.
         """
         self._file.execute_all(
             [
@@ -149,25 +155,28 @@ class State:
         )
 
     def files(self) -> Iterator[tuple[bytes, Row, bytes | None]]:
-        """`(path, row, source_digest)` of every file that is in the cache; rows lack `seen_at`."""
+        """`(path, row, source_digest)` of every file that is in the cache.
+
+        The rows lack the source and `seen_at`, which the state does not keep.
+        """
         columns = "url_md5, content_hash, sha256, size, format, width, height, verdict, reason"
-        query = f"SELECT path, source_digest, {columns} FROM files WHERE {_HERE} ORDER BY path"  # noqa: S608
+        query = f"SELECT path, source_digest, {columns} FROM files WHERE {_PRESENT} ORDER BY path"  # noqa: S608
         with self._file.translated():
             for path, digest, *facts in self._db.execute(query):
                 yield path, Row._make((*facts, UNKNOWN_SOURCE, 0)), digest
 
     def acknowledged(self) -> Iterator[tuple[bytes, bytes, bytes]]:
-        """`(path, url_md5, content_hash)` of every `ok` file, of those too that have vanished."""
+        """`(path, url_md5, content_hash)` of every `ok` file, vanished files included."""
         query = "SELECT path, url_md5, content_hash FROM files WHERE verdict = 'ok'"
         with self._file.translated():
             yield from self._db.execute(query)
 
     def forget(self, paths: Iterable[bytes]) -> None:
-        """What is read anew by the next run."""
+        """Forget files; the next run reads them again."""
         self._file.execute_all([("DELETE FROM files WHERE path = ?", _tuples(paths))])
 
     def take_files(self, other: State) -> None:
-        """Know what another state knows, and of files nothing else: at once, or not at all."""
+        """Replace all files by those of another state, in one transaction."""
         with self._file.translated():
             self._db.execute("ATTACH ? AS other", (str(other.path),))
         try:
@@ -182,7 +191,7 @@ class State:
                 self._db.execute("DETACH other")
 
     def set_sources(self, digests: Iterable[tuple[bytes, bytes]]) -> None:
-        """Remember `(source_digest, path)`: this source is in the catalog."""
+        """Record `(source_digest, path)` of sources that are in the catalog now."""
         self._file.execute_all([("UPDATE files SET source_digest = ? WHERE path = ?", digests)])
 
     def close(self) -> None:

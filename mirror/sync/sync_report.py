@@ -1,4 +1,4 @@
-"""What a sync did, as a value: the JSON of `mirror sync --json`, and what the table is drawn from."""
+"""The report of a sync: the JSON of `mirror sync --json`, and the source of the printed table."""
 
 from __future__ import annotations
 
@@ -14,14 +14,17 @@ from mirror.sync.plan import SyncPlan
 
 @dataclass
 class SyncReport:
-    """Counts are files unless they say otherwise.
+    """What a sync did. Counts are files unless stated otherwise.
 
     Attributes:
-        flagged: by verdict.
-        failures: `(path, reason)` of the first files that failed.
-        warnings: sentences that a person should read.
-        error: what ended the run early, if anything did.
         described: unchanged files whose source was added to the catalog (`--dataset`).
+        flagged: files by verdict.
+        failures: `(path, reason)` of the first files that failed.
+        warnings: sentences that the user should read.
+        requests: requests that were sent, by operation.
+        catalog_version: after the last commit; None where there was no commit.
+        estimate: what the plan would cost, in a dry run.
+        error: the error that ended the run early, if one did.
     """
 
     run_id: str
@@ -54,6 +57,7 @@ class SyncReport:
     error: MirrorError | None = None
 
     def take_plan(self, plan: SyncPlan) -> None:
+        """Copy a plan's counts."""
         self.scanned, self.ignored = plan.scanned, plan.ignored
         self.new, self.changed, self.unchanged = plan.new, plan.changed, plan.unchanged
         self.vanished = plan.vanished

@@ -1,13 +1,13 @@
-"""The shell of a sync: files through threads, decisions, uploads and commits, in bounded windows.
+"""The transfer stage of a sync: files pass through threads, decisions, uploads and commits.
 
     feed ──► prepare (threads) ──► decide ──► upload (threads) ──► add ──► commit (one at a time)
 
-Files go through in batches: what a hop between threads costs is shared by all of a batch. Where one
-cannot simply be written, it and those after it are uploaded each by itself.
+Files pass in batches, which share the cost of a hop between threads. When one file of a batch cannot
+simply be written, it and those after it are uploaded each by itself.
 
-Never more than a window of files is under way, by count and by bytes: memory does not grow with the
-cache. A failure of one file is noted and the run goes on; a failure that every file would meet (the
-key may not write, the store is gone) ends the feeding, and what was acknowledged is committed.
+A window bounds the files under way, by count and by bytes, so memory does not grow with the cache.
+When one file fails, the run notes it and goes on. A failure that every file would meet (the key may
+not write, the store is gone) ends the feeding, and the acknowledged files are committed.
 """
 
 from __future__ import annotations
@@ -48,14 +48,14 @@ from mirror.sync.decide import Claim, Decision, decide
 from mirror.sync.plan import SyncPlan
 from mirror.sync.sync_report import SyncReport
 
-# Files in the turns that are under way together: long turns where a near server is sent few at once,
-# short ones where it is far, and what is in flight is worth more than a hop.
-_IN_TURNS = 512
-# So many batches in a row that were awaited by half of what could upload them.
-_STARVING = 64
-# Contents that a run holds in memory before the catalog's index on disk takes them over.
+# Files in all sequences of uploads that are under way together. A near server gets few long
+# sequences. A far one gets many short ones, because there uploads in flight matter more than hops.
+_FILES_IN_SEQUENCES = 512
+# After this many batches in a row that found half of the upload slots idle, another reader starts.
+_STARVED_BATCHES = 64
+# Contents that a run holds in memory before the index on disk takes them over.
 _REFRESH_AFTER = 40_000
-# A run asks the catalog anew this often: gc goes by what rows named within its grace period.
+# A run reads the catalog again this often, because gc counts what rows named within its grace period.
 _REFRESH_SECONDS = 3600.0
 
 
@@ -68,9 +68,9 @@ class TransferOptions:
         level: how far files are inspected.
         include_flagged: upload flagged files too.
         fail_fast: the first failure ends the run.
-        commit_rows: commit when so many files wait,
-        commit_seconds: or when the oldest has waited so long.
-        readers: threads that read, hash and judge, at most.
+        commit_rows: commit when this many files wait.
+        commit_seconds: commit also when the oldest file has waited this long.
+        readers: threads that read, hash and inspect, at most.
     """
 
     concurrency: int
@@ -83,7 +83,13 @@ class TransferOptions:
 
 
 class _Upload(NamedTuple):
-    """A file that is to be uploaded; `planned` is its entry in the plan, as the window counts it."""
+    """A file to upload.
+
+    Attributes:
+        planned: its entry in the plan, by which the window counts it.
+        prepared: the file as it was read.
+        claim: on its content.
+    """
 
     planned: Entry
     prepared: Prepared
@@ -91,16 +97,19 @@ class _Upload(NamedTuple):
 
 
 class Transfer:
-    """Carries out a plan. One use.
+    """Executes a plan. Use each instance once.
 
     Args:
-        store: with retry and throttle around it.
-        committer: with its index fresh.
-        placeholders: hashes of contents that are known not to be photographs.
+        store: with retries and throttling.
+        committer: with a fresh index.
         root: the cache's folder.
-        report: is filled while the transfer runs.
-        stop: once set, nothing more is begun; what is in flight is finished and committed.
-        in_flight: how many uploads the store takes at once, as it turns out.
+        placeholders: content hashes of known placeholders.
+        options: how it runs.
+        report: filled while the transfer runs.
+        progress: receives the progress of the run.
+        stop: once set, nothing more begins; uploads in flight are finished and committed.
+        in_flight: returns how many uploads the store currently takes at once.
+        clock: seconds that only go forward.
     """
 
     def __init__(
@@ -133,7 +142,7 @@ class Transfer:
         self._starving = 0
         self._feeding: set[asyncio.Task[None]] = set()
         self._uploads: set[asyncio.Task[None]] = set()
-        self._turn = asyncio.Semaphore(options.concurrency)
+        self._slots = asyncio.Semaphore(options.concurrency)
         self._broken: BaseException | None = None
         self._failures = ConsecutiveFailures()
         self._room = asyncio.Condition()
@@ -144,18 +153,17 @@ class Transfer:
         self._due = asyncio.Event()
 
     async def run(self, plan: SyncPlan) -> None:
-        """Feed the plan's files through; on return everything acknowledged is committed.
+        """Transfer the plan's files; on return everything acknowledged is committed.
 
         An error that ends the run is in the report.
         """
-        # Few files are in flight together, and not one after the other; of many, none waits for the
-        # longest turn.
+        # Few files are spread over all upload slots; of many, none waits for a long sequence.
         share = -(-len(plan.order) // (4 * self._options.concurrency))
         feed = batches((plan.pending[at] for at in plan.order), max(1, min(BATCH_FILES, share)))
         committing = asyncio.create_task(self._commit_when_due())
         committing.add_done_callback(self._ended)
-        # Where nothing is decoded one reader is as quick as all uploads, and a second that nobody
-        # waits for would fight with them for the interpreter's lock.
+        # Where nothing is decoded one reader keeps up with all uploads, and a second one would only
+        # compete with them for the interpreter's lock.
         for _ in range(self._options.readers if self._options.level == "decode" else 1):
             self._add_reader(feed)
         while under_way := self._feeding | self._uploads:
@@ -164,16 +172,16 @@ class Transfer:
             reader.shutdown()
         self._fed.set()
         self._due.set()
-        await asyncio.wait([committing])  # what it met is in `_broken`
-        if self._broken is not None:  # nothing that a store or a file can cause
+        await asyncio.wait([committing])  # its exception is in `_broken`
+        if self._broken is not None:  # a bug, and nothing that a store or a file can cause
             raise self._broken
 
     def _add_reader(self, feed: Iterator[list[Entry]]) -> None:
-        """One more thread, with a batch that it reads and the next that waits for it."""
+        """Start one more thread, with a batch to read and another one that waits."""
         self._starving = 0
         self._readers.append(ThreadPoolExecutor(1, "read"))
         for _ in range(2):
-            self._begin(self._feed(feed, self._readers[-1]), self._feeding)
+            self._start(self._feed(feed, self._readers[-1]), self._feeding)
 
     async def _feed(self, feed: Iterator[list[Entry]], reader: ThreadPoolExecutor) -> None:
         loop = asyncio.get_running_loop()
@@ -184,26 +192,34 @@ class Transfer:
                 await self._leave_window(len(batch), size)
                 return
             prepared = await loop.run_in_executor(
-                reader, prepare_all, self._root, batch, self._options.level, self._flagged
+                reader,
+                prepare_all,
+                self._root,
+                batch,
+                self._options.level,
+                self._placeholders,
+                self._flagged,
             )
-            # What a disk is slow to give, more readers get sooner.
+            # More readers help where the disk is slow.
             starved = len(self._uploads) < self._in_flight() / 2
             self._starving = self._starving + 1 if starved else 0
-            if self._starving >= _STARVING and len(self._readers) < self._options.readers:
+            if self._starving >= _STARVED_BATCHES and len(self._readers) < self._options.readers:
                 self._add_reader(feed)
             uploads: list[_Upload] = []
-            for entry, one in zip(batch, prepared, strict=True):
-                upload_of = self._take(entry, one)
-                if upload_of is not None:
-                    uploads.append(upload_of)
+            for entry, file in zip(batch, prepared, strict=True):
+                pending = self._take(entry, file)
+                if pending is not None:
+                    uploads.append(pending)
                     size -= _window_bytes(entry)
             await self._leave_window(len(batch) - len(uploads), size)
-            # The first answers tell how far the store is; until then nothing waits behind another.
-            longest = max(1, int(_IN_TURNS / self._in_flight())) if self._report.uploaded else 1
+            # The first answers show how far the store is; until then no upload waits for another.
+            longest = (
+                max(1, int(_FILES_IN_SEQUENCES / self._in_flight())) if self._report.uploaded else 1
+            )
             for start in range(0, len(uploads), longest):
-                self._begin(self._upload_all(uploads[start : start + longest]), self._uploads)
+                self._start(self._upload_all(uploads[start : start + longest]), self._uploads)
 
-    def _begin(self, work: Coroutine[None, None, None], among: set[asyncio.Task[None]]) -> None:
+    def _start(self, work: Coroutine[None, None, None], among: set[asyncio.Task[None]]) -> None:
         task = asyncio.create_task(work)
         among.add(task)
         task.add_done_callback(among.discard)
@@ -213,15 +229,14 @@ class Transfer:
         if not task.cancelled() and (error := task.exception()) is not None:
             self._broken = self._broken or error
             self._stop.set()
-            # Who waits for room hears that nothing more begins.
-            self._begin(self._wake(), self._uploads)
+            # Feeders that wait for room must notice that nothing more begins.
+            self._start(self._wake(), self._uploads)
 
     def _take(self, planned: Entry, prepared: Prepared | Unprepared) -> _Upload | None:
-        """Decide on a file that was read: what is left to do is to upload it, or nothing."""
+        """Decide on a file that was read; returns the upload that is left to do, or None."""
         if isinstance(prepared, Unprepared):
             self._fail(prepared.entry, prepared.reason)
         else:
-            prepared = prepared.judged_again(self._placeholders)
             content = prepared.digest.content_hash
             claim = self._claims.get(content)
             decision = decide(
@@ -245,42 +260,42 @@ class Transfer:
         return None
 
     async def _upload_all(self, uploads: list[_Upload]) -> None:
-        """Files one after the other, as far as all goes well; the others each by itself."""
-        done, taken = 0, False
-        if len(uploads) > 1 and all(one.prepared.body is not None for one in uploads):
-            objects = [new_object(one.prepared) for one in uploads]
-            async with self._turn:
+        """Upload files in sequence up to the first problem, then each of the others by itself."""
+        done, exists = 0, False
+        if len(uploads) > 1 and all(file.prepared.body is not None for file in uploads):
+            objects = [new_object(file.prepared) for file in uploads]
+            async with self._slots:
                 created = await self._store.create_in_turn(objects, self._stop.is_set)
-            done, taken = created.written, isinstance(created.error, AlreadyExists)
-            for one in uploads[:done]:
-                self._acknowledge_upload(one, wrote=True)
+            done, exists = created.written, isinstance(created.error, AlreadyExists)
+            for file in uploads[:done]:
+                self._acknowledge_upload(file, wrote=True)
             await self._leave_window(
-                done, sum(_window_bytes(one.planned) for one in uploads[:done])
+                done, sum(_window_bytes(file.planned) for file in uploads[:done])
             )
-        for number, one in enumerate(uploads[done:]):
-            self._begin(self._upload(one, taken=taken and not number), self._uploads)
+        for number, file in enumerate(uploads[done:]):
+            self._start(self._upload(file, exists=exists and not number), self._uploads)
 
-    async def _upload(self, one: _Upload, *, taken: bool) -> None:
+    async def _upload(self, file: _Upload, *, exists: bool) -> None:
         try:
-            async with self._turn:
+            async with self._slots:
                 if self._stop.is_set():
-                    # Read, but not begun: it and its followers are the next run's.
-                    del self._claims[one.prepared.digest.content_hash]
+                    # Read but not uploaded: it and its followers are left to the next run.
+                    del self._claims[file.prepared.digest.content_hash]
                     return
-                wrote = await upload(self._store, self._root, one.prepared, taken=taken)
+                wrote = await upload(self._store, self._root, file.prepared, exists=exists)
         except (MirrorError, OSError) as error:
-            self._give_up(one, str(error))
+            self._fail_upload(file, str(error))
             try:
                 self._failures.failed(error)
             except StoreError as hopeless:
                 self._end(hopeless)
         else:
-            self._acknowledge_upload(one, wrote=wrote)
+            self._acknowledge_upload(file, wrote=wrote)
         finally:
-            await self._leave_window(1, _window_bytes(one.planned))
+            await self._leave_window(1, _window_bytes(file.planned))
 
-    def _acknowledge_upload(self, one: _Upload, *, wrote: bool) -> None:
-        _, prepared, claim = one
+    def _acknowledge_upload(self, file: _Upload, *, wrote: bool) -> None:
+        _, prepared, claim = file
         self._failures.succeeded()
         claim.acknowledged = True
         if wrote:
@@ -290,10 +305,10 @@ class Transfer:
             self._acknowledge(follower, Decision.DUPLICATE)
         claim.followers.clear()
 
-    def _give_up(self, one: _Upload, why: str) -> None:
-        del self._claims[one.prepared.digest.content_hash]
-        for prepared in (one.prepared, *one.claim.followers):
-            self._fail(prepared.entry, why)
+    def _fail_upload(self, file: _Upload, reason: str) -> None:
+        del self._claims[file.prepared.digest.content_hash]
+        for prepared in (file.prepared, *file.claim.followers):
+            self._fail(prepared.entry, reason)
 
     def _acknowledge(self, prepared: Prepared, decision: Decision) -> None:
         verdict = prepared.inspection.verdict
@@ -317,11 +332,11 @@ class Transfer:
             self._stop.set()
 
     def _end(self, error: MirrorError | OSError) -> None:
-        """Nothing more can succeed: finish what is in flight, commit, and say why."""
+        """End the run, because nothing more can succeed: finish uploads in flight and commit."""
         if isinstance(error, OSError):
             error = CatalogError(
                 f"The catalog's index cannot be kept on this machine ({error}); nothing that was "
-                "acknowledged is lost, make room and run again."
+                "acknowledged is lost: make room and run again."
             )
         if self._report.error is None:
             self._report.error = error
@@ -343,17 +358,17 @@ class Transfer:
                     await self._committer.commit()
                     if len(self._claims) >= _REFRESH_AFTER:
                         await self._refresh()
-                    elif self._committer.knows_since > _REFRESH_SECONDS:
+                    elif self._committer.knowledge_age > _REFRESH_SECONDS:
                         await self._refresh()
                         self._forget_acknowledged()
                 except (MirrorError, OSError) as error:
-                    self._end(error)  # and once more when all is fed: some of it may go through
+                    self._end(error)  # the last commit retries it: by then it may succeed
                 await self._wake()
             if last:
                 return
 
     async def _refresh(self) -> None:
-        """Let the index take over the claims it knows by now: on disk they cost no memory."""
+        """Refresh the index, and drop the claims that it knows: on disk they cost no memory."""
         await self._committer.refresh()
         self._flagged = self._contents_flagged()
         for content in [c for c, claim in self._claims.items() if claim.acknowledged]:
@@ -361,12 +376,12 @@ class Transfer:
                 del self._claims[content]
 
     def _contents_flagged(self) -> Container[bytes]:
-        """Contents that the catalog flags, where new files are looked at less than in full."""
+        """Contents that the catalog flags, where new files are not fully decoded."""
         index, level = self._committer.index, self._options.level
         return () if level == "decode" else index.contents_judged("blank", "corrupt", "not_image")
 
     def _forget_acknowledged(self) -> None:
-        """Of what the index does not tell, this run knows too long already that it is there."""
+        """Drop acknowledged claims that the index does not have: gc may delete such old objects."""
         for content in [c for c, claim in self._claims.items() if claim.acknowledged]:
             del self._claims[content]
 
@@ -383,7 +398,7 @@ class Transfer:
                     self._stop.is_set()
                     or (
                         self._has_room(files, size)
-                        # Commits that cannot keep up hold the feeding back, not memory.
+                        # Slow commits hold back the feeding instead of filling memory.
                         and len(self._committer) < 2 * self._options.commit_rows
                     )
                 )
@@ -394,7 +409,7 @@ class Transfer:
     async def _leave_window(self, files: int, size: int) -> None:
         self._files_under_way -= files
         self._bytes_under_way -= size
-        # Feeders that are woken for each file, and find no room for a batch, cost more than it does.
+        # Waking a feeder for every file is wasteful: wait until a whole batch fits.
         if self._stop.is_set() or self._has_room(BATCH_FILES, BATCH_BYTES):
             await self._wake()
 
@@ -403,14 +418,16 @@ class Transfer:
             self._room.notify_all()
 
     def _has_room(self, files: int, size: int) -> bool:
-        most_files = _IN_TURNS + self._options.concurrency + 2 * BATCH_FILES * len(self._readers)
+        max_files = (
+            _FILES_IN_SEQUENCES + self._options.concurrency + 2 * BATCH_FILES * len(self._readers)
+        )
         return self._files_under_way == 0 or (
-            self._files_under_way + files <= most_files
+            self._files_under_way + files <= max_files
             and self._bytes_under_way + size <= WINDOW_BYTES
         )
 
 
 def _window_bytes(entry: Entry) -> int:
-    """What a file holds in memory while under way; a large one passes in parts."""
+    """Bytes that a file holds in memory while under way; a large one passes in parts."""
     size = entry.identity.size
     return size if size <= WHOLE_UP_TO else 4 * PART_BYTES

@@ -1,4 +1,4 @@
-"""A clock that nobody sets and that goes on while the machine sleeps."""
+"""A clock that cannot be set, and that continues while the machine sleeps."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import time
 
 
 def since_boot() -> float:
-    """Seconds. `time.monotonic` stands still during a sleep on Linux and on macOS; each has one that
-    does not, under another name.
+    """Return seconds since the machine started, including the time that it slept.
+
+    `time.monotonic` stops during sleep on Linux and macOS. Each has another clock that does not.
     """
     for name in ("CLOCK_BOOTTIME", "CLOCK_MONOTONIC"):
         if (number := getattr(time, name, None)) is not None:

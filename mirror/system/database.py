@@ -1,4 +1,7 @@
-"""SQLite files of this machine: made or opened, written all or none, their errors in our words."""
+"""SQLite files on this machine: `Database` for state that is kept, `ScratchDatabase` for one run.
+
+Errors of SQLite become errors of this package.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from mirror.errors import StateDamaged, StateError
 
@@ -14,14 +17,14 @@ Statements = Iterable[tuple[str, Iterable[Any]]]
 
 
 class Database:
-    """An SQLite file with one schema. One process writes it at a time: see `mirror.run.lock`.
+    """An SQLite file with one schema. One process writes it at a time; see `mirror.run.lock`.
 
     Args:
-        path: the file; made when it is not there.
-        schema: what it is made with.
-        version: of the schema; bumped whenever a table changes its meaning.
-        remedy: what to do with a file of another version, as the end of a sentence.
-        damaged: what to do with one that is damaged, as the end of a sentence.
+        path: the file; created if it does not exist.
+        schema: SQL that creates the tables.
+        version: version of the schema; raised whenever a table changes its meaning.
+        remedy: what to do about a file of another version, as the end of a sentence.
+        damaged: what to do about a damaged file, as the end of a sentence.
 
     Attributes:
         path: the file.
@@ -29,7 +32,7 @@ class Database:
 
     Raises:
         StateDamaged: the file is not a database any more.
-        StateError: the folder cannot be written, the disk is full, or the version is another one.
+        StateError: the folder cannot be written, the disk is full, or the version differs.
     """
 
     def __init__(self, path: Path, schema: str, version: int, remedy: str, damaged: str) -> None:
@@ -56,7 +59,7 @@ class Database:
             )
 
     def execute_all(self, statements: Statements) -> None:
-        """Run statements, each for all of its values: all or none.
+        """Run each statement for all its values, in one transaction.
 
         Raises:
             StateError: the disk is full or the file cannot be written.
@@ -74,7 +77,7 @@ class Database:
 
     @contextmanager
     def translated(self) -> Iterator[None]:
-        """SQLite's errors, as errors of ours."""
+        """Translate SQLite's errors to `StateError`."""
         try:
             yield
         except sqlite3.Error as error:
@@ -96,3 +99,73 @@ class Database:
 
     def close(self) -> None:
         self.connection.close()
+
+
+class ScratchDatabase:
+    """A temporary SQLite database for one run. Use it as a context manager.
+
+    SQLite unlinks the file right after opening it, so it disappears with the process. It has no
+    journal: after an error its content is undefined.
+
+    Args:
+        schema: SQL that creates the tables.
+        cache_kib: memory for pages, in KiB; the rest is on disk.
+        need: how much room it takes, for the error message.
+
+    Raises:
+        StateError: from here on, whenever the temporary file cannot be written or read.
+    """
+
+    def __init__(self, schema: str, *, cache_kib: int = 2000, need: str = "") -> None:
+        self._need = f" ({need})" if need else ""
+        # "" names a temporary database in SQLite's own folder for temporary files.
+        self._db = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+        pragmas = ("journal_mode = OFF", "synchronous = OFF", f"cache_size = -{cache_kib}")
+        self.execute_script("".join(f"PRAGMA {pragma};" for pragma in pragmas) + schema)
+
+    def execute_script(self, statements: str) -> None:
+        """Run several statements without values."""
+        try:
+            self._db.executescript(statements)
+        except sqlite3.Error as error:
+            raise self._translation(error) from None
+
+    def execute(self, statement: str, values: Iterable[Any] = ()) -> None:
+        """Run a statement that returns no rows."""
+        try:
+            self._db.execute(statement, tuple(values))
+        except sqlite3.Error as error:
+            raise self._translation(error) from None
+
+    def execute_many(self, statement: str, values: Iterable[tuple[Any, ...]]) -> None:
+        """Run a statement once for each tuple of values."""
+        try:
+            self._db.executemany(statement, values)
+        except sqlite3.Error as error:
+            raise self._translation(error) from None
+
+    def row(self, query: str, values: Iterable[Any] = ()) -> Any:
+        """Return the first row of a query, or None."""
+        return next(self.rows(query, values), None)
+
+    def rows(self, query: str, values: Iterable[Any] = ()) -> Iterator[Any]:
+        """Yield the rows of a query, reading them one by one."""
+        try:
+            yield from self._db.execute(query, tuple(values))
+        except sqlite3.Error as error:
+            raise self._translation(error) from None
+
+    def _translation(self, error: sqlite3.Error) -> StateError:
+        return StateError(
+            f"A temporary database has no room in the folder for temporary files ({error}); make "
+            f"room there{self._need}, or set SQLITE_TMPDIR to another folder."
+        )
+
+    def close(self) -> None:
+        self._db.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -1,4 +1,9 @@
-"""Files that appear whole or not at all."""
+"""Write files that appear complete or not at all: for reports, datasets, configuration.
+
+Three other writers have their own rules. `cache.cache_writer` works by descriptors and never
+overwrites a good image. `store.engines.file` makes a conditional PUT from a hard link.
+`fetch.disk_cache` does not flush, because its files can be downloaded again.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +24,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[TextIO]:
-    """A text file to write (UTF-8, lines end as written); as `replacing_bytes` in all else."""
+    """Like `replacing_bytes`, for UTF-8 text; line endings are written unchanged."""
     with replacing_bytes(path) as raw:
         text = io.TextIOWrapper(raw, "utf-8", newline="", write_through=True)
         yield text
@@ -27,16 +32,17 @@ def replacing(path: Path) -> Iterator[TextIO]:
 
 
 class ReplacedTogether:
-    """Files that take their places in a row at the end of the block, when all of them are whole.
+    """Files that all take their names at the end of a block, once all are complete.
 
-    None does when the block ends in an error. Only a kill between two renames leaves some of each.
+    If the block ends in an error, none does. Only a kill between two renames can leave a mixture of
+    old and new files.
     """
 
     def __init__(self) -> None:
         self._whole: list[tuple[Path, Path]] = []
 
     def add(self, written: Path, target: Path) -> None:
-        """A file that is whole and on the disk, and the name that it takes."""
+        """Add a complete file that is on disk, and the name that it will take."""
         self._whole.append((written, target))
 
     def __enter__(self) -> Self:
@@ -56,18 +62,18 @@ class ReplacedTogether:
 
 @contextmanager
 def replacing_bytes(path: Path, together: ReplacedTogether | None = None) -> Iterator[BinaryIO]:
-    """A file to write, which takes `path`'s place when the block ends without an error.
+    """Open a new file that replaces `path` when the block ends without an error.
 
-    What is no plain file (`/dev/null`, a pipe) is written to as it is. A file that is replaced keeps
-    its permissions.
+    It is flushed to disk first, and takes over the permissions of the file it replaces. If `path`
+    is not a regular file (`/dev/null`, a pipe), it is written in place.
 
     Args:
-        path: of the file.
-        together: with which others it takes its place, after this block.
+        path: path of the file.
+        together: other files to wait for; this one then takes its name with them.
 
     Raises:
-        UsageError: the file cannot be made there; said at once, before any work is done for it.
-        MirrorError: what is written does not go there: the disk is full.
+        UsageError: the file cannot be created. Raised at the beginning, before the work is done.
+        MirrorError: a write failed, for example because the disk is full.
     """
     try:
         in_place = path.exists() and not path.is_file()
@@ -99,12 +105,12 @@ def replacing_bytes(path: Path, together: ReplacedTogether | None = None) -> Ite
 
 
 def settle(folder: Path) -> None:
-    """Return when all that was written to the folder's file system is on its disk.
+    """Wait until everything written to the folder's file system is on its disk.
 
-    Not `os.sync`, which waits for every other disk as well: one may be slow, or a share that hangs.
+    `os.sync` would wait for all other disks too, and one may be slow or a share that hangs.
 
     Raises:
-        OSError: it cannot be written there.
+        OSError: the file system cannot be written.
     """
     import ctypes
 
@@ -122,7 +128,7 @@ def settle(folder: Path) -> None:
 
 
 def cut_short(path: Path, error: OSError) -> MirrorError:
-    """What to raise where writing fails: an OSError could be any other file's."""
+    """Return the error for a failed write. It names the file, which an OSError may not."""
     return MirrorError(
         f"{path} cannot be written to its end ({error.strerror or error}); "
         "make room, or name another place."
@@ -130,7 +136,7 @@ def cut_short(path: Path, error: OSError) -> MirrorError:
 
 
 class _RawFile(io.FileIO):
-    """A file that knows what to call itself when it cannot be written to."""
+    """A file whose errors name the path that the user gave."""
 
     shown: Path
 
@@ -138,7 +144,7 @@ class _RawFile(io.FileIO):
         try:
             return super().write(data)
         except BrokenPipeError:
-            raise  # the reader of a pipe has gone: nobody's error
+            raise  # the reader of a pipe has left, which is not an error
         except OSError as error:
             raise cut_short(self.shown, error) from None
 

@@ -1,4 +1,4 @@
-"""A value that an object works out when it is first asked for, and keeps."""
+"""An attribute that is computed at its first use and then kept."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ T = TypeVar("T")
 class lazy(Generic[T]):  # noqa: N801 - as `property` and `functools.cached_property` are
     """`functools.cached_property` without the lock that it has before Python 3.12.
 
-    That one is held for all objects of the class while a value is worked out; a process that forks
-    meanwhile has a child that waits for it for ever. Here two threads may both work the value out,
-    and one of the two is kept.
+    That lock is shared by all objects of the class while a value is computed. If the process forks
+    meanwhile, the child waits for it forever. Here two threads may both compute the value, and one
+    of the results is kept.
     """
 
-    def __init__(self, work_out: Callable[[Any], T]) -> None:
-        self._work_out = work_out
-        self.__doc__ = work_out.__doc__
+    def __init__(self, compute: Callable[[Any], T]) -> None:
+        self._compute = compute
+        self.__doc__ = compute.__doc__
 
     def __set_name__(self, owner: type, name: str) -> None:
         self._name = name
@@ -32,6 +32,7 @@ class lazy(Generic[T]):  # noqa: N801 - as `property` and `functools.cached_prop
     def __get__(self, instance: object | None, owner: type) -> Self | T:
         if instance is None:
             return self
-        # No data descriptor: from now on the object's own dictionary answers first.
-        value: T = instance.__dict__.setdefault(self._name, self._work_out(instance))
+        # This is not a data descriptor, so from now on Python finds the value in the object's own
+        # dictionary first.
+        value: T = instance.__dict__.setdefault(self._name, self._compute(instance))
         return value

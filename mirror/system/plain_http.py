@@ -1,7 +1,7 @@
-"""One request over http or https by the standard library: checked TLS, a timeout, no redirect followed.
+"""One HTTP request by the standard library: verified TLS, a timeout, and no redirects.
 
-A redirect is the server's word for where to go: a reader of the mirror does not follow one out of it,
-and a monitor's address is a secret that is nobody else's.
+Following a redirect could lead a reader out of the mirror. It could also send the secret address of
+a monitor to another server.
 """
 
 from __future__ import annotations
@@ -11,21 +11,23 @@ from http.client import HTTPResponse
 from typing import cast
 
 
-class _Stay(urllib.request.HTTPRedirectHandler):
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
     def redirect_request(self, *_: object) -> None:
-        """Nowhere: the redirect becomes the HTTPError of its status."""
+        """Return None, so the redirect becomes an HTTPError with its status."""
 
 
 def opened(request: urllib.request.Request, timeout: float) -> HTTPResponse:
-    """The answer to a request, with a status of 2xx.
+    """Send a request and return the response, which has a 2xx status.
 
     Args:
-        request: its address begins with http:// or https://, which its maker has seen to.
-        timeout: seconds of silence.
+        request: its URL begins with http:// or https://; the caller has checked that.
+        timeout: seconds without any data after which the request fails.
 
     Raises:
         urllib.error.HTTPError: any other status.
-        OSError: no connection, no trusted certificate, no answer in time.
-        http.client.HTTPException: it is no HTTP that came.
+        OSError: no connection, no trusted certificate, or no answer in time.
+        http.client.HTTPException: the response is not HTTP.
     """
-    return cast("HTTPResponse", urllib.request.build_opener(_Stay).open(request, timeout=timeout))
+    return cast(
+        "HTTPResponse", urllib.request.build_opener(_NoRedirects).open(request, timeout=timeout)
+    )

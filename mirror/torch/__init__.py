@@ -1,4 +1,4 @@
-"""Training from the mirror with PyTorch: datasets, and a sampler that resumes in mid-epoch.
+"""Train from the mirror with PyTorch: datasets, and a sampler that resumes within an epoch.
 
     from mirror import Fetcher
     from mirror.torch import MirrorDataset, ResumableSampler
@@ -10,12 +10,13 @@
     for images, labels in sampler.track(loader):
         ...
 
-An image that cannot be had is an exception or, by choice, another image: never a black one.
+An image that cannot be read raises an exception or, if you choose so, is replaced by another sample;
+it never becomes a black image.
 """
 
 from __future__ import annotations
 
-from mirror.fetch.sample_table import Check
+from mirror.fetch.sample_table import DatasetCheck
 from mirror.torch.bad_samples import BadSample
 from mirror.torch.datasets import MirrorDataset, MirrorIterableDataset
 from mirror.torch.sampler import ResumableSampler
@@ -23,7 +24,7 @@ from mirror.torch.samples import rgb
 
 __all__ = [
     "BadSample",
-    "Check",
+    "DatasetCheck",
     "MirrorDataset",
     "MirrorIterableDataset",
     "ResumableSampler",

@@ -1,4 +1,4 @@
-"""Samples that turned out bad during training: who has met which, and when it is too many."""
+"""The bad samples of a training, shared by the workers of a rank, and their budget."""
 
 from __future__ import annotations
 
@@ -17,7 +17,14 @@ _SHOWN: Final = 20
 
 @dataclass(frozen=True, slots=True)
 class BadSample:
-    """A sample that could not be had in an epoch, and why."""
+    """A sample that could not be read or decoded in an epoch.
+
+    Attributes:
+        epoch: the epoch, from 0.
+        index: the sample's number in the dataset.
+        url: its URL.
+        reason: the error, in one sentence.
+    """
 
     epoch: int
     index: int
@@ -26,73 +33,73 @@ class BadSample:
 
 
 class BadSamples:
-    """What all workers of a rank have met, in one file, against one budget.
+    """The bad samples that all workers of a rank have found, in one shared file.
 
-    A sample counts once an epoch, however often and by whomever it is met.
+    A sample counts once an epoch, whichever workers find it and however often.
 
     Args:
-        allowed: bad samples in an epoch.
+        budget: bad samples that are allowed in an epoch.
     """
 
-    def __init__(self, allowed: int) -> None:
-        self.allowed = allowed
+    def __init__(self, budget: int) -> None:
+        self.budget = budget
         self._file = SharedFile()
         self._read = 0
-        self._known: list[BadSample] = []
-        self._met: set[tuple[int, int]] = set()
+        self._list: list[BadSample] = []
+        self._known: set[tuple[int, int]] = set()
 
-    def note(self, bad: BadSample) -> None:
-        """Count it.
+    def record(self, bad: BadSample) -> None:
+        """Count a bad sample.
 
         Raises:
             TooManyBadSamples: the epoch's budget is used up.
         """
         self._refresh()
-        if (bad.epoch, bad.index) not in self._met:
+        if (bad.epoch, bad.index) not in self._known:
             self._file.append(msgspec.json.encode(bad) + b"\n")
             self._refresh()
-        met = [known for known in self._known if known.epoch == bad.epoch]
-        if len(met) > self.allowed:
-            raise TooManyBadSamples(_sentence(met, self.allowed))
+        in_epoch = [known for known in self._list if known.epoch == bad.epoch]
+        if len(in_epoch) > self.budget:
+            raise TooManyBadSamples(_sentence(in_epoch, self.budget))
 
     def all(self) -> list[BadSample]:
-        """All of them so far, in the order in which they were met."""
+        """All bad samples so far, in the order in which they were found."""
         self._refresh()
-        return list(self._known)
+        return list(self._list)
 
     def is_known(self, epoch: int, index: int) -> bool:
-        """Has this process heard that the sample is bad in this epoch?"""
-        return (epoch, index) in self._met
+        """Whether this process knows that a sample is bad in an epoch."""
+        return (epoch, index) in self._known
 
     def _refresh(self) -> None:
-        """Read what any process has put there since the last time."""
-        fresh = self._file.read(self._read, self._file.size - self._read)
-        whole = fresh.rfind(b"\n") + 1
-        self._read += whole
-        for line in fresh[:whole].splitlines():
+        """Read what the processes have appended since the last time."""
+        appended = self._file.read(self._read, self._file.size - self._read)
+        whole_lines = appended.rfind(b"\n") + 1
+        self._read += whole_lines
+        for line in appended[:whole_lines].splitlines():
             bad = msgspec.json.decode(line, type=BadSample)
-            if (bad.epoch, bad.index) not in self._met:
-                self._met.add((bad.epoch, bad.index))
-                self._known.append(bad)
+            if (bad.epoch, bad.index) not in self._known:
+                self._known.add((bad.epoch, bad.index))
+                self._list.append(bad)
 
 
-def allowance(samples: int, allowed: float, world_size: int) -> int:
+def budget_of_rank(samples: int, budget: float, world_size: int) -> int:
     """Bad samples that one rank may meet in an epoch.
 
     Args:
-        samples: of the dataset.
-        allowed: a number of samples (an int), or a share of the dataset; what is not 0 allows each
-            rank at least one.
-        world_size: ranks, of which each sees its part, and is allowed a part.
+        samples: samples of the dataset.
+        budget: a number of samples (int) or a share of the dataset (float), for all ranks together.
+            A budget above 0 allows each rank at least one.
+        world_size: number of ranks.
     """
-    together = allowed if isinstance(allowed, int) else samples * allowed
-    return max(1, int(together / world_size)) if allowed else 0
+    together = budget if isinstance(budget, int) else samples * budget
+    return max(1, int(together / world_size)) if budget else 0
 
 
-def _sentence(met: list[BadSample], allowed: int) -> str:
-    shown = "".join(f"\n  {bad.reason}" for bad in met[:_SHOWN])
-    more = f"\n  and {len(met) - _SHOWN} more" if len(met) > _SHOWN else ""
+def _sentence(found: list[BadSample], budget: int) -> str:
+    shown = "".join(f"\n  {bad.reason}" for bad in found[:_SHOWN])
+    more = f"\n  and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
     return (
-        f"Epoch {met[0].epoch} has met {len(met)} bad samples, and {allowed} are allowed: see to them "
-        f"with mirror verify, leave them out with mirror rewrite, or allow more:{shown}{more}"
+        f"Epoch {found[0].epoch} has met {len(found)} bad samples, and {budget} are allowed: check "
+        f"them with mirror verify, drop them with mirror rewrite, or raise budget:{shown}{more}"
     )

@@ -1,4 +1,4 @@
-"""The two kinds of datasets that a DataLoader takes."""
+"""`MirrorDataset` and `MirrorIterableDataset`: the two kinds of datasets that a DataLoader takes."""
 
 from __future__ import annotations
 
@@ -19,10 +19,43 @@ from mirror.torch.samples import SampleOptions, Samples
 
 
 class MirrorDataset(Samples, Dataset[Any]):
-    """A dataset with a length, whose samples are asked for by number: for any sampler.
+    """A map-style dataset whose images are read from the mirror; works with any sampler.
 
-    A DataLoader asks for a whole batch at once, which is fetched at once. `dataset`, `fetch` and the
-    options are those of `Samples`.
+        dataset = MirrorDataset("train.jsonl", fetch, label_field="species", transform=to_tensor)
+        sampler = ResumableSampler(dataset)
+        loader = DataLoader(dataset, batch_size=64, sampler=sampler, num_workers=4)
+
+    A DataLoader asks for a whole batch at once, and its images are fetched together. A sample is
+    `(image, class number)` with `label_field`, else the image alone.
+
+    Args:
+        dataset (str | PathLike): a file in any format that `mirror rewrite` reads, or `mongodb://…`.
+        fetch (Fetcher): reads the mirror.
+        url_field (str): dotted path of the field with a record's URL. A list of URLs makes several
+            samples. Default: `"image_url"`.
+        label_field (str | None): dotted path of the field with a record's class. Default: `None`.
+        classes (Sequence[str] | None): all class names in the order of their numbers, for example
+            `train.classes` for a validation set. Default: the classes of the dataset, sorted.
+        decode (Callable[[bytes], Any]): makes an image from bytes. Default: `rgb`, a PIL image.
+        transform (Callable[[Any], Any] | None): applied to the decoded image. Default: `None`.
+        on_missing (str): what to do, before the first step, about URLs that the mirror lacks or has
+            flagged, unreadable records, and records without a known class. `"raise"` stops, `"drop"`
+            leaves them out; see `check`. Default: `"raise"`.
+        missing_file (str | Path | None): where to list them as JSON lines. Default: `None`.
+        on_bad (str): what to do, during training, about an image that cannot be read or decoded.
+            `"raise"` stops. `"skip"` makes the batch shorter, but never empty. `"resample"` takes
+            another sample of the batch, chosen by seed, epoch and index; see `replace_from`.
+            Default: `"raise"`.
+        budget (float): bad samples allowed in an epoch, as a number (int) or as a share of the
+            dataset (float). Each rank may use its part, but at least one. Default: `0.001`.
+        seed (int): seed of `"resample"`. Default: `0`.
+
+    Attributes:
+        check (DatasetCheck): which of the dataset's URLs the mirror has.
+
+    Raises:
+        DatasetError: samples cannot be used and `on_missing` is `"raise"`, or no sample is left.
+        UsageError: the dataset cannot be read, or an option has an unknown value.
     """
 
     def __init__(
@@ -31,36 +64,39 @@ class MirrorDataset(Samples, Dataset[Any]):
         super().__init__(dataset, fetch, world_size=rank_of(None, None)[1], **options)
 
     def __getitem__(self, index: int) -> Any:
-        """One sample. A bad one is replaced where they are skipped, too, if `replace_from` was said.
+        """Return one sample.
+
+        A single sample cannot be skipped: with `on_bad="skip"`, too, a bad one is replaced. That
+        needs `replace_from`.
 
         Raises:
             IndexError: there is no such sample.
-            FetchError: it is not to be had, and `on_bad` is `raise`.
+            FetchError: the sample is bad, and `on_bad` is `"raise"`.
             TooManyBadSamples: the budget is used up.
         """
         return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[Any]:
-        """Samples fetched together, in order; without the bad ones where they are skipped."""
-        places = [self._place_of(index) for index in indices]
-        loaded = list(self.loaded(places))
+        """Return samples in order, fetched together. With `on_bad="skip"`, bad ones are left out."""
+        batch = [self._position_of(index) for index in indices]
+        loaded = list(self._load(batch))
         for index, sample in loaded:
             if isinstance(sample, FetchError):
-                self.note(index, sample)
+                self._record_bad(index, sample)
         samples = []
         for index, sample in loaded:
             if not isinstance(sample, FetchError):
                 samples.append(sample)
             elif self._on_bad == "resample":
-                samples.append(self.replacement(index, places))
-        # A batch without a sample would be no batch, and this rank would wait for the others for ever.
-        return samples or [self.replacement(places[0], places)]
+                samples.append(self._replacement(index, batch))
+        # An empty batch would be no batch, and the other ranks would wait for this one forever.
+        return samples or [self._replacement(batch[0], batch)]
 
     def set_epoch(self, epoch: int) -> None:
-        """Of which epoch replacements are; a ResumableSampler says it."""
-        self._place.set(self._place.seed, epoch, 0)
+        """Set the epoch, which chooses replacements. A ResumableSampler does this."""
+        self._position.set(self._position.seed, epoch, 0)
 
-    def _place_of(self, index: int) -> int:
+    def _position_of(self, index: int) -> int:
         length = len(self)
         if not -length <= index < length:
             raise IndexError(f"sample {index} of {length}")
@@ -68,7 +104,7 @@ class MirrorDataset(Samples, Dataset[Any]):
 
 
 class MirrorIterableDataset(Samples, Resumable, IterableDataset[Any]):
-    """A stream of samples in an order of its own, fetched ahead across batches.
+    """A stream of samples from the mirror, in an order of its own, fetched ahead across batches.
 
         dataset = MirrorIterableDataset("train.jsonl", fetch, batch_size=64, label_field="species")
         loader = DataLoader(dataset, batch_size=64, num_workers=4, persistent_workers=True)
@@ -77,22 +113,28 @@ class MirrorIterableDataset(Samples, Resumable, IterableDataset[Any]):
                 ...
                 checkpoint["dataset"] = dataset.state_dict()
 
-    Workers take turns by whole batches, and a DataLoader takes batches from workers in turns: so the
-    batches are the same with any number of them, and the same that `MirrorDataset` gives with a
+    Workers take turns by whole batches, as a DataLoader takes batches from workers. So the batches
+    are the same with any number of workers, and the same as those of `MirrorDataset` with a
     ResumableSampler of the same seed.
 
-    In a stream nothing can be left out without moving all that comes after it, so that `skip` does as
-    `resample` does.
+    A stream cannot leave a sample out without moving all later ones. So `on_bad="skip"` does the
+    same as `"resample"`.
 
     Args:
-        dataset: as `Samples` has it, like all other options.
-        fetch: the same.
-        batch_size: that of the DataLoader.
-        shuffle: False keeps the dataset's order.
-        drop_last: every rank has equally many samples: with it by leaving out the remainder, else by
-            taking some twice.
-        rank: None asks torch.distributed, or the environment that torchrun sets.
-        world_size: the same.
+        dataset (str | PathLike): as for `MirrorDataset`, like all options that are not listed here.
+        fetch (Fetcher): reads the mirror.
+        batch_size (int): the batch size of the DataLoader.
+        shuffle (bool): False keeps the dataset's order. Default: `True`.
+        drop_last (bool): every rank gets equally many samples. True leaves the remainder out, False
+            repeats some samples. Default: `False`.
+        rank (int | None): this process, from 0. Default: from torch.distributed, else from the
+            environment that torchrun sets, else 0.
+        world_size (int | None): number of ranks. Default: likewise, else 1.
+        seed (int): seed of the order and of replacements. Default: `0`.
+
+    Raises:
+        DatasetError: as for `MirrorDataset`.
+        UsageError: likewise, or `batch_size`, `rank` or `world_size` is wrong.
     """
 
     def __init__(
@@ -123,32 +165,33 @@ class MirrorIterableDataset(Samples, Resumable, IterableDataset[Any]):
         )
         self.replace_from(range(len(self._table)))
         self._batch_size = batch_size
-        self._iterations = 0, 0  # a process, and how many more than one it has begun
+        self._iterations = 0, 0  # a process id, and the iterations it has begun after the first
 
     def __len__(self) -> int:
         """Samples that this rank has left of the epoch."""
-        return self.share.left
+        return self._share.left
 
     def __iter__(self) -> Iterator[Any]:
-        """This worker's part of this rank's samples, from where the epoch is now."""
-        return self._drawn(*self._begun())
+        """Yield this worker's part of this rank's samples, from the current position on."""
+        return self._iterate(*self._start_of_iteration())
 
-    def _drawn(self, seed: int, epoch: int, begin: int) -> Iterator[Any]:
+    def _iterate(self, seed: int, epoch: int, begin: int) -> Iterator[Any]:
         ahead, batches = tee(self._batches(seed, epoch, begin))
-        loaded = self.loaded(chain.from_iterable(ahead))
+        loaded = self._load(chain.from_iterable(ahead))
         for batch in batches:
             for index, sample in islice(loaded, len(batch)):
                 if isinstance(sample, FetchError):
-                    self.note(index, sample)
-                    yield self.replacement(index, batch)
+                    self._record_bad(index, sample)
+                    yield self._replacement(index, batch)
                 else:
                     yield sample
 
-    def _begun(self) -> tuple[int, int, int]:
-        """Seed, epoch and position at which this iteration begins, the same for all of its workers.
+    def _start_of_iteration(self) -> tuple[int, int, int]:
+        """Seed, epoch and position at which this iteration begins; the same for all its workers.
 
-        A worker is made when an iteration begins, and its first one begins where it says itself: what
-        is shared may have moved on by then. One that persists has it all from there.
+        A new worker is started for one iteration, and begins where its own copy of the dataset says:
+        the shared position may have moved on. A persistent worker reads the shared position from its
+        second iteration on.
         """
         worker = get_worker_info()
         process, number = self._iterations
@@ -156,14 +199,15 @@ class MirrorIterableDataset(Samples, Resumable, IterableDataset[Any]):
         self._iterations = os.getpid(), number
         if worker is None or number == 0:
             return self._seed, self.epoch, self._consumed
-        # The seed may be another loader's, too. Processes are counted, and those of a loader in a row:
-        # what its first one is counted as is no other's.
-        counted = current_process()._identity[-1]  # noqa: SLF001 - the name has it, too, as text
-        loader = (worker.seed - worker.id) ^ (counted - worker.id)
-        return self._place.of_iteration(loader, number)
+        # Identify the loader. Its seed is not enough, because two loaders may have the same seed.
+        # multiprocessing counts processes, and one loader's workers have consecutive counts: the
+        # count of its first worker belongs to no other loader.
+        count = current_process()._identity[-1]  # noqa: SLF001 - public only inside the name
+        loader = (worker.seed - worker.id) ^ (count - worker.id)
+        return self._position.of_iteration(loader, number)
 
     def _batches(self, seed: int, epoch: int, begin: int) -> Iterator[list[int]]:
-        share = self.share._replace(begin=begin)
+        share = self._share._replace(begin=begin)
         order = EpochOrder(len(self._table), seed, epoch, shuffle=self._shuffle)
         worker = get_worker_info()
         number, workers = (0, 1) if worker is None else (worker.id, worker.num_workers)
@@ -172,30 +216,32 @@ class MirrorIterableDataset(Samples, Resumable, IterableDataset[Any]):
             yield order.at(share.positions(first, first + size)).tolist()
 
     def track(self, loader: DataLoader[Any]) -> Iterator[Any]:
-        """The loader's batches for the rest of the epoch; each counts as consumed once it is handed over.
+        """Yield the loader's batches for the rest of the epoch, and count each as consumed.
 
-        After the last one the next epoch has begun.
+        After the last batch, the next epoch begins.
+
+        Args:
+            loader: a DataLoader of this dataset.
 
         Raises:
-            UsageError: the loader is of another dataset, makes batches of another size, or has
-                `in_order=False`.
+            UsageError: the loader has another dataset or batch size, or `in_order=False`.
         """
         if loader.dataset is not self:
             raise UsageError("The loader is of another dataset: DataLoader(dataset, …).")
         if loader.batch_size != self._batch_size:
             raise UsageError(
-                f"The loader makes batches of {loader.batch_size}, and the dataset was told "
-                f"{self._batch_size}: what a batch consumes could not be told. Give both the same."
+                f"The loader makes batches of {loader.batch_size}, but the dataset's batch_size is "
+                f"{self._batch_size}, so consumed samples would be counted wrong. Give both the same."
             )
         return self._tracked(loader, self._batch_size)
 
     def advance(self, samples: int) -> None:
-        """As `Resumable.advance`; an iteration that begins now goes on from there."""
+        """As `Resumable.advance`. The next iteration begins behind these samples."""
         super().advance(samples)
-        self._begin_here()
+        self._share_position()
 
-    def _fetched(self) -> Any:
+    def _fetch_stats(self) -> Any:
         return self.stats()
 
-    def _begin_here(self) -> None:
-        self._place.set(self._seed, self.epoch, self._consumed)
+    def _share_position(self) -> None:
+        self._position.set(self._seed, self.epoch, self._consumed)

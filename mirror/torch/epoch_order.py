@@ -1,9 +1,9 @@
-"""The order of an epoch, and what of it is whose. Pure: functions of seed, epoch, rank and position.
+"""The order of an epoch, and each rank's share of it. Pure: functions of seed, epoch and rank.
 
-An order is never written down. A Feistel network over a × b ≥ n is a bijection, so each position's
-sample is computed when it is asked for: ten million samples cost no memory in any process, a resumed
-epoch begins at its position at once, and no version of NumPy can shuffle in another way than the one
-before. What lies outside of n is put through again until it is inside.
+An order is never stored. A Feistel network over a × b ≥ n is a bijection, so the sample at each
+position is computed when it is needed. A result outside n goes through the network again until it is
+inside (cycle walking). So ten million samples cost no memory, a resumed epoch starts at its position
+at once, and the order does not depend on the version of NumPy.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from mirror.content.splitmix64 import mix
 Positions = NDArray[np.int64]
 _Words = NDArray[np.uint64]
 
-# With fewer the orders of very small datasets are not equally likely; this costs 0.3 µs a sample.
+# With fewer rounds, the orders of very small datasets are not equally likely. Costs 0.3 µs a sample.
 _ROUNDS: Final = 16
 
 
 class EpochOrder:
-    """A permutation of `range(length)`, another for each pair of seed and epoch.
+    """A permutation of `range(length)`; each pair of seed and epoch has its own.
 
     Args:
-        length: samples, at least 1.
+        length: number of samples, at least 1.
         seed: any integer.
         epoch: any integer.
-        shuffle: False keeps the samples in their order.
+        shuffle: False keeps the dataset's order.
     """
 
     def __init__(self, length: int, seed: int, epoch: int, *, shuffle: bool = True) -> None:
@@ -43,7 +43,7 @@ class EpochOrder:
         self._keys = _keys(f"epoch {seed} {epoch}")
 
     def at(self, positions: Positions) -> Positions:
-        """The samples at these positions of the epoch, each from 0 to length - 1."""
+        """Return the sample numbers at (n,) positions of the epoch, each from 0 to length - 1."""
         if not self._shuffle:
             return positions
         words = self._permuted(positions.astype(np.uint64))
@@ -65,11 +65,11 @@ class EpochOrder:
 
 
 class Share(NamedTuple):
-    """What one rank has left of an epoch.
+    """The positions that one rank has left of an epoch.
 
-    Ranks take turns, sample by sample, from `begin` on. All of them have equally many: at the end
-    the order begins again for those whose turn does not come any more, or with `drop_last` the
-    remainder is nobody's.
+    Ranks take turns, sample by sample, from `begin` on, and all have equally many samples. At the
+    end, the remaining ranks take samples from the start of the order again; with `drop_last`, the
+    remainder is left out.
 
         length  begin  ranks  drop_last   positions of rank 0, of rank 1, …
         5       0      2                  0 2 4, 1 3 0
@@ -79,10 +79,10 @@ class Share(NamedTuple):
 
     Attributes:
         length: samples of the dataset.
-        begin: positions that all ranks together have done with.
-        rank: from 0 on.
-        world_size: ranks.
-        drop_last: leave out instead of doubling.
+        begin: positions that all ranks together have consumed.
+        rank: this rank, from 0.
+        world_size: number of ranks.
+        drop_last: leave the remainder out instead of repeating samples.
     """
 
     length: int
@@ -93,33 +93,33 @@ class Share(NamedTuple):
 
     @property
     def left(self) -> int:
-        """Samples that this rank has left: the same for every rank."""
+        """Samples that this rank has left; every rank has equally many."""
         samples = max(0, self.length - self.begin)
         return samples // self.world_size if self.drop_last else -(-samples // self.world_size)
 
     def positions(self, first: int, last: int) -> Positions:
-        """Positions in the epoch of this rank's samples from `first` to before `last`."""
+        """Return the epoch positions of this rank's samples `first` to `last` - 1."""
         turns = np.arange(first, min(last, self.left), dtype=np.int64)
         positions: Positions = (self.begin + self.rank + turns * self.world_size) % self.length
         return positions
 
 
-def turns_instead(batch: Iterable[int], seed: int, epoch: int, index: int) -> list[int]:
-    """The samples of a batch, each once, in the order in which they are tried in the place of one."""
+def batch_candidates(batch: Iterable[int], seed: int, epoch: int, index: int) -> list[int]:
+    """The samples of a batch, each once, in the order to try them in place of sample `index`."""
     return sorted(
         set(batch), key=lambda other: _keys(f"instead {seed} {epoch} {index} by {other}")[0]
     )
 
 
-def replacement(length: int, seed: int, epoch: int, index: int, attempt: int) -> int:
-    """The position that is tried in place of a sample that is bad: chosen by the arguments alone.
+def candidate(length: int, seed: int, epoch: int, index: int, attempt: int) -> int:
+    """The position to try in place of a bad sample. It depends on the arguments alone.
 
     Args:
-        length: positions there are.
-        seed: of the run.
-        epoch: in which it is met.
-        index: of the bad sample.
-        attempt: from 0 on; for when the replacement is bad, too.
+        length: number of positions.
+        seed: seed of the run.
+        epoch: the epoch, from 0.
+        index: number of the bad sample.
+        attempt: from 0; the next one is for a candidate that is bad, too.
     """
     return int(_keys(f"instead {seed} {epoch} {index} {attempt}")[0]) % length
 

@@ -1,4 +1,4 @@
-"""Where a training is in its epochs: what is saved with a checkpoint, and what is left after it."""
+"""`Resumable`: the position of a training in its epochs, saved with a checkpoint."""
 
 from __future__ import annotations
 
@@ -16,21 +16,30 @@ _STATE: Final = ("epoch", "seed", "consumed", "samples", "fingerprint", "shuffle
 
 
 class Resumable:
-    """Counts what training has consumed of an order that all ranks share.
+    """Counts the samples that training has consumed of an order that all ranks share.
 
-    Consumed is what the training loop was handed, not what workers have read ahead: `track` counts
-    each batch as it hands it over. A state that is saved after a step therefore includes that step's
-    batch, and a run that begins with the state goes on with the next. The count is of all ranks
-    together, which hand over equally many, so that their number and that of workers may change.
+    A sample is consumed when the training loop receives it, not when a worker reads it ahead: `track`
+    counts each batch as it yields it. So a state that is saved after a step includes that step's
+    batch, and a resumed run goes on with the next one. The count is that of all ranks together, which
+    receive equally many. So the number of ranks and workers may change between runs.
 
     Args:
         length: samples of the dataset.
-        fingerprint: of the dataset; None where there is none.
-        seed: of the order.
-        rank: from 0 on.
-        world_size: ranks.
+        fingerprint: hash of the dataset; None if it has none.
+        seed: seed of the order.
+        rank: this rank, from 0.
+        world_size: number of ranks.
         shuffle: False keeps the dataset's order.
-        drop_last: leave out what does not go evenly into ranks, in place of doubling some.
+        drop_last: leave out the samples that do not divide evenly among ranks, instead of repeating
+            some.
+
+    Attributes:
+        epoch: the current epoch, from 0.
+        rank: this rank, from 0.
+        world_size: number of ranks.
+
+    Raises:
+        UsageError: there is no such rank.
     """
 
     def __init__(
@@ -57,100 +66,107 @@ class Resumable:
         self._drop_last = drop_last
 
     @property
-    def share(self) -> Share:
-        """What this rank has left of the epoch."""
+    def _share(self) -> Share:
+        """The positions that this rank has left of the epoch."""
         return Share(self._samples, self._consumed, self.rank, self.world_size, self._drop_last)
 
     @property
-    def order(self) -> EpochOrder:
-        """Of the present epoch."""
+    def _order(self) -> EpochOrder:
+        """The order of the current epoch."""
         return EpochOrder(self._samples, self._seed, self.epoch, shuffle=self._shuffle)
 
     def set_epoch(self, epoch: int) -> None:
-        """Begin an epoch. Saying it of the epoch that goes on changes nothing."""
+        """Begin an epoch. For the current epoch, this changes nothing."""
         if epoch != self.epoch:
             self.epoch, self._consumed = epoch, 0
-        self._begin_here()
+        self._share_position()
 
     def advance(self, samples: int) -> None:
-        """This rank, and every other one, has trained on so many more.
+        """Count samples as consumed, for loops without `track`. Every rank must count the same number.
 
-        For loops without `track`. What counts are samples of the order: those that a policy has left
-        out of a batch or replaced in it, too.
+        Args:
+            samples: samples of this rank's batch, including those that `on_bad` has skipped or
+                replaced.
         """
         self._consumed = min(self._samples, self._consumed + samples * self.world_size)
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint keeps: epoch, seed, samples consumed by all ranks, of which order of what."""
-        place = self.epoch, self._seed, self._consumed
-        of = self._samples, self._fingerprint, self._shuffle
-        return dict(zip(_STATE, place + of, strict=True))
+        """Return the state for a checkpoint, as JSON-serialisable values.
+
+        It holds the epoch, the seed, the samples consumed by all ranks together, and what identifies
+        the dataset and the order.
+        """
+        position = self.epoch, self._seed, self._consumed
+        source = self._samples, self._fingerprint, self._shuffle
+        return dict(zip(_STATE, position + source, strict=True))
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where a checkpoint was made, by however many ranks.
+        """Continue from the state of a checkpoint, whatever its number of ranks.
 
         Raises:
-            UsageError: the state is of another dataset or order, or no state.
+            UsageError: the state is no sampler state, or of another dataset or order.
         """
         try:
             epoch, seed, consumed, samples, fingerprint, shuffle = (state[name] for name in _STATE)
         except (KeyError, TypeError):
-            raise UsageError(f"This is no state of a sampler: it has not {_STATE}.") from None
-        # A dataset that was wrapped in another has no fingerprint to compare.
+            raise UsageError(
+                f"This is no sampler state: it needs the keys {', '.join(_STATE)}."
+            ) from None
+        # A wrapped dataset has no fingerprint to compare.
         known = None not in (fingerprint, self._fingerprint)
         if samples != self._samples or (known and fingerprint != self._fingerprint):
             raise UsageError(
                 f"The checkpoint is of a dataset of {samples:,} samples ({fingerprint}), this one has "
-                f"{self._samples:,} ({self._fingerprint}): what is left of its epoch cannot be told. "
-                "Train on the same file, or begin an epoch without the sampler's state."
+                f"{self._samples:,} ({self._fingerprint}), so its epoch cannot be continued. Train on "
+                "the same file, or start the epoch without the sampler's state."
             )
         if shuffle != self._shuffle:
             raise UsageError(
-                f"The checkpoint has shuffle={shuffle}, this one has shuffle={self._shuffle}: what is "
-                "left of one order is not what is left of the other. Give both the same, or begin an "
-                "epoch without the sampler's state."
+                f"The checkpoint has shuffle={shuffle}, this one has shuffle={self._shuffle}, so the "
+                "remaining samples would differ. Use the same shuffle, or start the epoch without "
+                "the sampler's state."
             )
         self.epoch, self._seed, self._consumed = epoch, seed, consumed
-        self._begin_here()
+        self._share_position()
 
     def _tracked(self, loader: Any, batch_size: int) -> Iterator[Any]:
-        """Batches as the loader gives them, each counted before it is handed over.
+        """Yield the loader's batches, each counted before it is yielded.
 
         Raises:
-            UsageError: the loader gives them in whatever order they come.
+            UsageError: the loader does not keep the order of batches.
         """
-        if not getattr(loader, "in_order", True):  # which PyTorch has since 2.6
+        if not getattr(loader, "in_order", True):  # the option exists since PyTorch 2.6
             raise UsageError(
-                "The loader has in_order=False: how many batches it has handed over does not tell "
-                "which, so no run could go on with the rest. Leave in_order out."
+                "The loader has in_order=False, so the number of batches does not say which ones were "
+                "consumed, and no run could resume. Leave in_order out."
             )
         return self._counted_batches(loader, batch_size)
 
     def _counted_batches(self, loader: Any, batch_size: int) -> Iterator[Any]:
-        self._begin_here()
-        left = self.share.left
-        before, batches = self._fetched(), 0
-        began = asked = time.monotonic()
+        self._share_position()
+        left = self._share.left
+        before, batches = self._fetch_stats(), 0
+        started = requested = time.monotonic()
         waited = 0.0
         for batch in loader:
-            waited += time.monotonic() - asked
+            waited += time.monotonic() - requested
             taken = min(batch_size, left)
             left -= taken
             batches += 1
             self.advance(taken)
             yield batch
-            asked = time.monotonic()
+            requested = time.monotonic()
         now = time.monotonic()
         _log.info(
             "epoch %d, rank %d of %d: %d batches in %.1f s, %.1f s of them without data%s",
-            *(self.epoch, self.rank, self.world_size, batches, now - began),
-            waited + now - asked,
-            "" if before is None else f"; {self._fetched() - before}",
+            *(self.epoch, self.rank, self.world_size, batches, now - started),
+            waited + now - requested,
+            "" if before is None else f"; {self._fetch_stats() - before}",
         )
         self.set_epoch(self.epoch + 1)
 
-    def _begin_here(self) -> None:
-        """The next iteration begins at the present epoch and position: tell who has to know."""
+    def _share_position(self) -> None:
+        """Tell the dataset the epoch and position at which the next iteration begins."""
 
-    def _fetched(self) -> Any:
-        """What the dataset's fetchers have counted so far; None where the dataset is another's."""
+    def _fetch_stats(self) -> Any:
+        """The dataset's fetch statistics so far; None if the dataset is not one of ours."""

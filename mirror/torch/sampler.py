@@ -1,4 +1,4 @@
-"""`ResumableSampler`: for a DataLoader over a dataset with a length."""
+"""`ResumableSampler`: a sampler for a map-style dataset, which resumes within an epoch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ _BLOCK: Final = 4096
 
 
 class ResumableSampler(Resumable, Sampler[int]):
-    """In place of DistributedSampler: shuffled, shared between ranks, and resumed in mid-epoch.
+    """A sampler that shuffles, divides samples among ranks, and resumes within an epoch.
+
+    Use it in place of `torch.utils.data.DistributedSampler`.
 
         sampler = ResumableSampler(dataset)
         loader = DataLoader(dataset, batch_size=64, sampler=sampler, num_workers=4)
@@ -28,13 +30,18 @@ class ResumableSampler(Resumable, Sampler[int]):
                 checkpoint["sampler"] = sampler.state_dict()
 
     Args:
-        dataset: what is sampled from; anything that has a length.
-        seed: of the order.
-        shuffle: False keeps the dataset's order.
-        drop_last: every rank has equally many samples: with it by leaving out the remainder, else
-            by taking some twice.
-        rank: None asks torch.distributed, or the environment that torchrun sets.
-        world_size: the same.
+        dataset (Sized): the dataset to draw from: a MirrorDataset, a Subset of one, or any other
+            with a length.
+        seed (int): seed of the order. Default: `0`.
+        shuffle (bool): False keeps the dataset's order. Default: `True`.
+        drop_last (bool): every rank gets equally many samples. True leaves the remainder out, False
+            repeats some samples. Default: `False`.
+        rank (int | None): this process, from 0. Default: from torch.distributed, else from the
+            environment that torchrun sets, else 0.
+        world_size (int | None): number of ranks. Default: likewise, else 1.
+
+    Attributes:
+        epoch: the current epoch, from 0.
 
     Raises:
         UsageError: the dataset is empty, or there is no such rank.
@@ -51,9 +58,9 @@ class ResumableSampler(Resumable, Sampler[int]):
         world_size: int | None = None,
     ) -> None:
         if not len(dataset):
-            raise UsageError("The dataset has no samples to take turns with.")
+            raise UsageError("The dataset has no samples to draw.")
         rank, world_size = rank_of(rank, world_size)
-        # Workers need the epoch to choose replacements, and only the dataset goes to them.
+        # Workers choose replacements by the epoch, and they receive the dataset, not the sampler.
         self._source, indices = _unwrapped(dataset)
         if isinstance(self._source, Samples) and indices is not None:
             self._source.replace_from(indices)
@@ -66,46 +73,48 @@ class ResumableSampler(Resumable, Sampler[int]):
             shuffle=shuffle,
             drop_last=drop_last,
         )
-        self._begin_here()
+        self._share_position()
 
     def __len__(self) -> int:
         """Samples that this rank has left of the epoch."""
-        return self.share.left
+        return self._share.left
 
     def __iter__(self) -> Iterator[int]:
-        share, order = self.share, self.order
+        share, order = self._share, self._order
         for first in range(0, share.left, _BLOCK):
             yield from order.at(share.positions(first, first + _BLOCK)).tolist()
 
     def track(self, loader: DataLoader[Any]) -> Iterator[Any]:
-        """The loader's batches for the rest of the epoch; each counts as consumed once it is handed over.
+        """Yield the loader's batches for the rest of the epoch, and count each as consumed.
 
-        After the last one the next epoch has begun.
+        After the last batch, the next epoch begins.
+
+        Args:
+            loader: a DataLoader that draws from this sampler.
 
         Raises:
-            UsageError: the loader does not draw from this sampler, or by a batch sampler of its own, or
-                has `in_order=False`.
+            UsageError: the loader has another sampler, a batch sampler, or `in_order=False`.
         """
         if loader.sampler is not self:
             raise UsageError("The loader has another sampler: DataLoader(…, sampler=sampler).")
         if loader.batch_sampler is not None and loader.batch_size is None:
             raise UsageError(
-                "With a batch sampler of its own the loader does not tell the size of a batch: "
-                "iterate over it, and tell sampler.advance(samples) after each step."
+                "A loader with a batch sampler does not know its batch size: iterate over the loader, "
+                "and call sampler.advance(samples) after each step."
             )
         return self._tracked(loader, loader.batch_size or 1)
 
-    def _fetched(self) -> Any:
+    def _fetch_stats(self) -> Any:
         stats = getattr(self._source, "stats", None)
         return None if stats is None else stats()
 
-    def _begin_here(self) -> None:
+    def _share_position(self) -> None:
         if set_epoch := getattr(self._source, "set_epoch", None):
             set_epoch(self.epoch)
 
 
 def _unwrapped(dataset: Any) -> tuple[Any, Any]:
-    """What is below subsets and other wrappers, and which of its samples they have, if that is known."""
+    """The dataset inside subsets and other wrappers, and which of its samples they have, if known."""
     indices: Any = range(len(dataset))
     while not hasattr(dataset, "set_epoch") and hasattr(dataset, "dataset"):
         if not isinstance(dataset, Subset):
@@ -120,10 +129,10 @@ def _unwrapped(dataset: Any) -> tuple[Any, Any]:
 def rank_of(
     rank: int | None, world_size: int | None, environ: Mapping[str, str] | None = None
 ) -> tuple[int, int]:
-    """Rank and number of ranks: as given, else torch.distributed's, else torchrun's, else 0 of 1.
+    """Rank and number of ranks: as given, else from torch.distributed, else from torchrun, else 0, 1.
 
     Raises:
-        UsageError: only one of them is given.
+        UsageError: only one of the two is given.
     """
     if (rank is None) != (world_size is None):
         raise UsageError("Give both rank and world_size, or neither.")

@@ -1,4 +1,4 @@
-"""Images with their classes, by number: what both kinds of datasets are made of."""
+"""`Samples`: what both kinds of datasets share — the table, reading, decoding, bad samples."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from mirror.fetch.client import Fetcher
 from mirror.fetch.sample_table import OnMissing, read_table
 from mirror.fetch.shared_memory import SharedPosition
 from mirror.fetch.statistics import FetchStats
-from mirror.torch.bad_samples import BadSample, BadSamples, OnBad, allowance
-from mirror.torch.epoch_order import replacement, turns_instead
+from mirror.torch.bad_samples import BadSample, BadSamples, OnBad, budget_of_rank
+from mirror.torch.epoch_order import batch_candidates, candidate
 from mirror.torch.worker_stats import WorkerStats
 
-# What is wrong with one sample. That the store is out of reach is no sample's fault: training on
-# without whatever was asked for meanwhile would be another training.
+# Errors of a single sample. A store that does not answer is no fault of the sample: training on
+# without the images it should have sent would be another training.
 _BAD: Final = (NotMirrored, Flagged, CorruptObject, Undecodable)
 _ATTEMPTS: Final = 32
 
@@ -41,29 +41,36 @@ _log = logging.getLogger(__name__)
 
 
 def rgb(data: bytes) -> Any:
-    """An image's bytes as a PIL image in RGB, decoded to its end.
+    """Decode an image's bytes to a PIL image in RGB.
 
-    Of greys of 16 bits the upper 8 are kept.
+    The whole image is decoded, so that a truncated file is an error. Of 16-bit greys the upper 8 bits
+    are kept.
+
+    Args:
+        data: the bytes of an image file.
+
+    Returns:
+        A `PIL.Image.Image` of mode RGB.
 
     Raises:
-        ValueError: its greys have no known range.
+        ValueError: the image has greys without a known range (PIL mode `I` or `F`).
     """
     from PIL import Image
 
     with Image.open(io.BytesIO(data)) as image:
-        # Pillow's own conversion cuts off what is above 255, and leaves a white frame.
+        # Pillow's own conversion clips values above 255, which leaves a white image.
         if image.mode.startswith("I;16"):
             return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
         if image.mode in ("I", "F"):
             raise ValueError(
-                f"which of its greys (mode {image.mode}) are black and white it does not say; "
-                "decode= is for a function that knows"
+                f"the image (mode {image.mode}) does not say which greys are black and white; "
+                "pass a decode= function that knows"
             )
         return image.convert("RGB")
 
 
 class SampleOptions(TypedDict, total=False):
-    """What both datasets take by keyword; `Samples` says what each means."""
+    """Options of both datasets; `MirrorDataset` documents them."""
 
     url_field: str
     label_field: str | None
@@ -78,36 +85,13 @@ class SampleOptions(TypedDict, total=False):
 
 
 class Samples:
-    """The samples of a dataset's file, read from the mirror.
+    """The base class of both datasets; `MirrorDataset` documents its options.
 
     Args:
-        dataset: a file of any format that `mirror rewrite` reads, or `mongodb://…`.
-        fetch: reads the mirror.
-        url_field: dotted path of the field that holds a record's URL; a list of URLs is as many
-            samples.
-        label_field: dotted path of the field that holds its class. With it samples are
-            `(image, class number)`, without it images.
-        classes: names of all classes in the order of their numbers, such as `train.classes` for a
-            validation set; None takes the dataset's own, sorted.
-        decode: makes an image of bytes; by default a PIL image in RGB.
-        transform: is given the image.
-        on_missing: `raise` stops here when the mirror lacks a URL or has it flagged, when a record
-            cannot be read or has none of the classes; `drop` leaves these out. See `check`.
-        missing_file: where to list them, as JSON lines.
-        on_bad: what to do when during training an image is not to be had or does not decode:
-            `raise`; `skip` makes the batch shorter, and never empty; `resample` takes another sample
-            of the batch in its place, chosen by seed, epoch and index. See `replace_from`.
-        budget: bad samples allowed in an epoch, as a number (int) or a share of the dataset (float);
-            of either each rank is allowed its part, and at least one.
-        seed: of `resample`, and of the order where the dataset has one.
-        world_size: ranks that train together, among which the budget is divided.
+        world_size: ranks that train together, and divide the budget.
 
     Attributes:
-        check: what the dataset's URLs were to the mirror.
-
-    Raises:
-        DatasetError: samples cannot be used, and `on_missing` is `raise`.
-        UsageError: the dataset cannot be read, or an option is none.
+        check: which of the dataset's URLs the mirror has.
     """
 
     def __init__(
@@ -142,18 +126,18 @@ class Samples:
         self._decode = decode
         self._transform = transform
         self._on_bad = on_bad
-        self._bad = BadSamples(allowance(len(self._table), budget, world_size))
-        self._is_whole = False
-        self._together: list[NDArray[np.int64]] = []
-        self._place = SharedPosition.at(seed)
-        self._counted = WorkerStats()
+        self._bad = BadSamples(budget_of_rank(len(self._table), budget, world_size))
+        self._all_may_replace = False
+        self._replacement_sets: list[NDArray[np.int64]] = []
+        self._position = SharedPosition.at(seed)
+        self._worker_stats = WorkerStats()
 
     def __len__(self) -> int:
         return len(self._table)
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names of the classes, in the order of their numbers."""
+        """Class names, in the order of their numbers."""
         return self._table.classes
 
     @property
@@ -163,39 +147,63 @@ class Samples:
 
     @property
     def fingerprint(self) -> str:
-        """Of all URLs and class numbers in their order: another dataset has another one."""
+        """Hash of all URLs and class numbers in order: 16 hexadecimal digits."""
         return self._table.fingerprint
 
     @property
     def bad_samples(self) -> list[BadSample]:
-        """What could not be had so far, by any worker of this process."""
+        """The bad samples found so far, by this process and its workers."""
         return self._bad.all()
 
     def stats(self) -> FetchStats:
-        """What has been fetched so far, by all workers of this process."""
-        return self._counted.total()
+        """The fetch statistics so far, of this process and its workers."""
+        return self._worker_stats.total()
 
     def url(self, index: int) -> str:
         """The URL of a sample, as the dataset has it."""
         return self._table.url(index)
 
-    def loaded(self, indices: Iterable[int]) -> Iterator[tuple[int, Any]]:
-        """`(index, sample or FetchError)` of each, in order; many are fetched at a time.
+    def replace_from(self, indices: Sequence[int]) -> None:
+        """Set the samples that may replace each other, for batches without a good sample.
+
+        Call it before workers start: `dataset.replace_from(train.indices)`. A ResumableSampler calls
+        it for the samples that it draws from.
+
+        Args:
+            indices: sample numbers; negative ones count from the end.
 
         Raises:
-            FetchError: what is no fault of the sample's, such as a store that is out of reach.
+            UsageError: there is no such sample.
         """
-        asked: deque[int] = deque()
+        length = len(self._table)
+        if isinstance(indices, range) and indices == range(length):
+            self._all_may_replace = True  # without a list of ten million numbers
+            return
+        numbers = np.asarray(indices, np.int64)
+        if ((numbers < -length) | (numbers >= length)).any():
+            raise UsageError(f"replace_from: samples are numbered 0 to {length - 1}.")
+        replacements = np.unique(numbers % length)
+        if not any(np.array_equal(replacements, known) for known in self._replacement_sets):
+            self._replacement_sets.append(replacements)
+
+    def _load(self, indices: Iterable[int]) -> Iterator[tuple[int, Any]]:
+        """Yield `(index, sample or FetchError)` in order; many are fetched at a time.
+
+        Raises:
+            FetchError: an error that is no fault of the sample, such as an unreachable store.
+        """
+        pending: deque[int] = deque()
 
         def urls() -> Iterator[str]:
             for index in indices:
-                asked.append(index)
+                pending.append(index)
                 yield self._table.url(index)
 
-        # Closed here, and not some time: what it has come to is told before it is asked for.
-        with closing(self._fetch.many(urls(), tell=self._counted.add)) as results:
+        # Closing reports the last statistics; the garbage collector would do so at an unknown time.
+        reading = self._fetch._read(urls(), self._worker_stats.add)  # noqa: SLF001 - internal
+        with closing(reading) as results:
             for url, result in results:
-                index = asked.popleft()
+                index = pending.popleft()
                 yield index, self._sample(index, url, result)
 
     def _sample(self, index: int, url: str, result: bytes | FetchError) -> Any:
@@ -205,7 +213,7 @@ class Samples:
             return result
         try:
             image = self._decode(result)
-        except Exception as error:  # noqa: BLE001 - decoders have no exception in common
+        except Exception as error:  # noqa: BLE001 - decoders share no exception class
             bad = Undecodable(f"{url} does not decode: {type(error).__name__}: {error}")
             bad.__cause__ = error
             return bad
@@ -213,69 +221,52 @@ class Samples:
             image = self._transform(image)
         return (image, self._table.label(index)) if self._table.labelled else image
 
-    def note(self, index: int, error: FetchError) -> None:
-        """A sample is bad: its error is raised, or it goes on the budget.
+    def _record_bad(self, index: int, error: FetchError) -> None:
+        """Raise the error of a bad sample, or count it against the budget.
 
         Raises:
-            FetchError: the error, where `on_bad` is `raise`.
+            FetchError: the error, if `on_bad` is `raise`.
             TooManyBadSamples: the budget is used up.
         """
         if self._on_bad == "raise":
             raise error
-        _log.warning("%s is left out, as on_bad=%r has it: %s", index, self._on_bad, error)
-        self._bad.note(BadSample(self._place.epoch, index, self._table.url(index), str(error)))
+        _log.warning("Sample %s is left out (on_bad=%r): %s", index, self._on_bad, error)
+        bad = BadSample(self._position.epoch, index, self._table.url(index), str(error))
+        self._bad.record(bad)
 
-    def replace_from(self, indices: Sequence[int]) -> None:
-        """Samples that may take each other's places where a batch has no good one: `train.indices`.
+    def _replacement(self, index: int, batch: Sequence[int]) -> Any:
+        """Load the sample that replaces a bad one. Every run that meets the same chooses the same.
 
-        Say it before workers are made. A ResumableSampler says it of what it samples from.
-
-        Raises:
-            UsageError: there is no such sample.
-        """
-        length = len(self._table)
-        if isinstance(indices, range) and indices == range(length):
-            self._is_whole = True  # no list of ten million
-            return
-        numbers = np.asarray(indices, np.int64)
-        if ((numbers < -length) | (numbers >= length)).any():
-            raise UsageError(f"replace_from: samples are numbered 0 to {length - 1}.")
-        together = np.unique(numbers % length)
-        if not any(np.array_equal(together, known) for known in self._together):
-            self._together.append(together)
-
-    def replacement(self, index: int, batch: Sequence[int]) -> Any:
-        """The sample that takes a bad one's place: the same in every run that meets the same.
-
-        It is of the same batch, where that has a good one. Of all others nobody knows here whether
-        they are trained on: the dataset may have been split.
+        It comes from the same batch if that has a good sample. Other samples are used only if
+        `replace_from` allows them: the dataset may have been split.
 
         Raises:
-            TooManyBadSamples: the budget is used up, or there is no good one.
+            TooManyBadSamples: the budget is used up, or no good sample was found.
         """
-        epoch = self._place.epoch
-        for other in self._instead(index, batch):
+        epoch = self._position.epoch
+        for other in self._candidates(index, batch):
             if other == index or self._bad.is_known(epoch, other):
                 continue
-            ((_, sample),) = self.loaded([other])
+            ((_, sample),) = self._load([other])
             if not isinstance(sample, FetchError):
                 return sample
-            self.note(other, sample)
+            self._record_bad(other, sample)
         raise TooManyBadSamples(
-            f"No good sample was found to take the place of {self._table.url(index)}: its batch has "
-            "none. See what is wrong with mirror verify, make batches larger, or say which samples "
-            "may stand in: dataset.replace_from(train.indices)."
+            f"No good sample was found to replace {self._table.url(index)}: its batch has none. Run "
+            "mirror verify to see what is wrong, use larger batches, or name the samples that may "
+            "replace it: dataset.replace_from(train.indices)."
         )
 
-    def _instead(self, index: int, batch: Sequence[int]) -> Iterator[int]:
-        """What may take the place of a sample, in the order in which it is tried."""
-        seed, epoch = self._place.seed, self._place.epoch
-        yield from turns_instead(batch, seed, epoch, index)
-        # The smallest: a sampler of all samples may have been made, too.
-        whole = range(len(self._table) if self._is_whole else 0)
-        among = min((one for one in self._together if index in one), key=len, default=whole)
+    def _candidates(self, index: int, batch: Sequence[int]) -> Iterator[int]:
+        """The samples to try in place of a bad one, in order."""
+        seed, epoch = self._position.seed, self._position.epoch
+        yield from batch_candidates(batch, seed, epoch, index)
+        # The smallest set: another sampler may draw from all samples.
+        whole = range(len(self._table) if self._all_may_replace else 0)
+        sets = (numbers for numbers in self._replacement_sets if index in numbers)
+        among = min(sets, key=len, default=whole)
         for attempt in range(_ATTEMPTS if len(among) else 0):
-            yield int(among[replacement(len(among), seed, epoch, index, attempt)])
+            yield int(among[candidate(len(among), seed, epoch, index, attempt)])
 
 
 def _require(option: str, value: str, known: tuple[str, ...]) -> None:

@@ -1,4 +1,4 @@
-"""What the fetchers of a rank's workers have counted, summed up: each has its own, in its process."""
+"""The fetch statistics of a rank: the sum over its workers, each of which has its own fetcher."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from torch.utils.data import get_worker_info
 from mirror.fetch.shared_memory import SharedFile
 from mirror.fetch.statistics import FetchStats
 
-# Rows for the process that trains and for so many workers; those beyond write over others' rows.
+# One row for the training process, the others for workers; more workers would share rows.
 _ROWS: Final = 512
-_NAMES: Final = tuple(one.name for one in fields(FetchStats) if one.name != "latencies")
+_NAMES: Final = tuple(count.name for count in fields(FetchStats) if count.name != "latencies")
 _COLUMNS: Final = len(_NAMES) + len(FetchStats().latencies)
 
 
 class WorkerStats:
-    """A row of numbers for each worker, in which it writes what has come to its counts."""
+    """A shared array with a row of counts for each worker; a worker adds to its own row only."""
 
     def __init__(self, file: SharedFile | None = None) -> None:
         self._file = file or SharedFile()
@@ -30,14 +30,14 @@ class WorkerStats:
         return WorkerStats, (self._file,)
 
     def add(self, stats: FetchStats) -> None:
-        """So much has come to the counts of this process."""
+        """Add to the counts of this process."""
         worker = get_worker_info()
         row = 0 if worker is None else worker.id % (_ROWS - 1) + 1
         scalars = [getattr(stats, name) for name in _NAMES]
         self._rows[row] += np.array([*scalars, *stats.latencies])
 
     def total(self) -> FetchStats:
-        """Of all workers and this process."""
+        """The sum over all workers and the training process."""
         numbers = self._rows.sum(axis=0).tolist()
         scalars = {
             name: number if name == "waited" else int(number)

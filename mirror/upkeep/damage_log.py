@@ -1,8 +1,8 @@
-"""What this machine found wrong with a mirror, and how far it has read it (SQLite).
+"""The damage that this machine found in a mirror, and how far a read pass has come (SQLite).
 
-A pass over a terabyte takes hours: its place is kept, and what it found, so that a run that is
-interrupted is gone on with, and a repair need not read everything again. It is only a notebook:
-what stands in it is looked at once more before anything is done about it.
+Reading a terabyte takes hours. So the log keeps the position of a pass and what it found: an
+interrupted run can be resumed, and a repair need not read everything again. The log is only a hint:
+every problem in it is checked again before a command acts on it.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ CREATE TABLE damage (
 _COLUMNS = "kind, key, reason, rows, urls, size"
 _BATCH = 5_000
 
-# Found by comparing a listing, which every run does anew; or by reading, which few do.
-# "before" are those of a listing that the one under way has not met yet.
+# How a problem was found: by a listing, which every run repeats, or by reading, which few runs do.
+# "before" marks problems of an earlier listing that the current one has not found yet.
 Source = Literal["listing", "before", "reading"]
 
 
 class ReadPass(msgspec.Struct, kw_only=True):
-    """A reading of many objects that is under way.
+    """A pass over many objects, to read them back.
 
     Attributes:
-        share: of all objects; 1 is all of them.
-        seed: chooses which, where it is not all.
-        after: the key of the last object that was read, with all before it.
-        read: how many so far,
-        bytes: and how much.
-        version: of the catalog when it began.
+        share: of all objects, above 0; 1 means all of them.
+        seed: chooses the objects where it is not all.
+        after: key of the last object that was read; all before it have been read too.
+        read: objects read so far.
+        bytes: bytes read so far.
+        version: of the catalog when the pass began.
     """
 
     share: Annotated[float, msgspec.Meta(gt=0, le=1)]
@@ -55,7 +55,10 @@ class ReadPass(msgspec.Struct, kw_only=True):
 
 
 class DamageLog:
-    """The notebook of one mirror. One process at a time: see `mirror.run.lock`.
+    """The damage log of one mirror. One process at a time: see `mirror.run.lock`.
+
+    Args:
+        folder: where its file is; a damaged file is replaced by an empty one.
 
     Raises:
         StateError: it cannot be opened or written.
@@ -78,7 +81,7 @@ class DamageLog:
         self._file.close()
 
     def current_pass(self) -> ReadPass | None:
-        """The reading that was begun and is not done."""
+        """The pass that has begun and is not complete; None where there is none."""
         with self._file.translated():
             found = self._db.execute("SELECT value FROM meta WHERE key = 'pass'").fetchone()
         if found is None:
@@ -88,22 +91,22 @@ class DamageLog:
         except msgspec.DecodeError:
             return None
 
-    def keep(self, under_way: ReadPass | None, found: Iterable[Problem] = ()) -> None:
-        """Note how far a reading is, and what it has found: both or neither."""
+    def save_pass(self, current: ReadPass | None, found: Iterable[Problem] = ()) -> None:
+        """Record how far a pass is and what it has found, in one transaction."""
         self._file.execute_all(
             [
                 (_INSERT, [_values(problem, "reading") for problem in found]),
                 ("DELETE FROM meta WHERE key = 'pass'", [()]),
                 (
                     "INSERT INTO meta VALUES ('pass', ?)",
-                    [] if under_way is None else [(msgspec.json.encode(under_way).decode(),)],
+                    [] if current is None else [(msgspec.json.encode(current).decode(),)],
                 ),
             ]
         )
 
     @property
     def owes_mark(self) -> bool:
-        """Rows were, or were about to be, flagged as lost, and the mirror's mark not yet set."""
+        """Whether a repair flagged rows as lost, or was about to, and has not set the mirror's mark."""
         with self._file.translated():
             found = self._db.execute("SELECT 1 FROM meta WHERE key = 'owes mark'").fetchone()
         return found is not None
@@ -118,16 +121,17 @@ class DamageLog:
         )
 
     def begin_listing(self) -> None:
-        """What an earlier listing has found goes when this one is through, or is found once more."""
+        """Begin a listing: problems of an earlier one stay until `end_listing`, or are found again."""
         self._file.execute_all(
             [("UPDATE damage SET source = 'before' WHERE source = 'listing'", [()])]
         )
 
     def end_listing(self) -> None:
+        """End a complete listing: drop the problems that it has not found again."""
         self._file.execute_all([("DELETE FROM damage WHERE source = 'before'", [()])])
 
     def add_listing(self, found: Iterable[Problem]) -> None:
-        """Note what a listing shows, which says more of a key than an earlier reading."""
+        """Record what a listing shows; it replaces what an earlier pass found about the same key."""
         batch: list[tuple[object, ...]] = []
         for problem in found:
             batch.append(_values(problem, "listing"))
@@ -136,19 +140,19 @@ class DamageLog:
                 batch = []
         self._file.execute_all([(_INSERT, batch)])
 
-    def note(self, found: Iterable[Problem]) -> None:
-        """Note what reading shows, in place of what it showed before."""
+    def add_read(self, found: Iterable[Problem]) -> None:
+        """Record what reading shows, in place of what it showed before."""
         self._file.execute_all([(_INSERT, [_values(problem, "reading") for problem in found])])
 
     def drop(self, keys: Iterable[str]) -> None:
-        """What is well again, or not named any more."""
+        """Remove objects that are good again, or that no row names any more."""
         self._file.execute_all([("DELETE FROM damage WHERE key = ?", [(key,) for key in keys])])
 
     def damage(self, source: Source | None = None) -> Iterator[Problem]:
-        """All that is known to be wrong, in the order of keys."""
+        """All known problems, or those found in one way, in the order of keys."""
         where = "" if source is None else "WHERE source = ?"
         last = ""
-        while True:  # by pages, so that others may write between them
+        while True:  # in pages, so that the caller may write between them
             clause = f"{where} AND key > ?" if where else "WHERE key > ?"
             values = (last,) if source is None else (source, last)
             query = f"SELECT {_COLUMNS} FROM damage {clause} ORDER BY key LIMIT {_BATCH}"  # noqa: S608
@@ -160,7 +164,7 @@ class DamageLog:
             last = page[-1][1]
 
     def damaged_between(self, first: str, last: str) -> set[str]:
-        """Keys of what a listing showed to be wrong, of a range."""
+        """Keys between two keys, both included, that a listing showed to be damaged."""
         query = "SELECT key FROM damage WHERE source = 'listing' AND key BETWEEN ? AND ?"
         with self._file.translated():
             return {row[0] for row in self._db.execute(query, (first, last))}

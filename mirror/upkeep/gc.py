@@ -1,14 +1,14 @@
-"""`mirror gc`: what no row names any more, out of the bucket; plan first.
+"""`mirror gc`: delete unreferenced objects from the bucket, after showing the plan.
 
-What goes, once it is older than the grace period by the store's own clock:
+It deletes these, once they are older than the grace period by the store's own clock:
 
-- objects of which no live row tells, and that no live `ok` row has named within the grace period
-  either: a writer or a reader may still go by what the catalog said then;
+- objects that no live row has, and that no live `ok` row has named within the grace period: a writer
+  or a reader may still rely on what the catalog said then;
 - data files of the catalog that no version within the grace period has;
-- uploads that were begun and never completed.
+- uploads that were never completed.
 
-What is not ours is left alone: keys that are not an object's, and everything outside the prefix.
-How this keeps out of the way of a sync that runs at the same moment: `mirror.catalog.gc_lease`.
+It leaves alone keys that are not an object's, and everything outside the prefix.
+`mirror.catalog.gc_lease` explains how it keeps out of the way of a sync at the same moment.
 """
 
 from __future__ import annotations
@@ -17,10 +17,9 @@ import asyncio
 import platform
 import random
 import secrets
-import sqlite3
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -32,7 +31,7 @@ import numpy as np
 from mirror.catalog.comparison import Comparison, ListedObjects
 from mirror.catalog.gc_lease import SHORTEST_GRACE, HeldLease
 from mirror.catalog.health import Problem, UpkeepReport
-from mirror.catalog.history import RecentCatalog, recent, recently_named
+from mirror.catalog.history import RecentCatalog, recent_catalog, recently_named
 from mirror.catalog.index import Index, halves
 from mirror.catalog.open_mirror import OpenMirror, open_mirror
 from mirror.config.settings import Settings
@@ -47,9 +46,10 @@ from mirror.store.bounded_tasks import BoundedTasks
 from mirror.store.retry import RetryPolicy, retried
 from mirror.store.unfinished import Unfinished, UnfinishedWrites
 from mirror.system.clock import since_boot
+from mirror.system.database import ScratchDatabase
 from mirror.upkeep.change_limit import ChangeLimit
 
-# Objects that are looked at once more and then deleted together.
+# Objects that are checked again and then deleted together.
 _BATCH: Final = 500
 _HASHES_AT_ONCE: Final = 1 << 20
 
@@ -58,13 +58,13 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class GcOptions:
-    """What a collection is asked to do.
+    """Options of a collection.
 
     Attributes:
-        dry_run: show the plan; remove and write nothing.
-        limit: a plan that deletes more is refused.
-        flagged: objects go as well of which only flagged rows tell.
-        retry: how often and how soon a request that failed is tried again.
+        dry_run: show the plan; delete and write nothing.
+        limit: refuse a plan that deletes more.
+        flagged: delete objects that only flagged rows have, too.
+        retry: how often and how soon to retry a failed request.
     """
 
     dry_run: bool = False
@@ -75,18 +75,20 @@ class GcOptions:
 
 @dataclass
 class GcReport(UpkeepReport):
-    """As its base says, where `checked` are objects that were listed, and:
+    """The report of a collection; `checked` counts the objects that were listed.
 
     Attributes:
-        planned: objects that are to be deleted,
-        planned_bytes: and their bytes.
-        young: objects that no row names, within the grace period.
-        named_recently: those that a row has named within the grace period.
-        flagged: objects of which only flagged rows tell.
-        strangers: keys below `objects/` that no mirror writes; left alone.
-        spared: planned objects that were written anew before they were deleted.
-        catalog_files: of the catalog that are, or are to be, deleted.
-        uploads: begun and never completed; None where the server, or the key, does not tell.
+        planned: objects to be deleted.
+        planned_bytes: their bytes.
+        young: unreferenced objects that are younger than the grace period.
+        named_recently: unreferenced objects that a row has named within the grace period.
+        flagged: objects that only flagged rows have.
+        strangers: keys below `objects/` that no mirror writes; they are left alone.
+        spared: planned objects that were rewritten, or named again, before they could be deleted.
+        catalog_files: the catalog's data files that are deleted, or in a dry run would be.
+        catalog_bytes: their bytes.
+        uploads: uploads that were never completed; None where the server or the key does not
+            permit a listing of them.
     """
 
     planned: int = 0
@@ -100,7 +102,7 @@ class GcReport(UpkeepReport):
     catalog_bytes: int = 0
     uploads: int | None = 0
 
-    def more(self) -> dict[str, Any]:
+    def extra_json(self) -> dict[str, Any]:
         names = (
             "planned", "planned_bytes", "young", "named_recently", "flagged", "strangers",
             "spared", "catalog_files", "catalog_bytes", "uploads",
@@ -116,29 +118,31 @@ def gc(
     now: Callable[[], float] = time.time,
     clock: Callable[[], float] = since_boot,
 ) -> GcReport:
-    """Remove what no row names any more.
+    """Delete unreferenced objects.
 
     Args:
         settings: where the bucket and the state are, and the grace period.
-        options: what to do with the plan.
+        options: what is deleted, and whether.
         progress: receives the progress of the run; its stage begins when the plan is made, before
-            anything is removed.
-        now: seconds since 1970; goes by itself only in a dry run, else by the store's clock.
-        clock: seconds that go on while the machine sleeps, by which a run that stood still knows it.
+            anything is deleted.
+        now: seconds since 1970. Ages are computed from it only in a dry run, else from the store's
+            clock.
+        clock: seconds that go on while the machine sleeps, by which a run notices that it stood
+            still.
 
     Returns:
-        The report; an error that came after the beginning is in `report.error`.
+        The report; `report.error` has an error that came after the run had begun.
 
     Raises:
         MirrorError: the mirror cannot be read.
-        Busy: another collection is at work, here or elsewhere.
+        Busy: another collection is running on this machine.
     """
     report = GcReport(dry_run=options.dry_run)
     grace = timedelta(days=settings.gc.grace_days)
     if grace < SHORTEST_GRACE:
         report.warnings.append(
-            f"gc.grace_days is below {SHORTEST_GRACE.days}: what a sync is uploading at this moment, "
-            "on any machine, may be removed before it is catalogued."
+            f"gc.grace_days is below {SHORTEST_GRACE.days}: objects that a sync on any machine is "
+            "uploading at this moment may be deleted before they are catalogued."
         )
 
     async def run() -> None:
@@ -146,7 +150,7 @@ def gc(
             report.requests = mirror.requests
             with ExitStack() as stack:
                 stack.enter_context(locked(mirror.folder / "gc"))
-                plan = stack.enter_context(closing(_Victims()))
+                plan = stack.enter_context(_Deletions())
                 collection = _Collection(mirror, plan, grace, options, report=report)
                 with stopping_on_signals(collection.stop.set):
                     await collection.run(progress, now, clock)
@@ -156,32 +160,27 @@ def gc(
     return report
 
 
-class _Victims:
-    """The objects of a plan, by key, in a temporary file that goes with the process."""
+class _Deletions(ScratchDatabase):
+    """The objects to be deleted, by key, in a scratch database."""
 
     def __init__(self) -> None:
-        self._db = sqlite3.connect("", isolation_level=None, check_same_thread=False)
-        self._db.execute("PRAGMA journal_mode = OFF")
-        self._db.execute("CREATE TABLE objects (key TEXT PRIMARY KEY, size INTEGER) WITHOUT ROWID")
-
-    def close(self) -> None:
-        self._db.close()
+        super().__init__("CREATE TABLE objects (key TEXT PRIMARY KEY, size INTEGER) WITHOUT ROWID")
 
     def add(self, key: str, size: int) -> None:
-        self._db.execute("INSERT OR REPLACE INTO objects VALUES (?, ?)", (key, size))
+        self.execute("INSERT OR REPLACE INTO objects VALUES (?, ?)", (key, size))
 
     def spare(self, keys: Sequence[str]) -> None:
-        self._db.executemany("DELETE FROM objects WHERE key = ?", [(key,) for key in keys])
+        self.execute_many("DELETE FROM objects WHERE key = ?", [(key,) for key in keys])
 
     def totals(self) -> tuple[int, int]:
-        count, size = self._db.execute("SELECT count(*), sum(size) FROM objects").fetchone()
+        count, size = self.row("SELECT count(*), sum(size) FROM objects")
         return count, size or 0
 
-    def pages(self, most: int) -> Iterator[list[tuple[str, int]]]:
+    def pages(self, length: int) -> Iterator[list[tuple[str, int]]]:
         """`(key, size)` in the order of keys."""
         last = ""
         query = "SELECT key, size FROM objects WHERE key > ? ORDER BY key LIMIT ?"
-        while page := self._db.execute(query, (last, most)).fetchall():
+        while page := list(self.rows(query, (last, length))):
             yield page
             last = page[-1][0]
 
@@ -190,7 +189,7 @@ class _Collection:
     def __init__(
         self,
         mirror: OpenMirror,
-        victims: _Victims,
+        deletions: _Deletions,
         grace: timedelta,
         options: GcOptions,
         *,
@@ -199,13 +198,13 @@ class _Collection:
         self.stop = asyncio.Event()
         self._mirror = mirror
         self._store = mirror.store
-        self._victims = victims
+        self._deletions = deletions
         self._grace = grace
         self._options = options
         self._report = report
         self._catalog_files: list[ObjectInfo] = []
         self._uploads: list[Unfinished] = []
-        self._half: UnfinishedWrites = mirror.location.half_written()
+        self._unfinished: UnfinishedWrites = mirror.location.half_written()
         self._missing = 0
 
     async def run(
@@ -244,21 +243,21 @@ class _Collection:
         return bool(self._report.planned or self._catalog_files or self._uploads)
 
     async def _plan(self, since: datetime) -> None:
-        """What is to be removed: all of it from before `since`."""
+        """Find what to delete, all of it written before `since`."""
         report = self._report
         index = await self._mirror.index()
         listed = await self._list(index, since)
         report.checked = listed.compared + listed.orphaned + listed.flagged - self._missing
         report.orphaned, report.flagged = listed.orphaned, listed.flagged
         report.strangers = listed.strangers
-        past = await recent(self._store, self._mirror.catalog, since)
-        await self._spare_what_was_named(past)
-        report.planned, report.planned_bytes = self._victims.totals()
+        past = await recent_catalog(self._store, self._mirror.catalog, since)
+        await self._spare_recently_named(past)
+        report.planned, report.planned_bytes = self._deletions.totals()
         await self._find_catalog_files(past, since)
         uploads = await self._find_uploads(since)
         self._uploads = uploads or []
         report.uploads = None if uploads is None else len(uploads)
-        for page in self._victims.pages(_BATCH):
+        for page in self._deletions.pages(_BATCH):
             for key, size in page:
                 report.example(Problem("orphaned", key, "no row names it", size=size))
             break
@@ -266,41 +265,46 @@ class _Collection:
             share = 100 * report.planned / max(1, report.checked)
             raise MirrorError(
                 f"{report.planned:,} of {report.checked:,} objects ({share:.0f} %) would be deleted, "
-                "which is more than --max-delete allows. Look at mirror gc --dry-run; if it is "
-                f"right, allow it with --max-delete {report.planned}."
+                "which is more than --max-delete allows. Check the plan with mirror gc --dry-run; if "
+                f"it is right, allow it with --max-delete {report.planned}."
             )
 
     async def _list(self, index: Index, since: datetime) -> ListedObjects:
         report = self._report
 
-        def damage(found: Iterator[Problem]) -> None:
+        def count_missing(found: Iterator[Problem]) -> None:
             self._missing += sum(problem.kind == "missing" for problem in found)
 
-        def unnamed(info: ObjectInfo, flagged: bool) -> None:
+        def plan_deletion(info: ObjectInfo, flagged: bool) -> None:
             if parse_object_key(info.key) is None or (flagged and not self._options.flagged):
                 return
             if info.last_modified < since:
-                self._victims.add(info.key, info.size)
+                self._deletions.add(info.key, info.size)
             else:
                 report.young += 1
 
         return await Comparison(
-            self._store, index, since, damage, unnamed=unnamed, stopped=self.stop.is_set
+            self._store,
+            index,
+            since,
+            count_missing,
+            on_unnamed=plan_deletion,
+            stopped=self.stop.is_set,
         ).run()
 
-    async def _spare_what_was_named(self, past: RecentCatalog) -> None:
-        for page in self._victims.pages(_HASHES_AT_ONCE):
+    async def _spare_recently_named(self, past: RecentCatalog) -> None:
+        for page in self._deletions.pages(_HASHES_AT_ONCE):
             keys = [key for key, _ in page]
             contents = [parsed[0] for key in keys if (parsed := parse_object_key(key))]
             named = await recently_named(self._mirror.catalog, past, halves(b"".join(contents)))
             spared = [keys[at] for at in np.flatnonzero(named)]
-            self._victims.spare(spared)
+            self._deletions.spare(spared)
             self._report.named_recently += len(spared)
 
     async def _find_catalog_files(self, past: RecentCatalog, since: datetime) -> None:
-        """Data files that no version within the grace period has, and those of no version at all."""
+        """Find data files that no version within the grace period has."""
         if not past.kept:
-            return  # there is no catalog, so nothing tells which files are its
+            return  # there is no catalog by which to tell its files from others
         async for info in list_all(self._store, f"{CATALOG}/"):
             name = info.key.removeprefix(f"{CATALOG}/")
             is_data = "/" not in name and name.endswith(".parquet")
@@ -311,11 +315,11 @@ class _Collection:
 
     async def _find_uploads(self, since: datetime) -> list[Unfinished] | None:
         try:
-            return await self._again(lambda: asyncio.to_thread(self._half.find, since))
+            return await self._retried(lambda: asyncio.to_thread(self._unfinished.find, since))
         except AccessDenied:
             self._report.warnings.append(
-                "Uploads that were never completed were not looked for: this key may not list them "
-                "(s3:ListBucketMultipartUploads)."
+                "This key may not list uploads that were never completed, so none of them were "
+                "deleted; grant it s3:ListBucketMultipartUploads."
             )
             return None
 
@@ -323,26 +327,26 @@ class _Collection:
         await lease.write("deleting")
         report = self._report
         index = await self._mirror.index()
-        for page in self._victims.pages(_BATCH):
+        for page in self._deletions.pages(_BATCH):
             if self.stop.is_set():
                 return
-            await lease.keep_alive()  # before the look, never between it and the deletion
-            doomed = await self._still_doomed(page, index, lease.server_time - self._grace)
-            await self._delete([key for key, _ in doomed], lease)
-            size = sum(size for _, size in doomed)
-            report.deleted += len(doomed)
-            report.spared += len(page) - len(doomed)
+            await lease.keep_alive()  # before the check, never between the check and the deletion
+            deletable = await self._still_deletable(page, index, lease.server_time - self._grace)
+            await self._delete([key for key, _ in deletable], lease)
+            size = sum(size for _, size in deletable)
+            report.deleted += len(deletable)
+            report.spared += len(page) - len(deletable)
             report.bytes += size
-            progress.advance(len(doomed), size)
+            progress.advance(len(deletable), size)
         for begin in range(0, len(self._catalog_files), _BATCH):
             batch = self._catalog_files[begin : begin + _BATCH]
             await lease.keep_alive()
             await self._delete([info.key for info in batch], lease)
-        for one in self._uploads:
-            await self._again(partial(asyncio.to_thread, self._half.remove, one))
+        for upload in self._uploads:
+            await self._retried(partial(asyncio.to_thread, self._unfinished.remove, upload))
 
-    async def _again(self, request: Callable[[], Awaitable[T]]) -> T:
-        """What a request gives that does not go by the store, which repeats by itself."""
+    async def _retried(self, request: Callable[[], Awaitable[T]]) -> T:
+        """The result of a request that bypasses the store and its retries."""
         return await retried(
             request,
             self._options.retry,
@@ -351,27 +355,27 @@ class _Collection:
             retrying=lambda: None,
         )
 
-    async def _still_doomed(
+    async def _still_deletable(
         self, page: Sequence[tuple[str, int]], index: Index, since: datetime
     ) -> list[tuple[str, int]]:
-        """Those of a page that nobody has written anew, or named, since the plan was made."""
-        doomed: list[tuple[str, int]] = []
+        """The objects of a page that were not rewritten or named since the plan was made."""
+        deletable: list[tuple[str, int]] = []
 
-        async def look(key: str, size: int) -> None:
+        async def check(key: str, size: int) -> None:
             with suppress(NotFound):
                 info = await self._store.head(key)
                 if info.last_modified < since and info.size == size:
-                    doomed.append((key, size))
+                    deletable.append((key, size))
 
         async with BoundedTasks(_BATCH) as window:
             for key, size in page:
                 parsed = parse_object_key(key)
                 if parsed is not None and index.object_sha256(parsed[0]) is None:
-                    await window.start(0, look, key, size)
-        return doomed
+                    await window.start(0, check, key, size)
+        return deletable
 
     async def _delete(self, keys: Sequence[str], lease: HeldLease) -> None:
-        """Raises: StoreError: this lease may count as dead by now, or the store refused."""
+        """Delete objects. Raises: StoreError: the lease may soon lapse, or the store refused."""
         if not keys:
             return
         lease.require_alive()
@@ -379,13 +383,13 @@ class _Collection:
             await self._store.delete(keys)
         except AccessDenied as error:
             raise AccessDenied(
-                f"{str(error).rstrip('.')}; or, if it is a lock of the bucket that forbids it, let "
-                "gc.grace_days be no shorter than the lock."
+                f"{str(error).rstrip('.')}; or, if a bucket lock forbids it, set gc.grace_days to at "
+                "least the duration of the lock."
             ) from None
 
 
 def _holder(folder: Path) -> str:
-    """An id of this machine's state, whose lock this process holds.
+    """An id of this machine's state folder, whose lock this process holds.
 
     Raises:
         StateError: it cannot be written.

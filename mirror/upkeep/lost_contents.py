@@ -1,7 +1,7 @@
-"""Contents that a mirror lacks, and where on this machine they may still be.
+"""Contents that a mirror has lost, and a search for them in folders of this machine.
 
-A file is opened only if it has the size of something that is wanted; what it holds decides, not its
-name. So any folder will do: a cache, a fetch cache, a quarantine, a backup.
+A file is opened only if it has the size of a lost content. Its bytes decide, not its name, so any
+folder will do: a cache, a fetch cache, a quarantine, a backup.
 """
 
 from __future__ import annotations
@@ -22,13 +22,20 @@ from mirror.catalog.objects import EXTENSIONS
 from mirror.content.digest import Digest
 from mirror.layout import OBJECTS, parse_object_key
 
-# Files that are compared with the sizes wanted at once.
+# Files whose sizes are compared at once.
 _CHUNK: Final = 16_384
 _KINDS: Final[tuple[Kind, ...]] = ("missing", "mismatched")
 
 
 class LostObject(NamedTuple):
-    """An object that is to be written again; `kind` is what is wrong with it."""
+    """An object to be restored.
+
+    Attributes:
+        at: its position in `LostContents`.
+        key: of the object.
+        kind: what is wrong with it: "missing" or "mismatched".
+        digest: of the content that it should have.
+    """
 
     at: int
     key: str
@@ -37,11 +44,12 @@ class LostObject(NamedTuple):
 
 
 class LostContents:
-    """The contents that are wanted, about 70 bytes each, and which of them were found.
+    """The lost contents, about 70 bytes each, and which of them are still to be found.
 
     Args:
-        damage: what is wrong with the mirror; what names no content is left out.
-        index: has the SHA-256 of each.
+        damage: the mirror's problems. Those of other kinds, and those of objects that no row names,
+            are ignored.
+        index: has the SHA-256 of each content.
     """
 
     def __init__(self, damage: Iterable[Problem], index: Index) -> None:
@@ -66,27 +74,27 @@ class LostContents:
     def __len__(self) -> int:
         return int(np.count_nonzero(self._open))
 
-    def left(self) -> Iterator[LostObject]:
-        """What is still wanted, in the order of keys."""
-        return map(self._lacking, np.flatnonzero(self._open).tolist())
+    def remaining(self) -> Iterator[LostObject]:
+        """The objects that are still to be found, in the order of keys."""
+        return map(self._object, np.flatnonzero(self._open).tolist())
 
-    def settle(self, one: LostObject) -> None:
-        """It need not be looked for any more."""
-        self._open[one.at] = False
+    def settle(self, lost: LostObject) -> None:
+        """Stop looking for this object."""
+        self._open[lost.at] = False
 
-    def is_still(self, one: LostObject, kind: Kind) -> None:
-        """It was looked at once more, and this is wrong with it."""
-        self._kind[one.at] = _KINDS.index(kind)
+    def set_kind(self, lost: LostObject, kind: Kind) -> None:
+        """Record what another check has found wrong with this object."""
+        self._kind[lost.at] = _KINDS.index(kind)
 
     def match(self, digest: Digest) -> LostObject | None:
-        """What is wanted and has just these bytes."""
+        """The object that is still to be found and has exactly these bytes; else None."""
         (at,) = positions_of(*halves(digest.content_hash), self._hi, self._lo).tolist()
         if at < 0 or not self._open[at]:
             return None
-        one = self._lacking(at)
-        return one if one.digest == digest else None
+        lost = self._object(at)
+        return lost if lost.digest == digest else None
 
-    def _lacking(self, at: int) -> LostObject:
+    def _object(self, at: int) -> LostObject:
         content = (int(self._hi[at]) << 64 | int(self._lo[at])).to_bytes(16, "big")
         digits, extension = content.hex(), EXTENSIONS[self._extension[at]]
         digest = Digest(content, self._sha256[at].tobytes(), int(self._size[at]))
@@ -94,7 +102,7 @@ class LostContents:
         return LostObject(at, key, _KINDS[self._kind[at]], digest)
 
     def candidates(self, root: bytes) -> Iterator[tuple[bytes, int]]:
-        """`(path, size)` of the files below a folder that may hold what is still wanted."""
+        """`(path, size)` of the files below a folder that have the size of a content to be found."""
         files = files_below(root)
         while len(self) and (chunk := list(islice(files, _CHUNK))):
             sizes = np.array([size for _, size in chunk], np.int64)
@@ -103,7 +111,7 @@ class LostContents:
 
 
 def files_below(root: bytes) -> Iterator[tuple[bytes, int]]:
-    """`(path, size)` of every plain file below a folder; no symbolic link is followed."""
+    """`(path, size)` of every regular file below a folder; symbolic links are not followed."""
     folders = [root]
     while folders:
         folder = folders.pop()

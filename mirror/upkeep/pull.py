@@ -1,8 +1,9 @@
-"""`mirror pull`: the md5-named cache, or a part of it, back from the mirror.
+"""`mirror pull`: restore the md5-named cache, or a part of it, from the mirror.
 
 Each object is read once, compared with the catalog, and written under the name of every URL that
-has it: to a part file, flushed, then renamed. What is there already is not written again, so a run
-that was killed goes on; another file under a name is left alone unless it is to be replaced.
+has it: to a part file, flushed, then renamed. Files that are already there are not written again, so
+a run that was killed can be resumed. Other files under such a name are kept unless the user asks to
+replace them.
 """
 
 from __future__ import annotations
@@ -19,12 +20,19 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mirror.cache.cache_writer import ABSENT, ALREADY, CacheWriter, Name, Outcome
+from mirror.cache.cache_writer import (
+    ABSENT,
+    SAME,
+    CacheWriter,
+    TargetName,
+    WriteResult,
+    cache_name,
+)
 from mirror.cache.safe_folder import SafeFolder
 from mirror.catalog.health import Problem, UpkeepReport
 from mirror.catalog.index import Index, halves
 from mirror.catalog.lookup import UrlLookup, digests_of
-from mirror.catalog.objects import NamedObjects, named_objects, spans
+from mirror.catalog.objects import NamedObjects, key_ranges, named_objects
 from mirror.catalog.open_mirror import OpenMirror, open_mirror
 from mirror.config.settings import Settings
 from mirror.content.digest import WHOLE_UP_TO, Digest, Hasher
@@ -42,23 +50,23 @@ from mirror.store.read_back import bytes_held, hashed, parts_of
 from mirror.store.retry import RetryPolicy
 
 _OK: Final = VERDICTS.index("ok")
-# Objects whose files are looked for in one hop to a thread.
+# Objects whose files are checked in one hop to a thread.
 _BATCH: Final = 1_000
 
 
 @dataclass(frozen=True, slots=True)
 class PullOptions:
-    """What a pull is asked to do.
+    """Options of a pull.
 
     Attributes:
         prefix: only URLs whose MD5 begins with these hex digits.
-        datasets: only URLs that these refer to, all of them when empty.
-        url_field: where their records hold a URL; dotted.
-        verify: read files that are there already, and compare them.
+        datasets: only URLs that these refer to; all URLs when empty.
+        url_field: dotted path of the URL in their records.
+        verify: read files that are already there, and compare them.
         force: replace other files that have the name of an image.
-        hardlink: give a file the names of all URLs that have its content.
-        dry_run: only say what would be written.
-        retry: how often and how soon a request that failed is tried again.
+        hardlink: link the names of all URLs with one content to one file, instead of copying it.
+        dry_run: only report what would be written.
+        retry: how often and how soon to retry a failed request.
     """
 
     prefix: str = ""
@@ -73,13 +81,13 @@ class PullOptions:
 
 @dataclass
 class PullReport(UpkeepReport):
-    """As its base says, where `checked` are files that belong in the cache, and:
+    """The report of a pull; `checked` counts the files that belong in the cache.
 
     Attributes:
-        already: files that were there.
-        kept: other files under such a name, left as they are.
-        replaced: those that were replaced.
-        flagged: URLs asked for that have no good image.
+        already: files that were already there.
+        kept: other files under the name of an image that were kept.
+        replaced: other files that were replaced.
+        flagged: selected URLs that have no good image.
         not_mirrored: URLs of the datasets that the mirror has never seen.
     """
 
@@ -90,10 +98,10 @@ class PullReport(UpkeepReport):
     not_mirrored: int = 0
 
     @property
-    def wrong(self) -> bool:
-        return super().wrong or self.kept > 0
+    def has_problems(self) -> bool:
+        return super().has_problems or self.kept > 0
 
-    def more(self) -> dict[str, Any]:
+    def extra_json(self) -> dict[str, Any]:
         names = ("already", "kept", "replaced", "flagged", "not_mirrored")
         return {name: getattr(self, name) for name in names}
 
@@ -104,19 +112,19 @@ def pull(
     *,
     progress: Progress = Progress(),
 ) -> PullReport:
-    """Write the mirror's images into the cache's folder, `<md5 of the URL>.jpg`, flat.
+    """Write the mirror's images into the cache's folder, as `<md5 of the URL>.jpg` without sub-folders.
 
     Args:
         settings: where the bucket, the cache and the state are.
-        options: which images, and what to do about what is there.
+        options: which images, and what to do about existing files.
         progress: receives the progress of the run.
 
     Returns:
-        The report; an error that came after the beginning is in `report.error`.
+        The report; `report.error` has an error that came after the run had begun.
 
     Raises:
-        MirrorError: the mirror cannot be read, or the folder not be used.
-        Busy: another pull into the same folder is at work on this machine.
+        MirrorError: the mirror cannot be read, or the folder cannot be used.
+        Busy: another pull into the same folder is running on this machine.
         UsageError: a dataset cannot be read.
     """
     settings.require_apart()
@@ -133,7 +141,7 @@ def pull(
                 stack.enter_context(locked(mirror.folder / f"pull-{identity}"))
                 progress.started()
                 tree = stack.enter_context(_opened(folder, make=not options.dry_run))
-                writer = CacheWriter(tree, folder, hardlink=options.hardlink)
+                writer = CacheWriter(tree, os.fsencode(folder), hardlink=options.hardlink)
                 pulling = _Pull(
                     mirror, tree, writer, settings=settings, options=options, report=report,
                     progress=progress,
@@ -153,16 +161,16 @@ def _opened(folder: Path, *, make: bool) -> SafeFolder:
         return SafeFolder(os.fsencode(folder))
     except OSError as error:
         raise CacheError(
-            f"The cache folder {folder} cannot be used ({error.strerror}); make it, or set "
+            f"The cache folder {folder} cannot be used ({error.strerror}); create it, or set "
             "cache.dir to a folder that this user may write."
         ) from None
 
 
-class _Wanted(NamedTuple):
-    """An object to be read: its position, and the names to write it under."""
+class _Download(NamedTuple):
+    """An object to read: its position, and the names to write it under."""
 
     at: int
-    names: list[Name]
+    names: list[TargetName]
 
 
 class _Pull:
@@ -193,26 +201,28 @@ class _Pull:
             self._index = await self._mirror.index()
             chosen = await asyncio.to_thread(self._chosen)
             if not self._options.dry_run:
-                await asyncio.to_thread(self._tree.clear_parts)
+                await asyncio.to_thread(self._tree.remove_parts)
             self._progress.begin(Stage("files"))
-            for span in spans(self._index):
+            for key_range in key_ranges(self._index):
                 if self.stop.is_set():
                     break
-                await self._pull(await asyncio.to_thread(named_objects, self._index, span), chosen)
+                await self._pull(
+                    await asyncio.to_thread(named_objects, self._index, key_range), chosen
+                )
 
     def _chosen(self) -> NDArray[np.bool_]:
-        """Which of the sightings are wanted: one byte each."""
+        """Mark the sightings to pull: one byte each."""
         sightings = self._index.sightings
         chosen = np.ones(len(self._index), bool)
         if prefix := self._options.prefix.lower():
-            least, most = (bytes.fromhex(prefix.ljust(32, digit)) for digit in "0f")
-            (least_hi, least_lo), (most_hi, most_lo) = (
-                (hi[0], lo[0]) for hi, lo in (halves(least), halves(most))
+            first, last = (bytes.fromhex(prefix.ljust(32, digit)) for digit in "0f")
+            (first_hi, first_lo), (last_hi, last_lo) = (
+                (hi[0], lo[0]) for hi, lo in (halves(first), halves(last))
             )
             hi, lo = sightings["url_hi"], sightings["url_lo"]
-            chosen &= (hi >= least_hi) & (hi <= most_hi)
-            if least_hi == most_hi:  # all of the first half is given, and some of the second
-                chosen &= (lo >= least_lo) & (lo <= most_lo)
+            chosen &= (hi >= first_hi) & (hi <= last_hi)
+            if first_hi == last_hi:  # the prefix has all of the first half and a part of the second
+                chosen &= (lo >= first_lo) & (lo <= last_lo)
         if self._options.datasets:
             chosen &= self._of_datasets()
         good = sightings["verdict"] == _OK
@@ -222,70 +232,71 @@ class _Pull:
         return chosen
 
     def _of_datasets(self) -> NDArray[np.bool_]:
-        resolver = UrlLookup(self._index)
-        wanted = np.zeros(len(self._index), bool)
+        lookup = UrlLookup(self._index)
+        referred = np.zeros(len(self._index), bool)
         rejected = 0
         for source in self._options.datasets:
             for batch in read(source, ReadOptions.of(self._options.url_field)):
-                at = resolver.find(batch.urls, digests_of(batch.urls)).positions
-                wanted[at[at >= 0]] = True
+                at = lookup.find(batch.urls, digests_of(batch.urls)).positions
+                referred[at[at >= 0]] = True
                 self._report.not_mirrored += int(np.count_nonzero(at < 0))
                 rejected += len(batch.rejected)
         if rejected:
             self._report.warnings.append(
-                f"{rejected:,} records have no URL where --url-field says, and were passed over."
+                f"{rejected:,} records have no URL in the field that --url-field names; they were "
+                "skipped."
             )
-        return wanted
+        return referred
 
     async def _pull(self, named: NamedObjects, chosen: NDArray[np.bool_]) -> None:
         for begin in range(0, len(named), _BATCH):
             if self.stop.is_set():
                 return
             batch = range(begin, min(begin + _BATCH, len(named)))
-            wanted = await asyncio.to_thread(self._look_for, named, batch, chosen)
+            downloads = await asyncio.to_thread(self._plan_batch, named, batch, chosen)
             async with BoundedTasks(self._settings.sync.concurrency) as window:
-                for one in wanted:
+                for download in downloads:
                     if self.stop.is_set():
                         break
-                    held = bytes_held(int(named.size[one.at]))
-                    await window.start(held, self._pull_one, named, one)
-            if wanted and not self._options.dry_run:
+                    held = bytes_held(int(named.size[download.at]))
+                    await window.start(held, self._pull_object, named, download)
+            if downloads and not self._options.dry_run:
                 await asyncio.to_thread(self._tree.flush)
 
-    def _look_for(
+    def _plan_batch(
         self, named: NamedObjects, batch: range, chosen: NDArray[np.bool_]
-    ) -> list[_Wanted]:
-        """What of a batch is to be written; runs in a thread, alone.
+    ) -> list[_Download]:
+        """What of a batch to write. Runs in a thread, one call at a time.
 
-        | under the name                  | plan                                        |
-        |---------------------------------|---------------------------------------------|
-        | nothing                         | write                                       |
-        | a file of the right size        | already there; with `verify` read, compared |
-        | another file, or other bytes    | left and listed; with `force` replaced      |
-        | no plain file                   | left and listed; with `force` tried         |
+        | under the name               | plan                                        |
+        |------------------------------|---------------------------------------------|
+        | nothing                      | write                                       |
+        | a file of the right size     | already there; with `verify` read, compared |
+        | another file, or other bytes | kept and listed; with `force` replaced      |
+        | not a regular file           | kept and listed; with `force` tried         |
         """
-        wanted: list[_Wanted] = []
+        downloads: list[_Download] = []
         for at in batch:
             rows = named.rows_of(at)
             rows = rows[chosen[rows]]
-            names: list[Name] = []
+            names: list[TargetName] = []
             for url in self._index.url_md5s(rows):
-                name = os.fsencode(f"{url.tobytes().hex()}.jpg")
-                standing = self._writer.standing(
+                name = cache_name(url.tobytes())
+                found = self._writer.compare(
                     name, self._expected(named, at), verify=self._options.verify
                 )
-                if standing == ALREADY:
+                if found == SAME:
                     self._report.already += 1
-                elif standing == ABSENT or self._options.force:
-                    names.append(Name(name, standing != ABSENT))
+                elif found == ABSENT or self._options.force:
+                    names.append(TargetName(name, found != ABSENT))
                 else:
-                    self._keep(name, standing)
+                    self._keep(name, found)
             if names and self._options.dry_run:
                 self._report.pulled += len(names)
                 self._report.bytes += len(names) * int(named.size[at])
             elif names:
-                wanted.append(_Wanted(at, names))
-        return wanted
+                downloads.append(_Download(at, names))
+        return downloads
 
     def _keep(self, name: bytes, reason: str) -> None:
         self._report.kept += 1
@@ -297,30 +308,32 @@ class _Pull:
         assert sha256 is not None  # an ok row names it
         return Digest(content, sha256, int(named.size[at]))
 
-    async def _pull_one(self, named: NamedObjects, wanted: _Wanted) -> None:
-        key, expected = named.key(wanted.at), self._expected(named, wanted.at)
+    async def _pull_object(self, named: NamedObjects, download: _Download) -> None:
+        key, expected = named.key(download.at), self._expected(named, download.at)
         report = self._report
         try:
-            outcomes = await self._transfer(key, expected, wanted.names)
+            results = await self._transfer(key, expected, download.names)
         except NotFound:
             report.missing += 1
             report.example(Problem("missing", key, "there is no such object"))
         except StoreError as error:
             self._failures.failed(error)
-            report.failed += len(wanted.names)
+            report.failed += len(download.names)
             report.example(Problem("failed", key, str(error)))
             return
         else:
-            if outcomes is None:
+            if results is None:
                 report.mismatched += 1
-                report.example(Problem("mismatched", key, "is not what the catalog says"))
-            for outcome in outcomes or ():
-                self._note(outcome, expected.size)
+                report.example(
+                    Problem("mismatched", key, "its bytes are not what the catalog says")
+                )
+            for result in results or ():
+                self._note(result, expected.size)
         self._failures.succeeded()
 
     async def _transfer(
-        self, key: str, expected: Digest, names: Sequence[Name]
-    ) -> list[Outcome] | None:
+        self, key: str, expected: Digest, names: Sequence[TargetName]
+    ) -> list[WriteResult] | None:
         """Read an object and write it; None when it is not what was expected.
 
         Raises:
@@ -335,7 +348,7 @@ class _Pull:
         if expected.size <= WHOLE_UP_TO:
             return None
         hasher = Hasher()
-        with writer.begin(names[0]) as part:
+        with writer.begin(names[0].name) as part:
             while body:
                 hasher.update(body)
                 await asyncio.to_thread(writer.append, part, body)
@@ -343,15 +356,15 @@ class _Pull:
             good = hasher.digest() == expected
             return await asyncio.to_thread(writer.publish, part, names) if good else None
 
-    def _note(self, outcome: Outcome, size: int) -> None:
-        report, name = self._report, outcome.name
-        if outcome.what == "written":
+    def _note(self, result: WriteResult, size: int) -> None:
+        report, target = self._report, result.target
+        if result.outcome == "written":
             report.pulled += 1
-            report.replaced += name.replace
+            report.replaced += target.replace
             report.bytes += size
             self._progress.advance(1, size)
-        elif outcome.what == "kept":
-            self._keep(name.name, outcome.reason)
+        elif result.outcome == "kept":
+            self._keep(target.name, result.reason)
         else:
             report.failed += 1
-            report.example(Problem("failed", os.fsdecode(name.name), outcome.reason))
+            report.example(Problem("failed", os.fsdecode(target.name), result.reason))

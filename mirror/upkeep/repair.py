@@ -1,10 +1,10 @@
-"""`mirror repair`: what is missing or damaged, back from any folder that still has the content.
+"""`mirror repair`: restore missing and damaged objects from any folder that still has the content.
 
-    verify ──► look for the contents by size, hash, compare ──► upload ──► flag what is lost
+    verify ──► find files by size, hash and compare ──► upload ──► flag the rows of lost objects
 
-What no folder has is catalogued as `corrupt`: `rewrite` and `fetch` then offer it no more, and the
-first sync that meets the content again uploads it and makes its rows `ok`. The order is the
-promise's: objects before rows; and other machines are told after the rows, by a mark in format.json.
+Objects that no folder has are catalogued as `corrupt`. `rewrite` and `fetch` no longer offer them,
+and the first sync that meets the content again uploads it and makes its rows `ok`. Objects are
+written before rows, as everywhere; a mark in format.json then makes other machines notice the loss.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any, Final
 from mirror.cache.scan import display
 from mirror.catalog.health import EXAMPLES, Problem
 from mirror.catalog.index import FORMAT_NAMES, Index
-from mirror.catalog.objects import NamedObjects, named_objects, spans
+from mirror.catalog.objects import NamedObjects, key_ranges, named_objects
 from mirror.catalog.open_mirror import OpenMirror, open_mirror
 from mirror.catalog.optimistic_commit import commit_optimistically, with_carried_sources
 from mirror.catalog.root import mark_losses
@@ -63,9 +63,10 @@ from mirror.upkeep.verify import (
 
 # Rows that are flagged in one commit.
 _COMMIT_ROWS: Final = 20_000
-_LOOK_UP: Final = 5_000
+_LOOK_UP_BATCH: Final = 5_000
 _FORMAT_OF: Final = {extension: name for name, (extension, _) in FORMATS.items()}
 
+# The `reason` in the catalog, by the kind of the problem.
 LOST: Final[dict[str, str]] = {
     "missing": "missing from the mirror",
     "mismatched": "damaged in the mirror",
@@ -74,13 +75,13 @@ LOST: Final[dict[str, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class RepairOptions:
-    """What a repair is asked to do.
+    """Options of a repair.
 
     Attributes:
-        verify: how far to look for damage first.
+        verify: how thoroughly to look for damage first.
         folders: where to look for contents, in this order.
-        limit: of objects that may be catalogued as lost; a plan that gives up more is refused.
-        dry_run: say what could be repaired; write nothing.
+        limit: refuse to catalogue more objects than this as lost.
+        dry_run: report what could be repaired; write nothing.
     """
 
     verify: VerifyOptions = field(default_factory=VerifyOptions)
@@ -91,13 +92,13 @@ class RepairOptions:
 
 @dataclass
 class RepairReport(VerifyReport):
-    """As its base says of what was found, and:
+    """The report of a repair; its base has what the verification found.
 
     Attributes:
-        repairable: objects whose content was found; in a dry run they are not written.
-        healed: that were well when they were to be repaired.
-        lost: objects that no folder has,
-        flagged_rows: and the rows that were flagged for it.
+        repairable: objects whose content was found; a dry run does not write them.
+        healed: objects that were good again when they were to be repaired.
+        lost: objects that no folder has.
+        flagged_rows: rows that were flagged because their objects are lost.
         looked_at: files that were opened.
     """
 
@@ -108,13 +109,13 @@ class RepairReport(VerifyReport):
     looked_at: int = 0
 
     @property
-    def wrong(self) -> bool:
+    def has_problems(self) -> bool:
         mended = self.healed + (self.repairable if self.dry_run else self.repaired)
         return bool(self.lost or self.failed) or self.missing + self.mismatched > mended
 
-    def more(self) -> dict[str, Any]:
+    def extra_json(self) -> dict[str, Any]:
         names = ("repairable", "healed", "lost", "flagged_rows", "looked_at")
-        return super().more() | {name: getattr(self, name) for name in names}
+        return super().extra_json() | {name: getattr(self, name) for name in names}
 
 
 def repair(
@@ -124,22 +125,22 @@ def repair(
     progress: Progress = Progress(),
     now: Callable[[], float] = time.time,
 ) -> RepairReport:
-    """Write again what is missing or damaged.
+    """Restore missing and damaged objects, and flag those that no folder has.
 
     Args:
         settings: where the bucket, the cache and the state are.
-        options: how far to look, and where.
+        options: how thoroughly to look, and where.
         progress: receives the progress of the run.
-        now: seconds since 1970, for the rows of what is lost.
+        now: seconds since 1970, for the rows of lost objects.
 
     Returns:
-        The report; an error that came after the beginning is in `report.error`.
+        The report; `report.error` has an error that came after the run had begun.
 
     Raises:
         MirrorError: the mirror cannot be read.
         UsageError: there is no folder to look in.
-        CacheError: one of them is not there, or empty.
-        Busy: another verification or repair is at work on this machine.
+        CacheError: one of the folders is missing or empty.
+        Busy: another verification or repair is running on this machine.
     """
     folders = list(options.folders)
     if settings.cache.dir is not None and Path(settings.cache.dir) not in folders:
@@ -153,14 +154,12 @@ def repair(
             report.requests = mirror.requests
             with locked(mirror.folder), ExitStack() as stack:
                 progress.started()
-                ledger = DamageLog(mirror.folder)
-                stack.callback(ledger.close)
+                log = DamageLog(mirror.folder)
+                stack.callback(log.close)
                 path = options.verify.report
                 lines = ProblemFile(None if path is None else stack.enter_context(replacing(path)))
-                verification = Verification(
-                    mirror, ledger, settings, report=report, progress=progress
-                )
-                repairing = _Repair(mirror, ledger, settings, report=report, stop=verification.stop)
+                verification = Verification(mirror, log, settings, report=report, progress=progress)
+                repairing = _Repair(mirror, log, settings, report=report, stop=verification.stop)
                 with stopping_on_signals(verification.stop.set):
                     await repairing.settle_debt()
                     await verification.run(options.verify, young_since, lines)
@@ -177,16 +176,16 @@ def repair(
 def _check(folders: Sequence[Path]) -> None:
     if not folders:
         raise UsageError(
-            "There is no folder to look in: name one that may have the contents, with --cache or "
+            "There is no folder to look in; name one that may have the contents, with --cache or "
             "--from."
         )
     for folder in folders:
         if not folder.is_dir():
-            raise CacheError(f"The folder {folder} is not there; is its disk mounted?")
+            raise CacheError(f"The folder {folder} does not exist; is its disk mounted?")
         if next(files_below(os.fsencode(folder)), None) is None:
             raise CacheError(
-                f"The folder {folder} has no file in it; is its disk mounted? What no folder has "
-                "would be given up for lost."
+                f"The folder {folder} has no file in it; is its disk mounted? Objects that no folder "
+                "has would be catalogued as lost."
             )
 
 
@@ -194,24 +193,24 @@ class _Repair:
     def __init__(
         self,
         mirror: OpenMirror,
-        ledger: DamageLog,
+        log: DamageLog,
         settings: Settings,
         *,
         report: RepairReport,
         stop: asyncio.Event,
     ) -> None:
         self._mirror = mirror
-        self._ledger = ledger
+        self._log = log
         self._concurrency = settings.sync.concurrency
         self._report = report
         self._stop = stop
         self._failures = ConsecutiveFailures()
 
     async def settle_debt(self) -> None:
-        """A run that was killed between its rows and the mark owes the mark."""
-        if self._ledger.owes_mark:
+        """Set the mark that a run owes when it was killed between its rows and the mark."""
+        if self._log.owes_mark:
             await mark_losses(self._mirror.store)
-            self._ledger.owes_mark = False
+            self._log.owes_mark = False
 
     async def run(
         self,
@@ -225,140 +224,138 @@ class _Repair:
         report = self._report
         progress.begin(Stage("objects repaired"))
         with outcome_noted(report, self._stop):
-            wanted = await asyncio.to_thread(LostContents, self._ledger.damage(), index)
+            lost = await asyncio.to_thread(LostContents, self._log.damage(), index)
             for folder in folders:
-                if len(wanted) and not self._stop.is_set():
-                    await self._look_in(os.fsencode(folder), wanted, options, progress)
+                if len(lost) and not self._stop.is_set():
+                    await self._look_in(os.fsencode(folder), lost, options, progress)
             if not self._stop.is_set():
-                await self._give_up(wanted, options, now)
+                await self._give_up(lost, options, now)
 
     async def _look_in(
-        self, folder: bytes, wanted: LostContents, options: RepairOptions, progress: Progress
+        self, folder: bytes, lost: LostContents, options: RepairOptions, progress: Progress
     ) -> None:
-        files = wanted.candidates(folder)
+        files = lost.candidates(folder)
         async with BoundedTasks(self._concurrency) as window:
             while not self._stop.is_set():
                 found = await asyncio.to_thread(next, files, None)
                 if found is None:
                     return
                 path, size = found
-                await window.start(bytes_held(size), self._try, path, wanted, options, progress)
+                await window.start(bytes_held(size), self._try, path, lost, options, progress)
 
     async def _try(
-        self, path: bytes, wanted: LostContents, options: RepairOptions, progress: Progress
+        self, path: bytes, lost: LostContents, options: RepairOptions, progress: Progress
     ) -> None:
-        """One file, which has the size of something that is wanted."""
+        """Read one file that has the size of a lost content, and restore the object if it matches."""
         report = self._report
         report.looked_at += 1
         try:
             read = await asyncio.to_thread(digests.read, path, keep_up_to=WHOLE_UP_TO)
         except (FileChanged, OSError):
-            return  # it may be elsewhere too
-        one = wanted.match(read.digest)
-        if one is None:
+            return  # another folder may have the content too
+        found = lost.match(read.digest)
+        if found is None:
             return
-        wanted.settle(one)
+        lost.settle(found)
         report.repairable += 1
         if options.dry_run:
             return
         try:
-            wrote = await self._upload(path, read.body, one)
+            wrote = await self._upload(path, read.body, found)
         except (StoreError, ContentCollision, OSError) as error:
-            # One that a lock of the bucket keeps from being overwritten says nothing of the others.
-            locked = one.kind == "mismatched" and isinstance(error, AccessDenied)
+            # A bucket lock that protects one damaged object says nothing about the others.
+            locked = found.kind == "mismatched" and isinstance(error, AccessDenied)
             if isinstance(error, StoreError) and not locked:
                 self._failures.failed(error)
             report.failed += 1
-            report.example(Problem("failed", one.key, f"{error} ({display(path)})"))
+            report.example(Problem("failed", found.key, f"{error} ({display(path)})"))
             return
         self._failures.succeeded()
-        self._ledger.drop([one.key])
+        self._log.drop([found.key])
         if wrote:
             report.repaired += 1
-            report.bytes += one.digest.size
+            report.bytes += found.digest.size
         else:
             report.healed += 1
-        progress.advance(1, one.digest.size)
+        progress.advance(1, found.digest.size)
 
-    async def _upload(self, path: bytes, body: bytes | None, one: LostObject) -> bool:
-        headers = _headers(one.key)
+    async def _upload(self, path: bytes, body: bytes | None, lost: LostObject) -> bool:
+        headers = _headers(lost.key)
         store = self._mirror.store
         if body is not None:
-            return await upload_body(store, one.key, body, headers)
-        await put_large(store, one.key, path, one.digest, headers)
+            return await upload_body(store, lost.key, body, headers)
+        await put_large(store, lost.key, path, lost.digest, headers)
         return True
 
     async def _give_up(
-        self, wanted: LostContents, options: RepairOptions, now: Callable[[], float]
+        self, lost: LostContents, options: RepairOptions, now: Callable[[], float]
     ) -> None:
-        """Catalogue as lost what no folder has, and is not there at a last look."""
+        """Catalogue the objects as lost that no folder has, after a last check of each."""
         report = self._report
-        if not len(wanted):
+        if not len(lost):
             return
         index = await self._mirror.index()
         async with BoundedTasks(self._concurrency) as window:
-            for one in wanted.left():
-                await window.start(
-                    bytes_held(one.digest.size), self._look_once_more, one, wanted, index
-                )
-        report.lost = len(wanted)
-        for one in islice(wanted.left(), EXAMPLES):
-            report.example(Problem("flagged", one.key, LOST[one.kind]))
+            for item in lost.remaining():
+                await window.start(bytes_held(item.digest.size), self._recheck, item, lost, index)
+        report.lost = len(lost)
+        for item in islice(lost.remaining(), EXAMPLES):
+            report.example(Problem("flagged", item.key, LOST[item.kind]))
         if not options.limit.allows(report.lost, report.checked):
             raise MirrorError(
-                f"{report.lost:,} of {report.checked:,} objects are in no folder that was looked in, "
-                "and would be catalogued as lost, which is more than --max-lost allows. Name more "
-                f"folders with --from, or allow it with --max-lost {report.lost}."
+                f"{report.lost:,} of {report.checked:,} objects are in none of the folders and would "
+                "be catalogued as lost, which is more than --max-lost allows. Name more folders with "
+                f"--from, or allow it with --max-lost {report.lost}."
             )
         if report.lost and not options.dry_run:
-            await self._flag(index, wanted, int(now() * 1e6))
+            await self._flag(index, lost, int(now() * 1e6))
 
-    async def _look_once_more(self, one: LostObject, wanted: LostContents, index: Index) -> None:
+    async def _recheck(self, item: LostObject, lost: LostContents, index: Index) -> None:
         report = self._report
-        content, sha256, size = one.digest
+        content, sha256, size = item.digest
         wrong = None
         if index.object_sha256(content) == sha256:  # else no row names it any more
             try:
-                wrong = await wrong_with(self._mirror.store, one.key, size, content, sha256)
+                wrong = await wrong_with(self._mirror.store, item.key, size, content, sha256)
             except StoreError as error:
                 self._failures.failed(error)
                 report.failed += 1
-                report.example(Problem("unread", one.key, str(error)))
-                wanted.settle(one)
+                report.example(Problem("unread", item.key, str(error)))
+                lost.settle(item)
                 return
         if wrong is None:
             report.healed += 1
-            wanted.settle(one)
-            self._ledger.drop([one.key])
+            lost.settle(item)
+            self._log.drop([item.key])
         else:
-            wanted.is_still(one, wrong[0])
+            lost.set_kind(item, wrong[0])
 
-    async def _flag(self, index: Index, wanted: LostContents, now: int) -> None:
-        """Commit next after what is known: a URL that has another image by now keeps it."""
+    async def _flag(self, index: Index, lost: LostContents, now: int) -> None:
+        """Flag the rows of lost objects; a URL that has another image by now keeps it."""
 
         async def attempt() -> bool:
-            return await self._flag_after(index, wanted, now)
+            return await self._flag_after(index, lost, now)
 
         async def refresh() -> None:
             nonlocal index
             index = await self._mirror.index()
 
-        self._ledger.owes_mark = True
+        self._log.owes_mark = True
         try:
             if await commit_optimistically(attempt, refresh):
-                self._ledger.drop(one.key for one in wanted.left())
+                self._log.drop(item.key for item in lost.remaining())
                 return
         finally:
             await self.settle_debt()
         self._report.warnings.append(
-            "Other machines' commits came first, again and again, so that not all that is lost could "
-            "be catalogued as such; run mirror repair again."
+            "Other machines' commits came first every time, so not all lost objects could be "
+            "catalogued as lost; run mirror repair again."
         )
 
-    async def _flag_after(self, index: Index, wanted: LostContents, now: int) -> bool:
-        """Whether all was flagged that the index says; False where another commit came first."""
+    async def _flag_after(self, index: Index, lost: LostContents, now: int) -> bool:
+        """Flag the rows that the index has; returns False where another commit came first."""
         catalog, version = self._mirror.catalog, index.version
-        rows = _flagged(index, wanted, now)
+        rows = _flagged(index, lost, now)
         while batch := await asyncio.to_thread(lambda: list(islice(rows, _COMMIT_ROWS))):
             batch = await with_carried_sources(catalog, index, batch)
             committed = await asyncio.to_thread(catalog.append_after, version, batch)
@@ -369,17 +366,16 @@ class _Repair:
         return True
 
 
-def _flagged(index: Index, wanted: LostContents, now: int) -> Iterator[Row]:
-    """Rows that take the place of the `ok` ones that name what is lost."""
-    for span in spans(index):
-        named = named_objects(index, span)
-        lost = wanted.left()
-        while some := list(islice(lost, _LOOK_UP)):
-            parsed = [parse_object_key(one.key) for one in some]
-            found = named.find([one for one in parsed if one is not None])
-            for at, one in zip(found.tolist(), some, strict=True):
+def _flagged(index: Index, lost: LostContents, now: int) -> Iterator[Row]:
+    """Rows that supersede the `ok` rows of lost objects."""
+    for key_range in key_ranges(index):
+        named = named_objects(index, key_range)
+        remaining = lost.remaining()
+        while batch := list(islice(remaining, _LOOK_UP_BATCH)):
+            keys = [key for item in batch if (key := parse_object_key(item.key)) is not None]
+            for at, item in zip(named.find(keys).tolist(), batch, strict=True):
                 if at >= 0:
-                    yield from _rows_of(index, named, at, LOST[one.kind], now)
+                    yield from _rows_of(index, named, at, LOST[item.kind], now)
 
 
 def _rows_of(index: Index, named: NamedObjects, at: int, reason: str, now: int) -> Iterator[Row]:

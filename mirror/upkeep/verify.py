@@ -1,10 +1,10 @@
-"""`mirror verify`: the catalog against the bucket.
+"""`mirror verify`: compare the bucket with the catalog.
 
-    exists   one listing is compared with the catalog: what is missing, of another size, or unnamed
-    sample   and a share of the objects is read back and hashed, chosen by their hashes and a seed
-    full     and all of them
+    exists   compare a listing with the catalog: missing objects, other sizes, unreferenced objects
+    sample   also read back and hash a share of the objects, chosen by their hashes and a seed
+    full     also read back and hash all of them
 
-What an earlier run found damaged is read again by each. Nothing is written to the mirror.
+Each level reads again what an earlier run found damaged. None writes anything to the mirror.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Final, TextIO
+from typing import Any, Final, Self, TextIO
 
 import msgspec
 import numpy as np
@@ -25,13 +25,13 @@ from numpy.typing import NDArray
 
 from mirror.catalog.comparison import Comparison, problem_of
 from mirror.catalog.health import Kind, Problem, UpkeepReport
-from mirror.catalog.history import recent, recently_named
+from mirror.catalog.history import recent_catalog, recently_named
 from mirror.catalog.index import Index, halves
-from mirror.catalog.objects import NamedObjects, named_objects, spans
+from mirror.catalog.objects import NamedObjects, key_ranges, named_objects
 from mirror.catalog.open_mirror import OpenMirror, open_mirror
 from mirror.config.settings import Settings
 from mirror.content.splitmix64 import mix
-from mirror.errors import NotFound, StoreError
+from mirror.errors import NotFound, StoreError, UsageError
 from mirror.layout import CATALOG, parse_object_key
 from mirror.run.lock import locked
 from mirror.run.outcome import outcome_noted, timed
@@ -45,7 +45,7 @@ from mirror.store.retry import RetryPolicy
 from mirror.system.files import replacing
 from mirror.upkeep.damage_log import DamageLog, ReadPass
 
-# Objects that are read before their end is noted: what a kill costs at most.
+# Objects that are read before the log records it: the most that a kill costs.
 _BATCH: Final = 1_000
 
 Wrong = tuple[Kind, str]
@@ -53,14 +53,14 @@ Wrong = tuple[Kind, str]
 
 @dataclass(frozen=True, slots=True)
 class VerifyOptions:
-    """What a verification is asked to do.
+    """Options of a verification.
 
     Attributes:
-        share: of the objects to read back: 0 compares listings only, 1 reads everything.
-        seed: chooses which, where it is not all; None goes on with an unfinished choice or draws one.
-        restart: begin a reading anew, even if one was interrupted.
-        report: a file for everything that was found, a JSON object a line.
-        retry: how often and how soon a request that failed is tried again.
+        share: of the objects to read back: 0 only compares listings, 1 reads everything.
+        seed: chooses the objects to read; None resumes an unfinished pass or draws a new seed.
+        restart: begin a new pass, even if one was interrupted.
+        report: a file for all problems, one JSON object a line.
+        retry: how often and how soon to retry a failed request.
     """
 
     share: float = 0.0
@@ -69,18 +69,38 @@ class VerifyOptions:
     report: Path | None = None
     retry: RetryPolicy = field(default_factory=RetryPolicy)
 
+    @classmethod
+    def of(
+        cls, *, exists: bool = False, sample: float | None = None, full: bool = False, **others: Any
+    ) -> Self:
+        """Options from the three depths, of which at most one may be chosen.
+
+        Args:
+            exists: compare listings only; the default.
+            sample: the share of the objects to read back.
+            full: read everything back.
+            others: the other attributes.
+
+        Raises:
+            UsageError: more than one depth is chosen.
+        """
+        if sum((exists, full, sample is not None)) > 1:
+            raise UsageError("Choose one of --exists, --sample and --full.")
+        return cls(share=1.0 if full else sample or 0.0, **others)
+
 
 @dataclass
 class VerifyReport(UpkeepReport):
-    """As its base says, and:
+    """The report of a verification.
 
     Attributes:
-        read: objects that were read back, by this run and those that it goes on with.
-        resumed: how many of them were read by earlier runs.
-        share: of the objects that are to be read.
+        read: objects that were read back, by this run and the runs that it resumes.
+        resumed: how many of them earlier runs had read.
+        share: of the objects to read.
         seed: that chose them.
-        flagged: objects that are there though only flagged rows have their content.
-        old_orphans: orphans that gc would remove: written, and last named by a row, before the grace
+        flagged: objects in the bucket that only flagged rows have.
+        orphaned_bytes: bytes of the orphaned objects.
+        old_orphans: orphans that gc would delete: written, and last named by a row, before the grace
             period.
         catalog_version: that was verified.
     """
@@ -95,10 +115,10 @@ class VerifyReport(UpkeepReport):
     catalog_version: int = -1
 
     @property
-    def wrong(self) -> bool:
-        return super().wrong or self.old_orphans > 0
+    def has_problems(self) -> bool:
+        return super().has_problems or self.old_orphans > 0
 
-    def more(self) -> dict[str, Any]:
+    def extra_json(self) -> dict[str, Any]:
         names = (
             "read", "resumed", "share", "seed", "flagged", "orphaned_bytes", "old_orphans",
             "catalog_version",
@@ -117,16 +137,16 @@ def verify(
 
     Args:
         settings: where the bucket and the state are, and the grace period.
-        options: how far to look.
+        options: how thoroughly.
         progress: receives the progress of the run.
-        now: seconds since 1970, by which an orphan is young or old.
+        now: seconds since 1970, for the age of orphans.
 
     Returns:
-        The report; an error that came after the beginning is in `report.error`.
+        The report; `report.error` has an error that came after the run had begun.
 
     Raises:
         MirrorError: the mirror cannot be read.
-        Busy: another verification or repair of it is at work on this machine.
+        Busy: another verification or repair of it is running on this machine.
         UsageError: the file for the report cannot be written.
     """
     report = VerifyReport(share=options.share)
@@ -137,13 +157,11 @@ def verify(
             report.requests = mirror.requests
             with locked(mirror.folder), ExitStack() as stack:
                 progress.started()
-                ledger = DamageLog(mirror.folder)
-                stack.callback(ledger.close)
+                log = DamageLog(mirror.folder)
+                stack.callback(log.close)
                 path = options.report
                 lines = ProblemFile(None if path is None else stack.enter_context(replacing(path)))
-                verification = Verification(
-                    mirror, ledger, settings, report=report, progress=progress
-                )
+                verification = Verification(mirror, log, settings, report=report, progress=progress)
                 with stopping_on_signals(verification.stop.set):
                     await verification.run(options, young_since, lines)
                 verification.conclude(lines)
@@ -154,7 +172,7 @@ def verify(
 
 
 class ProblemFile:
-    """The file that `--report` names, or none."""
+    """The file that `--report` names, if there is one."""
 
     def __init__(self, file: TextIO | None) -> None:
         self._file = file
@@ -165,20 +183,20 @@ class ProblemFile:
 
 
 class Verification:
-    """One verification, or the part of a repair that finds out what there is to repair.
+    """One verification, or the part of a repair that finds the damage.
 
     Args:
-        mirror: that is verified.
-        ledger: of this machine, held.
+        mirror: the mirror to verify.
+        log: this machine's damage log; the caller holds its lock.
         settings: how many requests may be in flight.
-        report: is filled.
+        report: filled while it runs.
         progress: receives the progress of the run.
     """
 
     def __init__(
         self,
         mirror: OpenMirror,
-        ledger: DamageLog,
+        log: DamageLog,
         settings: Settings,
         *,
         report: VerifyReport,
@@ -187,41 +205,41 @@ class Verification:
         self.stop = asyncio.Event()
         self.index = Index.empty()
         self._mirror = mirror
-        self._ledger = ledger
+        self._log = log
         self._concurrency = settings.sync.concurrency
         self._report = report
         self._progress = progress
         self._failures = ConsecutiveFailures()
 
     async def run(self, options: VerifyOptions, young_since: datetime, lines: ProblemFile) -> None:
-        """Look as far as is asked; what is wrong stands in the ledger then."""
+        """Verify as far as the options say, and record the problems in the log."""
         with outcome_noted(self._report, self.stop):
             self.index = await self._mirror.index()
             self._report.catalog_version = self.index.version
             await self._compare(young_since, lines)
             if not self.stop.is_set():
-                await self._look_again()
+                await self._recheck()
             if options.share and not self.stop.is_set():
-                await self._read(self._begun(options))
+                await self._read(self._pass_of(options))
 
     def conclude(self, lines: ProblemFile) -> None:
-        """Counts and examples of all that is known to be wrong."""
+        """Fill the report with the counts and examples of all known problems."""
         report = self._report
-        counts = self._ledger.counts()
+        counts = self._log.counts()
         report.missing, report.rows_without_object = counts.get("missing", (0, 0))
         report.mismatched = counts.get("mismatched", (0, 0))[0]
         report.failed = counts.get("unread", (0, 0))[0]
-        for problem in self._ledger.damage():
+        for problem in self._log.damage():
             report.example(problem)
             lines.write(problem)
 
     async def _compare(self, young_since: datetime, lines: ProblemFile) -> None:
-        report, ledger = self._report, self._ledger
+        report, log = self._report, self._log
 
         old: list[bytes] = []
         self._progress.begin(Stage("objects listed"))
 
-        def unnamed(info: ObjectInfo, flagged: bool) -> None:
+        def note_unnamed(info: ObjectInfo, flagged: bool) -> None:
             if flagged:
                 return
             problem = Problem("orphaned", info.key, "no row names it", size=info.size)
@@ -230,15 +248,15 @@ class Verification:
             if info.last_modified < young_since and (parsed := parse_object_key(info.key)):
                 old.append(parsed[0])
 
-        # Until this listing is through, what an earlier one has found is not known to be well.
-        ledger.begin_listing()
-        ledger.add_listing([problem async for problem in self._catalog_files()])
+        # Until this listing is complete, problems of an earlier one are not known to be solved.
+        log.begin_listing()
+        log.add_listing([problem async for problem in self._catalog_files()])
         comparison = Comparison(
             self._mirror.store,
             self.index,
             young_since,
-            damage=ledger.add_listing,
-            unnamed=unnamed,
+            on_damage=log.add_listing,
+            on_unnamed=note_unnamed,
             stopped=self.stop.is_set,
             progress=self._progress,
         )
@@ -247,64 +265,67 @@ class Verification:
         report.orphaned, report.old_orphans = listed.orphaned, listed.old_orphans
         report.orphaned_bytes = listed.orphaned_bytes
         if not self.stop.is_set():
-            ledger.end_listing()
+            log.end_listing()
             report.old_orphans -= await self._named_lately(sorted(old), young_since)
 
     async def _named_lately(self, contents: Sequence[bytes], since: datetime) -> int:
-        """How many of these a row has named within the grace period: gc keeps them for as long."""
+        """How many of these a row has named within the grace period; gc keeps them that long."""
         if not contents:
             return 0
         catalog = self._mirror.catalog
-        past = await recent(self._mirror.store, catalog, since)
+        past = await recent_catalog(self._mirror.store, catalog, since)
         named = await recently_named(catalog, past, halves(b"".join(contents)))
         return int(np.count_nonzero(named))
 
     async def _catalog_files(self) -> AsyncIterator[Problem]:
-        """Data files of the catalog that are not there: this machine may know their rows, no other."""
+        """Data files of the catalog that are missing or have another size.
+
+        Other machines cannot read their rows, even if this one has them in its index.
+        """
         expected = await asyncio.to_thread(self._mirror.catalog.data_files)
         async for info in list_all(self._mirror.store, f"{CATALOG}/"):
             name = info.key.removeprefix(f"{CATALOG}/")
             if name in expected and expected[name] == info.size:
                 del expected[name]
         for name, size in expected.items():
-            reason = "a data file of the catalog is not there as it was written"
+            reason = "a data file of the catalog is missing or has another size"
             yield Problem("missing", f"{CATALOG}/{name}", reason, size=size)
 
-    async def _look_again(self) -> None:
-        """Read what earlier runs found damaged or could not read: it may be well by now, or worse."""
-        well: list[str] = []
-        wrong: list[Problem] = []
+    async def _recheck(self) -> None:
+        """Read again what earlier runs found damaged or could not read."""
+        solved: list[str] = []
+        damaged: list[Problem] = []
         async with BoundedTasks(self._concurrency) as window:
-            for problem in self._ledger.damage("reading"):
+            for problem in self._log.damage("reading"):
                 parsed = parse_object_key(problem.key)
                 sha256 = None if parsed is None else self.index.object_sha256(parsed[0])
                 if sha256 is None or parsed is None:
-                    well.append(problem.key)  # named by no row any more: gc's business
+                    solved.append(problem.key)  # no row names it any more: gc will delete it
                     continue
                 held = bytes_held(problem.size)
                 await window.start(
-                    held, self._look_once_more, problem, parsed[0], sha256, well, wrong
+                    held, self._recheck_object, problem, parsed[0], sha256, solved, damaged
                 )
-        self._ledger.drop(well)
-        self._ledger.note(wrong)
+        self._log.drop(solved)
+        self._log.add_read(damaged)
 
-    async def _look_once_more(
+    async def _recheck_object(
         self,
         problem: Problem,
         content: bytes,
         sha256: bytes,
-        well: list[str],
-        wrong: list[Problem],
+        solved: list[str],
+        damaged: list[Problem],
     ) -> None:
-        found = await self._look(problem.key, problem.size, content, sha256)
+        found = await self._check(problem.key, problem.size, content, sha256)
         if found is None:
-            well.append(problem.key)
-        elif found[0] != "unread":  # which says nothing of what is known
-            wrong.append(problem._replace(kind=found[0], reason=found[1]))
+            solved.append(problem.key)
+        elif found[0] != "unread":  # an object that cannot be read keeps its earlier problem
+            damaged.append(problem._replace(kind=found[0], reason=found[1]))
 
-    def _begun(self, options: VerifyOptions) -> ReadPass:
-        """The reading to go on with, or a new one."""
-        found = self._ledger.current_pass()
+    def _pass_of(self, options: VerifyOptions) -> ReadPass:
+        """The pass to resume, or a new one."""
+        found = self._log.current_pass()
         if (
             found is not None
             and not options.restart
@@ -316,56 +337,56 @@ class Verification:
         seed = random.getrandbits(32) if options.seed is None else options.seed
         return ReadPass(share=options.share, seed=seed, version=self.index.version)
 
-    async def _read(self, under_way: ReadPass) -> None:
-        report, ledger = self._report, self._ledger
-        report.read, report.bytes, report.seed = under_way.read, under_way.bytes, under_way.seed
+    async def _read(self, current: ReadPass) -> None:
+        report, log = self._report, self._log
+        report.read, report.bytes, report.seed = current.read, current.bytes, current.seed
         self._progress.begin(Stage("objects read back"))
-        for span in spans(self.index):
-            if span.until is not None and span.until <= under_way.after:
+        for key_range in key_ranges(self.index):
+            if key_range.until is not None and key_range.until <= current.after:
                 continue
-            named = await asyncio.to_thread(named_objects, self.index, span)
-            chosen = _chosen(named, under_way)
+            named = await asyncio.to_thread(named_objects, self.index, key_range)
+            chosen = _chosen(named, current)
             for begin in range(0, len(chosen), _BATCH):
                 batch = chosen[begin : begin + _BATCH]
                 found: list[Problem] = []
                 done = await self._read_batch(named, batch, found)
                 if not done:
-                    ledger.keep(under_way, found)
+                    log.save_pass(current, found)
                     return
-                under_way.after = named.key(int(batch[-1]))
-                under_way.read, under_way.bytes = report.read, report.bytes
-                ledger.keep(under_way, found)
-        ledger.keep(None)
-        await self._forget_what_is_not_named()
+                current.after = named.key(int(batch[-1]))
+                current.read, current.bytes = report.read, report.bytes
+                log.save_pass(current, found)
+        log.save_pass(None)
+        await self._drop_unreferenced()
 
     async def _read_batch(
         self, named: NamedObjects, batch: NDArray[np.intp], found: list[Problem]
     ) -> bool:
-        """Read a batch; False when it was interrupted."""
+        """Read a batch; returns False when it was interrupted."""
         first, last = named.key(int(batch[0])), named.key(int(batch[-1]))
-        known = self._ledger.damaged_between(first, last)
+        known = self._log.damaged_between(first, last)
         async with BoundedTasks(self._concurrency) as window:
             for at in batch.tolist():
                 if self.stop.is_set():
                     return False
                 if named.key(at) not in known:
                     size = bytes_held(int(named.size[at]))
-                    await window.start(size, self._read_one, named, at, found)
+                    await window.start(size, self._read_object, named, at, found)
         return True
 
-    async def _read_one(self, named: NamedObjects, at: int, found: list[Problem]) -> None:
+    async def _read_object(self, named: NamedObjects, at: int, found: list[Problem]) -> None:
         content, size = named.content_hash(at), int(named.size[at])
         sha256 = self.index.object_sha256(content)
         assert sha256 is not None
-        wrong = await self._look(named.key(at), size, content, sha256)
+        wrong = await self._check(named.key(at), size, content, sha256)
         if wrong is not None:
             found.append(problem_of(self.index, named, at, wrong[0], wrong[1]))
         self._report.read += 1
         self._report.bytes += size
         self._progress.advance(1, size)
 
-    async def _look(self, key: str, size: int, content: bytes, sha256: bytes) -> Wrong | None:
-        """What is wrong with an object, `(kind, reason)`, or None.
+    async def _check(self, key: str, size: int, content: bytes, sha256: bytes) -> Wrong | None:
+        """What is wrong with an object: `(kind, reason)`, or None.
 
         Raises:
             StoreError: no other object could be read either.
@@ -378,28 +399,28 @@ class Verification:
         self._failures.succeeded()
         return wrong
 
-    async def _forget_what_is_not_named(self) -> None:
-        """A reading takes hours, in which rows are superseded and gc takes what they named."""
+    async def _drop_unreferenced(self) -> None:
+        """Drop problems of objects that no row names any more: a pass takes hours."""
         index = await self._mirror.index()
         gone = []
-        for problem in self._ledger.damage("reading"):
+        for problem in self._log.damage("reading"):
             parsed = parse_object_key(problem.key)
             if parsed is None or index.object_sha256(parsed[0]) is None:
                 gone.append(problem.key)
-        self._ledger.drop(gone)
+        self._log.drop(gone)
 
 
 async def wrong_with(
     store: Store, key: str, size: int, content: bytes, sha256: bytes
 ) -> Wrong | None:
-    """What is wrong with an object when it is read back: `(kind, reason)`, or None.
+    """Read an object back; returns what is wrong with it, `(kind, reason)`, or None.
 
     Args:
         store: the mirror's.
         key: of the object.
-        size: bytes,
-        content: XXH3-128,
-        sha256: and SHA-256 that the catalog says it has.
+        size: bytes, by the catalog.
+        content: XXH3-128 by the catalog, 16 bytes.
+        sha256: SHA-256 by the catalog, 32 bytes.
 
     Raises:
         StoreError: it could not be read.
@@ -416,12 +437,12 @@ async def wrong_with(
     return "mismatched", f"its {which} not what the catalog says"
 
 
-def _chosen(named: NamedObjects, under_way: ReadPass) -> NDArray[np.intp]:
-    """Positions of the objects that a reading has still to read, in the order of keys."""
+def _chosen(named: NamedObjects, current: ReadPass) -> NDArray[np.intp]:
+    """Positions of the objects that a pass has still to read, in the order of keys."""
     ok = named.ok.copy()
-    ok[: named.after(under_way.after)] = False
-    if under_way.share < 1:
-        # Mixed, so that someone who can choose a content's hash cannot keep it out of the sample.
-        mixed = mix(named.hash_lo ^ np.uint64(under_way.seed & (2**64 - 1)))
-        ok &= mixed < np.uint64(int(under_way.share * 2**64))
+    ok[: named.after(current.after)] = False
+    if current.share < 1:
+        # Mixed, so that contents that were chosen by their hash are sampled like all others.
+        mixed = mix(named.hash_lo ^ np.uint64(current.seed & (2**64 - 1)))
+        ok &= mixed < np.uint64(int(current.share * 2**64))
     return np.flatnonzero(ok)

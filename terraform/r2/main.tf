@@ -11,12 +11,12 @@ resource "cloudflare_r2_bucket" "mirror" {
   storage_class = "Standard"
 
   lifecycle {
-    # A terabyte of images must not go with a renamed variable.
+    # A renamed variable must not destroy a terabyte of images.
     prevent_destroy = true
   }
 }
 
-# r2.dev is throttled and not for training: it stays off, also when somebody turns it on by hand.
+# r2.dev is throttled and unfit for training. It stays off, even after a user turns it on by hand.
 resource "cloudflare_r2_managed_domain" "off" {
   account_id   = var.account_id
   bucket_name  = cloudflare_r2_bucket.mirror.name
@@ -51,7 +51,7 @@ resource "cloudflare_r2_bucket_lifecycle" "tidy" {
       }
     },
     {
-      # What mirror doctor could not delete itself.
+      # Probes that mirror doctor could not delete itself.
       id         = "doctors-probes"
       enabled    = true
       conditions = { prefix = "${local.below}doctor/" }
@@ -62,9 +62,8 @@ resource "cloudflare_r2_bucket_lifecycle" "tidy" {
   ]
 }
 
-# R2 has no permission to write without that to delete, so the lock is what stands between a stolen
-# writer's token and the images. By age and not for ever: gc deletes what is older than its own grace
-# period, and a lock without an end would leave it nothing to do.
+# R2 has no permission to write without deleting, so this lock protects the images from a stolen writer's
+# token. It ends with the object's age, because a permanent lock would also stop gc.
 resource "cloudflare_r2_bucket_lock" "objects" {
   count = var.lock_days == 0 ? 0 : 1
 

@@ -1,5 +1,5 @@
-# One token for each part, so that each is rotated and revoked alone. On R2 writing includes deleting:
-# what the writer's token must not do, the lock on objects/ prevents.
+# One token for each role, so that each can be rotated and revoked alone. On R2, writing includes deleting.
+# The lock on objects/ stops the writer's token from deleting young images.
 locals {
   permissions = {
     writer = "Workers R2 Storage Bucket Item Write"

@@ -19,7 +19,7 @@ variable "bucket_name" {
 }
 
 variable "prefix" {
-  description = "Where in the bucket the mirror stands, without slashes at its ends; empty for all of it."
+  description = "The mirror's prefix in the bucket, without slashes at its ends; empty for the whole bucket."
   type        = string
   default     = "inat"
 
@@ -30,7 +30,7 @@ variable "prefix" {
 }
 
 variable "location" {
-  description = "Where most readers and writers are: apac, eeur, enam, oc, weur or wnam; null leaves it to Cloudflare."
+  description = "The region of most readers and writers: apac, eeur, enam, oc, weur or wnam; null lets Cloudflare choose."
   type        = string
   default     = null
 
@@ -41,7 +41,7 @@ variable "location" {
 }
 
 variable "jurisdiction" {
-  description = "A jurisdiction that the data must not leave: default, eu or fedramp. It is part of the endpoint's name."
+  description = "The jurisdiction that the data must not leave: default, eu or fedramp. It is part of the endpoint's name."
   type        = string
   default     = "default"
 
@@ -52,7 +52,7 @@ variable "jurisdiction" {
 }
 
 variable "custom_domain" {
-  description = "A host name that serves the bucket to everybody, and the id of its zone in the same account; null keeps the bucket private."
+  description = "A host name that makes the bucket public, and the id of its zone in the same account; null keeps the bucket private."
   type = object({
     domain  = string
     zone_id = string
@@ -78,7 +78,7 @@ variable "cors_origins" {
 }
 
 variable "stale_upload_days" {
-  description = "Parts of an upload that was never finished are deleted after so many days."
+  description = "Number of days after which parts of unfinished uploads are deleted."
   type        = number
   default     = 7
 
@@ -89,7 +89,7 @@ variable "stale_upload_days" {
 }
 
 variable "lock_days" {
-  description = "For so many days after its upload nobody can delete or overwrite an object, whatever their token allows; 0 for no lock. gc's grace period must be at least as long: it could not delete what is younger."
+  description = "Number of days after its upload during which no token can delete or overwrite an object; 0 for no lock. gc's grace period must be at least as long, because gc cannot delete locked objects."
   type        = number
   default     = 7
 
@@ -100,7 +100,7 @@ variable "lock_days" {
 }
 
 variable "tokens" {
-  description = "Which tokens to make: any of writer, reader and gc. Their secrets stand in Terraform's state."
+  description = "The tokens to create: any of writer, reader and gc. Their secrets are in Terraform's state."
   type        = set(string)
   default     = ["writer", "reader", "gc"]
 

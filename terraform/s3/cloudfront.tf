@@ -4,7 +4,7 @@ data "aws_cloudfront_cache_policy" "optimized" {
   name = "Managed-CachingOptimized"
 }
 
-# CloudFront answers for CORS itself, and then to every page: S3's rules are for its own address.
+# CloudFront answers CORS requests itself, and allows every page. S3's rules apply to its own address only.
 data "aws_cloudfront_response_headers_policy" "secure" {
   count = var.cloudfront == null ? 0 : 1
 
@@ -15,21 +15,21 @@ resource "aws_cloudfront_origin_access_control" "bucket" {
   count = var.cloudfront == null ? 0 : 1
 
   name                              = var.bucket_name
-  description                       = "CloudFront reads the bucket; nobody else does."
+  description                       = "Only CloudFront reads the bucket."
   origin_access_control_origin_type = "s3"
   signing_behavior                  = "always"
   signing_protocol                  = "sigv4"
 }
 
 resource "aws_cloudfront_distribution" "public" {
-  #checkov:skip=CKV_AWS_68:immutable public images need no firewall of applications; add one by web_acl_id where the account has one
+  #checkov:skip=CKV_AWS_68:immutable public images need no firewall of applications; add one with web_acl_id if the account has one
   #checkov:skip=CKV2_AWS_47:as CKV_AWS_68
-  #checkov:skip=CKV_AWS_86:access logs of a million GETs are a cost for whoever wants them
+  #checkov:skip=CKV_AWS_86:access logs of a million GETs are expensive; turn them on if you want them
   #checkov:skip=CKV_AWS_305:there is no page to show at the root
   #checkov:skip=CKV_AWS_310:one bucket, one origin; CloudFront retries it
   #checkov:skip=CKV_AWS_374:datasets are read from everywhere
-  #checkov:skip=CKV_AWS_174:TLS 1.2 with a certificate of one's own; CloudFront's default certificate does not let one choose
-  #checkov:skip=CKV2_AWS_42:a certificate of one's own needs a host name of one's own, which cloudfront.aliases gives
+  #checkov:skip=CKV_AWS_174:your own certificate gets TLS 1.2; CloudFront's default certificate has no choice
+  #checkov:skip=CKV2_AWS_42:your own certificate needs your own host name, which cloudfront.aliases sets
   count = var.cloudfront == null ? 0 : 1
 
   enabled         = true
@@ -57,7 +57,7 @@ resource "aws_cloudfront_distribution" "public" {
     compress = false
   }
 
-  # "Not there" must not outlive the upload. S3 says 403 for it to whoever may not list.
+  # Do not cache "not found" beyond the upload. S3 answers 403 for it, because CloudFront may not list.
   custom_error_response {
     error_code            = 403
     error_caching_min_ttl = 0

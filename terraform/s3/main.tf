@@ -4,14 +4,14 @@ locals {
 
 resource "aws_s3_bucket" "mirror" {
   #checkov:skip=CKV_AWS_18:access logs of a million GETs cost more than the mirror; CloudTrail's data events can be turned on for an inquiry
-  #checkov:skip=CKV_AWS_144:the cache is the other copy; replicate if it is to be thrown away
-  #checkov:skip=CKV2_AWS_62:nothing listens; whoever needs events adds them
-  #checkov:skip=CKV_AWS_145:kms_key_arn gives a KMS key; S3's own keys are free of charge for each request, which counts at a million of them
+  #checkov:skip=CKV_AWS_144:the cache is the other copy; add replication if you plan to delete the cache
+  #checkov:skip=CKV2_AWS_62:nothing listens; add events if you need them
+  #checkov:skip=CKV_AWS_145:kms_key_arn gives a KMS key; S3's own keys cost nothing per request, which matters at a million requests
   bucket = var.bucket_name
   tags   = var.tags
 
   lifecycle {
-    # A terabyte of images must not go with a renamed variable.
+    # A renamed variable must not destroy a terabyte of images.
     prevent_destroy = true
   }
 }
@@ -74,7 +74,7 @@ resource "aws_s3_bucket_lifecycle_configuration" "tidy" {
   }
 
   rule {
-    # What mirror doctor could not delete itself: the writer may not.
+    # Probes that mirror doctor could not delete itself, because the writer may not.
     id     = "doctors-probes"
     status = "Enabled"
 
@@ -151,7 +151,7 @@ data "aws_iam_policy_document" "bucket" {
     for_each = aws_cloudfront_distribution.public
 
     content {
-      # The objects alone: the catalog with its source URLs is nobody's business.
+      # Only the objects: the catalog with its source URLs stays private.
       sid       = "CloudFrontReadsObjects"
       effect    = "Allow"
       actions   = ["s3:GetObject"]

@@ -1,5 +1,5 @@
 locals {
-  # The first of one's own names, else CloudFront's.
+  # The first of your own names, or CloudFront's.
   host       = try(var.cloudfront.aliases[0], one(aws_cloudfront_distribution.public[*].domain_name))
   public_url = var.cloudfront == null ? "" : trimsuffix("https://${local.host}/${var.prefix}", "/")
 }
@@ -19,7 +19,7 @@ output "policy_arns" {
 }
 
 output "user_names" {
-  description = "The users that were made; aws iam create-access-key --user-name NAME makes a key."
+  description = "The users that were created; aws iam create-access-key --user-name NAME creates a key."
   value       = { for name, user in aws_iam_user.mirror : name => user.name }
 }
 

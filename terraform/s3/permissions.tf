@@ -1,5 +1,5 @@
-# What each part may do and no more. The writer adds and reads and cannot delete: whoever steals its key
-# cannot destroy, and what they overwrite is a version that can be brought back.
+# The least permissions for each role. The writer adds and reads and cannot delete. So a stolen key destroys
+# nothing: an overwritten object has an older version that can be restored.
 data "aws_iam_policy_document" "writer" {
   statement {
     sid       = "ReadAndAdd"
@@ -28,9 +28,9 @@ data "aws_iam_policy_document" "reader" {
   }
 }
 
-# gc reads the catalog, deletes objects and data files of the catalog that nothing names, ends uploads that
-# were never completed, and writes gc.json, which says that it is at work. It can write no object and no row.
-# What it deletes is a version that can be brought back for noncurrent_days.
+# gc reads the catalog, deletes unreferenced objects and data files of the catalog, and aborts uploads that
+# were never completed. It writes gc.json to announce its work. It can write no object and no row. Its
+# deletions can be restored for noncurrent_days.
 data "aws_iam_policy_document" "gc" {
   statement {
     sid       = "ReadAndAbort"
@@ -72,7 +72,7 @@ resource "aws_iam_policy" "mirror" {
   for_each = local.policies
 
   name        = "mirror-${each.key}-${var.bucket_name}"
-  description = "What mirror's ${each.key} may do in ${var.bucket_name}."
+  description = "Permissions of mirror's ${each.key} in ${var.bucket_name}."
   policy      = each.value
   tags        = var.tags
 }
@@ -91,7 +91,7 @@ resource "aws_iam_group_policy_attachment" "mirror" {
 }
 
 resource "aws_iam_user" "mirror" {
-  #checkov:skip=CKV_AWS_273:for machines outside AWS, which have no role and no single sign-on; none is made unless asked for
+  #checkov:skip=CKV_AWS_273:for machines outside AWS, which have no role and no single sign-on; none is created by default
   for_each = var.users
 
   name = "mirror-${each.key}-${var.bucket_name}"

@@ -9,7 +9,7 @@ variable "bucket_name" {
 }
 
 variable "prefix" {
-  description = "Where in the bucket the mirror stands, without slashes at its ends; empty for all of it."
+  description = "The mirror's prefix in the bucket, without slashes at its ends; empty for the whole bucket."
   type        = string
   default     = "inat"
 
@@ -31,7 +31,7 @@ variable "kms_key_arn" {
 }
 
 variable "noncurrent_days" {
-  description = "What was overwritten or deleted can be brought back for so many days, and is paid for as long."
+  description = "Number of days for which overwritten and deleted objects can be restored. Their storage is billed as long."
   type        = number
   default     = 30
 
@@ -42,7 +42,7 @@ variable "noncurrent_days" {
 }
 
 variable "stale_upload_days" {
-  description = "Parts of an upload that was never finished are deleted after so many days."
+  description = "Number of days after which parts of unfinished uploads are deleted."
   type        = number
   default     = 7
 
@@ -53,7 +53,7 @@ variable "stale_upload_days" {
 }
 
 variable "cors_origins" {
-  description = "Web pages that may read the images with scripts, such as https://label.example.org; none by default. Through CloudFront, if any may then all may: what it serves is public."
+  description = "Web pages that may read the images with scripts, such as https://label.example.org; none by default. CloudFront then allows all web pages, because its objects are public."
   type        = list(string)
   default     = []
 
@@ -64,7 +64,7 @@ variable "cors_origins" {
 }
 
 variable "users" {
-  description = "IAM users to make for machines outside AWS: any of writer, reader and gc. Their keys are made by hand, so that no secret stands in Terraform's state. Where roles are to be had, attach the policies to those."
+  description = "IAM users to create for machines outside AWS: any of writer, reader and gc. Create their keys by hand, so that Terraform's state has no secret. If you have roles, attach the policies to those instead."
   type        = set(string)
   default     = []
 
@@ -80,7 +80,7 @@ variable "users" {
 }
 
 variable "cloudfront" {
-  description = "A CloudFront distribution that serves the objects to everybody, if not null. aliases: host names of your own, with the ARN of their certificate in us-east-1."
+  description = "If not null, a CloudFront distribution makes the objects public. aliases: host names of your own, with the ARN of their certificate in us-east-1."
   type = object({
     aliases         = optional(list(string), [])
     certificate_arn = optional(string)
@@ -100,7 +100,7 @@ variable "cloudfront" {
 }
 
 variable "tags" {
-  description = "Tags of all that can have them."
+  description = "Tags for every resource that can have them."
   type        = map(string)
   default     = {}
 }

@@ -2,62 +2,23 @@
 
 from __future__ import annotations
 
-import email.utils
-
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from mirror.backfill.answers import (
     Reply,
     UrlOutcome,
     fate_of,
     outcome_of,
-    seconds_to_wait,
     what_next,
 )
 from mirror.backfill.backfill_clock import BackfillClock, ClockReading, resumed, to_keep
 from mirror.backfill.estimate import PaceStatus, estimate, spell
 from mirror.backfill.pacing import DAY, HOUR, Limits
-from mirror.backfill.robots import least_interval
+from mirror.backfill.url_policy import least_interval
 from tests.support.photos import photo
 
 WALL = 1_790_000_000.0
 URL = "https://static.inaturalist.org/photos/1/medium.jpg"
-
-
-def date(at: float) -> str:
-    return email.utils.formatdate(at, usegmt=True)
-
-
-@pytest.mark.parametrize(
-    ("retry_after", "sent", "seconds"),
-    [
-        ("120", "", 120.0),
-        (" 0 ", "", 0.0),
-        ("999999999999", "", 999999999999.0),
-        (date(WALL + 90), "", 90.0),
-        (date(WALL + 90), date(WALL + 60), 30.0),  # by the clock that wrote it
-        (date(WALL - 90), "", 0.0),
-        ("Sunday, 06-Nov-94 08:49:37 GMT", "", 0.0),
-        ("", "", None),
-        ("soon", "", None),
-        ("-5", "", None),
-        ("1.5", "", None),
-        ("1e9", "", None),
-        ("Sun, 99 Nov 2094 08:49:37 GMT", "", None),
-    ],
-)
-def test_retry_after_is_seconds_or_a_date(
-    retry_after: str, sent: str, seconds: float | None
-) -> None:
-    assert seconds_to_wait(retry_after, sent, WALL) == seconds
-
-
-@given(st.text(max_size=40), st.text(max_size=40))
-def test_any_header_is_read(retry_after: str, sent: str) -> None:
-    seconds = seconds_to_wait(retry_after, sent, WALL)
-    assert seconds is None or seconds >= 0
 
 
 @pytest.mark.parametrize(

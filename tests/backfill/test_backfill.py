@@ -13,9 +13,9 @@ import pytest
 from PIL import Image as Pillow
 
 from mirror.backfill.download_plan import DownloadSelection
-from mirror.backfill.keep import holding
 from mirror.backfill.pacing import DAY, HOUR, MOST_FORBIDDEN
 from mirror.backfill.run_backfill import BackfillOptions
+from mirror.cache.cache_writer import backfill_writer
 from mirror.content.digest import digest_of
 from mirror.dataset.fields import parse_path
 from mirror.dataset.inputs import Input
@@ -501,7 +501,7 @@ def test_a_contact_is_required(scene: Scene, contact: str | None) -> None:
 def test_two_backfills_do_not_run_at_once(scene: Scene, tmp_path: Path) -> None:
     url = scene.server.photo(1, Image(photo(1)))
     scene.cache.mkdir()
-    with holding(os.fsencode(scene.cache)), pytest.raises(Busy, match="cache"):
+    with backfill_writer(os.fsencode(scene.cache)), pytest.raises(Busy, match="cache"):
         scene.run([url])
     with locked(scene.settings.backfill_dir), pytest.raises(Busy):
         scene.run([url])

@@ -1,4 +1,4 @@
-"""A process that keeps snapshots in a folder, for test_snapshots.py to run several of, and to kill.
+"""A process that writes snapshots into a folder; test_snapshots.py runs several, and kills some.
 
     python -m tests.catalog.snapshot_writer FOLDER FIRST LAST [SIGNAL N]
 
@@ -25,7 +25,7 @@ CODE = os.path.dirname(mirror.catalog.index.__file__)
 
 
 def batch(version: int) -> Batch:
-    """The one row that a version adds."""
+    """The single row that a version adds."""
     key = np.array([version * 0x9E3779B97F4A7C15 % 2**64], "u8")
     return {
         "url_hi": key,
@@ -49,7 +49,7 @@ def files(version: int) -> frozenset[str]:
 
 
 def is_whole(index: Index) -> bool:
-    """Each of its version's rows is there, and says the same in every column."""
+    """Whether every row of its version is there, with consistent columns."""
     number_of = {int(batch(at)["url_hi"][0]): at for at in range(1, index.version + 1)}
     expected = sorted(number_of)
     numbers = [number_of[key] for key in expected]
@@ -62,7 +62,7 @@ def is_whole(index: Index) -> bool:
 
 
 def write(folder: Path, version: int) -> Index:
-    """The index of a version, from what is in the folder: as `Catalog.refresh` makes it."""
+    """Build the index of a version from the folder, as `Catalog.refresh` does."""
     known = Index.load(folder)
     if known.version >= version:
         return known

@@ -1,4 +1,4 @@
-"""The catalog on a folder and on a server, by our own reader and by others'."""
+"""The catalog in a folder and on a server, read by this package and by other tools."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ EMPTY = Index.empty()
 
 @dataclass(frozen=True)
 class Table:
-    """A place for a catalog, and what reaches it."""
+    """A place for a catalog, with its address and credentials."""
 
     place: Place
     uri: str
     options: dict[str, str]
 
     def with_catalog(self, story: Callable[[Catalog, Counting], Coroutine[Any, Any, T]]) -> T:
-        """Tell a story of a catalog that is newly opened, as a run of its own would."""
+        """Run a story with a newly opened catalog, as a separate run would."""
 
         async def tell() -> T:
             store = Counting(self.place.open())
@@ -62,7 +62,7 @@ class Table:
         return self.with_catalog(story)
 
     def refreshed(self, index: Index) -> tuple[Index, int]:
-        """The index brought up to date, and how many files were read for it."""
+        """The refreshed index, and how many files were read for it."""
 
         async def story(catalog: Catalog, store: Counting) -> tuple[Index, int]:
             return await catalog.refresh(index), store.requests["get"]
@@ -94,7 +94,7 @@ def key(number: int) -> bytes:
 
 
 def row(number: int, seen_at: int = 1, source: RowSource = UNKNOWN_SOURCE) -> Row:
-    """A row with an edge of every column's range, different for every number."""
+    """A row with extreme values in every column, different for every number."""
     return Row(
         url_md5=key(number),
         content_hash=number.to_bytes(16, "big"),
@@ -171,7 +171,7 @@ def test_a_catalog_that_was_never_written_is_empty(here: Table) -> None:
     knows(here.refreshed(index)[0], ROWS)
 
 
-def test_to_read_makes_no_catalog(here: Table) -> None:
+def test_reading_creates_no_catalog(here: Table) -> None:
     async def story(catalog: Catalog, store: Counting) -> None:
         assert len(await catalog.refresh(EMPTY)) == 0
         assert await catalog.sources_of([key(1)]) == {}
@@ -181,7 +181,7 @@ def test_to_read_makes_no_catalog(here: Table) -> None:
     here.with_catalog(story)
 
 
-def test_photos_are_known_by_what_any_row_tells(here: Table) -> None:
+def test_a_photo_is_known_from_any_row_that_has_its_url(here: Table) -> None:
     url = "https://static.inaturalist.org/photos/7/medium.jpg?1"
     here.append(
         [row(1, 10, RowSource(url)), row(2, 10, RowSource("https://example.org/x")), row(3)]
@@ -198,7 +198,7 @@ def test_photos_are_known_by_what_any_row_tells(here: Table) -> None:
 
 
 @pytest.mark.parametrize("before", [1, 2, 3])
-def test_a_catalog_that_was_made_anew_is_not_the_one_before(
+def test_a_catalog_that_was_replaced_is_read_from_the_start(
     before: int, folder: Table, tmp_path: Path
 ) -> None:
     async def story(catalog: Catalog, store: Counting) -> Index:
@@ -213,7 +213,7 @@ def test_a_catalog_that_was_made_anew_is_not_the_one_before(
     knows(folder.with_catalog(story), ROWS[10:12])
 
 
-def test_writers_at_once_lose_nothing(here: Table) -> None:
+def test_concurrent_writers_lose_nothing(here: Table) -> None:
     def write(writer: int) -> list[int]:
         return here.append(*([row(100 * writer + n)] for n in range(4)))
 
@@ -225,7 +225,7 @@ def test_writers_at_once_lose_nothing(here: Table) -> None:
     knows(index, [row(100 * writer + n) for writer in range(3) for n in range(4)])
 
 
-def test_a_commit_that_is_to_come_after_a_version_comes_after_no_other(here: Table) -> None:
+def test_a_conditional_commit_follows_only_its_version(here: Table) -> None:
     async def story(catalog: Catalog, store: Counting) -> None:
         other = Catalog(store, here.uri, lambda: here.options)
         assert catalog.append_after(0, [row(1)]) == 1
@@ -239,8 +239,8 @@ def test_a_commit_that_is_to_come_after_a_version_comes_after_no_other(here: Tab
     here.with_catalog(story)
 
 
-def test_makers_of_the_table_at_once_make_one(here: Table) -> None:
-    # A race is not met every time.
+def test_concurrent_creators_create_one_table(here: Table) -> None:
+    # The race does not happen every time.
     for attempt in range(10 if here.place.server is None else 2):
         uri = f"{here.uri}-{attempt}"
         begin = threading.Barrier(3)
@@ -255,7 +255,7 @@ def test_makers_of_the_table_at_once_make_one(here: Table) -> None:
         with ThreadPoolExecutor(3) as pool:
             versions = list(pool.map(make, range(3)))
         assert len(pl.read_delta(uri, storage_options=here.options)) == 3
-        # One made it, and three appended: a second maker would stand between their versions.
+        # One created it, and three appended: a second creation would appear between their versions.
         assert max(versions) == 3
 
 
@@ -296,11 +296,11 @@ def test_sources_are_the_latest_known_ones(here: Table) -> None:
     async def story(catalog: Catalog, store: Counting) -> dict[bytes, RowSource]:
         return await catalog.sources_of([key(1), key(2), key(3), key(9)])
 
-    # A row without a source says nothing about it; unknown URLs and unasked ones are absent.
+    # A row without a source does not erase one; unknown URLs and others are absent.
     assert here.with_catalog(story) == {key(1): new, key(2): old}
 
 
-def test_sources_of_nothing_are_none(folder: Table) -> None:
+def test_no_urls_have_no_sources(folder: Table) -> None:
     folder.append(ROWS)
 
     async def story(catalog: Catalog, store: Counting) -> dict[bytes, RowSource]:
@@ -309,9 +309,9 @@ def test_sources_of_nothing_are_none(folder: Table) -> None:
     assert folder.with_catalog(story) == {}
 
 
-# In a URL these would have to be written otherwise; in a key they stand as they are.
+# A URL would have to escape these; a key has them unescaped.
 @pytest.mark.parametrize("piece", ["a b", "100%", "a#b", "a?b", "[ü]", "a+b"])
-def test_the_catalog_stands_beside_the_objects_whatever_the_prefix(
+def test_the_catalog_is_beside_the_objects_under_any_prefix(
     piece: str, make_place: MakePlace
 ) -> None:
     made = make_place("moto-obstore")
@@ -329,7 +329,7 @@ def test_the_catalog_stands_beside_the_objects_whatever_the_prefix(
 
 
 @pytest.mark.parametrize("action", ["append", "refresh"])
-def test_a_table_that_is_out_of_reach_is_a_catalog_error(action: str, folder: Table) -> None:
+def test_an_unreachable_table_is_a_catalog_error(action: str, folder: Table) -> None:
     Path(folder.uri).rmdir()
     Path(folder.uri).write_text("a file where the table belongs")
     actions: dict[str, Callable[[], object]] = {
@@ -340,7 +340,7 @@ def test_a_table_that_is_out_of_reach_is_a_catalog_error(action: str, folder: Ta
         actions[action]()
 
 
-def test_a_server_that_is_out_of_reach_is_a_catalog_error_that_says_so(
+def test_an_unreachable_server_is_a_catalog_error_that_says_so(
     make_place: MakePlace,
 ) -> None:
     made = make_place("moto-obstore")
@@ -349,7 +349,7 @@ def test_a_server_that_is_out_of_reach_is_a_catalog_error_that_says_so(
         table_at(place).refreshed(EMPTY)
 
 
-def test_new_credentials_open_the_table_anew(folder: Table) -> None:
+def test_new_credentials_reopen_the_table(folder: Table) -> None:
     asked: list[dict[str, str]] = []
 
     def options() -> dict[str, str]:

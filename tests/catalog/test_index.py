@@ -24,7 +24,7 @@ from mirror.content.image import VERDICTS, Verdict
 from mirror.content.photo import photo_key
 from mirror.layout import FORMATS
 
-# Halves that meet: equal high ones, zero bytes at either end, the greatest numbers.
+# Halves that collide: equal high halves, zero bytes at either end, the greatest numbers.
 HALVES = [bytes(8), b"\0" * 7 + b"\1", b"\1" + bytes(7), b"\x7f" + b"\xff" * 7, b"\xff" * 8]
 KEYS = [high + low for high in HALVES for low in HALVES]
 
@@ -57,7 +57,7 @@ SEEN = st.builds(
 
 
 def sha256_of(content: bytes) -> bytes:
-    """Of each content one; the first one's begins and ends with zeros."""
+    """One for each content; the first one's begins and ends with zeros."""
     return bytes(32) if content == KEYS[0] else hashlib.sha256(content).digest()
 
 
@@ -84,13 +84,13 @@ def save(index: Index, folder: Path) -> Index:
 
 
 def the_one_in(folder: Path) -> Path:
-    """The one snapshot of a folder, which holds nothing else but its lock."""
+    """The only snapshot in a folder that has nothing else but its lock."""
     (found,) = (path for path in folder.iterdir() if path.name != ".lock")
     return found
 
 
 def agrees(index: Index, rows: Sequence[Row]) -> None:
-    """Every look-up of the index is that of a dict of the latest rows."""
+    """Every look-up in the index agrees with a dict of the latest rows."""
     latest: dict[bytes, Row] = {}
     for one in sorted(rows, key=lambda one: one.seen_at):
         latest[one.url_md5] = one
@@ -109,7 +109,7 @@ def agrees(index: Index, rows: Sequence[Row]) -> None:
 
 
 def finds(index: Index, wanted: Sequence[bytes], known: Sequence[bytes]) -> None:
-    """Many are found at once where they stand among the known, which are in order."""
+    """Many keys at once are found at their positions among the sorted known ones."""
     position = {key: at for at, key in enumerate(known)}
     expected = [position.get(key, -1) for key in wanted]
     digests = np.frombuffer(b"".join(wanted), "u1").reshape(-1, 16)
@@ -118,7 +118,7 @@ def finds(index: Index, wanted: Sequence[bytes], known: Sequence[bytes]) -> None
 
 
 def agrees_on_photos(index: Index, rows: Sequence[Row], latest: dict[bytes, Row]) -> None:
-    """What any row has told of a URL's photo is kept; the best sighting of a photo is found."""
+    """A photo that any row of a URL has given is kept, and its best sighting is found."""
     photos: dict[bytes, int] = {}
     for one in sorted(rows, key=lambda one: one.seen_at):
         key = photo_key(one.source.url or "")
@@ -140,7 +140,7 @@ def test_batches_in_any_split_and_order_give_the_latest_row_of_every_url(
     seen: list[Seen], data: st.DataObject
 ) -> None:
     rows = [row_of(one, seen_at) for seen_at, one in enumerate(seen)]
-    # A compaction brings rows again; an append whose answer was lost brings them twice.
+    # A compaction repeats rows, and so does an append whose answer was lost.
     again = data.draw(st.lists(st.sampled_from(rows), max_size=10)) if rows else []
     arriving = data.draw(st.permutations(rows + again))
     cuts = sorted(data.draw(st.lists(st.integers(0, len(arriving)), max_size=4)))
@@ -176,7 +176,7 @@ def test_an_index_kept_in_a_folder_answers_as_one_in_memory(
 
 @given(st.lists(SEEN, max_size=20))
 @settings(deadline=None, max_examples=25)
-def test_a_saved_index_is_loaded_as_it_was(seen: list[Seen]) -> None:
+def test_a_saved_index_is_loaded_unchanged(seen: list[Seen]) -> None:
     rows = [row_of(one, seen_at) for seen_at, one in enumerate(seen)]
     index = Index.empty().merged([batch(rows)] if rows else [], 3, frozenset({"a", "b"}))
     with TemporaryDirectory() as name:
@@ -190,7 +190,7 @@ def test_a_saved_index_is_loaded_as_it_was(seen: list[Seen]) -> None:
 ROWS = [row_of(Seen(key, key, "ok", "jpeg", 5, None), at) for at, key in enumerate(KEYS)]
 
 
-def test_an_empty_index_knows_nothing_and_is_kept_too(tmp_path: Path) -> None:
+def test_an_empty_index_has_no_rows_and_can_be_saved(tmp_path: Path) -> None:
     agrees(Index.empty(), [])
     assert Index.empty().version == -1
     agrees(Index.load(tmp_path / "absent"), [])
@@ -199,13 +199,13 @@ def test_an_empty_index_knows_nothing_and_is_kept_too(tmp_path: Path) -> None:
     agrees(Index.load(tmp_path), [])
 
 
-def test_flagged_rows_alone_name_no_object(tmp_path: Path) -> None:
+def test_flagged_rows_name_no_object(tmp_path: Path) -> None:
     flagged = [one._replace(verdict="blank") for one in ROWS]
     save(index_of(flagged), tmp_path)
     agrees(Index.load(tmp_path), flagged)
 
 
-def test_of_two_rows_of_one_instant_one_wins_and_the_index_stays_sorted() -> None:
+def test_of_two_rows_with_one_time_one_wins_and_the_index_stays_sorted() -> None:
     twice = [ROWS[0], ROWS[0]._replace(size=9), *ROWS[1:]]
     index = index_of(twice)
     assert len(index) == len(ROWS)
@@ -214,7 +214,7 @@ def test_of_two_rows_of_one_instant_one_wins_and_the_index_stays_sorted() -> Non
 
 @given(st.data())
 @settings(deadline=None)
-def test_of_many_urls_each_is_found_where_it_stands(data: st.DataObject) -> None:
+def test_each_of_many_urls_is_found_at_its_position(data: st.DataObject) -> None:
     # Few high halves, so that most are shared by several, and runs of equal ones end the index.
     key = st.builds(bytes.__add__, st.sampled_from(HALVES), st.binary(min_size=8, max_size=8))
     known = sorted(data.draw(st.sets(key, max_size=40)))
@@ -226,7 +226,7 @@ def test_of_many_urls_each_is_found_where_it_stands(data: st.DataObject) -> None
 
 @given(st.lists(SEEN, min_size=1, max_size=30), st.lists(st.sampled_from(KEYS), max_size=8))
 @settings(deadline=None)
-def test_of_many_contents_each_is_found_in_a_row_that_is_ok_if_any_is(
+def test_each_of_many_contents_is_found_in_an_ok_row_if_there_is_one(
     seen: list[Seen], contents: list[bytes]
 ) -> None:
     index = index_of([row_of(one, at) for at, one in enumerate(seen)])
@@ -244,7 +244,7 @@ def test_of_many_contents_each_is_found_in_a_row_that_is_ok_if_any_is(
 
 @given(st.lists(SEEN, min_size=1, max_size=30))
 @settings(deadline=None)
-def test_rows_tell_the_md5_of_their_url(seen: list[Seen]) -> None:
+def test_rows_have_the_md5_of_their_url(seen: list[Seen]) -> None:
     index = index_of([row_of(one, at) for at, one in enumerate(seen)])
     everywhere = np.arange(len(index))
     urls = index.url_md5s(everywhere).tobytes()
@@ -258,7 +258,7 @@ def test_half_a_digest_is_refused(nbytes: int) -> None:
         index_of(ROWS).find(bytes(nbytes))
 
 
-def test_columns_tell_of_many_rows_what_a_sighting_tells_of_one(tmp_path: Path) -> None:
+def test_columns_have_the_values_of_the_sightings(tmp_path: Path) -> None:
     rows = [
         one._replace(verdict=VERDICTS[at % 5], format=sorted(FORMATS)[at % 14], width=at)
         for at, one in enumerate(ROWS)
@@ -301,7 +301,7 @@ def test_the_better_sighting_of_a_photo_is_found(
     assert at == index.find(rows[0].url_md5)[0]
 
 
-def test_photos_that_differ_in_their_last_bit_are_told_apart() -> None:
+def test_photos_that_differ_in_their_last_bit_are_distinguished() -> None:
     number = 10**18 - 1  # beyond what a float can tell from its neighbours
     medium, large = (
         photo_key(f"https://static.inaturalist.org/photos/{number}/{size}.jpg")
@@ -313,7 +313,7 @@ def test_photos_that_differ_in_their_last_bit_are_told_apart() -> None:
         assert index.find_photos(np.array([medium, large], kind)).tolist() == [0, -1]
 
 
-def test_a_photo_that_was_told_once_is_not_forgotten(tmp_path: Path) -> None:
+def test_a_photo_that_a_row_has_given_is_kept(tmp_path: Path) -> None:
     told = row_of(Seen(KEYS[3], KEYS[0], "ok", "jpeg", 5, PHOTOS[0]), 5)
     later = told._replace(source=UNKNOWN_SOURCE, seen_at=9)
     index = save(index_of([told], 1), tmp_path)
@@ -325,7 +325,7 @@ def test_a_photo_that_was_told_once_is_not_forgotten(tmp_path: Path) -> None:
     assert (found.seen_at, found.sourced) == (11, False)
 
 
-def test_a_new_snapshot_takes_the_place_of_the_old_one(tmp_path: Path) -> None:
+def test_a_new_snapshot_replaces_the_old_one(tmp_path: Path) -> None:
     save(index_of(ROWS[:1], 1), tmp_path)
     reader = Index.load(tmp_path)
     save(index_of(ROWS, 2), tmp_path)
@@ -369,7 +369,7 @@ DAMAGES: list[tuple[str, Callable[[Path], object]]] = [
 
 
 @pytest.mark.parametrize(("name", "damage"), DAMAGES)
-def test_a_damaged_snapshot_is_passed_over(
+def test_a_damaged_snapshot_is_skipped(
     name: str, damage: Callable[[Path], object], tmp_path: Path
 ) -> None:
     save(index_of(ROWS, 2), tmp_path)
@@ -378,7 +378,7 @@ def test_a_damaged_snapshot_is_passed_over(
     assert Index.load(tmp_path).version == -1
 
 
-def test_of_two_snapshots_the_damaged_one_is_passed_over(tmp_path: Path) -> None:
+def test_of_two_snapshots_the_damaged_one_is_skipped(tmp_path: Path) -> None:
     for version, rows in ((1, ROWS[:2]), (2, ROWS)):
         save(index_of(rows, version), tmp_path / str(version))
         made = the_one_in(tmp_path / str(version))
@@ -388,7 +388,7 @@ def test_of_two_snapshots_the_damaged_one_is_passed_over(tmp_path: Path) -> None
     agrees(Index.load(tmp_path), ROWS[:2])
 
 
-def test_a_damaged_snapshot_is_made_anew_by_the_next_one(tmp_path: Path) -> None:
+def test_a_damaged_snapshot_is_replaced_by_the_next_one(tmp_path: Path) -> None:
     save(index_of(ROWS, 2), tmp_path)
     cut(the_one_in(tmp_path) / ARRAY)
     save(index_of(ROWS, 2), tmp_path)
@@ -397,7 +397,7 @@ def test_a_damaged_snapshot_is_made_anew_by_the_next_one(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("stranger", ["v", "v3", "v3.bak", "v3-", "vacation-1"])
-def test_a_stranger_among_the_snapshots_is_passed_over(stranger: str, tmp_path: Path) -> None:
+def test_a_foreign_file_among_the_snapshots_is_skipped(stranger: str, tmp_path: Path) -> None:
     save(index_of(ROWS, 2), tmp_path)
     (tmp_path / stranger).mkdir()
     assert Index.load(tmp_path).version == 2

@@ -1,4 +1,4 @@
-"""The objects that a catalog tells of, against a model of plain dicts."""
+"""The objects of a catalog, against a model of plain dicts."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mirror.catalog.objects import KeyRange, named_objects, spans
+from mirror.catalog.objects import KeyRange, key_ranges, named_objects
 from mirror.layout import object_key, parse_object_key
 from tests.catalog.test_index import KEYS, SEEN, Seen, index_of, row_of
 
 
 def model_of(seen: list[Seen]) -> dict[str, dict[bytes, str]]:
-    """Of each key the URLs whose latest row has its content and format, with their verdicts."""
+    """For each key the URLs whose latest row has its content and format, with their verdicts."""
     latest = {one.url: one for one in seen}
     keys: dict[str, dict[bytes, str]] = defaultdict(dict)
     for url, one in latest.items():
@@ -44,7 +44,7 @@ def test_keys_come_sorted_with_the_rows_that_name_them(seen: list[Seen], parts: 
 
 
 @given(st.lists(SEEN, max_size=20), st.sampled_from(KEYS), st.sampled_from(["jpg", "png", "exe"]))
-def test_what_no_row_tells_of_is_not_found(seen: list[Seen], content: bytes, ext: str) -> None:
+def test_keys_without_rows_are_not_found(seen: list[Seen], content: bytes, ext: str) -> None:
     index = index_of([row_of(one, at) for at, one in enumerate(seen)])
     named = named_objects(index, KeyRange(0, 1))
     keys = [named.key(at) for at in range(len(named))]
@@ -57,12 +57,14 @@ def test_what_no_row_tells_of_is_not_found(seen: list[Seen], content: bytes, ext
 def test_the_parts_of_the_key_space_meet_and_leave_nothing_out() -> None:
     parts = [KeyRange(number, 16) for number in range(16)]
     assert (parts[0].after, parts[-1].until) == ("", None)
-    assert [span.until for span in parts[:-1]] == [span.after for span in parts[1:]]
-    assert [span.after for span in parts[1:3]] == ["objects/0f/~", "objects/1f/~"]
+    assert [key_range.until for key_range in parts[:-1]] == [
+        key_range.after for key_range in parts[1:]
+    ]
+    assert [key_range.after for key_range in parts[1:3]] == ["objects/0f/~", "objects/1f/~"]
 
 
 def test_a_small_catalog_is_taken_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     index = index_of([])
-    assert spans(index) == [KeyRange(0, 1)]
+    assert key_ranges(index) == [KeyRange(0, 1)]
     monkeypatch.setattr("mirror.catalog.objects._WHOLE_UP_TO", -1)
-    assert len(spans(index)) == 16
+    assert len(key_ranges(index)) == 16

@@ -1,4 +1,4 @@
-"""What commands that only read know of a mirror, and that nothing of it changes by their reading."""
+"""Commands that only read a mirror know its catalog, and change nothing in it."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Machine:
 
 
 def at(place: Place, story: Callable[[Store], Awaitable[T]]) -> T:
-    """What comes of a story of the store at a place."""
+    """Run a story with the store at a place; returns its result."""
 
     async def tell() -> T:
         store = place.open()
@@ -79,7 +79,7 @@ def at(place: Place, story: Callable[[Store], Awaitable[T]]) -> T:
 
 
 def made(store: Store) -> Awaitable[Root]:
-    """A mirror's root and nothing else."""
+    """Create a mirror's root and nothing else."""
     return open_root(store, proven=True)
 
 
@@ -89,7 +89,7 @@ def machine(tmp_path: Path, make_place: MakePlace) -> Machine:
 
 
 def numbers(index: Index) -> set[int]:
-    """Those of the first hundred photos that an index knows."""
+    """The numbers below 100 of the photos that an index knows."""
     found = index.find(b"".join(url_md5(url_of(number)) for number in range(100)))
     return {number for number, at in enumerate(found) if at >= 0}
 
@@ -102,7 +102,7 @@ def contents(folder: Path) -> dict[str, bytes | None]:
 
 
 @pytest.mark.parametrize("name", EVERYWHERE)
-def test_what_was_synced_is_known(name: str, make_place: MakePlace, tmp_path: Path) -> None:
+def test_synced_urls_are_known(name: str, make_place: MakePlace, tmp_path: Path) -> None:
     machine = Machine(make_place(name), tmp_path)
     machine.sync(1, 2, 3)
     root, index = read_index(machine.settings())
@@ -114,7 +114,7 @@ def test_what_was_synced_is_known(name: str, make_place: MakePlace, tmp_path: Pa
 
 
 @pytest.mark.parametrize("name", EVERYWHERE)
-def test_without_a_mirror_it_says_so_and_makes_none(
+def test_a_missing_mirror_is_an_error_and_is_not_created(
     name: str, make_place: MakePlace, tmp_path: Path
 ) -> None:
     place = make_place(name)
@@ -140,7 +140,7 @@ def test_a_mirror_without_a_catalog_knows_nothing(
     assert numbers(machine.read()) == {1}
 
 
-def test_a_mirror_in_a_folder_is_left_as_it_is(machine: Machine) -> None:
+def test_reading_leaves_a_mirror_in_a_folder_unchanged(machine: Machine) -> None:
     machine.sync(1, 2)
     folder = Path(machine.place.url.path)
     before = contents(folder)
@@ -154,7 +154,7 @@ class Watched:
     proxy: FaultProxy
 
     def read(self) -> Index:
-        """What a reader learns that shares no state with the syncs."""
+        """The photos known to a reader that shares no state with the syncs."""
         self.proxy.forget()
         return read_index(self.machine.settings("reader", self.proxy.endpoint), retry=SOON)[1]
 
@@ -188,7 +188,7 @@ def test_nothing_is_written_where_there_is_no_catalog_yet(watched: Watched) -> N
     assert {method for method, _ in watched.proxy.requests} <= {"GET", "HEAD"}
 
 
-def test_what_is_known_is_not_read_again(watched: Watched) -> None:
+def test_known_data_files_are_not_read_again(watched: Watched) -> None:
     def data_files() -> int:
         return sum(path.endswith(".parquet") for _, path in watched.proxy.requests)
 
@@ -228,7 +228,7 @@ def test_a_copy_of_a_mirror_is_not_taken_for_it(machine: Machine) -> None:
     assert read_index(copy.settings())[0] == read_index(machine.settings())[0]
 
 
-def test_a_mirror_that_was_made_anew_is_not_taken_for_the_old_one(machine: Machine) -> None:
+def test_a_mirror_that_was_replaced_is_not_taken_for_the_old_one(machine: Machine) -> None:
     machine.sync(1, 2)
     shutil.rmtree(machine.place.url.path)
     machine.sync(3)
@@ -236,7 +236,7 @@ def test_a_mirror_that_was_made_anew_is_not_taken_for_the_old_one(machine: Machi
     assert numbers(machine.read()) == numbers(machine.read("new"))
 
 
-def test_a_state_folder_that_cannot_be_written_is_done_without(machine: Machine) -> None:
+def test_a_read_only_state_folder_is_not_needed(machine: Machine) -> None:
     machine.sync(1, 2)
     (machine.folder / "file").write_text("a file is in the way")
     for folder in ("file", "file/below"):
@@ -246,7 +246,7 @@ def test_a_state_folder_that_cannot_be_written_is_done_without(machine: Machine)
 
 
 @pytest.mark.usefixtures("clean_environment")
-def test_snapshots_are_in_the_states_folder_whatever_bucket_and_cache(tmp_path: Path) -> None:
+def test_snapshots_are_in_the_state_folder_for_any_bucket_and_cache(tmp_path: Path) -> None:
     assert Settings().index_dir == tmp_path / "state-home" / "mirror" / "index"
     assert Settings(state=StateSettings(dir="/s")).index_dir == Path("/s/index")
 
@@ -260,7 +260,7 @@ def test_it_reads_on_a_thread_beside_an_event_loop(machine: Machine) -> None:
     assert numbers(asyncio.run(beside())) == {1}
 
 
-def test_what_passes_is_tried_again(watched: Watched) -> None:
+def test_transient_errors_are_retried(watched: Watched) -> None:
     watched.machine.sync(1)
     refused: set[str] = set()
 
@@ -292,7 +292,7 @@ def test_an_unknown_format_is_refused(machine: Machine) -> None:
         ({"url": None}, ConfigError, "No bucket is configured"),
     ],
 )
-def test_what_is_wrong_is_said_clearly(
+def test_errors_are_clear(
     layer: dict[str, str], error: type[MirrorError], words: str, make_place: MakePlace
 ) -> None:
     there = make_place("seaweedfs-obstore")
@@ -310,7 +310,7 @@ def test_a_mirrors_folder_may_have_any_name(name: str, tmp_path: Path) -> None:
     assert (tmp_path / name / "catalog").is_dir()
 
 
-def test_a_folder_that_the_catalog_would_not_find_again_is_refused(tmp_path: Path) -> None:
+def test_a_folder_name_that_the_catalog_would_decode_is_refused(tmp_path: Path) -> None:
     url = str(BucketUrl("file", "", f"{tmp_path}/a%20b"))
     machine = Machine(Place("file", {"url": url}), tmp_path)
     with pytest.raises(ConfigError, match=r"a%20b has an escape .* choose another folder"):

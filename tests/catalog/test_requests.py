@@ -1,7 +1,7 @@
-"""What the catalog costs in requests, as a proxy between it and the server counts them.
+"""The requests that the catalog costs, counted by a proxy between it and the server.
 
-deltalake sends its requests itself, so the count of a run's report does not know them: these tests
-keep the constants of `mirror.catalog.delta_table`, which estimates and documents rely on, true.
+deltalake sends its requests itself, so a run's report does not count them. These tests check the
+constants of `mirror.catalog.delta_table`, on which estimates and documents rely.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from tests.support.fault_proxy import FaultProxy
 from tests.support.photos import fill, photo, url_of
 
 MOST_OF_A_NO_CHANGE_RUN = 3
-# The new entry of the log, twice.
+# The new log entry, twice.
 APPEND_GETS = 2
 
 
@@ -59,7 +59,7 @@ def row(number: int) -> Row:
 
 
 def spent(proxy: FaultProxy) -> dict[str, int]:
-    """Requests since the last time this was asked."""
+    """Requests since the last call."""
     counts = dict(proxy.counts)
     proxy.forget()
     return counts
@@ -90,7 +90,7 @@ def test_the_first_append_of_a_run_also_pays_for_opening_the_table(counted: Coun
 
     catalog_of(counted).append([row(2)])
 
-    # To open: the checkpoint's mark, a listing, and each entry of the log twice.
+    # Opening reads the checkpoint's marker, a listing, and each log entry twice.
     assert spent(counted.proxy) == {
         "put": COMMIT_PUTS,
         "list": COMMIT_LISTS + 1,
@@ -98,7 +98,7 @@ def test_the_first_append_of_a_run_also_pays_for_opening_the_table(counted: Coun
     }
 
 
-def test_an_index_is_brought_up_to_date_by_reading_new_files_only(counted: Counted) -> None:
+def test_a_refresh_of_the_index_reads_new_files_only(counted: Counted) -> None:
     catalog = catalog_of(counted)
     for number in range(5):
         catalog.append([row(number)])
@@ -110,7 +110,7 @@ def test_an_index_is_brought_up_to_date_by_reading_new_files_only(counted: Count
     newer = asyncio.run(catalog.refresh(index))
 
     assert len(newer) == 6
-    # A listing of the log, the checkpoint's mark, and the one new file.
+    # A listing of the log, the checkpoint's marker, and the one new file.
     assert spent(counted.proxy) == {"list": 1, "get": 2}
 
 
@@ -137,7 +137,7 @@ def test_the_estimate_of_a_dry_run_is_an_upper_bound(
     assert sum(counts.values()) <= estimate.requests
 
 
-def test_a_sync_without_changes_sends_next_to_nothing(counted: Counted, tmp_path: Path) -> None:
+def test_a_sync_without_changes_sends_almost_nothing(counted: Counted, tmp_path: Path) -> None:
     place, proxy = counted
     fill(tmp_path / "cache", {url_of(number): photo(number) for number in range(5)})
     settings = place.settings(

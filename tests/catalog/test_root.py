@@ -1,4 +1,4 @@
-"""format.json: made once, never guessed at, and the proof that the endpoint can be trusted."""
+"""format.json: created once, never guessed, and the proof that the endpoint can be trusted."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Around(StoreWrapper):
 
 
 class Deaf(Around):
-    """An endpoint that does not know `If-None-Match`: it overwrites and says nothing."""
+    """An endpoint that silently ignores `If-None-Match`, and overwrites."""
 
     async def put(self, key: str, body: bytes, mode: PutMode, headers: Headers) -> str:
         return await super().put(key, body, Overwrite(), headers)
@@ -44,7 +44,7 @@ def hold(store: Store, body: bytes) -> None:
     asyncio.run(store.put(FORMAT_KEY, body, Create(), Headers()))
 
 
-def test_a_root_is_made_once_and_kept(store: Store) -> None:
+def test_a_root_is_created_once_and_kept(store: Store) -> None:
     first = asyncio.run(open_root(store, proven=False))
     assert first.format == FORMAT
     assert asyncio.run(open_root(store, proven=False)) == first
@@ -60,13 +60,13 @@ def test_a_root_is_read_with_one_request_that_changes_nothing(store: Store) -> N
     assert counting.requests == {"put": 0, "get": 1, "head": 0, "list": 0, "delete": 0}
 
 
-def test_reading_makes_no_root(store: Store, tmp_path: Path) -> None:
+def test_reading_creates_no_root(store: Store, tmp_path: Path) -> None:
     with pytest.raises(NotFound, match=f"no mirror at file://{tmp_path}; run mirror sync first"):
         asyncio.run(read_root(store))
     assert not list(tmp_path.iterdir())
 
 
-def test_two_mirrors_are_told_apart(store: Store, tmp_path: Path) -> None:
+def test_two_mirrors_have_different_ids(store: Store, tmp_path: Path) -> None:
     other = FileStore(BucketUrl("file", "", str(tmp_path / "other")))
     one, two = (asyncio.run(open_root(at, proven=True)) for at in (store, other))
     assert one.id != two.id
@@ -80,12 +80,12 @@ def test_a_proven_endpoint_costs_one_read(store: Store) -> None:
 
 
 @pytest.mark.parametrize("name", ["file", "moto-obstore"])
-def test_of_many_racers_all_open_the_same_root(name: str, make_place: MakePlace) -> None:
+def test_many_racing_creators_open_the_same_root(name: str, make_place: MakePlace) -> None:
     store = make_place(name).open()
     absent = asyncio.Barrier(8)
 
     class Racer(Around):
-        """Goes on to create only when every racer has found nothing there."""
+        """Creates the root only when every racer has found none."""
 
         first = True
 

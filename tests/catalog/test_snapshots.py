@@ -1,4 +1,4 @@
-"""One folder of snapshots and several processes: nobody's work is spoiled, and readers always read."""
+"""Several processes share one folder of snapshots: no work is lost, and readers always succeed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PATIENCE = 60.0
 def writer(
     folder: Path, *arguments: object, before: Sequence[str] = ()
 ) -> Iterator[subprocess.Popen[str]]:
-    """A process that writes snapshots; what is left of it is killed."""
+    """A process that writes snapshots; it is killed if it has not ended."""
     python = [sys.executable, "-m", "tests.catalog.snapshot_writer", folder, *arguments]
     process = subprocess.Popen([*before, *map(str, python)], stdout=subprocess.PIPE, text=True)
     try:
@@ -35,7 +35,7 @@ def writer(
 
 
 def output(process: subprocess.Popen[str]) -> str:
-    """What it printed, once it has ended well."""
+    """Its output, once it has succeeded."""
     printed, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0
     return printed
@@ -45,7 +45,7 @@ def names(folder: Path) -> list[str]:
     return sorted(name.partition("-")[0] for name in os.listdir(folder) if name != ".lock")
 
 
-def test_several_write_at_once_and_a_reader_never_comes_up_empty(tmp_path: Path) -> None:
+def test_concurrent_writers_never_leave_a_reader_without_a_snapshot(tmp_path: Path) -> None:
     write(tmp_path, 1)
     with contextlib.ExitStack() as stack:
         writers = [stack.enter_context(writer(tmp_path, 2, 40)) for _ in range(3)]
@@ -63,7 +63,7 @@ def test_several_write_at_once_and_a_reader_never_comes_up_empty(tmp_path: Path)
 
 
 @pytest.mark.chaos("catalog")
-def test_a_writer_that_is_killed_at_any_moment_spoils_nothing(tmp_path: Path) -> None:
+def test_a_writer_killed_at_any_moment_damages_nothing(tmp_path: Path) -> None:
     write(tmp_path / "counted", 1)
     with writer(tmp_path / "counted", 2, 2, "SIGKILL", 0) as process:
         lines = int(output(process))
@@ -84,7 +84,7 @@ def test_a_writer_that_is_killed_at_any_moment_spoils_nothing(tmp_path: Path) ->
     assert (".writing", "v1") in left_behind
 
 
-def test_a_writer_that_is_at_work_is_waited_for_but_not_for_ever(
+def test_another_writer_is_awaited_but_not_for_ever(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(tmp_path, 1)
@@ -96,7 +96,7 @@ def test_a_writer_that_is_at_work_is_waited_for_but_not_for_ever(
             mine = write(tmp_path, 3)
         assert (mine.version, mine.path) == (3, None)
         assert is_whole(mine)
-        # What the other has begun is left to it, and it ends what it has begun.
+        # The other process's files are left alone, and it completes them.
         assert names(tmp_path) == [".writing", "v1"]
         process.send_signal(signal.SIGCONT)
         output(process)
@@ -105,7 +105,7 @@ def test_a_writer_that_is_at_work_is_waited_for_but_not_for_ever(
     assert write(tmp_path, 3).path is not None
 
 
-def test_what_another_wrote_meanwhile_is_taken_and_not_written_again(tmp_path: Path) -> None:
+def test_a_snapshot_that_another_process_wrote_is_used(tmp_path: Path) -> None:
     known = write(tmp_path, 1)
     theirs = write(tmp_path, 3)
     mine = known.merged([batch(2), batch(3)], 3, files(3), tmp_path)
@@ -114,7 +114,7 @@ def test_what_another_wrote_meanwhile_is_taken_and_not_written_again(tmp_path: P
     assert older.version == 3
 
 
-def test_what_another_wrote_is_not_taken_where_it_lacks_rows(tmp_path: Path) -> None:
+def test_a_snapshot_of_another_process_that_lacks_rows_is_not_used(tmp_path: Path) -> None:
     known = write(tmp_path, 1)
     write(tmp_path, 3)
     mine = known.merged([batch(2)], 2, files(1) | {"compacted"}, tmp_path)
@@ -131,7 +131,7 @@ def no_lock(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("spoil", [in_the_way, no_lock])
-def test_where_nothing_can_be_written_the_index_is_in_memory(spoil, tmp_path: Path) -> None:
+def test_an_index_that_cannot_be_written_stays_in_memory(spoil, tmp_path: Path) -> None:
     folder = tmp_path / "state" / "index"
     spoil(folder)
     index = write(folder, 2)
@@ -140,7 +140,7 @@ def test_where_nothing_can_be_written_the_index_is_in_memory(spoil, tmp_path: Pa
     assert is_whole(index.merged([batch(3)], 3, files(3), folder))
 
 
-def test_on_a_full_disk_the_index_is_in_memory(tmp_path: Path) -> None:
+def test_on_a_full_disk_the_index_stays_in_memory(tmp_path: Path) -> None:
     write(tmp_path, 1)
     with writer(tmp_path, 2, 2, before=full_disk(0)) as process:
         output(process)

@@ -1,4 +1,4 @@
-"""What an upload makes of a key that is taken, by bytes that go whole and by those that go in parts."""
+"""Uploads to a key that exists already, whole and in parts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.photos import fill, photo, url_of
 
 __all__ = ["local"]
 
-# Of XXH3's secret: what the first four bytes of the stripes 3 and 5 of a block are mixed with.
+# From XXH3's secret: the words mixed with the first four bytes of stripes 3 and 5 of a block.
 SECRET = {3: bytes.fromhex("7240a4a4"), 5: bytes.fromhex("825ad07d")}
 
 
@@ -44,10 +44,10 @@ def test_two_contents_can_have_one_xxh3_128() -> None:
     assert first.sha256 != second.sha256
 
 
-def test_a_content_never_takes_the_place_of_another_with_the_same_hash(
+def test_a_content_never_replaces_another_with_the_same_hash(
     local: Workshop, in_parts: bool
 ) -> None:
-    """Without a row, as while another machine's upload waits for its commit."""
+    """There is no row, as while another machine's upload waits for its commit."""
     standing, ours = colliding()
     key = key_of(ours)
     local.put({key: standing})
@@ -77,10 +77,10 @@ def test_a_large_content_of_another_size_does_not_either(
     assert local.objects() == {key: standing}
 
 
-def test_a_large_object_that_goes_while_it_is_renewed_is_not_named(
+def test_a_large_object_that_is_deleted_during_its_rewrite_is_not_named(
     local: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By a removal that was under way: what is written then, nothing tells that it stays."""
+    """A deletion that was under way may also delete what is written now."""
     monkeypatch.setattr("mirror.cache.prepare.WHOLE_UP_TO", 1 << 10)
     ours = photo(1) + bytes(2000)
     local.put({key_of(ours): ours})
@@ -100,7 +100,7 @@ def test_a_large_object_that_goes_while_it_is_renewed_is_not_named(
 @pytest.mark.parametrize(
     "damage", [lambda body: body[:-20], lambda body: bytes(len(body))], ids=["cut", "zeros"]
 )
-def test_what_is_not_what_its_name_says_is_written_over(
+def test_an_object_whose_bytes_do_not_match_its_key_is_overwritten(
     local: Workshop, in_parts: bool, damage: Any
 ) -> None:
     ours = photo(1) + bytes(2000)

@@ -1,9 +1,9 @@
-"""Writes the tables of docs/reliability.md from what `make chaos` recorded.
+"""Writes the tables of docs/reliability.md from the record of `make chaos`.
 
     python -m tests.chaos.report RECORD DOCUMENT
 
-RECORD has a line of JSON a test (tests/support/chaos_tally.py). Tables stand between `<!-- chaos:NAME -->` and
-`<!-- end -->`. Ends with 1 if a test failed; the tables then say so.
+RECORD has a line of JSON for each test (tests/support/chaos_tally.py). Tables stand between
+`<!-- chaos:NAME -->` and `<!-- end -->`. The exit status is 1 if a test failed, and the tables show it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Cells = Sequence[object]
 
 @dataclass
 class Part:
-    """What all tests of a part did."""
+    """The sums over all tests of a part."""
 
     tests: int = 0
     failed: int = 0
@@ -34,7 +34,7 @@ class Part:
     counts: Counter[str] = field(default_factory=Counter)
 
     def of(self, prefix: str) -> dict[str, int]:
-        """Counts whose name begins so, by the rest of it."""
+        """The counts whose names begin with `prefix`, by the rest of the name."""
         return {
             name.removeprefix(prefix): number
             for name, number in sorted(self.counts.items())
@@ -84,7 +84,7 @@ def faults(parts: dict[str, Part]) -> str:
         total.update(part.of("fault "))
     failed = sum(part.failed for part in parts.values() if part.of("fault "))
     rows = [(name, number) for name, number in total.most_common()]
-    return table(("a request that met", "times"), [*rows, ("**losses**", failed)])
+    return table(("fault of a request", "times"), [*rows, ("**losses**", failed)])
 
 
 def inputs(parts: dict[str, Part]) -> str:
@@ -93,7 +93,7 @@ def inputs(parts: dict[str, Part]) -> str:
         for part in parts.values()
         for name, number in part.of("inputs ").items()
     ]
-    return table(("inputs that were made up", "tried", "failed"), rows)
+    return table(("invented inputs", "tried", "failed"), rows)
 
 
 def steps(parts: dict[str, Part]) -> str:
@@ -118,7 +118,7 @@ TABLES: dict[str, Callable[[dict[str, Part]], str]] = {
 
 
 def filled(document: str, parts: dict[str, Part]) -> str:
-    """The document with its tables made anew."""
+    """The document with new tables."""
     for name, make in TABLES.items():
         between = re.compile(rf"(<!-- chaos:{name} -->\n).*?(<!-- end -->)", re.DOTALL)
         document, found = between.subn(rf"\g<1>{make(parts)}\n\g<2>", document)

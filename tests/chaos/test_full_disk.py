@@ -1,7 +1,7 @@
-"""On a disk that is full, a tmpfs of its own: one sentence, whole files, and the next run completes it.
+"""A full disk (a tmpfs) causes one sentence and whole files, and the next run completes the work.
 
-A sync's state on such a disk is in tests/cli/test_bad_input.py, what `rewrite` writes in
-tests/dataset/rewrite/test_rewrite_files.py.
+tests/cli/test_bad_input.py has the state of a sync on a full disk, and
+tests/dataset/rewrite/test_rewrite_files.py the output of `rewrite`.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from tests.support.mirror_setup import MOUNTS, Workshop
 from tests.support.photos import fill, name_of, photo, url_of
 
 IMAGES = {url_of(n): photo(n, 128) for n in range(60)}
-# A folder of its own for the command; what it leaves there is copied out, for the mount ends with it.
+# A private mount for the command. Its files are copied out, because the mount ends with it.
 WITHIN = 'mount -t tmpfs -o size=128k tmpfs "$1" && cd / && shift 2 && "$@"; status=$?; '
 WITHIN += 'cp -r "$FULL/." "$COPY"; exit $status'
 
 
 def on_a_small_disk(folder: Path, words: list[str]) -> subprocess.CompletedProcess[str]:
-    """Run `mirror` with 128 kB at a folder, whose content afterwards is in `copy` beside it."""
+    """Run `mirror` with 128 kB of space in a folder. Its files are copied to `copy` beside it."""
     folder.mkdir()
     copy = folder.with_name("copy")
     copy.mkdir()

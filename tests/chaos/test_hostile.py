@@ -1,7 +1,7 @@
-"""Hostile input at every door: names in a cache, keys, URLs, datasets, configuration.
+"""Hostile input for every reader: names in a cache, keys, URLs, datasets, configuration.
 
-Images have theirs in tests/content/test_image.py, URLs of a mirror in tests/test_urls.py, and lines
-that are read one by one in tests/dataset/formats/test_jsonl.py.
+tests/content/test_image.py has hostile images, tests/test_urls.py the URLs of a mirror, and
+tests/dataset/formats/test_jsonl.py single lines.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def test_a_cache_with_any_names_is_walked_and_only_images_are_taken(
 
 
 @pytest.mark.chaos("hostile input")
-def test_no_file_stops_a_sync_by_what_its_header_says(local: Workshop) -> None:
+def test_no_header_of_a_file_stops_a_sync(local: Workshop) -> None:
     count("inputs images of a size that none can have", len(IMPOSSIBLE))
     fill(local.cache, {url_of(n): body for n, body in enumerate(IMPOSSIBLE.values())})
     fill(local.cache, {url_of(100): photo(100)})
@@ -173,7 +173,7 @@ def test_any_configuration_is_read_or_refused_in_a_sentence(
         load(config=path, environ={"XDG_CONFIG_HOME": "/nonexistent"}, cwd=Path("/nonexistent"))
 
 
-# What follows a URL in a line.
+# Text that follows a URL in a line.
 RESTS = [
     b"", b', "a": 1', b', "a": NaN', b', "a": "\xff"', b', "a": "\\ud800"', b",", b'}{"b":1',
     b', "image_url": null', b', "a": ' + b"[" * 600, b', "a": 1e999', b"\r", b"\0",
@@ -200,7 +200,7 @@ def test_any_dataset_is_rewritten_to_valid_json_and_every_record_is_accounted_fo
     body = b"\n".join(records) + end
     (folder / "raw.jsonl").write_bytes(body)
     report = plants.rewrite(folder / "raw.jsonl", folder / "out.jsonl")
-    # A mark at the beginning is no byte of the first line.
+    # A byte order mark does not belong to the first line.
     body = body.removeprefix(b"\xef\xbb\xbf")
     assert report.records == len(body.removesuffix(b"\n").split(b"\n")) - (not body)
     assert report.records == report.written + sum(report.dropped.values())

@@ -1,7 +1,7 @@
-"""Every command through a network that refuses, breaks, stalls, cuts short and repeats, by either engine.
+"""Every command over a network that refuses, breaks, stalls, cuts short and repeats, with either engine.
 
-The faults are drawn by a seed, one request in eight meets one, and what comes of it is what would
-have come without them. What a command does when a fault does not pass stands in its own tests.
+A seed chooses the faults, and one request in eight has one. The result is the same as without faults.
+The tests of each command cover faults that do not pass.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ FLAGGED = {url_of(200): blank()}
 
 
 def stocked(shop: Workshop) -> None:
-    """A mirror of these images, made in peace."""
+    """A mirror of these images, made without faults."""
     fill(shop.cache, {**IMAGES, **FLAGGED})
     assert shop.sync().exit_status == 0
 
@@ -108,7 +108,7 @@ def collects(shop: Workshop, settings: Settings) -> None:
     shop.put({key_of(photo(n)): photo(n) for n in range(70, 90)})
 
     def gone() -> bool:
-        # The store's clock counts seconds: what was written in this one is not old yet.
+        # The store's clock counts seconds, so an object of this second is not old yet.
         report = gc(settings, GcOptions(limit=ChangeLimit(share=1.0), retry=SOON))
         assert report.error is None, report.error
         return len(shop.objects()) == 30
@@ -126,7 +126,7 @@ def fetches(shop: Workshop, settings: Settings) -> None:
     stocked(shop)
     cached = fetching(settings, cache_dir=str(shop.cache.parent / "fetch"))
     for _ in range(2):
-        with Fetcher(cached, tuning=HURRY) as fetch:
+        with Fetcher(cached, policy=HURRY) as fetch:
             assert dict(fetch.many(IMAGES)) == IMAGES
 
 
@@ -160,7 +160,7 @@ def test_a_bad_network_costs_time_and_nothing_else(
 @pytest.mark.chaos("network")
 @pytest.mark.parametrize("seed", seeds(1))
 @pytest.mark.parametrize("engine", ["obstore", "aioboto3"])
-def test_writes_that_a_store_acknowledged_and_dropped_are_found_and_put_back(
+def test_dropped_writes_are_found_and_repaired(
     engine: str, seed: int, make_place: MakePlace, tmp_path: Path
 ) -> None:
     shop = Workshop(make_place(f"moto-{engine}"), tmp_path)

@@ -49,7 +49,7 @@ def test_a_list_gives_the_hashes_that_are_on_it(
 def test_a_bad_line_is_named(line: str, tmp_path: Path) -> None:
     path = tmp_path / "bad.txt"
     path.write_text(f"# bad ones\n{'a' * 64}\n\n{line}\n", encoding="utf-8")
-    with pytest.raises(ConfigError, match=r"bad\.txt, line 4: .*is no hash"):
+    with pytest.raises(ConfigError, match=r"bad\.txt, line 4: .*is not a hash"):
         load_known_bad(path)
 
 

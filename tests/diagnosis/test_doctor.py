@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from mirror.diagnosis import machine
-from mirror.diagnosis.finding import exit_status
+from mirror.diagnosis.finding import DoctorReport
 from mirror.store.base import Create, Headers
 from tests.diagnosis.doctor_setup import LINES, MakeClinic, between, statuses
 from tests.support.fault_proxy import (
@@ -132,7 +132,7 @@ def test_each_line_fails_for_its_reason(
     allowed = {"checksum"} if server == "moto" else set()
     allowed |= {"latency", "if-none-match", "engine"} if line == "read" else set()
     assert others <= allowed, found
-    assert exit_status(found.values()) == 1
+    assert DoctorReport(list(found.values())).exit_status == 1
 
 
 @pytest.mark.parametrize("trouble", [SLOW_DOWN, TOO_MANY_REQUESTS], ids=["503", "429"])
@@ -205,7 +205,7 @@ def test_a_cache_that_is_not_there(clinic: MakeClinic) -> None:
     here.cache = here.folder / "nowhere"
     found = here.found()
     assert statuses(found, "fail") == ["cache"]
-    assert exit_status(found.values()) == 78
+    assert DoctorReport(list(found.values())).exit_status == 78
 
 
 @pytest.mark.parametrize(("name", "words"), [(None, "is empty"), ("photo1.jpg", "none of 1 files")])
@@ -270,7 +270,7 @@ def test_a_state_that_cannot_be_written(clinic: MakeClinic) -> None:
     (here.folder / "state").write_text("a file is in the way")
     found = here.found()
     assert statuses(found, "fail") == ["state"]
-    assert exit_status(found.values()) == 78
+    assert DoctorReport(list(found.values())).exit_status == 78
 
 
 def test_a_disk_with_little_room(clinic: MakeClinic, monkeypatch: pytest.MonkeyPatch) -> None:

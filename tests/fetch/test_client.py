@@ -38,7 +38,7 @@ def test_images_come_from_any_mirror_and_what_is_none_is_said(
     anywhere: Place, tmp_path: Path
 ) -> None:
     settings = mirrored(anywhere, tmp_path)
-    with Fetcher(settings, tuning=HURRY) as fetch:
+    with Fetcher(settings, policy=HURRY) as fetch:
         assert fetch(url_of(3)) == photo(3)
         with pytest.raises(Flagged) as flagged:
             fetch(url_of(BLANK))
@@ -72,7 +72,7 @@ def test_an_image_is_known_by_each_of_its_names(anywhere: Place, tmp_path: Path)
         signature = "?X-Amz-Date=x&X-Amz-Signature=0123456789abcdef"
         stored = [base + key_of(1) for base in urls.web_bases]
         names += stored + [url + signature for url in stored]
-    with Fetcher(settings, tuning=HURRY) as fetch:
+    with Fetcher(settings, policy=HURRY) as fetch:
         for name, result in fetch.many(names):
             assert result == photo(1), name
         for name in names:
@@ -86,20 +86,20 @@ def test_a_public_url_is_read_without_anybodys_key(
     place = make_place("miniflare-obstore")
     assert place.server is not None
     settings = mirrored(place, tmp_path)
-    with Fetcher(settings, tuning=HURRY) as fetch:
+    with Fetcher(settings, policy=HURRY) as fetch:
         index = fetch._index
     public = f"{place.server.public_url(place.url.bucket)}/{place.url.path}"
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
-    with Fetcher(reached(settings, public_url=public), index=index, tuning=HURRY) as fetch:
+    with Fetcher(reached(settings, public_url=public), index=index, policy=HURRY) as fetch:
         assert dict(fetch.many(ALL)) == PHOTOS
-    with Fetcher(settings, index=index, tuning=HURRY) as fetch, pytest.raises(BadCredentials):
+    with Fetcher(settings, index=index, policy=HURRY) as fetch, pytest.raises(BadCredentials):
         fetch(url_of(1))
 
 
 def test_the_async_fetcher_gives_the_same(moto_mirror: Settings) -> None:
     async def story() -> None:
-        async with AsyncFetcher(moto_mirror, tuning=HURRY) as fetch:
+        async with AsyncFetcher(moto_mirror, policy=HURRY) as fetch:
             assert await fetch(url_of(3)) == photo(3)
             with pytest.raises(NotMirrored):
                 await fetch(url_of(UNKNOWN))
@@ -185,7 +185,7 @@ def test_reading_on_is_given_up_with_the_iterator(moto_mirror: Settings) -> None
             taken.append(url)
             yield url
 
-    with Fetcher(fetching(moto_mirror, bytes_in_flight="10K"), tuning=HURRY) as fetch:
+    with Fetcher(fetching(moto_mirror, bytes_in_flight="10K"), policy=HURRY) as fetch:
         for (_, result), _ in zip(fetch.many(endless()), range(50), strict=False):
             assert isinstance(result, bytes)
     # What is read ahead is bounded, although there is no end to it.
@@ -193,7 +193,7 @@ def test_reading_on_is_given_up_with_the_iterator(moto_mirror: Settings) -> None
 
 
 def test_two_readings_at_once_do_not_hold_each_other_up(moto_mirror: Settings) -> None:
-    with Fetcher(fetching(moto_mirror, bytes_in_flight="3K"), tuning=HURRY) as fetch:
+    with Fetcher(fetching(moto_mirror, bytes_in_flight="3K"), policy=HURRY) as fetch:
         for (one, first), (other, second) in zip(
             fetch.many(ALL), fetch.many(reversed(ALL)), strict=True
         ):

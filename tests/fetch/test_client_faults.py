@@ -61,7 +61,7 @@ def test_faults_change_nothing_but_the_time(
     assert place.server is not None
     with (
         FaultProxy(place.server.endpoint) as proxy,
-        Fetcher(through(proxy, settings), tuning=HURRY) as fetch,
+        Fetcher(through(proxy, settings), policy=HURRY) as fetch,
     ):
         proxy.rule = images_only(seeded(0.05, FAULTS, seed))
         results = [list(fetch.many(ALL)) for _ in range(20)]
@@ -86,7 +86,7 @@ def test_a_mirror_that_does_not_give_an_image_is_unavailable(
     assert moto_mirror.bucket.endpoint
     with (
         FaultProxy(moto_mirror.bucket.endpoint) as proxy,
-        Fetcher(through(proxy, moto_mirror), tuning=HURRY) as fetch,
+        Fetcher(through(proxy, moto_mirror), policy=HURRY) as fetch,
     ):
         proxy.rule = images_only(lambda _: fault)
         with pytest.raises(StoreUnavailable, match=says):
@@ -100,7 +100,7 @@ def test_what_no_image_can_be_had_with_is_raised(moto_mirror: Settings) -> None:
     assert moto_mirror.bucket.endpoint
     with (
         FaultProxy(moto_mirror.bucket.endpoint) as proxy,
-        Fetcher(through(proxy, moto_mirror), tuning=HURRY) as fetch,
+        Fetcher(through(proxy, moto_mirror), policy=HURRY) as fetch,
     ):
         proxy.rule = images_only(lambda _: refusal(404, "NoSuchBucket"))
         with pytest.raises(BucketMissing):
@@ -126,7 +126,7 @@ def test_images_that_throttle_are_asked_for_fewer_at_a_time(moto_mirror: Setting
 
     with (
         FaultProxy(moto_mirror.bucket.endpoint) as proxy,
-        Fetcher(through(proxy, moto_mirror), tuning=HURRY) as fetch,
+        Fetcher(through(proxy, moto_mirror), policy=HURRY) as fetch,
     ):
         proxy.rule = images_only(rule)
         assert dict(fetch.many(ALL * 3)) == PHOTOS
@@ -150,7 +150,7 @@ def test_a_flipped_bit_in_the_bucket_is_noticed_every_time(
         await store.aclose()
 
     asyncio.run(damage())
-    with Fetcher(settings, tuning=HURRY) as fetch:
+    with Fetcher(settings, policy=HURRY) as fetch:
         for _ in range(3):
             with pytest.raises(CorruptObject, match="other bytes"):
                 fetch(url_of(1))
@@ -170,7 +170,7 @@ def test_an_object_that_is_cut_longer_or_gone_is_noticed(
         path.unlink()
     else:
         path.write_bytes(other)
-    with Fetcher(folder_mirror, tuning=HURRY) as fetch, pytest.raises(CorruptObject):
+    with Fetcher(folder_mirror, policy=HURRY) as fetch, pytest.raises(CorruptObject):
         fetch(url_of(1))
 
 
@@ -178,7 +178,7 @@ def test_an_object_that_is_cut_longer_or_gone_is_noticed(
 def test_a_folder_that_is_out_of_reach_is_no_damage(folder_mirror: Settings, emptied: bool) -> None:
     """A disk that is not mounted leaves nothing, or an empty folder."""
     path = Path(folder_mirror.bucket_url.path)
-    with Fetcher(folder_mirror, tuning=HURRY) as fetch:
+    with Fetcher(folder_mirror, policy=HURRY) as fetch:
         lost(folder_mirror)
         if emptied:
             path.mkdir()
@@ -204,7 +204,7 @@ def test_bytes_that_were_damaged_on_the_way_are_asked_for_once_more(moto_mirror:
 
     with (
         FaultProxy(moto_mirror.bucket.endpoint) as proxy,
-        Fetcher(through(proxy, moto_mirror), tuning=HURRY) as fetch,
+        Fetcher(through(proxy, moto_mirror), policy=HURRY) as fetch,
     ):
         proxy.rule = images_only(rule)
         assert dict(fetch.many(ALL)) == PHOTOS

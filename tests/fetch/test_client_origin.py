@@ -21,7 +21,7 @@ def test_a_redirect_to_the_origin_is_not_followed(moto_mirror: Settings) -> None
     assert moto_mirror.bucket.endpoint
     image = [answer(photo(1))]
     with Scripted(lambda _, __: image) as origin, FaultProxy(moto_mirror.bucket.endpoint) as proxy:
-        with Fetcher(through(proxy, moto_mirror), tuning=HURRY) as fetch:
+        with Fetcher(through(proxy, moto_mirror), policy=HURRY) as fetch:
             there = f"{origin.url}/photos/1/medium.jpg"
             proxy.rule = images_only(lambda _: Answer(302, {"Location": there}))
             with pytest.raises(OriginBlocked):
@@ -54,7 +54,7 @@ def test_inaturalist_is_no_mirror_whatever_the_settings_say(
 def test_the_environments_proxies_are_not_asked(
     moto_mirror: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with Fetcher(moto_mirror, tuning=HURRY) as fetch:
+    with Fetcher(moto_mirror, policy=HURRY) as fetch:
         for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "ALL_PROXY"):
             monkeypatch.setenv(name, "http://127.0.0.1:9")
         assert dict(fetch.many(ALL)) == PHOTOS

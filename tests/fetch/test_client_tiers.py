@@ -29,12 +29,12 @@ from tests.support.photos import fill, photo, url_of
 
 
 def fetch_all(settings: Settings, *urls: str) -> dict[str, object]:
-    with Fetcher(settings, tuning=HURRY) as fetch:
+    with Fetcher(settings, policy=HURRY) as fetch:
         return dict(fetch.many(urls or ALL))
 
 
 def test_what_was_read_once_is_read_from_this_machine_then(cached: Settings) -> None:
-    with Fetcher(cached, tuning=HURRY) as fetch:
+    with Fetcher(cached, policy=HURRY) as fetch:
         assert dict(fetch.many(ALL)) == PHOTOS
         stats = fetch.stats()
         assert (stats.mirror, stats.fetch_cache, stats.kept) == (20, 0, 20)
@@ -52,7 +52,7 @@ def test_a_flipped_bit_in_the_fetch_cache_is_noticed_and_mended(cached: Settings
     for path in files_of(cached):
         data = path.read_bytes()
         path.write_bytes(damaged(data, at % len(data)))
-    with Fetcher(cached, tuning=HURRY) as fetch:
+    with Fetcher(cached, policy=HURRY) as fetch:
         assert dict(fetch.many(ALL)) == PHOTOS
         stats = fetch.stats()
         assert (stats.mismatches, stats.mirror, stats.kept) == (20, 20, 20)
@@ -76,7 +76,7 @@ def test_the_url_keyed_cache_is_asked_first_however_it_is_laid_out(
     before = {path: path.stat().st_mtime_ns for path in cache.rglob("*")}
     lost_index = Fetcher(settings)._index
     lost(settings)
-    with Fetcher(settings, index=lost_index, tuning=HURRY) as fetch:
+    with Fetcher(settings, index=lost_index, policy=HURRY) as fetch:
         assert dict(fetch.many(ALL)) == PHOTOS
         assert fetch(digest_of(photo(4)).content_hash.hex()) == photo(4)
         assert fetch.stats().cache == 21
@@ -89,7 +89,7 @@ def test_a_file_of_the_url_keyed_cache_that_is_another_image_does_not_count(
     fill(tmp_path / "cache", {url_of(n): photo(n)[:-1] + b"!" for n in range(20)})
     section = msgspec.structs.replace(cached.cache, dir=str(tmp_path / "cache"))
     settings = msgspec.structs.replace(cached, cache=section)
-    with Fetcher(settings, tuning=HURRY) as fetch:
+    with Fetcher(settings, policy=HURRY) as fetch:
         assert dict(fetch.many(ALL)) == PHOTOS
         assert dict(fetch.many(ALL)) == PHOTOS
         stats = fetch.stats()
@@ -102,7 +102,7 @@ def test_a_fetch_cache_that_is_full_changes_nothing_but_where_images_come_from(
 ) -> None:
     small = fetching(cached, cache_bytes="10K")
     for _ in range(2):
-        with Fetcher(small, tuning=HURRY) as fetch:
+        with Fetcher(small, policy=HURRY) as fetch:
             assert dict(fetch.many(ALL)) == PHOTOS
     assert 5 <= len(files_of(small)) <= 10
 
@@ -121,7 +121,7 @@ def test_a_folder_that_is_not_the_fetch_caches_is_an_error(
 def test_offline_asks_only_this_machine(cached: Settings) -> None:
     fetch_all(cached, *ALL[:10])
     lost(cached)
-    with Fetcher(cached, offline=True, tuning=HURRY) as fetch:
+    with Fetcher(cached, offline=True, policy=HURRY) as fetch:
         results = dict(fetch.many(ALL))
         assert all(results[url] == PHOTOS[url] for url in ALL[:10])
         assert all(isinstance(results[url], NotCached) for url in ALL[10:])

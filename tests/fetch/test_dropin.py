@@ -31,7 +31,7 @@ def fetch(mirror: Path) -> Iterator[Fetcher]:
     from mirror.config.loading import load
 
     settings = load(config=mirror.parent / "mirror.toml", environ={})
-    with Fetcher(settings, tuning=HURRY) as made:
+    with Fetcher(settings, policy=HURRY) as made:
         yield made
 
 

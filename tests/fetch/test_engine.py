@@ -1,4 +1,4 @@
-"""The engine: whatever becomes of others, and of the engine itself, each order is answered."""
+"""The engine: whatever becomes of others, and of the engine itself, each request is answered."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from mirror import AsyncFetcher, Fetcher
 from mirror.config.settings import Settings
 from mirror.errors import CorruptObject, StoreUnavailable
-from mirror.fetch.disk_cache.object_cache import Begun, FetchCache, WriteTicket
+from mirror.fetch.disk_cache.object_cache import FetchCache, WriteRefusal, WriteTicket
 from mirror.fetch.engine import Engine, ImageRequest
 from mirror.fetch.image_lookup import MirroredImage
 from mirror.fetch.remote.object_sources import FolderSource
@@ -22,15 +22,15 @@ from tests.support.photos import photo, url_of
 
 
 def found_in(settings: Settings, *numbers: int) -> list[MirroredImage]:
-    """What the orders of these photos are for; they are read once, and so kept where that is done."""
-    with Fetcher(settings, tuning=HURRY) as fetch:
+    """What the requests of these photos are for; they are read once, and so kept where that is done."""
+    with Fetcher(settings, policy=HURRY) as fetch:
         for number in numbers:
             fetch(url_of(number))
         found = fetch._images.find_all([url_of(number) for number in numbers])
     return [one for one in found if isinstance(one, MirroredImage)]
 
 
-def order_of(
+def request_of(
     found: MirroredImage, wake: Callable[[ImageRequest], object] = lambda _: None
 ) -> ImageRequest:
     return ImageRequest(found, wake)
@@ -39,11 +39,11 @@ def order_of(
 def test_an_order_that_comes_while_all_workers_end_is_filled(cached: Settings) -> None:
     """Orders for what was kept meanwhile are drained at once, so that all workers end together."""
     (found,) = found_in(cached, 1)
-    engine = Engine(cached, offline=False, tuning=HURRY)
+    engine = Engine(cached, offline=False, policy=HURRY)
     came = threading.Event()
-    second = order_of(found, lambda _: came.set())
-    first = order_of(found, lambda _: engine.ask([second]))
-    engine.ask([first, *(order_of(found) for _ in range(cached.fetch.concurrency))])
+    second = request_of(found, lambda _: came.set())
+    first = request_of(found, lambda _: engine.request([second]))
+    engine.request([first, *(request_of(found) for _ in range(cached.fetch.concurrency))])
     assert came.wait(20)
     assert second.ready
     engine.close()
@@ -61,19 +61,19 @@ def test_an_order_that_waits_for_another_process_is_answered_when_the_engine_is_
     looked = threading.Event()
     begin = FetchCache.begin
 
-    def told(cache: FetchCache, content_hash: bytes, size: int) -> WriteTicket | Begun:
+    def told(cache: FetchCache, content_hash: bytes, size: int) -> WriteTicket | WriteRefusal:
         begun = begin(cache, content_hash, size)
-        assert begun is Begun.BUSY
+        assert begun is WriteRefusal.BUSY
         looked.set()
         return begun
 
     monkeypatch.setattr(FetchCache, "begin", told)
-    engine = Engine(cached, offline=False, tuning=HURRY)
-    order = order_of(found)
-    engine.ask([order])
+    engine = Engine(cached, offline=False, policy=HURRY)
+    request = request_of(found)
+    engine.request([request])
     assert looked.wait(20)
     engine.close()
-    assert isinstance(order.result, StoreUnavailable)
+    assert isinstance(request.result, StoreUnavailable)
     other.close()
 
 
@@ -81,28 +81,28 @@ def test_what_is_ordered_of_an_engine_that_is_closed_or_closing_is_answered(
     folder_mirror: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (found,) = found_in(folder_mirror, 1)
-    engine = Engine(folder_mirror, offline=False, tuning=HURRY)
-    engine.ask([order_of(found)])
+    engine = Engine(folder_mirror, offline=False, policy=HURRY)
+    engine.request([request_of(found)])
     assert engine._mirror is not None
     loop = engine._mirror._loop
-    late, later = order_of(found), order_of(found)
+    late, later = request_of(found), request_of(found)
     close = loop.close
 
     def closes() -> None:
-        engine.ask([late])  # by another thread, at the last moment
+        engine.request([late])  # by another thread, at the last moment
         close()
 
     monkeypatch.setattr(loop, "close", closes)
     engine.close()
-    engine.ask([later])
-    for order in (late, later):
-        assert isinstance(order.result, StoreUnavailable)
+    engine.request([later])
+    for request in (late, later):
+        assert isinstance(request.result, StoreUnavailable)
 
 
 def test_a_reading_goes_on_after_the_fetcher_was_closed_and_says_so_of_each_image(
     folder_mirror: Settings,
 ) -> None:
-    with Fetcher(fetching(folder_mirror, bytes_in_flight="3K"), tuning=HURRY) as fetch:
+    with Fetcher(fetching(folder_mirror, bytes_in_flight="3K"), policy=HURRY) as fetch:
         reading = fetch.many(ALL)
         first = [next(reading) for _ in range(3)]
         fetch.close()
@@ -117,7 +117,7 @@ def test_closing_lets_an_image_be_written_and_gives_up_what_is_still_read(
     cached: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read, written = found_in(fetching(cached, cache_dir=None), 1, 2)
-    engine = Engine(cached, offline=False, tuning=HURRY)
+    engine = Engine(cached, offline=False, policy=HURRY)
     kept = threading.Event()
     get, keep = FolderSource.get, FetchCache.keep
 
@@ -134,12 +134,12 @@ def test_closing_lets_an_image_be_written_and_gives_up_what_is_still_read(
 
     monkeypatch.setattr(FolderSource, "get", held)
     monkeypatch.setattr(FetchCache, "keep", closed_meanwhile)
-    orders = [order_of(read), order_of(written)]
-    engine.ask(orders)
+    requests = [request_of(read), request_of(written)]
+    engine.request(requests)
     assert kept.wait(20)
     engine.close()
-    assert isinstance(orders[0].result, StoreUnavailable)
-    assert orders[1].result == photo(2)
+    assert isinstance(requests[0].result, StoreUnavailable)
+    assert requests[1].result == photo(2)
     assert [path.read_bytes() for path in files_of(cached)] == [photo(2)]
 
 
@@ -149,34 +149,38 @@ def test_closing_lets_an_image_be_written_and_gives_up_what_is_still_read(
 def test_a_reader_whose_loop_is_closed_keeps_nobody_from_theirs(folder_mirror: Settings) -> None:
     """One worker, so that it would be its end."""
     first, second = found_in(folder_mirror, 1, 2)
-    engine = Engine(fetching(folder_mirror, concurrency=1), offline=False, tuning=HURRY)
+    engine = Engine(fetching(folder_mirror, concurrency=1), offline=False, policy=HURRY)
     came = threading.Event()
 
     def gone(_: ImageRequest) -> None:
         raise RuntimeError("Event loop is closed")
 
-    orders = [order_of(first, gone), order_of(first), order_of(second, lambda _: came.set())]
-    engine.ask(orders)
+    requests = [
+        request_of(first, gone),
+        request_of(first),
+        request_of(second, lambda _: came.set()),
+    ]
+    engine.request(requests)
     assert came.wait(20)
-    assert [order.result for order in orders] == [photo(1), photo(1), photo(2)]
+    assert [request.result for request in requests] == [photo(1), photo(1), photo(2)]
     engine.close()
 
 
 def test_a_reading_that_was_given_up_is_not_woken(folder_mirror: Settings) -> None:
     (found,) = found_in(folder_mirror, 1)
-    ordered: list[ImageRequest] = []
+    requested: list[ImageRequest] = []
     woken: list[None] = []
 
     class Asked(Engine):
-        def ask(self, orders: Sequence[ImageRequest]) -> None:
-            ordered.extend(orders)
+        def request(self, requests: Sequence[ImageRequest]) -> None:
+            requested.extend(requests)
 
-    engine = Asked(folder_mirror, offline=False, tuning=HURRY)
+    engine = Asked(folder_mirror, offline=False, policy=HURRY)
     stream = FetchStream(engine, lambda _: [found], ["url"], 1000, lambda: woken.append(None))
     assert stream.take() == []
     assert stream.awaits()
     stream.close()
-    ordered[0].filled(photo(1))
+    requested[0].complete(photo(1))
     assert not woken
 
 
@@ -184,7 +188,7 @@ def test_an_image_comes_in_the_next_loop_when_waiting_for_it_was_given_up_in_the
     folder_mirror: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Both times it is one request, under way since the first."""
-    fetch = AsyncFetcher(folder_mirror, tuning=HURRY)
+    fetch = AsyncFetcher(folder_mirror, policy=HURRY)
     waits, under_way, release = threading.Event(), threading.Event(), threading.Event()
     awaits, get = FetchStream.awaits, FolderSource.get
 
@@ -230,12 +234,12 @@ def test_a_fault_of_the_cache_costs_the_keeping_and_not_the_image(
         raise RuntimeError("cannot start a thread")
 
     monkeypatch.setattr(FetchCache, call, fails)
-    engine = Engine(fetching(cached, concurrency=1), offline=False, tuning=HURRY)
+    engine = Engine(fetching(cached, concurrency=1), offline=False, policy=HURRY)
     came = threading.Event()
-    orders = [order_of(gone), order_of(found, lambda _: came.set())]
-    engine.ask(orders)
+    requests = [request_of(gone), request_of(found, lambda _: came.set())]
+    engine.request(requests)
     assert came.wait(20)
-    assert isinstance(orders[0].result, CorruptObject)
-    assert orders[1].result == photo(1)
+    assert isinstance(requests[0].result, CorruptObject)
+    assert requests[1].result == photo(1)
     assert "cannot start a thread" in caplog.text
     engine.close()

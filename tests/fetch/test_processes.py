@@ -17,7 +17,7 @@ import pytest
 from mirror import Fetcher
 from mirror.config.settings import Settings
 from mirror.errors import NotFound
-from mirror.fetch.engine import Tuning
+from mirror.fetch.engine import RequestPolicy
 from mirror.fetch.remote.hedging import HedgePolicy
 from tests.conftest import MakePlace
 from tests.support.chaos_tally import count
@@ -86,7 +86,7 @@ def test_a_fetcher_that_is_in_use_goes_on_in_children_and_in_their_parent(
     site: Site, method: str
 ) -> None:
     context: Any = multiprocessing.get_context(method)
-    with Fetcher(site.plain, tuning=HURRY) as fetch:
+    with Fetcher(site.plain, policy=HURRY) as fetch:
         assert [result for _, result in fetch.many(ALL)] == PHOTOS
         reading = fetch.many(ALL * 3)
         first = [next(reading) for _ in range(5)]  # its connections are at work while they begin
@@ -100,7 +100,7 @@ def test_a_fetcher_that_is_in_use_goes_on_in_children_and_in_their_parent(
 
 def test_a_child_of_a_child_reads_too(site: Site) -> None:
     context = multiprocessing.get_context("fork")
-    with Fetcher(site.plain, tuning=HURRY) as fetch:
+    with Fetcher(site.plain, policy=HURRY) as fetch:
         fetch(url_of(1))
         child = context.Process(target=have_a_child_read, args=(fetch, context))
         child.start()
@@ -119,7 +119,7 @@ def have_a_child_read(fetch: Fetcher, context: Any) -> None:
 def test_a_forked_child_makes_a_fetcher_of_its_own(site: Site, daemon: bool) -> None:
     """As a worker of a DataLoader may; deltalake and obstore, at work here, fail in such a child."""
     context = multiprocessing.get_context("fork")
-    with Fetcher(site.plain, tuning=HURRY) as fetch:
+    with Fetcher(site.plain, policy=HURRY) as fetch:
         fetch(url_of(1))
     children = [
         context.Process(target=make_one_and_read, args=(site.plain,), daemon=daemon),
@@ -131,13 +131,13 @@ def test_a_forked_child_makes_a_fetcher_of_its_own(site: Site, daemon: bool) -> 
 
 
 def make_one_and_read(settings: Settings) -> None:
-    with Fetcher(settings, tuning=HURRY) as fetch:
+    with Fetcher(settings, policy=HURRY) as fetch:
         read_all(fetch)
 
 
 def make_one_without_a_mirror(settings: Settings) -> None:
     with pytest.raises(NotFound, match="no mirror"):
-        Fetcher(reached(settings, url=f"{settings.bucket.url}/nothing-here"), tuning=HURRY)
+        Fetcher(reached(settings, url=f"{settings.bucket.url}/nothing-here"), policy=HURRY)
 
 
 def test_a_fork_while_another_thread_reads_is_no_deadlock(
@@ -146,7 +146,7 @@ def test_a_fork_while_another_thread_reads_is_no_deadlock(
     """No proxy here: it lives in this process, and its connections would be forked along."""
     settings = mirrored(make_place("moto-obstore"), tmp_path)
     context = multiprocessing.get_context("fork")
-    with Fetcher(settings, tuning=Tuning()) as fetch:
+    with Fetcher(settings, policy=RequestPolicy()) as fetch:
         stop = threading.Event()
 
         def read_on() -> None:
@@ -167,7 +167,7 @@ def test_a_fork_while_another_thread_reads_is_no_deadlock(
 
 
 def test_threads_share_a_fetcher(site: Site) -> None:
-    with Fetcher(site.plain, tuning=HURRY) as fetch:
+    with Fetcher(site.plain, policy=HURRY) as fetch:
         wrong: list[object] = []
 
         def read() -> None:
@@ -192,7 +192,7 @@ def test_eight_processes_read_each_image_once_between_them(site: Site, tmp_path:
     context = multiprocessing.get_context("fork")
     go = tmp_path / "go"
     # Who asks again because an answer is late asks twice: on a busy machine a hurried one would.
-    with Fetcher(site.caching, tuning=Tuning(hedge=HedgePolicy(share=0.0))) as fetch:
+    with Fetcher(site.caching, policy=RequestPolicy(hedge=HedgePolicy(share=0.0))) as fetch:
         site.proxy.forget()
         children = []
         for number in range(8):
@@ -227,7 +227,7 @@ def test_another_process_takes_over_from_one_that_is_killed_while_it_reads(
         return Hold(release) if objects == 1 else None
 
     context = multiprocessing.get_context("fork")
-    with Fetcher(site.caching, tuning=Tuning()) as fetch:
+    with Fetcher(site.caching, policy=RequestPolicy()) as fetch:
         site.proxy.rule = rule
         first = context.Process(target=fetch, args=(url_of(1),))
         first.start()

@@ -192,7 +192,7 @@ def test_no_more_files_are_read_than_a_window(cache: Path, monkeypatch: pytest.M
     monkeypatch.setattr(inspect_cache, "_judge", slow)
     with inspected(cache, readers=2) as findings:
         assert findings.checked == 600
-    window = (2 * inspect_cache._BATCHES_A_READER + 1) * prepare.BATCH_FILES
+    window = (2 * prepare._BATCHES_A_READER + 1) * prepare.BATCH_FILES
     assert most <= window
 
 
@@ -362,7 +362,7 @@ def test_a_large_file_is_no_image_if_its_first_bytes_are_none(
         ("decode", set()), ("header", set()), ("off", {digest_of(body).content_hash}),
     ]  # fmt: skip
     for level, flagged in runs:
-        found = prepare.prepare(os.fsencode(cache), entry, level, flagged)
+        found = prepare.prepare(os.fsencode(cache), entry, level, flagged=flagged)
         assert isinstance(found, prepare.Prepared)
         assert (found.inspection.verdict, found.inspection.reason) == (verdict, reason)
     found = prepare.prepare(os.fsencode(cache), entry, "off")

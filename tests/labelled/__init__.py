@@ -1,6 +1,6 @@
-"""Files whose verdict is known, made from real photographs: what verdicts are measured on.
+"""Files with known verdicts, made from real photographs, to measure the verdicts.
 
-The same seed gives the same pixels; the bytes are the encoder's. Kinds are functions that yield
+The same seed gives the same pixels, but the bytes depend on the encoder. Kinds are functions that yield
 `(data, name)`; `GOOD` and `BAD` list them.
 """
 
@@ -17,7 +17,7 @@ from tests.labelled.photographs import Made
 
 
 class Sample(NamedTuple):
-    """`reason` is what the verdict's reason must hold."""
+    """A labelled file. `reason` must be a part of the verdict's reason."""
 
     kind: str
     name: str
@@ -79,7 +79,7 @@ BAD: tuple[tuple[Kind, Verdict, str], ...] = (
 
 @lru_cache(len(GOOD) + len(BAD))
 def bodies_of(kind: Kind, seed: int = 1) -> tuple[tuple[str, bytes], ...]:
-    """What a kind makes, kept: several tests ask for the same."""
+    """The cached files of a kind, because several tests need the same."""
     return tuple(kind(random.Random(f"{kind.__name__} {seed}")))
 
 

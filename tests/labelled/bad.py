@@ -1,4 +1,4 @@
-"""Kinds of bad files: no image, damaged, put together from a cut one, flat."""
+"""Kinds of bad files: not an image, damaged, saved again after a cut, flat."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def cut_between_scans(chance: random.Random) -> Made:
         body = jpeg(name, progressive=True)
         starts = [at for at in range(len(body)) if body[at : at + 2] == b"\xff\xda"]
         for number in range(1, len(starts)):
-            # The tables before a scan belong to it.
+            # The tables before a scan are part of it.
             tables = body.rfind(b"\xff\xc4", starts[number - 1], starts[number])
             yield f"{name} {number}", body[: tables if tables > 0 else starts[number]] + b"\xff\xd9"
 
@@ -104,7 +104,7 @@ def scan_start(body: bytes | bytearray) -> int:
 
 
 def holes(chance: random.Random) -> Made:
-    """A disk's block of zeros or noise, 4096 bytes at least, at any place within the scan."""
+    """A disk block of zeros or noise, at least 4096 bytes, at a random place within the scan."""
     for number in range(40):
         body = bytearray(jpeg(PHOTOGRAPHS[number % 16], 640, 85, progressive=number % 5 == 0))
         size = min(chance.choice((4096, 8192)), (len(body) - scan_start(body)) // 2)
@@ -114,7 +114,7 @@ def holes(chance: random.Random) -> Made:
 
 
 def warned_flips(chance: random.Random) -> Made:
-    """One bit flipped, where libjpeg has a warning for it: most single flips only tint a block."""
+    """One flipped bit that causes a warning of libjpeg. Most single flips only tint a block."""
     for name in PHOTOGRAPHS[:8]:
         body = jpeg(name, 160)
         found = 0
@@ -180,7 +180,7 @@ _SWITCH = threading.Lock()
 
 
 def leniently(data: bytes) -> Image.Image:
-    """What a program with Pillow's LOAD_TRUNCATED_IMAGES makes of a file."""
+    """Decode a file like a program with Pillow's LOAD_TRUNCATED_IMAGES."""
     with _SWITCH:
         ImageFile.LOAD_TRUNCATED_IMAGES = True
         try:
@@ -199,7 +199,7 @@ def resaved(chance: random.Random, close: bytes, form: str = "JPEG") -> Made:
             kept = max(700, int(len(body) * fraction))
             image = leniently(body[:kept] + close)
             if len(np.unique(np.asarray(image)[-8:])) > 1:
-                continue  # less than a whole row of blocks is lost: no band
+                continue  # less than a row of blocks is lost, so there is no band
             quality = chance.choice(QUALITIES)
             yield f"{name} {box} {fraction} q{quality}", encoded(image, quality=quality)
 

@@ -1,4 +1,4 @@
-"""Kinds of good files: `ok`, however they look and are packed."""
+"""Kinds of good files with unusual pictures and encodings."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def metadata(chance: random.Random) -> Made:
         yield f"{name} turned {number + 1}", jpeg(name, exif=exif)
         yield f"{name} comment", jpeg(name, comment=b"\xff\xda\xff\xd9 a comment" * 50)
         yield f"{name} profile", jpeg(name, icc_profile=chance.randbytes(150_000))
-        # A thumbnail in APP1, with markers of its own.
+        # A thumbnail in APP1, with its own markers.
         thumbnail = jpeg(name, 80, progressive=True)
         app1 = b"\xff\xe1" + struct.pack(">H", len(thumbnail) + 8) + b"Exif\0\0" + thumbnail
         body = jpeg(name, progressive=bool(number % 2))
@@ -199,7 +199,7 @@ def dark_ground(chance: random.Random) -> Made:
         pixels = np.asarray(fitted(name, box)).astype(float)
         height, width = pixels.shape[:2]
         rows = np.arange(height)[:, None]
-        # A skyline of hills, and one of a plain that is a little tilted; all below is black.
+        # A skyline of hills, and one of a slightly tilted plain. Everything below is black.
         hills = height * (0.7 + 0.08 * np.sin(np.arange(width) / width * 7 + chance.random()))
         tilted = height * (0.72 + 0.1 * np.arange(width) / width)
         for line, skyline in (("hills", hills), ("tilted", tilted)):
@@ -241,7 +241,7 @@ def png(chance: random.Random) -> Made:
         for bits in (8, 10, 12, 16):
             yield f"{name} {bits} of 16 bits", encoded(Image.fromarray(deep << (bits - 8)), "PNG")
         body = encoded(image, "PNG")
-        # What readers choke on and is no part of the picture: long text, animation gone wrong.
+        # Chunks that break readers and are not part of the picture: long text, broken animation.
         text = zlib.compress(bytes(80_000_000), 9) if name == "coffee.png" else b"broken"
         extra = png_chunk(b"zTXt", b"k\0\0" + text) + png_chunk(b"acTL", b"\0" * 8)
         yield f"{name} odd chunks", body[:33] + extra + body[33:]

@@ -1,4 +1,4 @@
-"""Files whose headers name sizes that no image can have, by what is wrong with them."""
+"""Files whose headers name impossible sizes, by the kind of error."""
 
 from __future__ import annotations
 

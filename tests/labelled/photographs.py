@@ -1,4 +1,4 @@
-"""Real photographs, those that scikit-image ships, and ways to encode them."""
+"""The photographs that scikit-image ships, and ways to encode them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PHOTOGRAPHS = (
     "motorcycle_left.png", "motorcycle_right.png", "camera.png", "coins.png", "brick.png",
     "grass.png", "gravel.png", "ihc.png", "retina.jpg", "moon.png", "clock_motion.png",
 )  # fmt: skip
-# Photographs whose lower rows are neither black nor one grey: what a cut takes away is seen.
+# Photographs whose lower rows are neither black nor one grey, so that a cut is visible.
 BRIGHT = (
     "astronaut.png", "chelsea.png", "coffee.png", "motorcycle_left.png", "motorcycle_right.png",
     "camera.png", "brick.png", "grass.png", "gravel.png", "ihc.png",
@@ -40,7 +40,7 @@ def photograph(name: str) -> Image.Image:
 
 
 def fitted(name: str, box: int) -> Image.Image:
-    """As large as a square of `box` holds; enlarged where it must be."""
+    """Scale a photograph to the largest size that fits a square of `box`."""
     image = photograph(name)
     scale = box / max(image.size)
     return image.resize([max(1, round(length * scale)) for length in image.size])

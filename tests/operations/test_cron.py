@@ -1,4 +1,4 @@
-"""The crontab: its lines have cron's form, and the command does what it says."""
+"""The crontab has cron's form, and its commands work."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_every_line_says_when_and_as_whom() -> None:
         assert "%" not in job[6], "cron reads it as the end of a line"
 
 
-def test_not_everybody_at_the_full_hour() -> None:
+def test_the_crontab_avoids_the_full_hour() -> None:
     assert all(job[0] not in ("0", "30") for job in jobs())
 
 
@@ -57,7 +57,7 @@ def test_the_command_runs_mirror_with_the_environments_secrets(
     assert done.returncode == status
 
 
-def test_its_words_are_words_of_the_command_line(tmp_path: Path) -> None:
+def test_its_arguments_are_valid(tmp_path: Path) -> None:
     for *_, command in jobs():
         words = shlex.split(command.rpartition("exec mirror ")[2])
         done = subprocess.run(

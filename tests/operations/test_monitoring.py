@@ -1,4 +1,4 @@
-"""Alerts and dashboard: every expression is PromQL, about metrics that a run writes."""
+"""Alerts and dashboard: every expression is valid PromQL over metrics that a run writes."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ RULES: list[dict[str, Any]] = [
 ]
 DASHBOARD: dict[str, Any] = json.loads((CONFIG / "grafana" / "mirror.json").read_text())
 PANELS: list[dict[str, Any]] = DASHBOARD["panels"]
-# What Prometheus adds, and what a run writes.
+# Labels that Prometheus adds, and labels that a run writes.
 LABELS = {"instance", "command", "bucket", "cache", "outcome", "reason", "operation"}
 
 
 def assert_ours(expression: str) -> None:
-    # Grafana puts values in the place of its variables; any word will do here.
+    # Grafana replaces its variables with values; the test uses any word.
     promql_parser.parse(re.sub(r"\$\w+", "word", expression))
     metrics = set(re.findall(r"\bmirror_\w+", expression))
     assert metrics
@@ -57,7 +57,7 @@ def _values(label: str, expression: str) -> set[str]:
     return set(re.findall(rf'{label}=~?"([\w|]+)"', expression))
 
 
-# What the commands that report count.
+# The counts of the commands with metrics.
 COUNTED = {
     "sync": SyncReport("x").as_json().keys(),
     "backfill": BackfillReport("x").as_json().keys(),
@@ -78,7 +78,7 @@ def test_the_commands_that_report_are_these() -> None:
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule["alert"])
-def test_every_alert_is_about_our_metrics_and_says_what_to_do(rule: dict[str, Any]) -> None:
+def test_every_alert_uses_our_metrics_and_says_what_to_do(rule: dict[str, Any]) -> None:
     assert_ours(rule["expr"])
     assert rule["labels"]["severity"] in ("info", "warning", "critical")
     summary, description = rule["annotations"]["summary"], rule["annotations"]["description"]
@@ -90,7 +90,7 @@ def test_every_alert_is_about_our_metrics_and_says_what_to_do(rule: dict[str, An
 
 
 @pytest.mark.parametrize("panel", PANELS, ids=lambda panel: panel["title"])
-def test_every_panel_is_about_our_metrics(panel: dict[str, Any]) -> None:
+def test_every_panel_uses_our_metrics(panel: dict[str, Any]) -> None:
     assert panel["description"]
     for target in panel["targets"]:
         assert_ours(target["expr"])
@@ -98,7 +98,7 @@ def test_every_panel_is_about_our_metrics(panel: dict[str, Any]) -> None:
         assert used <= LABELS
 
 
-def test_panels_do_not_overlap_and_have_numbers_of_their_own() -> None:
+def test_panels_do_not_overlap_and_have_distinct_ids() -> None:
     assert len({panel["id"] for panel in PANELS}) == len(PANELS)
     taken: set[tuple[int, int]] = set()
     for panel in PANELS:
@@ -121,7 +121,7 @@ def test_every_metric_is_drawn_and_every_variable_is_used() -> None:
         assert f"${variable['name']}" in text or f"${{{variable['name']}}}" in text
 
 
-def test_a_sync_tells_all_that_there_is_to_tell() -> None:
+def test_the_metrics_of_a_sync_are_complete() -> None:
     report = SyncReport("x", catalog_version=3)
     told = {
         sample.name

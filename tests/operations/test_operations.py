@@ -1,4 +1,4 @@
-"""docs/operations.md, followed word for word with SeaweedFS in the account's place."""
+"""Follows docs/operations.md word for word, against SeaweedFS."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ MARK = re.compile(r"<!-- ((?:not )?tried[^\n]*?) -->\n```console\n(.*?)```", re.
 BLOCKS = MARK.findall(TEXT)
 
 
-def test_every_console_block_says_whether_it_is_tried() -> None:
+def test_every_console_block_is_marked_as_tried_or_not() -> None:
     assert len(BLOCKS) == TEXT.count("```console")
     for mark, block in BLOCKS:
         assert mark in ("tried", "tried: without a cache", "tried: moved") or mark.startswith(
@@ -38,8 +38,8 @@ def test_every_console_block_says_whether_it_is_tried() -> None:
         assert all(line.startswith("$ ") for line in block.splitlines()), block
 
 
-def test_nothing_of_roots_is_left_in_the_users_state() -> None:
-    """What root makes there, the timers' runs cannot write: only what makes nothing is root's."""
+def test_root_creates_nothing_in_the_users_state() -> None:
+    """The timers' runs cannot write root's files, so root runs only commands that create none."""
     for _, block in BLOCKS:
         for line in block.splitlines():
             program = re.match(r"\$ (?:\S+/)?mirror ", line)
@@ -65,14 +65,14 @@ def test_files_that_are_installed_are_there() -> None:
         assert (ROOT / path).exists(), path
 
 
-# Who a program runs as is in $AS, for there is no such user here. Root makes nothing in the user's state,
-# and the user cannot read the folder that root stands in.
+# $AS names the user of a program, because the user `mirror` does not exist here. Root may create nothing in
+# that user's state, and the user cannot read root's current folder.
 MIRROR = """\
 #!/bin/sh
 case "$AS $*" in
     "mirror "* | " init "*--no-doctor*) exec {python} -m mirror "$@" ;;
 esac
-echo "what root makes, the user cannot write: mirror $*" >&2
+echo "the user cannot write root's files: mirror $*" >&2
 exit 1
 """
 RUNUSER = """\
@@ -84,7 +84,7 @@ AS=mirror exec "$@"
 
 
 class Machine:
-    """A machine as the page has it, in a folder: /etc/mirror, /data, /var/lib/mirror and the rest."""
+    """The page's machine in a folder: /etc/mirror, /data, /var/lib/mirror and so on."""
 
     def __init__(self, folder: Path, place: Place) -> None:
         self.folder = folder
@@ -105,7 +105,7 @@ class Machine:
         runuser.chmod(0o755)
 
     def here(self, text: str) -> str:
-        """The page's words with this machine's places."""
+        """The page's commands with this machine's paths."""
         for theirs, ours in {
             "/opt/mirror/bin/mirror": str(self.folder / "bin" / "mirror"),
             "/etc/mirror": str(self.folder / "etc"),
@@ -120,7 +120,7 @@ class Machine:
         return text
 
     def write_environment(self, ping: str = "") -> None:
-        """The file as the page shows it, with the server's key."""
+        """Write the file from the page, with the server's key."""
         assert self.place.server is not None
         shown = TEXT.split("<!-- the file: /etc/mirror/environment -->\n```ini\n")[1].split("```")[
             0
@@ -149,14 +149,14 @@ class Machine:
         )
 
     def follow(self, block: str) -> str:
-        """Type a block's commands; each must end well. Returns what they printed."""
+        """Run a block's commands, which must all succeed. Returns their output."""
         commands = [line.removeprefix("$ ") for line in block.splitlines()]
         done = self.shell("\n".join(commands))
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
     def service(self) -> subprocess.CompletedProcess[str]:
-        """What the timer starts: ExecStart of the unit, with the unit's environment."""
+        """Run ExecStart of the unit with the unit's environment, as the timer does."""
         unit = ConfigParser(strict=False, interpolation=None, delimiters=("=",))
         unit.read(ROOT / "config" / "systemd" / "mirror-sync.service")
         service = unit["Service"]
@@ -180,7 +180,7 @@ def machine(make_place: MakePlace, tmp_path: Path) -> Machine:
 
 
 async def objects_of(place: Place) -> dict[str, bytes]:
-    """All of a mirror, in the order in which the page copies it."""
+    """All objects of a mirror, in the order in which the page copies them."""
     store = place.open()
     keys = [
         info.key for prefix in ("objects/", "catalog/") async for info in list_all(store, prefix)
@@ -204,9 +204,7 @@ def monitor() -> Iterator[Monitor]:
     monitor.close()
 
 
-def test_the_page_from_its_beginning_to_its_end(
-    machine: Machine, make_place: MakePlace, monitor: Monitor
-) -> None:
+def test_the_whole_page_works(machine: Machine, make_place: MakePlace, monitor: Monitor) -> None:
     tried = [block for mark, block in BLOCKS if mark == "tried"]
     configure, look, fill_it, every_month, new_machine = tried
     machine.write_environment(f"{monitor.url}/{{command}}")
@@ -220,7 +218,7 @@ def test_the_page_from_its_beginning_to_its_end(
     assert re.search(r"unchanged +13\n", printed), printed
     assert re.search(r"requests +1  get 1\n", printed), printed
 
-    # The timer's second run does nothing, in seconds.
+    # The timer's second run has nothing to do.
     monitor.heard.clear()
     done = machine.service()
     assert done.returncode == 0, done.stderr
@@ -231,7 +229,7 @@ def test_the_page_from_its_beginning_to_its_end(
 
     assert [signal for signal, _, _ in monitor.heard] == ["sync/start", "sync/0"]
 
-    # Its failure is noticed.
+    # A failure is reported.
     machine.cache.rename(machine.folder / "unmounted")
     done = machine.service()
     assert done.returncode == 1
@@ -257,7 +255,7 @@ def test_the_page_from_its_beginning_to_its_end(
     assert machine.status()["unsynced"] == {"new": 0, "changed": 0, "bytes": 0}
     before = machine.status()
 
-    # One without the cache gets it back.
+    # A machine without the cache restores it.
     machine.cache.rename(machine.folder / "lost")
     (without,) = (block for mark, block in BLOCKS if mark == "tried: without a cache")
     printed = machine.follow(setting + without)
@@ -269,9 +267,9 @@ def test_the_page_from_its_beginning_to_its_end(
     shutil.rmtree(machine.cache)
     (machine.folder / "lost").rename(machine.cache)
 
-    # Another bucket: copied, named in the configuration, and nothing is uploaded again.
+    # A copied bucket is named in the configuration, and nothing is uploaded again.
     objects = asyncio.run(objects_of(machine.place))
-    other = make_place("miniflare-obstore")  # whose key is in the environment from here on
+    other = make_place("miniflare-obstore")  # from here on, its key is in the environment
     asyncio.run(put_objects(other, objects))
     text = machine.config.read_text()
     for name in ("url", "endpoint", "region"):
@@ -290,7 +288,7 @@ def test_the_page_from_its_beginning_to_its_end(
         assert after[key] == before[key], key
 
 
-def test_a_key_that_was_ended_is_noticed(machine: Machine) -> None:
+def test_an_ended_key_is_reported(machine: Machine) -> None:
     machine.write_environment()
     for mark, block in BLOCKS[:4]:
         if mark == "tried":

@@ -1,4 +1,4 @@
-"""The units: systemd takes them as they are, and counts little that they could do beyond their work."""
+"""systemd accepts the units, and rates their permissions as small."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="systemd is Linu
 
 UNITS = Path(__file__).resolve().parents[2] / "config" / "systemd"
 SYSTEM_UNITS = Path("/usr/lib/systemd/system")
-# A template needs a name of an instance.
+# A template needs the name of an instance.
 NAMES = {
     "mirror-sync.service": "",
     "mirror-sync.timer": "",
@@ -24,9 +24,9 @@ NAMES = {
     "mirror-upkeep@.timer": "gc",
     "mirror-failed@.service": "x",
 }
-# Exposure from 0 to 100, as `systemd-analyze security` counts it; 100 is a service without any limit.
+# Exposure by `systemd-analyze security`: from 0 to 100 for a service without limits.
 MOST_EXPOSED = 20
-# A local MTA takes a mail by set-id programs, and nearly all that is counted denies it those.
+# A local MTA needs set-id programs, which almost every rated setting forbids.
 MOST_EXPOSED_OF = {"mirror-failed@.service": 70}
 
 
@@ -36,7 +36,7 @@ def instance(unit: str) -> str:
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """A system with our units installed as docs/operations.md says, and the programs they start."""
+    """A system with our units, installed as in docs/operations.md, and the programs that they start."""
     if not (shutil.which("systemd-analyze") and SYSTEM_UNITS.is_dir()):
         pytest.fail("systemd-analyze is needed to check the units: apt-get install systemd")
     here = tmp_path / "etc" / "systemd" / "system"
@@ -71,7 +71,7 @@ def security(root: Path, unit: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_every_unit_is_looked_at() -> None:
+def test_every_unit_is_tested() -> None:
     assert NAMES.keys() == {path.name for path in UNITS.iterdir() if path.suffix}
 
 
@@ -102,7 +102,7 @@ def settings(unit: str) -> ConfigParser:
 
 
 @pytest.mark.parametrize("unit", [unit for unit in NAMES if unit.endswith(".timer")])
-def test_a_missed_night_is_made_up_for_and_not_by_all_at_once(unit: str) -> None:
+def test_a_missed_night_is_made_up_at_different_times(unit: str) -> None:
     timer = settings(unit)["Timer"]
     assert timer["Persistent"] == "yes"
     assert timer["RandomizedDelaySec"]
@@ -123,7 +123,7 @@ def test_a_missed_night_is_made_up_for_and_not_by_all_at_once(unit: str) -> None
         ("mirror-upkeep@.service", "75"),
     ],
 )
-def test_a_failure_starts_the_failure_unit_and_a_busy_lock_is_none(unit: str, fine: str) -> None:
+def test_a_failure_starts_the_failure_unit_but_a_busy_lock_does_not(unit: str, fine: str) -> None:
     service = settings(unit)
     assert service["Unit"]["OnFailure"] == "mirror-failed@%n.service"
     assert service["Service"]["SuccessExitStatus"] == fine
@@ -131,7 +131,7 @@ def test_a_failure_starts_the_failure_unit_and_a_busy_lock_is_none(unit: str, fi
     assert "/var/lib/prometheus/node-exporter" in service["Service"]["ReadWritePaths"]
 
 
-# Any of these keeps a program that User= starts from what the set-id bits of an MTA's programs give it.
+# With User=, any of these settings disables the set-id bits of an MTA's programs.
 NO_NEW_PRIVILEGES = {
     "DynamicUser", "LockPersonality", "MemoryDenyWriteExecute", "NoNewPrivileges", "PrivateDevices",
     "PrivateUsers", "ProtectClock", "ProtectHostname", "ProtectKernelLogs", "ProtectKernelModules",
@@ -141,7 +141,7 @@ NO_NEW_PRIVILEGES = {
 
 
 def test_the_failure_unit_lets_a_local_mta_take_a_mail() -> None:
-    """Postfix's postdrop is setgid, Exim setuid, and both write below /var/spool."""
+    """Postfix's postdrop is setgid, Exim is setuid, and both write below /var/spool."""
     service = settings("mirror-failed@.service")["Service"]
     assert service["User"] == "mirror"
     assert not {name.lower() for name in NO_NEW_PRIVILEGES} & service.keys()
@@ -150,7 +150,7 @@ def test_the_failure_unit_lets_a_local_mta_take_a_mail() -> None:
 
 
 def said_of_a_failure(folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """By the script, with stand-ins for what sends; `$BROKEN` is one that fails."""
+    """Run the script with stand-ins for the senders. `$BROKEN` names one that fails."""
     for name in ("mail", "logger", "journalctl"):
         (folder / name).write_text(
             f'#!/bin/sh\necho "{name} $*"; [ {name} = journalctl ] || cat\n[ "$BROKEN" != {name} ]\n'
@@ -177,7 +177,7 @@ def test_the_failure_script_says_which_unit_failed(tmp_path: Path) -> None:
     assert "mail -s" not in done.stdout
 
 
-def test_the_journal_has_the_words_before_a_mail_is_tried(tmp_path: Path) -> None:
+def test_the_journal_has_the_report_before_a_mail_is_tried(tmp_path: Path) -> None:
     done = said_of_a_failure(tmp_path, **MAIL)
     assert done.returncode == 0
     logged, mailed = done.stdout.split("mail -s mirror-sync.service failed on")
@@ -188,10 +188,8 @@ def test_the_journal_has_the_words_before_a_mail_is_tried(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(("broken", "fails"), [("mail", True), ("logger", False)])
-def test_what_cannot_be_sent_one_way_is_sent_the_other(
-    tmp_path: Path, broken: str, fails: bool
-) -> None:
-    """And a mail that does not go fails the unit, which `systemctl --failed` shows."""
+def test_a_report_is_sent_even_if_one_way_fails(tmp_path: Path, broken: str, fails: bool) -> None:
+    """A mail that cannot be sent also fails the unit, which `systemctl --failed` shows."""
     done = said_of_a_failure(tmp_path, BROKEN=broken, **MAIL)
     assert (done.returncode != 0) == fails
     assert LOGGED in done.stdout

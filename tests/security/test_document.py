@@ -1,4 +1,4 @@
-"""docs/security.md says of each key what terraform/ gives it and what the tests find enough."""
+"""docs/security.md lists the permissions of terraform/, and the keys that the tests find sufficient."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from tests.servers import GC, READER, WRITER, Identity
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "docs" / "security.md").read_text()
 COLUMNS = ("objects/ab/x.jpg", "catalog/part-1.parquet", "format.json", "gc.json", "doctor/x")
-# The table's words as actions on an object; to overwrite is to put, and a condition is the writer's.
+# The table's words as actions on an object. An overwrite is a put with a condition.
 WORDS = {"read": "GetObject", "add": "PutObject", "write": "PutObject", "overwrite": "PutObject", "delete": "DeleteObject"}  # fmt: skip
 
 
 def may(identity: Identity, action: str, key: str) -> bool:
-    """What its policy says of a key below a prefix."""
+    """True if the policy allows the action on a key below a prefix."""
     for statement in json.loads(identity.policy)["Statement"]:
         for resource in statement["Resource"]:
             pattern = re.escape(resource.removeprefix("arn:aws:s3:::")).replace(r"\*", ".*")
@@ -32,33 +32,33 @@ def may(identity: Identity, action: str, key: str) -> bool:
 
 
 @pytest.mark.parametrize("identity", [WRITER, READER, GC], ids=lambda identity: identity.name)
-def test_what_each_key_may_do_is_what_it_may(identity: Identity) -> None:
+def test_permissions_of_each_key_match_its_policy(identity: Identity) -> None:
     (row,) = re.findall(rf"^\| {identity.name} \|(.*)\|$", TEXT, re.MULTILINE)[:1]
     for key, cell in zip(COLUMNS, row.split("|"), strict=True):
         told = {WORDS[word.split()[0]] for word in cell.strip().split(", ")}
         assert told == {action for action in WORDS.values() if may(identity, action, key)}, key
 
 
-def test_whose_key_is_enough() -> None:
+def test_each_command_is_listed_with_its_least_key() -> None:
     table = TEXT.split("| key | commands |\n|---|---|\n")[1].split("\n\n")[0]
     told = {
         name.strip(): set(re.findall(r"`([a-z-]+)`", cell))
         for name, cell in re.findall(r"^\| (\w+) \|(.*)\|$", table, re.MULTILINE)
     }
     for name, key in LEAST.items():
-        # doctor writes a probe where it may; as LEAST has it, it is told not to.
+        # doctor writes a probe if it may. LEAST has it with --read-only.
         wanted = "writer" if name == "doctor" else key or "none"
         assert name in told[wanted], name
     assert sum(map(len, told.values())) == len(LEAST)
 
 
-def test_the_numbers_are_the_codes() -> None:
+def test_numbers_match_the_code() -> None:
     numbers = {3: "three", 5: "five"}
     assert f"redirects: {numbers[MOST_REDIRECTS]} at most" in TEXT
     assert f"{numbers[_MOST_REDIRECTS]} are followed within it" in TEXT
 
 
-def test_workflows_run_what_the_makefile_has() -> None:
+def test_workflows_run_targets_of_the_makefile() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     ran = set()
     for path in (ROOT / ".github" / "workflows").glob("*.yml"):
@@ -71,5 +71,5 @@ def test_workflows_run_what_the_makefile_has() -> None:
     assert ran <= targets
 
 
-def test_it_can_be_read_at_one_sitting() -> None:
+def test_the_page_is_short() -> None:
     assert len(TEXT.splitlines()) <= 140

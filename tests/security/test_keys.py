@@ -1,6 +1,6 @@
-"""What each key may do is enough for its work, and what it may not do is said in one sentence.
+"""Each key is sufficient for its commands, and a refusal is one sentence.
 
-The server holds its keys to the policies of terraform/s3: nothing here is a promise of ours alone.
+The server enforces the policies of terraform/s3 for its keys.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ ActAs = Callable[[Identity], None]
 
 S3 = ["seaweedfs-obstore", "seaweedfs-aioboto3"]
 
-# The least key with which each command does its work; "" where no bucket is touched.
+# The least key that each command needs; "" if it does not use the bucket.
 LEAST = {
     "init": "writer", "sync": "writer", "rewrite": "reader", "export": "", "backfill": "reader",
     "verify": "reader", "repair": "writer", "rebuild-state": "reader", "gc": "gc",
@@ -43,7 +43,7 @@ def test_every_command_has_its_least_key() -> None:
 
 @pytest.fixture
 def mirror(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Runs `mirror` in this process: what differs from a user's is the time that it takes."""
+    """Runs `mirror` in this process, which is faster than a process for each run."""
 
     def called(*words: str) -> subprocess.CompletedProcess[str]:
         capsys.readouterr()
@@ -79,7 +79,7 @@ def in_bucket(shop: Workshop) -> list[str]:
 
 
 def deletes(shop: Workshop) -> bool:
-    """Whether the key of the environment may delete an object."""
+    """True if the key of the environment may delete an object."""
     client = S3Access(shop.place.url, shop.settings().bucket).client()
     key = f"{shop.place.url.path}/{key_of(photo(0))}"
     answer = client.delete_objects(Bucket=shop.place.url.bucket, Delete={"Objects": [{"Key": key}]})
@@ -96,7 +96,7 @@ def test_sync_needs_no_key_that_deletes(mirror: Run, shop: Workshop, act_as: Act
     fill(shop.cache, {url_of(5): photo(5), url_of(6): photo(1)})
     more = json.loads(mirror("--json", "sync", *where).stdout)
     assert (more["uploaded"], more["deduplicated"], more["failed"]) == (1, 1, 0)
-    # A lost object is put back, and damage is written over: neither takes a deletion.
+    # A lost object is uploaded again, and a damaged one is overwritten. Neither needs a deletion.
     assert mirror("repair", *where).returncode == 0
     assert not deletes(shop)
     assert len(shop.objects()) == 5
@@ -105,13 +105,13 @@ def test_sync_needs_no_key_that_deletes(mirror: Run, shop: Workshop, act_as: Act
 def test_a_month_of_commits_needs_no_key_that_deletes(
     make_place: MakePlace, tmp_path: Path, act_as: ActAs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """deltalake tidies a log whose entries are old, here all of them, when it writes a checkpoint."""
+    """deltalake deletes old entries of the log, here all of them, when it writes a checkpoint."""
     shop = Workshop(make_place("seaweedfs-obstore"), tmp_path)
     monkeypatch.setattr("mirror.catalog.delta_table.COMPACT_AFTER", 11)
     create = DeltaTable.create
 
     def with_a_short_memory(*arguments: object, **options: object) -> DeltaTable:
-        options["configuration"] = {  # as of tables that were made before
+        options["configuration"] = {  # as in older tables
             "delta.appendOnly": "true",
             "delta.checkpointInterval": "10",
             "delta.logRetentionDuration": "interval 0 seconds",
@@ -126,7 +126,7 @@ def test_a_month_of_commits_needs_no_key_that_deletes(
         assert (report.error, report.exit_status) == (None, 0)
 
 
-# Of the commands that a reader's key is enough for: their words, and which settings they take.
+# The arguments and settings of the commands that need only a reader's key.
 CACHE, BUCKET = ["cache"], ["bucket", "endpoint", "region", "engine", "state"]
 READS: list[tuple[Sequence[str], Sequence[str]]] = [
     (["verify", "--full"], BUCKET),
@@ -142,7 +142,7 @@ READS: list[tuple[Sequence[str], Sequence[str]]] = [
 ]
 
 
-def test_a_reader_is_enough_for_all_that_read(
+def test_a_readers_key_is_enough_for_commands_that_read(
     mirror: Run, shop: Workshop, act_as: ActAs, tmp_path: Path
 ) -> None:
     reading = {words[0] for words, _ in READS}
@@ -156,7 +156,7 @@ def test_a_reader_is_enough_for_all_that_read(
         placed = [word.format(folder=tmp_path) for word in words]
         done = mirror(*placed, *(f"--{name}={where[f'--{name}']}" for name in settings))
         assert done.returncode == 0, (words, done.stdout, done.stderr)
-    assert "were not looked for" in done.stderr, "a reader sees no uploads that are under way"
+    assert "may not list uploads" in done.stderr, "a reader cannot list uploads"
 
 
 def test_gc_needs_no_key_that_writes_objects(
@@ -177,7 +177,7 @@ def test_gc_needs_no_key_that_writes_objects(
     gone: Counter[str] = Counter()
 
     def all_is_gone() -> bool:
-        # The store's clock counts seconds: what was written in this one is not old yet.
+        # The store's clock counts seconds, so an object of this second is not old yet.
         done = mirror("--json", "gc", *in_bucket(shop), "--grace-days=0")
         assert done.returncode == 0, done.stderr
         report = json.loads(done.stdout)
@@ -203,7 +203,7 @@ REFUSED = [
     REFUSED,
     ids=lambda v: v.name if isinstance(v, Identity) else "",
 )
-def test_what_a_key_may_not_do_is_said_in_one_sentence(
+def test_a_missing_permission_is_one_sentence(
     mirror: Run,
     shop: Workshop,
     act_as: ActAs,
@@ -223,7 +223,7 @@ def test_what_a_key_may_not_do_is_said_in_one_sentence(
         if done.returncode == 0:
             return False
         assert_said(done, status, "may not do that", "permission")
-        assert ("a lock of the bucket" in done.stderr) == (identity is WRITER)
+        assert ("a bucket lock" in done.stderr) == (identity is WRITER)
         assert sum("may not do that" in line for line in done.stderr.splitlines()) == 1
         return True
 

@@ -1,7 +1,7 @@
-"""No secret is said, written or kept by any command, whether it succeeds or fails.
+"""No command prints, writes or stores a secret, in success or failure.
 
-Every command runs as a process with marked secrets in its environment; then all that it has printed,
-sent and written is searched for them. The access key's id is no secret: it names who asks.
+Every command runs as a process with marked secrets in its environment. Then the test searches its
+output, its requests and its files for them. The access key's id is not a secret.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ from tests.support.photos import blank, fill, photo, url_of
 MARK = "m4rkedSecret"
 KEY, TOKEN = f"{MARK}+key/x", f"{MARK}+token/x"
 PASSWORD = f"{MARK}-password"
-# Signatures of presigned URLs open an object to whoever reads them.
+# A presigned URL's signature opens the object to every reader.
 TOLD_BY_SIGNED_URLS = (b"X-Amz-Signature", b"X-Amz-Security-Token")
 
-# The words of every command. Where one takes an address with a password, it has one.
+# The arguments of every command, with a password in each address that may have one.
 MONGO = f"mongodb://someone:{PASSWORD}@127.0.0.1:9/db/plants?serverSelectionTimeoutMS=100"
 CASES = {
     "init": ["--cache=cache", "--bucket={bucket}", "--endpoint={endpoint}", "--region=us-east-1", "--force", "-o", "new.toml"],
@@ -61,7 +61,7 @@ CASES = {
     "completion": ["bash"],
     "demo": ["--images=20"],
 }  # fmt: skip
-# Others that take a dataset's address, which may hold a password.
+# Other commands with a dataset's address, which may have a password.
 MORE = {
     "sync": ["--dataset", MONGO],
     "rewrite": [MONGO, "-o", "out.jsonl"],
@@ -85,7 +85,7 @@ def test_every_command_has_a_case() -> None:
 
 
 class Bench:
-    """A cache, a bucket on a server that believes every key, a monitor, and a place to run."""
+    """A cache, a bucket on a server that accepts every key, a monitor, and a folder for runs."""
 
     def __init__(
         self,
@@ -101,7 +101,7 @@ class Bench:
         self.endpoint = endpoint
         self.monitor = monitor
         fill(folder / "cache", {url_of(n): photo(n) for n in range(3)} | {url_of(9): blank()})
-        # The last is at a host that a backfill may not ask.
+        # The last one is on a host that is not allowed.
         urls = [*map(url_of, range(3)), "https://img.example.org/1.jpg"]
         (folder / "in.jsonl").write_text("".join(f'{{"image_url": "{url}"}}\n' for url in urls))
 
@@ -120,7 +120,7 @@ class Bench:
         return {**os.environ, **ours, **aws}
 
     def run(self, name: str, words: list[str], *how: str) -> str:
-        """All that a command says, as a process."""
+        """Run a command as a process. Returns all its output."""
         there = {"bucket": self.place.layer["url"], "endpoint": self.endpoint}
         done = subprocess.run(
             [
@@ -145,7 +145,7 @@ class Bench:
         return {name: self.run(name, words, *how) for name, words in cases.items()}
 
     def call(self, name: str, words: list[str], *how: str, **more: str) -> str:
-        """The same in this process, which takes less time."""
+        """Run a command in this process, which is faster."""
         there = {"bucket": self.place.layer["url"], "endpoint": self.endpoint}
         self._capsys.readouterr()
         with pytest.MonkeyPatch.context() as patch:
@@ -162,11 +162,11 @@ class Bench:
         return {name: self.call(name, words, *how, **more) for name, words in cases.items()}
 
     def search(self) -> None:
-        """Look for the secrets in every file, in the bucket, and in what the monitor heard."""
+        """Search every file, the bucket and the monitor's requests for the secrets."""
         for path in self.folder.rglob("*"):
             if path.is_file():
                 body = path.read_bytes()
-                # Signed URLs are what this one was asked for; temporary keys stand in them.
+                # This file must have signed URLs, which contain temporary keys.
                 if path.name != "signed.jsonl":
                     silent(body, path)
         for _, _, body_heard in self.monitor.heard:
@@ -210,7 +210,7 @@ def bench(
     return Bench(tmp_path, place, place.layer["endpoint"], monitor, capsys)
 
 
-def test_what_succeeds_says_and_keeps_no_secret(bench: Bench) -> None:
+def test_success_reveals_no_secret(bench: Bench) -> None:
     bench.run("sync", [])
     said = bench.run_all(CASES, "-v")
     again = {name: words for name, words in CASES.items() if name != "demo"}
@@ -221,7 +221,7 @@ def test_what_succeeds_says_and_keeps_no_secret(bench: Bench) -> None:
     for name, told in said.items():
         silent(told.encode(), name)
         fine = "exit status 0\n" in told or "exit status 3\n" in told
-        # These have no server, or one that a doctor finds fault with.
+        # These have no server, or one with a failing check.
         assert fine or name.split()[0] in ("export", "init", "doctor"), told
     assert {word for word, _, _ in bench.monitor.heard} >= {f"{MARK}/start", f"{MARK}/0"}
     assert (bench.folder / "sync.prom").exists()
@@ -229,7 +229,7 @@ def test_what_succeeds_says_and_keeps_no_secret(bench: Bench) -> None:
 
 
 def echoing(request: Request) -> Answer:
-    """A refusal as AWS words it: with all that was signed, a temporary key's token among it."""
+    """A refusal like AWS's, which repeats everything that was signed, a temporary key's token included."""
     shown = "\n".join(f"{name}:{value}" for name, value in request.headers.items())
     body = (
         "<Error><Code>SignatureDoesNotMatch</Code><Message>The signature does not match.</Message>"
@@ -252,7 +252,7 @@ FAILURES = {
 
 
 @pytest.mark.parametrize("failure", FAILURES)
-def test_what_fails_says_no_secret(bench: Bench, failure: str) -> None:
+def test_failure_reveals_no_secret(bench: Bench, failure: str) -> None:
     reaching = {name: words for name, words in CASES.items() if name not in LOCAL}
     for name, said in bench.call_all(reaching, "-vv", **FAILURES[failure]).items():
         silent(said.encode(), name)
@@ -271,7 +271,7 @@ def test_a_server_that_repeats_what_was_sent_is_not_quoted(bench: Bench) -> None
         for name, said in bench.call_all(reaching, "-vv").items():
             silent(said.encode(), name)
             assert "exit status 0\n" not in said, said
-        # And in the midst of things, where deltalake and the fetch layer speak with it.
+        # And during a run, in requests of deltalake and the fetch layer.
         proxy.rule = lambda request: (
             echoing(request)
             if "_delta_log" in request.target or "/objects/" in request.path
@@ -293,9 +293,9 @@ def test_a_datasets_address_is_said_without_its_password(bench: Bench) -> None:
 def test_errors_and_settings_carry_no_secret(
     moto: S3Server, bench: Bench, engine: str, make_place: MakePlace
 ) -> None:
-    """Not in their words, not pickled to another process, not in the trace of what caused them."""
+    """Neither in their text, nor pickled to another process, nor in the trace of their cause."""
     place = make_place(f"moto-{engine}")
-    os.environ["AWS_SECRET_ACCESS_KEY"] = KEY  # make_place has set it for the server
+    os.environ["AWS_SECRET_ACCESS_KEY"] = KEY  # make_place sets it for the server
     with FaultProxy(moto.endpoint, echoing) as proxy:
         layer = {**place.layer, "endpoint": proxy.endpoint}
         settings = Place(place.name, layer, place.server).settings()
@@ -334,14 +334,14 @@ async def failures(store: Store) -> list[MirrorError]:
 
 
 def test_the_configuration_has_no_place_for_a_secret(tmp_path: Path) -> None:
-    """So that nobody keeps one there: an unknown key is an error, and is named without its value."""
+    """An unknown key is an error, and the error names it without its value."""
     (tmp_path / "mirror.toml").write_text(f'[bucket]\nsecret_access_key = "{PASSWORD}"\n')
     with pytest.raises(MirrorError, match=r"bucket\.secret_access_key") as error:
         load(environ={}, cwd=tmp_path)
     silent(str(error.value).encode(), "the error")
 
 
-def test_the_marks_are_found_where_they_are() -> None:
+def test_secrets_are_found_where_they_are() -> None:
     for told in (KEY, TOKEN, PASSWORD, quote(KEY, safe=""), "?X-Amz-Signature=0"):
         with pytest.raises(AssertionError):
             silent(told.encode(), "")

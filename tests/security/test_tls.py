@@ -1,4 +1,4 @@
-"""A certificate that nobody has vouched for is refused by all that speak TLS, in one sentence."""
+"""Every TLS client refuses an untrusted certificate, with one sentence."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Authority:
 def mirror(
     request: pytest.FixtureRequest, make_place: MakePlace, nobody: Authority, tmp_path: Path
 ) -> Iterator[Run]:
-    """Runs `mirror` on a bucket behind TLS: as a process, since libraries read the environment once."""
+    """Runs `mirror` on a bucket behind TLS, as a process, because libraries read the environment once."""
     place = make_place(f"moto-{request.param}")
     cache = tmp_path / "cache"
     fill(cache, {url_of(n): photo(n) for n in range(2)})
@@ -78,7 +78,7 @@ def test_a_bucket_is_read_and_written_only_where_its_certificate_is_trusted(
     assert done.returncode == 1
     assert "SSL_CERT_FILE" in done.stdout
 
-    # One variable is enough for whoever sends: the engine, boto3, deltalake, the fetch layer.
+    # One variable is enough for all senders: the engine, boto3, deltalake, the fetch layer.
     trusting = {"SSL_CERT_FILE": str(nobody.file)}
     for words in (["sync"], ["fetch", url_of(1), "-o", "fetched"]):
         done = mirror(*words, **trusting)
@@ -89,7 +89,7 @@ def test_a_bucket_is_read_and_written_only_where_its_certificate_is_trusted(
 
 
 def test_a_certificate_for_another_name_is_refused(mirror: Run, nobody: Authority) -> None:
-    """127.0.0.1 is what it is for; `localhost` leads there as well."""
+    """The certificate is for 127.0.0.1; `localhost` leads there as well."""
     trusting = {"SSL_CERT_FILE": str(nobody.file)}
     assert mirror("sync", **trusting).returncode == 0
     port = mirror("config", "show").stdout.split("https://127.0.0.1:")[1].split('"')[0]
@@ -99,7 +99,7 @@ def test_a_certificate_for_another_name_is_refused(mirror: Run, nobody: Authorit
 
 @contextlib.contextmanager
 def tunnel(opened: list[str]) -> Iterator[str]:
-    """An HTTP proxy that opens tunnels (CONNECT); `opened` is told where to."""
+    """An HTTP proxy that opens tunnels (CONNECT). `opened` gets their targets."""
 
     class Handler(socketserver.StreamRequestHandler):
         def handle(self) -> None:
@@ -165,6 +165,6 @@ def test_a_backfill_refuses_it_too(
         run()
         assert not server.requests, "the connection ended before anything was asked"
         assert not list((tmp_path / "cache").glob("*.jpg"))
-        # Another ledger: this one has the URL down for a later try.
+        # A new request log, because this one has the URL scheduled for a later try.
         done = run(SSL_CERT_FILE=str(nobody.file), MIRROR_STATE__DIR=str(tmp_path / "other"))
         assert server.requests, done.stderr

@@ -1,8 +1,8 @@
-"""Servers for the tests, each a process of its own on loopback: of S3, and one of MongoDB's protocol.
+"""Servers for the tests, each a separate process on loopback: three of S3, and one of MongoDB's protocol.
 
-`install.sh` installs them (`make servers`), the context managers here run them, and the fixtures of
-`conftest_fixtures.py` keep one of each for a session. Those of S3 differ on purpose: moto believes
-everything, SeaweedFS checks as AWS does, miniflare has R2's shape.
+`install.sh` installs them (`make servers`). The context managers here run them, and the fixtures of
+`conftest_fixtures.py` keep one of each for a session. The S3 servers differ on purpose: moto accepts
+everything, SeaweedFS checks like AWS, and miniflare has R2's shape.
 """
 
 from .miniflare import miniflare_server

@@ -1,7 +1,7 @@
-"""One server of each kind for a whole session, started when the first test asks for it.
+"""One server of each kind for a whole session, started by the first test that needs it.
 
-For the conftest.py of the tests to load. A server that is not there fails the tests that need it:
-a suite that skips them would pass having tried nothing.
+tests/conftest.py loads this. A missing server fails the tests that need it, because a suite that skips
+them would pass without a check.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from . import (
 
 @pytest.fixture(scope="session")
 def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    """Fast and broad; believes any credentials and checksums."""
+    """Fast and broad. Accepts any credentials and checksums."""
     with moto_server(tmp_path_factory.mktemp("moto")) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def seaweedfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    """Checks as AWS does; as WRITER, READER or GC one may what terraform/s3 lets each."""
+    """Checks like AWS. WRITER, READER and GC have the permissions of terraform/s3."""
     folder = tmp_path_factory.mktemp("seaweedfs")
     with seaweedfs_server(folder, identities=[WRITER, READER, GC]) as server:
         yield server
@@ -47,6 +47,6 @@ def miniflare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 
 @pytest.fixture(scope="session")
 def mongodb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MongoServer]:
-    """Asks for a password; its failpoints break scans where a test wants them broken."""
+    """Needs a password. Tests break scans with its failpoints."""
     with mongodb_server(tmp_path_factory.mktemp("mongodb")) as server:
         yield server

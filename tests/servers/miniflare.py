@@ -17,7 +17,7 @@ SCRIPT = Path(__file__).with_name("r2.mjs")
 
 @contextlib.contextmanager
 def miniflare_server(folder: Path, spare_buckets: int = 100) -> Iterator[S3Server]:
-    """Run miniflare with the buckets it will ever have: it has no CreateBucket."""
+    """Run miniflare with a fixed number of buckets, because it has no CreateBucket."""
     (port,) = free_ports(1)
     spare = deque(f"mirror-test-{number}" for number in range(1, spare_buckets + 1))
     server = S3Server(

@@ -1,6 +1,6 @@
 """SecantusDB: MongoDB's protocol, with users, roles and failpoints, on a free port of loopback.
 
-A tool of the tests, GPL-2.0, in an environment and a process of its own: nothing here imports it.
+It is a tool of the tests under GPL-2.0. It has its own environment and process, and no code imports it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ DATABASE = "biodiversity"
 
 @dataclasses.dataclass(frozen=True)
 class MongoUser:
-    """Someone the server lets in. `home`: the database that knows the user."""
+    """A user of the server. `home` is the database that knows the user."""
 
     name: str
     password: str = dataclasses.field(repr=False)
@@ -33,9 +33,9 @@ class MongoUser:
 
 
 ROOT = MongoUser("root", "root-secret", ("root",))
-# Its password has all that must be escaped in an address.
+# Its password has every character that an address must escape.
 MONGO_READER = MongoUser("reader", "r:e/a@d?#%s", ({"role": "read", "db": DATABASE},))
-# Known to the database itself and not to admin: what an address means that names no authSource.
+# The database itself knows this user, and admin does not, as in an address without authSource.
 MONGO_LOCAL = MongoUser("local", "local-secret", ({"role": "read", "db": DATABASE},), DATABASE)
 MONGO_STRANGER = MongoUser("stranger", "strange-secret", ({"role": "read", "db": "other"},))
 USERS = (ROOT, MONGO_READER, MONGO_LOCAL, MONGO_STRANGER)
@@ -43,17 +43,17 @@ USERS = (ROOT, MONGO_READER, MONGO_LOCAL, MONGO_STRANGER)
 
 @dataclasses.dataclass(frozen=True)
 class MongoServer:
-    """Where a server is. Session-wide: a test takes a `fresh_collection` of its own."""
+    """A running server. It serves the whole session, so each test uses its own `fresh_collection`."""
 
     address: str
     client: MongoClient[dict[str, Any]] = dataclasses.field(repr=False)  # root's
 
     def fresh_collection(self) -> Collection[dict[str, Any]]:
-        """A collection of a new name, which does not exist before something is put into it."""
+        """A collection with a new name, which does not exist until a test writes to it."""
         return self.client[DATABASE][f"plants-{secrets.token_hex(6)}"]
 
     def url(self, collection: str, user: MongoUser | None = MONGO_READER, **options: str) -> str:
-        """The address of a collection as a command line has it, with user and password inside."""
+        """The address of a collection for a command line, with user and password."""
         who = ""
         if user is not None:
             who = f"{quote(user.name, safe='')}:{quote(user.password, safe='')}@"
@@ -64,7 +64,7 @@ class MongoServer:
 
     @contextlib.contextmanager
     def failing(self, *commands: str, mode: Any = "alwaysOn", **how: Any) -> Iterator[None]:
-        """Let these commands of `mirror`'s connections fail, and nobody else's.
+        """Let these commands fail on `mirror`'s connections only.
 
         Args:
             commands: their names in the protocol, such as `find` and `getMore`.
@@ -82,12 +82,12 @@ class MongoServer:
 
 @contextlib.contextmanager
 def mongodb_server(folder: Path) -> Iterator[MongoServer]:
-    """Run a server that asks for a password, and knows `USERS`."""
+    """Run a server that needs a password and knows `USERS`."""
     (port,) = free_ports(1)
     address = f"127.0.0.1:{port}"
     python = installed("mongodb", "bin", "python")
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "nothing.toml").write_text("")  # else it looks for a file in the user's home
+    (folder / "nothing.toml").write_text("")  # otherwise it reads a file in the user's home
     command = [str(python), "-I", "-m", "secantus", "--config=nothing.toml", "--host=127.0.0.1"]
     command += [f"--port={port}", "--storage-path=data", "--enable-test-commands"]
 
@@ -95,7 +95,7 @@ def mongodb_server(folder: Path) -> Iterator[MongoServer]:
         socket.create_connection(("127.0.0.1", port), timeout=1).close()
         return True
 
-    # Users are made while it lets everybody in, and count from its next start on.
+    # Users are created while it needs no password, and take effect at its next start.
     with running("SecantusDB", command, folder, ready=answers):
         open_client: MongoClient[dict[str, Any]]
         with MongoClient(f"mongodb://{address}/") as open_client:

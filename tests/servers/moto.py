@@ -1,8 +1,8 @@
-"""moto's S3 as a process of its own: broad, fast and gullible.
+"""moto's S3 as a separate process: broad, fast and without checks.
 
-It takes any credentials and any checksum, so it shows that a request is well-formed and nothing
-about authorisation or integrity. A process, because clients that are not botocore (obstore) never
-see the patches that moto makes inside one.
+It accepts any credentials and any checksum. So it shows that a request is well-formed, and nothing
+about authorisation or integrity. It is a process, because moto's in-process patches reach only
+botocore and not obstore.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ ADMIN = Identity("admin", "moto-admin", "moto-admin-secret")
 
 @contextlib.contextmanager
 def moto_server(folder: Path) -> Iterator[S3Server]:
-    """Run moto on a free port; what it stores lives in its memory."""
+    """Run moto on a free port. It stores objects in memory."""
     (port,) = free_ports(1)
     server = S3Server(
         name="moto",
@@ -31,7 +31,7 @@ def moto_server(folder: Path) -> Iterator[S3Server]:
         admin=ADMIN,
     )
     python = installed("venv", "bin", "python")
-    # -I: what the tests' own Python is told by the environment is not for this one.
+    # -I: the environment variables of the tests' own Python do not apply to this one.
     command = [str(python), "-I", "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
     with running("moto", command, folder, ready=lambda: _has_bucket(server)):
         yield server

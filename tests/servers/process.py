@@ -1,4 +1,4 @@
-"""Start a server, wait until it answers, and leave nothing of it behind."""
+"""Starts a server, waits until it answers, and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ LOG_LINES = 20
 
 
 class ServerUnavailable(RuntimeError):
-    """A server the tests need is not installed, or did not come up. Never a reason to skip."""
+    """A server is not installed, or did not start. Tests must not skip because of it."""
 
 
 def installed(*parts: str) -> Path:
-    """The path of something install.sh installs, which must be there."""
+    """The path of a program that install.sh has installed. Raises if it is missing."""
     root = Path(os.environ.get("SERVERS_DIR") or REPOSITORY / ".servers").resolve()
     path = root.joinpath(*parts)
     if not path.exists():
@@ -33,7 +33,7 @@ def installed(*parts: str) -> Path:
 
 
 def on_path(program: str) -> Path:
-    """Where a program of the machine's own is, which must be there."""
+    """The path of a program of the machine. Raises if it is missing."""
     found = shutil.which(program)
     if found is None:
         raise ServerUnavailable(f"{program} is not on the PATH; install it, then run: make servers")
@@ -41,12 +41,12 @@ def on_path(program: str) -> Path:
 
 
 def free_ports(count: int) -> list[int]:
-    """Loopback ports that the kernel gives to nobody else while a server is starting.
+    """Loopback ports that the kernel gives to no other program while a server starts.
 
-    A port that was merely bound and closed may be handed out again at once, to another server or to
-    any outgoing connection. One that has seen a connection closed by its listening side rests in
-    TIME_WAIT for a minute: it is not handed out, but whoever asks for it by number and with
-    SO_REUSEADDR, as servers do, may listen on it.
+    A port that was only bound and closed may be given out again at once, to another server or to an
+    outgoing connection. A port whose listening side closed a connection stays in TIME_WAIT for a
+    minute. The kernel does not give it out, but a server may still listen on it by number and with
+    SO_REUSEADDR.
     """
     return [_port_in_time_wait() for _ in range(count)]
 
@@ -58,13 +58,13 @@ def _port_in_time_wait() -> int:
         listener.listen(1)
         client.connect(listener.getsockname())
         accepted, _ = listener.accept()
-        accepted.close()  # first, so that it is this side that waits
+        accepted.close()  # first, so that this side waits
         port: int = listener.getsockname()[1]
         return port
 
 
 def eventually(check: Callable[[], bool], *, within: float) -> bool:
-    """Ask until the answer is yes or the time is up. No answer yet counts as a no."""
+    """Call `check` until it returns true or the time is up. A network error counts as false."""
     deadline = time.monotonic() + within
     while True:
         with contextlib.suppress(OSError, http.client.HTTPException):
@@ -87,11 +87,11 @@ def running(
     stop_signal: signal.Signals = signal.SIGTERM,
     grace: float = 5.0,
 ) -> Iterator[None]:
-    """Run a server inside `folder`, from when `ready` says so until the block is left.
+    """Run a server inside `folder`, from the moment that `ready` returns true to the end of the block.
 
-    It is sent `stop_signal` at the end of the block, or by the kernel when this process dies; what
-    is left of it after `grace` seconds is killed. The kernel takes the end of the *thread* that
-    starts a server for the death of its process: start servers in the main thread.
+    The server gets `stop_signal` at the end of the block, or from the kernel when this process dies.
+    Its remains are killed after `grace` seconds. For the kernel, the end of the *thread* that started
+    the server counts as the death of its process. So start servers in the main thread.
     """
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "server.log"
@@ -100,12 +100,12 @@ def running(
         process = subprocess.Popen(
             [str(part) for part in (*launcher, *command)],
             cwd=folder,
-            # What it writes beside its data goes away with the folder, too.
+            # Its temporary files go away with the folder, too.
             env={**os.environ, "TMPDIR": str(folder), **(environment or {})},
-            stdin=subprocess.PIPE,  # held open: its end tells a server that we are gone
+            stdin=subprocess.PIPE,  # held open: its end shows a server that this process has ended
             stdout=output,
             stderr=subprocess.STDOUT,
-            start_new_session=True,  # Ctrl-C is for pytest, which then stops the server in order
+            start_new_session=True,  # Ctrl-C goes to pytest, which then stops the server
         )
     try:
         _wait_until_ready(name, process, ready, patience, log)
@@ -132,12 +132,12 @@ def _wait_until_ready(
 
 
 def _stop(process: subprocess.Popen[bytes], stop_signal: signal.Signals, grace: float) -> None:
-    """End the process and whatever it started; `start_new_session` made them one group."""
+    """End the process and its children. `start_new_session` made them one group."""
     try:
         process.send_signal(stop_signal)
         process.wait(grace)
     except subprocess.TimeoutExpired:
-        pass  # what has not left by now is made to
+        pass  # kill the processes that are still running
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""What a test knows of a running S3 server."""
+"""A running S3 server, and its users."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from .sigv4 import signed_request
 
 @dataclasses.dataclass(frozen=True)
 class Identity:
-    """Someone a server lets in, and what they may do.
+    """A user of a server, with permissions.
 
-    `actions` are SeaweedFS's own ("Read", "Write:bucket", "Admin"…), where Write includes delete.
-    `policy` is an AWS policy document as JSON, for anything finer. SeaweedFS grants what either
-    grants.
+    `actions` are SeaweedFS's own ("Read", "Write:bucket", "Admin"…); Write includes delete.
+    `policy` is an AWS policy document as JSON, for finer permissions. SeaweedFS grants an action if
+    either of them does.
     """
 
     name: str
@@ -28,9 +28,9 @@ class Identity:
 
 @dataclasses.dataclass(frozen=True)
 class S3Server:
-    """Where a server is and how to get in; `bucket` exists and was empty when the server started.
+    """Address and credentials of a server. `bucket` exists and was empty when the server started.
 
-    Session-wide: a test that cares what else is in a bucket takes a prefix of its own or a
+    The server lives for the whole session. A test that needs an empty place uses its own prefix or a
     `fresh_bucket`.
     """
 
@@ -41,13 +41,13 @@ class S3Server:
     secret_key: str = dataclasses.field(repr=False)
     bucket: str
     admin: Identity
-    public_endpoint: str = ""  # empty where nothing can be read without credentials
+    public_endpoint: str = ""  # empty if reading always needs credentials
     spare_buckets: deque[str] | None = dataclasses.field(default=None, repr=False)
 
     def environment(self) -> dict[str, str]:
-        """The standard AWS chain, closed to the user's own files and to a metadata service.
+        """Variables for the standard AWS chain, without the user's own files and a metadata service.
 
-        The caller removes AWS_PROFILE and AWS_SESSION_TOKEN: no value of theirs means "unset".
+        The caller removes AWS_PROFILE and AWS_SESSION_TOKEN, because no value means "unset".
         """
         return {
             "AWS_ACCESS_KEY_ID": self.access_key,
@@ -60,7 +60,7 @@ class S3Server:
         }
 
     def acting_as(self, identity: Identity) -> S3Server:
-        """The same server for someone else; `fresh_bucket` goes on being the admin's doing."""
+        """The same server for another user. `fresh_bucket` still acts as the admin."""
         return dataclasses.replace(
             self, access_key=identity.access_key, secret_key=identity.secret_key
         )
@@ -68,8 +68,8 @@ class S3Server:
     def fresh_bucket(self) -> str:
         """The name of a new, empty bucket.
 
-        A server without CreateBucket gives the next of those it was started with: a copy of this
-        object in another process would give the same ones again.
+        A server without CreateBucket returns the next of its initial buckets. A copy of this object in
+        another process would return the same ones again.
         """
         if self.spare_buckets is not None:
             if not self.spare_buckets:
@@ -82,13 +82,13 @@ class S3Server:
         return bucket
 
     def public_url(self, bucket: str) -> str:
-        """Where readers without credentials see the bucket; the `public_url` of the settings."""
+        """The URL for readers without credentials: the `public_url` of the settings."""
         if not self.public_endpoint:
             raise RuntimeError(f"{self.name} has no public reads")
         return f"{self.public_endpoint}/{bucket}"
 
     def request(self, method: str, path: str, body: bytes = b"") -> int:
-        """The status of one request made as the admin, for set-up without a client library."""
+        """Send one request as the admin, without a client library. Returns the status."""
         return signed_request(
             method,
             self.endpoint + path,

@@ -1,4 +1,4 @@
-"""SeaweedFS: an S3 that checks signatures, policies and checksums as AWS does."""
+"""SeaweedFS: an S3 server that checks signatures, policies and checksums like AWS."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def allow(*grants: tuple[Sequence[str], Sequence[str]]) -> str:
     return json.dumps({"Version": "2012-10-17", "Statement": statements})
 
 
-# Who may what is what terraform/s3 gives them (tests/terraform holds one to the other), in any
-# bucket below any prefix. By policy: SeaweedFS's own action Write lets its holder delete as well.
+# The permissions are those of terraform/s3, in any bucket below any prefix; tests/terraform compares
+# them. They are policies, because SeaweedFS's own action Write includes deleting.
 _SEE = ("s3:ListBucket", "s3:GetBucketLocation")
 WRITER = Identity(
     "writer",
@@ -59,13 +59,13 @@ GC = Identity(
     ),
 )
 
-# One server is four, and each listens for gRPC as well, by default on a port that may be taken.
+# One server has four parts. Each also listens for gRPC, by default on a port that may be taken.
 ROLES = ("master", "volume", "filer", "s3")
 
 
 @contextlib.contextmanager
 def seaweedfs_server(folder: Path, identities: Sequence[Identity] = ()) -> Iterator[S3Server]:
-    """Run SeaweedFS for an admin, who may create buckets, and for `identities` beside."""
+    """Run SeaweedFS for an admin, who may create buckets, and for `identities`."""
     ports = dict(zip(ROLES, free_ports(4), strict=True))
     grpc_ports = dict(zip(ROLES, free_ports(4), strict=True))
     server = S3Server(
@@ -89,9 +89,9 @@ def seaweedfs_server(folder: Path, identities: Sequence[Identity] = ()) -> Itera
             command,
             folder,
             ready=lambda: _stores_objects(server),
-            # Room is taken volume by volume; by default seven for each bucket's first object.
+            # Space is taken in volumes: by default, seven for the first object of each bucket.
             environment={"WEED_MASTER_VOLUME_GROWTH_COPY_1": "1"},
-            # It takes up to 16 seconds to leave in order, and nothing it holds is wanted.
+            # A regular stop takes up to 16 seconds, and its data is not needed.
             stop_signal=signal.SIGKILL,
         ):
             yield server
@@ -110,24 +110,24 @@ OPTIONS = (
     "-s3.config=identities.json",
     "-s3.port.iceberg=0",
     "-s3.port.lance=0",
-    # As AWS has it: a PUT makes no bucket, and a bucket with objects in it is not deleted.
+    # As on AWS: a PUT creates no bucket, and a bucket with objects cannot be deleted.
     "-s3.autoCreateBucket=false",
     "-s3.allowDeleteBucketNotEmpty=false",
-    # Every bucket that holds an object has a volume to itself, which takes the room of what is in
-    # it; when none is left, writes fail with 500. A nearly full disk must not fail the tests.
+    # Every bucket with an object has its own volume, which takes the space of its objects.
+    # When no space is left, writes fail with 500. A nearly full disk must not fail the tests.
     "-volume.max=500",
     "-volume.minFreeSpace=64MiB",
     "-master.volumeSizeLimitMB=256",
-    # Alone and knowing it: a master that waits for peers costs a second, and now and then six.
+    # Without peers: a master that waits for peers needs a second, and sometimes six.
     "-master.peers=none",
     "-master.telemetry=false",
 )
 
 
 def remove_sockets(folder: Path) -> None:
-    """Remove the sockets that a killed server leaves in the system's folder for temporary files.
+    """Remove the sockets that a killed server leaves in the system's temporary folder.
 
-    Their place is not ours to choose; the server's log says where they are.
+    The server chooses their place, and its log names it.
     """
     log = folder / "server.log"
     for line in log.read_text(errors="replace").splitlines() if log.exists() else ():
@@ -159,7 +159,7 @@ def _identities_file(identities: Sequence[Identity]) -> str:
 
 
 def _stores_objects(server: S3Server) -> bool:
-    """The S3 side answers before there is a volume to write to: only a stored object tells."""
+    """True once an object can be stored. The S3 side answers before it has a volume."""
     key = f"/{server.bucket}/ready"
     return (
         server.request("PUT", f"/{server.bucket}") in (200, 409)

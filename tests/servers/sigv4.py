@@ -1,4 +1,4 @@
-"""The least of AWS Signature Version 4 that makes a bucket: the harness needs no client library."""
+"""A minimal AWS Signature Version 4, so that the servers' set-up needs no client library."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def signed_request(
     region: str,
     timeout: float = 10.0,
 ) -> int:
-    """Send one request to a loopback server and return its status. Paths must need no quoting."""
+    """Send one request to a loopback server and return its status. The path must not need quoting."""
     parts = urllib.parse.urlsplit(url)
     now = dt.datetime.now(dt.UTC).strftime("%Y%m%dT%H%M%SZ")
     headers = {
@@ -43,7 +43,7 @@ def signed_request(
         f"AWS4-HMAC-SHA256 Credential={access_key}/{scope}, "
         f"SignedHeaders={names}, Signature={signature}"
     )
-    # Not urllib: a proxy in the environment is not for loopback.
+    # Not urllib, which would use a proxy from the environment for loopback.
     connection = http.client.HTTPConnection(parts.netloc, timeout=timeout)
     with contextlib.closing(connection):
         connection.request(method, parts.path, body, headers)

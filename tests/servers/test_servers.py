@@ -1,4 +1,4 @@
-"""What the rest of the tests take for granted of the servers they run against."""
+"""The servers behave as the other tests assume."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def client(server: S3Server) -> Any:
 
 
 def drop_expect(params: dict[str, Any], **_: object) -> None:
-    # Must return None: botocore takes anything else for the response, and sends nothing.
+    # Must return None: botocore treats any other value as the response, and sends nothing.
     params["headers"].pop("Expect", None)
 
 
@@ -94,7 +94,7 @@ def test_fresh_buckets_are_new_and_empty(server: S3Server) -> None:
     assert keys(s3, first) == keys(s3, second) == []
 
 
-def test_conditional_put_of_what_is_there_is_412(server: S3Server) -> None:
+def test_conditional_put_of_an_existing_key_is_412(server: S3Server) -> None:
     s3, bucket = client(server), server.fresh_bucket()
 
     s3.put_object(Bucket=bucket, Key="once", Body=b"first", IfNoneMatch="*")
@@ -106,7 +106,7 @@ def test_conditional_put_of_what_is_there_is_412(server: S3Server) -> None:
 
 
 def test_put_of_a_file_object_without_expect(server: S3Server, tmp_path: Path) -> None:
-    """botocore adds `Expect: 100-continue` for these; the header must be gone."""
+    """botocore adds `Expect: 100-continue` for file objects. The header must be gone."""
     path = tmp_path / "photo.jpg"
     path.write_bytes(b"x" * 100_000)
     s3, bucket = client(server), server.fresh_bucket()
@@ -174,13 +174,15 @@ def test_seaweedfs_reader_may_not_write(seaweedfs: S3Server) -> None:
 
 
 def test_seaweedfs_has_room_for_many_buckets(seaweedfs: S3Server) -> None:
-    """By default the fourth bucket that is written to finds no volume."""
+    """With the defaults, writing to a fourth bucket finds no volume."""
     s3 = client(seaweedfs)
-    for _ in range(8):
-        s3.put_object(Bucket=seaweedfs.fresh_bucket(), Key="k", Body=b"x")
+    buckets = [seaweedfs.fresh_bucket() for _ in range(8)]
+    for bucket in buckets:
+        s3.put_object(Bucket=bucket, Key="k", Body=b"x")
+    assert [keys(s3, bucket) for bucket in buckets] == [["k"]] * 8
 
 
-def test_seaweedfs_makes_no_bucket_unasked(seaweedfs: S3Server) -> None:
+def test_seaweedfs_creates_no_bucket_on_a_put(seaweedfs: S3Server) -> None:
     with pytest.raises(ClientError) as error:
         client(seaweedfs).put_object(Bucket="never-made", Key="k", Body=b"x")
 

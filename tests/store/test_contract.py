@@ -227,7 +227,7 @@ def test_a_listing_with_a_folders_marker_in_it_ends_and_has_every_key_once(
     place: Place, keys: list[str], page: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for engine in ("obstore", "aioboto3", "file"):
-        monkeypatch.setattr(f"mirror.store.{engine}.LIST_PAGE", page)
+        monkeypatch.setattr(f"mirror.store.engines.{engine}.LIST_PAGE", page)
 
     async def story(store: Store) -> list[str]:
         for key in keys:

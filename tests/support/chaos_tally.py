@@ -1,13 +1,13 @@
-"""What the tests that break things did: how often they killed, what they injected, how much they tried.
+"""Counts the kills, faults and inputs of the tests that break things.
 
-    count("kills")          where it is done, in a test or in what it uses
+    count("kills")          at each kill, in a test or in its support code
 
-A test is marked with what it breaks, `@pytest.mark.chaos("sync")`. With CHAOS_REPORT=FILE each of
-them appends a line of JSON to that file, from which tests/chaos/report.py makes the tables of
-docs/reliability.md (`make chaos`).
+A test is marked with the part that it breaks: `@pytest.mark.chaos("sync")`. With CHAOS_REPORT=FILE
+each marked test appends a line of JSON to that file. tests/chaos/report.py makes the tables of
+docs/reliability.md from it (`make chaos`).
 
-CHAOS_SEED chooses the moments and faults; CHAOS_KILLS is how often a process is killed in each test
-of kills, and CHAOS_TIMES how many times as many seeds, inputs and steps are tried as `make test` tries.
+CHAOS_SEED chooses the moments and faults. CHAOS_KILLS is the number of kills in each test of kills.
+CHAOS_TIMES multiplies the seeds, inputs and steps that `make test` tries.
 """
 
 from __future__ import annotations
@@ -32,22 +32,22 @@ _lock = threading.Lock()
 
 
 def kills(usually: int, *, tests: int = 1) -> int:
-    """How often to kill: so often, or as often as CHAOS_KILLS says if that is more.
+    """The number of kills for a test: `usually`, or more if CHAOS_KILLS asks for more.
 
     Args:
-        usually: without CHAOS_KILLS.
-        tests: so many share the kills that CHAOS_KILLS asks for.
+        usually: the number without CHAOS_KILLS.
+        tests: the number of tests that share the kills of CHAOS_KILLS.
     """
     return max(usually, -(-_KILLS // tests))
 
 
 def seeds(usually: int) -> list[int]:
-    """Seeds to try: so many, or CHAOS_TIMES as many."""
+    """The seeds to try: `usually` of them, times CHAOS_TIMES."""
     return [SEED * 1000 + number for number in range(usually * TIMES)]
 
 
 def count(what: str, number: int = 1) -> None:
-    """So many more of `kills`, `inputs`, `processes`, of a fault (`fault NAME`) or a step (`step NAME`)."""
+    """Add to the count of `kills`, `inputs`, `processes`, a fault (`fault NAME`) or a step (`step NAME`)."""
     with _lock:
         _counts[what] += number
 

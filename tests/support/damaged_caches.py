@@ -1,4 +1,4 @@
-"""Caches with something wrong in them."""
+"""Caches with bad files in them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ HTML = b"<!DOCTYPE html><script>alert(1)</script>"
 
 
 def make(folder: Path) -> dict[str, str]:
-    """A cache with every verdict; returns the verdict of each path."""
+    """Make a cache with every verdict. Returns the verdict of each path."""
     bodies = {url_of(n): photo(n) for n in range(10)}
     verdicts = {name_of(url): "ok" for url in bodies}
     bad = {
@@ -37,7 +37,7 @@ def make(folder: Path) -> dict[str, str]:
 
 
 def put(folder: Path, number: int, body: bytes, below: str | bytes = "") -> bytes:
-    """One more file, perhaps in a sub-folder; returns its path in the cache."""
+    """Add a file, in a sub-folder if given. Returns its path in the cache."""
     name = os.fsencode(name_of(url_of(number)))
     path = os.path.join(os.fsencode(below), name)
     whole = os.path.join(os.fsencode(folder), path)
@@ -59,7 +59,7 @@ def judged(folder: Path, **options: Any) -> dict[str, JudgedFile]:
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
-    """Every plain file below, by its path, but for what the quarantine keeps for itself."""
+    """The bytes of every plain file below, by path, without the files of the quarantine itself."""
     own = ("manifest.jsonl", ".lock")
     return {
         str(path.relative_to(folder)): path.read_bytes()

@@ -1,9 +1,9 @@
-"""Runs `mirror` and kills it, by SIGKILL, before the n-th line of some of its code is run.
+"""Runs `mirror` and kills it with SIGKILL before it runs the n-th line of the given modules.
 
     python -m tests.support.die_at_line N MODULE,… [no-links] ARGUMENTS…
 
-With N = 0 it is not killed, and says on standard error how many lines there were: those of all
-threads. With `no-links`, hard links between folders fail as they do between file systems.
+With N = 0 the run is not killed, and standard error gets the number of lines of all threads. With
+`no-links`, hard links between folders fail as they do between file systems.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""A proxy between a client and an S3 server that makes requests fail as networks and services do.
+"""A proxy between a client and an S3 server that makes requests fail like real networks and services.
 
     with FaultProxy(server.endpoint, seeded(0.05, [Answer(503), Reset()], seed=7)) as proxy:
         …                         # a client of proxy.endpoint
         assert proxy.counts["list"] == 0
 
-A rule sees each request before anything of it is passed on, and says what is to go wrong with it.
-HTTP/1.1 with bodies by Content-Length or in chunks; nothing is buffered whole, nothing is changed but
-by `Without` (the Host header neither, so signatures hold), and `Expect: 100-continue` is the server's to answer.
+A rule sees each request before the proxy forwards it, and returns its fault. The proxy speaks HTTP/1.1
+with bodies by Content-Length or in chunks, and buffers no whole body. Only `Without` changes a request.
+The Host header stays, so signatures remain valid. The server answers `Expect: 100-continue`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from tests.support.chaos_tally import count
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """The head of a request. `headers` by lower-case name."""
+    """The head of a request. `headers` have lower-case names."""
 
     method: str
     target: str
@@ -42,7 +42,7 @@ class Request:
 
     @property
     def operation(self) -> str:
-        """What a provider bills it as: put, get, head, list or delete."""
+        """The operation that a provider bills: put, get, head, list or delete."""
         query = parse_qs(urlsplit(self.target).query, keep_blank_values=True)
         if self.method == "GET":
             return "list" if "list-type" in query or "prefix" in query else "get"
@@ -53,7 +53,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Answer in the server's place: instead of it, or `after` it has done what was asked."""
+    """Answer instead of the server: before it gets the request, or `after` it has done the work."""
 
     status: int
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -63,45 +63,45 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Reset:
-    """Break the connection before the server hears of the request."""
+    """Break the connection before the server gets the request."""
 
 
 @dataclass(frozen=True, slots=True)
 class ResetAfter:
-    """Let the server do what was asked, call `then`, and break the connection without its answer."""
+    """Let the server do the work, call `then`, and break the connection without its answer."""
 
     then: Callable[[], object] = lambda: None
 
 
 @dataclass(frozen=True, slots=True)
 class Stall:
-    """Say nothing for so long, then break the connection."""
+    """Stay silent for a number of seconds, then break the connection."""
 
     seconds: float
 
 
 @dataclass(frozen=True, slots=True)
 class Truncate:
-    """Pass on so many bytes of the answer's body, and end there."""
+    """Forward a number of bytes of the answer's body, then end."""
 
     nbytes: int
 
 
 @dataclass(frozen=True, slots=True)
 class DropWrite:
-    """Acknowledge a PUT that the server never hears of."""
+    """Acknowledge a PUT without forwarding it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Delay:
-    """Pass on after so long."""
+    """Forward after a number of seconds."""
 
     seconds: float
 
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """Pass on once `until` is set, or after so long."""
+    """Forward once `until` is set, or after a number of seconds."""
 
     until: threading.Event
     seconds: float = 60.0
@@ -109,23 +109,23 @@ class Hold:
 
 @dataclass(frozen=True, slots=True)
 class Without:
-    """Pass on without a header, as by a server that does not know it; for servers that check no signature."""
+    """Forward without a header, like a server that ignores it. Works if the server checks no signature."""
 
     header: str
 
 
 @dataclass(frozen=True, slots=True)
 class Repeat:
-    """Pass on twice, as a balancer does that heard no answer, and give the second one's answer."""
+    """Forward twice, like a load balancer that got no answer, and return the second answer."""
 
 
 Fault = Answer | Reset | ResetAfter | Stall | Truncate | DropWrite | Delay | Hold | Without | Repeat
-# Called on the proxy's own thread, one request at a time in the order of their arrival.
+# Called on the proxy's own thread, one request at a time, in order of arrival.
 Rule = Callable[[Request], Fault | None]
 
 
 def name_of(fault: Fault) -> str:
-    """What to count a fault as."""
+    """The name under which a fault is counted."""
     match fault:
         case Answer(status, after=after):
             return f"{status}{' after the work' if after else ''}"
@@ -140,7 +140,7 @@ def name_of(fault: Fault) -> str:
 
 
 def refusal(status: int, code: str, **headers: str) -> Answer:
-    """A refusal in S3's words."""
+    """A refusal in S3's XML."""
     body = f"<Error><Code>{code}</Code><Message>So says the proxy.</Message></Error>"
     return Answer(status, {"Content-Type": "application/xml", **headers}, body.encode())
 
@@ -152,7 +152,7 @@ ACCESS_DENIED = refusal(403, "AccessDenied")
 
 
 def seeded(probability: float, faults: Sequence[Fault], seed: int) -> Rule:
-    """A rule by which each request meets one of `faults` with a probability, the same by seed."""
+    """A rule that gives each request one of `faults` with a probability. Equal seeds give equal faults."""
     chance = random.Random(seed)
 
     def rule(_: Request) -> Fault | None:
@@ -162,17 +162,17 @@ def seeded(probability: float, faults: Sequence[Fault], seed: int) -> Rule:
 
 
 class FaultProxy:
-    """A proxy on a free port of loopback, in a thread of its own, for as long as the block lasts.
+    """A proxy on a free loopback port, in its own thread, while the `with` block runs.
 
     Args:
         upstream: the server's endpoint, `http://…`, which may have a path.
-        rule: says what goes wrong; may be assigned anew at any time.
-        tls: what to speak it by, to clients; the server is spoken to without.
+        rule: returns the fault of each request. It may be replaced at any time.
+        tls: the context for clients' connections. The server is reached without TLS.
 
     Attributes:
         endpoint: the proxy's own.
         counts: requests by operation, as they arrived.
-        requests: `(method, path)` in the order of their arrival.
+        requests: `(method, path)` in order of arrival.
     """
 
     def __init__(
@@ -204,7 +204,7 @@ class FaultProxy:
             raise self._errors[0]
 
     def forget(self) -> None:
-        """Count from nothing again."""
+        """Reset the counts."""
         self.counts.clear()
         self.requests.clear()
 
@@ -239,15 +239,15 @@ class FaultProxy:
                 if not await exchange.perform(request, fault):
                     break
         except (OSError, EOFError, asyncio.CancelledError):
-            pass  # one side has gone, and so goes the other; or the proxy is at its end
-        except Exception as error:  # noqa: BLE001 - a rule that fails must fail its test
+            pass  # one side has closed, so the other closes too; or the proxy is ending
+        except Exception as error:  # noqa: BLE001 - a failing rule must fail its test
             self._errors.append(error)
         finally:
             exchange.close()
 
 
 class _Exchange:
-    """A client's connection and the one to the server that belongs to it."""
+    """A client's connection, and its connection to the server."""
 
     def __init__(
         self,
@@ -270,7 +270,7 @@ class _Exchange:
         return Request(method, target, headers)
 
     async def perform(self, request: Request, fault: Fault | None) -> bool:
-        """Do as the fault says; returns whether the connection goes on."""
+        """Perform the fault. Returns True if the connection stays open."""
         match fault:
             case Answer(after=True):
                 await self._unheard(request)
@@ -310,13 +310,13 @@ class _Exchange:
         return False
 
     async def _body_of(self, request: Request) -> bytes:
-        """A body that the server does not get."""
+        """Read a body that the server does not get."""
         if "expect" in request.headers:
             self._to_client.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         return b"".join([piece async for piece in _body(self._client, request.headers)])
 
     async def _unheard(self, request: Request) -> None:
-        """Let the server do what is asked; what it says, and whether it hangs up, stays here."""
+        """Let the server do the work. Its answer, or its hanging up, is dropped."""
         await self._forward(request, most=None)
         self._close_upstream()
         self._server = None
@@ -345,14 +345,14 @@ class _Exchange:
         return True
 
     async def _forward(self, request: Request, most: int | None = 1 << 62) -> bool:
-        """Pass a request on and its answer back, `most` bytes of its body, or None for nothing."""
+        """Forward a request, and return `most` bytes of its answer's body, or nothing for None."""
         if self._server is None or self._to_server is None or self._server.at_eof():
             self._close_upstream()
             self._server, self._to_server = await asyncio.open_connection(*self._address)
         self._to_server.write(self._head)
         sending = asyncio.create_task(self._send_body(request, self._to_server))
         try:
-            # A client that waits to be invited sends its body after `100 Continue`, or never.
+            # A client with `Expect` sends its body after `100 Continue`, or never.
             invited, status = "expect" not in request.headers, 100
             while status < 200:
                 head = await self._server.readuntil(b"\r\n\r\n")
@@ -387,7 +387,7 @@ class _Exchange:
             await to_server.drain()
 
     def _reset(self) -> None:
-        """Close so that the client's kernel hears RST and not an orderly end."""
+        """Close with RST instead of an orderly end."""
         sock = self._to_client.get_extra_info("socket")
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._to_client.transport.abort()
@@ -402,7 +402,7 @@ class _Exchange:
 
 
 def _filled(data: bytes) -> asyncio.StreamReader:
-    """A stream of these bytes and no more."""
+    """A stream of exactly these bytes."""
     reader = asyncio.StreamReader()
     reader.feed_data(data)
     reader.feed_eof()
@@ -419,12 +419,12 @@ def _parsed(head: bytes) -> tuple[str, dict[str, str]]:
 async def _body(
     reader: asyncio.StreamReader, headers: Mapping[str, str], *, to_the_end: bool = False
 ) -> AsyncIterator[bytes]:
-    """A message's body in pieces as they travel, the frames of chunks included.
+    """The pieces of a message's body as they travel, with the frames of chunks.
 
     Args:
-        reader: stands behind the message's head.
-        headers: the message's; without a length of any kind there is no body, unless
-        to_the_end: whatever comes until the connection closes is the body.
+        reader: positioned behind the message's head.
+        headers: the message's. Without a length there is no body, unless `to_the_end` is set.
+        to_the_end: the body lasts until the connection closes.
     """
     if "chunked" in headers.get("transfer-encoding", "").lower():
         size = 1

@@ -1,4 +1,4 @@
-"""Mirrors for tests to fetch from, and fetchers in a hurry."""
+"""Mirrors for tests of the fetch layer, and fetchers with short timeouts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from mirror.config.settings import BucketSettings, FetchSettings, Settings
-from mirror.fetch.engine import Tuning
+from mirror.fetch.engine import RequestPolicy
 from mirror.fetch.http.transport import Deadlines
 from mirror.layout import object_key
 from mirror.store.retry import RetryPolicy
@@ -23,14 +23,14 @@ UNKNOWN = 100
 ALL = [url_of(number) for number in range(20)]
 PHOTOS = {url_of(number): photo(number) for number in range(20)}
 
-HURRY = Tuning(
+HURRY = RequestPolicy(
     retry=RetryPolicy(attempts=12, base=0.001, cap=0.02, longest_retry_after=0.02),
     deadlines=Deadlines(connect=5.0, silence=0.4, total=5.0),
 )
 
 
 def mirrored(place: Place, folder: Path, numbers: Iterable[int] = range(20)) -> Settings:
-    """Settings of a mirror of these photos and one blank frame, with a state of its own."""
+    """The settings of a mirror of these photos and one blank frame, with its own state."""
     fill(folder / "cache", {url_of(n): photo(n) for n in numbers} | {url_of(BLANK): blank()})
     settings = place.settings(
         cache={"dir": str(folder / "cache")}, state={"dir": str(folder / "state")}
@@ -40,7 +40,7 @@ def mirrored(place: Place, folder: Path, numbers: Iterable[int] = range(20)) -> 
 
 
 def without_cache(settings: Settings) -> Settings:
-    """The settings of a machine that has no URL-keyed cache."""
+    """The settings of a machine without a URL-keyed cache."""
     return msgspec.structs.replace(
         settings, cache=msgspec.structs.replace(settings.cache, dir=None)
     )
@@ -70,11 +70,11 @@ def through(proxy: FaultProxy, settings: Settings) -> Settings:
 
 
 def images_only(rule: Rule) -> Rule:
-    """The rule for objects; the index is read in peace."""
+    """Apply the rule to objects only, so that the index can be read."""
     return lambda request: rule(request) if "/objects/" in request.path else None
 
 
-# --- bytes that are not those of their hash ---
+# --- bytes that do not match their hash ---
 
 
 def damaged(data: bytes, at: int) -> bytes:
@@ -83,7 +83,7 @@ def damaged(data: bytes, at: int) -> bytes:
 
 
 def lost(settings: Settings) -> None:
-    """Take the mirror away."""
+    """Remove the mirror."""
     path = Path(settings.bucket_url.path)
     path.rename(path.with_name("gone"))
 

@@ -1,4 +1,4 @@
-"""Small servers of the standard library's, each in a thread of its own while a block runs."""
+"""Small HTTP servers from the standard library, each in its own thread while a block runs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from threading import Thread
 
 @contextmanager
 def serving(handler: type[BaseRequestHandler]) -> Iterator[str]:
-    """Answer connections to a free port of 127.0.0.1; gives the URL of its root."""
+    """Serve on a free port of 127.0.0.1. Yields the URL of the root."""
     with ThreadingTCPServer(("127.0.0.1", 0), handler) as server:
         server.daemon_threads = True
         thread = Thread(target=server.serve_forever)
@@ -27,7 +27,7 @@ def serving(handler: type[BaseRequestHandler]) -> Iterator[str]:
 def answering(
     status: int, body: bytes, headers: Mapping[str, str], asked: list[str] | None = None
 ) -> Iterator[str]:
-    """A server that gives every request the same answer; `asked` is told their paths."""
+    """A server that gives every request the same answer. `asked` gets the paths."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -47,7 +47,7 @@ def answering(
         do_GET = do_PUT = do_POST = do_HEAD = answer
 
         def log_message(self, *_: object) -> None:
-            """Silence."""
+            """Log nothing."""
 
     with serving(Handler) as url:
         yield url

@@ -1,7 +1,7 @@
-"""What must hold of a mirror whatever happened to the runs that made it.
+"""Checks that hold for every mirror, even after killed and failed runs.
 
-Reads the bucket as a stranger would who has only docs/format.md: keys and hashes are worked out
-here again, the catalog is read by Polars, and nothing of `mirror` takes part.
+This module reads the bucket with nothing but docs/format.md: it computes keys and hashes itself and
+reads the catalog with Polars. It uses no code of `mirror`.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ from tests.conftest import Place
 
 @dataclass(frozen=True)
 class Mirrored:
-    """A mirror at one moment. `objects` by key; `rows` of the whole catalog, in no order."""
+    """A mirror at one moment: `objects` by key, and unordered `rows` of the whole catalog."""
 
     objects: dict[str, bytes]
     rows: list[dict[str, Any]]
 
     @property
     def latest(self) -> dict[bytes, dict[str, Any]]:
-        """The row that counts of each `url_md5`."""
+        """The latest row of each `url_md5`."""
         ordered = sorted(self.rows, key=lambda row: row["seen_at"])
         return {row["url_md5"]: row for row in ordered}
 
 
 def read(place: Place) -> Mirrored:
-    """All of a mirror: the catalog first, for an object may come before its row but not after."""
+    """Read a whole mirror. The catalog comes first, because an object may appear before its row, but not after."""
     server = place.server
     if server is None:
         return _read_folder(Path(place.url.path))
@@ -72,7 +72,7 @@ def _read_folder(root: Path) -> Mirrored:
     if DeltaTable.is_deltatable(str(root / "catalog")):
         rows = polars.read_delta(str(root / "catalog")).to_dicts()
     files = (path for path in (root / "objects").rglob("*") if path.is_file())
-    # What a killed writer left has a hidden name, and is nobody's object.
+    # A killed writer leaves files with hidden names, which are not objects.
     named = (path for path in files if not path.name.startswith("."))
     return Mirrored({str(path.relative_to(root)): path.read_bytes() for path in named}, rows)
 
@@ -90,7 +90,7 @@ async def _objects(store: S3Store) -> dict[str, bytes]:
 
 
 def promise_kept(mirrored: Mirrored) -> None:
-    """Every object is what its key says, and every row that is `ok` has its object."""
+    """Check that every object matches its key, and that every `ok` row has its object."""
     for key, body in mirrored.objects.items():
         assert key == key_of(body), f"{key} holds other bytes"
     for row in mirrored.latest.values():
@@ -106,13 +106,15 @@ def promise_kept(mirrored: Mirrored) -> None:
 def complete(
     mirrored: Mirrored, images: Mapping[str, bytes], flagged: Mapping[str, bytes] | None = None
 ) -> None:
-    """The promise, and: each content of `images` is one object, there is no other, and every URL's
-    latest row is about its own bytes.
+    """Check the promise and completeness.
+
+    Each content of `images` is one object, there are no others, and every URL's latest row describes
+    its own bytes.
 
     Args:
         mirrored: the mirror.
-        images: body by URL of what must be there.
-        flagged: body by URL of what must be in the catalog only.
+        images: the bodies that must have objects, by URL.
+        flagged: the bodies that must be in the catalog only, by URL.
     """
     promise_kept(mirrored)
     assert set(mirrored.objects) == {key_of(body) for body in images.values()}
@@ -127,13 +129,13 @@ def complete(
 
 
 def key_of(body: bytes) -> str:
-    """Where a JPEG belongs."""
+    """The object key of a JPEG."""
     digits = xxhash.xxh3_128_hexdigest(body)
     return f"objects/{digits[:2]}/{digits}.jpg"
 
 
 def contents(folder: Path) -> dict[str, tuple[bytes, int]]:
-    """Bytes and time of every file of a folder: what a sync may not change."""
+    """Bytes and time of every file of a folder, which a sync may not change."""
     return {
         str(path.relative_to(folder)): (path.read_bytes(), path.stat().st_mtime_ns)
         for path in folder.rglob("*")
@@ -141,12 +143,12 @@ def contents(folder: Path) -> dict[str, tuple[bytes, int]]:
 
 
 def state_is_behind(state: Path, mirrored: Mirrored, scratch: Path) -> int:
-    """The local state vouches only for what the catalog has; returns how many files it vouches for.
+    """Check that the local state lists only files of the catalog. Returns the number of its files.
 
     Args:
         state: the folder `state.dir`.
         mirrored: the mirror, read after the run ended.
-        scratch: a folder to copy the state to, for SQLite would recover the original.
+        scratch: a folder for a copy of the state, because SQLite would recover the original.
     """
     vouched = 0
     for number, database in enumerate(state.glob("*/state.sqlite")):

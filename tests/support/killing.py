@@ -1,4 +1,4 @@
-"""A command that is killed again and again, each time before another line of the code that matters."""
+"""A command that is killed again and again, each time before a different line of its code."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.support.chaos_tally import SEED, count
 
 
 def dying(modules: str, words: Sequence[str], at: int) -> subprocess.CompletedProcess[str]:
-    """Runs `mirror` with these words, killed before the line `at` of the modules; see die_at_line."""
+    """Run `mirror` with these words, killed before line `at` of the modules. See die_at_line."""
     done = subprocess.run(
         [sys.executable, "-m", "tests.support.die_at_line", str(at), modules, *words],
         capture_output=True,
@@ -25,22 +25,22 @@ def dying(modules: str, words: Sequence[str], at: int) -> subprocess.CompletedPr
 
 
 class Killing:
-    """Kills a command as often as is asked for, before lines that chance draws.
+    """Kills a command a given number of times, before random lines.
 
         killing = Killing("mirror.upkeep.gc", ["gc", …])
         for story in killing.rounds(kills(4), random.Random(SEED)):
-            …                   # all is made ready
+            …                   # prepare
             killing.run()
-            assert …, story     # what must hold
+            assert …, story     # check
 
-    What there is to do differs from run to run, so that one may end before its line is reached: it
-    does not count, and there is a round more.
+    The amount of work differs between runs, so a run may end before its line. Such runs do not count,
+    and another round follows.
 
     Args:
-        modules: whose lines are meant, with commas between.
+        modules: the modules whose lines count, separated by commas.
         words: the command and its options.
-        status: that it ends with when nobody kills it.
-        after: the share of its lines that are passed over: they only get ready.
+        status: the exit status of a run that is not killed.
+        after: the share of lines to skip, because they only prepare the work.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Killing:
         self._killed = 0
 
     def rounds(self, most: int, chance: random.Random) -> Iterator[str]:
-        """A round a kill, until there were so many; gives what to say if one fails."""
+        """Yield once for each kill, with a message for failing assertions, until `kills` runs were killed."""
         for _ in range(2 * most + 10):
             self._at = chance.randint(self._first, self._lines)
             yield f"CHAOS_SEED={SEED}, killed before line {self._at} of {self._lines}"
@@ -64,6 +64,6 @@ class Killing:
         raise AssertionError(f"CHAOS_SEED={SEED}: killed {self._killed} times only, not {most}")
 
     def run(self) -> None:
-        """Runs the command, to be killed at this round's line."""
+        """Run the command, and kill it at this round's line."""
         done = dying(self._modules, self._words, self._at)
         self._killed += done.returncode == -signal.SIGKILL

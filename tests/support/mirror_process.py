@@ -1,4 +1,4 @@
-"""`mirror sync`, or another command, as a process of its own, which can be signalled and killed."""
+"""`mirror sync`, or another command, as a separate process that tests can signal and kill."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _numbers = itertools.count()
 
 @dataclass(frozen=True)
 class Command:
-    """One call of `mirror --json` that has been started."""
+    """A running `mirror --json`."""
 
     process: subprocess.Popen[bytes]
     output: Path
@@ -35,17 +35,17 @@ class Command:
         self.process.send_signal(number)
 
     def says(self, words: str) -> None:
-        """Return once the words stand on its standard error."""
+        """Wait until the words appear on its standard error."""
         there = eventually(lambda: words in self.log.read_text(), within=PATIENCE)
         assert there, f"it never said {words!r}, but: {self.log.read_text()}"
 
     def status(self) -> int:
-        """Wait for its end."""
+        """Wait for its exit status."""
         return self.process.wait(PATIENCE)
 
     @property
     def report(self) -> dict[str, Any]:
-        """What `--json` printed: one object and nothing else."""
+        """The one object that `--json` printed."""
         text = self.output.read_text()
         assert text, f"it printed nothing, but said: {self.log.read_text()}"
         report = json.loads(text)
@@ -63,14 +63,14 @@ def started(
     *,
     arguments: Sequence[str] = ("sync",),
 ) -> Iterator[Command]:
-    """Start `mirror` with the environment's credentials; what is left of it is killed.
+    """Start `mirror` with the environment's credentials, and kill it at the end if it still runs.
 
     Args:
-        place: the mirror's.
-        endpoint: where to find the server, which may be a proxy's.
+        place: the place of the mirror.
+        endpoint: the endpoint of the server, or of a proxy.
         cache: the cache's folder.
         state: the state's folder.
-        sync: settings of the section `sync`.
+        sync: settings for the section `sync`.
         arguments: the command and its options.
     """
     settings = {
@@ -107,7 +107,7 @@ def started(
 def completed(
     place: Place, endpoint: str, cache: Path, state: Path, sync: Mapping[str, object] = DEFAULTS
 ) -> dict[str, Any]:
-    """The report of a run that must end with exit status 0."""
+    """Run a command that must end with exit status 0. Returns its report."""
     with started(place, endpoint, cache, state, sync) as command:
         status = command.status()
         assert status == 0, (status, command.log.read_text())
@@ -115,6 +115,6 @@ def completed(
 
 
 def changed_nothing(report: dict[str, Any]) -> bool:
-    """A run that found all done: nothing read, sent or committed."""
+    """True for a run that had nothing to do: it read, sent and committed nothing."""
     done = ("new", "changed", "vanished", "uploaded", "deduplicated", "failed", "catalog_commits")
     return not any(report[name] for name in done) and report["unchanged"] == report["scanned"] > 0

@@ -1,4 +1,4 @@
-"""What a user has: a cache, a place for its mirror, and a state."""
+"""A user's setup: a cache, a place for its mirror, and a state."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from mirror.sync.sync_report import SyncReport
 from tests.conftest import MakePlace, Place
 from tests.support.fault_proxy import FaultProxy
 
-# One of each kind of place; tests/conftest.py has them by every engine.
+# One place of each kind. tests/conftest.py has them with every engine.
 PLACES = ("file", "seaweedfs-obstore", "seaweedfs-aioboto3", "miniflare-obstore")
 IS_ROOT = os.geteuid() == 0
-# Mounts of the command are its own, and end with it.
+# Prefix for a command: its mounts are private and end with it.
 MOUNTS = ["unshare", "--mount"] if IS_ROOT else ["unshare", "--mount", "--map-root-user"]
 SOON = RetryPolicy(base=0.002, cap=0.02, longest_retry_after=0.05)
 
 
 def full_disk(size: int) -> list[str]:
-    """Before a command: no file that it writes becomes larger than so many bytes, as on a full disk."""
+    """Prefix for a command: its files cannot exceed `size` bytes, as on a full disk."""
     return ["prlimit", f"--fsize={size}:"]
 
 
 class Workshop:
-    """A cache, a place for its mirror, and a state: what a user has."""
+    """A cache, a place for its mirror, and a state."""
 
     def __init__(self, place: Place, folder: Path) -> None:
         self.place = place
@@ -48,7 +48,7 @@ class Workshop:
         )
 
     def through(self, proxy: FaultProxy, **sections: Any) -> Settings:
-        """The settings of another run, with a state of its own, that reaches the server by a proxy."""
+        """The settings of another run, with its own state, that reaches the server through a proxy."""
         folders = {"cache": self.cache, "state": self.state.with_name("other")}
         sections |= {name: {"dir": str(folder)} for name, folder in folders.items()}
         return self.place.settings(bucket={"endpoint": proxy.endpoint}, **sections)
@@ -57,7 +57,7 @@ class Workshop:
         return sync(self.settings(), SyncOptions(**options), sources=sources)
 
     def objects(self) -> dict[str, bytes]:
-        """Key → bytes of everything under objects/."""
+        """The bytes of everything below objects/, by key."""
 
         async def read() -> dict[str, bytes]:
             store = self.place.open()
@@ -70,7 +70,7 @@ class Workshop:
         return asyncio.run(read())
 
     def put(self, bodies: Mapping[str, bytes]) -> None:
-        """Bodies by key, whatever stood there: as only damage and strangers bring them there."""
+        """Overwrite objects with these bodies by key, as only damage or other programs do."""
 
         async def write() -> None:
             store = self.place.open()
@@ -104,7 +104,7 @@ class Workshop:
 
 
 def aged(folder: Path, days: float) -> None:
-    """Every file below becomes so much older."""
+    """Make every file below `days` older."""
     for path in folder.rglob("*"):
         if path.is_file():
             written = path.stat().st_mtime - days * 86_400
@@ -112,7 +112,7 @@ def aged(folder: Path, days: float) -> None:
 
 
 def key_of(body: bytes) -> str:
-    """Where a JPEG belongs."""
+    """The object key of a JPEG."""
     return object_key(digest_of(body).content_hash, "jpeg")
 
 
@@ -123,5 +123,5 @@ def shop(request: pytest.FixtureRequest, make_place: MakePlace, tmp_path: Path) 
 
 @pytest.fixture
 def local(make_place: MakePlace, tmp_path: Path) -> Workshop:
-    """A mirror in a folder, for behaviour that does not depend on the place."""
+    """A setup with the mirror in a folder, for tests that do not depend on the place."""
     return Workshop(make_place("file"), tmp_path)

@@ -1,4 +1,4 @@
-"""A small real mirror in a folder, and datasets that point at what it holds or lacks.
+"""A small real mirror in a folder, and datasets with URLs that it has or lacks.
 
 Tests import the fixtures that they use: `plants`, the mirror, and `work`, an empty folder.
 """
@@ -31,7 +31,7 @@ from tests.conftest import Place
 from tests.support import damaged_caches
 from tests.support.photos import fill, photo, url_of
 
-# Numbers of URLs (`url_of`). Of `caches.make` are those below 200.
+# Numbers of URLs (`url_of`). Those below 200 belong to `damaged_caches.make`.
 GOOD = range(10)
 BLANK, CORRUPT, NOT_IMAGE, PLACEHOLDER = (
     range(100, 103),
@@ -40,13 +40,13 @@ BLANK, CORRUPT, NOT_IMAGE, PLACEHOLDER = (
     range(109, 115),
 )
 ABSENT = range(500, 600)
-SMALL = 30  # 24 pixels wide, where the others have 48
-TWINS = range(40, 50)  # of the contents of GOOD
-MANY = range(1000, 1060)  # 40 contents, twenty of them under two URLs
+SMALL = 30  # 24 pixels wide; the others have 48
+TWINS = range(40, 50)  # with contents of GOOD
+MANY = range(1000, 1060)  # 40 contents, twenty of them with two URLs
 
 
 def content_of(number: int) -> int:
-    """Equal for URLs whose images are equal."""
+    """A number that is equal for URLs with equal images."""
     if number in TWINS:
         return number - TWINS[0]
     return MANY[0] + number % 40 if number in MANY else number
@@ -54,7 +54,7 @@ def content_of(number: int) -> int:
 
 @dataclass(frozen=True)
 class Mirror:
-    """A mirror that was synced; nothing changes it. `settings` say where it is."""
+    """A synced mirror that no test changes. `settings` has its place."""
 
     settings: Settings
     cache: Path
@@ -63,7 +63,7 @@ class Mirror:
     def of(
         cls, place: Place, folder: Path, sources: Mapping[str, RowSource] | None = None
     ) -> Mirror:
-        """The cache in `folder`, mirrored; `sources` is what a dataset tells of some of its URLs."""
+        """Mirror the cache in `folder`. `sources` has a dataset's facts about some of its URLs."""
         cache = folder / "cache"
         settings = place.settings(cache={"dir": str(cache)}, state={"dir": str(folder / "state")})
         assert sync(settings, SyncOptions()).exit_status == 0
@@ -78,7 +78,7 @@ class Mirror:
 
     @property
     def base(self) -> str:
-        """What the mirror's URLs begin with."""
+        """The beginning of the mirror's URLs."""
         return f"{self.settings.bucket_url}/"
 
     def url(self, number: int) -> str:
@@ -126,7 +126,7 @@ class Mirror:
 
 
 def make(folder: Path) -> Mirror:
-    """A mirror with every verdict, with twins, and with enough images to divide."""
+    """Make a mirror with every verdict, with duplicates, and with enough images to split."""
     cache = folder / "cache"
     damaged_caches.make(cache)
     fill(cache, {url_of(n): photo(content_of(n)) for n in (*TWINS, *MANY)})
@@ -136,20 +136,20 @@ def make(folder: Path) -> Mirror:
 
 @pytest.fixture(scope="module")
 def plants(tmp_path_factory: pytest.TempPathFactory) -> Mirror:
-    """See `make`. Nobody changes it."""
+    """The mirror of `make`. Do not change it."""
     return make(tmp_path_factory.mktemp("plants"))
 
 
 @pytest.fixture
 def work(tmp_path: Path) -> Path:
-    """An empty folder for what a test reads and writes."""
+    """An empty folder for a test's files."""
     folder = tmp_path / "work"
     folder.mkdir()
     return folder
 
 
 def command_line(plants: Mirror, *arguments: str) -> list[str]:
-    """Words of `mirror rewrite` for that mirror."""
+    """The arguments of `mirror rewrite` for that mirror."""
     state = plants.settings.state.dir
     return ["rewrite", f"--bucket={plants.settings.bucket.url}", f"--state={state}", *arguments]
 
@@ -160,7 +160,7 @@ def record(number: int, **fields: Any) -> dict[str, Any]:
 
 
 def put(path: Path, records: Iterable[Any]) -> Path:
-    """A dataset of JSON lines; text stands in it as it is."""
+    """Write a dataset of JSON lines. Text is written unchanged."""
     lines = (one if isinstance(one, str) else json.dumps(one) for one in records)
     path.write_text("".join(f"{line}\n" for line in lines))
     return path
@@ -171,5 +171,5 @@ def got(path: Path) -> list[dict[str, Any]]:
 
 
 def names(folder: Path) -> set[str]:
-    """All that stands in a folder, hidden or not."""
+    """The names of all files in a folder, hidden ones included."""
     return {path.name for path in folder.iterdir()}

@@ -1,4 +1,4 @@
-"""Small real images for tests, made and not shipped: distinct by seed, the same on every run."""
+"""Small real images that tests generate. Each seed gives a distinct image, equal on every run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from PIL import Image
 
 @cache
 def photo(seed: int, side: int = 48) -> bytes:
-    """A JPEG with structure (no flat frame), different for every seed."""
+    """A JPEG that is not flat, and differs for every seed."""
     chance = np.random.default_rng(seed)
     coarse = chance.integers(0, 256, (6, 6, 3), dtype=np.uint8)
     image = Image.fromarray(coarse).resize((side, side), Image.Resampling.BICUBIC)
@@ -21,12 +21,12 @@ def photo(seed: int, side: int = 48) -> bytes:
 
 
 def blank(side: int = 224, quality: int = 80) -> bytes:
-    """The black frame that an old loader put in place of a refused download."""
+    """A black frame, which some loaders store for a refused download."""
     return encoded(Image.new("RGB", (side, side)), quality)
 
 
 def flipped(body: bytes) -> bytes:
-    """The same with one bit of it another one."""
+    """The same bytes with one bit flipped."""
     middle = len(body) // 2
     return body[:middle] + bytes([body[middle] ^ 1]) + body[middle + 1 :]
 
@@ -46,7 +46,7 @@ def name_of(url: str, extension: str = "jpg") -> str:
 
 
 def fill(folder: Path, bodies: dict[str, bytes]) -> None:
-    """Put bodies into a cache under the names of their URLs."""
+    """Write bodies into a cache under the names of their URLs."""
     folder.mkdir(parents=True, exist_ok=True)
     for url, body in bodies.items():
         (folder / name_of(url)).write_bytes(body)

@@ -18,7 +18,7 @@ class Advances(Progress):
 
 
 class WhenPlanned(Progress):
-    """Calls back when a stage begins: a collection has its plan, and has deleted nothing yet."""
+    """Calls back when a stage begins: gc has its plan, and has deleted nothing yet."""
 
     def __init__(self, call: Callable[[Stage], object]) -> None:
         self._call = call

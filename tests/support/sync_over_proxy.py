@@ -1,4 +1,4 @@
-"""A cache, a place for its mirror, and a network between them that does as told."""
+"""A cache, a place for its mirror, and a proxy between them that tests control."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ class Scene:
 
     @property
     def where(self) -> tuple[Place, str, Path, Path]:
-        """What `started` and `completed` ask for."""
+        """The positional arguments of `started` and `completed`."""
         return self.place, self.proxy.endpoint, self.folder / "cache", self.folder / "state"
 
     def fill_cache(self, count: int) -> None:
-        """So many photographs, a fifth of them under two URLs, and two blanks."""
+        """Fill the cache with photographs, a fifth of them with two URLs, and two blank frames."""
         self.images = {url_of(number): photo(number) for number in range(count)}
         self.images |= {url_of(100_000 + number): photo(number) for number in range(count // 5)}
         self.flagged = {url_of(200_000 + n): blank(64 + n) for n in range(2)}
@@ -51,7 +51,7 @@ class Scene:
         )
 
     def sync(self, rule: Rule | None = None, commit_rows: int = 25) -> SyncReport:
-        """A sync in this process, while the network does as `rule` says."""
+        """Run a sync in this process, while `rule` controls the network."""
         self.proxy.rule = rule
         try:
             return sync(self.settings(commit_rows), SyncOptions(retry=SOON))
@@ -59,23 +59,23 @@ class Scene:
             self.proxy.rule = None
 
     def check(self) -> invariants.Mirrored:
-        """What must hold at any moment."""
+        """Check the promise that holds at any moment."""
         mirrored = invariants.read(self.place)
         invariants.promise_kept(mirrored)
         invariants.state_is_behind(self.folder / "state", mirrored, self.folder)
         return mirrored
 
     def is_complete(self) -> None:
-        """What must hold after a run to the end."""
+        """Check a run that completed."""
         invariants.complete(self.check(), self.images, self.flagged)
 
     def nothing_is_left(self) -> None:
-        """The same, and that another run finds nothing to do."""
+        """Check a run that completed, and that another run has nothing to do."""
         self.is_complete()
         assert changed_nothing(completed(*self.where))
 
     def objects_put(self) -> list[str]:
-        """Names of the objects that a PUT was sent for."""
+        """The names of objects that got a PUT."""
         return [
             path.rpartition("/")[2]
             for method, path in list(self.proxy.requests)
@@ -85,7 +85,7 @@ class Scene:
 
 @contextmanager
 def scene_at(place: Place, folder: Path) -> Iterator[Scene]:
-    """A scene whose mirror is at a place with a server."""
+    """A setup whose mirror is on a server."""
     assert place.server is not None
     with FaultProxy(place.server.endpoint) as proxy:
         yield Scene(place, proxy, folder)

@@ -1,4 +1,4 @@
-"""A server on loopback that speaks TLS, by a certificate of an authority that nobody trusts yet."""
+"""A TLS server on loopback, with a certificate from a new authority that no client trusts yet."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from cryptography.x509.oid import NameOID
 
 
 class Authority(NamedTuple):
-    """`file`: the authority's own certificate, for who is to trust it; `server`: for 127.0.0.1."""
+    """`file` is the authority's own certificate, for clients to trust. `server` is for 127.0.0.1."""
 
     file: Path
     server: ssl.SSLContext
 
 
 def authority(folder: Path) -> Authority:
-    """A new one, its files in a folder."""
+    """Make a new authority with its files in a folder."""
     ca_key, key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
     ca_name, name = (
         x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)]) for text in ("nobody", "mirror")

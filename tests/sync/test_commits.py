@@ -1,4 +1,4 @@
-"""What becomes of a run whose commits fail, stall, or meet what nobody foresaw."""
+"""Runs whose commits fail, stall, or raise an unexpected exception."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.support.photos import fill, photo, url_of
 
 
 def test_an_object_that_cannot_be_adopted_is_one_file_that_failed(local: Workshop) -> None:
-    """Whose gc.json it is nobody knows: an old object may be about to be removed."""
+    """gc.json cannot be understood, so gc may be about to delete an old object."""
     fill(local.cache, {url_of(n): photo(n) for n in range(30)})
     local.put({key_of(photo(7)): photo(7), "gc.json": b"of a later version"})
     aged(Path(local.place.url.path), days=3)
@@ -38,10 +38,10 @@ def test_an_object_that_cannot_be_adopted_is_one_file_that_failed(local: Worksho
     assert set(local.rows()) == {url_md5(url_of(n)) for n in range(30) if n != 7}
 
 
-def test_what_a_folder_acknowledged_is_on_its_disk_before_anything_vouches_for_it(
+def test_objects_are_on_the_disk_before_rows_and_rows_before_the_state(
     local: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Objects before rows, and rows before the state, in this order through a loss of power too."""
+    """The order holds through a loss of power, too."""
     seen: list[tuple[int, int, int]] = []
     folder = Path(local.place.url.path)
     recorded = 0
@@ -65,10 +65,10 @@ def test_what_a_folder_acknowledged_is_on_its_disk_before_anything_vouches_for_i
     assert recorded == 4
 
 
-def test_a_disk_that_does_not_take_what_was_written_ends_the_run_and_nothing_vouches(
+def test_a_disk_that_loses_writes_ends_the_run_and_nothing_relies_on_them(
     local: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The system tells of it once: asked again, it would say that all is well."""
+    """The system reports a lost write only once; a second fsync would succeed."""
     asked = 0
 
     def fails_once(_: Path) -> None:
@@ -89,7 +89,7 @@ def test_a_disk_that_does_not_take_what_was_written_ends_the_run_and_nothing_vou
     assert len(local.rows()) == 40
 
 
-def test_an_index_that_finds_no_room_ends_the_run_in_a_sentence_and_all_is_committed(
+def test_an_index_without_disk_space_ends_the_run_and_all_is_committed(
     local: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     refresh, asked = Committer.refresh, 0
@@ -114,7 +114,7 @@ def test_an_index_that_finds_no_room_ends_the_run_in_a_sentence_and_all_is_commi
 
 
 @pytest.mark.timeout(60)
-def test_what_nobody_foresaw_in_a_commit_ends_the_run_and_is_raised(
+def test_an_unexpected_exception_in_a_commit_ends_the_run_and_is_raised(
     local: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def fails(self: Committer) -> None:
@@ -133,10 +133,10 @@ def test_what_nobody_foresaw_in_a_commit_ends_the_run_and_is_raised(
 
 
 class Stalling(Progress):
-    """The first commit lasts until nothing moves any more: who feeds waits, or all files are done.
+    """The first commit lasts until nothing moves any more: all feeders wait, or all files are done.
 
-    Of files whose content is known nothing is uploaded: they are done as soon as they are read, and
-    who feeds them waits for commits alone.
+    Files with a known content are not uploaded. They are done as soon as they are read, and their
+    feeders wait only for commits.
     """
 
     def __init__(self, files: int, ending: Callable[[], object]) -> None:
@@ -152,7 +152,7 @@ class Stalling(Progress):
     def patched(self, patch: pytest.MonkeyPatch) -> None:
         patch.setattr("mirror.sync.transfer.BATCH_FILES", 4)
         patch.setattr(
-            "mirror.sync.transfer._STARVING", 1_000_000
+            "mirror.sync.transfer._STARVED_BATCHES", 1_000_000
         )  # one reader, and its two feeders
 
         async def enter(transfer: Transfer, files: int, size: int) -> None:
@@ -174,7 +174,7 @@ class Stalling(Progress):
         patch.setattr(Catalog, "append_after", append)
 
     async def _look(self) -> None:
-        """Who may enter does so within a few turns of the loop."""
+        """A feeder that may enter does so within a few turns of the loop."""
         for _ in range(20):
             await asyncio.sleep(0)
             if self._at_the_door < 2:
@@ -206,7 +206,7 @@ def failing(error: BaseException) -> Callable[[], object]:
     ],
     ids=["done", "refused", "full", "unforeseen", "interrupted"],
 )
-def test_a_commit_that_stalls_holds_the_feeding_back_however_it_ends(
+def test_a_commit_that_stalls_holds_back_the_feeding(
     local: Workshop,
     monkeypatch: pytest.MonkeyPatch,
     ending: Callable[[], object],
@@ -229,7 +229,9 @@ def test_a_commit_that_stalls_holds_the_feeding_back_however_it_ends(
 
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("contents", [60, 1], ids=["uploads", "duplicates"])
-def test_a_commit_for_each_file_holds_nobody_back_for_ever(local: Workshop, contents: int) -> None:
+def test_a_commit_for_each_file_does_not_block_the_feeding_for_ever(
+    local: Workshop, contents: int
+) -> None:
     fill(local.cache, {url_of(n): photo(n % contents) for n in range(60)})
     report = sync(local.settings(commit_rows=1, concurrency=2, inspect="off"))
     assert (report.uploaded, report.failed) == (contents, 0)

@@ -26,10 +26,10 @@ from tests.support.fault_proxy import Delay, Fault, Hold, Request, ResetAfter, S
 from tests.support.mirror_process import PATIENCE, completed, started
 from tests.support.sync_over_proxy import CONCURRENCY, Scene, commits, scene_at, writes_object
 
-# Kills must not run out of work: each lets about 25 files through.
+# Enough files for all kills: each lets about 25 files through.
 FILES_A_KILL = 25 if TIMES == 1 else 60
 
-# Commits come often, so that kills fall between those of objects, of the catalog and of the state.
+# Commits are frequent, so that kills fall between objects, catalog commits and state commits.
 COMMIT_ROWS = 20
 OFTEN = {"concurrency": CONCURRENCY, "commit_rows": COMMIT_ROWS, "commit_seconds": 0.3}
 STOPPED = 130
@@ -43,10 +43,10 @@ def scene(request: pytest.FixtureRequest, make_place: MakePlace, tmp_path: Path)
 
 @dataclass(frozen=True)
 class Moment:
-    """When to kill: at the `nth` request, or the `nth` commit of the catalog, seen from the proxy.
+    """When to kill: at the `nth` request, or at the `nth` commit of the catalog, as the proxy sees them.
 
-    `when`: before the server hears of it; after it has answered, but before the client hears that;
-    or so many seconds after the request came, whatever is going on then.
+    `when` is before the request reaches the server; or after the server has answered, but before the
+    answer reaches the client; or a number of seconds after the request.
     """
 
     nth: int
@@ -64,8 +64,9 @@ class Moment:
 
 
 class Killer:
-    """A rule of the proxy that kills a process at a moment, and lets some uploads take their time:
-    so there are always some whose end the commits may not wait for, and may not take for granted.
+    """A rule of the proxy that kills a process at a moment and delays some uploads.
+
+    So there are always uploads that commits must not wait for, and must not count as done.
     """
 
     def __init__(
@@ -98,7 +99,7 @@ class Killer:
     indirect=["scene"],
     ids=["keeping the state", "losing the state"],
 )
-def test_killed_at_any_moment_it_keeps_its_promise_and_completes_later(
+def test_a_sync_killed_at_any_moment_loses_nothing_and_completes_later(
     scene: Scene, most: int, forgetful: bool
 ) -> None:
     scene.fill_cache(most * FILES_A_KILL)
@@ -132,7 +133,7 @@ def test_killed_at_any_moment_it_keeps_its_promise_and_completes_later(
 
 
 class Gate:
-    """A rule that lets `count` of the requests it applies to pass, and holds the others."""
+    """A rule that lets the first `count` of its requests pass, and holds the others."""
 
     def __init__(self, count: int, fault: Fault, applies=writes_object) -> None:
         self._count = count
@@ -150,7 +151,7 @@ class Gate:
         return self._fault
 
     def holds(self, count: int) -> bool:
-        """Whether so many requests come to be held."""
+        """Wait until this many requests are held; returns whether they were."""
         return eventually(lambda: self.held >= count, within=PATIENCE)
 
 
@@ -178,7 +179,7 @@ def test_the_first_signal_finishes_what_is_in_flight_and_commits_it(
     assert report["failed"] == 0
     assert 30 < report["uploaded"] < 200
     mirrored = scene.check()
-    # All that the store has acknowledged is in the catalog, and there is nothing else.
+    # The catalog has exactly the objects that the store has acknowledged.
     assert len(mirrored.objects) == report["uploaded"]
     done = report["uploaded"] + report["deduplicated"] + sum(report["flagged"].values())
     assert len(mirrored.latest) == done
@@ -191,7 +192,7 @@ def test_the_first_signal_finishes_what_is_in_flight_and_commits_it(
     scene.nothing_is_left()
 
 
-def test_a_signal_lets_the_uploads_in_flight_end_and_begins_no_other(scene: Scene) -> None:
+def test_a_signal_lets_uploads_in_flight_end_and_starts_no_others(scene: Scene) -> None:
     scene.fill_cache(200)
     release = threading.Event()
     gate = scene.proxy.rule = Gate(30, Hold(release, PATIENCE))
@@ -226,13 +227,13 @@ def test_the_second_signal_leaves_at_once_and_loses_nothing(scene: Scene) -> Non
     )
     scene.proxy.rule = None
     report = completed(*scene.where)
-    # What stood there already is met, compared and catalogued, not written again.
+    # Existing objects are compared and catalogued, not written again.
     assert report["uploaded"] == 100 - len(mirrored.objects)
     assert report["deduplicated"] >= uncatalogued
     scene.nothing_is_left()
 
 
-def test_a_signal_is_heard_while_the_catalog_waits_for_the_network(scene: Scene) -> None:
+def test_a_signal_is_handled_while_the_catalog_waits_for_the_network(scene: Scene) -> None:
     scene.fill_cache(100)
     release = threading.Event()
     # Version 0 is the empty table.
@@ -253,7 +254,7 @@ def test_a_signal_is_heard_while_the_catalog_waits_for_the_network(scene: Scene)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda n: n.name)
-def test_a_signal_before_there_is_anything_to_finish_ends_it_in_order(
+def test_a_signal_before_anything_began_ends_the_run_cleanly(
     scene: Scene, number: signal.Signals
 ) -> None:
     scene.fill_cache(5)

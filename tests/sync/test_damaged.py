@@ -1,4 +1,4 @@
-"""A state that is damaged where only a later step looks: set aside all the same, and begun anew."""
+"""A state whose damage only a later step finds is set aside too, and replaced."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mirror.sync.state import FILE_NAME, SeenFile, State
 from mirror.sync.sync_report import SyncReport
 from tests.support.mirror_setup import Workshop
 from tests.support.photos import fill, name_of, photo, url_of
-from tests.sync.test_sync import Told
+from tests.sync.test_sync import DatasetSources
 
 FILES = 400
 
@@ -44,7 +44,7 @@ def damaged(local: Workshop) -> Workshop:
 
 
 def began_anew(shop: Workshop, report: SyncReport) -> None:
-    """The state went aside, and the run did its work from the beginning."""
+    """The state was set aside, and the run started from the beginning."""
     assert (report.error, report.failures, report.exit_status) == (None, [], 0)
     (warning,) = report.warnings
     assert "is damaged" in warning
@@ -57,7 +57,7 @@ def began_anew(shop: Workshop, report: SyncReport) -> None:
     assert (again.unchanged, again.warnings) == (report.scanned, [])
 
 
-def test_where_a_file_that_left_the_cache_is_noted(damaged: Workshop) -> None:
+def test_damage_where_a_vanished_file_is_recorded(damaged: Workshop) -> None:
     (damaged.cache / name_of(url_of(7))).unlink()
     report = damaged.sync()
     assert report.uploaded == 0
@@ -65,8 +65,8 @@ def test_where_a_file_that_left_the_cache_is_noted(damaged: Workshop) -> None:
     assert len(damaged.rows()) == FILES
 
 
-def test_where_sources_are_noted(damaged: Workshop) -> None:
-    told = Told({url_of(n): RowSource(url_of(n), "CC0") for n in range(FILES)})
+def test_damage_where_sources_are_recorded(damaged: Workshop) -> None:
+    told = DatasetSources({url_of(n): RowSource(url_of(n), "CC0") for n in range(FILES)})
     began_anew(damaged, damaged.sync(told))
     assert {row["license"] for row in damaged.rows().values()} == {"CC0"}
 
@@ -85,14 +85,14 @@ def record_failing(nth: Callable[[int], bool]) -> Callable[[State, Iterable[Seen
 
 
 @pytest.mark.parametrize("bad", [1, 3])
-def test_where_files_are_recorded(
+def test_damage_where_files_are_recorded(
     local: Workshop, monkeypatch: pytest.MonkeyPatch, bad: int
 ) -> None:
     fill(local.cache, {url_of(n): photo(n) for n in range(60)})
     with monkeypatch.context() as patch:
         patch.setattr(State, "record", record_failing(lambda time: time == bad))
         report = sync(local.settings(commit_rows=10))
-    # What the first attempt sent is not sent again, and every request of both is told.
+    # The first attempt's uploads are not repeated, and the report counts the requests of both.
     assert report.requests["put"] >= len(local.objects()) == 60
     began_anew(local, report)
     assert set(local.rows()) == {url_md5(url_of(n)) for n in range(60)}
@@ -109,7 +109,7 @@ def test_a_disk_that_damages_every_state_ends_the_run(
     assert len(report.warnings) == 1
 
 
-def test_who_only_looks_is_told_what_to_do(damaged: Workshop) -> None:
+def test_a_dry_run_says_what_to_do(damaged: Workshop) -> None:
     (path,) = damaged.state.glob(f"*/{FILE_NAME}")
     Path(path).write_bytes(b"no database" * 1000)
     with pytest.raises(StateDamaged, match="move it away, and the next run reads the cache again"):

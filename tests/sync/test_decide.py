@@ -86,7 +86,7 @@ VERDICT_TABLE = [
 
 
 @pytest.mark.parametrize(("before", "now", "same", "written"), VERDICT_TABLE)
-def test_a_good_image_is_not_given_up_for_a_bad_one(
+def test_a_bad_image_does_not_replace_a_good_one(
     before: Verdict, now: Verdict, same: bool, written: bool
 ) -> None:
     content = CONTENT if same else OTHER_CONTENT
@@ -98,7 +98,7 @@ def test_a_good_image_is_not_given_up_for_a_bad_one(
 @pytest.mark.parametrize("knew", [0, 5])
 @pytest.mark.parametrize("knows", [0, 5])
 @pytest.mark.parametrize("verdict", ["ok", "blank"])
-def test_the_same_again_is_written_only_when_it_tells_more(
+def test_the_same_row_is_written_only_when_it_adds_something(
     verdict: Verdict, had: bool, has: bool, knew: int, knows: int
 ) -> None:
     prior = sighting(verdict, CONTENT, knew, sourced=had)

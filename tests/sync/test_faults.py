@@ -1,4 +1,4 @@
-"""A sync through a network that refuses, breaks and lies: late perhaps, but right."""
+"""A sync through a network that refuses, breaks and corrupts: slower perhaps, but correct."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def went_well(report: SyncReport, story: str = "") -> None:
 
 
 def once_each(applies: Callable[[Request], bool], fault: Fault) -> Rule:
-    """The fault meets the first request for each path that it applies to."""
+    """Apply the fault to the first request for each path."""
     met: Counter[str] = Counter()
 
     def rule(request: Request) -> Fault | None:
@@ -56,7 +56,7 @@ def once_each(applies: Callable[[Request], bool], fault: Fault) -> Rule:
 
 
 def at(nth: int, applies: Callable[[Request], bool], fault: Fault) -> Rule:
-    """The fault meets the `nth` request that it applies to, and no other."""
+    """Apply the fault to the `nth` matching request only."""
     met = 0
 
     def rule(request: Request) -> Fault | None:
@@ -68,7 +68,7 @@ def at(nth: int, applies: Callable[[Request], bool], fault: Fault) -> Rule:
 
 
 def after(count: int, applies: Callable[[Request], bool], fault: Fault) -> Rule:
-    """The fault meets every request that it applies to, but for the first `count`."""
+    """Apply the fault to every matching request except the first `count`."""
     met = 0
 
     def rule(request: Request) -> Fault | None:
@@ -80,7 +80,7 @@ def after(count: int, applies: Callable[[Request], bool], fault: Fault) -> Rule:
 
 
 @pytest.mark.chaos("network")
-def test_an_upload_whose_answer_is_lost_is_one_object_and_a_row(scene: Scene) -> None:
+def test_an_upload_whose_answer_is_lost_leaves_one_object_and_one_row(scene: Scene) -> None:
     scene.fill_cache(10)
 
     report = scene.sync(once_each(writes_object, ResetAfter()))
@@ -100,14 +100,14 @@ def test_an_upload_whose_answer_is_lost_is_one_object_and_a_row(scene: Scene) ->
     [Reset(), ResetAfter(), INTERNAL_ERROR, replace(INTERNAL_ERROR, after=True)],
     ids=["broken", "written and broken", "refused", "written and refused"],
 )
-def test_a_commit_that_meets_a_fault_is_tried_again(scene: Scene, fault: Fault, nth: int) -> None:
+def test_a_commit_that_fails_is_retried(scene: Scene, fault: Fault, nth: int) -> None:
     scene.fill_cache(30)
 
     report = scene.sync(at(nth, commits, fault), commit_rows=15)
 
     went_well(report)
     rows = invariants.read(scene.place).rows
-    # The same row may stand twice, which means the same as once; no other may come of it.
+    # The same row may be there twice, which means the same as once; there is no other row.
     assert len({tuple(row.values()) for row in rows}) == 38
     scene.is_complete()
     assert scene.sync().unchanged == 38
@@ -126,7 +126,7 @@ def test_a_store_that_stops_answering_ends_the_run_and_keeps_what_it_acknowledge
     assert "run again" in str(report.error)
     assert "\n" not in str(report.error)
     assert report.uploaded == 10
-    # Given up before every file has had all of its attempts.
+    # The run gave up before every file had all of its attempts.
     assert report.failed < 80
     assert len(scene.check().latest) == 10 + report.deduplicated + report.flagged_total
 
@@ -136,7 +136,7 @@ def test_a_store_that_stops_answering_ends_the_run_and_keeps_what_it_acknowledge
 
 
 @pytest.mark.parametrize("scene", ["moto-obstore"], indirect=True)
-def test_a_few_files_that_the_store_will_not_take_are_listed_and_the_rest_is_done(
+def test_files_that_the_store_refuses_are_listed_and_the_rest_is_done(
     scene: Scene,
 ) -> None:
     scene.fill_cache(40)
@@ -192,7 +192,7 @@ def test_a_catalog_that_may_not_be_written_ends_the_run_and_costs_no_second_uplo
 ) -> None:
     scene.fill_cache(60)
 
-    # The empty table may be made; the first commit with rows may not.
+    # The key may create the empty table, but not commit rows.
     report = scene.sync(after(1, commits, ACCESS_DENIED), commit_rows=10)
 
     assert isinstance(report.error, CatalogError)
@@ -209,7 +209,7 @@ def test_a_catalog_that_may_not_be_written_ends_the_run_and_costs_no_second_uplo
 
 @pytest.mark.parametrize("scene", ["moto-obstore"], indirect=True)
 @pytest.mark.parametrize("fault", [Reset(), ACCESS_DENIED], ids=["broken", "refused"])
-def test_a_compaction_that_fails_is_not_the_failure_of_a_run_that_is_done(
+def test_a_failed_compaction_does_not_fail_the_run(
     scene: Scene, monkeypatch: pytest.MonkeyPatch, fault: Fault
 ) -> None:
     monkeypatch.setattr("mirror.catalog.delta_table.COMPACT_AFTER", 2)
@@ -231,7 +231,7 @@ def reads_catalog(request: Request) -> bool:
 
 @pytest.mark.parametrize("scene", ["moto-obstore"], indirect=True)
 @pytest.mark.parametrize("fault", [ACCESS_DENIED, SLOW_DOWN], ids=["refused", "busy"])
-def test_a_catalog_that_cannot_be_read_while_files_go_up_ends_the_run_and_all_is_committed(
+def test_a_catalog_that_becomes_unreadable_ends_the_run_and_all_is_committed(
     scene: Scene, monkeypatch: pytest.MonkeyPatch, fault: Fault
 ) -> None:
     monkeypatch.setattr("mirror.sync.transfer._REFRESH_AFTER", 10)
@@ -283,7 +283,7 @@ def test_credentials_that_expire_end_the_run_at_the_next_requests(
 
 @pytest.mark.chaos("network")
 @pytest.mark.parametrize("scene", ["moto-obstore"], indirect=True)
-def test_a_catalog_that_comes_cut_short_is_read_again(scene: Scene) -> None:
+def test_a_truncated_catalog_file_is_read_again(scene: Scene) -> None:
     scene.fill_cache(20)
     assert scene.sync(commit_rows=5).exit_status == 0
     shutil.rmtree(scene.folder / "state")

@@ -1,4 +1,4 @@
-"""The gate, end to end: what got into the bucket, read back and decoded to its end."""
+"""The quality gate, end to end: objects in the bucket are read back and fully decoded."""
 
 from __future__ import annotations
 
@@ -61,9 +61,7 @@ def verdicts(shop: Workshop) -> dict[bytes, tuple[str, str]]:
 
 
 @LESS
-def test_who_looks_less_does_not_undo_what_was_seen_by_looking(
-    local: Workshop, level: Level
-) -> None:
+def test_a_lower_level_never_overrides_an_earlier_verdict(local: Workshop, level: Level) -> None:
     flagged = {url_of(1): blank(), url_of(2): photo(2)[:600], url_of(3): b"<html>429</html>"}
     fill(local.cache, flagged | {url_of(n): photo(999) for n in range(10, 16)})
     fill(local.cache, {url_of(4): photo(4)})
@@ -73,7 +71,7 @@ def test_who_looks_less_does_not_undo_what_was_seen_by_looking(
         "blank", "corrupt", "not_image", "ok", *["placeholder"] * 6,
     ]  # fmt: skip
     shutil.rmtree(local.state)
-    # The same bytes under URLs that nobody has judged yet, too.
+    # Also the same bytes under URLs that have no verdict yet.
     fill(local.cache, {url_of(5): blank(), url_of(6): photo(999)})
 
     report = local.sync(inspect=level)
@@ -88,7 +86,7 @@ def test_who_looks_less_does_not_undo_what_was_seen_by_looking(
 
 
 @LESS
-def test_a_state_that_is_made_anew_without_looking_knows_what_was_flagged(
+def test_a_state_rebuilt_without_inspection_knows_the_flagged_files(
     local: Workshop, level: Level
 ) -> None:
     fill(local.cache, {url_of(1): blank(), url_of(2): photo(2)})
@@ -100,7 +98,7 @@ def test_a_state_that_is_made_anew_without_looking_knows_what_was_flagged(
 
 
 @LESS
-def test_what_was_flagged_because_it_was_lost_comes_back_without_looking(
+def test_rows_of_lost_objects_become_good_again_without_inspection(
     local: Workshop, level: Level, tmp_path: Path
 ) -> None:
     fill(local.cache, {url_of(n): photo(n) for n in range(3)})
@@ -118,7 +116,9 @@ def test_what_was_flagged_because_it_was_lost_comes_back_without_looking(
     assert verdicts(local)[url_md5(url_of(1))][0] == "ok"
 
 
-def test_a_known_placeholder_is_kept_out_without_looking(local: Workshop, tmp_path: Path) -> None:
+def test_a_known_placeholder_is_kept_out_without_inspection(
+    local: Workshop, tmp_path: Path
+) -> None:
     (tmp_path / "bad.txt").write_text(digest_of(photo(1)).sha256.hex())
     fill(local.cache, {url_of(1): photo(1)})
     settings = local.place.settings(

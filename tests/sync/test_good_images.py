@@ -1,4 +1,4 @@
-"""A good image that was synced is not given up for a bad one, whoever says what of a URL, and when."""
+"""A bad image never replaces a good one, whichever machine commits first."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from mirror.sync.run_sync import SyncOptions, sync
 from mirror.sync.state import State
 from tests.support.mirror_setup import Workshop
 from tests.support.photos import blank, fill, name_of, photo, url_of
-from tests.sync.test_sync import Told
+from tests.sync.test_sync import DatasetSources
 
 URL = url_of(1)
 GOOD, BAD = photo(1), blank()
 
 
 class Machine:
-    """What one machine commits, at times that a test tells."""
+    """One machine that commits, with a clock that the test sets."""
 
     def __init__(self, store: Store, uri: str, folder: Path) -> None:
         self.time = 1_790_000_000.0
@@ -47,7 +47,7 @@ class Machine:
         return Committer(self.catalog, self._state, self._snapshots, sources, lambda: self.time)
 
     def reads(self, body: bytes, url: str = URL) -> None:
-        """A file whose content is in the mirror, or is flagged."""
+        """Add a file whose content is in the mirror, or is flagged."""
         entry = Entry(name_of(url).encode(), Identity(len(body), 1, 1))
         self.committer.add(Prepared(entry, digest_of(body), inspect(body), body))
 
@@ -81,7 +81,7 @@ def is_good(shop: Workshop) -> bool:
     return (row["verdict"], row["content_hash"]) == ("ok", digest_of(GOOD).content_hash)
 
 
-def test_a_bad_file_does_not_supersede_what_this_run_has_committed(local: Workshop) -> None:
+def test_a_bad_file_does_not_supersede_a_good_row_of_the_same_run(local: Workshop) -> None:
     async def story(one: Machine) -> None:
         await one.commits(GOOD)
         await one.commits(photo(2), url_of(2))
@@ -92,7 +92,7 @@ def test_a_bad_file_does_not_supersede_what_this_run_has_committed(local: Worksh
     assert is_good(local)
 
 
-def test_a_good_file_supersedes_it_though_the_clock_went_back(local: Workshop) -> None:
+def test_a_good_file_supersedes_a_bad_row_even_if_the_clock_was_set_back(local: Workshop) -> None:
     async def story(one: Machine) -> None:
         await one.commits(BAD)
         one.time -= 3600
@@ -102,15 +102,15 @@ def test_a_good_file_supersedes_it_though_the_clock_went_back(local: Workshop) -
     assert is_good(local)
 
 
-def test_what_is_remembered_of_a_run_is_bounded(
+def test_the_rows_that_a_run_remembers_are_bounded(
     local: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(commit, "_REMEMBERED", 3)
+    monkeypatch.setattr(commit, "_MAX_REMEMBERED", 3)
 
     async def story(one: Machine) -> None:
         for number in range(1, 11):
             await one.commits(photo(number), url_of(number))
-            # What the index has need not be remembered.
+            # Rows that the index has need not be remembered.
             assert number - len(one.committer.index) <= 3
         one.time += 60
         await one.commits(BAD)
@@ -125,7 +125,7 @@ SKEWS = pytest.mark.parametrize("skew", [-3600.0, 0.0, 60.0])
 @SKEWS
 @pytest.mark.parametrize("first", ["good", "bad"])
 @pytest.mark.parametrize("known", [False, True], ids=["new mirror", "known mirror"])
-def test_of_two_machines_that_do_not_know_of_each_other_the_good_one_wins(
+def test_of_two_machines_at_once_the_one_with_the_good_image_wins(
     local: Workshop, skew: float, first: str, known: bool
 ) -> None:
     async def story(good: Machine, bad: Machine) -> None:
@@ -147,7 +147,7 @@ def test_of_two_machines_that_do_not_know_of_each_other_the_good_one_wins(
 
 
 @SKEWS
-def test_what_waits_while_another_batch_meets_a_conflict_is_asked_again_too(
+def test_rows_that_wait_during_a_conflict_are_compared_again_too(
     local: Workshop, skew: float
 ) -> None:
     async def story(good: Machine, bad: Machine) -> None:
@@ -183,9 +183,9 @@ def test_a_conflict_loses_no_row(local: Workshop) -> None:
     }
 
 
-def test_a_source_that_another_machine_tells_meanwhile_is_kept(local: Workshop) -> None:
+def test_a_source_that_another_machine_commits_meanwhile_is_kept(local: Workshop) -> None:
     async def story(knowing: Machine, one: Machine) -> None:
-        knowing.committer = knowing.with_sources(Told({URL: RowSource(URL, "CC0")}))
+        knowing.committer = knowing.with_sources(DatasetSources({URL: RowSource(URL, "CC0")}))
         for machine in (knowing, one):
             await machine.committer.refresh()
         one.time += 60
@@ -199,7 +199,7 @@ def test_a_source_that_another_machine_tells_meanwhile_is_kept(local: Workshop) 
     assert (row["source_url"], row["license"]) == (URL, "CC0")
 
 
-def test_who_never_comes_first_commits_all_the_same(
+def test_a_writer_that_always_loses_the_race_commits_in_the_end(
     local: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def story(one: Machine, busy: Machine) -> None:
@@ -218,7 +218,7 @@ def test_who_never_comes_first_commits_all_the_same(
 
 
 class Interrupting(Progress):
-    """Another machine's whole run, between this one's reading and committing of a file."""
+    """Starts another machine's whole run between this one's reading and committing of a file."""
 
     def __init__(self, run: Callable[[], object]) -> None:
         self._run: Callable[[], object] | None = run

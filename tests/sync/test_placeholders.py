@@ -1,4 +1,4 @@
-"""One content under implausibly many photos: found when the evidence is there, and kept out after."""
+"""A content that implausibly many photos share is detected as a placeholder, and kept out."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from mirror.sync.sync_report import SyncReport
 from tests.conftest import MakePlace
 from tests.support.mirror_setup import Workshop
 from tests.support.photos import fill, photo, url_of
-from tests.sync.test_sync import Told
+from tests.sync.test_sync import DatasetSources
 
 REPLACEMENT = photo(999)
 
@@ -33,7 +33,7 @@ def shop(make_place: MakePlace, tmp_path: Path) -> Workshop:
 
 
 def replaced(shop: Workshop, numbers: Sequence[int]) -> None:
-    """These photos were answered with the replacement picture."""
+    """Files in which these photos are replaced by one picture."""
     fill(shop.cache, {url_of(number): REPLACEMENT for number in numbers})
 
 
@@ -63,7 +63,7 @@ def test_a_content_under_five_photos_is_a_placeholder_and_four_are_not(shop: Wor
     assert row["reason"] == "one content under 5 photos"
 
 
-def test_once_found_it_is_flagged_at_sight(shop: Workshop) -> None:
+def test_a_detected_placeholder_is_flagged_at_once_in_later_runs(shop: Workshop) -> None:
     replaced(shop, range(5))
     shop.sync()
     objects = shop.objects()
@@ -96,23 +96,23 @@ def test_the_threshold_is_a_setting(shop: Workshop) -> None:
     assert sync_with(shop, placeholder_photos=6).flagged["placeholder"] == 6
 
 
-def test_spellings_of_one_photo_are_one_photo_where_a_dataset_tells(shop: Workshop) -> None:
+def test_spellings_of_one_photo_count_once_where_a_dataset_has_the_urls(shop: Workshop) -> None:
     spellings = [
         f"https://{host}/photos/77/medium.{extension}"
         for host in ("static.inaturalist.org", "inaturalist-open-data.s3.amazonaws.com")
         for extension in ("jpg", "jpeg", "jpg?1545", "jpeg?1545")
     ]
     fill(shop.cache, dict.fromkeys(spellings, REPLACEMENT))
-    told = Told({url: RowSource(url) for url in spellings})
+    told = DatasetSources({url: RowSource(url) for url in spellings})
     assert shop.sync(told).flagged["placeholder"] == 0
     shutil.rmtree(shop.state)  # or all of the catalog is weighed
     assert shop.sync().flagged["placeholder"] == 0
     assert set(verdicts(shop).values()) == {"ok"}
 
 
-def test_a_rejudged_row_keeps_its_source(shop: Workshop) -> None:
+def test_a_row_with_a_new_verdict_keeps_its_source(shop: Workshop) -> None:
     replaced(shop, range(5))
-    told = Told({url_of(n): RowSource(url_of(n), "CC0", "© her") for n in range(5)})
+    told = DatasetSources({url_of(n): RowSource(url_of(n), "CC0", "© her") for n in range(5)})
     assert shop.sync(told).flagged["placeholder"] == 5
     row = shop.rows()[url_md5(url_of(1))]
     assert (row["verdict"], row["source_url"], row["license"]) == ("placeholder", url_of(1), "CC0")
@@ -143,13 +143,13 @@ class Interrupting(Progress):
 
 
 def broken_off(shop: Workshop, error: BaseException, **options: Any) -> None:
-    """A run that comes to weighing the evidence and no further: all is committed."""
+    """A run that commits everything and fails before it examines the rows for placeholders."""
 
     async def fails(*_: object) -> None:
         raise error
 
     with pytest.MonkeyPatch.context() as patch, suppress(ZeroDivisionError):
-        patch.setattr("mirror.sync.run_sync.newly_found", fails)
+        patch.setattr("mirror.sync.run_sync.new_placeholders", fails)
         sync(shop.settings(), **options)
 
 
@@ -164,7 +164,7 @@ UNWEIGHED: dict[str, Callable[[Workshop], object]] = {
 @pytest.mark.parametrize("files", [0, 1], ids=["nothing new", "another file"])
 @pytest.mark.parametrize("lost", [False, True], ids=["keeping the state", "losing the state"])
 @pytest.mark.parametrize("unweighed", UNWEIGHED)
-def test_what_a_run_did_not_come_to_weigh_the_next_one_weighs(
+def test_rows_that_a_run_did_not_examine_are_examined_by_the_next(
     shop: Workshop, unweighed: str, lost: bool, files: int
 ) -> None:
     replaced(shop, range(6))
@@ -183,7 +183,7 @@ def test_what_a_run_did_not_come_to_weigh_the_next_one_weighs(
     assert sum(again.requests.values()) == again.requests["get"] == 1
 
 
-def test_several_runs_that_did_not_come_to_weigh_lose_nothing(shop: Workshop) -> None:
+def test_several_runs_that_examined_nothing_lose_nothing(shop: Workshop) -> None:
     shop.sync()  # of a cache without files: nothing is left to weigh
     replaced(shop, range(6))
     for hour in range(3):
@@ -192,7 +192,7 @@ def test_several_runs_that_did_not_come_to_weigh_lose_nothing(shop: Workshop) ->
     assert sync(shop.settings(), now=lambda: 1.9e9).flagged["placeholder"] == 6
 
 
-def test_what_is_found_in_a_run_without_changes_is_shown(
+def test_a_placeholder_found_in_a_run_without_changes_is_reported(
     shop: Workshop, capsys: pytest.CaptureFixture[str]
 ) -> None:
     replaced(shop, range(6))

@@ -1,4 +1,4 @@
-"""Walking a cache, and comparing it with the state: what a sync will do."""
+"""Walks of a cache, and plans from their comparison with the state."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def planned(
 
 
 def carry_out(plan: SyncPlan, state: State) -> None:
-    """What a sync leaves in the state when all went well."""
+    """Record files in the state as a successful sync does."""
     state.mark(vanished=plan.vanished_signatures, returned=plan.returned_signatures)
     state.record(
         SeenFile(entry, Row(entry.url_md5, bytes(16), bytes(32), 0, "jpeg", 0, 0, "ok", "",
@@ -140,7 +140,7 @@ def test_the_order_is_that_of_inodes(state: State) -> None:
     assert order == sorted(inodes)
 
 
-# --- which files a run is about ---
+# --- the selection of files ---
 
 
 def hexes(prefix: str) -> bytes:
@@ -159,7 +159,7 @@ SOME = {
     ("prefix", "sizes"),
     [("", {1, 2, 3, 4}), ("a", {1, 2, 3}), ("ab", {1, 2}), ("ab01", {1}), ("f", set())],
 )
-def test_a_prefix_is_of_the_urls_md5_whatever_its_case_and_folder(
+def test_a_prefix_selects_by_the_urls_md5_in_any_case_and_folder(
     prefix: str, sizes: set[int], state: State
 ) -> None:
     plan = planned(SOME, state, FileSelection(prefix=prefix))
@@ -167,7 +167,7 @@ def test_a_prefix_is_of_the_urls_md5_whatever_its_case_and_folder(
     assert plan.scanned == len(sizes)
 
 
-def test_members_are_asked_by_the_urls_md5(state: State) -> None:
+def test_members_are_looked_up_by_the_urls_md5(state: State) -> None:
     wanted = {bytes.fromhex("ab02".ljust(32, "0")), bytes.fromhex("0004".ljust(32, "0"))}
     plan = planned(SOME, state, FileSelection(members=wanted.__contains__))
     assert paths(plan) == {hexes("AB02"), hexes("0004")}
@@ -175,7 +175,7 @@ def test_members_are_asked_by_the_urls_md5(state: State) -> None:
     assert paths(plan) == {hexes("AB02")}
 
 
-def test_a_run_about_some_files_says_nothing_of_the_others(state: State) -> None:
+def test_a_run_of_some_files_reports_nothing_about_the_others(state: State) -> None:
     carry_out(planned(SOME, state), state)
     for selection in (FileSelection(prefix="a"), FileSelection(members=lambda _: False)):
         assert planned({}, state, selection).vanished == 0
@@ -183,7 +183,7 @@ def test_a_run_about_some_files_says_nothing_of_the_others(state: State) -> None
 
 
 @pytest.mark.parametrize("most", [0, 1, 4, 9, None])
-def test_a_limit_is_on_files_to_read_and_the_rest_is_left_to_the_next_run(
+def test_a_limit_counts_files_to_read_and_leaves_the_rest_to_the_next_run(
     most: int | None, state: State
 ) -> None:
     files = {path_of(n): Identity(10, 1, n) for n in range(5)}
@@ -197,7 +197,7 @@ def test_a_limit_is_on_files_to_read_and_the_rest_is_left_to_the_next_run(
         done += begun
 
 
-# --- whatever happens to a cache ---
+# --- any changes of a cache ---
 
 NUMBERS = st.integers(0, 30)
 INODES = st.integers(0, 2**64 - 1)
@@ -207,7 +207,7 @@ IDENTITIES = st.builds(
 
 
 class Cache(RuleBasedStateMachine):
-    """A cache that people add to, edit and lose, and its state, against sets of what is known."""
+    """A cache that is added to, edited and lost, and its state, against a model of sets."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -326,7 +326,7 @@ def test_signatures_are_equal_only_for_equal_files(
 # --- what it costs ---
 
 
-# A dollar a request.
+# One dollar for each request.
 PRICES = PriceSettings(storage_gb_month=1.0, write_million=1e6, read_million=1e6, egress_gb=0.0)
 
 
@@ -386,7 +386,7 @@ STRANGERS = [
 ]
 
 
-def test_strangers_are_ignored_and_counted(tmp_path: Path) -> None:
+def test_other_files_are_ignored_and_counted(tmp_path: Path) -> None:
     (tmp_path / "sub").mkdir()
     for stranger in STRANGERS:
         (tmp_path / stranger).touch()
@@ -396,7 +396,7 @@ def test_strangers_are_ignored_and_counted(tmp_path: Path) -> None:
     assert (count.ignored, count.unreadable) == (2 * len(STRANGERS), [])
 
 
-def test_what_is_no_plain_file_is_ignored_and_not_entered(tmp_path: Path) -> None:
+def test_anything_but_regular_files_is_ignored(tmp_path: Path) -> None:
     outside, cache = tmp_path / "outside", tmp_path / "cache"
     for folder in (outside, cache / ".hidden", cache / name(1)):
         folder.mkdir(parents=True)
@@ -427,7 +427,7 @@ def test_names_of_folders_may_be_any_bytes(tmp_path: Path) -> None:
 
 
 def too_deep(root: Path, piece: bytes) -> None:
-    """Folders whose full path the system will not open: unreadable even for root."""
+    """Folders with a path too long for the system: unreadable even for root."""
     here = os.open(root, os.O_RDONLY)
     for _ in range(4096 // len(piece) + 1):
         os.mkdir(piece, dir_fd=here)
@@ -452,18 +452,18 @@ def test_a_folder_that_cannot_be_read_is_reported_and_the_rest_is_walked(
     assert (path + why).encode()  # it goes into a report: JSON takes no lone surrogates
 
 
-def test_a_cache_that_is_not_there_says_what_to_look_at(tmp_path: Path) -> None:
-    with pytest.raises(CacheError, match="does not exist; is its disk mounted"):
+def test_a_missing_cache_is_an_error_that_says_what_to_check(tmp_path: Path) -> None:
+    with pytest.raises(CacheError, match="does not exist; check that its disk is mounted"):
         walked(tmp_path / "absent")
 
 
-def test_a_cache_that_is_a_file_says_so(tmp_path: Path) -> None:
+def test_a_cache_that_is_a_file_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(CacheError, match="not a folder"):
         walked(tmp_path / "file")
 
 
-def test_a_cache_that_may_not_be_read_says_so() -> None:
+def test_an_unreadable_cache_is_an_error() -> None:
     me = os.geteuid()
     with tempfile.TemporaryDirectory() as closed:
         os.chmod(closed, 0)

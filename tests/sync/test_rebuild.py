@@ -1,4 +1,4 @@
-"""A state that is made anew knows what a sync would leave alone, and nothing else."""
+"""A rebuilt state knows exactly the files that a sync would skip."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def counts(report: RebuildReport) -> tuple[int, int, int, int]:
     return report.checked, report.read, report.known, report.unknown
 
 
-def test_a_lost_state_is_made_anew_and_a_sync_finds_nothing_to_do(shop: Workshop) -> None:
+def test_a_lost_state_is_rebuilt_and_a_sync_finds_nothing_to_do(shop: Workshop) -> None:
     stocked(shop)
     shutil.rmtree(shop.state)
     report = rebuild_state(shop.settings())
@@ -46,13 +46,13 @@ def test_a_lost_state_is_made_anew_and_a_sync_finds_nothing_to_do(shop: Workshop
 
 
 def change_unseen(file: Path) -> None:
-    """Another content behind the same size, time and inode."""
+    """Replace a file's content but keep its size, time and inode."""
     stat = file.stat()
     file.write_bytes(photo(50).ljust(stat.st_size, b"\0")[: stat.st_size])
     os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
 
 
-def test_a_state_that_lies_is_corrected(local: Workshop) -> None:
+def test_a_wrong_state_is_corrected(local: Workshop) -> None:
     stocked(local)
     change_unseen(local.cache / name_of(url_of(3)))
     assert local.sync().unchanged == 14  # it cannot see it
@@ -61,18 +61,18 @@ def test_a_state_that_lies_is_corrected(local: Workshop) -> None:
     assert local.sync().new == 1
 
 
-def test_what_the_mirror_does_not_know_stays_unknown(local: Workshop) -> None:
+def test_files_that_the_mirror_does_not_know_stay_unknown(local: Workshop) -> None:
     stocked(local)
     fill(local.cache, {url_of(500): photo(500), url_of(0): photo(501), url_of(1): photo(2)})
     (local.cache / "notes.txt").write_text("ignored")
     report = rebuild_state(local.settings())
-    # A new content, another content of a known URL, a known content that the URL has not had.
+    # A new content; another content of a known URL; a known content under another URL.
     assert (counts(report), report.ignored) == ((15, 15, 12, 3), 1)
     after = local.sync()
     assert (after.unchanged, after.new, after.uploaded, after.deduplicated) == (12, 3, 2, 1)
 
 
-def test_a_file_whose_object_is_gone_is_not_vouched_for(shop: Workshop) -> None:
+def test_a_file_whose_object_is_gone_stays_unknown(shop: Workshop) -> None:
     stocked(shop)
     shop.remove(key_of(photo(0)))
     shop.put({key_of(photo(5)): photo(5)[:-3]})
@@ -81,7 +81,7 @@ def test_a_file_whose_object_is_gone_is_not_vouched_for(shop: Workshop) -> None:
     assert report.exit_status == 3
 
 
-def test_a_damaged_state_is_made_anew(local: Workshop) -> None:
+def test_a_damaged_state_is_rebuilt(local: Workshop) -> None:
     stocked(local)
     (file,) = local.state.glob("*/state.sqlite")
     file.write_bytes(b"no database" * 1000)
@@ -115,8 +115,9 @@ DAY = 86_400.0
 @pytest.fixture
 def half(local: Workshop, monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
     """A rebuilding that was interrupted at `BEGUN`: files that it vouches for, and their contents."""
-    for name, value in {"_RECORDED": 3, "_READERS": 1, "_BATCHES_A_READER": 1}.items():
-        monkeypatch.setattr(f"mirror.sync.rebuild.{name}", value)
+    monkeypatch.setattr("mirror.sync.rebuild._RECORD_BATCH", 3)
+    for name in ("_READERS", "_BATCHES_A_READER"):
+        monkeypatch.setattr(f"mirror.cache.prepare.{name}", 1)
     stocked(local, 200)
     read = 0
 
@@ -135,7 +136,7 @@ def half(local: Workshop, monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
     return vouched
 
 
-def test_an_interrupted_run_goes_on(local: Workshop, half: dict[str, bytes]) -> None:
+def test_an_interrupted_run_is_resumed(local: Workshop, half: dict[str, bytes]) -> None:
     second = rebuild_state(local.settings(), now=lambda: BEGUN + DAY - 1)
     assert second.read <= 202 - 18
     assert (second.known, second.exit_status) == (202, 0)
@@ -144,7 +145,7 @@ def test_an_interrupted_run_goes_on(local: Workshop, half: dict[str, bytes]) -> 
 
 
 @pytest.mark.parametrize(("later", "restart"), [(DAY, False), (-1.0, False), (1.0, True)])
-def test_what_was_read_long_ago_is_read_again(
+def test_files_that_were_read_long_ago_are_read_again(
     local: Workshop, half: dict[str, bytes], later: float, restart: bool
 ) -> None:
     for path in sorted(half)[:3]:
@@ -154,7 +155,7 @@ def test_what_was_read_long_ago_is_read_again(
     assert local.sync().new == 3
 
 
-def test_what_was_given_up_since_it_was_interrupted_is_not_vouched_for(
+def test_files_flagged_as_lost_since_the_interruption_stay_unknown(
     local: Workshop, half: dict[str, bytes], tmp_path: Path
 ) -> None:
     twice = {name_of(url_of(0)), name_of(url_of(1000))}
@@ -168,7 +169,7 @@ def test_what_was_given_up_since_it_was_interrupted_is_not_vouched_for(
     assert local.sync().uploaded == 1
 
 
-def test_what_was_lost_since_it_was_interrupted_is_not_vouched_for(
+def test_files_whose_objects_went_since_the_interruption_stay_unknown(
     local: Workshop, half: dict[str, bytes]
 ) -> None:
     some = sorted(half.items())[:4]
@@ -187,7 +188,7 @@ def test_what_was_lost_since_it_was_interrupted_is_not_vouched_for(
 
 
 @pytest.mark.chaos("rebuild-state")
-def test_killed_anywhere_the_state_is_the_old_one_or_the_new(local: Workshop) -> None:
+def test_a_rebuild_killed_anywhere_leaves_the_old_state_or_the_new(local: Workshop) -> None:
     chance = random.Random(SEED)
     stocked(local)
     words = ["--json", "rebuild-state", f"--bucket={local.place.url}", f"--state={local.state}"]

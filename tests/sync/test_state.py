@@ -1,4 +1,4 @@
-"""The local state: what it remembers, and how it says that it cannot."""
+"""The local state: what it keeps, and its errors."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_any_number_of_files_is_recorded_at_once(state: State, count: int) -> No
     assert remembered(state) == expected(again)
 
 
-def test_what_is_recorded_is_remembered_by_the_next_run(tmp_path: Path) -> None:
+def test_recorded_files_are_known_to_the_next_run(tmp_path: Path) -> None:
     first = State(tmp_path)
     first.record(FILES)
     first.set("mirror_id", "abc")
@@ -81,7 +81,7 @@ def test_what_is_recorded_is_remembered_by_the_next_run(tmp_path: Path) -> None:
     again.close()
 
 
-def test_a_file_recorded_again_takes_its_own_place(state: State) -> None:
+def test_a_file_recorded_again_replaces_its_row(state: State) -> None:
     state.record(FILES)
     changed = seen(0, size=99)
     state.record([changed])
@@ -90,7 +90,7 @@ def test_a_file_recorded_again_takes_its_own_place(state: State) -> None:
     assert changed.entry.signature in signatures(state)
 
 
-def test_known_paths_give_their_signatures_and_others_nothing(state: State) -> None:
+def test_only_known_paths_have_signatures(state: State) -> None:
     many = [seen(n) for n in range(1200)]  # more than one look-up takes
     state.record(many)
     state.mark(vanished=[many[3].entry.signature])
@@ -100,7 +100,7 @@ def test_known_paths_give_their_signatures_and_others_nothing(state: State) -> N
     assert list(state.signatures_of([])) == []
 
 
-def test_a_record_is_made_whole_or_not_at_all(state: State) -> None:
+def test_files_are_recorded_all_or_none(state: State) -> None:
     state.record(FILES[:2])
     bad = seen(9)._replace(source_digest=object())  # type: ignore[arg-type]
     with pytest.raises(StateError):
@@ -112,7 +112,7 @@ def test_a_record_is_made_whole_or_not_at_all(state: State) -> None:
 
 @given(st.lists(st.tuples(st.sampled_from(range(12)), st.booleans()), max_size=30))
 @settings(deadline=None, max_examples=40)
-def test_files_go_and_come_back_by_their_signature(steps: list[tuple[int, bool]]) -> None:
+def test_files_vanish_and_return_by_their_signature(steps: list[tuple[int, bool]]) -> None:
     files, gone = FILES[:12], set[int]()
     with tempfile.TemporaryDirectory() as name:
         state = State(Path(name))
@@ -136,7 +136,7 @@ def test_files_go_and_come_back_by_their_signature(steps: list[tuple[int, bool]]
 def test_a_look_up_costs_no_more_where_more_files_are_known(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Or planning would grow with the square of the files; steps are those of SQLite's machine."""
+    """Otherwise planning would take quadratic time. Steps are those of SQLite's virtual machine."""
     steps = 0
 
     def stepped() -> None:
@@ -169,7 +169,7 @@ def test_a_look_up_costs_no_more_where_more_files_are_known(
     assert costs[1] <= 1.5 * costs[0]
 
 
-def test_a_vanished_file_that_is_recorded_is_here_again(state: State) -> None:
+def test_a_vanished_file_that_is_recorded_is_present_again(state: State) -> None:
     state.record(FILES)
     state.mark(vanished=[FILES[0].entry.signature])
     state.record([seen(0, size=8)])
@@ -186,14 +186,14 @@ def test_forgetting_forgets_files_and_nothing_else(state: State) -> None:
     assert state.get("mirror_id") == "abc"
 
 
-def test_sources_are_noted_beside_their_files(state: State) -> None:
+def test_sources_are_recorded_with_their_files(state: State) -> None:
     state.record(FILES[:2])
     state.set_sources([(b"ABCDEFGH", FILES[0].entry.path), (b"ABCDEFGH", b"unknown.jpg")])
     digests = {path: digest for path, _, digest in state.files()}
     assert digests == {FILES[0].entry.path: b"ABCDEFGH", FILES[1].entry.path: b"12345678"}
 
 
-def test_the_last_runs_come_newest_first_and_old_ones_go(state: State) -> None:
+def test_the_last_runs_come_newest_first_and_old_ones_are_dropped(state: State) -> None:
     for number in range(1005):
         state.runs.add(RunRecord(f"run-{number}", float(number), 1.0, 0, f"report {number}"))
     assert [run.report for run in state.runs.last(2)] == ["report 1004", "report 1003"]
@@ -209,7 +209,7 @@ def make(folder: Path, count: int = 400) -> Path:
 
 
 def use(folder: Path) -> None:
-    """All that a run does with a state."""
+    """Every operation of a run on a state."""
     state = State(folder)
     try:
         state.get("mirror_id")
@@ -242,7 +242,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_state_says_so_and_makes_room(damage: str, tmp_path: Path) -> None:
+def test_a_damaged_state_is_reported_and_can_be_replaced(damage: str, tmp_path: Path) -> None:
     path = make(tmp_path)
     DAMAGES[damage](path)
     with pytest.raises(StateDamaged, match=FILE_NAME):
@@ -256,7 +256,7 @@ def test_a_damaged_state_says_so_and_makes_room(damage: str, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     "read", [lambda state: list(state.files()), lambda state: state.runs.last(5)]
 )
-def test_whatever_is_read_of_a_damaged_state_says_so(
+def test_every_read_of_a_damaged_state_reports_the_damage(
     read: Callable[[State], object], tmp_path: Path
 ) -> None:
     path = make(tmp_path)
@@ -285,7 +285,7 @@ def test_setting_aside_takes_the_log_along(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("version", [SCHEMA_VERSION + 1, -1])
-def test_another_versions_state_is_refused_and_left_alone(version: int, tmp_path: Path) -> None:
+def test_a_state_of_another_version_is_refused_and_left_alone(version: int, tmp_path: Path) -> None:
     path = make(tmp_path)
     database = sqlite3.connect(path)
     database.execute(f"PRAGMA user_version = {version}")
@@ -296,7 +296,7 @@ def test_another_versions_state_is_refused_and_left_alone(version: int, tmp_path
     assert path.exists()
 
 
-def test_a_strangers_database_is_not_taken_for_a_state(tmp_path: Path) -> None:
+def test_a_foreign_database_is_not_taken_for_a_state(tmp_path: Path) -> None:
     database = sqlite3.connect(tmp_path / FILE_NAME)
     database.executescript("CREATE TABLE files (name TEXT); INSERT INTO files VALUES ('theirs');")
     database.close()
@@ -308,7 +308,7 @@ def test_a_strangers_database_is_not_taken_for_a_state(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("known", [False, True])
-def test_a_folder_that_may_not_be_written_is_a_state_error(known: bool) -> None:
+def test_a_read_only_folder_is_a_state_error(known: bool) -> None:
     me = os.geteuid()
     with tempfile.TemporaryDirectory() as name:
         if known:
@@ -324,6 +324,6 @@ def test_a_folder_that_may_not_be_written_is_a_state_error(known: bool) -> None:
         assert not isinstance(caught.value, StateDamaged)
 
 
-def test_a_folder_that_is_not_there_is_a_state_error(tmp_path: Path) -> None:
+def test_a_missing_folder_is_a_state_error(tmp_path: Path) -> None:
     with pytest.raises(StateError, match=r"state\.dir"):
         State(tmp_path / "absent")

@@ -1,4 +1,4 @@
-"""What a sync does to a mirror, in every kind of place and by every engine."""
+"""A sync's effects on a mirror, in every kind of place and with every engine."""
 
 from __future__ import annotations
 
@@ -32,7 +32,9 @@ def expected_objects(*bodies: bytes) -> dict[str, bytes]:
     return {object_key(digest_of(body).content_hash, "jpeg"): body for body in bodies}
 
 
-def test_every_content_stands_once_under_its_hash_and_every_url_has_a_row(shop: Workshop) -> None:
+def test_every_content_is_stored_once_under_its_hash_and_every_url_has_a_row(
+    shop: Workshop,
+) -> None:
     bodies = {url_of(n): photo(n % 7) for n in range(20)}
     fill(shop.cache, bodies)
     report = shop.sync()
@@ -54,7 +56,7 @@ def test_a_run_without_changes_sends_one_get_and_opens_no_image(shop: Workshop) 
     fill(shop.cache, {url_of(n): photo(n) for n in range(5)})
     shop.sync()
     for file in shop.cache.iterdir():
-        # Other bytes behind the same name, size, mtime and inode: seen only if it were opened.
+        # Other bytes with the same name, size, mtime and inode: only opening the file would show them.
         stat = file.stat()
         file.write_bytes(bytes(stat.st_size))
         os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
@@ -85,10 +87,10 @@ def test_an_object_without_a_row_is_compared_and_adopted(shop: Workshop) -> None
 
 
 @pytest.mark.parametrize("name", ["seaweedfs-obstore", "seaweedfs-aioboto3"])
-def test_among_many_files_those_that_stand_there_are_compared_and_put_once(
+def test_among_many_files_existing_objects_are_compared_and_put_once(
     name: str, make_place: MakePlace, tmp_path: Path
 ) -> None:
-    """Two at once: batches of ten files, each of which meets objects that nobody has a row for."""
+    """Two uploads at once, in batches of ten files, which meet objects without rows."""
     bodies = {url_of(n): photo(n) for n in range(20)}
     puts: list[int] = []
     for numbers in ((), (2, 3, 4, 11, 19)):
@@ -107,7 +109,7 @@ def test_among_many_files_those_that_stand_there_are_compared_and_put_once(
 
 
 class Failing(Progress):
-    """Raises from the nth file on that it is told of."""
+    """Raises at the nth file and all later ones."""
 
     def __init__(self, nth: int) -> None:
         self._left = nth
@@ -118,7 +120,7 @@ class Failing(Progress):
             raise ZeroDivisionError(outcome)
 
 
-def test_what_a_callers_observer_raises_ends_the_run_and_is_raised(local: Workshop) -> None:
+def test_an_exception_of_the_callers_progress_ends_the_run_and_is_raised(local: Workshop) -> None:
     fill(local.cache, {url_of(n): photo(n) for n in range(3)})
     with pytest.raises(ZeroDivisionError):
         sync(local.settings(), progress=Failing(1))
@@ -129,12 +131,12 @@ def test_what_a_callers_observer_raises_ends_the_run_and_is_raised(local: Worksh
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("contents", [20, 1], ids=["uploads", "duplicates"])
 @pytest.mark.parametrize("nth", [4, 7, 12, 17])
-def test_a_run_that_is_broken_off_leaves_nobody_waiting_for_room(
+def test_a_run_that_breaks_off_leaves_no_feeder_waiting(
     contents: int, nth: int, local: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A batch at a time is under way: the others wait for it while its observer fails.
+    """One batch at a time is under way, and the others wait for it when its progress raises.
 
-    Of uploads it is told by who sends them, of duplicates by who reads them.
+    The uploading task reports uploads, and the reading task reports duplicates.
     """
     monkeypatch.setattr("mirror.sync.transfer.BATCH_FILES", 2)
     monkeypatch.setattr("mirror.sync.transfer.WINDOW_BYTES", 1)
@@ -149,7 +151,7 @@ def test_a_run_that_is_broken_off_leaves_nobody_waiting_for_room(
 def test_files_that_are_slow_to_read_are_read_several_at_once(
     local: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two reads wait for each other: the run ends only if a second reader joins the first."""
+    """Two reads wait for each other, so the run ends only if a second reader starts."""
     together, reads = threading.Barrier(2, timeout=30), itertools.count()
 
     def slowly(*arguments: Any) -> Any:
@@ -163,7 +165,7 @@ def test_files_that_are_slow_to_read_are_read_several_at_once(
     assert (report.uploaded, report.deduplicated, report.failed) == (1, 119, 0)
 
 
-def test_an_object_that_is_not_what_its_name_says_is_replaced(shop: Workshop) -> None:
+def test_an_object_whose_bytes_do_not_match_its_key_is_replaced(shop: Workshop) -> None:
     fill(shop.cache, {url_of(1): photo(1)})
     shop.put({object_key(digest_of(photo(1)).content_hash, "jpeg"): photo(1)[:-20]})
     report = shop.sync()
@@ -171,7 +173,7 @@ def test_an_object_that_is_not_what_its_name_says_is_replaced(shop: Workshop) ->
     assert shop.objects() == expected_objects(photo(1))
 
 
-def test_a_large_file_goes_in_parts_and_is_checked(
+def test_a_large_file_is_uploaded_in_parts_and_checked(
     shop: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     body = photo(1) + os.urandom(11 << 20)
@@ -222,7 +224,7 @@ def test_an_unmounted_cache_costs_nothing_when_it_is_back(local: Workshop) -> No
     assert (report.unchanged, report.new, report.requests["put"]) == (3, 0, 0)
 
 
-def test_flagged_files_stay_out_and_leave_a_trail(local: Workshop) -> None:
+def test_flagged_files_are_catalogued_and_not_uploaded(local: Workshop) -> None:
     bad = {
         url_of(1): (blank(), "blank"),
         url_of(2): (photo(2)[:600], "corrupt"),
@@ -250,7 +252,7 @@ def test_a_bad_file_replaced_by_a_good_one_becomes_ok(local: Workshop) -> None:
     assert local.rows()[url_md5(url_of(1))]["verdict"] == "ok"
 
 
-def test_a_good_image_is_not_given_up_for_a_bad_one(local: Workshop) -> None:
+def test_a_bad_image_does_not_replace_a_good_one(local: Workshop) -> None:
     fill(local.cache, {url_of(1): photo(1)})
     local.sync()
     fill(local.cache, {url_of(1): blank()})
@@ -268,7 +270,7 @@ def test_include_flagged_uploads_them_with_their_verdict(local: Workshop) -> Non
     assert list(local.objects().values()) == [blank()]
 
 
-def test_the_extension_in_the_key_is_what_the_bytes_say(local: Workshop) -> None:
+def test_the_extension_in_the_key_comes_from_the_bytes(local: Workshop) -> None:
     import io
 
     from PIL import Image
@@ -297,7 +299,7 @@ def test_a_dry_run_touches_nothing(local: Workshop) -> None:
     [({"max_files": 3}, 3), ({"prefix": name_of(url_of(0))[:2]}, 1), ({"prefix": "zz"}, 0)],
     ids=["max-files", "prefix", "prefix that is nobody's"],
 )
-def test_a_part_of_the_cache_can_be_asked_for(
+def test_a_part_of_the_cache_can_be_selected(
     local: Workshop, options: dict[str, Any], uploaded: int
 ) -> None:
     fill(local.cache, {url_of(n): photo(n) for n in range(10)})
@@ -308,7 +310,7 @@ def test_a_part_of_the_cache_can_be_asked_for(
     assert (whole.uploaded, whole.vanished) == (10 - uploaded, 0)
 
 
-class Told:
+class DatasetSources:
     """A dataset's URLs, in memory."""
 
     def __init__(self, sources: dict[str, RowSource]) -> None:
@@ -324,9 +326,9 @@ class Told:
         return len(self._sources)
 
 
-def test_a_dataset_selects_files_and_tells_their_sources(local: Workshop) -> None:
+def test_a_dataset_selects_files_and_gives_their_sources(local: Workshop) -> None:
     fill(local.cache, {url_of(n): photo(n) for n in range(4)})
-    told = Told({url_of(1): RowSource(url_of(1), "CC-BY", "© somebody")})
+    told = DatasetSources({url_of(1): RowSource(url_of(1), "CC-BY", "© somebody")})
     report = local.sync(told)
     assert (report.scanned, report.uploaded) == (1, 1)
     row = local.rows()[url_md5(url_of(1))]
@@ -335,10 +337,10 @@ def test_a_dataset_selects_files_and_tells_their_sources(local: Workshop) -> Non
     )  # fmt: skip
 
 
-def test_sources_reach_files_that_were_synced_before_without_opening_them(local: Workshop) -> None:
+def test_sources_are_added_to_files_synced_before_without_opening_them(local: Workshop) -> None:
     fill(local.cache, {url_of(n): photo(n) for n in range(3)})
     local.sync()
-    told = Told({url_of(n): RowSource(url_of(n), "CC0") for n in range(2)})
+    told = DatasetSources({url_of(n): RowSource(url_of(n), "CC0") for n in range(2)})
     report = local.sync(told)
     assert (report.described, report.unchanged, report.uploaded) == (2, 2, 0)
     assert local.sync(told).described == 0, "once is enough"
@@ -350,7 +352,7 @@ def test_sources_reach_files_that_were_synced_before_without_opening_them(local:
 
 def test_a_source_outlives_a_change_that_does_not_mention_it(local: Workshop) -> None:
     fill(local.cache, {url_of(1): photo(1)})
-    local.sync(Told({url_of(1): RowSource(url_of(1), "CC0", "© her")}))
+    local.sync(DatasetSources({url_of(1): RowSource(url_of(1), "CC0", "© her")}))
     fill(local.cache, {url_of(1): photo(2)})
     assert local.sync().changed == 1
     row = local.rows()[url_md5(url_of(1))]
@@ -385,7 +387,7 @@ def _folder(path: Path) -> Path:
     return path
 
 
-def test_a_clock_that_went_back_does_not_make_an_old_row_the_latest(local: Workshop) -> None:
+def test_a_clock_that_was_set_back_does_not_make_an_old_row_the_latest(local: Workshop) -> None:
     fill(local.cache, {url_of(1): photo(1)})
     local.sync()
     fill(local.cache, {url_of(1): photo(2)})
@@ -410,7 +412,7 @@ def _files(folder: Path) -> Iterator[Path]:
     return (path for path in folder.rglob("*") if path.is_file())
 
 
-def test_two_contents_with_one_xxh3_are_never_made_one(
+def test_two_contents_with_one_xxh3_stay_two(
     local: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Colliding:

@@ -1,4 +1,4 @@
-"""Several machines sync into one mirror at the same time: the union, and nobody's work lost."""
+"""Several machines sync into one mirror at once: the result is the union, and no work is lost."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support.photos import blank, fill, photo, url_of
 
 BUSY = 75
 
-# Many small commits, so that writers meet each other in the catalog.
+# Many small commits, so that writers conflict in the catalog.
 OFTEN = {"concurrency": 8, "commit_rows": 15, "commit_seconds": 0.2}
 
 
@@ -35,7 +35,7 @@ def proxy(shared: Place) -> Iterator[FaultProxy]:
 
 
 class Together:
-    """A rule that holds requests of one kind until `count` of them have come: a common start."""
+    """A rule that holds requests of one kind until `count` of them have come, for a common start."""
 
     def __init__(self, count: int, ends_with: str) -> None:
         self._count = count
@@ -61,7 +61,7 @@ def machine(folder: Path, images: dict[str, bytes]) -> tuple[Path, Path]:
 def run_all(
     place: Place, endpoint: str, machines: Sequence[tuple[Path, Path]], sync: Mapping[str, object]
 ) -> list[Command]:
-    """All machines at once; their commands, ended."""
+    """Run all machines at once; returns their commands, which have ended."""
     with contextlib.ExitStack() as stack:
         commands = [
             stack.enter_context(started(place, endpoint, cache, state, sync))
@@ -83,11 +83,11 @@ def run_all(
     ],
     indirect=["shared"],
 )
-def test_machines_with_overlapping_caches_end_with_the_union(
+def test_machines_with_overlapping_caches_produce_the_union(
     shared: Place, proxy: FaultProxy, tmp_path: Path, count: int
 ) -> None:
     chaos_tally.count(f"together {count} machines that sync overlapping caches, by {shared.name}")
-    # Each has a hundred images, half of them its neighbour's as well, and the same blank.
+    # Each has a hundred images, half of them shared with its neighbour, and the same blank image.
     caches = [
         {url_of(number): photo(number) for number in range(50 * n, 50 * n + 100)}
         for n in range(count)
@@ -112,7 +112,7 @@ def test_machines_with_overlapping_caches_end_with_the_union(
 
 
 @pytest.mark.parametrize("shared", ["seaweedfs-obstore", "miniflare-obstore"], indirect=True)
-def test_machines_that_create_the_mirror_at_the_same_time_make_one(
+def test_machines_that_create_the_mirror_at_once_create_one(
     shared: Place, proxy: FaultProxy, tmp_path: Path
 ) -> None:
     images = {url_of(number): photo(number) for number in range(5)}
@@ -126,7 +126,7 @@ def test_machines_that_create_the_mirror_at_the_same_time_make_one(
 
 
 @pytest.mark.parametrize("shared", ["seaweedfs-obstore"], indirect=True)
-def test_the_machine_that_comes_second_in_creating_the_catalog_does_not_disturb_the_first(
+def test_the_second_machine_to_create_the_catalog_does_not_disturb_the_first(
     shared: Place, proxy: FaultProxy, tmp_path: Path
 ) -> None:
     images = {url_of(number): photo(number) for number in range(10)}
@@ -165,7 +165,7 @@ def test_the_machine_that_comes_second_in_creating_the_catalog_does_not_disturb_
 
 
 @pytest.mark.parametrize("shared", ["seaweedfs-obstore"], indirect=True)
-def test_two_runs_on_one_state_the_second_is_told_that_it_is_busy(
+def test_a_second_run_on_the_same_state_is_refused_as_busy(
     shared: Place, proxy: FaultProxy, tmp_path: Path
 ) -> None:
     images = {url_of(number): photo(number) for number in range(5)}

@@ -1,11 +1,11 @@
-"""Extracts what the Terraform of this repository may say from the providers' own schemas.
+"""Extracts the schema for this repository's Terraform from the providers' own schemas.
 
     python -m tests.terraform.extract_schema        writes tests/terraform/schema.json
 
-The bindings that CDK Terrain publishes are generated from the providers' schemas and carry them, as
-jsii's description of their types, in Python packages: no Terraform and no account is needed. The
-packages are large (90 MB), so the tests read the committed extract, of the kinds in use alone. Run
-this when a kind is added to terraform/, or to move to newer providers.
+CDK Terrain generates its bindings from the providers' schemas. Its Python packages contain them as
+jsii's description of their types, so this needs no Terraform and no account. The packages are large
+(90 MB), so the tests read the committed extract with only the kinds in use. Run this after you add a
+kind to terraform/, or to use newer providers.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any
 HERE = Path(__file__).parent
 SCHEMA = HERE / "schema.json"
 
-# The bindings' version → the provider's it was made from is in the extract.
+# The version of the bindings. The extract has the matching version of the provider.
 PACKAGES = {
     "aws": "cdktn-provider-aws==25.8.1",
     "cloudflare": "cdktn-provider-cloudflare==16.4.0",
@@ -85,7 +85,7 @@ def main() -> None:
 
 
 def _types(package: str) -> Types:
-    """jsii's description of every type in a package, by name without the assembly's."""
+    """jsii's description of every type in a package, by its name without the assembly."""
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run(
             [
@@ -119,12 +119,12 @@ def _provider_version(types: Types) -> str:
 
 
 def _kind(types: Types, provider: str, kind: str, prefix: str) -> dict[str, Any]:
-    """`arguments` that may be written, and `attributes` that may be read."""
+    """The `arguments` that can be set, and the `attributes` that can be read."""
     name = kind if prefix else kind.removeprefix(f"{provider}_")
     first, *rest = f"{prefix}{name}".split("_")
     module = first + "".join(word.capitalize() for word in rest)
     of_kind = [t for fqn, t in types.items() if fqn.partition(".")[0] == module]
-    # Its own class is the one that Terraform has; its settings those that take `count` and the like.
+    # The class is Terraform's resource. Its settings include `count` and similar arguments.
     (readable,) = (t for t in of_kind if t.get("base", "").startswith("cdktn.Terraform"))
     (settings,) = (t for t in of_kind if "cdktn.TerraformMetaArguments" in t.get("interfaces", ()))
     names = {_snake(p["name"]) for p in readable["properties"]}
@@ -135,7 +135,7 @@ def _kind(types: Types, provider: str, kind: str, prefix: str) -> dict[str, Any]
 
 
 def _arguments(types: Types, interface: dict[str, Any]) -> dict[str, Any]:
-    """Of each argument: whether it is `required`, a `block`, and its own `arguments` if any."""
+    """For each argument: if it is `required`, if it is a `block`, and its own `arguments`."""
     arguments: dict[str, Any] = {}
     for property_ in interface.get("properties", ()):
         docs = property_["docs"]
@@ -152,7 +152,7 @@ def _arguments(types: Types, interface: dict[str, Any]) -> dict[str, Any]:
 
 
 def _nested(types: Types, kind: dict[str, Any]) -> dict[str, Any] | None:
-    """The interface that a property's type is, or is a list of, or None for a plain value."""
+    """The interface of a property's type or of its list items; None for a plain value."""
     fqn = kind.get("fqn", "").partition(".")[2]
     if types.get(fqn, {}).get("kind") == "interface" and kind["fqn"].startswith("@"):
         found: dict[str, Any] = types[fqn]

@@ -1,4 +1,4 @@
-"""Terraform's files as values, for the checks beside this."""
+"""Reads Terraform's files as values for the tests."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Body = dict[str, Any]
 
 @dataclass(frozen=True)
 class Folder:
-    """All blocks of a folder's files: `resources` and `data` by `(kind, name)`, the rest by name."""
+    """All blocks of a folder's files: `resources` and `data` by `(kind, name)`, others by name."""
 
     path: Path
     text: str
@@ -86,7 +86,7 @@ def unquoted(value: str) -> str:
 
 
 def is_block(value: Any) -> bool:
-    """Whether `name { … }` was written, and not `name = …`."""
+    """True for `name { … }`, false for `name = …`."""
     return isinstance(value, list) and bool(value) and is_body(value[0])
 
 
@@ -95,7 +95,7 @@ def is_body(value: Any) -> bool:
 
 
 def literal(value: Any) -> Any:
-    """A literal as Python has it; an expression stays the text it is."""
+    """The Python value of a literal. An expression stays text."""
     if isinstance(value, str):
         return unquoted(value) if value.startswith('"') else value
     if isinstance(value, list):

@@ -63,7 +63,7 @@ def test_every_file_is_in_terraforms_own_format() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_every_kind_and_argument_is_the_providers(folder: Folder) -> None:
+def test_every_kind_and_argument_exists_in_the_provider(folder: Folder) -> None:
     for section, blocks in (("resource", folder.resources), ("data", folder.data)):
         for (kind, name), body in blocks.items():
             schema = EXTRACT[kind.partition("_")[0]][section]
@@ -73,7 +73,7 @@ def test_every_kind_and_argument_is_the_providers(folder: Folder) -> None:
 
 
 def faults_of(body: Body, schema: dict[str, Any], where: str) -> list[str]:
-    """What is unknown, missing, or a block where an attribute belongs; nested ones too."""
+    """Unknown and missing arguments, and blocks in place of attributes, nested ones included."""
     faults = []
     given = {name: value for name, value in body.items() if name not in META}
     for dynamic in body.get("dynamic", ()):
@@ -112,7 +112,7 @@ def test_a_fault_is_found(text: str, fault: str) -> None:
     assert fault in faults_of(body, schema, "r")
 
 
-def test_the_extract_has_what_is_used_and_no_more() -> None:
+def test_the_extract_has_exactly_the_kinds_in_use() -> None:
     used: dict[str, set[str]] = {"resource": set(), "data": set()}
     for path in FOLDERS:
         folder = Folder.read(path)
@@ -135,24 +135,24 @@ def test_every_reference_leads_to_something(folder: Folder) -> None:
         assert not attribute or attribute in known, f"{data}{kind}.{name}.{attribute}"
 
 
-def test_every_variable_says_what_it_is(folder: Folder) -> None:
+def test_every_variable_has_a_description(folder: Folder) -> None:
     for name, variable in folder.variables.items():
         assert literal(variable["description"]).endswith("."), name
         assert "type" in variable, name
-        if folder.path in MODULES and name != "tags":  # whose keys and values are anybody's
+        if folder.path in MODULES and name != "tags":  # with free keys and values
             assert variable.get("validation"), name
         for validation in variable.get("validation", ()):
             assert f"var.{name}" in validation["condition"], name
             assert re.search(r"[.…]$", literal(validation["error_message"])), name
 
 
-def test_every_output_says_what_it_is_and_secrets_are_marked(folder: Folder) -> None:
+def test_every_output_has_a_description_and_secrets_are_marked(folder: Folder) -> None:
     for name, output in folder.outputs.items():
         assert literal(output["description"]), name
         assert bool(output.get("sensitive")) == ("secret" in name), name
 
 
-def test_an_example_gives_its_module_what_it_takes(example: Folder) -> None:
+def test_an_example_sets_the_variables_of_its_module(example: Folder) -> None:
     (call,) = example.modules.values()
     module = Folder.read((example.path / literal(call["source"])).resolve())
     given = {name: value for name, value in call.items() if name not in META | {"source"}}
@@ -182,7 +182,7 @@ def test_an_examples_values_pass_their_validation(example: Folder) -> None:
     assert tried >= 2
 
 
-def test_examples_pin_the_providers_that_the_schemas_are_of(example: Folder) -> None:
+def test_examples_pin_the_providers_of_the_schemas(example: Folder) -> None:
     module = Folder.read(example.path.parents[1])
     for provider, version in example.providers.items():
         assert version == EXTRACT[provider]["version"]
@@ -203,7 +203,7 @@ def test_readmes_and_the_workflow_name_every_example() -> None:
 
 
 def rendered(template: str, values: dict[str, str]) -> str:
-    """Terraform's template, as far as ours go: ${name}, and one kind of %{ if } with its strips."""
+    """Render a Terraform template, as far as ours need it: ${name}, and one kind of %{ if }."""
     kept = re.sub(
         r'%\{ if (\w+) != "" ~\}\s*(.*?)%\{ endif ~\}\n?',
         lambda match: match[2] if values[match[1]] else "",
@@ -239,7 +239,7 @@ def test_the_output_is_a_section_of_mirror_toml(
 
 
 def grants_of(document: Body) -> dict[str, set[str]]:
-    """Who holds it may do what, and where: actions by resource, in any bucket, below any prefix."""
+    """The actions that a policy allows by resource, in any bucket, below any prefix."""
     grants: dict[str, set[str]] = {}
     for statement in document["statement"]:
         for resource in map(literal, statement["resources"]):
@@ -252,8 +252,8 @@ def grants_of(document: Body) -> dict[str, set[str]]:
 
 
 @pytest.mark.parametrize("identity", [WRITER, READER, GC], ids=lambda identity: identity.name)
-def test_the_tests_run_with_what_each_key_may_do_on_s3(identity: Identity) -> None:
-    """On a server that holds each key to its policy, in tests/security."""
+def test_the_test_server_has_the_policies_of_terraform(identity: Identity) -> None:
+    """tests/security uses these policies on a server that enforces them."""
     documents = Folder.read(TERRAFORM / "s3").data
     tried: dict[str, set[str]] = {}
     for statement in json.loads(identity.policy)["Statement"]:
@@ -287,6 +287,6 @@ def test_the_scan_finds_nothing_and_every_exception_has_a_reason() -> None:
     assert all(len(reason.split()) >= 2 for reason in reasons.values())
 
 
-def test_bodies_are_told_from_objects() -> None:
+def test_bodies_are_distinguished_from_objects() -> None:
     assert is_body({"__is_block__": True})
     assert not is_body({"a": 1})

@@ -27,7 +27,7 @@ from mirror.torch import (
     ResumableSampler,
     rgb,
 )
-from mirror.torch.bad_samples import BadSamples, OnBad, allowance
+from mirror.torch.bad_samples import BadSamples, OnBad, budget_of_rank
 from tests.support.fetch_setup import HURRY
 from tests.support.photos import blank, photo, url_of
 from tests.torch.training_setup import SIDE, Prepared, expected_pixels, number_of, pixels, prepared
@@ -107,7 +107,7 @@ def test_a_replaced_sample_is_chosen_by_seed_epoch_and_index(
     assert {bad.epoch for bad in dataset.bad_samples} == {0}
     if not workers:
         told = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
-        assert len({re.match(r"\d+", line)[0] for line in told}) == 3  # type: ignore[index]
+        assert len({re.match(r"Sample \d+", line)[0] for line in told}) == 3  # type: ignore[index]
 
 
 def test_another_epoch_has_other_replacements(damaged: tuple[Prepared, Fetcher]) -> None:
@@ -261,7 +261,7 @@ def test_an_error_of_the_transform_is_its_authors(made: Prepared, fetch: Fetcher
 @pytest.mark.parametrize("on_bad", ["skip", "resample"])
 def test_a_mirror_that_goes_away_is_no_bad_sample(tmp_path: Path, on_bad: OnBad) -> None:
     made = prepared(tmp_path, COUNT)
-    with Fetcher(made.settings, tuning=HURRY) as fetch:
+    with Fetcher(made.settings, policy=HURRY) as fetch:
         dataset = dataset_of(made, fetch, on_bad=on_bad, budget=COUNT)
         (tmp_path / "mirror").rename(tmp_path / "unmounted")
         with pytest.raises(StoreUnavailable, match="mount"):
@@ -295,7 +295,7 @@ def test_indices_count_from_either_end(made: Prepared, fetch: Fetcher) -> None:
 def test_the_budget_in_samples(
     samples: int, allowed: float, world_size: int, expected: int
 ) -> None:
-    assert allowance(samples, allowed, world_size) == expected
+    assert budget_of_rank(samples, allowed, world_size) == expected
 
 
 def test_a_sample_counts_once_however_many_meet_it() -> None:
@@ -303,11 +303,11 @@ def test_a_sample_counts_once_however_many_meet_it() -> None:
 
     one = BadSamples(2)
     other = BadSamples.__new__(BadSamples)
-    other.__dict__ |= vars(one) | {"_known": [], "_met": set()}  # as a forked worker has it
+    other.__dict__ |= vars(one) | {"_list": [], "_known": set()}  # as a forked worker has it
 
     def met(who: BadSamples, indices: Sequence[int], epoch: int = 0) -> None:
         for index in indices:
-            who.note(BadSample(epoch, index, url_of(index), f"{index} is bad"))
+            who.record(BadSample(epoch, index, url_of(index), f"{index} is bad"))
 
     met(one, [1, 2, 1])
     met(other, [2, 1])

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mirror.torch.epoch_order import EpochOrder, Share, replacement
+from mirror.torch.epoch_order import EpochOrder, Share, candidate
 
 SEEDS = st.integers(-(2**63), 2**63 - 1)
 
@@ -39,7 +39,7 @@ def test_orders_do_not_change_between_versions() -> None:
     assert order_of(10, 0, 0) == [2, 7, 6, 9, 1, 8, 4, 0, 5, 3]
     assert order_of(10, 0, 1) != order_of(10, 0, 0)
     assert order_of(10, 1, 0) != order_of(10, 0, 0)
-    assert replacement(1000, 1, 2, 3, 4) == 931
+    assert candidate(1000, 1, 2, 3, 4) == 931
 
 
 def test_an_order_that_is_not_shuffled_is_the_datasets() -> None:
@@ -112,6 +112,6 @@ def test_ranks_have_equally_many_and_together_all_that_is_left(
 def test_a_replacement_is_a_sample_and_always_the_same(
     length: int, seed: int, epoch: int, index: int, attempt: int
 ) -> None:
-    one = replacement(length, seed, epoch, index, attempt)
+    one = candidate(length, seed, epoch, index, attempt)
     assert 0 <= one < length
-    assert one == replacement(length, seed, epoch, index, attempt)
+    assert one == candidate(length, seed, epoch, index, attempt)

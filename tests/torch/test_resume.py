@@ -205,8 +205,12 @@ def test_a_state_of_another_order_is_refused(shuffle: bool) -> None:
 
 
 def test_a_dataset_without_a_fingerprint_is_known_by_its_length() -> None:
-    state = ResumableSampler(Numbers(10, None)).state_dict()
-    ResumableSampler(Numbers(10, "wrapped")).load_state_dict(state)
+    state = ResumableSampler(Numbers(10, None)).state_dict() | {"epoch": 3}
+    sampler = ResumableSampler(Numbers(10, "wrapped"))
+    sampler.load_state_dict(state)
+    assert sampler.epoch == 3
+    with pytest.raises(UsageError, match="10 samples"):
+        ResumableSampler(Numbers(11, "wrapped")).load_state_dict(state)
 
 
 def test_a_loader_that_draws_from_elsewhere_is_not_counted() -> None:

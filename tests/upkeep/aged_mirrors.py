@@ -1,4 +1,4 @@
-"""Mirrors in a folder whose objects grow old, and what is said while objects are removed."""
+"""Mirrors in a folder whose objects can be aged, and leases of other collections."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def root_of(shop: Workshop) -> Path:
 
 
 def pass_days(shop: Workshop, days: float) -> None:
-    """Everything in a mirror's folder becomes so much older."""
+    """Age everything in a mirror's folder by this many days."""
     aged(root_of(shop), days)
 
 

@@ -1,4 +1,4 @@
-"""Who finds an object that nobody names makes it young, or leaves it while objects are removed."""
+"""A writer that adopts an unreferenced object makes it young, or leaves it while gc deletes."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from tests.upkeep.aged_mirrors import (
 @pytest.mark.parametrize(
     ("days", "is_renewed"), [(0.0, False), (0.9, False), (1.1, True), (100.0, True), (-1.0, True)]
 )
-def test_who_adopts_an_old_object_makes_it_young(
+def test_adopting_an_old_object_makes_it_young(
     local: Workshop, days: float, is_renewed: bool
 ) -> None:
     stocked(local)
@@ -57,7 +57,7 @@ def test_who_adopts_an_old_object_makes_it_young(
     ],
     ids=["idle", "planning", "deleting", "deleting for long", "dead"],
 )
-def test_an_old_object_is_not_adopted_while_objects_are_removed(
+def test_an_old_object_is_not_adopted_while_gc_deletes(
     local: Workshop, write: Callable[[Workshop], None], adopted: bool
 ) -> None:
     stocked(local)
@@ -92,7 +92,7 @@ def test_a_collection_that_began_and_ended_meanwhile_is_noticed(local: Workshop)
 
 
 class Locked(FileStore):
-    """A bucket whose lock lets nobody overwrite what is there."""
+    """A bucket whose lock forbids overwriting objects."""
 
     async def put(self, key: str, body: bytes, mode: Any, headers: Headers) -> str:
         if isinstance(mode, IfMatch):
@@ -100,7 +100,7 @@ class Locked(FileStore):
         return await super().put(key, body, mode, headers)
 
 
-def test_an_old_object_under_a_lock_is_adopted_as_it_is(local: Workshop) -> None:
+def test_an_old_object_under_a_bucket_lock_is_adopted_without_a_rewrite(local: Workshop) -> None:
     stocked(local)
     path = orphan(local, 70, 30)
     inode = path.stat().st_ino
@@ -111,7 +111,7 @@ def test_an_old_object_under_a_lock_is_adopted_as_it_is(local: Workshop) -> None
         asyncio.run(adopting(local, 70)(Locked(local.place.url)))
 
 
-def test_damage_under_a_lock_is_the_failure_of_one_file(local: Workshop) -> None:
+def test_damage_under_a_bucket_lock_fails_one_file_only(local: Workshop) -> None:
     stocked(local)
     local.put({key_of(photo(70)): photo(71)})
 
@@ -123,7 +123,7 @@ def test_damage_under_a_lock_is_the_failure_of_one_file(local: Workshop) -> None
     assert not isinstance(caught.value, AccessDenied)
 
 
-def test_an_object_that_vanishes_while_it_is_looked_at_is_uploaded(local: Workshop) -> None:
+def test_an_object_that_vanishes_during_the_check_is_uploaded(local: Workshop) -> None:
     stocked(local)
     path = orphan(local, 70, 30)
 

@@ -1,4 +1,4 @@
-"""What a collection removes, and what it never does."""
+"""The objects that a collection deletes, and those that it never does."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.upkeep.aged_mirrors import (
 DRY = GcOptions(dry_run=True)
 
 
-def test_only_what_no_row_names_and_is_old_goes(local: Workshop) -> None:
+def test_only_old_unreferenced_objects_are_deleted(local: Workshop) -> None:
     stocked(local)
     local.put({key_of(photo(70)): photo(70), key_of(photo(71)): photo(71)})
     pass_days(local, 8)
@@ -42,7 +42,7 @@ def test_only_what_no_row_names_and_is_old_goes(local: Workshop) -> None:
     assert (again.planned, again.deleted) == (0, 0)
 
 
-def test_what_a_row_named_lately_stays_however_old_it_is(local: Workshop) -> None:
+def test_an_object_that_a_row_named_recently_stays_at_any_age(local: Workshop) -> None:
     stocked(local)
     pass_days(local, 100)
     fill(local.cache, {url_of(0): photo(50)})
@@ -57,8 +57,8 @@ def test_what_a_row_named_lately_stays_however_old_it_is(local: Workshop) -> Non
     is_whole(local)
 
 
-def test_what_was_named_for_a_moment_only_stays_as_long(local: Workshop) -> None:
-    """Named by a row within the grace period, and by none before it nor any more."""
+def test_an_object_that_was_named_only_briefly_stays_as_long(local: Workshop) -> None:
+    """A row named it within the grace period, but no row did before, and none does now."""
     stocked(local)
     local.put({key_of(photo(60)): photo(60)})
     pass_days(local, 100)
@@ -75,7 +75,7 @@ def test_what_was_named_for_a_moment_only_stays_as_long(local: Workshop) -> None
     assert gc(local.settings()).deleted == 2
 
 
-def test_a_log_that_was_tidied_away_protects_all_that_rows_ever_named(local: Workshop) -> None:
+def test_a_deleted_log_protects_every_object_that_a_row_ever_named(local: Workshop) -> None:
     stocked(local)
     fill(local.cache, {url_of(0): photo(50)})
     local.sync()
@@ -138,12 +138,12 @@ def test_a_mirror_whose_catalog_is_gone_is_not_emptied(local: Workshop) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "-1", "101%", "1.5", "many", "%"])
-def test_a_limit_that_is_none_is_refused(text: str) -> None:
+def test_an_invalid_limit_is_refused(text: str) -> None:
     with pytest.raises(UsageError):
         ChangeLimit.parse(text, "--max-delete")
 
 
-def test_strangers_are_never_touched(local: Workshop) -> None:
+def test_foreign_keys_are_never_touched(local: Workshop) -> None:
     stocked(local)
     local.put({"objects/ab/readme.txt": b"mine", "objects/x": b"mine", "elsewhere/y": b"mine"})
     pass_days(local, 100)
@@ -152,7 +152,7 @@ def test_strangers_are_never_touched(local: Workshop) -> None:
     assert len(files(local)) > 9
 
 
-def test_objects_of_flagged_rows_go_only_when_asked_for(local: Workshop) -> None:
+def test_objects_of_flagged_rows_are_deleted_only_on_request(local: Workshop) -> None:
     fill(local.cache, {url_of(n): photo(n) for n in range(6)})
     fill(local.cache, {url_of(100): blank()})
     local.sync(include_flagged=True)
@@ -163,7 +163,7 @@ def test_objects_of_flagged_rows_go_only_when_asked_for(local: Workshop) -> None
     is_whole(local)
 
 
-def test_replaced_data_files_of_the_catalog_go_and_it_stays_readable(
+def test_replaced_data_files_are_deleted_and_the_catalog_stays_readable(
     local: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("mirror.catalog.delta_table.COMPACT_AFTER", 3)
@@ -186,7 +186,7 @@ def test_replaced_data_files_of_the_catalog_go_and_it_stays_readable(
     assert local.rows() == rows
 
 
-def test_what_killed_writers_left_in_a_folder_goes(local: Workshop) -> None:
+def test_files_of_killed_writers_in_a_folder_are_deleted(local: Workshop) -> None:
     stocked(local)
     left = root_of(local) / "objects" / "ab" / ".mirror-x7f3"
     left.parent.mkdir(exist_ok=True)
@@ -198,9 +198,7 @@ def test_what_killed_writers_left_in_a_folder_goes(local: Workshop) -> None:
 
 
 @pytest.mark.parametrize("years", [-50, -1, 1, 50])
-def test_a_wrong_clock_of_this_machine_deletes_nothing_that_is_young(
-    local: Workshop, years: int
-) -> None:
+def test_a_wrong_local_clock_deletes_no_young_object(local: Workshop, years: int) -> None:
     stocked(local)
     local.put({key_of(photo(70)): photo(70)})
     pass_days(local, 8)

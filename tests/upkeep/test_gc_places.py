@@ -1,4 +1,4 @@
-"""Collections in places with a server: of every kind, with faults, with keys that may not."""
+"""Collections on servers: of every kind, with faults, and with keys that lack permissions."""
 
 from __future__ import annotations
 
@@ -20,21 +20,23 @@ from tests.upkeep.aged_mirrors import is_whole, keys, objects, stocked
 
 
 def at_once(shop: Workshop) -> Settings:
-    """No grace: for places whose clock is not ours to set."""
+    """No grace period, for places whose clock a test cannot set."""
     return shop.place.settings(
         cache={"dir": str(shop.cache)}, state={"dir": str(shop.state)}, gc={"grace_days": 0.0}
     )
 
 
 @pytest.mark.parametrize("name", PLACES)
-def test_in_every_place_the_same_goes(name: str, make_place: MakePlace, tmp_path: Path) -> None:
+def test_every_kind_of_place_loses_the_same_objects(
+    name: str, make_place: MakePlace, tmp_path: Path
+) -> None:
     shop = Workshop(make_place(name), tmp_path)
     stocked(shop)
     shop.put({key_of(photo(70)): photo(70), "objects/ab/readme.txt": b"mine"})
     reports: list[GcReport] = []
 
     def gone() -> bool:
-        # The store's clock counts seconds: what was written in this one is not old yet.
+        # The store's clock counts seconds: an object of the current second is not old yet.
         reports.append(gc(at_once(shop)))
         return reports[-1].deleted == 1
 
@@ -47,7 +49,7 @@ def test_in_every_place_the_same_goes(name: str, make_place: MakePlace, tmp_path
 
 
 @pytest.mark.parametrize("name", ["seaweedfs-obstore", "seaweedfs-aioboto3", "miniflare-obstore"])
-def test_uploads_that_were_never_completed_are_ended(
+def test_uploads_that_were_never_completed_are_aborted(
     name: str, make_place: MakePlace, tmp_path: Path
 ) -> None:
     from mirror.store.s3_access import S3Access
@@ -77,7 +79,7 @@ def test_uploads_that_were_never_completed_are_ended(
 
 
 def once(path: str, method: str, fault: Fault) -> Rule:
-    """The fault meets the first request of a method for a path that ends so."""
+    """Apply the fault to the first request of a method for a path with this ending."""
     met: list[Request] = []
 
     def rule(request: Request) -> Fault | None:
@@ -90,7 +92,7 @@ def once(path: str, method: str, fault: Fault) -> Rule:
 
 
 @pytest.mark.parametrize("nth", ["its first", "another"])
-def test_its_first_word_that_was_written_and_not_answered_is_its_own(
+def test_a_lease_that_was_written_but_not_answered_is_recognised(
     nth: str, make_place: MakePlace, tmp_path: Path
 ) -> None:
     shop = Workshop(make_place("moto-obstore"), tmp_path)
@@ -103,7 +105,7 @@ def test_its_first_word_that_was_written_and_not_answered_is_its_own(
     assert report.error is None
 
 
-def test_a_store_that_is_busy_is_asked_again_for_uploads_that_were_never_completed(
+def test_a_busy_store_is_asked_again_for_uncompleted_uploads(
     make_place: MakePlace, tmp_path: Path
 ) -> None:
     shop = Workshop(make_place("moto-obstore"), tmp_path)
@@ -122,7 +124,7 @@ def test_a_store_that_is_busy_is_asked_again_for_uploads_that_were_never_complet
     assert (report.error, report.uploads, met) == (None, 0, 3)
 
 
-def test_a_key_that_may_not_delete_is_told_so(
+def test_a_key_that_may_not_delete_gets_a_clear_error(
     make_place: MakePlace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shop = Workshop(make_place("seaweedfs-obstore"), tmp_path)

@@ -1,5 +1,7 @@
-"""A collection that stands still (the machine sleeps, somebody presses Ctrl-Z) is dead to all others,
-and must know it when it goes on."""
+"""A collection that stalls (the machine sleeps, or is stopped by Ctrl-Z) loses its lease.
+
+It must notice that when it goes on.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,7 @@ TWO_HOURS = 7_200.0
 
 
 class Stalled:
-    """A machine's clock, which others see stand still."""
+    """The clock of a machine that can stall."""
 
     def __init__(self, shop: Workshop) -> None:
         self.shop = shop
@@ -37,14 +39,14 @@ class Stalled:
         return self.seconds
 
     def stand_still(self) -> None:
-        """Two hours go by: here, and in the mirror."""
+        """Let two hours pass, on this machine and in the mirror."""
         self.seconds += TWO_HOURS
         pass_days(self.shop, TWO_HOURS / 86_400)
 
 
 @pytest.fixture
 def clock(local: Workshop, monkeypatch: pytest.MonkeyPatch) -> Stalled:
-    # A file that is made older here is still the same file.
+    # Ageing a file must not change its ETag.
     monkeypatch.setattr(
         "mirror.store.engines.file._etag", lambda stat: f"{stat.st_ino}-{stat.st_size}"
     )
@@ -53,7 +55,7 @@ def clock(local: Workshop, monkeypatch: pytest.MonkeyPatch) -> Stalled:
 
 @pytest.fixture
 def elsewhere(local: Workshop, tmp_path: Path) -> Workshop:
-    """Another machine, which has the content of an orphan that is due."""
+    """Another machine, which has the content of an orphan that gc would delete."""
     stocked(local)
     orphan(local, 70, 30)
     pass_days(local, 8)
@@ -83,7 +85,7 @@ def after_head(
 
 
 @pytest.mark.parametrize("why", ["stopped", "asleep"])
-def test_what_was_adopted_between_the_look_and_the_deletion_stays(
+def test_an_object_adopted_between_the_check_and_the_deletion_stays(
     local: Workshop,
     elsewhere: Workshop,
     clock: Stalled,
@@ -115,10 +117,10 @@ def test_what_was_adopted_between_the_look_and_the_deletion_stays(
     is_whole(elsewhere)
 
 
-def test_the_word_that_it_deletes_is_as_old_as_its_sending(
+def test_the_age_of_a_lease_counts_from_its_sending(
     local: Workshop, elsewhere: Workshop, clock: Stalled, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each answer to it comes two hours late; the look comes after, and another's adoption then."""
+    """Each answer comes two hours late. Then gc checks the object, and another machine adopts it."""
     words, looks = 0, 0
 
     async def look(store: FileStore, key: str) -> None:
@@ -141,7 +143,7 @@ def test_the_word_that_it_deletes_is_as_old_as_its_sending(
     is_whole(elsewhere)
 
 
-def test_one_that_stood_still_before_it_looks_says_so_anew_and_goes_on(
+def test_a_collection_that_stalls_before_a_check_renews_its_lease_and_goes_on(
     local: Workshop, elsewhere: Workshop, clock: Stalled, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("mirror.upkeep.gc._BATCH", 1)

@@ -1,4 +1,4 @@
-"""Collections, syncs and others at one moment, and collections that die: nothing is lost by it."""
+"""Collections and syncs at the same moment, and collections that die, lose nothing."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from tests.upkeep.aged_mirrors import (
 )
 
 
-def test_a_sync_that_adopts_what_is_planned_to_go_saves_it(local: Workshop) -> None:
+def test_a_sync_that_adopts_a_planned_object_saves_it(local: Workshop) -> None:
     stocked(local)
     orphan(local, 70, 30)
     pass_days(local, 8)
@@ -60,7 +60,7 @@ def test_a_sync_that_adopts_what_is_planned_to_go_saves_it(local: Workshop) -> N
     is_whole(local)
 
 
-def test_a_sync_that_comes_between_the_look_and_the_deletion_names_nothing_that_goes(
+def test_a_sync_between_the_check_and_the_deletion_names_no_deleted_object(
     local: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stocked(local)
@@ -86,10 +86,10 @@ def test_a_sync_that_comes_between_the_look_and_the_deletion_names_nothing_that_
     is_whole(local)
 
 
-def test_a_row_by_what_the_catalog_said_before_names_nothing_that_goes(
+def test_a_row_that_rests_on_an_older_catalog_names_no_deleted_object(
     local: Workshop, tmp_path: Path
 ) -> None:
-    """A sync began when a URL still had the content, found it known, and commits after gc."""
+    """A sync finds a content known while a URL still has it, and commits after gc."""
     stocked(local)
     pass_days(local, 100)
     (tmp_path / "elsewhere").mkdir()
@@ -103,7 +103,7 @@ def test_a_row_by_what_the_catalog_said_before_names_nothing_that_goes(
         reports.append(gc(local.settings()))
 
     class Between(Progress):
-        """Another machine's run: between its decision and its commit all else happens."""
+        """Runs everything else between another machine's decision and its commit."""
 
         def advance(self, items: int = 0, nbytes: int = 0, outcome: str = "") -> None:
             assert outcome == "duplicate"
@@ -117,7 +117,7 @@ def test_a_row_by_what_the_catalog_said_before_names_nothing_that_goes(
     is_whole(local)
 
 
-def test_collections_of_two_machines_do_not_meet(local: Workshop, tmp_path: Path) -> None:
+def test_two_machines_do_not_collect_at_once(local: Workshop, tmp_path: Path) -> None:
     stocked(local)
     orphan(local, 70, 30)
     pass_days(local, 8)
@@ -140,7 +140,7 @@ def test_collections_of_two_machines_do_not_meet(local: Workshop, tmp_path: Path
     assert gc(other).error is None
 
 
-def test_a_collection_that_died_elsewhere_is_taken_over_after_an_hour(local: Workshop) -> None:
+def test_a_lease_of_a_dead_collection_is_taken_over_after_an_hour(local: Workshop) -> None:
     stocked(local)
     orphan(local, 70, 30)
     pass_days(local, 8)
@@ -150,7 +150,7 @@ def test_a_collection_that_died_elsewhere_is_taken_over_after_an_hour(local: Wor
     assert gc(local.settings()).deleted == 1
 
 
-def test_one_that_was_taken_over_deletes_nothing_more(local: Workshop) -> None:
+def test_a_collection_that_lost_its_lease_deletes_nothing_more(local: Workshop) -> None:
     stocked(local)
     orphan(local, 70, 30)
     pass_days(local, 8)
@@ -188,7 +188,7 @@ def test_a_machine_that_slept_for_days_does_not_commit_what_it_knew(local: Works
 
 @pytest.mark.chaos("together")
 def test_syncs_and_collections_at_once_lose_nothing(local: Workshop, tmp_path: Path) -> None:
-    """Two caches that change at random, one of them after a collection has begun, time passing."""
+    """Two caches that change at random, and a collection, while days pass."""
     count("together two syncs and a collection, while days pass")
     chance = random.Random(SEED)
     machines = []
@@ -196,7 +196,7 @@ def test_syncs_and_collections_at_once_lose_nothing(local: Workshop, tmp_path: P
         (tmp_path / name).mkdir()
         machines.append(Workshop(local.place, tmp_path / name))
     deleted = 0
-    # Of so few objects more than half may well be due at once.
+    # With so few objects more than half of them may be due at once.
     every = GcOptions(limit=ChangeLimit.parse("all", "--max-delete"))
     for round_ in range(6 * TIMES):
         story = f"CHAOS_SEED={SEED}, round {round_}"
@@ -224,7 +224,7 @@ def test_syncs_and_collections_at_once_lose_nothing(local: Workshop, tmp_path: P
 
 
 @pytest.mark.chaos("gc")
-def test_killed_anywhere_it_is_completed_by_the_next_and_nothing_is_lost(
+def test_a_collection_killed_anywhere_is_completed_by_the_next(
     local: Workshop,
 ) -> None:
     stocked(local)

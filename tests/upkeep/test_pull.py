@@ -1,4 +1,4 @@
-"""The cache back from the mirror: every image whole and right, nothing of the user's overwritten."""
+"""Restoring the cache: every image is whole and right, and no file of the user is overwritten."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.support.progress_hooks import Advances
 
 
 def stocked(shop: Workshop, count: int = 12) -> dict[str, bytes]:
-    """A mirror; returns what its cache had, by name. Two contents have two names, a blank none."""
+    """Fill a mirror; returns its cache by name. Two contents have two names each, a blank has none."""
     bodies = {url_of(n): photo(n) for n in range(count)}
     bodies |= {url_of(1000 + n): photo(n) for n in range(2)}
     fill(shop.cache, {**bodies, url_of(2000): blank()})
@@ -54,14 +54,14 @@ def test_a_lost_cache_is_restored_and_a_second_pull_reads_nothing(shop: Workshop
     assert again.requests["get"] == 1  # format.json
 
 
-def test_what_was_restored_is_known_to_a_sync(local: Workshop) -> None:
+def test_restored_files_are_known_to_a_sync(local: Workshop) -> None:
     stocked(local)
     pull(local.settings())
     report = local.sync()
     assert (report.scanned, report.uploaded, report.deduplicated) == (14, 0, 14)
 
 
-def test_a_large_image_comes_in_parts(shop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_image_is_pulled_in_parts(shop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
     body = photo(1) + os.urandom(9 << 20)
     fill(shop.cache, {url_of(1): body, url_of(2): body})
     shop.sync()
@@ -78,7 +78,7 @@ def test_a_large_image_comes_in_parts(shop: Workshop, monkeypatch: pytest.Monkey
     assert there(shop.cache) == {}
 
 
-def test_a_part_by_the_first_digits(local: Workshop) -> None:
+def test_a_prefix_selects_files(local: Workshop) -> None:
     bodies = stocked(local)
     for prefix in ("0", "3f", name_of(url_of(3))[:20].upper(), name_of(url_of(3))[:32]):
         shutil.rmtree(local.cache, ignore_errors=True)
@@ -87,7 +87,7 @@ def test_a_part_by_the_first_digits(local: Workshop) -> None:
         assert there(local.cache) == wanted
 
 
-def test_a_datasets_part(local: Workshop, tmp_path: Path) -> None:
+def test_a_dataset_selects_files(local: Workshop, tmp_path: Path) -> None:
     bodies = stocked(local)
     first, second = tmp_path / "a.jsonl", tmp_path / "b.csv"
     digits = key_of(photo(7))
@@ -107,7 +107,7 @@ def test_a_datasets_part(local: Workshop, tmp_path: Path) -> None:
     assert (report.flagged, report.not_mirrored, len(report.warnings)) == (1, 1, 1)
 
 
-def test_what_has_the_name_of_an_image_stays_unless_it_is_to_be_replaced(
+def test_another_file_under_the_name_of_an_image_stays_unless_forced(
     local: Workshop, tmp_path: Path
 ) -> None:
     bodies = stocked(local)
@@ -147,7 +147,7 @@ def test_damage_in_the_mirror_does_not_reach_the_cache(shop: Workshop) -> None:
     assert there(shop.cache) == {n: b for n, b in bodies.items() if n not in lost}
 
 
-def test_names_of_one_content_can_be_one_file(local: Workshop) -> None:
+def test_names_of_one_content_can_be_links_to_one_file(local: Workshop) -> None:
     bodies = stocked(local)
     pull(local.settings(), PullOptions(hardlink=True))
     assert there(local.cache) == bodies
@@ -168,7 +168,7 @@ def test_a_dry_run_writes_nothing(local: Workshop) -> None:
 
 
 @pytest.mark.parametrize("digest", [b"../../../../../../etc/x", b"", b"0" * 15, b"/" * 17])
-def test_a_catalog_with_names_that_are_none_is_refused(local: Workshop, digest: bytes) -> None:
+def test_a_catalog_with_unsafe_names_is_refused(local: Workshop, digest: bytes) -> None:
     stocked(local)
     body = photo(50)
     row = Row(digest, bytes(16), bytes(32), len(body), "jpeg", 48, 48, "ok", "", UNKNOWN_SOURCE, 1)
@@ -183,14 +183,14 @@ def test_a_catalog_with_names_that_are_none_is_refused(local: Workshop, digest: 
     assert there(local.cache) == {}
 
 
-def test_a_folder_that_may_not_be_written_is_said(local: Workshop) -> None:
+def test_a_read_only_folder_is_an_error(local: Workshop) -> None:
     stocked(local)
     local.cache.write_text("a file")
     with pytest.raises(CacheError, match="cannot be used"):
         pull(local.settings())
 
 
-def test_a_second_pull_into_the_folder_is_told_that_it_is_busy(local: Workshop) -> None:
+def test_a_second_pull_into_the_folder_is_refused_as_busy(local: Workshop) -> None:
     stocked(local)
     told: list[BaseException] = []
 
@@ -210,10 +210,10 @@ def test_a_second_pull_into_the_folder_is_told_that_it_is_busy(local: Workshop) 
     assert told
 
 
-def test_a_full_disk_ends_it_and_leaves_no_half_image(
+def test_a_full_disk_ends_the_pull_and_leaves_no_partial_image(
     local: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After so many bytes the system answers as it does for a full disk."""
+    """Writes beyond this many bytes fail as on a full disk."""
     bodies = stocked(local, 30)
     real = os.write
     written = 0
@@ -242,7 +242,7 @@ def test_a_full_disk_ends_it_and_leaves_no_half_image(
     assert there(local.cache) == bodies
 
 
-def test_a_store_that_stops_answering_ends_it(make_place: MakePlace, tmp_path: Path) -> None:
+def test_a_store_that_stops_answering_ends_the_pull(make_place: MakePlace, tmp_path: Path) -> None:
     place = make_place("moto-obstore")
     assert place.server is not None
     shop = Workshop(place, tmp_path)
@@ -266,7 +266,9 @@ def test_a_store_that_stops_answering_ends_it(make_place: MakePlace, tmp_path: P
 
 @pytest.mark.chaos("pull")
 @pytest.mark.parametrize("linked", [False, True], ids=["copies", "hardlinks"])
-def test_killed_anywhere_it_leaves_no_half_image_and_goes_on(local: Workshop, linked: bool) -> None:
+def test_a_pull_killed_anywhere_leaves_no_partial_image_and_resumes(
+    local: Workshop, linked: bool
+) -> None:
     bodies = stocked(local, 8)
     chance = random.Random(f"{SEED} {linked}")
     modules = "mirror.cache.cache_writer,mirror.cache.safe_folder"

@@ -1,4 +1,4 @@
-"""What is put back, from where, and what becomes of what nobody has any more."""
+"""Restoring objects from folders, and flagging the rows of those that no folder has."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests.support.fault_proxy import SLOW_DOWN, FaultProxy
 from tests.support.killing import Killing
 from tests.support.mirror_setup import SOON, Workshop, key_of
 from tests.support.photos import blank, fill, flipped, name_of, photo, url_of
-from tests.sync.test_sync import Told
+from tests.sync.test_sync import DatasetSources
 from tests.upkeep.test_verify import FULL
 
 READ_ALL = RepairOptions(verify=FULL)
@@ -49,7 +49,7 @@ def is_whole(shop: Workshop) -> bool:
 
 
 def lose(shop: Workshop, *numbers: int) -> Path:
-    """Objects vanish from the mirror, and their files from the cache; returns where those are."""
+    """Remove objects from the mirror and move their files out of the cache; returns the new folder."""
     aside = shop.cache.parent / "aside"
     aside.mkdir(exist_ok=True)
     for number in numbers:
@@ -64,7 +64,7 @@ def mended(report: RepairReport) -> tuple[int, int, int, int]:
     return report.missing, report.mismatched, report.repaired, report.lost
 
 
-def test_all_damage_that_the_cache_can_mend_is_mended(shop: Workshop) -> None:
+def test_all_damage_that_the_cache_can_repair_is_repaired(shop: Workshop) -> None:
     stocked(shop)
     before = shop.objects()
     shop.remove(key_of(photo(0)), key_of(photo(5)))
@@ -78,7 +78,7 @@ def test_all_damage_that_the_cache_can_mend_is_mended(shop: Workshop) -> None:
     assert len(shop.rows()) == 15
 
 
-def test_what_an_earlier_reading_found_need_not_be_read_again(local: Workshop) -> None:
+def test_damage_found_by_an_earlier_pass_is_not_read_again(local: Workshop) -> None:
     stocked(local)
     local.put({key_of(photo(4)): flipped(photo(4))})
     verify(local.settings(), FULL)
@@ -87,7 +87,7 @@ def test_what_an_earlier_reading_found_need_not_be_read_again(local: Workshop) -
     assert is_whole(local)
 
 
-def test_a_dry_run_says_what_could_be_done(local: Workshop) -> None:
+def test_a_dry_run_reports_what_could_be_repaired(local: Workshop) -> None:
     stocked(local)
     lose(local, 7)
     local.remove(key_of(photo(0)))
@@ -99,7 +99,7 @@ def test_a_dry_run_says_what_could_be_done(local: Workshop) -> None:
     assert {row["verdict"] for row in local.rows().values()} == {"ok", "blank"}
 
 
-def test_any_folder_will_do_whatever_the_files_are_called(local: Workshop) -> None:
+def test_any_folder_and_any_file_names_will_do(local: Workshop) -> None:
     stocked(local)
     aside = lose(local, 1, 2, 3)
     (aside / "objects" / "ab").mkdir(parents=True)
@@ -112,7 +112,7 @@ def test_any_folder_will_do_whatever_the_files_are_called(local: Workshop) -> No
     assert not is_whole(local) or report.flagged_rows == 1
 
 
-def test_only_the_very_bytes_count(local: Workshop) -> None:
+def test_only_the_exact_bytes_count(local: Workshop) -> None:
     stocked(local)
     aside = lose(local, 1)
     for file in aside.iterdir():
@@ -122,7 +122,7 @@ def test_only_the_very_bytes_count(local: Workshop) -> None:
     assert (report.looked_at, report.repairable, report.lost) == (2, 0, 1)
 
 
-def test_a_large_object_is_put_back_in_parts(
+def test_a_large_object_is_restored_in_parts(
     local: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     body = photo(1) + os.urandom(9 << 20)
@@ -136,7 +136,7 @@ def test_a_large_object_is_put_back_in_parts(
     assert is_whole(local)
 
 
-def test_what_nobody_has_is_offered_no_more(shop: Workshop) -> None:
+def test_objects_that_no_folder_has_are_no_longer_offered(shop: Workshop) -> None:
     stocked(shop)
     lose(shop, 0, 7)
     (shop.cache / name_of(url_of(4))).unlink()
@@ -162,8 +162,8 @@ def test_what_nobody_has_is_offered_no_more(shop: Workshop) -> None:
     assert mended(repair(shop.settings())) == (0, 0, 0, 0)
 
 
-def test_a_file_that_comes_back_as_it_was_makes_its_rows_good_again(local: Workshop) -> None:
-    """The local state has acknowledged it before: it must not go by that."""
+def test_a_file_that_comes_back_unchanged_makes_its_rows_good_again(local: Workshop) -> None:
+    """The local state had it as acknowledged, and must not rely on that."""
     stocked(local)
     aside = lose(local, 0, 7)
     repair(local.settings())
@@ -179,7 +179,7 @@ def test_a_file_that_comes_back_as_it_was_makes_its_rows_good_again(local: Works
     assert (report.unchanged, report.requests["get"]) == (15, 1)  # and once is enough
 
 
-def test_a_file_that_vanished_and_was_noticed_comes_back_too(local: Workshop) -> None:
+def test_a_file_that_a_sync_saw_vanish_makes_them_good_again_too(local: Workshop) -> None:
     stocked(local)
     aside = lose(local, 7)
     assert local.sync().vanished == 1
@@ -190,7 +190,7 @@ def test_a_file_that_vanished_and_was_noticed_comes_back_too(local: Workshop) ->
     assert is_whole(local)
 
 
-def test_another_machine_that_has_it_brings_it_back_by_itself(
+def test_another_machine_that_has_the_content_restores_it_by_itself(
     local: Workshop, tmp_path: Path
 ) -> None:
     stocked(local)
@@ -207,10 +207,10 @@ def test_another_machine_that_has_it_brings_it_back_by_itself(
     assert other.sync().unchanged == 2
 
 
-def test_a_dataset_does_not_bring_back_what_is_lost(local: Workshop) -> None:
+def test_a_dataset_does_not_make_lost_rows_good_again(local: Workshop) -> None:
     stocked(local)
     lose(local, 7)
-    told = Told({url_of(n): RowSource(url_of(n), "CC0", "© her") for n in range(12)})
+    told = DatasetSources({url_of(n): RowSource(url_of(n), "CC0", "© her") for n in range(12)})
     fill(local.cache, {url_of(7): photo(7)})
     local.sync(told)  # finds it known, and so the state vouches for it
     (local.cache / name_of(url_of(7))).unlink()
@@ -221,24 +221,24 @@ def test_a_dataset_does_not_bring_back_what_is_lost(local: Workshop) -> None:
         url_of(7),
         "© her",
     )
-    other = Told({url_of(n): RowSource(url_of(n), "CC-BY", "© her") for n in range(12)})
+    other = DatasetSources({url_of(n): RowSource(url_of(n), "CC-BY", "© her") for n in range(12)})
     local.sync(other)
     assert local.rows()[url_md5(url_of(7))]["verdict"] == "corrupt"
 
 
-def test_a_verdict_of_the_catalog_is_not_undone_by_a_dataset(local: Workshop) -> None:
-    """Six photos under one content: the catalog says placeholder, the state had said ok."""
+def test_a_dataset_does_not_undo_a_verdict_of_the_catalog(local: Workshop) -> None:
+    """Six photos share one content: the catalog says placeholder, and the state still says ok."""
     fill(local.cache, {url_of(n): photo(99) for n in range(6)})
     local.sync()
     assert {row["verdict"] for row in local.rows().values()} == {"placeholder"}
-    local.sync(Told({url_of(n): RowSource(url_of(n), "CC0") for n in range(6)}))
+    local.sync(DatasetSources({url_of(n): RowSource(url_of(n), "CC0") for n in range(6)}))
     assert {row["verdict"] for row in local.rows().values()} == {"placeholder"}
 
 
-def test_an_image_that_another_machine_commits_meanwhile_stays(
+def test_an_image_that_another_machine_commits_meanwhile_stays_good(
     local: Workshop, tmp_path: Path
 ) -> None:
-    """After the last look, before the rows: that machine has another content at one of the URLs."""
+    """Between the last check and the rows, that machine commits another content for one URL."""
     stocked(local)
     lose(local, 7, 8)
     (tmp_path / "other").mkdir()
@@ -263,7 +263,7 @@ def test_an_image_that_another_machine_commits_meanwhile_stays(
     assert verify(local.settings(), FULL).exit_status == 0
 
 
-def test_a_repair_before_which_others_always_come_leaves_the_rest_to_the_next(
+def test_a_repair_that_always_loses_the_race_leaves_the_rest_to_the_next(
     local: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stocked(local)
@@ -278,7 +278,7 @@ def test_a_repair_before_which_others_always_come_leaves_the_rest_to_the_next(
 
 
 @pytest.mark.parametrize(("limit", "allowed"), [("2", True), ("1", False), ("10%", False)])
-def test_a_repair_that_gives_up_too_much_is_refused(
+def test_a_repair_that_would_flag_too_much_is_refused(
     local: Workshop, limit: str, allowed: bool
 ) -> None:
     stocked(local)
@@ -292,7 +292,7 @@ def test_a_repair_that_gives_up_too_much_is_refused(
         assert "--max-lost 2" in str(report.error)
 
 
-def test_a_folder_that_is_not_there_or_empty_is_said_before_anything_is_given_up(
+def test_a_missing_or_empty_folder_is_an_error_before_anything_is_flagged(
     local: Workshop, tmp_path: Path
 ) -> None:
     stocked(local)
@@ -306,7 +306,9 @@ def test_a_folder_that_is_not_there_or_empty_is_said_before_anything_is_given_up
     assert local.rows()[url_md5(url_of(7))]["verdict"] == "ok"
 
 
-def test_what_cannot_be_read_now_is_not_given_up(make_place: MakePlace, tmp_path: Path) -> None:
+def test_objects_that_cannot_be_read_now_are_not_flagged(
+    make_place: MakePlace, tmp_path: Path
+) -> None:
     place = make_place("moto-obstore")
     assert place.server is not None
     shop = Workshop(place, tmp_path)
@@ -330,7 +332,7 @@ def test_what_cannot_be_read_now_is_not_given_up(make_place: MakePlace, tmp_path
 
 
 @pytest.mark.chaos("repair")
-def test_killed_anywhere_it_is_completed_by_the_next(local: Workshop, tmp_path: Path) -> None:
+def test_a_repair_killed_anywhere_is_completed_by_the_next(local: Workshop, tmp_path: Path) -> None:
     stocked(local, 8)
     (tmp_path / "other").mkdir()
     other = Workshop(local.place, tmp_path / "other")  # a machine that has what is lost
@@ -360,7 +362,7 @@ def test_killed_anywhere_it_is_completed_by_the_next(local: Workshop, tmp_path: 
         assert other.sync().uploaded == 2, story  # it was told
 
 
-def test_the_mark_keeps_what_else_stands_in_format_json(local: Workshop) -> None:
+def test_the_mark_keeps_the_other_keys_of_format_json(local: Workshop) -> None:
     stocked(local)
     file = Path(local.place.url.path) / "format.json"
     text = file.read_text()

@@ -1,4 +1,4 @@
-"""What a verification finds, in every kind of place, and how it goes on after it was interrupted."""
+"""Verifications in every kind of place: the problems that they find, and how they resume."""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ def counts(report: VerifyReport) -> tuple[int, int, int, int]:
 
 
 def stocked(shop: Workshop, count: int = 12) -> None:
-    """So many photographs, two of them under a second URL each, and a blank."""
+    """Sync this many photographs, two of them under a second URL each, and a blank."""
     fill(shop.cache, {url_of(n): photo(n) for n in range(count)})
     fill(shop.cache, {url_of(1000 + n): photo(n) for n in range(2)})
     fill(shop.cache, {url_of(2000): blank()})
     assert shop.sync().exit_status == 0
 
 
-def test_a_whole_mirror_is_found_whole(shop: Workshop) -> None:
+def test_a_complete_mirror_has_no_problems(shop: Workshop) -> None:
     stocked(shop)
     report = verify(shop.settings(), FULL)
     assert counts(report) == (12, 0, 0, 0)
@@ -62,7 +62,7 @@ def test_a_whole_mirror_is_found_whole(shop: Workshop) -> None:
     assert report.requests["put"] == report.requests["delete"] == report.requests["head"] == 0
 
 
-def test_a_listing_shows_what_is_missing_cut_short_or_unnamed(shop: Workshop) -> None:
+def test_a_listing_shows_missing_truncated_and_unreferenced_objects(shop: Workshop) -> None:
     stocked(shop)
     shop.remove(key_of(photo(0)), key_of(photo(5)))
     shop.put({key_of(photo(3)): photo(3)[:-10]})
@@ -84,7 +84,7 @@ def test_a_listing_shows_what_is_missing_cut_short_or_unnamed(shop: Workshop) ->
     assert report.requests["list"] <= 4
 
 
-def test_a_flipped_bit_is_found_by_reading_and_not_forgotten(shop: Workshop) -> None:
+def test_a_flipped_bit_is_found_by_reading_and_remembered(shop: Workshop) -> None:
     stocked(shop)
     shop.put({key_of(photo(4)): flipped(photo(4))})
     assert counts(verify(shop.settings())) == (12, 0, 0, 0)  # as it must: the size is right
@@ -96,7 +96,7 @@ def test_a_flipped_bit_is_found_by_reading_and_not_forgotten(shop: Workshop) -> 
     assert (counts(report), report.exit_status) == ((12, 0, 0, 0), 0)
 
 
-def test_young_orphans_are_no_fault_and_old_ones_are(local: Workshop) -> None:
+def test_old_orphans_are_a_problem_and_young_ones_are_not(local: Workshop) -> None:
     stocked(local)
     local.put({key_of(photo(77)): photo(77)})
     assert verify(local.settings()).exit_status == 0
@@ -106,7 +106,7 @@ def test_young_orphans_are_no_fault_and_old_ones_are(local: Workshop) -> None:
     assert (report.orphaned, report.old_orphans, report.exit_status) == (1, 1, 3)
 
 
-def test_an_object_whose_rows_are_flagged_is_no_orphan(local: Workshop) -> None:
+def test_an_object_of_flagged_rows_is_no_orphan(local: Workshop) -> None:
     stocked(local)
     local.sync(include_flagged=True)
     assert verify(local.settings()).flagged == 0  # nothing new to upload: it was seen
@@ -116,7 +116,7 @@ def test_an_object_whose_rows_are_flagged_is_no_orphan(local: Workshop) -> None:
     assert (counts(report), report.flagged, report.exit_status) == ((12, 0, 0, 0), 1, 0)
 
 
-def test_a_sample_is_chosen_by_its_seed_and_each_is_another(local: Workshop) -> None:
+def test_a_sample_is_chosen_by_its_seed(local: Workshop) -> None:
     stocked(local, 60)
 
     def read(seed: int | None) -> list[str]:
@@ -140,7 +140,7 @@ def test_a_sample_is_chosen_by_its_seed_and_each_is_another(local: Workshop) -> 
     assert len({tuple(read(None)) for _ in range(4)}) > 1
 
 
-def test_everything_found_goes_to_a_file(local: Workshop, tmp_path: Path) -> None:
+def test_all_problems_go_to_the_report_file(local: Workshop, tmp_path: Path) -> None:
     stocked(local)
     local.remove(*(key_of(photo(n)) for n in range(12)))
     local.put({key_of(photo(77)): photo(77)})
@@ -155,7 +155,7 @@ def test_everything_found_goes_to_a_file(local: Workshop, tmp_path: Path) -> Non
         verify(local.settings(), VerifyOptions(report=tmp_path / "no" / "such" / "file"))
 
 
-def test_a_data_file_of_the_catalog_that_is_gone_is_told_of(local: Workshop) -> None:
+def test_a_missing_data_file_of_the_catalog_is_reported(local: Workshop) -> None:
     stocked(local)
     assert verify(local.settings()).missing == 0
     (part,) = (Path(local.place.url.path) / "catalog").glob("*.parquet")
@@ -165,13 +165,13 @@ def test_a_data_file_of_the_catalog_that_is_gone_is_told_of(local: Workshop) -> 
     assert report.exit_status == 3
 
 
-def test_a_listing_of_nothing_finds_all_missing(local: Workshop) -> None:
+def test_an_empty_bucket_misses_every_object(local: Workshop) -> None:
     stocked(local)
     shutil.rmtree(Path(local.place.url.path) / "objects")
     assert counts(verify(local.settings())) == (12, 12, 0, 0)
 
 
-def test_a_second_one_on_the_same_machine_is_told_that_it_is_busy(local: Workshop) -> None:
+def test_a_second_verification_on_the_machine_is_refused_as_busy(local: Workshop) -> None:
     stocked(local)
     told: list[BaseException] = []
 
@@ -191,7 +191,7 @@ def test_a_second_one_on_the_same_machine_is_told_that_it_is_busy(local: Worksho
     assert told
 
 
-def test_the_parts_of_a_listing_are_the_listing(shop: Workshop) -> None:
+def test_the_parts_of_a_listing_make_up_the_listing(shop: Workshop) -> None:
     keys = [f"objects/{n:02x}/{n:02x}{'0' * 30}.jpg" for n in range(0, 256, 5)]
     keys += ["objects/0", "objects/7f", "objects/80.txt", "objects/zz/x"]
     shop.put(dict.fromkeys(keys, b"x"))
@@ -212,7 +212,9 @@ def test_the_parts_of_a_listing_are_the_listing(shop: Workshop) -> None:
     assert all(parts)
 
 
-def test_in_parts_the_same_is_found(shop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_listing_in_parts_finds_the_same_problems(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("mirror.catalog.objects._WHOLE_UP_TO", 0)
     stocked(shop, 40)
     shop.remove(*(key_of(photo(n)) for n in range(5)))
@@ -224,7 +226,7 @@ def test_in_parts_the_same_is_found(shop: Workshop, monkeypatch: pytest.MonkeyPa
 
 
 def interrupted_after(count: int) -> Advances:
-    """Sends this process a Ctrl-C when so many objects were read."""
+    """Send this process a Ctrl-C once this many objects were read."""
     read = 0
 
     def advance(_objects: int, nbytes: int) -> None:
@@ -237,7 +239,7 @@ def interrupted_after(count: int) -> Advances:
 
 
 @pytest.mark.parametrize("parts", [False, True], ids=["whole", "in parts"])
-def test_a_reading_that_is_interrupted_goes_on_where_it_was(
+def test_an_interrupted_pass_is_resumed_where_it_stopped(
     local: Workshop, monkeypatch: pytest.MonkeyPatch, parts: bool
 ) -> None:
     monkeypatch.setattr("mirror.upkeep.verify._BATCH", 4)
@@ -263,7 +265,7 @@ def test_a_reading_that_is_interrupted_goes_on_where_it_was(
     assert verify(settings, FULL).resumed == 0
 
 
-def test_a_reading_can_be_begun_anew(local: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pass_can_be_restarted(local: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mirror.upkeep.verify._BATCH", 4)
     stocked(local, 20)
     verify(local.settings(concurrency=2), FULL, progress=interrupted_after(10))
@@ -271,7 +273,7 @@ def test_a_reading_can_be_begun_anew(local: Workshop, monkeypatch: pytest.Monkey
     assert (report.resumed, report.read) == (0, 20)
 
 
-def test_a_notebook_that_is_damaged_is_begun_anew(local: Workshop) -> None:
+def test_a_damaged_log_is_replaced(local: Workshop) -> None:
     stocked(local)
     verify(local.settings())
     (file,) = (local.state / "upkeep").glob("*/*/ledger.sqlite")
@@ -279,7 +281,7 @@ def test_a_notebook_that_is_damaged_is_begun_anew(local: Workshop) -> None:
     assert counts(verify(local.settings(), FULL)) == (12, 0, 0, 0)
 
 
-def test_what_was_superseded_while_it_was_read_is_not_held_against_the_mirror(
+def test_objects_superseded_during_the_pass_are_no_problem(
     local: Workshop,
 ) -> None:
     stocked(local)
@@ -301,7 +303,7 @@ def test_what_was_superseded_while_it_was_read_is_not_held_against_the_mirror(
     assert (report.missing, report.exit_status) == (0, 0)
 
 
-def test_what_cannot_be_read_is_neither_well_nor_damaged(
+def test_an_unreadable_object_is_neither_good_nor_damaged(
     make_place: MakePlace, tmp_path: Path
 ) -> None:
     place = make_place("moto-obstore")
@@ -324,7 +326,7 @@ def test_what_cannot_be_read_is_neither_well_nor_damaged(
         assert verify(settings).exit_status == 0  # what was not read is read by the next
 
 
-def test_what_could_not_be_read_once_and_is_damaged_is_called_so_and_repaired(
+def test_an_object_unreadable_once_and_then_damaged_is_repaired(
     local: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stocked(local)
@@ -357,7 +359,7 @@ def test_what_could_not_be_read_once_and_is_damaged_is_called_so_and_repaired(
     assert verify(local.settings(), FULL).exit_status == 0
 
 
-def test_a_store_that_stops_answering_ends_it_with_what_is_known(
+def test_a_store_that_stops_answering_ends_the_run_with_its_findings(
     make_place: MakePlace, tmp_path: Path
 ) -> None:
     place = make_place("moto-obstore")
@@ -382,7 +384,7 @@ def test_a_store_that_stops_answering_ends_it_with_what_is_known(
 
 
 @pytest.mark.chaos("verify")
-def test_killed_anywhere_the_next_one_finds_all_that_is_wrong(local: Workshop) -> None:
+def test_after_a_kill_anywhere_the_next_run_finds_all_problems(local: Workshop) -> None:
     stocked(local, 30)
     local.remove(key_of(photo(0)))
     local.put({key_of(photo(n)): flipped(photo(n)) for n in range(5, 30, 5)})
@@ -398,10 +400,10 @@ def test_killed_anywhere_the_next_one_finds_all_that_is_wrong(local: Workshop) -
 
 
 @pytest.mark.chaos("together")
-def test_a_sync_at_the_same_moment_makes_nothing_look_missing(
+def test_a_sync_at_the_same_moment_makes_no_object_look_missing(
     make_place: MakePlace, tmp_path: Path
 ) -> None:
-    """Verifications and collections one after the other, for as long as a sync takes."""
+    """Verifications and collections run one after the other while a sync runs."""
     count("together verifications and collections during a sync")
     place = make_place("seaweedfs-obstore")
     assert place.server is not None
@@ -424,7 +426,7 @@ def test_a_sync_at_the_same_moment_makes_nothing_look_missing(
     assert (counts(report), report.read) == ((312, 0, 0, 0), 312)
 
 
-def test_a_listing_that_breaks_off_makes_nothing_well(
+def test_a_listing_that_breaks_off_solves_no_problem(
     local: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stocked(local)
@@ -443,7 +445,7 @@ def test_a_listing_that_breaks_off_makes_nothing_well(
     assert (report.missing, report.exit_status) == (0, 0)
 
 
-def test_an_image_that_was_replaced_lately_is_not_gcs_yet(local: Workshop) -> None:
+def test_an_image_that_was_replaced_recently_is_not_due_for_gc(local: Workshop) -> None:
     stocked(local)
     pass_days(local, 60)
     fill(local.cache, {url_of(5): photo(50)})

@@ -130,5 +130,5 @@ def _show(session: Session, report: ExportReport) -> None:
             )
         )
     if report.resumed:
-        rows.append(("resumed", output.count(report.resumed), "times the scan broke and resumed"))
+        rows.append(("resumed", output.count(report.resumed), "after the scan broke"))
     output.table([*rows, ("took", output.duration(report.seconds))])

@@ -1,8 +1,8 @@
-"""Which images a full cache lets go: the oldest of a growing sample, as Redis approximates LRU.
+"""Eviction from a full cache: approximate LRU by sampling, as in Redis.
 
-A pool of candidates is kept, the oldest first. Each look at a shard adds a sample of its files, and
-the youngest fall out again: what is removed is old among all that was looked at, with no list of
-everything in memory and none on disk.
+A pool keeps candidates, oldest first. Each look at a shard adds a random sample of its files, and the
+youngest candidates drop out of the pool. So evicted files are old among all files that were sampled,
+without a list of all files in memory or on disk.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Final, NamedTuple
 
-_SAMPLE: Final = 64  # files of a shard
+_SAMPLE: Final = 64  # files of one shard
 _POOL: Final = 64
-# Below so many the pool is filled again: the youngest of a sample are not old among all.
-_LEAST: Final = 48
+# The pool is refilled when it has fewer: the youngest files of a sample are not old among all.
+_REFILL_BELOW: Final = 48
 
 
 class _Candidate(NamedTuple):
@@ -28,13 +28,13 @@ class _Candidate(NamedTuple):
 
 
 class Eviction:
-    """Removes old files. For one thread.
+    """Deletes the least recently used files. For one thread.
 
     Args:
         root: the folder of the shards. No link below it is followed.
         shards: names of its sub-folders.
-        is_image: says of a file's name that it is ours.
-        chance: chooses.
+        is_image: says whether a file name is one of ours.
+        rng: chooses shards and files.
     """
 
     def __init__(
@@ -42,43 +42,46 @@ class Eviction:
         root: str,
         shards: Sequence[str],
         is_image: Callable[[str], object],
-        chance: random.Random | None = None,
+        rng: random.Random | None = None,
     ) -> None:
         self._root = root
         self._shards = shards
         self._is_image = is_image
-        self._chance = chance or random.Random()  # noqa: S311 - nothing secret
+        self._rng = rng or random.Random()  # noqa: S311 - not for secrets
         self._pool: list[_Candidate] = []
 
-    def remove(self, wanted: int) -> int:
-        """Remove files until so many bytes are free, or none are left; returns how many are."""
+    def remove(self, nbytes: int) -> int:
+        """Delete files until `nbytes` are free or no file is left; returns the bytes freed."""
         freed = 0
-        while freed < wanted:
-            if len(self._pool) < _LEAST:
-                self._look()
+        while freed < nbytes:
+            if len(self._pool) < _REFILL_BELOW:
+                self._refill()
             if not self._pool:
                 break
             freed += self._remove(self._pool.pop(0))
         return freed
 
-    def _look(self) -> None:
+    def _refill(self) -> None:
         """Fill the pool from samples of random shards, as many as it takes."""
         pool = set(self._pool)
-        for shard in self._chance.sample(self._shards, len(self._shards)):
+        for shard in self._rng.sample(self._shards, len(self._shards)):
             with suppress(OSError), _Folder(f"{self._root}/{shard}") as folder:
                 names = [name for name in os.listdir(folder) if self._is_image(name)]
-                for name in self._chance.sample(names, min(_SAMPLE, len(names))):
+                for name in self._rng.sample(names, min(_SAMPLE, len(names))):
                     if (found := _candidate(folder, shard, name)) is not None:
                         pool.add(found)
             if len(pool) >= _POOL:
                 break
         self._pool = sorted(pool)[:_POOL]
 
-    def _remove(self, one: _Candidate) -> int:
-        with suppress(OSError), _Folder(f"{self._root}/{one.shard}") as folder:
-            if _candidate(folder, one.shard, one.name) == one:  # not used since it was looked at
-                os.unlink(one.name, dir_fd=folder)
-                return one.size
+    def _remove(self, candidate: _Candidate) -> int:
+        shard, name = candidate.shard, candidate.name
+        with suppress(OSError), _Folder(f"{self._root}/{shard}") as folder:
+            if (
+                _candidate(folder, shard, name) == candidate
+            ):  # else it was used since it was sampled
+                os.unlink(name, dir_fd=folder)
+                return candidate.size
         return 0
 
 
@@ -91,7 +94,7 @@ def _candidate(folder: int, shard: str, name: str) -> _Candidate | None:
 
 
 class _Folder:
-    """An open folder, so that no name below it leads elsewhere."""
+    """An open folder: names below it are resolved in it, wherever its path leads by then."""
 
     def __init__(self, path: str) -> None:
         self._path = path

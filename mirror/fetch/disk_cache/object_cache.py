@@ -1,20 +1,20 @@
-"""The fetch cache: images on a local disk by their content, shared by processes and by runs.
+"""The fetch cache: images on a local disk by content hash, shared by processes and runs.
 
-    <folder>/dataset-mirror-fetch-cache      the mark: this folder is ours, files in it may go
+    <folder>/dataset-mirror-fetch-cache      the mark: this folder is ours, and files in it may go
     <folder>/usage                           bytes that are kept or reserved (`usage.py`)
     <folder>/objects/ab/ab….                 an image, named by its content hash
-    <folder>/objects/ab/ab….part             one that is being written, locked by who writes it
+    <folder>/objects/ab/ab….part             an image being written, locked by its writer
 
-There is no list of what is in it, so there is none to be wrong: a file is a hit if it is there, has
-the size, and has the bytes of its name when it is read.
+There is no list of the images, so no list can be wrong. A file is a hit if it exists, has the right
+size, and its bytes have the hash in its name when they are read.
 
-One process fetches what several want at once: it holds the lock (flock) on the `.part` file, and
-the lock goes with its holder, so that after a kill another takes over. The bytes are written under
-that name and appear by a rename. A full disk, or a folder that may only be read, costs the keeping
-and not the image.
+When several processes want an image, one downloads it: it holds a lock (flock) on the `.part` file. A
+process that is killed loses the lock, and another takes over. The bytes are written to the `.part`
+file, which is then renamed. On a full disk or in a read-only folder, images are read without being
+kept.
 
-`pin` fills the cache and then keeps what is there; `lru` makes room by removing what was not used
-for long (`eviction.py`). Only files of our own naming, in our own folder, are ever removed.
+With `pin`, a full cache keeps its images and adds none. With `lru`, it deletes the least
+recently used images (`eviction.py`). It deletes only files with names of our own, in our own folder.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from typing import Final, Literal, NamedTuple
 
 from mirror.errors import ConfigError
 from mirror.fetch.disk_cache.eviction import Eviction
-from mirror.fetch.disk_cache.usage import COUNT_EVERY, COUNT_FIRST, DiskUsage
+from mirror.fetch.disk_cache.usage import RECOUNT_EVERY, RECOUNT_FIRST, DiskUsage
 
 Admission = Literal["pin", "lru"]
 
@@ -47,31 +47,31 @@ _IS_IMAGE: Final = re.compile(r"[0-9a-f]{32}").fullmatch
 _IS_PART: Final = re.compile(r"[0-9a-f]{32}\.part").fullmatch
 _SHARDS: Final = tuple(f"{number:02x}" for number in range(256))
 
-# After a disk refused, seconds until it is tried again.
-_REST: Final = 30.0
-# A cache that is full and keeps what it has is asked again after so long.
-_FULL: Final = 1.0
-# A hit is noted in the file's time once in so many seconds.
-_TOUCH: Final = 60.0
+# Seconds without a write after the disk has refused one.
+_PAUSE: Final = 30.0
+# Seconds until a full cache that pins is asked for room again.
+_FULL_PAUSE: Final = 1.0
+# A hit updates the file's time at most once in so many seconds.
+_TOUCH_EVERY: Final = 60.0
 
 _log = logging.getLogger(__name__)
 
 
-class Begun(Enum):
-    """What `FetchCache.begin` says where the caller is not to write."""
+class WriteRefusal(Enum):
+    """Why `FetchCache.begin` gives no ticket."""
 
-    KEPT = "it is there now"
-    BUSY = "another writer is at it"
-    NO_ROOM = "it is not to be kept"
+    ALREADY_KEPT = "the image is in the cache"
+    BUSY = "another process is writing the image"
+    NO_ROOM = "the cache is full, or cannot be written"
 
 
 class WriteTicket(NamedTuple):
-    """The right to write one image; to be kept or dropped, once.
+    """The right to write one image. Pass it to `keep` or to `drop`, once.
 
     Attributes:
-        path: of the image.
-        descriptor: of its part, which is locked.
-        reserved: bytes of room that a writer who was killed has left; they are still counted.
+        path: the image's path.
+        descriptor: the open `.part` file, which is locked.
+        reserved: bytes reserved for it; at first those of a writer that was killed.
     """
 
     path: str
@@ -80,64 +80,65 @@ class WriteTicket(NamedTuple):
 
 
 class FetchCache:
-    """The cache in one process. Reading is for any thread, writing for one.
+    """The fetch cache in one process. Any thread may read, one thread writes.
 
-    That one writes while it reads from the network: a thread of its own would take the
-    interpreter's lock from it and back at each system call, which costs five times the writing.
+    The mirror thread writes between its reads from the network. A separate writer thread would pass
+    the interpreter's lock back and forth at each system call, which costs five times the writing.
 
     Args:
-        folder: made when it is not there.
-        most: bytes that it may hold.
-        admission: what happens when it is full.
+        folder: the cache folder, made if it is not there.
+        max_bytes: bytes that it may hold.
+        admission: what a full cache does, `pin` or `lru`.
 
     Attributes:
-        kept, not_kept: images that were written, and that could not be or had no room.
+        kept: images that were written.
+        not_kept: images that had no room, or could not be written.
 
     Raises:
-        ConfigError: the folder holds what is not ours.
+        ConfigError: the folder holds other files.
     """
 
-    def __init__(self, folder: Path, most: int, admission: Admission) -> None:
+    def __init__(self, folder: Path, max_bytes: int, admission: Admission) -> None:
         self._folder = folder
         self._root = str(folder / _OBJECTS)
-        self._most = most
+        self._max_bytes = max_bytes
         self._admission = admission
         self._eviction = Eviction(self._root, _SHARDS, _IS_IMAGE)
         self.kept = self.not_kept = 0
-        self._said: set[str] = set()
-        self._rests_until = self._full_until = float("-inf")
-        self._lacked = 0  # bytes that there was no room for, the last time that there was none
+        self._warned: set[str] = set()
+        self._paused_until = self._full_until = float("-inf")
+        self._missing_bytes = 0  # of the last image that found no room
         self._usage: DiskUsage | None = None
-        if claim(folder):
+        if claim_folder(folder):
             with suppress(OSError):
                 self._usage = DiskUsage(folder / "usage", self._count)
         if self._usage is None:
-            self._say("cannot be written; images are read from it, and none are kept")
+            self._warn_once("cannot be written; its images are used, and no new ones are kept")
 
     # --- reading ---
 
     def path(self, content_hash: bytes) -> str:
-        """The file of an image, whether it is there or not."""
+        """The path of an image, whether it is there or not."""
         digits = content_hash.hex()
         return f"{self._root}/{digits[:2]}/{digits}"
 
     def has(self, content_hash: bytes, size: int) -> bool:
-        """Whether an image is there with that size; its bytes are not read."""
+        """Whether an image is there and has that size; its bytes are not read."""
         try:
             status = os.lstat(self.path(content_hash))
         except OSError:
             return False
         return status.st_size == size and stat.S_ISREG(status.st_mode)
 
-    def used(self, path: str) -> None:
-        """Note that a file was a hit, for the choice of what is removed."""
+    def touch(self, path: str) -> None:
+        """Note a hit in the file's time, for eviction."""
         if self._admission == "lru":
             with suppress(OSError):
-                if time.time() - os.lstat(path).st_mtime > _TOUCH:
+                if time.time() - os.lstat(path).st_mtime > _TOUCH_EVERY:
                     os.utime(path, follow_symlinks=False)
 
     def discard(self, path: str) -> None:
-        """Remove a file whose bytes are not those of its name."""
+        """Delete a file whose bytes do not have the hash in its name."""
         with suppress(OSError):
             size = os.stat(path, follow_symlinks=False).st_size
             os.unlink(path)
@@ -147,43 +148,43 @@ class FetchCache:
 
     @property
     def has_room(self) -> bool:
-        """Whether images are kept, as far as is known: not full, not read-only."""
+        """Whether another image would be kept, as far as is known: not full, not read-only."""
         usage = self._usage
-        if usage is None or time.monotonic() < self._rests_until:
+        if usage is None or time.monotonic() < self._paused_until:
             return False
-        if self._admission == "lru" or not self._lacked:
+        if self._admission == "lru" or not self._missing_bytes:
             return True
         try:
-            return usage.used + self._lacked <= self._most
+            return usage.used + self._missing_bytes <= self._max_bytes
         except OSError:
             return False
 
-    def count_again(self) -> None:
-        """Count what is really there, which may take long: anybody may have deleted files."""
+    def recount(self) -> None:
+        """Count the files, because users may have deleted some. May take long."""
         if self._usage is not None:
-            self._count_again(self._usage)
+            self._recount(self._usage)
 
-    def begin(self, content_hash: bytes, size: int) -> WriteTicket | Begun:
-        """Ask for the right to write an image. Does not wait for another process."""
-        if self._usage is None or time.monotonic() < max(self._rests_until, self._full_until):
+    def begin(self, content_hash: bytes, size: int) -> WriteTicket | WriteRefusal:
+        """Ask for the right to write an image. Does not wait for other processes."""
+        if self._usage is None or time.monotonic() < max(self._paused_until, self._full_until):
             return self._no_room()
         path = self.path(content_hash)
         try:
             ticket = self._lock(path)
         except OSError as error:
-            self._refused(error)
+            self._pause(error)
             return self._no_room()
         if ticket is None:
-            return Begun.BUSY
+            return WriteRefusal.BUSY
         if os.path.lexists(path):
             if self.has(content_hash, size):
                 self.drop(ticket)
-                return Begun.KEPT
-            self.discard(path)  # of a wrong size, it was no hit either
+                return WriteRefusal.ALREADY_KEPT
+            self.discard(path)  # it has the wrong size, so it was no hit
         return ticket
 
     def keep(self, ticket: WriteTicket, data: bytes) -> None:
-        """Write an image's bytes, which were checked; where that fails they are not kept."""
+        """Write an image's verified bytes. A failure is counted and logged, not raised."""
         if ticket.reserved != len(data):
             self._release(ticket.reserved)
             ticket = ticket._replace(reserved=0)
@@ -200,7 +201,7 @@ class FetchCache:
             os.replace(ticket.path + _PART, ticket.path)
         except OSError as error:
             self.drop(ticket)
-            self._refused(error)
+            self._pause(error)
             self._no_room()
         else:
             with suppress(OSError):
@@ -208,16 +209,16 @@ class FetchCache:
             self.kept += 1
 
     def drop(self, ticket: WriteTicket) -> None:
-        """Give the right to write, and the room, back."""
+        """Give back the right to write, and the reserved bytes."""
         self._release(ticket.reserved)
         with suppress(OSError):
             os.unlink(ticket.path + _PART)
         with suppress(OSError):
             os.close(ticket.descriptor)
 
-    def _no_room(self) -> Begun:
+    def _no_room(self) -> WriteRefusal:
         self.not_kept += 1
-        return Begun.NO_ROOM
+        return WriteRefusal.NO_ROOM
 
     def close(self) -> None:
         usage, self._usage = self._usage, None
@@ -226,7 +227,7 @@ class FetchCache:
                 usage.close()
 
     def _lock(self, path: str) -> WriteTicket | None:
-        """The right of this process alone to write an image, or None while another has it."""
+        """The ticket for an image; None while another process holds its lock."""
         part = path + _PART
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         while True:
@@ -238,7 +239,7 @@ class FetchCache:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 status = os.fstat(descriptor)
-                # Its writer may have renamed or removed it between our opening and our locking it.
+                # Its writer may have renamed or deleted it after we opened it.
                 with suppress(FileNotFoundError):
                     if os.path.samestat(os.stat(part, follow_symlinks=False), status):
                         return WriteTicket(path, descriptor, status.st_size)
@@ -250,72 +251,72 @@ class FetchCache:
                 raise
             os.close(descriptor)
 
-    def _refused(self, error: OSError) -> None:
-        self._rests_until = time.monotonic() + _REST
-        self._say(f"cannot be written ({error.strerror}); images are read without being kept")
+    def _pause(self, error: OSError) -> None:
+        self._paused_until = time.monotonic() + _PAUSE
+        self._warn_once(f"cannot be written ({error.strerror}); images are read without being kept")
 
-    def _say(self, what: str) -> None:
-        if what not in self._said:
-            self._said.add(what)
+    def _warn_once(self, what: str) -> None:
+        if what not in self._warned:
+            self._warned.add(what)
             _log.warning("The fetch cache %s %s.", self._folder, what)
 
     # --- room ---
 
     def _reserve(self, size: int) -> bool:
         usage = self._usage
-        if usage is None or size > self._most:
+        if usage is None or size > self._max_bytes:
             return False
         try:
-            return self._made_room(usage, size)
+            return self._make_room(usage, size)
         except OSError as error:
-            self._refused(error)
+            self._pause(error)
             return False
 
-    def _made_room(self, usage: DiskUsage, size: int) -> bool:
-        if usage.reserve(size, self._most):
+    def _make_room(self, usage: DiskUsage, size: int) -> bool:
+        if usage.reserve(size, self._max_bytes):
             return True
-        due = usage.count_is_due(COUNT_EVERY if self._lacked else COUNT_FIRST)
-        self._lacked = size
+        due = usage.claim_recount(RECOUNT_EVERY if self._missing_bytes else RECOUNT_FIRST)
+        self._missing_bytes = size
         if due:
-            # Not waited for: until it is through, the cache counts as full.
+            # Runs in the background; the cache counts as full until it ends.
             name = "mirror-fetch-count"
-            threading.Thread(
-                target=self._count_again, args=(usage,), name=name, daemon=True
-            ).start()
+            threading.Thread(target=self._recount, args=(usage,), name=name, daemon=True).start()
         if self._admission == "pin":
-            self._full_until = time.monotonic() + _FULL
-            self._say(f"is full ({self._most:,} bytes); what is there is kept, the rest is read")
+            self._full_until = time.monotonic() + _FULL_PAUSE
+            self._warn_once(
+                f"is full ({self._max_bytes:,} bytes); it keeps its images and adds no others"
+            )
             return False
-        freed = self._eviction.remove(max(size, usage.used + size - self._most))
+        freed = self._eviction.remove(max(size, usage.used + size - self._max_bytes))
         usage.release(freed)
-        return usage.reserve(size, self._most)
+        return usage.reserve(size, self._max_bytes)
 
-    def _count_again(self, usage: DiskUsage) -> None:
+    def _recount(self, usage: DiskUsage) -> None:
         with suppress(OSError):  # closed meanwhile
-            usage.count_again()
+            usage.recount()
             self._full_until = float("-inf")
 
     def _release(self, size: int) -> None:
         if size and (usage := self._usage) is not None:
             try:
                 usage.release(size)
-            except OSError as error:  # the number stays too high until the next count
-                self._refused(error)
+            except OSError as error:  # the number stays too high until the next recount
+                self._pause(error)
 
     def _count(self) -> int:
-        """Bytes that are really there; parts whose writer was killed are cleared away."""
+        """The bytes of all files; `.part` files without a writer are deleted."""
         total = 0
         for shard in _SHARDS:
             with suppress(OSError), os.scandir(f"{self._root}/{shard}") as entries:
                 for entry in entries:
                     if _IS_PART(entry.name):
-                        total += self._swept(entry.path)
+                        total += self._sweep(entry.path)
                     elif _IS_IMAGE(entry.name) and entry.is_file(follow_symlinks=False):
                         total += entry.stat(follow_symlinks=False).st_size
         return total
 
-    def _swept(self, part: str) -> int:
-        """Bytes that the writer of a part has reserved; without a writer it is removed."""
+    def _sweep(self, part: str) -> int:
+        """The bytes that a `.part` file's writer has reserved; without a writer it is deleted."""
         with suppress(OSError):
             descriptor = os.open(part, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
             try:
@@ -329,20 +330,20 @@ class FetchCache:
         return 0
 
 
-def claim(folder: Path) -> bool:
-    """Make a folder the fetch cache's, or see that it is; returns whether it may be written.
+def claim_folder(folder: Path) -> bool:
+    """Make a folder the fetch cache's, unless it is already; returns whether it can be written.
 
     Raises:
-        ConfigError: it holds what is not ours, or is no folder.
+        ConfigError: the folder holds other files, or is no folder.
     """
     mark = folder / MARK
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        # The mark is the first thing in it: of several processes that make it one does.
+        # The mark is the first file in it. Several processes may try to write it; one does.
         if (names := os.listdir(folder)) and MARK not in names:
             raise ConfigError(
-                f"fetch.cache_dir {folder} holds files that are not the fetch cache's, which deletes "
-                "what it has no room for; name an empty folder, or one of its own."
+                f"fetch.cache_dir {folder} holds files that are not the fetch cache's; the cache "
+                "deletes files to make room, so name an empty folder."
             )
         with suppress(FileExistsError):
             descriptor = os.open(mark, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)

@@ -1,8 +1,7 @@
-"""The user's URL-keyed cache as a tier: files named by the MD5 of their URL. Read, never written.
+"""The user's URL-keyed cache as a tier: files named by the MD5 of their URL. Read-only.
 
-A folder may hold a million files and is not listed: where it keeps them, and under which
-extensions, is told from the first few thousand entries. What it has in some rarer way is read from
-the mirror instead.
+A folder with a million files is not listed. Its layout and extensions are inferred from the first few
+thousand entries. Files in a rarer layout are not found, and their images come from the mirror.
 """
 
 from __future__ import annotations
@@ -15,30 +14,30 @@ from contextlib import suppress
 from itertools import islice
 from typing import Final
 
-# Entries that are looked at, of the folder and of one sub-folder on each level below it.
+# Entries to look at in the folder, and in one sub-folder on each level below it.
 _SAMPLE: Final = 4096
 _SHARD: Final = re.compile(rb"[0-9a-fA-F]{2}").fullmatch
 
-# How an image's folder follows from its name: none, `ab/`, `ab/cd/`.
+# Sub-folders above a file: none, `ab/`, `ab/cd/`.
 _FLAT, _ONE, _TWO = range(3)
 
 
 class UrlCache:
-    """Looks files up.
+    """Finds files by the MD5 of their URL.
 
     Args:
-        folder: the cache's; it need not exist.
-        extensions: what an image's name may end with.
+        folder: the cache folder; it need not exist.
+        extensions: the extensions of image files.
     """
 
     def __init__(self, folder: str, extensions: Sequence[str]) -> None:
         self._root = os.fsencode(folder)
         names = "|".join(map(re.escape, extensions))
         self._is_image = re.compile(rb"[0-9a-fA-F]{32}(\.(?i:%b))" % names.encode()).fullmatch
-        self._layouts = self._seen()
+        self._layouts = self._sample_layouts()
 
     def paths(self, url_md5: bytes) -> Iterator[bytes]:
-        """Where the file of a URL may be, the likeliest first; nothing is looked at."""
+        """The paths that a URL's file may have, the likeliest first; none is opened."""
         digits = url_md5.hex().encode()
         for depth, suffix in self._layouts:
             if depth == _FLAT:
@@ -56,13 +55,13 @@ class UrlCache:
                     return True
         return False
 
-    def _seen(self) -> list[tuple[int, bytes]]:
-        """Pairs of layout and extension that were seen, the commonest first."""
+    def _sample_layouts(self) -> list[tuple[int, bytes]]:
+        """The pairs of depth and extension that occur, the most frequent first."""
         seen: Counter[tuple[int, bytes]] = Counter()
         folder = self._root
         for depth in (_FLAT, _ONE, _TWO):
             shard = None
-            for entry in self._some(folder):
+            for entry in self._first_entries(folder):
                 if match := self._is_image(entry.name):
                     seen[depth, match[1]] += 1
                 elif shard is None and _SHARD(entry.name):
@@ -72,6 +71,6 @@ class UrlCache:
             folder = shard
         return [layout for layout, _ in seen.most_common()]
 
-    def _some(self, folder: bytes) -> Iterator[os.DirEntry[bytes]]:
+    def _first_entries(self, folder: bytes) -> Iterator[os.DirEntry[bytes]]:
         with suppress(OSError), os.scandir(folder) as entries:
             yield from islice(entries, _SAMPLE)

@@ -1,10 +1,12 @@
-"""How many bytes a fetch cache holds: a number in a file, changed under a lock by all processes.
+"""The number of bytes in a fetch cache: kept in a file, changed under a lock by all processes.
 
-Room is reserved before an image is written. A process that is killed may leave the number too high,
-never too low, and so does whoever deletes images. What is really there is therefore counted again when
-a process finds no room for the first time, if that was not done in the last minute, and then once an
-hour, by one process. Until that is through, the cache counts as full: reading does not wait for it.
-`mirror prefetch` does, before it fetches anything and before it says that the cache is full.
+Room is reserved before an image is written. So a process that is killed may leave the number too
+high, never too low; deleting images by hand does the same.
+
+The files are therefore recounted when a process finds no room for the first time, unless that was
+done in the last minute. After that, one process recounts once an hour. The cache counts as full until
+the recount ends: reading does not wait for it. `mirror prefetch` does wait, before it fetches the
+first image and before it reports the cache as full.
 """
 
 from __future__ import annotations
@@ -21,26 +23,27 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-# Bytes, when they were last counted (seconds since the epoch), and a check of both.
-_NUMBERS: Final = struct.Struct("<QdI")
-# Seconds since the last count after which the next is due, and for who finds no room at first.
-COUNT_EVERY: Final = 3600.0
-COUNT_FIRST: Final = 60.0
+# Bytes, the time of the last recount (seconds since the epoch), and a checksum of both.
+_RECORD: Final = struct.Struct("<QdI")
+# Seconds from one recount to the next, and for a process that finds no room for the first time.
+RECOUNT_EVERY: Final = 3600.0
+RECOUNT_FIRST: Final = 60.0
 # A process that is stopped while it holds the lock must not stop all others.
-_PATIENCE: Final = 0.5
+_LOCK_TIMEOUT: Final = 0.5
 
 
 class DiskUsage:
-    """The number. Safe for threads; made anew in each process, for a fork shares locks.
+    """The number of bytes that are kept or reserved.
 
-    Where the file refuses, or is closed, each of its methods raises OSError.
+    Safe for threads. Each process makes its own, because processes share file locks after a fork.
+    Every method raises OSError when the file cannot be read or written, or is closed.
 
     Args:
-        path: of the file; one that is new or damaged begins with what is there.
-        count: counts that, in bytes.
+        path: the file. If it is new or damaged, `count` gives the first number.
+        count: counts the bytes of the files that are there.
 
     Raises:
-        OSError: it cannot be opened for writing.
+        OSError: the file cannot be opened for writing.
     """
 
     def __init__(self, path: Path, count: Callable[[], int]) -> None:
@@ -50,21 +53,21 @@ class DiskUsage:
         with self._locked():
             self._read()
 
-    def reserve(self, size: int, most: int) -> bool:
-        """Whether there is room for `size` bytes more; if so they are counted from now on."""
+    def reserve(self, size: int, max_bytes: int) -> bool:
+        """Reserve `size` bytes, if the cache then holds at most `max_bytes`."""
         with self._locked() as held:
             if not held:
                 return False
             used, counted_at = self._read()
-            if used + size > most:
+            if used + size > max_bytes:
                 return False
             self._write(used + size, counted_at)
             return True
 
     def release(self, size: int) -> None:
-        """So many bytes are no longer there."""
+        """Subtract `size` bytes that are no longer there."""
         with self._locked() as held:
-            if held:  # else the number stays too high until the next count
+            if held:  # else the number stays too high until the next recount
                 used, counted_at = self._read()
                 self._write(max(0, used - size), counted_at)
 
@@ -74,8 +77,8 @@ class DiskUsage:
         with self._locked():
             return self._read()[0]
 
-    def count_is_due(self, after: float) -> bool:
-        """Whether to call `count_again`; one process is told so, `after` seconds from the last time."""
+    def claim_recount(self, after: float) -> bool:
+        """Whether the caller should recount: True for one process, `after` seconds from the last."""
         with self._locked() as held:
             if not held:
                 return False
@@ -85,44 +88,44 @@ class DiskUsage:
                 self._write(used, time.time())
             return due
 
-    def count_again(self) -> None:
-        """Set the number to what is there; may take long, and holds nobody up meanwhile."""
+    def recount(self) -> None:
+        """Count the files and correct the number. May take long; the lock is free meanwhile."""
         before = self.used
         there = self._count()
         with self._locked() as held:
             if held:
                 now, counted_at = self._read()
-                # What was reserved while it was counted may be counted twice: never too low.
+                # Bytes reserved during the count may be counted twice: too high, never too low.
                 self._write(there + max(0, now - before), counted_at)
 
     def close(self) -> None:
-        """Once; of a thread that still counts, the next step is then an error."""
+        """Close the file, once. The next step of a thread that still counts is an error."""
         with self._mutex:
-            # Forgotten with it: its number is given to the next file that anybody opens.
+            # The descriptor is forgotten too: the system gives its number to the next open file.
             file, self._file = self._file, -1
             os.close(file)
 
     def _read(self) -> tuple[int, float]:
-        raw = os.pread(self._file, _NUMBERS.size, 0)
-        if len(raw) == _NUMBERS.size:
-            used, counted_at, check = _NUMBERS.unpack(raw)
-            if check == _check(used, counted_at):
+        raw = os.pread(self._file, _RECORD.size, 0)
+        if len(raw) == _RECORD.size:
+            used, counted_at, checksum = _RECORD.unpack(raw)
+            if checksum == _checksum(used, counted_at):
                 return used, counted_at
         used, counted_at = self._count(), time.time()
         self._write(used, counted_at)
         return used, counted_at
 
     def _write(self, used: int, counted_at: float) -> None:
-        os.pwrite(self._file, _NUMBERS.pack(used, counted_at, _check(used, counted_at)), 0)
+        os.pwrite(self._file, _RECORD.pack(used, counted_at, _checksum(used, counted_at)), 0)
 
     @contextmanager
     def _locked(self) -> Iterator[bool]:
-        """Holds the file for this thread alone; False where that cannot be had soon.
+        """Hold the file's lock; yields False when another process keeps it for too long.
 
         Raises:
-            OSError: it is closed, or refuses.
+            OSError: the file is closed, or locking it fails.
         """
-        deadline = time.monotonic() + _PATIENCE
+        deadline = time.monotonic() + _LOCK_TIMEOUT
         with self._mutex:
             if self._file < 0:
                 raise OSError(errno.EBADF, os.strerror(errno.EBADF))
@@ -143,5 +146,5 @@ def _lock(file: int) -> bool:
     return True
 
 
-def _check(used: int, counted_at: float) -> int:
+def _checksum(used: int, counted_at: float) -> int:
     return zlib.crc32(struct.pack("<Qd", used, counted_at))

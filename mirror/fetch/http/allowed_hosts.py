@@ -1,8 +1,8 @@
-"""Which hosts may be asked: the mirror's own, and never iNaturalist's. Pure.
+"""The hosts that a fetch may contact: the mirror's own, and never iNaturalist's. Pure.
 
-The guard stands in the transport, below everything that a training or a server can say: no request
-is sent and no connection opened but to an origin (scheme, host and port) that the settings name as
-the mirror's. No setting lifts it, and one that names iNaturalist as the mirror is an error.
+The transport asks this module before it opens a connection, sends a request, or follows a redirect.
+It allows only origins (scheme, host and port) that the settings name as the mirror's. No option lifts
+this, and settings that name iNaturalist as the mirror are an error.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
 
 class HostPort(NamedTuple):
-    """Where a connection leads. `host` is in lower case."""
+    """An origin: scheme, host in lower case, and port."""
 
     scheme: str
     host: str
@@ -31,7 +31,7 @@ class HostPort(NamedTuple):
 
     @property
     def authority(self) -> str:
-        """As it stands in a URL and in the Host header."""
+        """Host and port as in a URL and in the Host header."""
         default = self.port == _DEFAULT_PORTS[self.scheme]
         return self.host if default else f"{self.host}:{self.port}"
 
@@ -39,8 +39,8 @@ class HostPort(NamedTuple):
         return f"{self.scheme}://{self.authority}"
 
 
-def split(url: str) -> tuple[HostPort, str] | None:
-    """Origin of an http(s) URL, and what to ask it for; None for any other text."""
+def split_url(url: str) -> tuple[HostPort, str] | None:
+    """Split an http(s) URL into origin and request target; None for any other text."""
     match = _URL.fullmatch(url)
     if match is None:
         return None
@@ -50,10 +50,10 @@ def split(url: str) -> tuple[HostPort, str] | None:
 
 
 class AllowedHosts:
-    """Lets through what goes to the mirror.
+    """The origins of the mirror.
 
     Args:
-        bases: http(s) URLs that the mirror's objects stand under.
+        bases: http(s) URLs that the URLs of the mirror's objects begin with.
 
     Raises:
         ConfigError: one of them is iNaturalist's.
@@ -62,7 +62,7 @@ class AllowedHosts:
     def __init__(self, bases: Iterable[str]) -> None:
         origins = set()
         for base in bases:
-            parts = split(base)
+            parts = split_url(base)
             if parts is None or from_inaturalist(base):
                 raise ConfigError(
                     "bucket.url, bucket.endpoint and bucket.public_url must lead to a mirror of "
@@ -72,22 +72,22 @@ class AllowedHosts:
         self.origins: Final = frozenset(origins)
 
     def require(self, origin: HostPort) -> None:
-        """Raises: OriginBlocked unless the origin is the mirror's."""
+        """Raise OriginBlocked unless the origin is the mirror's."""
         if origin not in self.origins:
             raise OriginBlocked(f"A request to {origin} was not sent: it is not the mirror's host.")
 
-    def admitted(self, url: str, target: str) -> tuple[HostPort, str]:
-        """Where a redirect leads, if it may be followed.
+    def redirected(self, url: str, location: str) -> tuple[HostPort, str]:
+        """Return origin and request target of a redirect within the mirror.
 
         Args:
-            url: what was asked for.
-            target: the answer's Location.
+            url: the URL that was requested.
+            location: the response's Location header.
 
         Raises:
-            OriginBlocked: out of the mirror.
+            OriginBlocked: the redirect leads out of the mirror.
         """
-        whole = urljoin(url, target).partition("#")[0]
-        parts = split(whole)
+        whole = urljoin(url, location).partition("#")[0]
+        parts = split_url(whole)
         if parts is None or parts[0] not in self.origins or from_inaturalist(whole):
             place = parts[0] if parts else "a place that is no web address"
             raise OriginBlocked(

@@ -1,8 +1,8 @@
-"""One connection to the mirror: a GET at a time, its answer read through memory that is kept.
+"""One connection to the mirror: one GET at a time, read through a buffer that is reused.
 
-aiohttp's client spends 1.6 times the CPU of all that a fetch does here, the hash included
-(bench/fetch.py, objects of 45 kB). An image is asked for once an epoch by a process that has better
-uses for the rest, and all that is needed is a GET: so it is asyncio's own transport and a parser.
+aiohttp's client alone spends 1.6 times the CPU of everything a fetch does here, the hash included
+(bench/fetch.py, objects of 45 kB). A fetch needs only a GET, and a training process has better uses
+for the CPU. So this is an asyncio protocol and a parser.
 """
 
 from __future__ import annotations
@@ -19,60 +19,61 @@ _BUFFER: Final = 128 << 10
 
 
 class Stale(Exception):
-    """A kept connection ended before it answered: nothing is wrong, ask on a new one."""
+    """A kept connection ended before it answered. This is no failure: retry on a new connection."""
 
 
 class Connection(asyncio.BufferedProtocol):
-    """HTTP/1.1 on a transport, from one request's answer to the next.
+    """HTTP/1.1 requests on one transport, one after the other.
 
     Args:
-        clock: seconds; the loop's.
-        where: host and port, for messages.
-        lost: called with this connection when it has ended.
+        clock: the loop's clock, in seconds.
+        peer: host and port, for messages.
+        on_lost: called with this connection when it has ended.
 
     Attributes:
-        free: nothing is under way and another request may be made.
-        asked_at, heard_at: when the request under way was sent, and the last bytes came.
+        free: no request is in flight, and another may be sent.
+        sent_at: when the request in flight was sent.
+        received_at: when its last bytes came.
     """
 
     def __init__(
         self,
         clock: Callable[[], float],
-        where: str,
-        lost: Callable[[Connection], object],
+        peer: str,
+        on_lost: Callable[[Connection], object],
     ) -> None:
         self._clock = clock
-        self._where = where
-        self._lost = lost
+        self._peer = peer
+        self._on_lost = on_lost
         self._transport: asyncio.Transport | None = None
         self._buffer = memoryview(bytearray(_BUFFER))
-        self._reader = ResponseParser()
-        self._answer: asyncio.Future[HttpResponse] | None = None
+        self._parser = ResponseParser()
+        self._response: asyncio.Future[HttpResponse] | None = None
         self._used = False
         self.free = False
-        self.asked_at = self.heard_at = 0.0
+        self.sent_at = self.received_at = 0.0
 
-    def get(self, request: bytes, most: int) -> asyncio.Future[HttpResponse]:
-        """Send a request; the answer's body is read up to `most` bytes and one more."""
+    def get(self, request: bytes, max_body: int) -> asyncio.Future[HttpResponse]:
+        """Send a request, and read `max_body` bytes of the response's body and one more."""
         assert self.free
         assert self._transport is not None
         self.free = False
-        self._reader.begin(most)
-        self._answer = asyncio.get_running_loop().create_future()
-        self.asked_at = self.heard_at = self._clock()
+        self._parser.begin(max_body)
+        self._response = asyncio.get_running_loop().create_future()
+        self.sent_at = self.received_at = self._clock()
         self._transport.write(request)
-        return self._answer
+        return self._response
 
     def fail(self, why: str) -> None:
-        """End the request under way, and the connection."""
-        self._fail(Unreachable(f"{self._where}: {why}."))
+        """Fail the request in flight, and close the connection."""
+        self._fail(Unreachable(f"{self._peer}: {why}."))
 
     def close(self) -> None:
         self.free = False
         if self._transport is not None:
-            self._transport.abort()  # nothing that was sent is still on its way
+            self._transport.abort()  # nothing that was sent is still waiting to go out
 
-    # --- what asyncio calls ---
+    # --- called by asyncio ---
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -83,41 +84,41 @@ class Connection(asyncio.BufferedProtocol):
         return self._buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        self.heard_at = self._clock()
-        if self._answer is None or self._answer.done():
-            self.close()  # bytes that nobody asked for, or nobody waits for any more
+        self.received_at = self._clock()
+        if self._response is None or self._response.done():
+            self.close()  # no request is in flight, or its caller has given up
             return
         try:
-            self._take(self._reader.feed(self._buffer[:nbytes]))
+            self._deliver(self._parser.feed(self._buffer[:nbytes]))
         except BadResponse as error:
             self.fail(f"{error}")
 
     def eof_received(self) -> None:
-        self._take(self._reader.end())
+        self._deliver(self._parser.end())
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
         self.free = False
-        self._lost(self)
-        if self._used and not self._reader.heard:
+        self._on_lost(self)
+        if self._used and not self._parser.started:
             self._fail(Stale())
         else:
-            said = f" ({exc})" if exc else ""
-            self.fail(f"the connection ended before the answer did{said}")
+            cause = f" ({exc})" if exc else ""
+            self.fail(f"the connection ended before the answer did{cause}")
 
-    def _take(self, answer: HttpResponse | None) -> None:
-        if answer is None:
+    def _deliver(self, response: HttpResponse | None) -> None:
+        if response is None:
             return
-        waiting, self._answer = self._answer, None
+        waiting, self._response = self._response, None
         self._used = True
-        self.free = answer.reusable and self._transport is not None
+        self.free = response.reusable and self._transport is not None
         if not self.free:
             self.close()
         if waiting is not None and not waiting.done():
-            waiting.set_result(answer)
+            waiting.set_result(response)
 
     def _fail(self, error: Exception) -> None:
-        answer, self._answer = self._answer, None
+        waiting, self._response = self._response, None
         self.close()
-        if answer is not None and not answer.done():
-            answer.set_exception(error)
+        if waiting is not None and not waiting.done():
+            waiting.set_exception(error)

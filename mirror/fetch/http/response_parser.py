@@ -1,7 +1,7 @@
-"""One HTTP/1.1 answer after the other, read from the bytes of a connection. Pure.
+"""Parse HTTP/1.1 responses, one after the other, from the bytes of a connection. Pure.
 
-What a byte means is llhttp's to say, Node's parser, which refuses an answer whose length could be
-read in two ways: bytes left over would be taken for the next answer.
+llhttp, Node's parser, decides what each byte means. It refuses a response whose length is ambiguous:
+bytes left over would be read as the next response.
 """
 
 from __future__ import annotations
@@ -11,26 +11,26 @@ from typing import Final, NamedTuple
 
 import httptools
 
-# Of an answer that is no image: S3's word for what is wrong.
-_MOST_OF_A_REFUSAL: Final = 16 << 10
-# Bytes that may come before a head has ended; S3's are some 600.
-_LONGEST_HEAD: Final = 64 << 10
-# Headers that say where a body ends.
-_BOUNDS: Final = {b"content-length", b"transfer-encoding"}
+# Body bytes to keep of a response that is no image: S3's error document.
+_MAX_ERROR_BODY: Final = 16 << 10
+# Bytes that may come before the end of the header block; S3 sends about 600.
+_MAX_HEAD: Final = 64 << 10
+# Headers that delimit a body.
+_BODY_LENGTH: Final = {b"content-length", b"transfer-encoding"}
 
 
 class BadResponse(Exception):
-    """Bytes that are no HTTP/1.1 answer. Its message says why."""
+    """The bytes are no HTTP/1.1 response; the message says why."""
 
 
 class HttpResponse(NamedTuple):
-    """What a server said.
+    """A server's response.
 
     Attributes:
-        status: of three digits.
-        headers: by lower-case name; what stands twice is joined by commas. Of a 200 none are kept.
-        body: at most one byte more than was asked for; a refusal's may be cut short or missing.
-        reusable: another request may be made on the connection: it stands right behind the answer.
+        status: the status code, three digits.
+        headers: by lower-case name; repeated headers are joined by commas. Empty for a 200.
+        body: at most one byte more than was asked for; of an error, possibly cut short or missing.
+        reusable: the connection can take another request.
     """
 
     status: int
@@ -40,67 +40,67 @@ class HttpResponse(NamedTuple):
 
 
 class ResponseParser:
-    """Reads the answers to GETs, one at a time; httptools calls its `on_…`.
+    """Parses the responses to GETs, one at a time; httptools calls its `on_…` methods.
 
     Attributes:
-        heard: bytes of the answer under way have come.
+        started: bytes of the current response have come.
     """
 
     def __init__(self) -> None:
         self._parser = httptools.HttpResponseParser(self)
         self.begin(0)
 
-    def begin(self, most: int) -> None:
-        """An answer is awaited, and of its body `most` bytes and one more."""
-        self._most = most
+    def begin(self, max_body: int) -> None:
+        """Expect a response, and read `max_body` bytes of its body and one more."""
+        self._max_body = max_body
         self._headers: list[tuple[bytes, bytes]] = []
         self._body: list[bytes] = []
         self._size = 0
-        self._before_body = 0  # bytes that came so far without ending a head
-        self._status = 0  # of the final answer, from the end of its head
-        self._whole = self._persistent = self._followed = False
-        self.heard = False
+        self._head_bytes = 0  # received so far without the end of a header block
+        self._status = 0  # of the final response, known at the end of its header block
+        self._complete = self._keep_alive = self._has_extra = False
+        self.started = False
 
     def feed(self, data: bytes | memoryview) -> HttpResponse | None:
-        """More bytes; the answer, once there is enough of it.
+        """Parse more bytes; returns the response once enough of it has come.
 
         Raises:
-            BadAnswer: they are no answer, or not one that can be told from the next.
+            BadResponse: the bytes are no response, or its end is ambiguous.
         """
-        self.heard = True
+        self.started = True
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
             raise BadResponse("the answer is in another protocol") from None
         except httptools.HttpParserError as error:
-            if not self._whole:
+            if not self._complete:
                 raise BadResponse(f"the answer is not HTTP/1.1 ({error})") from None
-            self._followed = True  # what stands behind a whole answer cannot spoil it
+            self._has_extra = True  # bytes after a complete response cannot spoil it
         if not self._status:
-            self._before_body += len(data)
-            if self._before_body > _LONGEST_HEAD:
+            self._head_bytes += len(data)
+            if self._head_bytes > _MAX_HEAD:
                 raise BadResponse("the answer's head does not end")
             return None
-        return self._answer() if self._whole or self._size > self._most else None
+        return self._finish() if self._complete or self._size > self._max_body else None
 
     def end(self) -> HttpResponse | None:
-        """The connection has ended: the answer, if that is how its body was to end."""
-        bounded = any(name.lower() in _BOUNDS for name, _ in self._headers)
-        return None if not self._status or bounded else self._answer()
+        """The connection has ended: returns the response, if its body ends with the connection."""
+        has_length = any(name.lower() in _BODY_LENGTH for name, _ in self._headers)
+        return None if not self._status or has_length else self._finish()
 
-    def _answer(self) -> HttpResponse:
+    def _finish(self) -> HttpResponse:
         body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
-        reusable = self._whole and self._persistent and not self._followed
-        # To read what nobody asks of an image would cost a twentieth of all that it costs to fetch it.
+        reusable = self._complete and self._keep_alive and not self._has_extra
+        # Converting an image's headers, which are not used, would cost 5 % of the whole fetch.
         headers = {} if self._status == 200 else _by_name(self._headers)
-        answer = HttpResponse(self._status, headers, body[: self._most + 1], reusable)
+        response = HttpResponse(self._status, headers, body[: self._max_body + 1], reusable)
         self.begin(0)
-        return answer
+        return response
 
-    # --- what httptools calls ---
+    # --- called by httptools ---
 
     def on_message_begin(self) -> None:
-        self._followed = self._whole
+        self._has_extra = self._complete
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self._status:  # else it is a trailer
@@ -108,22 +108,22 @@ class ResponseParser:
 
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()
-        if self._whole or status < 200:
+        if self._complete or status < 200:
             return
         self._status = status
         if status != 200:
-            self._most = _MOST_OF_A_REFUSAL
+            self._max_body = _MAX_ERROR_BODY
 
     def on_body(self, body: bytes) -> None:
-        if self._size <= self._most and not self._whole:
+        if self._size <= self._max_body and not self._complete:
             self._body.append(body)
             self._size += len(body)
 
     def on_message_complete(self) -> None:
         if self._status:
-            self._whole = True
-            self._persistent = self._parser.should_keep_alive()
-        else:  # a word in between; the answer follows
+            self._complete = True
+            self._keep_alive = self._parser.should_keep_alive()
+        else:  # an interim response (1xx); the final one follows
             self._headers.clear()
 
 

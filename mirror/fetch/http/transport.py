@@ -1,6 +1,6 @@
-"""GETs over connections that are kept, to the mirror's hosts only, each with its deadlines.
+"""GETs over kept connections, to the mirror's hosts only, each with its deadlines.
 
-Lives on one event loop. One attempt: what failed is another layer's to try again.
+Lives on one event loop. Each call is one attempt; retries are made above this layer.
 """
 
 from __future__ import annotations
@@ -13,19 +13,25 @@ from typing import Final
 from mirror._version import __version__
 from mirror.errors import Unreachable
 from mirror.fetch.fork_lock import NO_FORK
-from mirror.fetch.http.allowed_hosts import AllowedHosts, HostPort, split
+from mirror.fetch.http.allowed_hosts import AllowedHosts, HostPort, split_url
 from mirror.fetch.http.connection import Connection, Stale
 from mirror.fetch.http.response_parser import HttpResponse
+from mirror.system.http_headers import REDIRECT_STATUSES
 
-_REDIRECTS: Final = {301, 302, 303, 307, 308}
 _MOST_REDIRECTS: Final = 3
-# When IPv6 does not answer, IPv4 is tried beside it (RFC 8305).
+# Seconds after which IPv4 is tried beside an IPv6 address that does not answer (RFC 8305).
 _HAPPY_EYEBALLS: Final = 0.25
 
 
 @dataclass(frozen=True, slots=True)
 class Deadlines:
-    """Seconds: to `connect`; of `silence` before the first byte and between any two; in `total`."""
+    """Limits of one attempt, in seconds.
+
+    Attributes:
+        connect: to open a connection.
+        silence: before the first byte, and between two reads.
+        total: for the whole response.
+    """
 
     connect: float = 10.0
     silence: float = 20.0
@@ -33,68 +39,68 @@ class Deadlines:
 
 
 class Transport:
-    """Connections to the mirror.
+    """A pool of connections to the mirror.
 
     Args:
-        guard: says where they may lead.
-        deadlines: of each attempt.
+        hosts: the hosts that connections may lead to.
+        deadlines: limits of each attempt.
     """
 
-    def __init__(self, guard: AllowedHosts, deadlines: Deadlines) -> None:
-        self._guard = guard
+    def __init__(self, hosts: AllowedHosts, deadlines: Deadlines) -> None:
+        self._hosts = hosts
         self._deadlines = deadlines
         self._loop = asyncio.get_running_loop()
-        self._free: dict[HostPort, list[Connection]] = {origin: [] for origin in guard.origins}
+        self._free: dict[HostPort, list[Connection]] = {origin: [] for origin in hosts.origins}
         self._all: set[Connection] = set()
         self._busy: set[Connection] = set()
         self._tls: ssl.SSLContext | None = None
-        self._watch: asyncio.TimerHandle | None = None
+        self._timer: asyncio.TimerHandle | None = None
 
-    async def get(self, url: str, most: int, *, fresh: bool = False) -> HttpResponse:
-        """One answer, redirects within the mirror followed.
+    async def get(self, url: str, max_body: int, *, fresh: bool = False) -> HttpResponse:
+        """Send one GET; redirects within the mirror are followed.
 
         Args:
-            url: of an object, sent as it stands.
-            most: bytes of a body that are wanted; one more is read, to see that there is more.
-            fresh: ask caches on the way for the origin's bytes and not their own.
+            url: an object's URL, sent unchanged.
+            max_body: bytes of the body to read. One more is read, to detect a longer body.
+            fresh: ask caches on the way to fetch the object again (`Cache-Control: no-cache`).
 
         Raises:
-            OriginBlocked: it leads, or the server sends us, out of the mirror.
-            Unreachable: no connection, no answer in time, or an answer that breaks off.
+            OriginBlocked: the URL or a redirect leads out of the mirror.
+            Unreachable: no connection, no response in time, or a response that breaks off.
         """
-        parts = split(url)
+        parts = split_url(url)
         if parts is None:
             raise Unreachable("The mirror's address is no web address; correct bucket.endpoint.")
         for _ in range(_MOST_REDIRECTS + 1):
             origin, target = parts
-            answer = await self._ask(origin, _request(origin, target, fresh=fresh), most)
-            location = answer.headers.get("location")
-            if answer.status not in _REDIRECTS or location is None:
-                return answer
-            parts = self._guard.admitted(f"{origin}{target}", location)
+            response = await self._send(origin, _request(origin, target, fresh=fresh), max_body)
+            location = response.headers.get("location")
+            if response.status not in REDIRECT_STATUSES or location is None:
+                return response
+            parts = self._hosts.redirected(f"{origin}{target}", location)
         raise Unreachable(f"{origin} redirects without end.")
 
-    async def _ask(self, origin: HostPort, request: bytes, most: int) -> HttpResponse:
-        self._guard.require(origin)
+    async def _send(self, origin: HostPort, request: bytes, max_body: int) -> HttpResponse:
+        self._hosts.require(origin)
         free = self._free[origin]
         while free:
             connection = free.pop()
             if connection.free:
                 try:
-                    return await self._answer(connection, origin, request, most)
+                    return await self._send_on(connection, origin, request, max_body)
                 except Stale:
                     continue
-        return await self._answer(await self._connect(origin), origin, request, most)
+        return await self._send_on(await self._connect(origin), origin, request, max_body)
 
-    async def _answer(
-        self, connection: Connection, origin: HostPort, request: bytes, most: int
+    async def _send_on(
+        self, connection: Connection, origin: HostPort, request: bytes, max_body: int
     ) -> HttpResponse:
-        coming = connection.get(request, most)
+        pending = connection.get(request, max_body)
         self._busy.add(connection)
-        if self._watch is None:
-            self._look()
+        if self._timer is None:
+            self._check_deadlines()
         try:
-            answer = await coming
+            response = await pending
         except BaseException:
             connection.close()
             raise
@@ -102,10 +108,10 @@ class Transport:
             self._busy.discard(connection)
         if connection.free:
             self._free[origin].append(connection)
-        return answer
+        return response
 
     async def _connect(self, origin: HostPort) -> Connection:
-        self._guard.require(origin)  # and nowhere else is a connection opened
+        self._hosts.require(origin)  # this is the only place that opens a connection
         host = origin.host.strip("[]")
         tls = await self._tls_context() if origin.scheme == "https" else None
         try:
@@ -120,14 +126,14 @@ class Transport:
         except ssl.SSLCertVerificationError as error:
             raise Unreachable(
                 f"{origin}: its certificate is not trusted ({error.verify_message}); "
-                "SSL_CERT_FILE names one that is."
+                "set SSL_CERT_FILE to a file with the authorities to trust."
             ) from None
         except TimeoutError:
             seconds = self._deadlines.connect
             raise Unreachable(f"{origin}: no connection within {seconds:g} s.") from None
         except OSError as error:
-            said = error.strerror or error
-            raise Unreachable(f"{origin}: no connection ({said}).") from None
+            cause = error.strerror or error
+            raise Unreachable(f"{origin}: no connection ({cause}).") from None
         self._all.add(connection)
         if not connection.free:
             self._all.discard(connection)
@@ -136,35 +142,35 @@ class Transport:
 
     async def _tls_context(self) -> ssl.SSLContext:
         if self._tls is None:
-            context = await asyncio.to_thread(_trusting)
+            context = await asyncio.to_thread(_default_context)
             context.set_alpn_protocols(["http/1.1"])
             self._tls = context
         return self._tls
 
-    def _look(self) -> None:
-        """Ends what is too late. One timer for all requests: a timer for each costs more."""
+    def _check_deadlines(self) -> None:
+        """Fail requests past a deadline. One timer for all: a timer a request costs more."""
         now = self._loop.time()
         limits = self._deadlines
         for connection in list(self._busy):
-            if now - connection.heard_at > limits.silence:
+            if now - connection.received_at > limits.silence:
                 connection.fail(f"silent for {limits.silence:g} s")
-            elif now - connection.asked_at > limits.total:
+            elif now - connection.sent_at > limits.total:
                 connection.fail(f"no whole answer in {limits.total:g} s")
         every = min(limits.silence, limits.total) / 8
-        self._watch = self._loop.call_later(every, self._look) if self._busy else None
+        self._timer = self._loop.call_later(every, self._check_deadlines) if self._busy else None
 
     async def aclose(self) -> None:
-        """Ends all connections; what waits for an answer is told."""
-        if self._watch is not None:
-            self._watch.cancel()
-            self._watch = None
+        """Close all connections; requests in flight fail."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         for connection in list(self._all):
             connection.fail("closed")
-        while self._all:  # noqa: ASYNC110 - the loop tells each of its end
+        while self._all:  # noqa: ASYNC110 - the loop calls each `connection_lost`
             await asyncio.sleep(0)
 
 
-def _trusting() -> ssl.SSLContext:
+def _default_context() -> ssl.SSLContext:
     with NO_FORK:
         return ssl.create_default_context()
 

@@ -1,42 +1,40 @@
-"""The mirror as a fetcher sees it: a key in, bytes out, one attempt at a time."""
+"""Sources of objects: a key in, unverified bytes out, one attempt a call."""
 
 from __future__ import annotations
 
 import asyncio
-import math
 import os
 import re
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, Final, Protocol
 
 from mirror.errors import MirrorError, NotFound, StoreError, Throttled, Unreachable
 from mirror.fetch.http.transport import Transport
 from mirror.fetch.remote.hedging import Hedging
-from mirror.fetch.remote.object_urls import Addresses
+from mirror.fetch.remote.object_urls import RequestUrls
 from mirror.layout import FORMAT_KEY, BucketUrl
 from mirror.store.engines.file import FileStore
 from mirror.store.responses import error_from
+from mirror.system.http_headers import retry_after_seconds
 
 _CODE: Final = re.compile(rb"<Code>([A-Za-z0-9]{1,64})</Code>")
 
 
 class ObjectSource(Protocol):
-    """Where objects come from. Lives on one event loop."""
+    """A place to read objects from. Lives on one event loop."""
 
     async def get(self, key: str, size: int, *, fresh: bool) -> bytes:
-        """An object's bytes, as they came: who asks checks them.
+        """Return an object's unverified bytes; the caller verifies them.
 
         Args:
-            key: of the object.
-            size: bytes that it should have; of a longer one, one more is given.
-            fresh: past the caches on the way.
+            key: the object's key.
+            size: bytes that it should have. Of a longer object, one byte more is returned.
+            fresh: bypass caches on the way.
 
         Raises:
-            StoreError: there is none, or the mirror cannot be reached or refuses.
+            StoreError: there is no such object, or the mirror does not answer or refuses.
             OriginBlocked: the request would leave the mirror.
         """
         ...
@@ -55,7 +53,7 @@ class FolderSource:
         try:
             return await self._store.get(key)
         except NotFound:
-            # Of a disk that is not mounted no image would be there, which is no image's fault.
+            # If the disk is not mounted, every image is missing: no object is at fault.
             if not await asyncio.to_thread(os.path.isfile, self._mark):
                 raise Unreachable(
                     f"GET {key}: {self._mark.parent} has no {self._mark.name}, so there is no mirror "
@@ -71,60 +69,61 @@ class HttpSource:
     """A mirror behind HTTP.
 
     Args:
-        addresses: of its objects.
-        transport: what asks for them.
-        hedging: says when to ask a second time.
+        urls: the objects' URLs.
+        transport: sends the requests.
+        hedging: decides when to send a second request.
 
     Attributes:
-        hedges, hedges_won: second requests, and those that were answered first.
-        requests: sent, the second ones included.
-        throttled: answers that asked to slow down.
+        requests: requests sent, hedges included.
+        hedges: second requests.
+        hedges_won: second requests that were answered first.
+        throttled: responses that asked to slow down.
     """
 
-    def __init__(self, addresses: Addresses, transport: Transport, hedging: Hedging) -> None:
-        self._addresses = addresses
+    def __init__(self, urls: RequestUrls, transport: Transport, hedging: Hedging) -> None:
+        self._urls = urls
         self._transport = transport
         self._hedging = hedging
         self._loop = asyncio.get_running_loop()
         self.hedges = self.hedges_won = self.requests = self.throttled = 0
 
     async def get(self, key: str, size: int, *, fresh: bool) -> bytes:
-        url = self._addresses.of(key)
-        began = self._loop.time()
-        after = self._hedging.asked(began)
+        url = self._urls.of(key)
+        started = self._loop.time()
+        delay = self._hedging.start(started)
         self.requests += 1
-        if after is None:
+        if delay is None:
             data = await self._attempt(url, key, size, fresh=fresh)
         else:
-            race = _Race(after, lambda: self._second(url, key, size, fresh=fresh))
+            race = _Race(delay, lambda: self._hedge(url, key, size, fresh=fresh))
             data = await race.run(self._attempt(url, key, size, fresh=fresh))
             self.hedges_won += race.won
-        self._hedging.answered(self._loop.time() - began)
+        self._hedging.note_answer(self._loop.time() - started)
         return data
 
-    async def _second(self, url: str, key: str, size: int, *, fresh: bool) -> bytes | None:
-        if not self._hedging.take(self._loop.time()):
+    async def _hedge(self, url: str, key: str, size: int, *, fresh: bool) -> bytes | None:
+        if not self._hedging.claim(self._loop.time()):
             return None
         self.hedges += 1
         self.requests += 1
-        with suppress(MirrorError):  # the first one's answer, or its error, is then what counts
+        with suppress(MirrorError):  # then the first request's result counts, or its error
             return await self._attempt(url, key, size, fresh=fresh)
         return None
 
     async def _attempt(self, url: str, key: str, size: int, *, fresh: bool) -> bytes:
-        answer = await self._transport.get(url, size, fresh=fresh)
-        if answer.status == 200:
-            return answer.body
-        code = _CODE.search(answer.body)
+        response = await self._transport.get(url, size, fresh=fresh)
+        if response.status == 200:
+            return response.body
+        code = _CODE.search(response.body)
         error = error_from(
-            answer.status,
+            response.status,
             code[1].decode() if code else "",
             f"GET {key}",
-            retry_after=seconds_of(answer.headers.get("retry-after")),
+            retry_after=retry_after_seconds(response.headers.get("retry-after")),
         )
         if isinstance(error, Throttled):
             self.throttled += 1
-            self._hedging.throttled(self._loop.time())
+            self._hedging.note_throttled(self._loop.time())
         raise error
 
     async def aclose(self) -> None:
@@ -132,69 +131,55 @@ class HttpSource:
 
 
 class _Race:
-    """A request, and a second one for the same that begins when the first takes too long.
+    """A request, and its hedge: a second request that is sent when the first is slow.
 
     Args:
-        after: seconds until then.
-        second: begins it; gives None where it does not, or fails.
+        delay: seconds until the hedge is due.
+        hedge: sends it; returns None if it is not sent, or fails.
 
     Attributes:
-        won: the second one was faster.
+        won: the hedge was faster.
     """
 
     def __init__(
-        self, after: float, second: Callable[[], Coroutine[Any, Any, bytes | None]]
+        self, delay: float, hedge: Callable[[], Coroutine[Any, Any, bytes | None]]
     ) -> None:
-        self._after = after
-        self._second = second
-        self._rival: asyncio.Task[None] | None = None
+        self._delay = delay
+        self._hedge = hedge
+        self._hedge_task: asyncio.Task[None] | None = None
         self._data: bytes | None = None
         self.won = False
 
     async def run(self, first: Coroutine[Any, Any, bytes]) -> bytes:
-        """What the faster of the two gives; an error only when neither gives anything."""
+        """Return the result of the faster one; raises only if neither has a result."""
         task = asyncio.current_task()
         assert task is not None
-        timer = asyncio.get_running_loop().call_later(self._after, self._start, task)
+        timer = asyncio.get_running_loop().call_later(self._delay, self._start, task)
         try:
             return await first
         except asyncio.CancelledError:
-            # As asyncio.timeout does: told apart from a cancellation that comes from outside.
+            # As in asyncio.timeout: `uncancel` tells our own cancellation from one by the caller.
             if self._data is None or task.uncancel() > 0:
                 raise
         except StoreError:
-            if self._rival is None:
+            if self._hedge_task is None:
                 raise
-            rival, self._rival = self._rival, None
-            await rival
+            hedge, self._hedge_task = self._hedge_task, None
+            await hedge
             if self._data is None:
                 raise
         finally:
             timer.cancel()
-            if self._rival is not None:
-                self._rival.cancel()
+            if self._hedge_task is not None:
+                self._hedge_task.cancel()
         self.won = True
         return self._data
 
     def _start(self, first: asyncio.Task[Any]) -> None:
-        self._rival = asyncio.get_running_loop().create_task(self._run_second(first))
+        self._hedge_task = asyncio.get_running_loop().create_task(self._run_hedge(first))
 
-    async def _run_second(self, first: asyncio.Task[Any]) -> None:
-        self._data = await self._second()
-        if self._data is not None and self._rival is not None:
-            self._rival = None  # it is at its end, and must not be cancelled with the first
+    async def _run_hedge(self, first: asyncio.Task[Any]) -> None:
+        self._data = await self._hedge()
+        if self._data is not None and self._hedge_task is not None:
+            self._hedge_task = None  # this task is done, and must not be cancelled with the first
             first.cancel()
-
-
-def seconds_of(text: str | None) -> float | None:
-    """A Retry-After: seconds, or a date."""
-    if text is None:
-        return None
-    with suppress(ValueError):
-        seconds = float(text)
-        return max(0.0, seconds) if math.isfinite(seconds) else None
-    with suppress(ValueError):
-        when = parsedate_to_datetime(text)
-        if when.tzinfo is not None:
-            return max(0.0, (when - datetime.now(UTC)).total_seconds())
-    return None

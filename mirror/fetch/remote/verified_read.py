@@ -1,12 +1,12 @@
-"""An image out of the mirror: tried again while that may help, and checked before it is given on.
+"""Read an image from the mirror: with retries, and verified before it is returned.
 
-what comes                             what is done
-the bytes of the content hash          they are given on
+response                               result
+the bytes of the content hash          returned
 other bytes, or no such object         asked for once more, past caches; then CorruptObject
-429, 5xx, a reset, silence, a part,    tried again with full jitter; in the end StoreUnavailable
+429, 5xx, reset, silence, cut short,   retried with full jitter; finally StoreUnavailable
 a folder that is not there
-access denied, another refusal         StoreUnavailable
-bad credentials, no bucket, …          raised as it is: no other image would fare better
+access denied, other refusals          StoreUnavailable
+bad credentials, no bucket, …          raised unchanged: every other image would fail, too
 """
 
 from __future__ import annotations
@@ -37,19 +37,19 @@ from mirror.fetch.statistics import Histogram
 from mirror.store.retry import RetryPolicy, Sleep, retried
 from mirror.store.throttle import Clock, ConcurrencyGate
 
-# Refusals that every image would meet. Access denied is none: where a key may not list the bucket,
-# S3 says so of an object that is not there.
-_FOR_ALL: Final = (BadCredentials, BucketMissing, ClockSkew, WrongRegion)
+# Refusals that every image would meet. AccessDenied is not one of them: if the credentials may not
+# list the bucket, S3 answers so for an object that is not there.
+_AFFECT_ALL: Final = (BadCredentials, BucketMissing, ClockSkew, WrongRegion)
 
 
-def is_content(data: bytes, found: MirroredImage) -> bool:
-    """Whether these are the bytes that the catalog's content hash names."""
-    return len(data) == found.size and xxhash.xxh3_128_digest(data) == found.content_hash
+def is_content(data: bytes, image: MirroredImage) -> bool:
+    """Whether the bytes have the size and the content hash of the image."""
+    return len(data) == image.size and xxhash.xxh3_128_digest(data) == image.content_hash
 
 
 @dataclass
 class ReadCounts:
-    """What reading from the mirror has come to."""
+    """Counts of reads from the mirror; `bytes` are those received."""
 
     bytes: int = 0
     retries: int = 0
@@ -61,13 +61,13 @@ class MirrorReader:
 
     Args:
         source: the mirror.
-        gate: how many requests at once.
-        policy: how often a request is tried.
-        clock, sleep, jitter: time and chance.
+        gate: limits concurrent requests.
+        policy: attempts, and the pauses between them.
+        clock, sleep, jitter: time and chance; tests pass their own.
 
     Attributes:
-        counts: what it has come to.
-        durations: of images read, tries and pauses included.
+        counts: counts since it was made.
+        durations: of images read, retries and pauses included.
     """
 
     def __init__(
@@ -89,46 +89,46 @@ class MirrorReader:
         self.counts = ReadCounts()
         self.durations = Histogram()
 
-    async def read(self, found: MirroredImage) -> bytes:
-        """The image's bytes, checked.
+    async def read(self, image: MirroredImage) -> bytes:
+        """Return the image's verified bytes.
 
         Raises:
-            CorruptObject: the mirror has other bytes under its key, or none.
-            StoreUnavailable: it does not give them now.
+            CorruptObject: the object is missing, or has other bytes.
+            StoreUnavailable: the mirror does not answer now.
             OriginBlocked: the request would have left the mirror.
-            StoreSetupError: it will not give any image to anyone who asks like this.
+            StoreSetupError: the mirror refuses every image: wrong credentials, no bucket, …
         """
-        began = self._clock()
+        started = self._clock()
         data = None
         for fresh in (False, True):
             try:
-                data = await self._tried(found, fresh=fresh)
+                data = await self._get(image, fresh=fresh)
             except NotFound:
                 data = None
                 continue
-            except _FOR_ALL:
+            except _AFFECT_ALL:
                 raise
             except StoreError as error:
                 raise StoreUnavailable(str(error)) from None
             self.counts.bytes += len(data)
-            if is_content(data, found):
-                self.durations.add(self._clock() - began)
+            if is_content(data, image):
+                self.durations.add(self._clock() - started)
                 return data
             self.counts.mismatches += 1
         what = "is not there" if data is None else "has other bytes than its hash says"
         raise CorruptObject(
-            f"{found.key} {what}, asked for twice; run mirror repair where the cache is."
+            f"{image.key} {what}, asked for twice; run mirror repair where the cache is."
         )
 
-    async def _tried(self, found: MirroredImage, *, fresh: bool) -> bytes:
-        ask = partial(self._source.get, found.key, found.size, fresh=fresh)
+    async def _get(self, image: MirroredImage, *, fresh: bool) -> bytes:
+        attempt = partial(self._source.get, image.key, image.size, fresh=fresh)
         return await retried(
-            partial(self._gate.through, ask, self._clock),
+            partial(self._gate.through, attempt, self._clock),
             self._policy,
             sleep=self._sleep,
             jitter=self._jitter,
-            retrying=self._retrying,
+            retrying=self._count_retry,
         )
 
-    def _retrying(self) -> None:
+    def _count_retry(self) -> None:
         self.counts.retries += 1

@@ -18,7 +18,13 @@ import pytest
 import xxhash
 
 from mirror.errors import ConfigError
-from mirror.fetch.disk_cache.object_cache import MARK, Admission, Begun, FetchCache, WriteTicket
+from mirror.fetch.disk_cache.object_cache import (
+    MARK,
+    Admission,
+    FetchCache,
+    WriteRefusal,
+    WriteTicket,
+)
 from mirror.fetch.disk_cache.usage import DiskUsage
 
 # Python 3.12 warns of forks where threads run.
@@ -47,7 +53,7 @@ def has(cache: FetchCache, seed: int, size: int = 1000) -> bool:
     if not cache.has(content_hash, size):
         return False
     path = cache.path(content_hash)
-    cache.used(path)
+    cache.touch(path)
     return Path(path).read_bytes() == data
 
 
@@ -89,7 +95,7 @@ def test_what_is_kept_is_found_by_its_hash_and_by_another_run(
 
 def test_what_is_kept_is_not_written_twice(cache: FetchCache) -> None:
     put(cache, 1)
-    assert cache.begin(*content_and_size(1)) is Begun.KEPT
+    assert cache.begin(*content_and_size(1)) is WriteRefusal.ALREADY_KEPT
 
 
 def content_and_size(seed: int) -> tuple[bytes, int]:
@@ -102,13 +108,13 @@ def test_one_writer_at_a_time_and_the_next_when_it_gives_up(
     other = FetchCache(folder, MIB, "pin")
     ticket = cache.begin(*content_and_size(1))
     assert isinstance(ticket, WriteTicket)
-    assert other.begin(*content_and_size(1)) is Begun.BUSY
+    assert other.begin(*content_and_size(1)) is WriteRefusal.BUSY
     assert isinstance(other.begin(*content_and_size(2)), WriteTicket)
     cache.drop(ticket)
     again = other.begin(*content_and_size(1))
     assert isinstance(again, WriteTicket)
     other.keep(again, content(1)[1])
-    assert cache.begin(*content_and_size(1)) is Begun.KEPT
+    assert cache.begin(*content_and_size(1)) is WriteRefusal.ALREADY_KEPT
     assert used(folder) == really_there(folder) == 1000
 
 
@@ -251,7 +257,7 @@ def test_another_takes_over_from_a_writer_that_was_killed(
     writer = context.Process(target=hold, args=(folder, 1, written, ready))
     writer.start()
     assert os.read(came, 1) == b"!"
-    assert cache.begin(*content_and_size(1)) is Begun.BUSY
+    assert cache.begin(*content_and_size(1)) is WriteRefusal.BUSY
     assert writer.pid is not None
     os.kill(writer.pid, signal.SIGKILL)
     writer.join()
@@ -315,7 +321,7 @@ def test_whether_there_is_room_is_not_forgotten_with_time(
     said = [cache.has_room]
     Path(cache.path(content(1)[0])).unlink()
     said.append(cache.has_room)
-    cache.count_again()
+    cache.recount()
     said.append(cache.has_room)
     assert said == [False, False, True]
     assert put(cache, 2)

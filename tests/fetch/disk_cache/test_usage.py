@@ -38,7 +38,7 @@ def test_a_count_that_ends_after_the_closing_writes_into_nobodys_file(tmp_path: 
     number = usage._file
     counting = True
     with suppress(OSError):
-        usage.count_again()
+        usage.recount()
     os.close(number)
     assert other.read_bytes() == b"weights" * 10
 
@@ -65,7 +65,7 @@ def test_a_number_that_cannot_be_written_costs_the_keeping_and_not_the_image(
     cached: Settings, monkeypatch: pytest.MonkeyPatch, number: int, left: bytes
 ) -> None:
     """Where files are copied when they are written to, a full disk refuses the twenty bytes, too."""
-    with Fetcher(cached, tuning=HURRY) as fetch:
+    with Fetcher(cached, policy=HURRY) as fetch:
         assert dict(fetch.many(ALL[:10])) == {url: PHOTOS[url] for url in ALL[:10]}
         assert cached.fetch.cache_dir
         for url in ALL[10:]:
@@ -80,14 +80,14 @@ def test_a_number_that_cannot_be_written_costs_the_keeping_and_not_the_image(
         assert dict(in_time(fetch, ALL)) == PHOTOS
         stats = fetch.stats()
         assert (stats.fetch_cache, stats.mirror, stats.kept, stats.not_kept) == (10, 20, 10, 10)
-        assert not fetch.has_room
+        assert not fetch._open_engine().has_room
 
 
 @pytest.mark.parametrize("call", ["fstat", "unlink"])
 def test_a_part_that_cannot_be_looked_at_or_removed_costs_the_keeping_and_not_the_image(
     cached: Settings, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
-    with Fetcher(cached, tuning=HURRY) as fetch:
+    with Fetcher(cached, policy=HURRY) as fetch:
         fetch.cached(ALL)
         monkeypatch.setattr(os, "pwrite", refusing(errno.ENOSPC))
         monkeypatch.setattr(os, call, refusing(errno.ESTALE))

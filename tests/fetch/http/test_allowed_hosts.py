@@ -6,7 +6,7 @@ import pytest
 
 from mirror.content.photo import from_inaturalist
 from mirror.errors import ConfigError, OriginBlocked
-from mirror.fetch.http.allowed_hosts import AllowedHosts, HostPort, split
+from mirror.fetch.http.allowed_hosts import AllowedHosts, HostPort, split_url
 
 MIRROR = "https://img.example.org/inat/"
 
@@ -68,7 +68,7 @@ def test_a_mirror_that_is_inaturalist_is_an_error_of_the_configuration(url: str)
     ],
 )
 def test_a_redirect_within_the_mirror_is_followed(location: str, leads_to: str) -> None:
-    at = AllowedHosts([MIRROR]).admitted(f"{MIRROR}objects/ab/x.jpg", location)
+    at = AllowedHosts([MIRROR]).redirected(f"{MIRROR}objects/ab/x.jpg", location)
     assert at == (HostPort("https", "img.example.org", 443), leads_to)
 
 
@@ -91,20 +91,20 @@ def test_a_redirect_out_of_the_mirror_is_refused(location: str) -> None:
     guard = AllowedHosts([MIRROR])
     if location == "":
         assert (
-            guard.admitted(MIRROR, location)[1] == "/inat/"
+            guard.redirected(MIRROR, location)[1] == "/inat/"
         )  # the same again: three times at most
         return
     with pytest.raises(OriginBlocked):
-        guard.admitted(MIRROR, location)
+        guard.redirected(MIRROR, location)
 
 
 @pytest.mark.parametrize("url", [url for url in INATURALIST if "://s3." in url])
 def test_a_mirror_on_the_same_store_does_not_open_inaturalists_bucket(url: str) -> None:
-    origin = split(url)
+    origin = split_url(url)
     assert origin is not None
     guard = AllowedHosts([f"{origin[0]}/plants/inat/"])
     with pytest.raises(OriginBlocked):
-        guard.admitted(f"{origin[0]}/plants/inat/objects/x.jpg", url)
+        guard.redirected(f"{origin[0]}/plants/inat/objects/x.jpg", url)
 
 
 def test_only_origins_of_the_mirror_are_let_through() -> None:

@@ -149,7 +149,7 @@ def test_a_connection_carries_one_answer_after_the_other(bodies: list[bytes], st
     reader = ResponseParser()
     for body in bodies:
         reader.begin(MOST)
-        assert not reader.heard
+        assert not reader.started
         data = raw(f"Content-Length: {len(body)}", body=body)
         answers = [reader.feed(data[at : at + step]) for at in range(0, len(data), step)]
         assert answers[:-1] == [None] * (len(answers) - 1)

@@ -9,7 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from mirror.config.settings import Settings
-from mirror.fetch.remote.object_urls import PublicUrls, SignedUrls, addresses_of
+from mirror.fetch.remote.object_urls import PublicUrls, SignedUrls, request_urls
 from mirror.layout import object_key
 from tests.conftest import MakePlace
 from tests.support.fetch_setup import reached
@@ -30,13 +30,13 @@ def settings(clean_environment: None, monkeypatch: pytest.MonkeyPatch) -> Settin
 def test_a_url_that_was_signed_ahead_is_used_once(settings: Settings) -> None:
     now = 0.0
     urls = SignedUrls(settings, clock=lambda: now)
-    urls.expect(KEYS)
-    assert len(urls._ahead) == 5
+    urls.prepare(KEYS)
+    assert len(urls._prepared) == 5
     for key in KEYS:
         url = urlsplit(urls.of(key))
         assert url.path == f"/plants/i%20nat/{key}"
         assert parse_qs(url.query)["X-Amz-Expires"] == ["3600"]
-    assert not urls._ahead
+    assert not urls._prepared
     assert urls.of(KEYS[0]).startswith(urls.base + KEYS[0])
 
 
@@ -45,7 +45,7 @@ def test_one_that_has_waited_for_long_is_signed_anew(
 ) -> None:
     now = 0.0
     urls = SignedUrls(settings, clock=lambda: now)
-    urls.expect(KEYS)
+    urls.prepare(KEYS)
     signed: list[str] = []
 
     def sign(keys: Sequence[str], _: object) -> list[str]:
@@ -67,7 +67,7 @@ def test_a_machine_that_slept_signs_anew(
     now = 1000.0
     monkeypatch.setattr(time, "clock_gettime", lambda _: now)
     urls = SignedUrls(settings)
-    urls.expect(KEYS)
+    urls.prepare(KEYS)
     monkeypatch.setattr(urls._signer, "sign", lambda keys, _: [f"anew/{key}" for key in keys])
     assert not urls.of(KEYS[0]).startswith("anew/")
     now += 3600.0
@@ -79,15 +79,15 @@ def test_what_is_never_asked_for_does_not_pile_up(settings: Settings) -> None:
     many = [object_key(number.to_bytes(16, "big"), "jpeg") for number in range(6000)]
     for _ in range(2):
         for begin in range(0, 6000, 500):
-            urls.expect(many[begin : begin + 500])
+            urls.prepare(many[begin : begin + 500])
     for number in range(4):
-        urls.expect([object_key(bytes([number, n]) * 8, "png") for n in range(250)] * 20)
-    assert len(urls._ahead) <= 16_384
+        urls.prepare([object_key(bytes([number, n]) * 8, "png") for n in range(250)] * 20)
+    assert len(urls._prepared) <= 16_384
 
 
 def test_a_public_url_is_preferred(settings: Settings, make_place: MakePlace) -> None:
-    public = addresses_of(reached(settings, public_url="https://img.example.org/i"))
+    public = request_urls(reached(settings, public_url="https://img.example.org/i"))
     assert isinstance(public, PublicUrls)
-    public.expect(KEYS)
+    public.prepare(KEYS)
     assert public.of(KEYS[0]) == f"https://img.example.org/i/{KEYS[0]}"
-    assert isinstance(addresses_of(settings), SignedUrls)
+    assert isinstance(request_urls(settings), SignedUrls)

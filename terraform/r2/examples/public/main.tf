@@ -1,4 +1,4 @@
-# Images at https://img.example.org/inat for everybody, and for the scripts of one labelling page.
+# Public images at https://img.example.org/inat, also for the scripts of one labelling page.
 module "mirror" {
   source = "../.."
 
@@ -12,7 +12,7 @@ module "mirror" {
     min_tls = "1.3"
   }
   cors_origins     = ["https://label.example.org"]
-  lock_days        = 30 # and so is gc's grace period
+  lock_days        = 30 # set gc's grace period to the same
   tokens           = ["writer", "gc"]
   token_expires_on = "2027-12-31T00:00:00Z"
   allowed_ips      = ["192.0.2.0/24"]

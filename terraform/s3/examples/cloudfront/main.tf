@@ -1,4 +1,4 @@
-# Images at https://img.example.org/inat for everybody; the catalog stays private.
+# Public images at https://img.example.org/inat; the catalog stays private.
 provider "aws" {
   region = "eu-central-1"
 }
@@ -30,6 +30,6 @@ output "mirror_toml" {
 }
 
 output "distribution" {
-  description = "What the CNAME of img.example.org points at."
+  description = "The target for the CNAME of img.example.org."
   value       = module.mirror.distribution
 }

@@ -1,4 +1,4 @@
-# A private bucket, and users for a machine that stands outside AWS.
+# A private bucket, and users for a machine outside AWS.
 provider "aws" {
   region = "eu-central-1"
 }
@@ -23,6 +23,6 @@ output "policy_arns" {
 }
 
 output "user_names" {
-  description = "The users that were made."
+  description = "The users that were created."
   value       = module.mirror.user_names
 }

@@ -1,4 +1,4 @@
-"""The index that a fetcher looks URLs up in."""
+"""The mirror's index, for a fetcher to look URLs up in."""
 
 from __future__ import annotations
 
@@ -16,53 +16,54 @@ from mirror.errors import CatalogError, MirrorError
 from mirror.fetch.fork_lock import is_forked
 
 
-def index_of(settings: Settings, *, offline: bool) -> Index:
-    """The mirror's index: of its newest catalog, or as this machine last read it.
+def load_index(settings: Settings, *, offline: bool) -> Index:
+    """Read the index of the newest catalog; offline, the newest index on this machine.
 
     Raises:
-        MirrorError: there is no mirror, it cannot be read, or (offline) it never was.
+        MirrorError: there is no mirror, it cannot be read, or (offline) this machine has no index.
     """
     if offline:
         return read_local_index(settings)
     if is_forked():
-        return _read_apart(settings)
+        return _read_in_subprocess(settings)
     try:
         asyncio.get_running_loop()
     except RuntimeError:
         return read_index(settings)[1]
-    with ThreadPoolExecutor(1) as pool:  # this thread's loop runs; the reading needs one of its own
+    # This thread already runs an event loop, and `read_index` starts one.
+    with ThreadPoolExecutor(1) as pool:
         return pool.submit(read_index, settings).result()[1]
 
 
-def _read_apart(settings: Settings) -> Index:
-    """The same by an interpreter of its own.
+def _read_in_subprocess(settings: Settings) -> Index:
+    """Read the index in a new interpreter.
 
-    What deltalake and obstore began in a parent, or in a parent of that, its forked children cannot
-    use: deltalake panics there, obstore waits for ever. multiprocessing would not help a worker of a
-    DataLoader, for a daemon may have no children.
+    A forked child cannot use what deltalake and obstore started in a parent or grandparent:
+    deltalake panics, and obstore waits forever. multiprocessing does not help, because DataLoader
+    workers are daemons and may have no children.
     """
-    told = subprocess.run(  # noqa: S603 - ourselves
+    child = subprocess.run(  # noqa: S603 - this module itself
         [sys.executable, "-m", __name__],
         input=pickle.dumps(settings),
         capture_output=True,
         check=False,
         env=os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
     )
-    if told.returncode:
-        last = told.stderr.decode(errors="replace").strip().rpartition("\n")[2]
+    if child.returncode:
+        last = child.stderr.decode(errors="replace").strip().rpartition("\n")[2]
         raise CatalogError(
             f"The catalog cannot be read from a forked process ({last}); make the Fetcher "
             "before the fork, or use the start method spawn."
         )
-    index = pickle.loads(told.stdout)  # noqa: S301 - our own child wrote it
+    index = pickle.loads(child.stdout)  # noqa: S301 - written by our own child
     if isinstance(index, MirrorError):
         raise index
     assert isinstance(index, Index)
     return index
 
 
-def _answer() -> None:
-    settings = pickle.load(sys.stdin.buffer)  # noqa: S301 - our own parent wrote it
+def _main() -> None:
+    settings = pickle.load(sys.stdin.buffer)  # noqa: S301 - written by our own parent
     index: Index | MirrorError
     try:
         index = read_index(settings)[1]
@@ -72,4 +73,4 @@ def _answer() -> None:
 
 
 if __name__ == "__main__":
-    _answer()
+    _main()

@@ -8,17 +8,21 @@ from pathlib import Path
 
 import pytest
 
-from mirror.backfill.keep import draft, holding, place, place_of, standing, take_out
+from mirror.cache.cache_writer import backfill_writer, cache_name
+from mirror.cache.prepare import judge_place
+from mirror.cache.safe_folder import SafeFolder
+from mirror.cache.scan import Entry
+from mirror.content.digest import Identity
 from mirror.errors import Busy, CacheError
 from tests.support.photos import blank, photo
 
 NONE: frozenset[bytes] = frozenset()
-NAME = place_of(bytes(16))
+NAME = cache_name(bytes(16))
 
 
 def put(root: Path, body: bytes, path: bytes = NAME) -> bool:
-    folder = os.fsencode(root)
-    return place(folder, draft(folder, path, body), NONE)
+    with backfill_writer(os.fsencode(root)) as writer, writer.draft(path, body) as part:
+        return writer.publish_unless_good(part, NONE)
 
 
 @pytest.fixture(params=[True, False], ids=["hard links", "no hard links"])
@@ -62,7 +66,7 @@ def test_a_link_is_not_written_through(
 
 def test_a_folder_at_its_place_stays(root: Path) -> None:
     (root / os.fsdecode(NAME)).mkdir()
-    assert standing(os.fsencode(root), NAME, NONE) == "unreadable"
+    assert judge_place(os.fsencode(root), NAME, NONE) == "unreadable"
     assert not put(root, photo(1))
     assert os.listdir(root) == [os.fsdecode(NAME)]
 
@@ -72,31 +76,49 @@ def test_a_full_disk_leaves_nothing(root: Path, monkeypatch: pytest.MonkeyPatch)
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(CacheError, match="No space left"):
+    with pytest.raises(CacheError, match="disk .* is full"):
         put(root, photo(1))
     assert os.listdir(root) == []
 
 
 def test_only_what_it_put_there_is_taken_out(root: Path) -> None:
-    folder = os.fsencode(root)
-    made = draft(folder, NAME, photo(1))
-    signature = made.entry.signature
-    assert place(folder, made, NONE)
-    (root / os.fsdecode(NAME)).write_bytes(photo(2))
-    assert not take_out(folder, NAME, signature)
-    (root / os.fsdecode(NAME)).unlink()
-    assert not take_out(folder, NAME, signature)
-    again = draft(folder, NAME, photo(1))
-    assert place(folder, again, NONE)
-    assert take_out(folder, NAME, again.entry.signature)
+    def drafted_signature() -> bytes:
+        """The signature that a draft has before it is published."""
+        with writer.draft(NAME, photo(1)) as part:
+            signature = Entry(NAME, Identity.of(part.status())).signature
+            assert writer.publish_unless_good(part, NONE)
+            return signature
+
+    with backfill_writer(os.fsencode(root)) as writer:
+        signature = drafted_signature()
+        (root / os.fsdecode(NAME)).write_bytes(photo(2))
+        assert not writer.remove(NAME, signature)
+        (root / os.fsdecode(NAME)).unlink()
+        assert not writer.remove(NAME, signature)
+        assert writer.remove(NAME, drafted_signature())
     assert os.listdir(root) == []
 
 
-def test_a_cache_is_held_by_one(tmp_path: Path) -> None:
+def test_a_cache_has_one_backfill_at_a_time(tmp_path: Path) -> None:
     folder = os.fsencode(tmp_path)
-    with holding(folder), pytest.raises(Busy), holding(folder):
+    with backfill_writer(folder), pytest.raises(Busy), backfill_writer(folder):
         raise AssertionError
-    with holding(folder):
+    with backfill_writer(folder):
         assert os.listdir(folder) == []
-    with pytest.raises(CacheError, match="mounted"), holding(folder + b"/nowhere"):
+    with pytest.raises(CacheError, match="mounted"), backfill_writer(folder + b"/nowhere"):
         raise AssertionError
+
+
+def test_part_files_of_a_killed_run_are_deleted_and_only_by_their_own_command(
+    tmp_path: Path,
+) -> None:
+    names = {".backfill-0123456789abcdef.tmp", "." + "0" * 32 + ".jpg.mirror-part", ".other.tmp"}
+    for name in names:
+        (tmp_path / name).write_bytes(b"half")
+    with backfill_writer(os.fsencode(tmp_path)):
+        pass
+    names -= {".backfill-0123456789abcdef.tmp"}
+    assert set(os.listdir(tmp_path)) == names
+    with SafeFolder(os.fsencode(tmp_path)) as folder:
+        folder.remove_parts()
+    assert os.listdir(tmp_path) == [".other.tmp"]
