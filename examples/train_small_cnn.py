@@ -1,12 +1,12 @@
 # ruff: noqa: INP001 - a script, not a package
-"""Train a small CNN on the demo's photographs, read from a mirror: CPU, under two minutes.
+"""Train a small CNN on photographs from a mirror. Takes under two minutes on a CPU.
 
     python examples/train_small_cnn.py
-    python examples/train_small_cnn.py --stop-after 5     stops in mid-epoch, as a crash would
-    python examples/train_small_cnn.py                    goes on with the sample after that
+    python examples/train_small_cnn.py --stop-after 5     stop within an epoch, as a crash would
+    python examples/train_small_cnn.py                    resume with the next sample
 
-There is no server of iNaturalist's here, and nothing that could reach it: what training reads is the
-mirror. The black frames, cut files and error pages that the demo's cache holds are not in it.
+The first run makes a small cache and mirrors it to a local folder. Training reads only the mirror. It
+never sees the cache's black frames, truncated files and error pages, because they are not mirrored.
 Needs: pip install "dataset-mirror[demo,torch]".
 """
 
@@ -23,46 +23,35 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from mirror import Fetcher
-from mirror.config.loading import Layer, merge
-from mirror.config.settings import Settings
+from mirror import Fetcher, Mirror
 from mirror.demo.demo_cache import make_cache
-from mirror.sync.run_sync import sync
 from mirror.torch import MirrorDataset, ResumableSampler
 
 SIDE = 48
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Train a small CNN on a mirror's photographs.")
+    parser = argparse.ArgumentParser(description="Train a small CNN on photographs from a mirror.")
     folder = Path("mirror-demo-training")
-    parser.add_argument("--folder", type=Path, default=folder, help="of mirror and checkpoint")
-    parser.add_argument("--images", type=int, default=300, help="photographs to make")
+    parser.add_argument("--folder", type=Path, default=folder, help="folder for everything")
+    parser.add_argument("--images", type=int, default=300, help="photographs in the cache")
     parser.add_argument("--epochs", type=int, default=2)
-    parser.add_argument("--workers", type=int, default=2, help="processes that read; 0 for none")
-    parser.add_argument("--stop-after", type=int, metavar="STEPS", help="as a crash would")
+    parser.add_argument("--workers", type=int, default=2, help="worker processes")
+    parser.add_argument("--stop-after", type=int, metavar="STEPS", help="stop early")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    # The settings of a training; in real life: Fetcher.from_config("mirror.toml").
-    settings = settings_of(options.folder)
-    if not (options.folder / "mirror").exists():
-        mirrored(options.folder, options.images)
-    with Fetcher(settings) as fetch:
+    bucket, state = options.folder / "mirror", options.folder / "state"
+    if not bucket.exists():
+        mirror_cache(options.folder, options.images, bucket, state)
+    # With a configuration file: Fetcher.from_config("mirror.toml").
+    with Mirror.open(bucket=bucket, state=state).fetcher() as fetch:
         train(fetch, options)
 
 
-def settings_of(folder: Path, **sections: dict[str, str]) -> Settings:
-    place = {
-        "bucket": {"url": f"file://{folder.absolute()}/mirror"},
-        "state": {"dir": str(folder.absolute() / "state")},
-    }
-    return merge([Layer("example", place | sections)])
-
-
-def mirrored(folder: Path, images: int) -> None:
-    """Once, before any training: the cache that an old loader has left goes into a mirror."""
+def mirror_cache(folder: Path, images: int, bucket: Path, state: Path) -> None:
+    """Mirror a URL-keyed cache, once before the first training."""
     made = make_cache(folder, images)
-    report = sync(settings_of(folder, cache={"dir": str(made.folder)}))
+    report = Mirror.open(cache=made.folder, bucket=bucket, state=state).sync()
     print(f"mirrored {report.uploaded} of {made.files} files; the rest is flagged or a duplicate")
 
 
@@ -91,29 +80,31 @@ def train(fetch: Fetcher, options: argparse.Namespace) -> None:
 
     steps = 0
     for epoch in range(sampler.epoch, options.epochs):
-        right = seen = 0
+        correct = seen = 0
         for images, labels in sampler.track(loader):
             scores = model(images)
             loss = nn.functional.cross_entropy(scores, labels)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-            right += int((scores.argmax(1) == labels).sum())
+            correct += int((scores.argmax(1) == labels).sum())
             seen += len(labels)
             steps += 1
-            # After the step: what is saved as consumed has been trained on.
+            # After the step, so that the consumed samples have been trained on.
             save(path, model=model, optimizer=optimizer, sampler=sampler)
             if steps == options.stop_after:
                 print(f"stopped in epoch {epoch}: {len(sampler)} of its samples are left")
                 return
-        print(f"epoch {epoch}: trained on {seen} samples, {right / max(1, seen):.0%} of them right")
+        print(
+            f"epoch {epoch}: trained on {seen} samples, {correct / max(1, seen):.0%} of them correct"
+        )
         save(path, model=model, optimizer=optimizer, sampler=sampler)
 
 
 def save(path: Path, **parts: Any) -> None:
-    half = path.with_suffix(".tmp")
-    torch.save({name: part.state_dict() for name, part in parts.items()}, half)
-    os.replace(half, path)
+    temporary = path.with_suffix(".tmp")
+    torch.save({name: part.state_dict() for name, part in parts.items()}, temporary)
+    os.replace(temporary, path)
 
 
 def to_tensor(image: Any) -> torch.Tensor:

@@ -439,8 +439,8 @@ class Mirror:
             progress: as the class says.
         """
         from mirror.dataset.export import ExportOptions, export
-        from mirror.dataset.formats.mongo import MongoUrl
         from mirror.dataset.formats.mongo_query import Query
+        from mirror.dataset.formats.mongo_url import MongoUrl
 
         names = projection if isinstance(projection, str | Mapping) else ",".join(projection)
         options = ExportOptions(

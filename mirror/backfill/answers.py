@@ -1,78 +1,45 @@
-"""What an answer means: for the image that was asked for, and for the pace of its source. Pure.
+"""The meaning of an answer for its URL and for the pace of its source. Pure.
 
-| answer                                         | fate of the URL              | to the pace |
-|------------------------------------------------|------------------------------|-------------|
-| none: no connection, reset, stall, deadline    | `network`                    | failed      |
-| fewer bytes than its Content-Length            | `network`                    | failed      |
-| 429, 503; 403 with Retry-After                 | `throttled`                  | refused     |
-| 408, 425, other 5xx                            | `server_error`               | failed      |
-| 403                                            | `gone`                       | forbidden   |
-| 401, 404, 410, 451                             | `gone`                       | answered    |
-| a redirect to what is no image by its name:    | `placeholder`                | answered    |
-|   a login, a notice, a default picture         |                              |             |
-| a redirect where nobody may be asked           | `not_allowed`                | answered    |
-| one that leads nowhere                         | `not_image`                  | answered    |
-| one within its source, to be followed          | that of the next answer      | redirected  |
-| one to another source                          | that of the next answer      | answered    |
-| the sixth                                      | `not_image`                  | as these two|
-| more bytes than are allowed                    | `too_large`                  | answered    |
-| any other status but 200                       | `not_image`                  | answered    |
-| 200, compressed, or of another type than image | `not_image`                  | answered    |
-| 200, and its bytes are not `ok`                | the verdict                  | answered    |
-| 200, a PNG for an iNaturalist photo's .jpg     | `placeholder`                | answered    |
-| 200, and its bytes are `ok`                    | `had`                        | answered    |
-
-| fate                                | asked again                                             |
-|-------------------------------------|---------------------------------------------------------|
-| `had`                               | no                                                      |
-| `gone`, `placeholder`               | never                                                   |
-| `too_large`, `not_allowed`          | when the user says so                                   |
-| `not_image`, `blank`, `corrupt`     | after 10 min, 1 h, 6 h; then when the user says so      |
-| `network`, `server_error`           | after 10 s, and four times as long each time, a day at  |
-|                                     |   most; after the eighth time when the user says so     |
-| `throttled`                         | behind all others, as soon as the pace allows: it says  |
-|                                     |   nothing of the image, until it is the URL's own fault |
-|                                     |   (`Results._is_its_own`): `server_error`, after a day   |
+docs/backfill.md has the table of answers, of what they count as, and of when a URL is tried again.
+`request_outcome` says what an answer means for the pace. Redirects are the exception: the caller
+follows them, and knows whether they stay within their source (`mirror.backfill.fetch_one`).
 """
 
 from __future__ import annotations
 
 import re
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple, get_args
 
-from mirror.backfill.pacing import ON_THE_WAY, Outcome
+from mirror.backfill.pacing import IN_TRANSIT_BYTES, LONGEST_PAUSE, RequestOutcome
 from mirror.content.digest import Digest, digest_of
 from mirror.content.image import Inspection, inspect
 from mirror.content.photo import photo_of
 from mirror.content.placeholder import with_known_bad
 
-# Why a URL could not be had, as reports name it.
+# Why an image could not be downloaded, as reports name it.
 Failure = Literal[
     "gone", "placeholder", "not_image", "blank", "corrupt", "too_large", "not_allowed",
     "server_error", "network",
 ]  # fmt: skip
+# "had": downloaded. The request log stores these names.
 Kind = Literal["had", "throttled"] | Failure
 State = Literal["had", "waiting", "gone", "given_up"]
 
-FAILURES: Final[tuple[Failure, ...]] = (
-    "gone", "placeholder", "not_image", "blank", "corrupt", "too_large", "not_allowed",
-    "server_error", "network",
-)  # fmt: skip
-# What came was an answer, only not the image.
+FAILURES: Final[tuple[Failure, ...]] = get_args(Failure)
+# The server answered, but not with the image.
 BAD_ANSWERS: Final = frozenset(("not_image", "blank", "corrupt"))
-FOR_GOOD: Final = frozenset(("gone", "placeholder"))
+NEVER_RETRIED: Final = frozenset(("gone", "placeholder"))
 
 MOST_REDIRECTS: Final = 5
-LONGEST_PAUSE: Final = 86_400.0
-# A row of forbidden images that was a block is asked for again after so long.
-AFTER_A_BLOCK: Final = 86_400.0
+# Seconds until images are requested again that were forbidden during a block.
+BLOCK_PAUSE: Final = 86_400.0
 
-# 403 only with Retry-After.
-REFUSALS: Final = frozenset((403, 429, 503))
+# Of these, 403 is a refusal only with Retry-After.
+REFUSAL_STATUSES: Final = frozenset((403, 429, 503))
 _GONE: Final = frozenset((401, 404, 410, 451))
-_PASSING: Final = frozenset((408, 425))
-# A whole segment of a path: a photograph of bark may well be called bark_removed.jpg.
-_NO_IMAGE: Final = re.compile(
+_TRANSIENT: Final = frozenset((408, 425))
+# Matches a whole path segment: a photograph may well be named bark_removed.jpg.
+_NOT_AN_IMAGE: Final = re.compile(
     r"(log[-_]?in|sign[-_]?in|sessions?|copyright(?:[-_]infringement.*)?|placeholder"
     r"|attachment_defaults|removed|missing)(?:\.\w+)?",
     re.IGNORECASE,
@@ -84,16 +51,16 @@ Problem = Literal["", "network", "too_large"]
 
 
 class Reply(NamedTuple):
-    """One answer to one request, or what came instead.
+    """The answer to one request, or what is known when none came.
 
     Attributes:
-        status: 0 where none came.
-        body: what came of it; whole where `problem` is empty.
-        received: bytes of it, those that were not kept included.
-        content_type, encoding, location, retry_after, date: the headers, empty where absent.
-        broken_off: more may have been on its way than was received.
-        problem: what went wrong on the way.
-        reason: that in a few words.
+        status: the HTTP status; 0 if no answer came.
+        body: whole where `problem` is empty.
+        received: bytes of the body that arrived, those that were discarded included.
+        content_type, encoding, location, retry_after, date: headers; empty where absent.
+        broken_off: the connection ended early, so more bytes may have been sent than received.
+        problem: what went wrong in transit.
+        reason: the problem in a few words.
     """
 
     status: int = 0
@@ -110,12 +77,12 @@ class Reply(NamedTuple):
 
     @property
     def cost(self) -> int:
-        """Bytes that its server may have counted."""
-        return self.received + (ON_THE_WAY if self.broken_off else 0)
+        """Bytes that the server may have counted."""
+        return self.received + (IN_TRANSIT_BYTES if self.broken_off else 0)
 
 
 class UrlOutcome(NamedTuple):
-    """What became of a URL. `digest` and `inspection` where an image was looked at."""
+    """The outcome for a URL. `digest` and `inspection` are known where an image was inspected."""
 
     kind: Kind
     reason: str = ""
@@ -123,36 +90,44 @@ class UrlOutcome(NamedTuple):
     inspection: Inspection | None = None
 
 
-def outcome_of(reply: Reply) -> Outcome:
-    """What an answer says to the pace; see the table above."""
+def request_outcome(reply: Reply) -> RequestOutcome:
+    """Classify an answer for the pace of its source.
+
+    | answer                                              | outcome     |
+    |-----------------------------------------------------|-------------|
+    | 429, 503; 403 with Retry-After                      | `refused`   |
+    | 403                                                 | `forbidden` |
+    | no answer; a body that ends early; 408, 425, any 5xx| `failed`    |
+    | any other                                           | `answered`  |
+    """
     status = reply.status
-    if status in REFUSALS and (status != 403 or reply.retry_after):
+    if status in REFUSAL_STATUSES and (status != 403 or reply.retry_after):
         return "refused"
     if status == 403:
         return "forbidden"
-    if not status or status in _PASSING or status >= 500:
+    if not status or status in _TRANSIENT or status >= 500:
         return "failed"
     return "failed" if reply.problem == "network" else "answered"
 
 
-def fate_of(reply: Reply, url: str, known_bad: frozenset[bytes]) -> UrlOutcome:
-    """What an answer that is no redirect says of a URL. Decodes the image: not for an event loop.
+def url_outcome(reply: Reply, url: str, known_bad: frozenset[bytes]) -> UrlOutcome:
+    """Classify an answer that is not a redirect. Decodes the image: call in a thread.
 
     Args:
         reply: the answer.
-        url: what the dataset asks for.
-        known_bad: hashes of contents that are placeholders wherever they are met.
+        url: as the dataset has it.
+        known_bad: hashes of contents that count as placeholders.
     """
     status = reply.status
-    outcome = outcome_of(reply)
+    request = request_outcome(reply)
     said = f"HTTP {status}"
-    if outcome == "refused":
+    if request == "refused":
         return UrlOutcome("throttled", said)
     if not status or reply.problem == "network":
         return UrlOutcome("network", reply.reason)
-    if outcome == "failed":
+    if request == "failed":
         return UrlOutcome("server_error", said)
-    if outcome == "forbidden" or status in _GONE:
+    if request == "forbidden" or status in _GONE:
         return UrlOutcome("gone", said)
     if reply.problem == "too_large":
         return UrlOutcome("too_large", reply.reason)
@@ -171,20 +146,22 @@ def fate_of(reply: Reply, url: str, known_bad: frozenset[bytes]) -> UrlOutcome:
     return UrlOutcome("had", "", digest, found)
 
 
-def fate_of_redirect(location: str, asked: str) -> UrlOutcome | None:
-    """The fate of a URL whose redirect leads to what is no image by its name; None: follow it.
+def redirect_outcome(location: str, requested_path: str) -> UrlOutcome | None:
+    """The outcome of a redirect whose target's name shows that it is no image; None to follow it.
 
     Args:
-        location: where to, without its host.
-        asked: path of the URL that was asked for: a word that it has itself says nothing.
+        location: path and query of the target.
+        requested_path: path of the requested URL. Words that it contains itself are ignored.
     """
-    if _words_for_no_image(location.partition("?")[0]) - _words_for_no_image(asked):
+    if _suspicious_words(location.partition("?")[0]) - _suspicious_words(requested_path):
         return UrlOutcome("placeholder", f"redirects to {location[:120]}")
     return None
 
 
-def _words_for_no_image(path: str) -> set[str]:
-    return {found[1].lower() for part in path.split("/") if (found := _NO_IMAGE.fullmatch(part))}
+def _suspicious_words(path: str) -> set[str]:
+    return {
+        found[1].lower() for part in path.split("/") if (found := _NOT_AN_IMAGE.fullmatch(part))
+    }
 
 
 def _may_be_image(content_type: str) -> bool:
@@ -193,25 +170,31 @@ def _may_be_image(content_type: str) -> bool:
 
 
 class NextAttempt(NamedTuple):
-    """Whether and when a URL is asked for again. `pause` in seconds, for `waiting` only."""
+    """Whether and when a URL is requested again.
+
+    Attributes:
+        state: of the URL from now on.
+        pause: seconds until the next attempt, for `waiting` only.
+    """
 
     state: State
     pause: float = 0.0
 
 
-def what_next(kind: Kind, strikes: int, *, refused: bool = False) -> NextAttempt:
-    """See the second table above.
+def next_attempt(kind: Kind, strikes: int, *, refused: bool = False) -> NextAttempt:
+    """Decide whether and when to request a URL again, by the table in docs/backfill.md.
 
     Args:
-        kind: what became of the URL this time.
-        strikes: how often something did in a row, this time included; `throttled` does not count.
-        refused: the answer was a refusal, which slows down all others of the source.
+        kind: of the outcome this time.
+        strikes: failures in a row, this one included. `throttled` does not count.
+        refused: the answer was a refusal that is the URL's own fault. It would slow down the whole
+            source again, so the pause is the longest one.
     """
     if kind == "had":
         return NextAttempt("had")
     if kind == "throttled":
         return NextAttempt("waiting")
-    if kind in FOR_GOOD:
+    if kind in NEVER_RETRIED:
         return NextAttempt("gone")
     if kind in BAD_ANSWERS:
         return (

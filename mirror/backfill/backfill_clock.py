@@ -1,9 +1,9 @@
-"""Time that only goes forward, from one run to the next, whatever is done to the clock on the wall.
+"""A clock that only goes forward, from one run to the next, however the system's time is set.
 
-Limits and pauses are counted in it. While a run goes on it follows the machine's own clock since
-boot, which nobody sets, and which goes on while the machine sleeps. Between two runs of one boot it
-does the same. Only over a restart must the wall be believed, and only forwards: a clock that was set
-back makes no window longer, and one that was wrong and years ahead stops nothing.
+Limits and pauses are counted by it. Within a run, and between two runs of one boot, it follows the
+machine's clock since boot. That clock cannot be set, and it goes on while the machine sleeps. Only
+after a restart is the system's time used, and only forwards. So a clock that was set back makes no
+window longer, and one that was years ahead by mistake stops nothing.
 """
 
 from __future__ import annotations
@@ -19,7 +19,13 @@ _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 
 
 class ClockReading(NamedTuple):
-    """What a machine's clocks say. `boot`: which boot of it; empty where that is not told."""
+    """A reading of the machine's clocks.
+
+    Attributes:
+        wall: seconds since 1970.
+        since_boot: seconds since boot.
+        boot: the id of this boot; empty where the system has none.
+    """
 
     wall: float
     since_boot: float
@@ -33,43 +39,53 @@ class ClockReading(NamedTuple):
         return cls(time.time(), since_boot(), boot)
 
 
-def resumed(kept: Any, seen: ClockReading) -> float:
-    """What time it is in a run that begins at `seen`.
+def resumed_time(saved: Any, reading: ClockReading) -> float:
+    """The time of a run that begins now.
 
-    | kept of an earlier run | then it is                                             |
-    |------------------------|--------------------------------------------------------|
-    | nothing                | the wall's time                                        |
-    | of this boot           | the kept time, and what has passed since by its clock  |
-    | of another boot        | the wall's time, but never earlier than the kept one   |
+    | saved by an earlier run | the time is                                          |
+    |-------------------------|------------------------------------------------------|
+    | nothing                 | the system's time                                    |
+    | in this boot            | the saved time and the seconds that have passed since|
+    | in another boot         | the system's time, but not before the saved time     |
 
     Args:
-        kept: what `to_keep` gave then, or None.
-        seen: the machine's clocks now.
+        saved: the result of `to_save` in the earlier run, or None.
+        reading: the machine's clocks now.
     """
-    if kept is None:
-        return seen.wall
-    now, since, boot = kept
-    if boot and boot == seen.boot and seen.since_boot >= since:
-        return float(now + seen.since_boot - since)
-    return max(float(now), seen.wall)
+    if saved is None:
+        return reading.wall
+    now, since, boot = saved
+    if boot and boot == reading.boot and reading.since_boot >= since:
+        return float(now + reading.since_boot - since)
+    return max(float(now), reading.wall)
 
 
-def to_keep(now: float, seen: ClockReading) -> list[Any]:
-    """What the next run resumes from; `now` is the time of this one when the clocks said `seen`."""
-    return [now, seen.since_boot, seen.boot]
+def to_save(now: float, reading: ClockReading) -> list[Any]:
+    """The state from which the next run resumes.
+
+    Args:
+        now: the time of this run.
+        reading: the machine's clocks at that time.
+    """
+    return [now, reading.since_boot, reading.boot]
 
 
 class BackfillClock:
-    """The time of one run: call it."""
+    """The clock of one run; calling it returns the time in seconds.
 
-    def __init__(self, kept: Any = None) -> None:
-        seen = ClockReading.now()
-        self._offset = resumed(kept, seen) - seen.since_boot
-        self._boot = seen.boot
+    Args:
+        saved: the result of `to_save` in the last run, or None.
+    """
+
+    def __init__(self, saved: Any = None) -> None:
+        reading = ClockReading.now()
+        self._offset = resumed_time(saved, reading) - reading.since_boot
+        self._boot = reading.boot
 
     def __call__(self) -> float:
         return since_boot() + self._offset
 
-    def to_keep(self) -> list[Any]:
+    def to_save(self) -> list[Any]:
+        """The state from which the next run resumes."""
         since = since_boot()
-        return to_keep(since + self._offset, ClockReading(0.0, since, self._boot))
+        return to_save(since + self._offset, ClockReading(0.0, since, self._boot))

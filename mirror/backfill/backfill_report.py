@@ -1,4 +1,4 @@
-"""What a backfill did, as a value: the JSON of `mirror backfill --json`, and what its table shows."""
+"""The report of a backfill: the JSON of `mirror backfill --json` and the source of its table."""
 
 from __future__ import annotations
 
@@ -10,32 +10,32 @@ from mirror.backfill.download_plan import DownloadPlan
 from mirror.backfill.estimate import DurationEstimate
 from mirror.errors import MirrorError, exit_status_of
 
-# Nobody was asked: what is in an image's place in the cache is not ours to judge.
+# Not requested: a link, a folder or an unreadable file has the image's place in the cache.
 UNREADABLE: Final = "unreadable"
 
 
 @dataclass
 class BackfillReport:
-    """Counts are distinct URLs unless they say otherwise.
+    """The report of one run. Counts are distinct URLs unless they say otherwise.
 
     `wanted` = `downloaded` + `overtaken` + all of `failed` + `gone_before` + `given_up_before` + `left`
 
     Attributes:
-        plan: what was found before anything was asked.
-        downloaded: images that are in the cache by this run.
-        overtaken: images that somebody else had put there meanwhile.
-        failed: by why: what this run asked for and did not get, and what it may not ask for.
-        failures: `(url, kind, reason)` of the first of them.
+        plan: the findings before any request.
+        downloaded: images that this run put into the cache.
+        overtaken: images that another program had put there meanwhile.
+        failed: by kind: images that this run requested without success or could not request.
+        failures: `(url, kind, reason)` of the first failures.
         throttled: answers 429 and 503.
         requests: that were sent, redirects and robots.txt included.
-        bytes: of the bodies that came, of whatever kind.
-        replaced: of `downloaded`, those that took the place of a flagged file.
-        taken_back: files that turned out to be placeholders after they were kept; those of earlier
-            runs were `already`, and are in no other count.
-        stopped: why it ended before all was had; empty where it did not.
-        next_try: seconds until the next URL may be asked, where only such are left.
-        estimate: for what was queued, made before anything was asked.
-        left_estimate: for what is left.
+        bytes: of all bodies that came.
+        replaced: of `downloaded`, images that replaced a bad file.
+        taken_back: files that were removed again because they turned out to be placeholders. Those of
+            earlier runs were among `already`, and are in no other count.
+        stopped: why the run ended early; else empty.
+        next_try: seconds until the next URL may be requested, if every URL that is left must wait.
+        estimate: of the time for the queue, made before the first request.
+        left_estimate: of the time for what is left.
     """
 
     run_id: str
@@ -67,7 +67,7 @@ class BackfillReport:
 
     @property
     def left(self) -> int:
-        """What may still be had, by a later run."""
+        """URLs that a later run may still download."""
         plan = self.plan
         known = self.failed_total + plan.gone + plan.given_up
         return max(0, plan.wanted - self.downloaded - self.overtaken - known)

@@ -1,7 +1,7 @@
-"""One request and its answer, by aiohttp. Follows nothing, retries nothing, keeps nothing.
+"""Send one request by aiohttp and read its answer. No redirects, no retries, no cookies.
 
-The connection goes to the address that was checked, never to what a second look-up would say;
-nothing is decompressed, so a small answer stays small.
+The connection goes to the address that was checked, never to that of a second look-up. Nothing is
+decompressed, so a small answer stays small.
 """
 
 from __future__ import annotations
@@ -18,56 +18,56 @@ from yarl import URL
 
 from mirror._version import __version__
 from mirror.backfill.answers import Reply
-from mirror.backfill.pacing import ON_THE_WAY
+from mirror.backfill.pacing import IN_TRANSIT_BYTES
 from mirror.backfill.url_policy import UrlPolicy
 from mirror.errors import ConfigError
 
-# Of what is no image not more than a look.
-_ERROR_PAGE: Final = 64 << 10
-# What the system receives ahead of us: the kernel doubles it, and a reader's buffer comes on top.
-_RECEIVE_BUFFER: Final = ON_THE_WAY // 4
+# Bytes that are read of an answer that is no image.
+_ERROR_PAGE_BYTES: Final = 64 << 10
+# Bytes that the system receives ahead. The kernel doubles the number, and asyncio adds a buffer.
+_RECEIVE_BUFFER: Final = IN_TRANSIT_BYTES // 4
 _HEADER: Final = re.compile(r"[!-~][ -~]{0,200}")
 
 
 def user_agent(contact: str | None) -> str:
-    """Names the tool, and whom to write to about it.
+    """The User-Agent header: the tool's name and version, and a contact.
 
     Raises:
-        ConfigError: there is no contact, or none that a header can hold.
+        ConfigError: the contact is missing, or a header cannot hold it.
     """
     if not contact or not contact.strip():
         raise ConfigError(
             "No contact is configured: set backfill.contact to an e-mail address or a web page, "
-            "so that those whose server is asked can reach you before they block you."
+            "so that the server's operator can reach you instead of blocking you."
         )
     text = contact.strip()
     if not _HEADER.fullmatch(text) or any(c in text for c in "()"):
         raise ConfigError(
-            "backfill.contact is no e-mail address and no web page: write such as "
-            "you@example.org or https://example.org/contact, in ASCII."
+            "backfill.contact is neither an e-mail address nor a web page: write it in ASCII, "
+            "like you@example.org or https://example.org/contact."
         )
     return f"dataset-mirror/{__version__} (+{text})"
 
 
 class CheckedResolver(AbstractResolver):
-    """Names to addresses, none of which is one that may not be connected to.
+    """Looks up host names, and refuses names with an address that the policy forbids.
 
     Args:
-        rules: which may not.
-        inner: looks them up; the system when None.
+        policy: says which addresses are forbidden.
+        inner: does the look-up; the system when None.
     """
 
-    def __init__(self, rules: UrlPolicy, inner: AbstractResolver | None = None) -> None:
-        self._rules = rules
+    def __init__(self, policy: UrlPolicy, inner: AbstractResolver | None = None) -> None:
+        self._policy = policy
         self._inner = inner or aiohttp.ThreadedResolver()
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
         found = await self._inner.resolve(host, port, family)
-        for one in found:
-            # One bad among good ones is no accident either.
-            if refused := self._rules.refused_address(one["host"]):
+        for result in found:
+            # One forbidden address among allowed ones is enough to refuse the name.
+            if refused := self._policy.refused_address(result["host"]):
                 raise OSError(errno.EACCES, refused)
         return found
 
@@ -76,20 +76,20 @@ class CheckedResolver(AbstractResolver):
 
 
 class OriginClient:
-    """Asks servers. An async context.
+    """An HTTP client for images. An async context.
 
     Args:
-        rules: which addresses may be asked.
-        agent: how we call ourselves.
+        policy: which addresses may be contacted.
+        agent: the User-Agent header.
         largest: bytes of one answer's body.
-        stall: seconds in which something must come.
-        deadline: seconds in which all must have come.
-        resolver: looks up names; the system when None.
+        stall: seconds within which more bytes must come.
+        deadline: seconds within which the whole answer must come.
+        resolver: looks up host names; the system when None.
     """
 
     def __init__(
         self,
-        rules: UrlPolicy,
+        policy: UrlPolicy,
         agent: str,
         *,
         largest: int,
@@ -97,7 +97,7 @@ class OriginClient:
         deadline: float,
         resolver: AbstractResolver | None = None,
     ) -> None:
-        self._rules = rules
+        self._policy = policy
         self._agent = agent
         self._largest = largest
         self._timeout = aiohttp.ClientTimeout(total=deadline, sock_connect=stall, sock_read=stall)
@@ -105,7 +105,7 @@ class OriginClient:
 
     async def __aenter__(self) -> Self:
         connector = aiohttp.TCPConnector(
-            resolver=CheckedResolver(self._rules, self._resolver),
+            resolver=CheckedResolver(self._policy, self._resolver),
             force_close=True,
             socket_factory=_socket,
         )
@@ -114,7 +114,7 @@ class OriginClient:
             timeout=self._timeout,
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
-            middlewares=(_once,),
+            middlewares=(_send_once,),
             headers={
                 "User-Agent": self._agent,
                 "Accept": "image/*,*/*;q=0.1",
@@ -132,52 +132,54 @@ class OriginClient:
         await self._session.close()
 
     async def get(self, url: URL) -> Reply:
-        """One GET.
+        """Send one GET. Nothing that a server does raises an error here.
 
         Args:
-            url: as `UrlPolicy.judge` gave it.
+            url: as `UrlPolicy.judge` returned it.
 
         Returns:
-            What came, whatever that was: nothing that a server does raises here.
+            The answer, or what is known of it.
         """
-        seen = Reply()
+        head = Reply()
         pieces: list[bytes] = []
         try:
             async with self._session.get(url, allow_redirects=False) as response:
-                seen = _head(response)
-                return await self._read(response, seen, pieces)
+                head = _reply_head(response)
+                return await self._read(response, head, pieces)
         except TimeoutError:
-            reason = "nothing came for too long, or not all in time"
+            reason = "the answer stalled, or did not end in time"
         except aiohttp.ClientConnectorCertificateError:
             reason = "its certificate is not valid"
         except aiohttp.ClientConnectorError as error:
             reason = f"no connection: {error.os_error.strerror or error.os_error}"
         except aiohttp.ClientPayloadError:
             reason = "the connection ended before the answer did"
-        except _Broken as error:
+        except _ConnectionBroke as error:
             reason = f"the connection broke: {error}"
         except aiohttp.ClientResponseError as error:
-            first, *_ = error.message.splitlines() or [""]  # the rest is the server's bytes
+            first, *_ = error.message.splitlines() or [
+                ""
+            ]  # the other lines quote the server's bytes
             reason = f"the answer is not HTTP/1.1: {first.rstrip(':')}"
-        except Exception as error:  # noqa: BLE001 - a server that confuses a library ends no run
+        except Exception as error:  # noqa: BLE001 - no answer of a server may end the run
             reason = f"{type(error).__name__} {error}"[:200].strip()
-        return seen._replace(
+        return head._replace(
             received=sum(map(len, pieces)), broken_off=True, problem="network", reason=reason
         )
 
     async def _read(
         self, response: aiohttp.ClientResponse, head: Reply, pieces: list[bytes]
     ) -> Reply:
-        """The body into `pieces`, as far as it is wanted."""
+        """Read the body into `pieces`, up to the limit for its kind."""
         is_image = head.status == 200
-        most = self._largest if is_image else _ERROR_PAGE
+        limit = self._largest if is_image else _ERROR_PAGE_BYTES
         received = 0
         announced = response.content_length or 0
-        if announced <= most:
+        if announced <= limit:
             async for piece in response.content.iter_any():
                 pieces.append(piece)
                 received += len(piece)
-                if received > most:
+                if received > limit:
                     break
             else:
                 return head._replace(body=b"".join(pieces), received=received)
@@ -185,27 +187,27 @@ class OriginClient:
         cut = head._replace(received=received, broken_off=True)
         if not is_image:
             return cut
-        return cut._replace(problem="too_large", reason=f"more than {most:,} bytes")
+        return cut._replace(problem="too_large", reason=f"more than {limit:,} bytes")
 
 
-class _Broken(aiohttp.ClientError):
-    """A connection that broke when the request may have been sent."""
+class _ConnectionBroke(aiohttp.ClientError):
+    """A connection broke when the request may have been sent."""
 
 
-async def _once(
+async def _send_once(
     request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
 ) -> aiohttp.ClientResponse:
-    """Keeps aiohttp from sending a GET again when its connection breaks: nobody would have counted it."""
+    """Keep aiohttp from resending a GET when its connection breaks: that request would not be counted."""
     try:
         return await handler(request)
     except aiohttp.ClientConnectorError:
         raise
     except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
         said = getattr(error, "strerror", None) or error
-        raise _Broken(f"{said}") from None
+        raise _ConnectionBroke(f"{said}") from None
 
 
-def _head(response: aiohttp.ClientResponse) -> Reply:
+def _reply_head(response: aiohttp.ClientResponse) -> Reply:
     header = response.headers.get
     return Reply(
         status=response.status,
@@ -218,8 +220,8 @@ def _head(response: aiohttp.ClientResponse) -> Reply:
 
 
 def _socket(address: Any) -> socket.socket:
-    """A socket that receives little ahead: what is broken off has not cost much more."""
+    """A socket that receives little ahead, so that a broken-off answer costs few bytes more."""
     family, kind, protocol, _, _ = address
-    made = socket.socket(family=family, type=kind, proto=protocol)
-    made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
-    return made
+    opened = socket.socket(family=family, type=kind, proto=protocol)
+    opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
+    return opened

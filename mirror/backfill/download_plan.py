@@ -1,11 +1,11 @@
-"""Which images are to be fetched: the dataset's, less what is mirrored or cached and good.
+"""Plan a backfill: find the images of a dataset that are neither mirrored nor cached.
 
-    dataset ──► named: each URL once; less what is mirrored, less what is cached and good,
-                less what is known to be gone ──► the ledger's queue
+    dataset ──► named: each URL once ──► the request log's queue: URLs that are neither mirrored nor
+                                         known to be gone, and have no good file in the cache
 
-All of it in temporary tables of the ledger's connection: no list of URLs or files in memory. Only
-files that the dataset names and the mirror lacks are looked at, and each only once: verdicts are
-remembered by the signature of name, size, mtime and inode.
+All of this happens in temporary tables of the request log's connection, so no list of URLs or files
+is held in memory. Only files that the dataset names and the mirror lacks are judged, each once: their
+verdicts are remembered by a signature of name, size, mtime and inode.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any, Final
 
 import msgspec
 
-from mirror.backfill.answers import LONGEST_PAUSE
+from mirror.backfill.pacing import LONGEST_PAUSE
 from mirror.backfill.request_log import RecordedVerdict, RequestLog
 from mirror.backfill.url_policy import Refusal, UrlPolicy, base_of, source_of
 from mirror.cache.scan import Entries, ScanCount, signature, walk
@@ -37,12 +37,13 @@ from mirror.inspection.inspect_cache import judge_all
 from mirror.run.failures import Failures
 from mirror.run.progress import Progress, Stage
 
+# Values of the column `outcome`. The SQL below has them as numbers.
 _WANTED, _MIRRORED, _UNLICENSED, _NOT_ALLOWED, _CACHED = range(5)
 _CHUNK_FILES: Final = 50_000
 _NO_CLASS: Final = -1
 _CONTENT_HASH_BYTES: Final = 16
 
-# Millions of rows in the order of chance are sorted and merged, never looked up one by one.
+# Millions of rows in random order are sorted and merged, never looked up one by one.
 _TABLES: Final = """
 DROP TABLE IF EXISTS temp.read;
 DROP TABLE IF EXISTS temp.named;
@@ -52,55 +53,56 @@ DROP TABLE IF EXISTS temp.files;
 DROP TABLE IF EXISTS temp.good;
 DROP TABLE IF EXISTS temp.bad;
 CREATE TEMP TABLE read (
-    seq INTEGER PRIMARY KEY, url_md5 BLOB, url TEXT, source TEXT, class INTEGER, fate INTEGER
+    seq INTEGER PRIMARY KEY, url_md5 BLOB, url TEXT, source TEXT, class INTEGER, outcome INTEGER
 );
--- Each URL of the dataset once: the first record that names it counts, of those with a good licence.
+-- Each URL of the dataset once. The first record that names it counts, if possible one with an
+-- allowed licence.
 CREATE TEMP TABLE named (
     url_md5 BLOB PRIMARY KEY, seq INTEGER NOT NULL, url TEXT, source TEXT, class INTEGER NOT NULL,
-    fate INTEGER NOT NULL
+    outcome INTEGER NOT NULL
 ) WITHOUT ROWID;
 CREATE TEMP TABLE classes (class INTEGER PRIMARY KEY, records INTEGER NOT NULL);
 CREATE TEMP TABLE walked (
     url_md5 BLOB, path BLOB, size INTEGER, mtime_ns INTEGER, inode BLOB, signature BLOB, place BLOB
 );
--- Files of the cache that the dataset names and the mirror lacks. place: the path, where a new
--- image may take it.
+-- Files of the cache that the dataset names and the mirror lacks. place: the path, if a new image may
+-- replace the file there.
 CREATE TEMP TABLE files (
     id INTEGER PRIMARY KEY, url_md5 BLOB NOT NULL, path BLOB NOT NULL, size INTEGER NOT NULL,
     mtime_ns INTEGER NOT NULL, inode BLOB NOT NULL, signature BLOB NOT NULL, place BLOB
 );
--- What those hold that are good, as far as each was judged by itself; and contents that are not.
+-- good: contents of files that are ok when judged alone. bad: contents that are known placeholders.
 CREATE TEMP TABLE good (url_md5 BLOB NOT NULL, content_hash BLOB NOT NULL);
 CREATE TEMP TABLE bad (content_hash BLOB PRIMARY KEY) WITHOUT ROWID;
 """
-_READ: Final = "INSERT INTO temp.read (url_md5, url, source, class, fate) VALUES (?, ?, ?, ?, ?)"
-# SQLite gives bare columns beside min() the values of the row where the minimum is.
+_READ: Final = "INSERT INTO temp.read (url_md5, url, source, class, outcome) VALUES (?, ?, ?, ?, ?)"
+# In SQLite, bare columns beside min() have the values of the row with the minimum.
 _NAME: Final = """
-INSERT INTO temp.named (url_md5, url, source, class, fate, seq)
-SELECT url_md5, url, source, class, fate, min(CASE WHEN fate = 2 THEN seq + (1 << 62) ELSE seq END)
+INSERT INTO temp.named (url_md5, url, source, class, outcome, seq)
+SELECT url_md5, url, source, class, outcome, min(CASE WHEN outcome = 2 THEN seq + (1 << 62) ELSE seq END)
 FROM temp.read GROUP BY url_md5 ORDER BY url_md5
 """
 _WALK: Final = "INSERT INTO temp.walked VALUES (?, ?, ?, ?, ?, ?, ?)"
 _FILE: Final = """
 INSERT INTO temp.files (url_md5, path, size, mtime_ns, inode, signature, place)
 SELECT w.* FROM (SELECT * FROM temp.walked ORDER BY url_md5) AS w
-CROSS JOIN temp.named AS n ON n.url_md5 = w.url_md5 WHERE n.fate IN (0, 3)
+CROSS JOIN temp.named AS n ON n.url_md5 = w.url_md5 WHERE n.outcome IN (0, 3)
 """
 
 
 @dataclass(frozen=True)
 class DownloadSelection:
-    """What of a dataset is asked for.
+    """The images of a dataset to download.
 
     Attributes:
-        url: path of the field of URLs.
-        license: path of the licence, where it is asked for.
-        allowed: licences that may be fetched, as `license_name` spells them; empty for any.
-        balance: path of the class whose rarest members come first.
-        retry_failed: ask once more for what was given up.
-        from_empty: an empty cache is no mistake.
-        placeholder_photos: so many photos under one content make it a placeholder.
-        known_bad: hashes of contents that are placeholders wherever they are met.
+        url: path of the field with URLs.
+        license: path of the field with licences; None if licences do not matter.
+        allowed: allowed licences, as `license_name` spells them; empty for any.
+        balance: path of the field with classes. Images of the rarest classes come first.
+        retry_failed: also request images that earlier runs gave up.
+        from_empty: accept an empty cache that was not empty before.
+        placeholder_photos: this many photos with one content make it a placeholder.
+        known_bad: hashes of contents that count as placeholders.
     """
 
     url: FieldPath = ("image_url",)
@@ -115,19 +117,25 @@ class DownloadSelection:
 
 @dataclass
 class DownloadPlan:
-    """What was found. Counts are distinct URLs unless they say otherwise.
+    """The result of planning. Counts are distinct URLs unless they say otherwise.
 
     Attributes:
-        records: of the dataset. invalid: of them, those without a URL.
-        mirrored, cached: had already.
-        unlicensed: not wanted, for their licence.
-        wanted: the rest; of them:
-        not_allowed: at hosts that are not on the list, and why (the commonest reasons).
-        gone: known to be gone. given_up: tried too often.
-        queued: to be asked for, by source; postponed: of them, those that must wait.
-        flagged: of the wanted, those that the cache has a bad file for.
+        records: records of the dataset.
+        invalid: records without a URL.
+        mirrored: URLs whose image the mirror has.
+        cached: URLs whose image the cache has.
+        unlicensed: URLs that are left out for their licence.
+        wanted: all other URLs.
+        not_allowed: of the wanted, URLs at hosts that are not listed.
+        gone: of the wanted, URLs that are known to be gone.
+        given_up: of the wanted, URLs that earlier runs gave up.
+        postponed: of the queued, URLs that must wait before their next try.
+        flagged: of the wanted, URLs with a bad file in the cache.
+        queued: URLs to request, by source.
+        reasons: how often each reason for `not_allowed` occurred.
         placeholders: contents that the cache has in place of many photos.
-        unreadable: files and folders of the cache; failures: the first of them, and why.
+        unreadable: files and folders of the cache that could not be read.
+        failures: the first of these, with reasons.
     """
 
     records: int = 0
@@ -149,19 +157,21 @@ class DownloadPlan:
 
     @property
     def already(self) -> int:
+        """URLs whose image is there already."""
         return self.mirrored + self.cached
 
     @property
-    def to_ask(self) -> int:
+    def to_request(self) -> int:
+        """URLs to request."""
         return sum(self.queued.values())
 
     def sentences(self) -> Iterator[str]:
-        """What a person should know of it."""
+        """Sentences about the plan that a person should read."""
         if self.not_allowed:
             reason = self.reasons.most_common(1)[0][0]
             yield (
-                f"{self.not_allowed:,} URLs may not be asked for ({reason}); "
-                "backfill.hosts says which hosts may be asked."
+                f"{self.not_allowed:,} URLs may not be requested ({reason}); "
+                "list their hosts in backfill.hosts to allow them."
             )
         if self.invalid:
             yield f"{self.invalid:,} of {self.records:,} records have no URL."
@@ -174,73 +184,75 @@ class DownloadPlan:
 
 
 def make_plan(
-    ledger: RequestLog,
+    request_log: RequestLog,
     inputs: Sequence[Input],
     selection: DownloadSelection,
-    rules: UrlPolicy,
-    resolver: UrlLookup | None,
+    policy: UrlPolicy,
+    lookup: UrlLookup | None,
     *,
     root: bytes,
     extensions: Sequence[str],
     now: float,
     progress: Progress,
 ) -> DownloadPlan:
-    """Find what is wanted, and fill the ledger's queue with it.
+    """Find the images to download, and fill the request log's queue with them.
 
     Args:
-        ledger: knows what is gone, and verdicts.
+        request_log: knows which URLs are gone, and the verdicts on files.
         inputs: the dataset.
-        selection: what of it.
-        rules: which hosts may be asked.
-        resolver: finds what is mirrored; None where only the cache counts.
+        selection: the images of the dataset to download.
+        policy: which hosts may be contacted.
+        lookup: finds mirrored images; None if only the cache counts.
         root: the cache's folder.
-        extensions: what a file of the cache may end with.
-        now: by the ledger's time.
+        extensions: of files that belong to the cache.
+        now: the time, by the run's clock.
         progress: receives the stages of planning.
 
     Raises:
         UsageError: the dataset cannot be read, or has no records.
-        CacheError: the cache cannot be read, or is empty and was not.
-        StateError: the ledger cannot be written.
+        CacheError: the cache cannot be read, or is empty and was not before.
+        StateError: the request log cannot be written.
     """
-    return _Planning(ledger, selection, rules, resolver, progress).run(
+    return _Planner(request_log, selection, policy, lookup, progress).run(
         inputs, root, extensions, now
     )
 
 
-class _Planning:
+class _Planner:
+    """Builds one plan, step by step, in temporary tables."""
+
     def __init__(
         self,
-        ledger: RequestLog,
+        request_log: RequestLog,
         selection: DownloadSelection,
-        rules: UrlPolicy,
-        resolver: UrlLookup | None,
+        policy: UrlPolicy,
+        lookup: UrlLookup | None,
         progress: Progress,
     ) -> None:
-        self._ledger = ledger
-        self._db: sqlite3.Connection = ledger.db
+        self._request_log = request_log
+        self._db: sqlite3.Connection = request_log.db
         self._selection = selection
         self._bad_contents = {h for h in selection.known_bad if len(h) == _CONTENT_HASH_BYTES}
-        self._resolver = resolver
+        self._lookup = lookup
         self._progress = progress
         self._plan = DownloadPlan()
         self._codes: dict[str, int] = {}
-        self._records_of = array("q")
-        # Of a million URLs, the hosts are few: what stands before the path is judged once.
-        self._judged_base = lru_cache(4096)(lambda base: _judge_base(rules, base))
+        self._records_per_class = array("q")
+        # A million URLs have few hosts, so each part before the path is judged once.
+        self._judged_base = lru_cache(4096)(lambda base: _judge_base(policy, base))
 
     def run(
         self, inputs: Sequence[Input], root: bytes, extensions: Sequence[str], now: float
     ) -> DownloadPlan:
         plan = self._plan
-        with self._ledger.translated():
+        with self._request_log.translated():
             self._db.executescript(_TABLES)
         self._read(inputs)
         self._scan(root, extensions)
         self._judge(root)
-        self._strike_cached()
+        self._exclude_cached()
         self._fill_queue(now)
-        plan.queued = self._ledger.queued()
+        plan.queued = self._request_log.queued()
         self._count(now)
         return plan
 
@@ -256,9 +268,9 @@ class _Planning:
             for batch in read(source, ReadOptions(selection.url, others=others)):
                 plan.records += len(batch) + len(batch.rejected)
                 plan.invalid += len(batch.rejected)
-                with self._ledger.translated():
+                with self._request_log.translated():
                     self._db.execute("BEGIN")
-                    self._db.executemany(_READ, self._named(batch))
+                    self._db.executemany(_READ, self._rows_of(batch))
                     self._db.execute("COMMIT")
                 self._progress.advance(len(batch) + len(batch.rejected))
         if plan.records == plan.invalid:
@@ -268,54 +280,54 @@ class _Planning:
                 f"{what} has no records with a URL in {field_name!r}; "
                 "name the URL's field with --url-field."
             )
-        with self._ledger.translated():
+        with self._request_log.translated():
             self._db.execute("BEGIN")
             self._db.execute(_NAME)
             self._db.execute("DROP TABLE temp.read")
             self._db.executemany(
-                "INSERT INTO temp.classes VALUES (?, ?)", enumerate(self._records_of)
+                "INSERT INTO temp.classes VALUES (?, ?)", enumerate(self._records_per_class)
             )
             self._db.execute("COMMIT")
 
-    def _named(self, batch: Batch) -> Iterator[tuple[bytes, str | None, str | None, int, int]]:
-        """Rows of `read`, of a batch."""
+    def _rows_of(self, batch: Batch) -> Iterator[tuple[bytes, str | None, str | None, int, int]]:
+        """The rows of table `read` for a batch."""
         digests = digests_of(batch.urls)
         owners = range(len(batch)) if batch.owners is None else batch.owners.tolist()
         licensed = self._licensed(batch)
         classes = self._classes(batch)
         mirrored = [False] * len(batch.urls)
-        if self._resolver is not None:
-            at = self._resolver.find(batch.urls, digests).positions
-            mirrored = (self._resolver.outcomes(at) == OK).tolist()
-        for at_url, (url, owner) in enumerate(zip(batch.urls, owners, strict=True)):
-            digest = digests[16 * at_url : 16 * at_url + 16]
-            of_class = classes[owner] if classes else _NO_CLASS
-            if mirrored[at_url]:
-                yield digest, None, None, of_class, _MIRRORED
+        if self._lookup is not None:
+            found = self._lookup.find(batch.urls, digests)
+            mirrored = (self._lookup.outcomes(found.positions) == OK).tolist()
+        for number, (url, owner) in enumerate(zip(batch.urls, owners, strict=True)):
+            digest = digests[16 * number : 16 * number + 16]
+            class_number = classes[owner] if classes else _NO_CLASS
+            if mirrored[number]:
+                yield digest, None, None, class_number, _MIRRORED
             elif licensed and not licensed[owner]:
-                yield digest, None, None, of_class, _UNLICENSED
+                yield digest, None, None, class_number, _UNLICENSED
             else:
                 text = url.decode()
                 judged = self._judged_base(base_of(text))
                 if isinstance(judged, Refusal):
                     self._plan.reasons[judged.reason] += 1
-                    yield digest, text, None, of_class, _NOT_ALLOWED
+                    yield digest, text, None, class_number, _NOT_ALLOWED
                 else:
-                    yield digest, text, judged, of_class, _WANTED
+                    yield digest, text, judged, class_number, _WANTED
 
     def _licensed(self, batch: Batch) -> list[bool]:
-        """For each record whether its licence allows it; empty where none is asked for."""
+        """Whether each record's licence is allowed; empty if licences do not matter."""
         path, allowed = self._selection.license, self._selection.allowed
         if path is None or not allowed:
             return []
-        # A dataset has few licences, and each is spelled out a million times.
+        # A dataset has few licences, each repeated very often.
         name_of = lru_cache(1024)(license_name)
         return [
             isinstance(value, str) and name_of(value) in allowed for value in batch.others[path]
         ]
 
     def _classes(self, batch: Batch) -> list[int]:
-        """For each record the number of its class; empty where none is asked for."""
+        """The number of each record's class; empty if classes do not matter."""
         path = self._selection.balance
         if path is None:
             return []
@@ -326,9 +338,9 @@ class _Planning:
                 continue
             name = value if isinstance(value, str) else msgspec.json.encode(value).decode()
             code = self._codes.setdefault(name, len(self._codes))
-            if code == len(self._records_of):
-                self._records_of.append(0)
-            self._records_of[code] += 1
+            if code == len(self._records_per_class):
+                self._records_per_class.append(0)
+            self._records_per_class[code] += 1
             found.append(code)
         return found
 
@@ -347,10 +359,10 @@ class _Planning:
                 signed = signature(file)
                 place = path if name[32:].lower() == b".jpg" else None
                 digest = bytes.fromhex(name[:32].decode())
-                # An inode may be larger than SQLite's numbers are.
+                # An inode may exceed SQLite's integers.
                 yield digest, path, size, mtime_ns, inode.to_bytes(8, "big"), signed, place
 
-        with self._ledger.translated():
+        with self._request_log.translated():
             self._db.execute("BEGIN")
             self._db.executemany(_WALK, rows())
             self._db.execute(_FILE)
@@ -359,19 +371,19 @@ class _Planning:
             self._db.execute("COMMIT")
         for path, why in count.unreadable:
             self._unreadable(path, why)
-        known = self._ledger.known_files()
+        known = self._request_log.known_files()
         if not files and known and not self._selection.from_empty:
             raise CacheError(
                 f"The cache folder is empty, and {known:,} files were there before: is its disk "
-                "mounted? If it was emptied on purpose, say --from-empty."
+                "mounted? If it was emptied on purpose, use --from-empty."
             )
 
     def _judge(self, root: bytes) -> None:
-        """Look at the files that were never looked at."""
-        # Of the others the verdicts know the hash: they are struck by it, whenever it is learnt.
+        """Judge the files that have no verdict yet."""
+        # Hashes of 16 bytes are compared with the verdicts' own later, so they need no new verdicts.
         listed = self._selection.known_bad - self._bad_contents
         digest = hashlib.sha256(b"".join(sorted(listed))).hexdigest()
-        self._ledger.doubt_verdicts_of_another(digest)
+        self._request_log.invalidate_verdicts(digest)
         readers = max(2, os.cpu_count() or 2)
         last = 0
         self._progress.begin(Stage("files of the cache judged"))
@@ -380,11 +392,11 @@ class _Planning:
             signatures = {entry.path: entry.signature for entry in entries}
             ordered = (entries[at] for at in entries.by_inode())
             for judged, failures in judge_all(root, ordered, "decode", listed, readers):
-                self._ledger.judge(
+                self._request_log.save_verdicts(
                     RecordedVerdict(
-                        signatures[one.path], one.url_md5, one.content_hash, one.verdict, None
+                        signatures[file.path], file.url_md5, file.content_hash, file.verdict, None
                     )
-                    for one in judged
+                    for file in judged
                 )
                 for path, reason in failures:
                     self._unreadable(path, reason)
@@ -395,7 +407,7 @@ class _Planning:
         self._plan.failures.note(path, reason)
 
     def _unjudged(self, after: int) -> tuple[int, Entries] | None:
-        """The next files without a verdict that holds, and the number of the last of them."""
+        """The next files without a valid verdict, and the number of the last of them."""
         query = (
             "SELECT id, path, size, mtime_ns, inode FROM temp.files"
             " WHERE id > ? AND NOT EXISTS (SELECT 1 FROM verdicts AS v WHERE v.cache = ?"
@@ -403,16 +415,16 @@ class _Planning:
         )
         entries = Entries()
         last = after
-        with self._ledger.translated():
+        with self._request_log.translated():
             for number, path, size, mtime_ns, inode in self._db.execute(
-                query, (after, self._ledger.cache, _CHUNK_FILES)
+                query, (after, self._request_log.cache, _CHUNK_FILES)
             ):
                 entries.append(path, size, mtime_ns, int.from_bytes(inode, "big"))
                 last = number
         return (last, entries) if len(entries) else None
 
-    def _strike_cached(self) -> None:
-        """What the cache has a good file of is not wanted."""
+    def _exclude_cached(self) -> None:
+        """Exclude URLs for which the cache has a good file."""
         least = self._selection.placeholder_photos
         bad = set(self._bad_contents)
         judged_ok = (
@@ -428,11 +440,11 @@ class _Planning:
             " WHERE g.content_hash = ?"
         )
         strike = (
-            "UPDATE temp.named SET fate = ? WHERE fate IN (0, 3) AND url_md5 IN"
+            "UPDATE temp.named SET outcome = ? WHERE outcome IN (0, 3) AND url_md5 IN"
             " (SELECT url_md5 FROM temp.good WHERE content_hash NOT IN temp.bad)"
         )
-        with self._ledger.translated():
-            self._db.execute(judged_ok, (self._ledger.cache,))
+        with self._request_log.translated():
+            self._db.execute(judged_ok, (self._request_log.cache,))
             for (content,) in self._db.execute(under_many, (least,)).fetchall():
                 if (
                     distinct_photos(url for (url,) in self._db.execute(urls_of, (content,)))
@@ -440,34 +452,36 @@ class _Planning:
                 ):
                     bad.add(content)
             self._plan.placeholders = frozenset(bad)
-            self._db.executemany("INSERT INTO temp.bad VALUES (?)", ((one,) for one in bad))
+            self._db.executemany("INSERT INTO temp.bad VALUES (?)", ((content,) for content in bad))
             self._db.execute(strike, (_CACHED,))
 
     # --- the queue ---
 
     def _fill_queue(self, now: float) -> None:
         also = "given_up" if self._selection.retry_failed else "had"
-        # A pause longer than any that is given was written by a clock that was wrong. What was
-        # refused comes last: one that always is must not keep the others from their turn.
+        # A pause longer than LONGEST_PAUSE comes from a clock that was wrong. Refused URLs come last,
+        # so that one that is always refused does not hold up the others.
         select = (
             "SELECT n.url_md5, n.url, n.source,"
             " CASE WHEN u.state = 'waiting' THEN min(u.next_try, ?) ELSE 0 END,"
             " (SELECT min(place) FROM temp.files AS f WHERE f.url_md5 = n.url_md5)"
             " FROM temp.named AS n LEFT JOIN main.urls AS u ON u.url_md5 = n.url_md5"
             " LEFT JOIN temp.classes AS c ON c.class = n.class"
-            " WHERE n.fate = 0 AND (u.state IS NULL OR u.state IN ('waiting', 'had', ?))"
+            " WHERE n.outcome = 0 AND (u.state IS NULL OR u.state IN ('waiting', 'had', ?))"
             " ORDER BY u.kind IS 'throttled', c.records IS NULL, c.records, n.seq"
         )
-        self._ledger.fill_queue(select, (now + LONGEST_PAUSE, also))
+        self._request_log.fill_queue(select, (now + LONGEST_PAUSE, also))
 
     def _count(self, now: float) -> None:
         plan = self._plan
-        with self._ledger.translated():
-            fates = dict(self._db.execute("SELECT fate, count(*) FROM temp.named GROUP BY fate"))
+        with self._request_log.translated():
+            outcomes = dict(
+                self._db.execute("SELECT outcome, count(*) FROM temp.named GROUP BY outcome")
+            )
             states = dict(
                 self._db.execute(
                     "SELECT u.state, count(*) FROM temp.named AS n JOIN main.urls AS u"
-                    " ON u.url_md5 = n.url_md5 WHERE n.fate = 0 GROUP BY u.state"
+                    " ON u.url_md5 = n.url_md5 WHERE n.outcome = 0 GROUP BY u.state"
                 )
             )
             plan.postponed = self._db.execute(
@@ -475,16 +489,19 @@ class _Planning:
             ).fetchone()[0]
             plan.flagged = self._db.execute(
                 "SELECT count(DISTINCT n.url_md5) FROM temp.named AS n JOIN temp.files AS f"
-                " ON f.url_md5 = n.url_md5 WHERE n.fate IN (0, 3)"
+                " ON f.url_md5 = n.url_md5 WHERE n.outcome IN (0, 3)"
             ).fetchone()[0]
-        plan.mirrored, plan.cached = fates.get(_MIRRORED, 0), fates.get(_CACHED, 0)
-        plan.unlicensed, plan.not_allowed = fates.get(_UNLICENSED, 0), fates.get(_NOT_ALLOWED, 0)
-        plan.wanted = fates.get(_WANTED, 0) + plan.not_allowed
+        plan.mirrored, plan.cached = outcomes.get(_MIRRORED, 0), outcomes.get(_CACHED, 0)
+        plan.unlicensed, plan.not_allowed = (
+            outcomes.get(_UNLICENSED, 0),
+            outcomes.get(_NOT_ALLOWED, 0),
+        )
+        plan.wanted = outcomes.get(_WANTED, 0) + plan.not_allowed
         plan.gone = states.get("gone", 0)
         plan.given_up = 0 if self._selection.retry_failed else states.get("given_up", 0)
 
 
-def _judge_base(rules: UrlPolicy, base: str) -> str | Refusal:
-    """Who is asked by URLs that begin so, or why nobody is. Each is judged again before it is sent."""
-    judged = rules.judge(base)
+def _judge_base(policy: UrlPolicy, base: str) -> str | Refusal:
+    """The source of URLs with this base, or why they are refused. Each URL is judged again later."""
+    judged = policy.judge(base)
     return judged if isinstance(judged, Refusal) else source_of(judged)

@@ -1,4 +1,4 @@
-"""How long it will take, and why. Pure: it is said before anything is asked."""
+"""How long a backfill will take, and which limit decides. Pure."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from typing import NamedTuple
 
 from mirror.backfill.pacing import DAY, HOUR, Limits
 
-# Of an image whose like was never fetched: a medium to large photograph.
-_GUESSED_SIZE = 1_440_000
+# Bytes of an image before any was downloaded: a medium to large photograph.
+_ASSUMED_SIZE = 1_440_000
 
 
 class DurationEstimate(NamedTuple):
-    """The longest of what the limits ask for.
+    """The time that the strictest limit allows.
 
     Attributes:
         seconds: without pauses that the source may ask for.
-        arithmetic: that as a sentence.
+        arithmetic: the estimate as a sentence.
     """
 
     seconds: float
@@ -23,43 +23,43 @@ class DurationEstimate(NamedTuple):
 
 
 class PaceStatus(NamedTuple):
-    """How the pace of a source stands.
+    """The state of a source's pace, as far as an estimate needs it.
 
     Attributes:
-        at_once: requests that may still come one after the other.
-        factor: how much of the hourly rate is used, after refusals.
-        least_interval: seconds between requests that the source states; 0 for none.
+        burst_left: requests that may still follow each other directly.
+        factor: the part of the hourly rate that is used; below 1 after refusals.
+        min_interval: seconds between requests that the source states; 0 for none.
     """
 
-    at_once: int
+    burst_left: int
     factor: float = 1.0
-    least_interval: float = 0.0
+    min_interval: float = 0.0
 
 
 def estimate(
-    images: int, limits: Limits, situation: PaceStatus, mean_size: float | None
+    images: int, limits: Limits, pace: PaceStatus, mean_size: float | None
 ) -> DurationEstimate:
-    """Seconds that so many images take at these limits, and which of them makes it so.
+    """Estimate how long images take at these limits, and which limit decides.
 
-    | limit                    | seconds                                      |
-    |--------------------------|----------------------------------------------|
-    | `per_second`, robots.txt | images / rate                                |
-    | `per_hour`               | beyond those at once, evenly spaced          |
-    | `per_day`                | beyond the first day's, a day for each day's |
-    | bytes an hour, a day     | the same with bytes                          |
+    | limit                    | seconds                                          |
+    |--------------------------|--------------------------------------------------|
+    | `per_second`, robots.txt | images / rate                                    |
+    | `per_hour`               | evenly spaced, after the burst                   |
+    | `per_day`                | a day for each full quota after the first        |
+    | bytes an hour, a day     | the same with bytes                              |
 
     Args:
         images: how many.
         limits: of their source.
-        situation: of its pace.
-        mean_size: bytes of an image, where that is known.
+        pace: the state of the source's pace.
+        mean_size: bytes of an image on average; None where that is unknown.
     """
-    size = images * (mean_size or _GUESSED_SIZE)
-    stated, hourly = situation.least_interval, limits.per_hour * situation.factor
+    size = images * (mean_size or _ASSUMED_SIZE)
+    stated, hourly = pace.min_interval, limits.per_hour * pace.factor
     rate = min(limits.per_second, 1 / stated if stated else limits.per_second)
     times = {
         f"{rate:g} a second" if rate >= 1 else f"one in {1 / rate:g} seconds": images / rate,
-        f"{round(hourly, 1):,g} an hour": _beyond(images, situation.at_once, HOUR / hourly),
+        f"{round(hourly, 1):,g} an hour": _beyond(images, pace.burst_left, HOUR / hourly),
         f"{limits.per_day:,} a day": _beyond(images, limits.per_day, DAY / limits.per_day),
         f"{limits.bytes_per_hour / 1e9:g} GB an hour": _beyond(
             size, limits.bytes_per_hour, HOUR / limits.bytes_per_hour
@@ -71,18 +71,18 @@ def estimate(
     name, seconds = max(times.items(), key=lambda item: item[1])
     about = "" if mean_size else "about "
     noun = "image" if images == 1 else "images"
-    verb = "is" if spell(seconds).startswith("1 ") else "are"
+    verb = "is" if in_words(seconds).startswith("1 ") else "are"
     return DurationEstimate(
         seconds,
-        f"{images:,} {noun} at {name} {verb} {spell(seconds)}; {about}{_bytes(size)} in all.",
+        f"{images:,} {noun} at {name} {verb} {in_words(seconds)}; {about}{_bytes(size)} in all.",
     )
 
 
-def _beyond(amount: float, at_once: float, each: float) -> float:
-    return max(0.0, amount - at_once) * each
+def _beyond(amount: float, burst_left: float, each: float) -> float:
+    return max(0.0, amount - burst_left) * each
 
 
-def spell(seconds: float) -> str:
+def in_words(seconds: float) -> str:
     """A duration in round numbers: 40 seconds, 75 minutes, 31 hours, 142 days; 1 second at least."""
     if seconds < 90:
         number, unit = seconds, "second"

@@ -1,8 +1,8 @@
-"""Sliding windows: how much there was of something in the last hour. Pure, in bounded memory.
+"""Sliding windows: how much was counted in the last hour, say. Pure, in bounded memory.
 
-Time is cut into slices, `SLICES` to a window. What falls into a slice counts until the whole slice
-has left the window: too long by a slice at most, never too short. So no window of that length, by
-whosever clock it begins, holds more than the limit.
+Time is cut into slices, `SLICES` to a window. An amount counts until its whole slice has left the
+window: too long by at most one slice, and never too short. So no period of that length holds more than
+the limit, whichever clock it is measured by.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ SLICES: Final = 360
 
 @dataclass
 class RateWindow:
-    """At most `limit` of something in any `seconds`.
+    """Allows at most `limit` within any `seconds`.
 
     Attributes:
-        counts: by slice, the earliest first; at most `SLICES` + 2 of them.
+        counts: the amount of each slice, the earliest first; at most `SLICES` + 2 slices.
     """
 
     seconds: float
@@ -34,7 +34,7 @@ class RateWindow:
         return (at + 1) * self.seconds / SLICES + self.seconds
 
     def add(self, now: float, amount: int) -> None:
-        """Count something, no earlier than what was counted before; forget what has left."""
+        """Count an amount, and forget what has left the window. `now` must not decrease."""
         while (first := next(iter(self.counts), None)) is not None:
             if self._leaves_at(first) > now:
                 break
@@ -44,7 +44,7 @@ class RateWindow:
         self._total += amount
 
     def fits_at(self, now: float, amount: int) -> float:
-        """When `amount` more will fit; `now` when it does already, infinity when it never will."""
+        """When `amount` more will fit: `now` if it fits already, infinity if it never will."""
         excess = self._total + amount - self.limit
         if excess <= 0:
             return now
@@ -55,13 +55,19 @@ class RateWindow:
         return math.inf
 
     def as_value(self) -> list[list[int]]:
+        """The counts as a value for JSON."""
         return [[at, amount] for at, amount in self.counts.items()]
 
-    def take_value(self, value: Any, seconds: float) -> None:
-        """Remember what a window of another time counted; its length may have been another."""
+    def restore(self, value: Any, seconds: float) -> None:
+        """Add the counts of a saved window, whose length may have been different.
+
+        Args:
+            value: from `as_value`.
+            seconds: the length of the saved window.
+        """
         width = seconds / SLICES
         for at, amount in value:
-            # The end of the slice: where lengths differ, later is on the safe side.
+            # Take the end of the slice: with another length, later is the safe side.
             mine = self._slice((at + 1) * width) if seconds != self.seconds else at
             self.counts[mine] = self.counts.get(mine, 0) + amount
             self._total += amount

@@ -1,11 +1,11 @@
-"""What was asked of whom, and what came of it (SQLite): kept for good. And what is still to be asked.
+"""The request log (SQLite): what was requested from which source, and what became of it.
 
-Kept: every URL that was ever asked for, with its attempts, last answer and next try; the pace of
-every source; verdicts on files of caches, by their signature. Each request is written down before it
-is sent and its end in one transaction, so a process that is killed has asked for nothing unknown.
+Kept for good: every URL that was requested, with its attempts, last answer and next try; the pace of
+every source; verdicts on files of caches, by signature. Each request is recorded before it is sent,
+and its end in one transaction. So no request of a killed process is unknown.
 
-Not kept: the queue. It is made anew from the dataset, the mirror and the cache whenever a run begins,
-in temporary tables of the same connection, which SQLite spills to disk.
+Not kept: the queue. Each run builds it from the dataset, the mirror and the cache, in temporary
+tables of the same connection, which SQLite spills to disk.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ FILE_NAME: Final = "ledger.sqlite"
 SCHEMA_VERSION: Final = 1
 
 _META = "TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID"
-# verdict: empty where it is to be given anew. path: of a file that a backfill wrote, so that it may
-# take it back; of any other none.
+# verdict: empty where the file must be judged again. path: only of a file that a backfill wrote, so
+# that a backfill may remove it.
 _VERDICTS = """TABLE verdicts (
     cache BLOB NOT NULL, signature BLOB NOT NULL, url_md5 BLOB NOT NULL, content_hash BLOB NOT NULL,
     verdict TEXT NOT NULL, path BLOB, PRIMARY KEY (cache, signature)
@@ -35,7 +35,7 @@ CREATE {_META};
 CREATE TABLE paces (source TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE robots (origin TEXT PRIMARY KEY, asked_at REAL NOT NULL, least_interval REAL NOT NULL)
     WITHOUT ROWID;
--- strikes: failures in a row; attempts: requests' worth of trying, in all.
+-- strikes: failures in a row; attempts: of any outcome, in all.
 CREATE TABLE urls (
     url_md5 BLOB PRIMARY KEY, url TEXT NOT NULL, source TEXT NOT NULL, state TEXT NOT NULL,
     attempts INTEGER NOT NULL, strikes INTEGER NOT NULL, kind TEXT NOT NULL, status INTEGER NOT NULL,
@@ -62,7 +62,12 @@ CREATE INDEX temp.postponed ON queue (source, next_try) WHERE next_try > 0;
 
 
 class QueueItem(NamedTuple):
-    """A URL of the queue. `path`: of the flagged file in the cache whose place its image takes."""
+    """A URL of the queue.
+
+    Attributes:
+        rank: its place in the queue.
+        path: of the bad file in the cache that its image replaces; None where there is none.
+    """
 
     rank: int
     url_md5: bytes
@@ -72,7 +77,7 @@ class QueueItem(NamedTuple):
 
 
 class UrlRecord(NamedTuple):
-    """What is known of a URL that was asked for."""
+    """The record of a URL that was requested."""
 
     url: str
     state: State
@@ -86,7 +91,7 @@ class UrlRecord(NamedTuple):
 
 
 class ItemResult(NamedTuple):
-    """What came of an item. `source`: who said so; not the item's where that one redirected."""
+    """The result of an attempt. `source` answered last; after a redirect it may not be the item's."""
 
     item: QueueItem
     source: str
@@ -102,7 +107,7 @@ class ItemResult(NamedTuple):
 
 
 class RecordedVerdict(NamedTuple):
-    """A verdict on a file of a cache. `path` is told of files that a backfill wrote."""
+    """A verdict on a file of a cache. `path` is known only for files that a backfill wrote."""
 
     signature: bytes
     url_md5: bytes
@@ -112,24 +117,24 @@ class RecordedVerdict(NamedTuple):
 
 
 class RequestLog:
-    """The ledger of one folder, for all caches.
+    """The request log of one state folder, for all caches.
 
     Args:
-        folder: where it is.
-        cache: names the cache in use, in a few bytes.
+        folder: where the log is.
+        cache: identifies the cache in use, in a few bytes.
 
     Attributes:
-        db: the connection, for the queries that find what is wanted; within `translated`.
+        db: the connection, for the queries of a plan; use it within `translated`.
 
     Raises:
-        StateError: it cannot be opened: see `mirror.system.database.Database`.
+        StateError: the log cannot be opened: see `mirror.system.database.Database`.
     """
 
     def __init__(self, folder: Path, cache: bytes) -> None:
-        remedy = "keep it, and use that version: it says what must not be asked for again"
+        remedy = "keep it and use that version: it records which images must not be requested again"
         damaged = (
-            "it says what was asked of others, and cannot be made anew: wait a day, so that no limit "
-            "is exceeded, move it away, and run again"
+            "it records what was requested and cannot be rebuilt: wait a day, so that no limit is "
+            "exceeded, move it away, and run again"
         )
         self._file = Database(folder / FILE_NAME, _SCHEMA, SCHEMA_VERSION, remedy, damaged)
         self.cache = cache
@@ -146,55 +151,61 @@ class RequestLog:
     def path(self) -> Path:
         return self._file.path
 
-    def keep_no_verdicts(self) -> None:
-        """From now on verdicts go to temporary tables of the same names, which SQLite finds first."""
+    def use_temporary_verdicts(self) -> None:
+        """Write verdicts to temporary tables of the same names from now on. SQLite finds those first."""
         with self.translated():
             self.db.execute(f"CREATE TEMP {_META}")
             self.db.execute("INSERT INTO temp.meta SELECT * FROM main.meta")
             self.db.execute(f"CREATE TEMP {_VERDICTS}")
             self.db.execute("INSERT INTO temp.verdicts SELECT * FROM main.verdicts")
 
-    # --- the time, the paces, the robots' rules ---
+    # --- clock, paces, robots.txt ---
 
     def get(self, key: str) -> Any:
-        """A value that was `put`, or None."""
+        """A value that `put` has stored, or None."""
         with self.translated():
             found = self.db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
         return None if found is None else msgspec.json.decode(found[0])
 
     def put(self, key: str, value: Any) -> None:
+        """Store a value under a key."""
         text = msgspec.json.encode(value).decode()
         self._file.execute_all([("INSERT OR REPLACE INTO meta VALUES (?, ?)", [(key, text)])])
 
     def paces(self) -> dict[str, dict[str, Any]]:
-        """What was kept of every source's pace."""
+        """The saved pace of every source."""
         with self.translated():
             found = self.db.execute("SELECT source, value FROM paces").fetchall()
         return {source: msgspec.json.decode(value) for source, value in found}
 
-    def keep_pace(self, source: str, value: Mapping[str, Any], clock: Any) -> None:
-        """Before a request is sent, and after an abandoned one: the pace, and what time it was."""
-        self._file.execute_all([_pace(source, value), _clock(clock)])
+    def save_pace(self, source: str, value: Mapping[str, Any], clock: Any) -> None:
+        """Save a source's pace and the time, before a request is sent or after one was abandoned."""
+        self._file.execute_all([_pace_statement(source, value), _clock_statement(clock)])
 
-    def least_interval(self, origin: str, since: float) -> float | None:
-        """Seconds between requests that an origin's robots.txt states; 0 where it states none.
+    def robots_interval(self, origin: str, since: float) -> float | None:
+        """Seconds between requests that an origin's robots.txt states; 0 if it states none.
 
         Args:
             origin: such as `https://static.inaturalist.org`.
-            since: what was asked earlier than this is no longer known: None.
+            since: ignore a robots.txt that was read before this time.
+
+        Returns:
+            The interval, or None if robots.txt must be read again.
         """
         query = "SELECT least_interval FROM robots WHERE origin = ? AND asked_at >= ?"
         with self.translated():
             found = self.db.execute(query, (origin, since)).fetchone()
         return None if found is None else float(found[0])
 
-    def keep_least_interval(self, origin: str, asked_at: float, seconds: float) -> None:
+    def save_robots_interval(self, origin: str, asked_at: float, seconds: float) -> None:
+        """Save what an origin's robots.txt states."""
         values = [(origin, asked_at, seconds)]
         self._file.execute_all([("INSERT OR REPLACE INTO robots VALUES (?, ?, ?)", values)])
 
     # --- URLs ---
 
-    def told(self, url_md5: bytes) -> UrlRecord | None:
+    def record_of(self, url_md5: bytes) -> UrlRecord | None:
+        """The record of a URL; None if it was never requested."""
         columns = ", ".join(UrlRecord._fields)
         query = f"SELECT {columns} FROM urls WHERE url_md5 = ?"  # noqa: S608 - our own names
         with self.translated():
@@ -208,13 +219,13 @@ class RequestLog:
         pace: Mapping[str, Any],
         clock: Any,
     ) -> None:
-        """An attempt has ended: the URL and the pace of its source, both or none.
+        """Record the end of an attempt: the URL and the pace of its source in one transaction.
 
         Args:
-            result: what came of it.
+            result: of the attempt.
             run_id: of the run.
-            pace: of the source that answered, afterwards.
-            clock: what time it is (`mirror.backfill.backfill_clock.to_keep`).
+            pace: of the source that answered, after the attempt.
+            clock: the time, as `mirror.backfill.backfill_clock.to_save` returns it.
         """
         item = result.item
         values = (
@@ -232,17 +243,17 @@ class RequestLog:
         )
         statements: list[tuple[str, Iterable[Any]]] = [
             (upsert, [values]),
-            _clock(clock),
-            _pace(result.source, pace),
+            _clock_statement(clock),
+            _pace_statement(result.source, pace),
         ]
         if result.state == "waiting":
-            # Without a rank it gets the last one: nobody else has to wait for what was refused.
+            # Without a rank it gets the last one, so a refused URL does not hold up the others.
             back = "INSERT INTO temp.queue VALUES (NULL, ?, ?, ?, ?, ?)"
             statements.append((back, [(*item[1:4], result.next_try, item.path)]))
         self._file.execute_all(statements)
 
     def has_answered_since(self, source: str, since: float) -> bool:
-        """Whether a source has answered for any URL after that time."""
+        """Whether a source has answered for any URL after a time."""
         query = (
             "SELECT 1 FROM urls WHERE source = ? AND tried_at > ?"
             " AND kind NOT IN ('throttled', 'network', 'server_error') LIMIT 1"
@@ -250,10 +261,18 @@ class RequestLog:
         with self.translated():
             return self.db.execute(query, (source, since)).fetchone() is not None
 
-    def ask_again_after_a_block(self, source: str, since: float, next_try: float) -> int:
-        """A row of 403s was a block and not the images: they wait; returns how many.
+    def reopen_after_block(self, source: str, since: float, next_try: float) -> int:
+        """Reopen images that were forbidden during a block, because they may still exist.
 
-        Those that were forbidden before that are gone all the same: nothing is asked for ever.
+        An image that was forbidden before stays gone, so none is requested forever.
+
+        Args:
+            source: that blocked this address.
+            since: when the block began.
+            next_try: when to request the images again.
+
+        Returns:
+            How many images are reopened.
         """
         change = (
             "UPDATE urls SET state = 'waiting', next_try = ? WHERE source = ? AND state = 'gone'"
@@ -263,13 +282,13 @@ class RequestLog:
         self._file.execute_all([(change, [(next_try, source, since)])])
         return self.db.total_changes - before
 
-    def ended_otherwise(self, url_md5: bytes, run_id: str) -> None:
-        """What had failed in this run was then not asked for again: it is no failure of it."""
+    def clear_failure(self, url_md5: bytes, run_id: str) -> None:
+        """Clear a URL's failure of this run, because a file has appeared in its place meanwhile."""
         change = "UPDATE urls SET run_id = '' WHERE url_md5 = ? AND run_id = ?"
         self._file.execute_all([(change, [(url_md5, run_id)])])
 
     def failures(self, run_id: str) -> dict[str, int]:
-        """URLs that a run could not get, by what their last answer was."""
+        """The number of URLs that a run could not download, by the kind of their last answer."""
         query = (
             "SELECT kind, count(*) FROM urls WHERE run_id = ?"
             " AND kind NOT IN ('had', 'throttled') GROUP BY kind"
@@ -278,7 +297,7 @@ class RequestLog:
             return dict(self.db.execute(query, (run_id,)).fetchall())
 
     def failed_urls(self, run_id: str, limit: int) -> Iterator[tuple[str, str, str]]:
-        """`(url, kind, reason)` of the first of them."""
+        """`(url, kind, reason)` of the first URLs that a run could not download."""
         query = (
             "SELECT url, kind, reason FROM urls WHERE run_id = ?"
             " AND kind NOT IN ('had', 'throttled') ORDER BY kind, tried_at LIMIT ?"
@@ -287,7 +306,7 @@ class RequestLog:
             yield from self.db.execute(query, (run_id, limit)).fetchall()
 
     def mean_size(self) -> float | None:
-        """Bytes of the images that were had, on average; None where there are none."""
+        """Bytes of a downloaded image on average; None if there are none."""
         with self.translated():
             found = self.db.execute("SELECT avg(size) FROM urls WHERE state = 'had'").fetchone()
         return None if found[0] is None else float(found[0])
@@ -295,7 +314,7 @@ class RequestLog:
     # --- contents ---
 
     def urls_with(self, content_hash: bytes) -> list[str]:
-        """URLs whose answer was this content, and names of the cache's files that hold it."""
+        """URLs that answered with this content, and names of files in the cache that hold it."""
         had = "SELECT url FROM urls WHERE content_hash = ?"
         others = (
             "SELECT hex(url_md5) FROM verdicts WHERE cache = ? AND content_hash = ?"
@@ -306,8 +325,8 @@ class RequestLog:
             names = self.db.execute(others, (self.cache, content_hash)).fetchall()
         return [found[0] for found in (*urls, *names)]
 
-    def written_with(self, content_hash: bytes) -> list[RecordedVerdict]:
-        """Files of this cache that a backfill wrote and that hold this content."""
+    def files_with(self, content_hash: bytes) -> list[RecordedVerdict]:
+        """Files in this cache with this content that a backfill wrote."""
         query = (
             "SELECT signature, url_md5, content_hash, verdict, path FROM verdicts"
             " WHERE cache = ? AND content_hash = ? AND path IS NOT NULL"
@@ -316,18 +335,23 @@ class RequestLog:
             found = self.db.execute(query, (self.cache, content_hash)).fetchall()
         return [RecordedVerdict._make(row) for row in found]
 
-    def disown(self, content_hash: bytes, url_md5: bytes) -> None:
-        """No file of this URL with this content is ours: another stands in its place."""
+    def forget_file(self, content_hash: bytes, url_md5: bytes) -> None:
+        """Forget a file that did not get its place in the cache, because another file was there."""
         change = "DELETE FROM verdicts WHERE cache = ? AND content_hash = ? AND url_md5 = ?"
         self._file.execute_all([(change, [(self.cache, content_hash, url_md5)])])
 
-    def take_back(self, files: Sequence[RecordedVerdict], reason: str, run_id: str) -> int:
-        """Files that were written and taken out of the cache again: their URLs are no images.
+    def withdraw(self, files: Sequence[RecordedVerdict], reason: str, run_id: str) -> int:
+        """Record files as placeholders that were removed from the cache again.
 
-        Those that an earlier run had are no failures of this one: it has not asked for them.
+        A URL that an earlier run downloaded is not a failure of this run.
+
+        Args:
+            files: that were removed.
+            reason: why they are placeholders.
+            run_id: of this run.
 
         Returns:
-            How many of them this run had counted among the had.
+            How many of their URLs this run had counted as downloaded.
         """
         query = "SELECT count(*) FROM urls WHERE url_md5 = ? AND run_id = ? AND state = 'had'"
         expose = (
@@ -336,7 +360,9 @@ class RequestLog:
         # One URL may have had several files, one after the other.
         urls = {file.url_md5 for file in files}
         with self.translated():
-            mine = sum(int(self.db.execute(query, (url, run_id)).fetchone()[0]) for url in urls)
+            downloaded = sum(
+                int(self.db.execute(query, (url, run_id)).fetchone()[0]) for url in urls
+            )
         self._file.execute_all(
             [
                 (
@@ -346,10 +372,10 @@ class RequestLog:
                 (expose, [(reason, url) for url in urls]),
             ]
         )
-        return mine
+        return downloaded
 
     def placeholders(self) -> set[bytes]:
-        """Contents that came in place of images."""
+        """Contents that came instead of images."""
         query = (
             "SELECT DISTINCT content_hash FROM urls"
             " WHERE kind = 'placeholder' AND content_hash IS NOT NULL"
@@ -357,9 +383,9 @@ class RequestLog:
         with self.translated():
             return {found[0] for found in self.db.execute(query).fetchall()}
 
-    def judge(self, files: Iterable[RecordedVerdict]) -> None:
-        """Remember verdicts on files of this cache."""
-        self._file.execute_all([(_JUDGE, ((self.cache, *file) for file in files))])
+    def save_verdicts(self, files: Iterable[RecordedVerdict]) -> None:
+        """Save verdicts on files of this cache."""
+        self._file.execute_all([(_SAVE_VERDICT, ((self.cache, *file) for file in files))])
 
     def known_files(self) -> int:
         """How many files of this cache have a verdict."""
@@ -367,10 +393,10 @@ class RequestLog:
         with self.translated():
             return int(self.db.execute(query, (self.cache,)).fetchone()[0])
 
-    def doubt_verdicts_of_another(self, known_bad: str) -> None:
-        """Verdicts that were given with another list of known bad contents are to be given anew.
+    def invalidate_verdicts(self, known_bad: str) -> None:
+        """Have files judged again if the list of known bad contents has changed.
 
-        The rows stay: they say which files are ours.
+        Their rows stay, because they say which files a backfill wrote.
 
         Args:
             known_bad: a digest of the list.
@@ -387,7 +413,7 @@ class RequestLog:
     # --- the queue ---
 
     def fill_queue(self, select: str, values: Sequence[Any]) -> None:
-        """Make the queue from a query that gives its columns, the first to be asked first."""
+        """Build the queue from a query of its columns, in the order in which to request the URLs."""
         with self.translated():
             self.db.executescript(_QUEUE)
             self.db.execute("BEGIN")
@@ -398,15 +424,15 @@ class RequestLog:
             self.db.executescript(_QUEUE_INDICES)
 
     def queued(self) -> dict[str, int]:
-        """How many URLs wait for each source."""
+        """The number of queued URLs of each source."""
         query = "SELECT source, count(*) FROM temp.queue GROUP BY source"
         with self.translated():
             return dict(self.db.execute(query).fetchall())
 
     def take(self, now: float, sources: Iterable[str]) -> QueueItem | None:
-        """The next URL to be asked of one of these sources, out of the queue; None where none is.
+        """Take the next URL of one of these sources from the queue; None if there is none.
 
-        One whose pause is over goes first, then those that were never asked for, by their rank.
+        A URL whose pause is over comes first, then those without a pause, by rank.
         """
         columns = "SELECT rank, url_md5, url, source, path FROM temp.queue"
         due = f"{columns} WHERE source = ? AND next_try > 0 AND next_try <= ? ORDER BY next_try LIMIT 1"
@@ -426,7 +452,7 @@ class RequestLog:
         return item
 
     def next_due(self, source: str) -> float | None:
-        """When the first URL of a source may be asked: 0 for at once, None where there is none."""
+        """When the first URL of a source may be requested: 0 for at once, None if there is none."""
         fresh = "SELECT 1 FROM temp.queue WHERE source = ? AND next_try = 0 LIMIT 1"
         later = "SELECT min(next_try) FROM temp.queue WHERE source = ? AND next_try > 0"
         with self.translated():
@@ -436,22 +462,23 @@ class RequestLog:
         return None if found is None else float(found)
 
     def close(self) -> None:
+        """Close the database."""
         self._file.close()
 
 
-# A file that was ours stays ours, whoever looks at it again.
-_JUDGE: Final = (
+# A file that a backfill wrote keeps its path when it is judged again.
+_SAVE_VERDICT: Final = (
     "INSERT INTO verdicts VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (cache, signature) DO UPDATE"
     " SET content_hash = excluded.content_hash, verdict = excluded.verdict,"
     " path = coalesce(excluded.path, path)"
 )
 
 
-def _pace(source: str, value: Mapping[str, Any]) -> tuple[str, list[Any]]:
+def _pace_statement(source: str, value: Mapping[str, Any]) -> tuple[str, list[Any]]:
     body = msgspec.json.encode(value)
     return "INSERT OR REPLACE INTO paces VALUES (?, ?)", [(source, body)]
 
 
-def _clock(value: Any) -> tuple[str, list[Any]]:
+def _clock_statement(value: Any) -> tuple[str, list[Any]]:
     text = msgspec.json.encode(value).decode()
     return "INSERT OR REPLACE INTO meta VALUES ('clock', ?)", [(text,)]

@@ -1,4 +1,4 @@
-"""What came of an image: into the cache, into the ledger; out of the cache again if it was no image."""
+"""Store downloaded images in the cache, record results, and remove placeholders again."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from mirror.backfill.answers import (
-    AFTER_A_BLOCK,
     BAD_ANSWERS,
-    REFUSALS,
+    BLOCK_PAUSE,
+    REFUSAL_STATUSES,
     Kind,
     Reply,
     State,
     UrlOutcome,
-    outcome_of,
-    what_next,
+    next_attempt,
+    request_outcome,
 )
 from mirror.backfill.backfill_report import BackfillReport
 from mirror.backfill.request_log import (
@@ -33,69 +33,71 @@ from mirror.content.placeholder import distinct_photos, shared_reason
 
 
 @dataclass
-class Results:
-    """Takes results, one at a time.
+class ResultRecorder:
+    """Records results, one at a time.
 
     Attributes:
         writer: writes into the cache.
-        ledger: where all is written down.
-        turns: the paces, which are written down in the same step.
-        report: is told of what is had and what is not.
-        known_bad: hashes of contents that are placeholders; grows by those that are found out.
-        placeholder_photos: so many photos under one content make it one.
-        warn: is told of what a person should know.
+        request_log: where results are recorded.
+        scheduler: the paces, which are saved in the same transaction.
+        report: counts what was downloaded.
+        known_bad: hashes of contents that are placeholders; those that are detected are added.
+        placeholder_photos: this many photos with one content make it a placeholder.
+        warn: receives sentences that a person should read.
     """
 
     writer: CacheWriter
-    ledger: RequestLog
-    turns: Scheduler
+    request_log: RequestLog
+    scheduler: Scheduler
     report: BackfillReport
     known_bad: frozenset[bytes]
     placeholder_photos: int
     warn: Callable[[str], object]
     _replaced: set[bytes] = field(default_factory=set)
-    _one_at_a_time: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
-    async def take(
-        self, item: QueueItem, place_in_cache: bytes, fate: UrlOutcome, reply: Reply, source: str
+    async def record(
+        self, item: QueueItem, place_in_cache: bytes, outcome: UrlOutcome, reply: Reply, source: str
     ) -> tuple[Kind, State]:
-        """Keep an image that is good, and write down what came of it.
+        """Store a good image in the cache, and record the result.
 
         Args:
-            item: what was asked for.
+            item: that was requested.
             place_in_cache: where its image goes.
-            fate: what became of it.
+            outcome: for the URL.
             reply: the last answer.
-            source: who gave it; empty where nobody was asked.
+            source: that gave the last answer; empty if no request was sent.
 
         Returns:
-            What became of it in the end, and whether it waits to be asked for again.
+            The kind of the final outcome, and the item's state from now on.
 
         Raises:
-            MirrorError: the cache or the ledger cannot be written.
+            MirrorError: the cache or the request log cannot be written.
         """
-        # Evidence of one is weighed with that of all before it.
-        async with self._one_at_a_time:
-            if fate.kind == "had":
-                fate = await self._keep(item, place_in_cache, fate, reply.body)
-            return self._record(item, fate, reply, source or item.source)
+        # One at a time: each image is compared with the ones before it.
+        async with self._lock:
+            if outcome.kind == "had":
+                outcome = await self._store(item, place_in_cache, outcome, reply.body)
+            return self._record(item, outcome, reply, source or item.source)
 
-    async def _keep(
-        self, item: QueueItem, path: bytes, fate: UrlOutcome, body: bytes
+    async def _store(
+        self, item: QueueItem, path: bytes, outcome: UrlOutcome, body: bytes
     ) -> UrlOutcome:
-        """A good image into the cache, unless the same came for other photos too."""
-        assert fate.digest is not None
-        content = fate.digest.content_hash
-        photos = distinct_photos([*self.ledger.urls_with(content), item.url])
+        """Store a good image in the cache, unless other photos had the same content."""
+        assert outcome.digest is not None
+        content = outcome.digest.content_hash
+        photos = distinct_photos([*self.request_log.urls_with(content), item.url])
         if photos >= self.placeholder_photos:
             reason = shared_reason(photos)
-            self._take_back(content, fate.digest.sha256, reason)
-            return fate._replace(kind="placeholder", reason=reason)
+            self._withdraw(content, outcome.digest.sha256, reason)
+            return outcome._replace(kind="placeholder", reason=reason)
         with await asyncio.to_thread(self.writer.draft, path, body) as part:
-            # Recorded before the file has its name: after a kill the next run knows that the file
-            # is a backfill's own.
+            # Recorded before the file gets its name: after a kill the next run still knows that a
+            # backfill wrote it.
             signature = Entry(path, Identity.of(part.status())).signature
-            self.ledger.judge([RecordedVerdict(signature, item.url_md5, content, "ok", path)])
+            self.request_log.save_verdicts(
+                [RecordedVerdict(signature, item.url_md5, content, "ok", path)]
+            )
             placed = await asyncio.to_thread(self.writer.publish_unless_good, part, self.known_bad)
         if placed:
             self.report.downloaded += 1
@@ -103,97 +105,97 @@ class Results:
                 self._replaced.add(item.url_md5)
         else:
             self.report.overtaken += 1
-            self.ledger.disown(content, item.url_md5)
+            self.request_log.forget_file(content, item.url_md5)
         self.report.replaced = len(self._replaced)
-        return fate
+        return outcome
 
-    def _take_back(self, content: bytes, sha256: bytes, reason: str) -> None:
-        """A picture that came in place of images: out of the cache with it, and never again."""
-        files = self.ledger.written_with(content)
-        out = sum(
+    def _withdraw(self, content: bytes, sha256: bytes, reason: str) -> None:
+        """Remove a placeholder's files from the cache, and refuse its content from now on."""
+        files = self.request_log.files_with(content)
+        removed = sum(
             file.path is not None and self.writer.remove(file.path, file.signature)
             for file in files
         )
-        self.report.downloaded -= self.ledger.take_back(files, reason, self.report.run_id)
-        self.report.taken_back += out
+        self.report.downloaded -= self.request_log.withdraw(files, reason, self.report.run_id)
+        self.report.taken_back += removed
         self._replaced -= {file.url_md5 for file in files}
         self.report.replaced = len(self._replaced)
         self.known_bad |= {content}
         self.warn(
-            f"{reason[0].upper()}{reason[1:]}: it is a placeholder, and {out} files with it were "
-            "taken out of the cache again. For what was synced meanwhile, add "
+            f"{reason[0].upper()}{reason[1:]}: it is a placeholder, and {removed} files with it were "
+            "removed from the cache again. To drop copies that were synced meanwhile, add "
             f"{sha256.hex()} to inspect.known_bad."
         )
 
     def _record(
-        self, item: QueueItem, fate: UrlOutcome, reply: Reply, source: str
+        self, item: QueueItem, outcome: UrlOutcome, reply: Reply, source: str
     ) -> tuple[Kind, State]:
-        now = self.turns.clock()
-        told = self.ledger.told(item.url_md5)
-        refused = outcome_of(reply) == "refused"
-        if refused and told is not None and self._is_its_own(item, told, source):
-            fate = fate._replace(kind="server_error", reason=f"{fate.reason}, again and again")
-        strikes = strikes_with(told, fate.kind)
-        state, pause = what_next(fate.kind, strikes, refused=refused)
-        pace = self.turns.pace(source)
+        now = self.scheduler.clock()
+        previous = self.request_log.record_of(item.url_md5)
+        refused = request_outcome(reply) == "refused"
+        if refused and previous is not None and self._is_fault_of_url(item, previous, source):
+            outcome = outcome._replace(kind="server_error", reason=f"{outcome.reason}, repeatedly")
+        strikes = strikes_after(previous, outcome.kind)
+        state, pause = next_attempt(outcome.kind, strikes, refused=refused)
+        pace = self.scheduler.pace(source)
         result = ItemResult(
             item=item,
             source=source,
             state=state,
             strikes=strikes,
-            kind=fate.kind,
+            kind=outcome.kind,
             status=reply.status,
-            reason=fate.reason,
+            reason=outcome.reason,
             tried_at=now,
             next_try=now + pause if pause else 0.0,
-            content_hash=None if fate.digest is None else fate.digest.content_hash,
-            size=0 if fate.digest is None else fate.digest.size,
+            content_hash=None if outcome.digest is None else outcome.digest.content_hash,
+            size=0 if outcome.digest is None else outcome.digest.size,
         )
-        clock = self.turns.clock.to_keep()
-        self.ledger.record(result, self.report.run_id, pace.as_value(), clock)
-        if pace.is_blocked and outcome_of(reply) == "forbidden":
-            again = self.ledger.ask_again_after_a_block(
-                source, pace.forbidden_since, now + AFTER_A_BLOCK
+        clock = self.scheduler.clock.to_save()
+        self.request_log.record(result, self.report.run_id, pace.as_value(), clock)
+        if pace.is_blocked and request_outcome(reply) == "forbidden":
+            again = self.request_log.reopen_after_block(
+                source, pace.forbidden_since, now + BLOCK_PAUSE
             )
             self.warn(
-                f"{source} forbade {again:,} images in a row: it may have blocked this "
-                "address. They are not taken for gone, and are asked for once more tomorrow."
+                f"{source} answered 403 for {again:,} images in a row: it may have blocked this "
+                "address. They do not count as gone, and are requested once more after a day."
             )
-        return fate.kind, state
+        return outcome.kind, state
 
-    def _is_its_own(self, item: QueueItem, told: UrlRecord, source: str) -> bool:
-        """Whether a refusal is the fault of its URL and not of all that its source is asked for.
+    def _is_fault_of_url(self, item: QueueItem, previous: UrlRecord, source: str) -> bool:
+        """Whether a repeated refusal is the URL's own fault, and not the state of its source.
 
-        | refused before, and since then the source       | its own                                |
+        | since the first refusal the source              | the URL's fault                        |
         |-------------------------------------------------|----------------------------------------|
-        | has answered for others                         | yes                                    |
-        | has not, and others wait for it too             | no: it refuses whoever asks            |
-        | has not, and nothing else is to be asked of it  | yes, as far as anybody will ever know  |
+        | has answered for other URLs                     | yes                                    |
+        | has not, and other URLs are queued for it       | no: it refuses all requests            |
+        | has not, and no other URL is queued for it      | yes: there is no way to find out more  |
 
-        Once that is found out it stays so.
+        A URL that was once found at fault stays so.
         """
-        if told.kind != "throttled":
-            return told.kind == "server_error" and told.status in REFUSALS
-        if self.ledger.next_due(item.source) is None:
+        if previous.kind != "throttled":
+            return previous.kind == "server_error" and previous.status in REFUSAL_STATUSES
+        if self.request_log.next_due(item.source) is None:
             return True
-        return self.ledger.has_answered_since(source, told.tried_at)
+        return self.request_log.has_answered_since(source, previous.tried_at)
 
 
-def strikes_with(told: UrlRecord | None, kind: Kind) -> int:
+def strikes_after(previous: UrlRecord | None, kind: Kind) -> int:
     """How often in a row a URL failed in the same way, this time included.
 
-    A refusal for the pace's sake says nothing of the image: it neither counts nor breaks the row.
+    A `throttled` answer says nothing about the image, so it neither counts nor restarts the count.
     """
-    before = 0 if told is None else told.strikes
+    before = 0 if previous is None else previous.strikes
     if kind == "throttled":
         return before
-    if kind == "had" or told is None:
+    if kind == "had" or previous is None:
         return 0 if kind == "had" else 1
-    same = told.kind == "throttled" or _way(told.kind) == _way(kind)
+    same = previous.kind == "throttled" or _failure_group(previous.kind) == _failure_group(kind)
     return before + 1 if same else 1
 
 
-def _way(kind: Kind) -> str:
+def _failure_group(kind: Kind) -> str:
     if kind in BAD_ANSWERS:
         return "bad answer"
     return "no answer" if kind in ("network", "server_error") else kind

@@ -1,8 +1,8 @@
-"""`mirror backfill`: plan → ask, as each source's pace allows → keep, until all is had or it is time.
+"""`mirror backfill`: plan, request images as each source's pace allows, store them in the cache.
 
-queue ──► pace says Go ──► one request, written down before it is sent ──► its end, in one
-  ▲                        (a redirect's next hop waits for its own Go)      transaction
-  └──── again later ◄──────────────────────────────────────────────────────────┘
+queue ──► pace says Go ──► one request, recorded before it is sent ──► its result, in one
+  ▲                        (each redirect waits for its own Go)         transaction
+  └──── try again later ◄───────────────────────────────────────────────────┘
 """
 
 from __future__ import annotations
@@ -21,16 +21,13 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from mirror.backfill.backfill_clock import BackfillClock
 from mirror.backfill.backfill_report import UNREADABLE, BackfillReport
 from mirror.backfill.download import OriginClient, user_agent
-from mirror.backfill.download_plan import (
-    DownloadSelection,
-    make_plan,
-)
+from mirror.backfill.download_plan import DownloadSelection, make_plan
 from mirror.backfill.estimate import DurationEstimate, estimate
 from mirror.backfill.fetch_one import ImageRequester
 from mirror.backfill.pacing import Go, Limits, Wait
 from mirror.backfill.request_log import QueueItem, RequestLog
-from mirror.backfill.results import Results
-from mirror.backfill.scheduler import Scheduler, Sleep, Stopped, Timeline
+from mirror.backfill.results import ResultRecorder
+from mirror.backfill.scheduler import RunClock, Scheduler, Sleep, Stopped
 from mirror.backfill.url_policy import UrlPolicy, configured_licenses
 from mirror.cache.cache_writer import backfill_writer, cache_name
 from mirror.cache.prepare import judge_place
@@ -52,23 +49,24 @@ from mirror.run.signals import stopping_on_signals
 if TYPE_CHECKING:
     from aiohttp.abc import AbstractResolver
 
-# A run does not wait longer than this for the last few whose pause is not over; the next one asks.
-PATIENCE: Final = 60.0
+# Seconds. A run ends if only URLs with longer pauses are left; the next run requests those.
+_LONGEST_WAIT_FOR_LAST: Final = 60.0
 
 
 @dataclass(frozen=True)
 class BackfillOptions:
-    """What one run is asked to do, beyond the settings.
+    """Options of one run, beyond the settings.
 
     Attributes:
-        selection: what of the dataset; its `known_bad` and `placeholder_photos` come from settings.
-        match: `photo` also takes an iNaturalist photo for mirrored that is so under another spelling.
-        use_bucket: False leaves a mirror that is configured aside: only the cache counts.
-        seconds: begin no request later than this after the run's beginning.
-        max_bytes: begin none when so many have come.
-        max_images: end when so many images are had.
-        dry_run: find out what is wanted and how long it takes; ask nobody and keep nothing.
-        run_id: names the run in the report and the ledger; a new one where None.
+        selection: the part of the dataset to download. Settings provide its `known_bad` and
+            `placeholder_photos`.
+        match: with `photo`, an iNaturalist photo counts as mirrored under any spelling of its URL.
+        use_bucket: False ignores a configured mirror: only the cache counts.
+        seconds: start no request later than this after the start of the run.
+        max_bytes: start no request when this many bytes have come.
+        max_images: end when this many images are downloaded.
+        dry_run: plan and estimate only; request nothing and store nothing.
+        run_id: names the run in the report and the request log; a new one when None.
     """
 
     selection: DownloadSelection = field(default_factory=DownloadSelection)
@@ -130,7 +128,7 @@ class BackfillOptions:
 
 
 def limits_of(settings: BackfillSettings) -> Limits:
-    """What every source may be asked for.
+    """The limits of every source.
 
     Raises:
         ConfigError: the limits contradict each other.
@@ -152,29 +150,29 @@ def backfill(
     options: BackfillOptions = BackfillOptions(),
     *,
     progress: Progress = Progress(),
-    clock: Callable[[Any], Timeline] = BackfillClock,
+    clock: Callable[[Any], RunClock] = BackfillClock,
     sleep: Sleep = asyncio.sleep,
     wall: Callable[[], float] = time.time,
     resolver: AbstractResolver | None = None,
 ) -> BackfillReport:
-    """Download what the cache lacks, politely.
+    """Download the images that neither the mirror nor the cache has, within each source's limits.
 
     Args:
-        settings: where the cache, the mirror and the ledger are, and the limits.
+        settings: where the cache, the mirror and the request log are, and the limits.
         inputs: the dataset.
-        options: what this run is asked to do.
+        options: of this run.
         progress: receives the progress of the run.
-        clock: makes the time of the run from what the last one kept.
-        sleep: waits so many seconds of that time.
-        wall: seconds since 1970, for dates that others write.
-        resolver: looks up names; the system when None. What it finds is checked all the same.
+        clock: makes the run's clock from what the last run saved.
+        sleep: waits for a number of seconds by that clock.
+        wall: seconds since 1970, to compare with servers' dates.
+        resolver: looks up host names; the system when None. Its addresses are checked in any case.
 
     Returns:
-        The report. An error that came after the plan is in `report.error`, with the counts of what
-        was done before it.
+        The report. An error after the plan is in `report.error`, and the counts cover what was done
+        before it.
 
     Raises:
-        MirrorError: the run could not begin: a missing folder, no contact, another run's lock.
+        MirrorError: the run could not start: a missing folder, no contact, another run's lock.
     """
     for source in inputs:
         source.check()
@@ -191,6 +189,8 @@ def backfill(
 
 
 class _BackfillRun:
+    """One run: its plan, its downloads and its report."""
+
     def __init__(
         self,
         settings: Settings,
@@ -210,103 +210,103 @@ class _BackfillRun:
         self._wall = wall
         self._resolver = resolver
         backfill = settings.backfill
-        self._rules = UrlPolicy(backfill.hosts, backfill.allow_private)
+        self._policy = UrlPolicy(backfill.hosts, backfill.allow_private)
         self._limits = limits_of(backfill)
         self._agent = "" if options.dry_run else user_agent(backfill.contact)
         self._root = os.fsencode(os.path.realpath(settings.cache_dir))
         self._known_bad = load_known_bad(settings.inspect.known_bad)
-        self._started_at, self._began = wall(), time.monotonic()
+        self._started_at, self._started_clock = wall(), time.monotonic()
         self._report = BackfillReport(options.run_id or new_run_id(), dry_run=options.dry_run)
-        self._left: dict[str, int] = {}
-        self._running: dict[asyncio.Task[None], str] = {}
+        self._queued: dict[str, int] = {}  # URLs of the queue, by source
+        self._running: dict[asyncio.Task[None], str] = {}  # the source of each attempt
         self._failure: BaseException | None = None
 
-    def run(self, clock: Callable[[Any], Timeline]) -> BackfillReport:
+    def run(self, clock: Callable[[Any], RunClock]) -> BackfillReport:
         folder = self._settings.backfill_dir
         if self._options.dry_run:
-            return self._with_ledger(folder, clock)
+            return self._with_request_log(folder, clock)
         with locked(folder), backfill_writer(self._root) as self._writer:
             self._progress.started()
-            return self._with_ledger(folder, clock)
+            return self._with_request_log(folder, clock)
 
-    def _with_ledger(self, folder: Path, clock: Callable[[Any], Timeline]) -> BackfillReport:
+    def _with_request_log(self, folder: Path, clock: Callable[[Any], RunClock]) -> BackfillReport:
         cache = hashlib.sha256(self._root).digest()[:8]
         report = self._report
-        self._ledger = ledger = open_ledger(folder, cache)
+        self._request_log = request_log = open_request_log(folder, cache)
         try:
-            self._turns = Scheduler(
-                ledger,
+            self._scheduler = Scheduler(
+                request_log,
                 self._limits,
-                clock(ledger.get("clock")),
+                clock(request_log.get("clock")),
                 self._sleep,
                 self._progress.wait,
             )
             if self._options.seconds is not None:
-                self._turns.ends_at = self._turns.clock() + self._options.seconds
+                self._scheduler.ends_at = self._scheduler.clock() + self._options.seconds
             if report.dry_run:
-                ledger.keep_no_verdicts()
+                request_log.use_temporary_verdicts()
             else:
-                self._turns.abandon()
+                self._scheduler.abandon_in_flight()
             self._plan()
             if not report.dry_run:
                 try:
-                    asyncio.run(self._ask())
+                    asyncio.run(self._download())
                 except MirrorError as error:
                     report.error = error
-                self._count()
-            report.seconds = time.monotonic() - self._began
+                self._add_failures()
+            report.seconds = time.monotonic() - self._started_clock
             if not report.dry_run:
-                ledger.runs.remember(report, self._started_at)
+                request_log.runs.remember(report, self._started_at)
         finally:
-            ledger.close()
+            request_log.close()
         return report
 
     def _warn(self, sentence: str) -> None:
         self._report.warnings.append(sentence)
         self._progress.say(sentence, "warning")
 
-    # --- what is wanted ---
+    # --- the plan ---
 
     def _plan(self) -> None:
         report = self._report
-        resolver = self._mirror()
-        self._known_bad |= self._ledger.placeholders()
+        lookup = self._mirror_lookup()
+        self._known_bad |= self._request_log.placeholders()
         plan = report.plan = make_plan(
-            self._ledger,
+            self._request_log,
             self._inputs,
             replace(
                 self._options.selection,
                 placeholder_photos=self._settings.inspect.placeholder_photos,
                 known_bad=self._known_bad,
             ),
-            self._rules,
-            resolver,
+            self._policy,
+            lookup,
             root=self._root,
             extensions=self._settings.cache.extensions,
-            now=self._turns.clock(),
+            now=self._scheduler.clock(),
             progress=self._progress,
         )
         self._known_bad |= plan.placeholders
-        self._left = dict(plan.queued)
+        self._queued = dict(plan.queued)
         report.failed["not_allowed"] = plan.not_allowed
-        report.estimate = self._estimate(plan.to_ask)
+        report.estimate = self._estimate(plan.to_request)
         for sentence in plan.sentences():
             self._warn(sentence)
         already = f"{plan.already:,} images are there already"
         if report.estimate is None:
-            self._progress.say(f"{already}; nothing is to be fetched.")
+            self._progress.say(f"{already}; there is nothing to fetch.")
         else:
             self._progress.say(f"{already}. To be fetched: {report.estimate.arithmetic}")
-            self._progress.begin(Stage("images", plan.to_ask, seconds=report.estimate.seconds))
+            self._progress.begin(Stage("images", plan.to_request, seconds=report.estimate.seconds))
 
-    def _mirror(self) -> UrlLookup | None:
-        """What finds a mirrored image, where there is a mirror."""
+    def _mirror_lookup(self) -> UrlLookup | None:
+        """The lookup of mirrored images; None without a mirror."""
         if not self._options.use_bucket or not self._settings.bucket.url:
             return None
         try:
             _, index = read_index(self._settings)
         except NotFound as error:
-            self._warn(f"{error} Until then only the cache counts as what is there.")
+            self._warn(f"{error} Until then only the cache counts.")
             return None
         self._known_bad |= index.contents_judged("placeholder")
         return UrlLookup(index, self._options.match)
@@ -314,45 +314,44 @@ class _BackfillRun:
     def _estimate(self, images: int) -> DurationEstimate | None:
         if not images:
             return None
-        situation = self._turns.situation(source for source, n in self._left.items() if n)
-        return estimate(images, self._limits, situation, self._ledger.mean_size())
+        pace_status = self._scheduler.pace_status(source for source, n in self._queued.items() if n)
+        return estimate(images, self._limits, pace_status, self._request_log.mean_size())
 
-    # --- asking ---
+    # --- downloads ---
 
-    async def _ask(self) -> None:
+    async def _download(self) -> None:
         backfill, report = self._settings.backfill, self._report
-        turns = self._turns
-        self._results = Results(
+        self._results = ResultRecorder(
             self._writer,
-            self._ledger,
-            turns,
+            self._request_log,
+            self._scheduler,
             report,
             self._known_bad,
             self._settings.inspect.placeholder_photos,
             self._warn,
         )
         async with OriginClient(
-            self._rules,
+            self._policy,
             self._agent,
             largest=self._limits.largest,
             stall=backfill.stall_seconds,
             deadline=backfill.deadline_seconds,
             resolver=self._resolver,
-        ) as origin:
-            self._asking = ImageRequester(
-                origin,
-                self._rules,
-                turns,
-                self._ledger,
+        ) as client:
+            self._requester = ImageRequester(
+                client,
+                self._policy,
+                self._scheduler,
+                self._request_log,
                 report,
                 lambda sentence: self._progress.say(sentence, "warning"),
                 self._wall,
             )
             with stopping_on_signals(self._interrupt):
                 try:
-                    report.stopped = await self._start_what_may()
+                    report.stopped = await self._attempt_all()
                 finally:
-                    # What is in flight is finished: what it brings is paid for.
+                    # Finish requests in flight, because the server has already counted them.
                     await asyncio.gather(*self._running, return_exceptions=True)
         if self._failure is not None:
             raise self._failure
@@ -360,128 +359,135 @@ class _BackfillRun:
     def _interrupt(self) -> None:
         self._report.interrupted = True
         self._progress.say(
-            "Stopping: what is in flight is finished. Once more leaves at once.", "warning"
+            "Stopping after the requests in flight. Interrupt again to stop at once.", "warning"
         )
-        self._turns.stopping = True
-        self._turns.changed()
+        self._scheduler.stopping = True
+        self._scheduler.wake()
 
-    async def _start_what_may(self) -> str:
-        """Start attempts as the paces allow; returns why it ended, empty when all is asked for."""
-        while not (over := self._over()):
-            now = self._turns.clock()
+    async def _attempt_all(self) -> str:
+        """Start attempts as the paces allow, until the queue is empty or the run must end.
+
+        Returns:
+            Why the run ended early; empty if the queue is empty.
+        """
+        while not (reason := self._end_reason()):
+            now = self._scheduler.clock()
             ready = [
                 source
-                for source, count in self._left.items()
-                if count and isinstance(self._ready(source, now), Go)
+                for source, count in self._queued.items()
+                if count and isinstance(self._may_attempt(source, now), Go)
             ]
-            item = self._ledger.take(now, ready)
+            item = self._request_log.take(now, ready)
             if item is not None:
-                self._left[item.source] -= 1
+                self._queued[item.source] -= 1
                 task = asyncio.create_task(self._attempt(item))
                 self._running[task] = item.source
-                task.add_done_callback(self._ended)
+                task.add_done_callback(self._attempt_ended)
                 continue
-            wait, is_postponed = self._next(now)
+            wait, is_postponed = self._next_wait(now)
             if not self._running:
                 if wait is None:
                     return ""
-                if is_postponed and wait.seconds > PATIENCE:
+                if is_postponed and wait.seconds > _LONGEST_WAIT_FOR_LAST:
                     self._report.next_try = wait.seconds
-                    return "what is left is to be tried again later"
-                if now + wait.seconds > self._turns.ends_at:
+                    return "all URLs that are left must wait before their next try"
+                if now + wait.seconds > self._scheduler.ends_at:
                     return f"its time would be up before the next request ({wait.reason})"
-            await self._turns.pause(wait)
-        return over
+            await self._scheduler.wait(wait)
+        return reason
 
-    def _over(self) -> str:
-        """Why nothing more is begun; empty while something may be."""
-        options, report, turns = self._options, self._report, self._turns
-        if turns.stopping:
+    def _end_reason(self) -> str:
+        """Why no further attempt starts; empty if one may."""
+        options, report, scheduler = self._options, self._report, self._scheduler
+        if scheduler.stopping:
             return "it was interrupted"
         if self._failure is not None:
             return "it failed"
-        if turns.clock() >= turns.ends_at:
+        if scheduler.clock() >= scheduler.ends_at:
             return "its time was up"
         if options.max_bytes is not None and report.bytes >= options.max_bytes:
             return f"{report.bytes:,} bytes had come"
         if options.max_images is not None and report.downloaded >= options.max_images:
-            return f"{report.downloaded:,} images were had"
+            return f"{report.downloaded:,} images were downloaded"
         return ""
 
-    def _ready(self, source: str, now: float) -> Go | Wait:
-        """Whether an attempt may begin: the pace knows of requests, not of what is on its way to one."""
+    def _may_attempt(self, source: str, now: float) -> Go | Wait:
+        """Whether an attempt may start. The pace does not know attempts without a request so far."""
         running = Counter(self._running.values())
-        most = self._options.max_images
-        enough = most is not None and self._report.downloaded + running.total() >= most
+        wanted = self._options.max_images
+        enough = wanted is not None and self._report.downloaded + running.total() >= wanted
         if enough or running[source] >= self._limits.concurrency:
-            return Wait(math.inf, "an image is under way")
-        return self._turns.pace(source).may_start(now)
+            return Wait(math.inf, "an image is being downloaded")
+        return self._scheduler.pace(source).may_start(now)
 
-    def _next(self, now: float) -> tuple[Wait | None, bool]:
-        """How long until something may be asked, and whether that is for the URL's sake alone."""
+    def _next_wait(self, now: float) -> tuple[Wait | None, bool]:
+        """How long until the next attempt, and whether only a URL's own pause delays it.
+
+        The wait is None if the queue is empty.
+        """
         waits: list[tuple[Wait, bool]] = []
-        for source, count in self._left.items():
-            due = self._ledger.next_due(source) if count else None
+        for source, count in self._queued.items():
+            due = self._request_log.next_due(source) if count else None
             if due is None:
                 continue
-            ready = self._ready(source, now)
-            seconds = 0.0 if isinstance(ready, Go) else ready.seconds
-            if due - now > seconds or isinstance(ready, Go):
+            allowed = self._may_attempt(source, now)
+            seconds = 0.0 if isinstance(allowed, Go) else allowed.seconds
+            if due - now > seconds or isinstance(allowed, Go):
                 waits.append((Wait(max(due - now, 0.0), "a pause before the next try"), True))
             else:
-                waits.append((ready, False))
-        return min(waits, key=lambda one: one[0].seconds, default=(None, False))
+                waits.append((allowed, False))
+        return min(waits, key=lambda found: found[0].seconds, default=(None, False))
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _attempt_ended(self, task: asyncio.Task[None]) -> None:
         del self._running[task]
         self._failure = self._failure or task.exception()
-        self._turns.changed()
+        self._scheduler.wake()
 
     async def _attempt(self, item: QueueItem) -> None:
-        """One image, unless somebody else has put it there meanwhile."""
+        """Download one image, unless the cache has a file in its place by now."""
         path = item.path or cache_name(item.url_md5)
         known_bad = self._results.known_bad
         found = await asyncio.to_thread(judge_place, self._root, path, known_bad)
         if found in ("good", "unreadable"):
-            self._leave(item, path, is_good=found == "good")
+            self._skip(item, path, is_good=found == "good")
             return
         try:
-            fate, reply, source = await self._asking.fetch(item.url, known_bad)
+            outcome, reply, source = await self._requester.fetch(item.url, known_bad)
         except Stopped:
             return
-        kind, state = await self._results.take(item, path, fate, reply, source)
+        kind, state = await self._results.record(item, path, outcome, reply, source)
         if state == "waiting":
-            self._left[item.source] += 1
+            self._queued[item.source] += 1
         self._progress.advance(int(kind != "throttled"), reply.received, kind)
 
-    def _leave(self, item: QueueItem, path: bytes, *, is_good: bool) -> None:
-        """What stands at an image's place stays: a good file, or what cannot be read."""
+    def _skip(self, item: QueueItem, path: bytes, *, is_good: bool) -> None:
+        """Leave the file in an image's place: a good one, or one that cannot be read."""
         report, kind = self._report, "overtaken"
-        self._ledger.ended_otherwise(item.url_md5, report.run_id)
+        self._request_log.clear_failure(item.url_md5, report.run_id)
         if is_good:
             report.overtaken += 1
         else:
             kind = UNREADABLE
             report.failed[kind] += 1
             if len(report.failures) < LISTED:
-                what = f"{display(path)} of the cache cannot be read, or is no file: move it away"
+                what = f"{display(path)} of the cache is not a readable file: move it away"
                 report.failures.append((item.url, kind, what))
         self._progress.advance(1, 0, kind)
 
-    def _count(self) -> None:
-        """What is known only when all is done."""
-        report, ledger = self._report, self._ledger
-        for kind, number in ledger.failures(report.run_id).items():
+    def _add_failures(self) -> None:
+        """Complete the report from the request log at the end of a run."""
+        report, request_log = self._report, self._request_log
+        for kind, number in request_log.failures(report.run_id).items():
             report.failed[kind] += number
-        report.failures += ledger.failed_urls(report.run_id, LISTED - len(report.failures))
+        report.failures += request_log.failed_urls(report.run_id, LISTED - len(report.failures))
         report.left_estimate = self._estimate(report.left)
 
 
-def open_ledger(folder: Path, cache: bytes) -> RequestLog:
-    """The ledger, made when there is none.
+def open_request_log(folder: Path, cache: bytes) -> RequestLog:
+    """Open the request log, and make it if there is none.
 
     Raises:
-        StateError: it is damaged, or cannot be used.
+        StateError: the log is damaged, or cannot be used.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)

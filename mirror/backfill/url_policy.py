@@ -1,24 +1,26 @@
-"""Which URLs and addresses may be asked, and how often at most. Pure: no name is looked up here.
+"""Which URLs and addresses may be requested, and how often. Pure: host names are looked up elsewhere.
 
-A dataset is a stranger's file, and a redirect a stranger's word: neither may make this machine ask
-its own network, or a server that its user has not named.
 
-| of a URL                                       | refused, because                        |
+A dataset is a stranger's file, and a redirect comes from a stranger's server. Neither may make this
+machine send requests into its own network, or to a server that its user has not listed.
+
+| a URL is refused if                            | reason given                            |
 |------------------------------------------------|-----------------------------------------|
-| does not parse, has no host                    | no address                              |
-| scheme other than http, https                  | its scheme                              |
-| user name or password                          | it carries a password                   |
-| host not on the list                           | its host                                |
-| port not the scheme's own, nor the list's      | its port                                |
-| host that is a refused address                 | the address                             |
+| it does not parse, or has no host              | no address                              |
+| its scheme is not http or https                | its scheme                              |
+| it has a user name or a password               | it carries a password                   |
+| its host is not on the list                    | its host                                |
+| its port is neither the scheme's nor listed    | its port                                |
+| its host is a refused address                  | the address                             |
 
-| of an address                                  | refused                                 |
+| an address is refused if it is                 | unless                                  |
 |------------------------------------------------|-----------------------------------------|
-| not globally reachable: loopback, private,     | always, but with `allow_private`        |
+| not globally reachable: loopback, private,     | `allow_private` is set                  |
 |   link-local, shared, reserved, unspecified    |                                         |
-| multicast                                      | always                                  |
-| an IPv4 address inside an IPv6 one (mapped,    | always: it says one thing to us and     |
-|   6to4, Teredo); NAT64's is judged by itself   |   another to the system                 |
+| multicast                                      | –                                       |
+| an IPv4 address inside an IPv6 one (mapped,    | – (the system would connect to another  |
+|   6to4, Teredo). NAT64's is judged as the IPv4 |   address than the one that is checked) |
+|   address inside                               |                                         |
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ from yarl import URL
 from mirror.dataset.licenses import license_names
 from mirror.errors import ConfigError
 
-# Hosts that serve the same photos and count the same visitors.
+# Hosts that serve the same photos and share one limit.
 _SOURCES: Final = {
     "static.inaturalist.org": "inaturalist",
     "inaturalist-open-data.s3.amazonaws.com": "inaturalist",
@@ -52,21 +54,21 @@ _LONGEST_INTERVAL: Final = 3600.0
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why something is not asked."""
+    """Why a URL is not requested."""
 
     reason: str
 
 
 @dataclass(frozen=True)
 class UrlPolicy:
-    """The list of hosts that may be asked.
+    """The hosts and addresses that may be contacted.
 
     Args:
-        hosts: `HOST` or `HOST:PORT`.
-        allow_private: for tests: any address and any port of these hosts.
+        hosts: each `HOST` or `HOST:PORT`.
+        allow_private: allow any address and any port of these hosts. Only for tests.
 
     Raises:
-        ConfigError: one of them is no host.
+        ConfigError: an entry of `hosts` is not a host.
     """
 
     hosts: tuple[str, ...]
@@ -79,21 +81,21 @@ class UrlPolicy:
             match = _HOST.fullmatch(text.strip())
             if not match:
                 raise ConfigError(
-                    f"backfill.hosts holds {text!r}, which is no host; write img.example.org, "
+                    f"backfill.hosts holds {text!r}, which is not a host; write img.example.org, "
                     "or img.example.org:8080."
                 )
             port = int(match[2]) if match[2] else None
-            ports.setdefault(_spelled(match[1].strip("[]")), set()).add(port)
+            ports.setdefault(_normalised(match[1].strip("[]")), set()).add(port)
         object.__setattr__(self, "_ports", ports)
 
     def judge(self, text: str) -> URL | Refusal:
-        """The URL as it may be asked, or why not.
+        """The parsed URL if it may be requested, or why not.
 
         Args:
-            text: as a dataset or a Location header has it, absolute.
+            text: an absolute URL from a dataset or a Location header.
         """
         try:
-            # What was judged is what is asked: one parser, and its value goes on.
+            # One parser: the value that is judged here is the one that is requested.
             url = URL(text.strip())
             host, port = url.host, url.port
         except ValueError:
@@ -104,7 +106,7 @@ class UrlPolicy:
             return Refusal("no address")
         if url.user is not None or url.password is not None:
             return Refusal("carries a password")
-        ports = self._ports.get(_spelled(host))
+        ports = self._ports.get(_normalised(host))
         if ports is None:
             return Refusal(f"host {host[:80]} is not on the list")
         is_listed = port in ports or (None in ports and url.is_default_port())
@@ -118,7 +120,7 @@ class UrlPolicy:
         return Refusal(refused) if refused else url
 
     def refused_address(self, text: str) -> str | None:
-        """Why an address may not be connected to, or None.
+        """Why an address may not be contacted; None if it may.
 
         Args:
             text: an IPv4 or IPv6 address, perhaps with a zone.
@@ -145,18 +147,18 @@ class UrlPolicy:
 
 
 def base_of(url: str) -> str:
-    """A URL up to its path: scheme, host and port; the whole of what has no host."""
+    """A URL up to its path: scheme, host and port. A URL without a host is returned whole."""
     match = _BASE.match(url)
     return match[0] if match else url
 
 
 def source_of(url: URL) -> str:
-    """Who is asked by this URL, for the limits: a host, or `inaturalist` for all of its hosts."""
-    host = _spelled(url.host or "")
+    """The source whose limits apply: the host, or `inaturalist` for all of its hosts."""
+    host = _normalised(url.host or "")
     return _SOURCES.get(host, host)
 
 
-def least_interval(robots: bytes) -> float:
+def robots_interval(robots: bytes) -> float:
     """Seconds between two requests that a robots.txt asks for; 0 if it asks for none.
 
     Reads `Crawl-delay` and `Request-rate` of the rules for our agent, or of those for all agents.
@@ -174,7 +176,7 @@ def least_interval(robots: bytes) -> float:
     return min(max(interval, 0.0), _LONGEST_INTERVAL)
 
 
-def _spelled(host: str) -> str:
+def _normalised(host: str) -> str:
     return host.lower().rstrip(".")
 
 

@@ -24,7 +24,7 @@ from mirror.store.base import Store
 from mirror.store.retry import Retrying, RetryPolicy
 from mirror.store.s3_access import S3Access, explain
 from mirror.store.throttle import AdaptiveLimit, ConcurrencyGate, Counting, Throttling
-from mirror.store.unfinished import UnfinishedWrites, half_written
+from mirror.store.unfinished import UnfinishedWrites, unfinished_writes
 from mirror.system.files import settle
 
 # Attempts at a command's first request. Fewer than later, because nothing is lost by failing soon.
@@ -86,9 +86,9 @@ class Location:
         address = f"{self.url}\0{self._settings.server}".encode(errors="surrogateescape")
         return hashlib.sha256(address).hexdigest()[:12]
 
-    def half_written(self) -> UnfinishedWrites:
-        """Finds and removes what killed writers have left half written."""
-        return half_written(self.url, self._access)
+    def unfinished_writes(self) -> UnfinishedWrites:
+        """The writes that killed writers left unfinished."""
+        return unfinished_writes(self.url, self._access)
 
     def explained(self, error: StoreError) -> StoreError:
         """A clearer error for a failed first request."""

@@ -1,4 +1,4 @@
-"""`mirror doctor`: all that a run relies on, looked at one by one, each with what to do about it."""
+"""`mirror doctor`: check credentials, bucket, cache, state and public URL, and say how to fix them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from mirror.catalog.open_mirror import Location
 from mirror.catalog.root import read_root
 from mirror.config.settings import Settings
-from mirror.diagnosis import endpoint, folder, machine, public
+from mirror.diagnosis import bucket_checks, folder_checks, machine_checks, public_url
+from mirror.diagnosis.endpoint import PATIENCE, Endpoint
 from mirror.diagnosis.finding import Finding, fail, ok, skip
 from mirror.errors import ConfigError, FormatError, MirrorError, NotFound
 from mirror.layout import OBJECTS
@@ -21,13 +22,13 @@ from mirror.store.s3_access import S3Access
 
 @dataclass(frozen=True, slots=True)
 class DoctorOptions:
-    """How to look.
+    """How to run the checks.
 
     Attributes:
         read_only: write no probes, for a key that may only read.
         now: seconds since 1970.
         clock: seconds of any origin.
-        sleep: waits so many seconds.
+        sleep: waits for a number of seconds.
     """
 
     read_only: bool = False
@@ -37,43 +38,44 @@ class DoctorOptions:
 
 
 def examine(settings: Settings, options: DoctorOptions = DoctorOptions()) -> Iterator[Finding]:
-    """Every finding, as soon as it is made. Sends some fifty small requests, one after the other.
+    """Run every check, and yield each finding at once. Sends about fifty small requests in sequence.
 
     Args:
         settings: where the cache, the bucket and the state are.
-        options: how to look.
+        options: how to run the checks.
 
     Raises:
-        ConfigError: `bucket.url` is absent or not understood.
+        ConfigError: `bucket.url` is absent or malformed.
     """
     url = settings.bucket_url
     usable = True
     if url.scheme == "file":
-        found = folder.examine(settings, read_only=options.read_only)
+        found = folder_checks.examine(settings, read_only=options.read_only)
     else:
         access = S3Access(url, settings.bucket)
         engine = "aioboto3" if settings.bucket.engine == "aioboto3" else "obstore"
         clocks = (options.now, options.clock, options.sleep)
-        looked_at = endpoint.Endpoint(access, engine, *clocks)
-        found = endpoint.examine(looked_at, read_only=options.read_only)
+        endpoint = Endpoint(access, engine, *clocks)
+        found = bucket_checks.examine(endpoint, read_only=options.read_only)
     for finding in found:
         usable = usable and (finding.status != "fail" or finding.name not in _NEEDED)
         yield finding
-    yield from _mirror(settings) if usable else _nothing_of_a_mirror()
-    yield machine.cache(settings)
-    yield machine.state(settings)
+    yield from _mirror(settings) if usable else _no_mirror()
+    yield machine_checks.cache(settings)
+    yield machine_checks.state(settings)
 
 
+# Without these the mirror itself cannot be read.
 _NEEDED = {"credentials", "endpoint", "bucket", "region", "clock", "folder", "list"}
 
 
-def _nothing_of_a_mirror() -> Iterator[Finding]:
+def _no_mirror() -> Iterator[Finding]:
     for name in ("engine", "format", "public_url"):
         yield skip(name, "the bucket cannot be used")
 
 
 def _mirror(settings: Settings) -> Iterator[Finding]:
-    """What the engine sees: that it works at all, the format, an object for the public URL."""
+    """Check the mirror through the engine: that the engine works, the format, the public URL."""
     location = Location(settings)
     try:
         store = location.store()
@@ -83,47 +85,48 @@ def _mirror(settings: Settings) -> Iterator[Finding]:
         yield skip("format", "there is no engine")
         yield skip("public_url", "there is no engine")
         return
-    looked = asyncio.run(_look(store, wanted=bool(settings.bucket.public_url)))
+    sample = asyncio.run(_sample(store, with_object=bool(settings.bucket.public_url)))
     name = type(store).__module__.rpartition(".")[2]
-    if isinstance(looked, MirrorError) and not isinstance(looked, (FormatError, NotFound)):
+    if isinstance(sample, MirrorError) and not isinstance(sample, (FormatError, NotFound)):
         fix = "The engine cannot do what boto3 can: set bucket.engine to the other one."
-        yield fail("engine", f"{name}: {looked}", fix, looked.exit_status)
+        yield fail("engine", f"{name}: {sample}", fix, sample.exit_status)
         yield skip("format", "because of the engine")
         yield skip("public_url", "because of the engine")
         return
     yield ok("engine", name)
-    if isinstance(looked, FormatError):
-        yield fail("format", str(looked), "Upgrade dataset-mirror, or choose another prefix.")
+    if isinstance(sample, FormatError):
+        yield fail("format", str(sample), "Upgrade dataset-mirror, or choose another prefix.")
         yield skip("public_url", "because of the format")
         return
-    if isinstance(looked, NotFound):
-        yield ok("format", "no mirror yet: the first mirror sync makes it")
-        looked = _Looked("", None, b"")
+    if isinstance(sample, NotFound):
+        yield ok("format", "no mirror yet: the first mirror sync creates it")
+        sample = _Sample("", None, b"")
     else:
-        yield ok("format", looked.format)
+        yield ok("format", sample.format)
     if not settings.bucket.public_url:
         yield skip("public_url", "none is configured")
         return
-    yield public.examine(settings.object_urls, looked.key, looked.body)
+    yield public_url.examine(settings.object_urls, sample.key, sample.body)
 
 
 @dataclass(frozen=True, slots=True)
-class _Looked:
+class _Sample:
+    """The data that the engine read: the root's format, and an object if one was wanted."""
+
     format: str
     key: str | None
     body: bytes
 
 
-async def _look(store: Store, *, wanted: bool) -> _Looked | MirrorError:
-    """The root, and an object if one is wanted; or the error that came instead."""
-    patient = Retrying(store, endpoint.PATIENCE)
+async def _sample(store: Store, *, with_object: bool) -> _Sample | MirrorError:
+    """Read the root, and the smallest of the first objects; or return the error that came instead."""
+    retrying = Retrying(store, PATIENCE)
     try:
-        root = await read_root(patient)
-        page = await patient.list_page(OBJECTS, "") if wanted else []
-        # The smallest: any will do.
+        root = await read_root(retrying)
+        page = await retrying.list_page(OBJECTS, "") if with_object else []
         smallest = min(page, key=lambda info: info.size, default=None)
-        body = await patient.get(smallest.key) if smallest else b""
-        return _Looked(f"{root.format}, mirror {root.id}", smallest.key if smallest else None, body)
+        body = await retrying.get(smallest.key) if smallest else b""
+        return _Sample(f"{root.format}, mirror {root.id}", smallest.key if smallest else None, body)
     except MirrorError as error:
         return error
     finally:

@@ -1,4 +1,4 @@
-"""What one check of the doctor found."""
+"""Findings: the result of one check of the doctor."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 
 from mirror.errors import EXIT_CONFIG, EXIT_DONE, EXIT_ERROR, MirrorError
 
-# skip: not tried, because of what another line says or because there is nothing to try.
+# skip: not checked, because another check failed or because there is nothing to check.
 Status = Literal["ok", "warn", "fail", "skip"]
 
 
@@ -17,11 +17,11 @@ class Finding:
     """One line of `mirror doctor`.
 
     Attributes:
-        name: what was looked at, in a word or two.
-        status: `warn` for what works but should be better.
-        what: what was found, without any secret.
+        name: of the check, in a word or two.
+        status: the result; `warn` is for something that works but should be better.
+        what: the result in words, without any secret.
         fix: what to do about it; empty for `ok` and `skip`.
-        exit_status: of the whole command if this line fails.
+        exit_status: of the command if this check fails.
     """
 
     name: str
@@ -74,26 +74,27 @@ def skip(name: str, what: str) -> Finding:
     return Finding(name, "skip", what)
 
 
-def tried(name: str, check: Callable[[], Finding], fix: str) -> Finding:
-    """What a check finds; an error of ours that it raises is its failure.
+def run_check(name: str, check: Callable[[], Finding], fix: str) -> Finding:
+    """Run a check, and turn an error that it raises into a failed finding.
 
     Args:
-        name: of the finding, where the check raises.
-        check: does its requests and judges them.
-        fix: what to do where it raises.
+        name: of the finding if the check raises.
+        check: sends requests and judges the answers.
+        fix: what to do if the check raises.
     """
     try:
         return check()
     except MirrorError as error:
-        return fail(name, happened(error), fix, error.exit_status)
+        return fail(name, what_happened(error), fix, error.exit_status)
 
 
-def happened(error: MirrorError) -> str:
-    """What an error says has happened; what to do is the finding's own to say."""
+def what_happened(error: MirrorError) -> str:
+    """The part of an error that says what happened. The finding has its own advice."""
     what, _, advice = str(error).rpartition("; ")
     return what if what and ")" not in advice else str(error).rstrip(".")
 
 
 def skipped(names: Iterable[str], why: str) -> Iterator[Finding]:
+    """A `skip` finding for each name."""
     for name in names:
         yield skip(name, why)

@@ -1,4 +1,4 @@
-"""`mirror status`: what is in the mirror, what this machine did to it, what is left, what it costs."""
+"""`mirror status`: what the mirror holds, this machine's last runs, unsynced files, and costs."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ from mirror.sync.run_sync import SyncOptions, sync
 from mirror.sync.state import FILE_NAME, State
 from mirror.sync.sync_report import SyncReport
 
-# The state keeps a thousand, which is more than a month of hourly runs.
+# The state keeps this many, which covers more than a month of hourly runs.
 _RUNS: Final = 1000
 _SHOWN_RUNS: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
 class MirrorContents:
-    """What the catalog's latest rows say. Counts are URLs unless they say otherwise.
+    """Counts over the latest row of each URL.
 
     Attributes:
         files: URLs that the mirror knows.
-        verdicts: of them, by verdict.
-        objects: distinct contents that an `ok` row names.
-        bytes: of the objects.
-        bytes_named: what the `ok` URLs would take if each had an object to itself.
+        verdicts: the number of URLs with each verdict.
+        objects: distinct contents with an `ok` row.
+        bytes: the size of these objects together.
+        bytes_named: the size if each `ok` URL had its own object.
     """
 
     files: int
@@ -47,11 +47,12 @@ class MirrorContents:
 
     @property
     def bytes_saved(self) -> int:
+        """Bytes that are saved because equal contents are stored once."""
         return self.bytes_named - self.bytes
 
 
 def contents_of(index: Index) -> MirrorContents:
-    """Counts over an index; about 40 bytes a URL while it works."""
+    """Count an index's rows. Takes about 40 bytes of memory for each URL."""
     verdicts = np.bincount(index.sightings["verdict"], minlength=len(VERDICTS))
     ok = np.flatnonzero(index.sightings["verdict"] == VERDICTS.index("ok"))
     hi, lo = index.sightings["hash_hi"][ok], index.sightings["hash_lo"][ok]
@@ -71,13 +72,13 @@ def contents_of(index: Index) -> MirrorContents:
 
 @dataclass(frozen=True, slots=True)
 class MonthlyCost:
-    """US dollars by one provider's list.
+    """Costs in US dollars by one provider's price list.
 
     Attributes:
-        storage_month: keeping all objects for a month.
-        requests_month: what this machine's runs have sent since the month began.
+        storage_month: storing all objects for a month.
+        requests_month: the requests of this machine's runs since the month began.
         epoch: reading every `ok` image once over the internet.
-        sync: requests that send what is not yet synced, at most; None where the cache was not looked at.
+        sync: at most, the requests to upload unsynced files; None where the cache was not scanned.
     """
 
     storage_month: float
@@ -88,16 +89,19 @@ class MonthlyCost:
 
 @dataclass(frozen=True)
 class Status:
-    """All that `mirror status` says.
+    """The result of `mirror status`.
 
     Attributes:
         url: where the mirror is.
-        mirror_id: which mirror that is.
-        catalog_version: None while there is no catalog.
-        prices: the list that is this bucket's: `s3` or `r2`.
-        runs: of this machine, the newest first; empty without a cache.
-        pending: a dry run's report; None where the cache was not looked at, and then
-        not_looked: says why.
+        mirror_id: the mirror's id.
+        created_at: when the mirror was made, as ISO 8601.
+        catalog_version: of the Delta table; None while there is no catalog.
+        contents: counts over the catalog.
+        prices: the price list that applies to this bucket: `s3` or `r2`.
+        costs: by price list.
+        runs: this machine's runs, the newest first; empty without a cache.
+        pending: a sync's dry run; None where the cache was not scanned.
+        not_looked: why the cache was not scanned; else empty.
     """
 
     url: str
@@ -155,7 +159,7 @@ class Status:
         }
 
     def shown_runs(self) -> list[tuple[RunRecord, dict[str, Any]]]:
-        """The last few runs and what they reported."""
+        """The last few runs, each with its report."""
         return [(run, msgspec.json.decode(run.report)) for run in self.runs[:_SHOWN_RUNS]]
 
 
@@ -166,16 +170,16 @@ def _shown_time(seconds: float) -> str:
 def status(
     settings: Settings, *, scan: bool = True, now: Callable[[], float] = time.time
 ) -> Status:
-    """Read the mirror's catalog and this machine's state, and walk the cache.
+    """Read the mirror's catalog and this machine's state, and scan the cache.
 
     Args:
         settings: where they are; the cache is optional.
-        scan: walk the cache for what is not yet synced: seconds for a million files.
+        scan: scan the cache for unsynced files. It takes seconds for a million files.
         now: seconds since 1970.
 
     Raises:
         NotFound: there is no mirror.
-        MirrorError: it cannot be read.
+        MirrorError: the mirror cannot be read.
     """
     root, index = read_index(settings)
     contents = contents_of(index)
@@ -188,12 +192,10 @@ def status(
         if scan:
             try:
                 pending, not_looked = sync(settings, SyncOptions(dry_run=True)), ""
-            except (
-                MirrorError
-            ) as error:  # a disk that is not mounted hides the cache, not the mirror
+            except MirrorError as error:  # such as a disk that is not mounted
                 not_looked = str(error)
     lists: dict[str, PriceSettings] = {"s3": settings.prices.s3, "r2": settings.prices.r2}
-    sent = _requests_since(runs, _month_began(now()))
+    sent = _requests_since(runs, _month_start(now()))
     files = 0 if pending is None else pending.new + pending.changed
     return Status(
         url=str(settings.bucket_url),
@@ -231,14 +233,14 @@ def _runs(settings: Settings) -> list[RunRecord]:
         state.close()
 
 
-def _month_began(now: float) -> float:
-    """The first instant of the month in UTC, by which providers bill."""
+def _month_start(now: float) -> float:
+    """The first second of the month in UTC, by which providers bill."""
     today = datetime.fromtimestamp(now, UTC)
     return datetime(today.year, today.month, 1, tzinfo=UTC).timestamp()
 
 
 def _requests_since(runs: list[RunRecord], since: float) -> dict[str, int]:
-    """Requests by operation of the runs that began since then."""
+    """Requests of the runs that began after `since`, by operation."""
     total: dict[str, int] = {}
     for run in runs:
         if run.started_at >= since:

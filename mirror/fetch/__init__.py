@@ -1,8 +1,8 @@
-"""Reading the mirror for training: never iNaturalist, and never a byte that was not checked.
+"""Read the mirror for training: every byte is verified, and iNaturalist is never contacted.
 
-from mirror import Fetcher                          a URL in, its image's bytes out
-from mirror.torch import MirrorDataset        the same for PyTorch
-from mirror.fetch import UrlDownloader, get         in place of a downloader, of requests.get
+from mirror import Fetcher                          a URL in, the image's bytes out
+from mirror.torch import MirrorDataset              a dataset for PyTorch
+from mirror.fetch import UrlDownloader, get         drop-ins for a downloader and for requests.get
 """
 
 from __future__ import annotations

@@ -41,11 +41,11 @@ class Fetcher:
     use. The index is read once, when the fetcher is made.
 
     Args:
-        settings: where the mirror and the caches are.
-        offline: read only the caches of this machine, and the index that was last stored here.
-            Default: `fetch.offline` of the settings.
-        index: the index to look URLs up in. Default: the mirror's, read now.
-        policy: retries, deadlines and hedging. Default: those for training.
+        settings (Settings): where the mirror and the caches are.
+        offline (bool | None): read only the caches of this machine, and the index that was last
+            stored here. Default: `fetch.offline` of the settings.
+        index (Index | None): the index to look URLs up in. Default: the mirror's, read now.
+        policy (RequestPolicy | None): retries, deadlines and hedging. Default: those for training.
 
     Raises:
         ConfigError: the settings name iNaturalist as the mirror.
@@ -244,9 +244,12 @@ class AsyncFetcher:
     thread, when the fetcher is entered or first used.
 
     Args:
-        settings: where the mirror and the caches are.
-        offline: as for `Fetcher`.
-        policy: as for `Fetcher`.
+        settings (Settings): where the mirror and the caches are.
+        offline (bool | None): as for `Fetcher`.
+        policy (RequestPolicy | None): as for `Fetcher`.
+
+    Raises:
+        ConfigError, MirrorError: as for `Fetcher`, when the fetcher is entered or first used.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""`mirror fetch`: images into a folder, under the names that a URL-keyed cache has."""
+"""`mirror fetch`: download images to a folder, with the file names of a URL-keyed cache."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ _LISTED: Final = 20
 
 @dataclass
 class SaveReport:
-    """What was fetched.
+    """The result of `mirror fetch`.
 
     Attributes:
-        fetched: images, and
-        bytes: of them.
-        missing: URLs that the mirror does not have, or has flagged.
+        fetched: number of images fetched.
+        bytes: their size.
+        missing: URLs that are not mirrored, or flagged.
         failed: URLs that could not be read.
-        failures: the first of both, as `(URL, why)`.
-        written: the first files.
+        failures: the first missing and failed URLs, as `(URL, reason)`.
+        written: paths of the first files written.
     """
 
     fetched: int = 0
@@ -58,16 +58,16 @@ class SaveReport:
 
 
 def save(fetch: Fetcher, urls: Sequence[str], folder: Path | None) -> SaveReport:
-    """Fetch images.
+    """Fetch images, and write them to a folder.
 
     Args:
-        fetch: what to read with.
-        urls: of images, in any form.
-        folder: where they go, made when it is not there; None reads and checks them only.
+        fetch: the fetcher to read with.
+        urls: URLs in any form that a fetcher takes.
+        folder: the folder to write to, made if it is not there; None only reads and verifies.
 
     Raises:
         UsageError: the folder cannot be written.
-        MirrorError: no image can be had like this.
+        MirrorError: no image can be read: wrong credentials, no bucket, …
     """
     report = SaveReport()
     if folder is not None:

@@ -1,10 +1,10 @@
-"""The fetcher in the shape of what a loader has: a downloader, or `requests.get`.
+"""Drop-ins for an existing loader: `UrlDownloader` for a downloader, `get` for `requests.get`.
 
-    from mirror.fetch import UrlDownloader       # in place of the loader's own
+    from mirror.fetch import UrlDownloader       # in place of the loader's own downloader
     from mirror.fetch import get                 # in place of requests.get
 
-Both use one fetcher for the process, made by the configuration that `mirror` finds (./mirror.toml,
-the environment), unless they are given another. Neither ever gives a substitute for an image.
+Unless you pass a fetcher, both use one for the whole process. It is made from the configuration that
+the command `mirror` finds (./mirror.toml, the environment). Neither returns a substitute image.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _shared: list[Fetcher] = []
 
 
 def shared_fetcher() -> Fetcher:
-    """The fetcher of this process, made when it is first asked for.
+    """Return the fetcher of this process, made on first use.
 
     Raises:
         MirrorError: it cannot be made; the next call tries again.
@@ -38,44 +38,55 @@ def shared_fetcher() -> Fetcher:
 
 
 class UrlDownloader:
-    """A URL in, bytes or None out.
+    """A downloader that reads the mirror: a URL in, bytes or None out.
+
+        downloader = UrlDownloader()
+        data = downloader.download(url)
+        if data is not None:
+            ...
 
     Args:
-        fetch: what to read with; the process's own by default, made at the first download.
+        fetch (Fetcher | None): the fetcher to read with. Default: one for the whole process, made at
+            the first download.
     """
 
     def __init__(self, fetch: Fetcher | None = None) -> None:
         self._fetch = fetch
-        self._told = False
+        self._warned = False
 
     def download(self, url: str) -> bytes | None:
-        """The image's bytes; None only for what the mirror does not have, or has flagged.
+        """Return the image's verified bytes, or None if the URL is not mirrored or flagged.
 
-        The first such URL is logged as a warning, the others at level DEBUG.
+        The first such URL is logged as a warning, later ones at level DEBUG. All other errors are
+        raised: an image that cannot be read now is no reason to train without it.
+
+        Args:
+            url: in any form that a `Fetcher` takes.
 
         Raises:
-            CorruptObject, OriginBlocked, StoreUnavailable: as `Fetcher`. That an image is not to
-                be had now is no reason to train without it.
+            CorruptObject, OriginBlocked, StoreUnavailable: as for `Fetcher`.
         """
         fetch = self._fetch or shared_fetcher()
         try:
             return fetch(url)
         except (NotMirrored, Flagged) as error:
-            level = logging.DEBUG if self._told else logging.WARNING
-            more = "" if self._told else " There is no image for it, nor for others like it."
+            level = logging.DEBUG if self._warned else logging.WARNING
+            more = (
+                "" if self._warned else " Further URLs without an image are logged at level DEBUG."
+            )
             _log.log(level, "%s%s", error, more)
-            self._told = True
+            self._warned = True
             return None
 
 
 class Response:
-    """An answer as `requests` has it, as far as it makes sense for an image of the mirror.
+    """A response with the attributes of `requests.Response` that make sense for an image.
 
     Attributes:
-        url: what was asked for.
-        status_code: 200; 404 for what is not in the mirror, 410 for what is flagged.
-        reason: in words.
-        headers: `Content-Length`, where there is an image.
+        url: the URL that was requested.
+        status_code: 200; 404 for a URL that is not mirrored, 410 for one that is flagged.
+        reason: the status in words.
+        headers: `Content-Length`, if there is an image.
     """
 
     def __init__(self, url: str, result: bytes | NotMirrored | Flagged) -> None:
@@ -93,6 +104,7 @@ class Response:
 
     @property
     def ok(self) -> bool:
+        """Whether there is an image."""
         return isinstance(self._result, bytes)
 
     @property
@@ -100,26 +112,26 @@ class Response:
         """The image's bytes.
 
         Raises:
-            NotMirrored, Flagged: there is none. A server would send a page in its place, which a
-                loader that does not look at the status takes for an image.
+            NotMirrored, Flagged: there is no image. A web server would send an error page, which a
+                loader that ignores the status takes for an image.
         """
         if not isinstance(self._result, bytes):
             raise self._result
         return self._result
 
     def iter_content(self, chunk_size: int | None = None) -> Iterator[bytes]:
-        """`content` in pieces."""
+        """Yield `content` in chunks of `chunk_size` bytes; None for one chunk."""
         content = self.content
         step = chunk_size or max(1, len(content))
         return (content[at : at + step] for at in range(0, len(content), step))
 
     def raise_for_status(self) -> None:
-        """Raises: NotMirrored or Flagged: there is no image."""
+        """Raise NotMirrored or Flagged if there is no image."""
         if isinstance(self._result, FetchError):
             raise self._result
 
     def close(self) -> None:
-        """Nothing to close."""
+        """Do nothing; for compatibility."""
 
     def __enter__(self) -> Self:
         return self
@@ -132,14 +144,20 @@ class Response:
 
 
 def get(url: str, *, fetch: Fetcher | None = None, **_: Any) -> Response:
-    """As `requests.get`, out of the mirror. Further options of requests are taken, and not used.
+    """Read an image from the mirror, as `requests.get` reads it from the web.
+
+        response = get(url, timeout=10)
+        response.raise_for_status()
+        data = response.content
+
+    Other options of `requests.get` are accepted and ignored.
 
     Args:
-        url: as `Fetcher` takes it.
-        fetch: what to read with; the process's own by default.
+        url (str): in any form that a `Fetcher` takes.
+        fetch (Fetcher | None): the fetcher to read with. Default: one for the whole process.
 
     Raises:
-        CorruptObject, OriginBlocked, StoreUnavailable: as `Fetcher`; where requests would raise.
+        CorruptObject, OriginBlocked, StoreUnavailable: as for `Fetcher`, where requests would raise.
     """
     result: bytes | NotMirrored | Flagged
     try:

@@ -72,7 +72,7 @@ class ImageRequest:
         image: the image to read.
         result: its bytes, or the error; None until the request is complete.
         is_local: a file on this machine has the image's name and size.
-        local_failed: such a file was read, and its bytes were wrong.
+        local_failed: that file was read, and its bytes were wrong.
         requested: the mirror was asked for the image.
         cancelled: the caller no longer waits.
         busy_checks: how often another process was found downloading the image.
@@ -185,8 +185,8 @@ class Engine:
         for request in requests:
             request.complete(
                 NotCached(
-                    f"{request.image.key} is in no cache of this machine, and the mirror is not "
-                    "asked (offline); run mirror prefetch first."
+                    f"{request.image.key} is in no cache on this machine, and offline mode does not "
+                    "ask the mirror; run mirror prefetch once while online."
                 )
             )
 
@@ -403,4 +403,4 @@ def _end_write(cache: FetchCache, ticket: WriteTicket, result: bytes | Exception
 
 
 def _closed() -> StoreUnavailable:
-    return StoreUnavailable("The fetcher was closed before the image came.")
+    return StoreUnavailable("The fetcher was closed before the image arrived.")

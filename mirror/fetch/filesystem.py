@@ -1,16 +1,16 @@
-"""`mirror://` for fsspec: pandas, datasets and whatever else opens files by it read the mirror.
+"""`mirror://` for fsspec: pandas, datasets and other programs that use fsspec read the mirror.
 
     mirror://inaturalist-open-data.s3.amazonaws.com/photos/1/medium.jpg    an original URL
     mirror://https://inaturalist-open-data.s3.amazonaws.com/photos/1/…     the same, with its scheme
     mirror://objects/ab/ab….jpg, mirror://ab….jpg, mirror://ab…            an object, by its hash
 
-A path is a URL without its scheme, so that no path holds a second `://`: programs that find one take
-it for the address to go to. What is named like neither is looked for by its last piece, when that is
-a content hash: `any/folder/ab….jpg`.
+A path is a URL without its scheme. A second `://` in a path would be misread: some programs take it
+for the address to open. Any other path is looked up by its last part, if that is a content hash:
+`any/folder/ab….jpg`.
 
-A mirror has no folders, a dataset has: with `dataset=FILE` its images are listed, by their URLs, or
-with `label_field=NAME` in a folder for each class, as `imagefolder` and torchvision expect.
-Reading only: what goes into a mirror goes in by `mirror sync`.
+A mirror has no folders. With `dataset=FILE`, the images of a dataset are listed by their URLs; with
+`label_field=NAME`, in a folder for each class, as `imagefolder` and torchvision expect. The file
+system is read-only; images are added with `mirror sync`.
 """
 
 from __future__ import annotations
@@ -45,22 +45,27 @@ from mirror.layout import parse_content_hash
 
 _SCHEMES: Final = ("https://", "http://")
 _TOGETHER: Final = 4096
-_Named = tuple[str, MirroredImage | Flagged | NotMirrored]
-# An index for the life of the process, and of those that it forks: fsspec makes file systems anew
-# in a forked child, where deltalake, which has been at work in the parent, cannot read a catalog.
+# A text to look up, and its result.
+_LookedUp = tuple[str, MirroredImage | Flagged | NotMirrored]
+# Indexes, kept for this process and the ones it forks. fsspec makes new file systems in a forked
+# child, where deltalake cannot read a catalog if the parent has used it.
 _indexes: dict[tuple[Settings, bool], Index] = {}
 
 
 class MirrorFileSystem(AbstractFileSystem):  # type: ignore[misc, unused-ignore]
-    """Files of a mirror, read only.
+    """A read-only fsspec file system over a mirror.
+
+        fs = fsspec.filesystem("mirror", config="mirror.toml", dataset="train.jsonl")
+        data = fs.cat_file("mirror://inaturalist-open-data.s3.amazonaws.com/photos/1/medium.jpg")
 
     Args:
-        config: a configuration file; None looks where `mirror` does.
-        dataset: lists the images of this dataset; None lists nothing.
-        url_field: dotted path of the field that holds a record's URL.
-        label_field: dotted path of the field that holds its class; None lists by URLs.
-        offline: ask only caches of this machine.
-        settings: in place of a configuration file.
+        config (str | PathLike | None): a configuration file. Default: the files that the command
+            `mirror` finds.
+        dataset (str | PathLike | None): the dataset whose images are listed. Default: list nothing.
+        url_field (str): dotted path of the field with a record's URL. Default: `"image_url"`.
+        label_field (str | None): dotted path of the field with its class. Default: list by URL.
+        offline (bool | None): read only the caches of this machine. Default: `fetch.offline`.
+        settings (Settings | None): settings to use instead of a configuration file.
     """
 
     protocol = "mirror"
@@ -86,10 +91,10 @@ class MirrorFileSystem(AbstractFileSystem):  # type: ignore[misc, unused-ignore]
         self._open_index()
 
     def _open_index(self) -> None:
-        which = self._settings, self._offline
-        if which not in _indexes:
-            _indexes[which] = load_index(self._settings, offline=self._offline)
-        index = _indexes[which]
+        index_key = self._settings, self._offline
+        if index_key not in _indexes:
+            _indexes[index_key] = load_index(self._settings, offline=self._offline)
+        index = _indexes[index_key]
         settings = self._settings
         self._images = ImageLookup(index, settings.fetch.match)
         self._fetch = Fetcher(settings, offline=self._offline, index=index)
@@ -97,14 +102,14 @@ class MirrorFileSystem(AbstractFileSystem):  # type: ignore[misc, unused-ignore]
     @classmethod
     def _strip_protocol(cls, path: Any) -> Any:
         if isinstance(path, list):
-            return [cls._strip_protocol(one) for one in path]
+            return [cls._strip_protocol(entry) for entry in path]
         text = str(path).removeprefix("mirror://")
         for scheme in _SCHEMES:
             text = text.removeprefix(scheme)
         return text.strip("/")
 
     def invalidate_cache(self, path: str | None = None) -> None:
-        """Look at the mirror's catalog and at the dataset again."""
+        """Read the mirror's catalog and the dataset again."""
         self._fetch.close()
         _indexes.pop((self._settings, self._offline), None)
         self._paths = None
@@ -112,7 +117,7 @@ class MirrorFileSystem(AbstractFileSystem):  # type: ignore[misc, unused-ignore]
 
     def info(self, path: str, **_: Any) -> dict[str, Any]:
         path = self._strip_protocol(path)
-        (found,) = self._found([path])
+        (found,) = self._look_up([path])
         if isinstance(found, MirroredImage):
             return _file(path, found)
         if self._tree.is_folder(path.encode()):
@@ -124,19 +129,17 @@ class MirrorFileSystem(AbstractFileSystem):  # type: ignore[misc, unused-ignore]
         children = [(raw.decode(), folder) for raw, folder in self._tree.children(path.encode())]
         files = [name for name, folder in children if not folder]
         infos = [_folder(name) for name, folder in children if folder]
-        for name, found in zip(files, self._found(files), strict=True):
-            if isinstance(
-                found, MirroredImage
-            ):  # else the mirror has flagged it since it was listed
+        for name, found in zip(files, self._look_up(files), strict=True):
+            if isinstance(found, MirroredImage):  # else it was flagged after the listing was made
                 infos.append(_file(name, found))
         if not children and path:
             infos = [self.info(path)]
-        return infos if detail else sorted(one["name"] for one in infos)
+        return infos if detail else sorted(info["name"] for info in infos)
 
     def glob(self, path: str, maxdepth: int | None = None, **options: Any) -> Any:
-        # A query's question mark is no pattern where there is such an image.
+        # A URL's question mark is no pattern if the mirror has an image of that name.
         plain = self._strip_protocol(path)
-        (found,) = self._found([plain])
+        (found,) = self._look_up([plain])
         if isinstance(found, MirroredImage):
             return {plain: _file(plain, found)} if options.get("detail") else [plain]
         return super().glob(path, maxdepth=maxdepth, **options)
@@ -145,7 +148,7 @@ class MirrorFileSystem(AbstractFileSystem):  # type: ignore[misc, unused-ignore]
         self, path: str, start: int | None = None, end: int | None = None, **_: Any
     ) -> bytes:
         path = self._strip_protocol(path)
-        ((text, found),) = self._named([path])
+        ((text, found),) = self._look_up_texts([path])
         try:
             if isinstance(found, FetchError):
                 raise found
@@ -156,23 +159,23 @@ class MirrorFileSystem(AbstractFileSystem):  # type: ignore[misc, unused-ignore]
     def cat(
         self, path: Any, recursive: bool = False, on_error: str = "raise", **options: Any
     ) -> Any:
-        """One file's bytes, or a dict of many files', which are fetched together."""
+        """The bytes of one file, or a dict of the bytes of many, which are fetched together."""
         paths = self.expand_path(path, recursive=recursive)
         if isinstance(path, str) and paths == [self._strip_protocol(path)]:
             return self.cat_file(path, **options)
         bodies: dict[str, Any] = {}
-        texts = (text for text, _ in self._named(paths))
-        for one, (_, result) in zip(paths, self._fetch.many(texts), strict=True):
+        texts = (text for text, _ in self._look_up_texts(paths))
+        for name, (_, result) in zip(paths, self._fetch.many(texts), strict=True):
             if not isinstance(result, FetchError):
-                bodies[one] = result
+                bodies[name] = result
             elif on_error == "raise":
-                raise _as_oserror(result, one) from result
+                raise _as_oserror(result, name) from result
             elif on_error == "return":
-                bodies[one] = _as_oserror(result, one)
+                bodies[name] = _as_oserror(result, name)
         return bodies
 
     def ukey(self, path: str) -> str:
-        """The content hash: what a path names may change, what a hash names never does."""
+        """The content hash of a file: the file at a path may change, the one of a hash never does."""
         return str(self.info(path).get("content_hash", ""))
 
     def _open(self, path: str, mode: str = "rb", **_: Any) -> io.BytesIO:
@@ -182,7 +185,7 @@ class MirrorFileSystem(AbstractFileSystem):  # type: ignore[misc, unused-ignore]
 
     @property
     def _tree(self) -> PathTree:
-        """The paths of the dataset; none where there is no dataset."""
+        """The paths of the dataset; empty without a dataset."""
         if self._paths is None:
             self._paths = PathTree(self._listed() if self._dataset is not None else ())
         return self._paths
@@ -209,18 +212,18 @@ class MirrorFileSystem(AbstractFileSystem):  # type: ignore[misc, unused-ignore]
                     path = f"{name}/{found.key.rpartition('/')[2]}"
                 yield path.encode()
 
-    def _found(self, paths: Sequence[str]) -> list[MirroredImage | FetchError]:
-        """What the mirror has under each path."""
-        return [found for _, found in self._named(paths)]
+    def _look_up(self, paths: Sequence[str]) -> list[MirroredImage | FetchError]:
+        """The image or error at each path."""
+        return [found for _, found in self._look_up_texts(paths)]
 
-    def _named(self, paths: Sequence[str]) -> list[_Named]:
-        """The same, and what to ask a fetcher for.
+    def _look_up_texts(self, paths: Sequence[str]) -> list[_LookedUp]:
+        """The same, with the text to pass to a fetcher: the URL if possible, else the hash.
 
-        By its content, an image would be looked for under another URL in this machine's cache.
+        Asked for by its hash, an image would be searched under another URL in this machine's cache.
         """
         texts = [_texts(path) for path in paths]
-        answers = iter(self._images.find_all([text for of_one in texts for text in of_one]))
-        return [_best([(text, next(answers)) for text in of_one]) for of_one in texts]
+        found = iter(self._images.find_all([text for of_path in texts for text in of_path]))
+        return [_best([(text, next(found)) for text in of_path]) for of_path in texts]
 
     def mkdir(self, path: str, create_parents: bool = True, **_: Any) -> None:
         _refuse(path)
@@ -245,27 +248,27 @@ class MirrorFileSystem(AbstractFileSystem):  # type: ignore[misc, unused-ignore]
 
 
 def path_of(url: str, found: MirroredImage) -> str:
-    """The path under which a dataset's URL is listed.
+    """The path under which a dataset's URL is listed: the URL without its scheme, if that is safe.
 
-    The URL without its scheme, if that leads back to it and stays where it is put when a listing is
-    copied into a folder: `https://host/../x` does not. Else the object's own.
+    It must lead back to the URL, and stay inside the folder that a listing is copied to;
+    `https://host/../x` would not. Otherwise, it is the object's key.
     """
-    scheme = next((one for one in _SCHEMES if url.startswith(one)), None)
+    scheme = next((known for known in _SCHEMES if url.startswith(known)), None)
     if scheme is None:
         return found.key
     path = url.removeprefix(scheme)
-    odd = any(piece in ("", ".", "..") for piece in path.split("/"))
-    return found.key if odd else path
+    unsafe = any(part in ("", ".", "..") for part in path.split("/"))
+    return found.key if unsafe else path
 
 
 def folder_of(name: str) -> str:
-    """A class's name as that of a folder; another class has another."""
+    """The folder name of a class; different classes have different folders."""
     plain = name.replace("%", "%25").replace("/", "%2F").replace("\0", "%00")
     return plain if plain.strip(".") else plain.replace(".", "%2E")
 
 
 def _texts(path: str) -> list[str]:
-    """What a path may stand for, the likeliest first."""
+    """The texts that a path may stand for, the likeliest first."""
     texts = [scheme + path for scheme in _SCHEMES]
     stem = path.rpartition("/")[2].partition(".")[0]
     if parse_content_hash(stem):
@@ -273,11 +276,11 @@ def _texts(path: str) -> list[str]:
     return texts
 
 
-def _best(answers: Sequence[_Named]) -> _Named:
-    """Of what there is for one path: an image, else a verdict."""
-    found = (one for one in answers if isinstance(one[1], MirroredImage))
-    flagged = (one for one in answers if isinstance(one[1], Flagged))
-    return next(found, next(flagged, answers[0]))
+def _best(results: Sequence[_LookedUp]) -> _LookedUp:
+    """The best result for one path: an image, else a flagged URL."""
+    images = (result for result in results if isinstance(result[1], MirroredImage))
+    flagged = (result for result in results if isinstance(result[1], Flagged))
+    return next(images, next(flagged, results[0]))
 
 
 def _file(path: str, found: MirroredImage) -> dict[str, Any]:
@@ -290,7 +293,7 @@ def _folder(path: str) -> dict[str, Any]:
 
 
 def _as_oserror(error: MirroredImage | FetchError, path: str) -> OSError:
-    """What a program that opens files understands, with the sentence that says what happened."""
+    """The error as an OSError, which programs that open files understand, with the same message."""
     if isinstance(error, NotMirrored | Flagged):
         return FileNotFoundError(errno.ENOENT, str(error), path)
     if isinstance(error, OriginBlocked):
@@ -303,6 +306,6 @@ def _as_oserror(error: MirroredImage | FetchError, path: str) -> OSError:
 def _refuse(path: str | Sequence[str]) -> NoReturn:
     raise OSError(
         errno.EROFS,
-        "mirror:// is for reading only; what goes into a mirror goes in by mirror sync",
+        "mirror:// is read-only; add images with mirror sync",
         str(path),
     )

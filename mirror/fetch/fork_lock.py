@@ -11,7 +11,7 @@ from typing import Final
 class ForkLock:
     """A `threading.Lock` that is free in a forked child, even if a thread of the parent held it.
 
-    What it guards must be usable in the child: the child does it again from the start.
+    Work that it guards must be repeatable: the child does it again from the start.
     """
 
     def __init__(self) -> None:

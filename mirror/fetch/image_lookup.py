@@ -1,7 +1,7 @@
-"""What the mirror has for a URL. Pure: a text is looked up in the index, and nothing is read.
+"""Look up what the mirror has for a URL. Pure: only the index is read.
 
-A text is an original URL, one of the mirror's own in any form (public, s3, file, presigned), or a
-content hash as 32 hexadecimal digits.
+A text to look up is an original URL, one of the mirror's own URLs, or a content hash of 32
+hexadecimal digits. The mirror's own URLs may be public, s3, file or presigned ones.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from mirror.catalog.lookup import (
 from mirror.errors import FetchError, Flagged, NotMirrored
 from mirror.layout import object_key, parse_content_hash, url_md5
 
-# Texts that are looked up together: enough for NumPy to pay, and little beside what they name.
+# Texts to look up together: enough for NumPy to pay off, and little memory.
 BATCH: Final = 1 << 16
 
 
@@ -35,9 +35,9 @@ class MirroredImage(NamedTuple):
 
     Attributes:
         content_hash: XXH3-128 of its bytes, 16 bytes.
-        key: of its object, relative to the mirror's prefix.
-        size: bytes.
-        url_md5: under which a URL-keyed cache may have it, 16 bytes.
+        key: its object's key, relative to the mirror's prefix.
+        size: its size in bytes.
+        url_md5: the name under which a URL-keyed cache may have it, 16 bytes.
     """
 
     content_hash: bytes
@@ -48,11 +48,15 @@ class MirroredImage(NamedTuple):
 
 @dataclass(frozen=True)
 class Coverage:
-    """What the mirror has for n URLs, by their positions.
+    """The outcomes and sizes of n URLs in the mirror, by position.
+
+        coverage = fetch.coverage(urls)
+        coverage.counts                       # {"ok": 9_870, "blank": 12, "not_mirrored": 118}
+        missing = [urls[at] for at in coverage.not_mirrored]
 
     Attributes:
-        outcomes: (n,) codes: positions in `OUTCOMES`, 0 is `ok`.
-        sizes: (n,) bytes of each image; 0 where there is none to be had.
+        outcomes: (n,) uint8 codes, indices into `mirror.catalog.lookup.OUTCOMES`; 0 is `ok`.
+        sizes: (n,) int64, size of each image in bytes; 0 without an image.
     """
 
     outcomes: NDArray[np.uint8] = field(repr=False)
@@ -63,7 +67,7 @@ class Coverage:
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many URLs have which outcome: `ok`, a verdict, or `not_mirrored`."""
+        """The number of URLs by outcome: `ok`, a verdict, or `not_mirrored`."""
         codes, counts = np.unique(self.outcomes, return_counts=True)
         return {
             OUTCOMES[code]: count
@@ -72,30 +76,30 @@ class Coverage:
 
     @property
     def mirrored(self) -> Positions:
-        """Positions of the URLs that a fetch gives bytes for."""
+        """Positions of the URLs with an image, which a fetch returns."""
         return np.flatnonzero(self.outcomes == OK)
 
     @property
     def flagged(self) -> Positions:
-        """Positions of those whose latest content was judged to be no good image."""
+        """Positions of the URLs whose latest content is no good image."""
         return np.flatnonzero((self.outcomes != OK) & (self.outcomes != NOT_MIRRORED))
 
     @property
     def not_mirrored(self) -> Positions:
-        """Positions of those that the mirror has never seen."""
+        """Positions of the URLs that the mirror has never seen."""
         return np.flatnonzero(self.outcomes == NOT_MIRRORED)
 
     def where(self, outcome: str) -> Positions:
-        """Positions of one outcome, by a name of `OUTCOMES`."""
+        """Positions of the URLs with one outcome, such as `"blank"`."""
         return np.flatnonzero(self.outcomes == OUTCOMES.index(outcome))
 
 
 class ImageLookup:
-    """Looks texts up.
+    """Looks texts up in the mirror's index.
 
     Args:
-        index: of the mirror.
-        match: `photo` also finds an iNaturalist photo under another spelling of its URL.
+        index: the mirror's index.
+        match: `url`, or `photo` to find an iNaturalist photo under other spellings of its URL, too.
     """
 
     def __init__(self, index: Index, match: Match = "url") -> None:
@@ -103,8 +107,8 @@ class ImageLookup:
         self._resolver = UrlLookup(index, match)
 
     def find(self, text: str) -> MirroredImage | Flagged | NotMirrored:
-        """What there is for one text; the errors are values here."""
-        # One look-up by hand costs a tenth of NumPy's ways for many.
+        """Look one text up. Errors are returned, not raised."""
+        # A single look-up in Python costs a tenth of one through NumPy.
         if not text.isascii():  # it may not even be UTF-8
             return self._find_together([text])[0]
         digest = url_md5(text)
@@ -115,7 +119,7 @@ class ImageLookup:
         return MirroredImage(known.content_hash, key, known.size, digest)
 
     def find_all(self, texts: Sequence[str]) -> list[MirroredImage | Flagged | NotMirrored]:
-        """The same for many."""
+        """Look many texts up; one result each, in order."""
         return [self.find(texts[0])] if len(texts) == 1 else self._find_together(texts)
 
     def _find_together(self, texts: Sequence[str]) -> list[MirroredImage | Flagged | NotMirrored]:
@@ -138,7 +142,7 @@ class ImageLookup:
         ]
 
     def coverage(self, texts: Iterable[str]) -> Coverage:
-        """What there is for each of them, without a look at any image."""
+        """Look many texts up, and return outcomes and sizes only."""
         texts = texts if isinstance(texts, Sequence) else list(texts)
         outcomes = np.empty(len(texts), np.uint8)
         sizes = np.zeros(len(texts), np.int64)
@@ -160,8 +164,9 @@ class ImageLookup:
 
 
 def shown(text: str) -> str:
-    """A URL as people and programs may see it: a signature lets anybody read what it signs, and what
-    is no UTF-8 cannot be written as JSON.
+    """A URL for messages and reports: without its signature, and valid UTF-8.
+
+    A signature gives access to the object, and JSON takes valid UTF-8 only.
     """
     if not text.isascii():
         text = text.encode("utf-8", "backslashreplace").decode()
@@ -169,7 +174,7 @@ def shown(text: str) -> str:
 
 
 def reason(error: FetchError) -> str:
-    """An error in few words, for a list that names the URL beside it."""
+    """A short reason for an error, for lists that show the URL beside it."""
     if isinstance(error, NotMirrored):
         return "not in the mirror"
     return f"flagged: {error.verdict}" if isinstance(error, Flagged) else str(error)
@@ -180,7 +185,7 @@ def _refusal(text: str, code: int) -> Flagged | NotMirrored:
     if code == NOT_MIRRORED:
         return NotMirrored(
             f"{text} is not in the mirror; run mirror sync where it is cached, "
-            "or mirror backfill to have it downloaded."
+            "or mirror backfill to download it."
         )
     verdict = OUTCOMES[code]
     return Flagged(f"{text} is flagged in the catalog: {verdict}.", verdict)

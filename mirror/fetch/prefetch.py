@@ -1,4 +1,4 @@
-"""`mirror prefetch`: the images of a dataset into the fetch cache, before a training begins."""
+"""`mirror prefetch`: read a dataset's images into the fetch cache before a training starts."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ from mirror.run.failures import Failures
 from mirror.run.progress import Progress, Stage
 from mirror.system.files import replacing
 
-# URLs that are looked for together.
-_TOGETHER: Final = 4096
+# URLs to look up together.
+_BATCH: Final = 4096
 
 
 @dataclass
 class PrefetchReport:
-    """What a warming did. Counts are URLs, as often as the dataset names them.
+    """The result of `mirror prefetch`. A URL counts as often as the dataset has it.
 
     Attributes:
-        urls: named by the dataset.
-        cached: on this machine already.
-        fetched: from the mirror, into the fetch cache as far as there is room.
-        not_mirrored: that the mirror has never seen.
-        flagged: that it has, and found no good image there.
-        absent: that it has and this machine does not, where nothing was to be fetched.
-        failed: that could not be read.
-        no_room: that the cache does not hold since it is full, or cannot be written.
-        invalid: records of the dataset that name no URL.
-        bytes: fetched.
-        failures: the first of those that are not on this machine now, as `(URL, why)`.
-        stats: of the fetcher.
+        urls: URLs in the dataset.
+        cached: URLs whose image was on this machine already.
+        fetched: URLs read from the mirror, and kept if there was room.
+        not_mirrored: URLs that the mirror has never seen.
+        flagged: URLs with no good image.
+        absent: with `check`, URLs that are mirrored but not on this machine.
+        failed: URLs that could not be read.
+        no_room: URLs that the cache does not hold because it is full or cannot be written.
+        invalid: records of the dataset without a URL.
+        bytes: bytes fetched.
+        failures: the first URLs that are not on this machine now, as `(URL, reason)`.
+        stats: the fetcher's statistics.
         seconds: wall time.
     """
 
@@ -61,12 +61,12 @@ class PrefetchReport:
 
     @property
     def missing(self) -> int:
-        """URLs that a training would lack."""
+        """URLs without an image for a training."""
         return self.not_mirrored + self.flagged + self.absent
 
     @property
     def lacking(self) -> int:
-        """All that was asked for and is not to be had."""
+        """URLs and records without an image, for whatever reason."""
         return self.missing + self.failed + self.invalid
 
     @property
@@ -99,11 +99,11 @@ def prefetch(
     """Read the images of datasets into the fetch cache of this machine.
 
     Args:
-        settings: where the mirror and the fetch cache are. Offline, nothing is fetched.
+        settings: where the mirror and the fetch cache are. With `fetch.offline`, nothing is fetched.
         inputs: the datasets.
         reading: where a record holds its URL.
-        check: only find out what is not on this machine.
-        lacking: a file to list the URLs in that are not on this machine at the end, one a line.
+        check: only report which images are not on this machine.
+        lacking: a file that lists the URLs that are not on this machine at the end, one a line.
         progress: receives the progress.
 
     Raises:
@@ -126,12 +126,12 @@ def prefetch(
 
 
 class Prefetch:
-    """One warming.
+    """One run of `mirror prefetch`.
 
     Args:
-        fetch: with a fetch cache.
-        check: look only; nothing is fetched.
-        lacking: a file for the URLs that are not on this machine at the end, one a line.
+        fetch: a fetcher with a fetch cache.
+        check: only report which images are not on this machine.
+        lacking: an open file for the URLs that are not on this machine at the end, one a line.
         progress: receives the progress of the run.
     """
 
@@ -147,78 +147,78 @@ class Prefetch:
         self._check = check
         self._lacking = lacking
         self._progress = progress
-        self._counted = self._full = False
+        self._recounted = self._seen_full = False
         self._not_kept = fetch.stats().not_kept
         self.report = PrefetchReport()
 
     def run(self, inputs: Sequence[Input], reading: ReadOptions) -> PrefetchReport:
-        """See to all URLs of the datasets.
+        """Read all images of the datasets that are not on this machine.
 
         Raises:
             UsageError: a dataset cannot be read.
-            MirrorError: no image can be had like this.
+            MirrorError: no image can be read: wrong credentials, no bucket, …
         """
-        began = time.monotonic()
+        started = time.monotonic()
         report = self.report
         self._progress.begin(Stage("URLs", nbytes=total_size(inputs)))
         fetched: list[str] = []
-        for url, result in self._fetch.many(self._wanted(inputs, reading)):
+        for url, result in self._fetch.many(self._urls_to_fetch(inputs, reading)):
             if isinstance(result, bytes):
                 report.fetched += 1
                 report.bytes += len(result)
                 self._progress.advance(1, outcome="fetched")
                 fetched.append(url)
-                if len(fetched) == _TOGETHER:
-                    self._see_what_was_kept(fetched)
+                if len(fetched) == _BATCH:
+                    self._count_not_kept(fetched)
                     fetched.clear()
             else:
                 self._failed(url, result)
-        self._see_what_was_kept(fetched)
+        self._count_not_kept(fetched)
         report.stats = self._fetch.stats()
-        report.seconds = time.monotonic() - began
+        report.seconds = time.monotonic() - started
         return report
 
-    def _wanted(self, inputs: Iterable[Input], reading: ReadOptions) -> Iterator[str]:
-        """The URLs to fetch; those that are on this machine, or cannot be had, are counted."""
+    def _urls_to_fetch(self, inputs: Iterable[Input], reading: ReadOptions) -> Iterator[str]:
+        """Yield the URLs to fetch, and count the others."""
         for urls in self._batches(inputs, reading):
             self.report.urls += len(urls)
-            here = 0
+            cached = 0
             for url, known in zip(urls, self._fetch.cached(urls), strict=True):
                 if known is True:
-                    here += 1
+                    cached += 1
                 elif isinstance(known, FetchError):
                     self._failed(url, known)
                 elif self._check:
                     self.report.absent += 1
                     self._progress.advance(1, outcome="absent")
-                    self._tell(url, "not on this machine")
+                    self._note(url, "not on this machine")
                 elif self._has_room():
                     yield url
                 else:
                     self._no_room(url)
                     self._progress.advance(1, outcome="no room")
-            if here:
-                self.report.cached += here
-                self._progress.advance(here, outcome="here already")
+            if cached:
+                self.report.cached += cached
+                self._progress.advance(cached, outcome="here already")
 
     def _has_room(self) -> bool:
-        """Whether what is fetched now is kept.
+        """Whether the cache would keep another image.
 
-        What the cache is said to hold may be gone: it is counted before the first image is fetched,
-        and before the cache is called full.
+        The cache's number of bytes may be too high. So its files are recounted before the first
+        image is fetched, and before the cache is reported as full.
         """
         engine = self._fetch._open_engine()  # noqa: SLF001 - for this package only
-        if not self._counted:
+        if not self._recounted:
             engine.recount()
-            self._counted = True
+            self._recounted = True
         if engine.has_room:
             return True
-        if not self._full:
+        if not self._seen_full:
             engine.recount()
-            self._full = True
+            self._seen_full = True
         return engine.has_room
 
-    def _see_what_was_kept(self, fetched: Sequence[str]) -> None:
+    def _count_not_kept(self, fetched: Sequence[str]) -> None:
         if self._fetch.stats().not_kept > self._not_kept:
             for url, known in zip(fetched, self._fetch.cached(fetched), strict=True):
                 if known is not True:
@@ -236,8 +236,8 @@ class Prefetch:
                     record = f"{source.shown}, record {rejected.number}"
                     self.report.failures.note(record, rejected.reason)
                 texts = [url.decode() for url in batch.urls]
-                for begin in range(0, len(texts), _TOGETHER):
-                    yield texts[begin : begin + _TOGETHER]
+                for begin in range(0, len(texts), _BATCH):
+                    yield texts[begin : begin + _BATCH]
 
     def _failed(self, url: str, error: FetchError) -> None:
         kind = kind_of(error)
@@ -247,9 +247,9 @@ class Prefetch:
             kind = "failed"
             self.report.failed += 1
         self._progress.advance(1, outcome=kind.replace("_", " "))
-        self._tell(url, reason(error))
+        self._note(url, reason(error))
 
-    def _tell(self, url: str, why: str) -> None:
+    def _note(self, url: str, why: str) -> None:
         self.report.failures.note(shown(url), why)
         self._list(url)
 

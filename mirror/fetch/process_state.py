@@ -1,6 +1,6 @@
-"""What a fetcher has in one process: an engine, open streams, and the counts of both.
+"""The state of a fetcher in one process: an engine, open streams, and the counts of both.
 
-A process that was forked gets a state of its own; it never touches the one of its parent.
+A forked child makes its own state, and never touches that of its parent.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class ProcessState:
         """Count a stream from now on."""
         with self._mutex:
             if on_stats is not None and not any(self._streams.values()):
-                # What the engines counted up to now belongs to streams that report nothing.
+                # Earlier engine counts belong to streams that report nothing.
                 self._engines_reported = self._engine_stats()
             self._streams[stream] = on_stats
 

@@ -1,8 +1,8 @@
-"""The samples of a dataset: a URL and a class each, in a few flat buffers.
+"""The samples of a dataset in flat buffers: a URL and a class each.
 
-A Python list of a million strings is copied into every worker as soon as it is read, because reading
-counts references. These buffers are mapped from files that all workers share: about 100 bytes a sample,
-once.
+Every worker soon has its own copy of a Python list of strings, because reading an element changes its
+reference count. These buffers are mapped from files that all workers share, and take about 100 bytes
+a sample, once.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ from mirror.system.files import replacing_bytes
 
 OnMissing = Literal["raise", "drop"]
 
-# An integer, and as it is written in one way only: two names are never the same number.
+# The one canonical spelling of an integer: two different names are never the same number.
 _INTEGER: Final = re.compile(r"0|-?[1-9][0-9]{0,17}")
 _EXAMPLES: Final = 20
 _PIECE: Final = 1 << 20
 
 
 class DatasetCheck:
-    """What a dataset's URLs are to the mirror, known before the first step.
+    """Which of a dataset's samples can be used; known before the first step.
 
     Attributes:
-        counts: URLs by outcome: `ok`, `not_mirrored`, a verdict; records without a class are
-            `unlabelled`, and what could not be read as a record is `invalid`.
-        examples: `(URL or reason, outcome)` of the first that are not `ok`.
+        counts (dict[str, int]): samples by outcome: `ok`, `not_mirrored`, or a verdict. A sample
+            without a known class is `unlabelled`; a record that cannot be read is `invalid`.
+        examples (list[tuple[str, str]]): `(URL or reason, outcome)` of the first 20 that are not `ok`.
     """
 
     def __init__(self) -> None:
@@ -50,10 +50,16 @@ class DatasetCheck:
 
     @property
     def unusable(self) -> int:
+        """Samples and records that are not `ok`."""
         return sum(count for outcome, count in self.counts.items() if outcome != "ok")
 
     def write(self, path: str | Path) -> None:
-        """All that are not `ok`, as JSON lines of `record`, `outcome` and `url` or `reason`.
+        """List everything that is not `ok` in a file of JSON lines.
+
+        Each line has `record` (its number), `outcome`, and `url` or `reason`.
+
+        Args:
+            path: the file to write; it is replaced.
 
         Raises:
             UsageError: the file cannot be written.
@@ -70,35 +76,37 @@ class DatasetCheck:
         total = usable + self.unusable
         return f"{usable:,} of {total:,} samples are mirrored" + "".join(f", {o}" for o in others)
 
-    def add(self, outcome: str, count: int) -> None:
+    def _add(self, outcome: str, count: int) -> None:
         if count:
             self.counts[outcome] = self.counts.get(outcome, 0) + count
 
-    def note(self, notes: Sequence[tuple[int, str, str, str]]) -> None:
-        """Samples that cannot be used.
+    def _record(self, usable: int, unusable: Sequence[tuple[int, str, str, str]]) -> None:
+        """Count the samples of a batch.
 
         Args:
-            notes: number of the record, outcome, `url` or `reason`, and which.
+            usable: how many are `ok`.
+            unusable: for each of the others: record number, outcome, `url` or `reason`, its text.
         """
-        for _, outcome, _, text in notes:
-            self.add(outcome, 1)
+        self._add("ok", usable)
+        for _, outcome, _, text in unusable:
+            self._add(outcome, 1)
             if len(self.examples) < _EXAMPLES:
                 self.examples.append((text, outcome))
         lines = [
             msgspec.json.encode({"record": number, "outcome": outcome, kind: text}) + b"\n"
-            for number, outcome, kind, text in notes
+            for number, outcome, kind, text in unusable
         ]
         self._file.append(b"".join(lines))
 
 
 class SampleTable:
-    """URLs and class numbers by position.
+    """URLs and class numbers of samples, by position.
 
     Attributes:
-        classes: names of the classes, sorted (as numbers where all of them are), or as they were
-            given; a class number is a place here.
-        labelled: samples have classes.
-        fingerprint: of all URLs and class numbers in their order: 16 hexadecimal digits.
+        classes: class names; a class number is an index here. They are as given, else sorted, as
+            integers if all names are integers.
+        labelled: whether samples have classes.
+        fingerprint: hash of all URLs and class numbers in order: 16 hexadecimal digits.
     """
 
     def __init__(
@@ -130,12 +138,12 @@ class SampleTable:
         return self._text[begin : self._ends[index]].tobytes().decode()
 
     def label(self, index: int) -> int:
-        """The class number of a sample of a dataset with classes."""
+        """The class number of a sample; only for a dataset with classes."""
         return int(self._labels[index])
 
     @property
     def labels(self) -> NDArray[np.int32]:
-        """(n,) class numbers, for weights and statistics; empty where samples have no classes."""
+        """(n,) class numbers, read-only; empty without classes."""
         labels = self._labels.view()
         labels.flags.writeable = False
         return labels
@@ -151,20 +159,20 @@ def read_table(
     on_missing: OnMissing = "raise",
     missing_file: str | Path | None = None,
 ) -> tuple[SampleTable, DatasetCheck]:
-    """A sample for each URL of a dataset that the mirror has.
+    """Read a dataset into a table, with a sample for each URL that the mirror has.
 
     Args:
-        source: a dataset of any format that `mirror rewrite` reads.
-        coverage: says what the mirror has.
-        url_field: dotted path of the field that holds a record's URL or URLs.
-        label_field: dotted path of its class; None for samples without classes.
-        classes: all classes that there are, in the order of their numbers; None takes those of the
-            dataset, sorted.
-        on_missing: what to do when samples cannot be used: stop, or leave them out.
-        missing_file: where to write what cannot be used.
+        source: a dataset in any format that `mirror rewrite` reads.
+        coverage: looks up which URLs the mirror has.
+        url_field: dotted path of the field with a record's URL or URLs.
+        label_field: dotted path of the field with its class; None for samples without classes.
+        classes: all class names in the order of their numbers; None takes those of the dataset,
+            sorted.
+        on_missing: what to do about samples that cannot be used: `raise`, or `drop` them.
+        missing_file: where to list the samples that cannot be used, as JSON lines.
 
     Raises:
-        DatasetError: samples cannot be used, and `on_missing` is `raise`; or there are none left.
+        DatasetError: samples cannot be used and `on_missing` is `raise`, or no sample is left.
         UsageError: the dataset cannot be read.
     """
     reading = ReadOptions.of(url_field, "source_url", label_field)
@@ -193,7 +201,7 @@ def read_table(
     if label_path is None:
         return SampleTable(text, ends, labels, None), check
     if classes is None:
-        names = _sorted(codes)
+        names = _sorted_classes(codes)
         _renumber(labels.mapped(np.int32), [codes[name] for name in names])
         return SampleTable(text, ends, labels, tuple(names)), check
     return SampleTable(text, ends, labels, tuple(classes)), check
@@ -206,7 +214,7 @@ def _usable(
     known: dict[str, int] | None,
     check: DatasetCheck,
 ) -> tuple[list[int], list[str]]:
-    """Positions of URLs that can be used, and the names of their classes."""
+    """The positions of usable URLs in a batch, and their class names; counts all in `check`."""
     texts = [url.decode() for url in batch.urls]
     outcomes = coverage(texts).outcomes
     owners = np.arange(len(texts)) if batch.owners is None else batch.owners
@@ -216,27 +224,29 @@ def _usable(
     if label_path is not None:
         of_record = [class_name(value) for value in batch.others[label_path]]
         of_url = [(at, of_record[owners[at]]) for at in kept]
-        fits = [(at, n) for at, n in of_url if n is not None and (known is None or n in known)]
-        kept, names = [at for at, _ in fits], [name for _, name in fits]
-        unfit = {at for at, _ in of_url}.difference(kept)
-        bad = sorted([*bad, *((at, "unlabelled") for at in unfit)])
-    check.add("ok", len(kept))
-    check.note([(batch.numbers[owners[at]], outcome, "url", texts[at]) for at, outcome in bad])
-    check.note([(one.number, "invalid", "reason", one.reason) for one in batch.rejected])
+        usable = [(at, n) for at, n in of_url if n is not None and (known is None or n in known)]
+        kept, names = [at for at, _ in usable], [name for _, name in usable]
+        unlabelled = {at for at, _ in of_url}.difference(kept)
+        bad = sorted([*bad, *((at, "unlabelled") for at in unlabelled)])
+    check._record(  # noqa: SLF001 - filled in by this module
+        len(kept),
+        [(batch.numbers[owners[at]], outcome, "url", texts[at]) for at, outcome in bad]
+        + [(record.number, "invalid", "reason", record.reason) for record in batch.rejected],
+    )
     return kept, names
 
 
-def _sorted(names: Collection[str]) -> list[str]:
-    """As numbers where all of them are: classes 0 to N - 1 then keep theirs. As text 10 is before 2."""
+def _sorted_classes(names: Collection[str]) -> list[str]:
+    """Sort class names, as integers if all are: classes 0 to N - 1 then keep their numbers."""
     return sorted(names, key=int if all(map(_INTEGER.fullmatch, names)) else None)
 
 
 def _renumber(labels: NDArray[np.int32], order: list[int]) -> None:
-    """From the order in which classes were met to that of their names, in place."""
-    place = np.empty(len(order), np.int32)
-    place[order] = np.arange(len(order))
+    """Renumber classes in place: from the order of first occurrence to that of their names."""
+    new_number = np.empty(len(order), np.int32)
+    new_number[order] = np.arange(len(order))
     for begin in range(0, len(labels), _PIECE):
-        labels[begin : begin + _PIECE] = place[labels[begin : begin + _PIECE]]
+        labels[begin : begin + _PIECE] = new_number[labels[begin : begin + _PIECE]]
 
 
 def _refusal(source: Input, check: DatasetCheck, missing_file: str | Path | None) -> str:
@@ -244,5 +254,5 @@ def _refusal(source: Input, check: DatasetCheck, missing_file: str | Path | None
     listed = f"; {missing_file} lists the rest" if missing_file is not None else ""
     return (
         f"{source.shown}: {check}; filter it with mirror rewrite, fill the mirror with mirror sync, "
-        f"or train without them by on_missing='drop'{listed}:{shown}"
+        f"or leave them out with on_missing='drop'{listed}:{shown}"
     )

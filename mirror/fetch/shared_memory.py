@@ -1,8 +1,8 @@
-"""A file without a name that this process and its workers have open together.
+"""Unnamed files that a process and its workers share.
 
-What the processes of a training share lives in such files: the table of its samples, mapped, so that
-reading it copies nothing, and what is known of the run so far. They are gone with the last process
-that has them open, killed or not, and need no room in /dev/shm.
+The processes of a training share the table of samples, which is memory-mapped so that reading copies
+nothing, and the state of the run. A file is gone when the last process that has it open ends, killed
+or not. No room in /dev/shm is needed.
 """
 
 from __future__ import annotations
@@ -26,13 +26,12 @@ _NO_ITERATION: Final = (-1,) * 5
 
 
 class SharedFile:
-    """Bytes at the end of which any of the processes may put more.
+    """A shared file; any process may append to it.
 
-    Workers get the file itself, by fork, spawn and forkserver alike. Pickled for anybody else it is a
-    copy.
+    Workers get the file itself, by fork, spawn and forkserver alike. Any other pickle makes a copy.
 
     Args:
-        fd: an open file to take over; None makes one.
+        fd: the descriptor of an open file to take over; None makes a new file.
     """
 
     def __init__(self, fd: int | None = None) -> None:
@@ -41,7 +40,7 @@ class SharedFile:
             return
         with tempfile.TemporaryFile(prefix="mirror-", buffering=0) as file:
             self._fd = os.dup(file.fileno())
-        # The kernel then finds the end and writes there in one step: two processes never mix.
+        # With O_APPEND the kernel seeks and writes in one step, so writes of two processes do not mix.
         fcntl.fcntl(self._fd, fcntl.F_SETFL, fcntl.fcntl(self._fd, fcntl.F_GETFL) | os.O_APPEND)
 
     @property
@@ -49,30 +48,34 @@ class SharedFile:
         return os.fstat(self._fd).st_size
 
     def append(self, data: bytes) -> None:
-        """Raises: StateError: there is no room."""
+        """Append bytes.
+
+        Raises:
+            StateError: the disk is full.
+        """
         left = memoryview(data)
         try:
             while left:
                 left = left[os.write(self._fd, left) :]
         except OSError as error:
             raise StateError(
-                f"What workers share cannot be written to {tempfile.gettempdir()} "
-                f"({error.strerror}); set TMPDIR to a folder with room, 100 bytes a sample."
+                f"The data that workers share cannot be written to {tempfile.gettempdir()} "
+                f"({error.strerror}); set TMPDIR to a folder with room for 100 bytes a sample."
             ) from None
 
     def read(self, at: int, nbytes: int) -> bytes:
-        """Up to so many bytes from a place on."""
+        """Read up to `nbytes` bytes from offset `at`."""
         return os.pread(self._fd, nbytes, at)
 
     def mapped(self, kind: DTypeLike) -> NDArray[Any]:
-        """All of it as it is now, as an array that writes through to the file."""
+        """Map the file, at its present size, as an array that writes through to it."""
         if not self.size:
             return np.empty(0, kind)
         return np.frombuffer(mmap.mmap(self._fd, self.size), kind)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Of all processes one at a time; the lock goes with its holder."""
+        """Hold a lock that one process at a time can have; it is released when the process ends."""
         fcntl.lockf(self._fd, fcntl.LOCK_EX)
         try:
             yield
@@ -91,12 +94,12 @@ class SharedFile:
 
 
 class SharedPosition:
-    """Where the next iteration begins: one process says it, its workers read it.
+    """Where the next iteration begins: set by one process, read by its workers.
 
     Attributes:
-        seed: of orders and replacements.
-        epoch: which one.
-        begin: position in it.
+        seed: seed of the order and of replacements.
+        epoch: the epoch.
+        begin: the position in the epoch.
     """
 
     def __init__(self, file: SharedFile) -> None:
@@ -128,12 +131,14 @@ class SharedPosition:
         self._numbers[:3] = seed, epoch, begin
 
     def of_iteration(self, loader: int, number: int) -> tuple[int, int, int]:
-        """Seed, epoch and position with which an iteration began: as they were when the first of its
-        workers asked. Who says them may have gone on before the last one does.
+        """Seed, epoch and position at which an iteration began.
+
+        They are those at the moment the iteration's first worker asked. The main process may set new
+        ones before the last worker asks.
 
         Args:
-            loader: a number of what iterates, and of nothing else that ever does.
-            number: of the iteration.
+            loader: a number that identifies the loader.
+            number: the iteration of that loader.
         """
         with self._file.locked():
             if self._numbers[3:5].tolist() != [loader, number]:

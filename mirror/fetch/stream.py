@@ -83,7 +83,7 @@ class FetchStream:
 
     @property
     def stats(self) -> FetchStats:
-        """What was taken so far, and how long the caller waited for it."""
+        """The images taken so far, and the time that the caller waited for them."""
         values: dict[str, Any] = self.counts
         return FetchStats(**values, waited=self.waited)
 

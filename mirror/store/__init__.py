@@ -1,10 +1,16 @@
-"""Object stores: one contract (`base`), engines that keep it, wrappers that add to it.
+"""Object storage: one contract, several engines, and wrappers that add to them.
 
-base.py       the contract: put, get, head, list, delete, sign, and its wrapper base
-obstore.py    engine: bulk bytes          aioboto3.py   engine: botocore's compatibility
-file.py       engine: a folder            control.py    boto3: credentials, region, diagnosis
-retry.py      wrapper: another attempt    throttle.py   wrapper: concurrency, bandwidth, count
-responses.py  one table from HTTP refusals to our errors
+base.py                 the contract, and the base class of wrappers
+engines/                obstore.py (bulk bytes), aioboto3.py (botocore's compatibility), file.py (a folder)
+retry.py                wrapper: retries
+throttle.py             wrapper: concurrency, bandwidth, request counts
+s3_access.py            boto3: credentials, region, diagnosis
+signing.py              presigned URLs
+responses.py            one table from refused requests to our errors
+read_back.py            read an object and hash it
+unfinished.py           uploads and files that a killed writer left incomplete
+bounded_tasks.py        concurrent tasks within limits
+consecutive_failures.py when a run stops using a store that no longer answers
 """
 
 from __future__ import annotations
@@ -25,16 +31,16 @@ __all__ = ["open_store"]
 def open_store(
     url: BucketUrl, access: S3Access | None, settings: BucketSettings, concurrency: int
 ) -> Store:
-    """The bare engine for a bucket url: `file.py` for a folder, else what `bucket.engine` says.
+    """Open the engine for a bucket url, without any wrapper.
 
     Args:
         url: where the mirror is.
-        access: who asks; None for a folder.
-        settings: `engine` chooses; `auto` is obstore where it is installed, else aioboto3.
-        concurrency: connections that aioboto3 may keep.
+        access: credentials and endpoint; None for a mirror in a folder.
+        settings: `engine` chooses. `auto` is obstore where it is installed, else aioboto3.
+        concurrency: how many connections aioboto3 may keep open.
 
     Raises:
-        ConfigError: the engine that was asked for is not installed.
+        ConfigError: the chosen engine is not installed.
     """
     if access is None:
         from mirror.store.engines.file import FileStore

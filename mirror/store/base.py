@@ -1,8 +1,8 @@
-"""The contract of an object store, which every engine keeps and every wrapper preserves.
+"""The contract of an object store. Every engine fulfils it, and every wrapper preserves it.
 
-A store is rooted at a bucket's prefix: keys are relative to it, and use `/`. Every operation is one
-request (a multipart PUT is several), raises only errors of `mirror.errors`, and never retries:
-`mirror.store.retry` and `mirror.store.throttle` wrap around it.
+A store is rooted at a bucket's prefix. Keys are relative to the prefix and use `/`. Every operation
+is one request (a multipart PUT is several), raises only errors of `mirror.errors` and never retries.
+`mirror.store.retry` and `mirror.store.throttle` wrap a store to add that.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, NamedTuple, Protocol, TypeVar
 
-from mirror.errors import StoreError
+from mirror.errors import AlreadyExists, NotFound, PreconditionFailed, StoreError
 
 T = TypeVar("T")
 
@@ -25,7 +25,7 @@ class Create:
 
 @dataclass(frozen=True, slots=True)
 class Overwrite:
-    """Unconditional PUT: the last one wins."""
+    """Unconditional PUT: the last writer wins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ PutMode = Create | Overwrite | IfMatch
 
 
 class Headers(NamedTuple):
-    """What is stored beside an object and served with it."""
+    """Headers that are stored with an object and served with it."""
 
     content_type: str = "application/octet-stream"
     cache_control: str | None = None
@@ -47,7 +47,12 @@ class Headers(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ObjectInfo:
-    """`size` in bytes; `etag` as the server gave it, quotes included."""
+    """The facts that a server gives about an object.
+
+    Attributes:
+        size: in bytes.
+        etag: as the server gave it, quotes included.
+    """
 
     key: str
     size: int
@@ -56,7 +61,7 @@ class ObjectInfo:
 
 
 class NewObject(NamedTuple):
-    """An object that is to be written whole, under a key that nobody has taken."""
+    """An object to write whole, under a key that must be free."""
 
     key: str
     body: bytes
@@ -64,7 +69,12 @@ class NewObject(NamedTuple):
 
 
 class Created(NamedTuple):
-    """So many objects, the first of several, were written; `error` is what the next one met, if begun."""
+    """The result of writing several objects in order.
+
+    Attributes:
+        written: how many of the first objects were written.
+        error: why the next one failed; None where all were written or the caller stopped.
+    """
 
     written: int
     error: StoreError | None
@@ -77,75 +87,104 @@ DELETE_PAGE = 1000
 
 
 class Store(Protocol):
-    """An object store. Safe to use from many tasks of one event loop."""
+    """An object store. Many tasks of one event loop may use it."""
 
     @property
-    def url(self) -> str: ...
+    def url(self) -> str:
+        """The bucket url of the store's root."""
+        ...
 
     async def put(self, key: str, body: bytes, mode: PutMode, headers: Headers) -> str:
-        """Write an object whole; returns its ETag.
+        """Write an object whole, and return its ETag.
 
-        The server is given a checksum of the body and refuses other bytes.
+        The request carries a checksum of the body, so the server refuses damaged bytes.
 
         Raises:
-            AlreadyExists: mode is Create and the key is taken.
-            PreconditionFailed: mode is IfMatch and the key holds another ETag, or none.
+            AlreadyExists: `mode` is Create and the key is taken.
+            PreconditionFailed: `mode` is IfMatch, and the key has another ETag or does not exist.
         """
         ...
 
     async def create_in_turn(
         self, objects: Sequence[NewObject], stopped: Callable[[], bool]
     ) -> Created:
-        """`put` with Create, one object after the other: a turn for many small ones costs least.
+        """Create objects one after the other: the cheapest way to write many small ones.
 
-        Ends at the first that is not simply written, and before any at which `stopped()` is true,
-        which is asked from any thread. What is left is the caller's to put by itself: `put` raises.
+        Stops at the first object that fails. The caller then calls `put` for the rest, which
+        raises the error of each.
+
+        Args:
+            objects: in the order in which to write them.
+            stopped: called before each object, from any thread. True ends the call early.
         """
         ...
 
     async def put_multipart(
         self, key: str, chunks: Chunks, part_size: int, headers: Headers
     ) -> str:
-        """Write a large object in parts; returns its ETag.
+        """Write a large object in parts, unconditionally, and return its ETag.
 
-        `chunks()` yields the parts: `part_size` bytes each, the last one fewer (R2 wants them equal).
-        Unconditional. If `chunks()` raises, the upload is aborted and the error comes through.
+        An error that `chunks()` raises aborts the upload and reaches the caller.
+
+        Args:
+            key: of the object.
+            chunks: yields the parts. A retry calls it again.
+            part_size: bytes of every part but the last, which is smaller. R2 wants equal parts.
+            headers: to store with the object.
         """
         ...
 
     async def get(self, key: str) -> bytes:
-        """Raises: NotFound."""
+        """Read an object whole.
+
+        Raises:
+            NotFound: there is no such object.
+        """
         ...
 
     async def get_range(self, key: str, start: int, length: int) -> bytes:
-        """`length` bytes from offset `start`, fewer at the object's end. Raises: NotFound."""
+        """Read `length` bytes from offset `start`; fewer at the object's end.
+
+        Raises:
+            NotFound: there is no such object.
+        """
         ...
 
     async def head(self, key: str) -> ObjectInfo:
-        """Raises: NotFound."""
+        """Read an object's size, ETag and time.
+
+        Raises:
+            NotFound: there is no such object.
+        """
         ...
 
     async def list_page(self, prefix: str, after: str) -> list[ObjectInfo]:
-        """Up to `LIST_PAGE` objects under `prefix` with keys greater than `after`, in key order.
+        """List up to `LIST_PAGE` objects under `prefix` with keys greater than `after`, in key order.
+
+        A folder marker (a key that ends with `/`) may be listed without its slash, but never twice.
 
         Args:
             prefix: empty, or ending with `/`.
-            after: a key, or empty. An empty list means that there are no more. The marker of a
-                folder, a key that ends with `/`, may be told without the slash; never twice.
+            after: a key, or empty to begin at the first.
+
+        Returns:
+            The objects; empty when there are no more.
         """
         ...
 
     async def delete(self, keys: Sequence[str]) -> None:
-        """Delete up to `DELETE_PAGE` objects; a missing one is no error."""
+        """Delete up to `DELETE_PAGE` objects. A missing object is no error."""
         ...
 
-    async def aclose(self) -> None: ...
+    async def aclose(self) -> None:
+        """Close connections."""
+        ...
 
 
-async def created_in_turn(
+async def create_with_put(
     store: Store, objects: Sequence[NewObject], stopped: Callable[[], bool]
 ) -> Created:
-    """`create_in_turn` by means of `put`, for a store to which a turn is nothing special."""
+    """`Store.create_in_turn` as a sequence of `put`, for stores without a cheaper way."""
     for count, new in enumerate(objects):
         if stopped():
             return Created(count, None)
@@ -156,12 +195,12 @@ async def created_in_turn(
     return Created(len(objects), None)
 
 
-def turn(
+def create_blocking(
     create: Callable[[NewObject], object],
     objects: Sequence[NewObject],
     stopped: Callable[[], bool],
 ) -> Created:
-    """`create_in_turn` for a store whose calls block: all of it is one call, for one thread."""
+    """`Store.create_in_turn` for stores whose calls block; runs all of it in the calling thread."""
     for count, new in enumerate(objects):
         if stopped():
             return Created(count, None)
@@ -172,8 +211,23 @@ def turn(
     return Created(len(objects), None)
 
 
+def put_error(error: StoreError, key: str, mode: PutMode) -> StoreError:
+    """The error that `Store.put` raises for a refused request.
+
+    Args:
+        error: what the server's answer means by itself.
+        key: of the object.
+        mode: the condition that the request carried.
+    """
+    if isinstance(mode, Create) and isinstance(error, PreconditionFailed):
+        return AlreadyExists(f"PUT {key}: the key is taken.")
+    if isinstance(mode, IfMatch) and isinstance(error, NotFound):
+        return PreconditionFailed(f"PUT {key}: there is no such object.")
+    return error
+
+
 async def list_all(store: Store, prefix: str) -> AsyncIterator[ObjectInfo]:
-    """Every object under `prefix` in key order, a page in memory at a time."""
+    """List every object under `prefix` in key order, with one page in memory at a time."""
     after = ""
     while page := await store.list_page(prefix, after):
         for info in page:
@@ -185,10 +239,10 @@ Operation = Literal["put", "get", "head", "list", "delete"]
 
 
 class StoreWrapper(ABC):
-    """A store around a store: a subclass says in `_call` what happens around each request.
+    """A store around another store. A subclass defines in `_call` what happens around each request.
 
-    Retrying, throttling and counting are wrappers and not code of an engine, so that each is
-    written once and every engine is the plain request.
+    Retrying, throttling and counting are wrappers, so each is written once and an engine only sends
+    the plain request.
     """
 
     def __init__(self, inner: Store) -> None:
@@ -201,9 +255,9 @@ class StoreWrapper(ABC):
         """Perform `request`, which may be awaited more than once.
 
         Args:
-            operation: what it is billed and counted as.
+            operation: the kind of request, for billing and counting.
             nbytes: how many bytes it sends.
-            request: makes the request anew at each call.
+            request: sends the request; each call sends it again.
         """
 
     @property
@@ -216,7 +270,7 @@ class StoreWrapper(ABC):
     async def create_in_turn(
         self, objects: Sequence[NewObject], stopped: Callable[[], bool]
     ) -> Created:
-        return await created_in_turn(self, objects, stopped)
+        return await create_with_put(self, objects, stopped)
 
     async def put_multipart(
         self, key: str, chunks: Chunks, part_size: int, headers: Headers

@@ -1,4 +1,4 @@
-"""Tasks under way at once, held to a number and to the bytes that they may have in memory."""
+"""Concurrent tasks, limited by their number and by the bytes that they hold in memory."""
 
 from __future__ import annotations
 
@@ -13,16 +13,18 @@ WINDOW_BYTES: Final = 128 << 20
 
 
 class BoundedTasks:
-    """A context whose tasks are done when it ends; the first error of one ends all and is raised.
+    """An async context that runs tasks within limits, and waits for all of them at its end.
+
+    The first error of a task cancels the others and is raised.
 
     Args:
-        tasks: so many at once.
-        nbytes: so many bytes at once, though one task is always let through.
+        tasks: the most tasks at once.
+        nbytes: the most bytes at once. A single larger task still runs, alone.
     """
 
     def __init__(self, tasks: int, nbytes: int = WINDOW_BYTES) -> None:
-        self._most_tasks = tasks
-        self._most_bytes = nbytes
+        self._max_tasks = tasks
+        self._max_bytes = nbytes
         self._tasks = self._bytes = 0
         self._room = asyncio.Condition()
         self._group = asyncio.TaskGroup()
@@ -45,12 +47,18 @@ class BoundedTasks:
         work: Callable[[*Arguments], Awaitable[None]],
         *arguments: *Arguments,
     ) -> None:
-        """Begin a task once there is room for it and its bytes."""
+        """Wait until there is room for a task and its bytes, then start it.
+
+        Args:
+            nbytes: how many bytes the task will hold in memory.
+            work: the task.
+            arguments: of `work`.
+        """
         async with self._room:
             await self._room.wait_for(
                 lambda: (
                     self._tasks == 0
-                    or (self._tasks < self._most_tasks and self._bytes + nbytes <= self._most_bytes)
+                    or (self._tasks < self._max_tasks and self._bytes + nbytes <= self._max_bytes)
                 )
             )
             self._tasks += 1

@@ -1,4 +1,4 @@
-"""Objects read back: their digest, whatever their size, in bounded memory."""
+"""Read objects back and hash them in bounded memory, whatever their size."""
 
 from __future__ import annotations
 
@@ -10,26 +10,25 @@ from mirror.content.digest import WHOLE_UP_TO, Digest, Hasher, digest_of
 from mirror.store.base import Store
 
 PART_BYTES: Final = 16 << 20
-# Hashing more than this is worth the hop to a thread: the event loop must not wait for it.
-_HASHED_AT_ONCE: Final = 64 << 10
+# Hashing more bytes than this goes to a thread, so that the event loop does not wait for it.
+_HASHED_ON_THE_LOOP: Final = 64 << 10
 
 
 def bytes_held(size: int) -> int:
-    """What reading an object of this size holds in memory."""
+    """How many bytes of memory it takes to read an object of `size` bytes."""
     return size if size <= WHOLE_UP_TO else 2 * PART_BYTES
 
 
 async def parts_of(store: Store, key: str, size: int) -> AsyncIterator[bytes]:
-    """An object's bytes: whole up to `WHOLE_UP_TO`, else in parts.
+    """Read an object: whole up to `WHOLE_UP_TO` bytes, else in parts of `PART_BYTES`.
 
     Args:
-        store: the mirror's.
+        store: the mirror's store.
         key: of the object.
-        size: that it should have. A large one may turn out to have another: then as many bytes come
-            as there are.
+        size: the bytes that it should have. A large object of another size is read to its own end.
 
     Raises:
-        NotFound: it is not there.
+        NotFound: there is no such object.
     """
     if size <= WHOLE_UP_TO:
         yield await store.get(key)
@@ -40,7 +39,7 @@ async def parts_of(store: Store, key: str, size: int) -> AsyncIterator[bytes]:
 
 
 async def digest_in(store: Store, key: str, size: int) -> Digest:
-    """The digest of an object as it is read back; `size` and errors as of `parts_of`."""
+    """Read an object back and hash it. Arguments and errors are those of `parts_of`."""
     if size <= WHOLE_UP_TO:
         return await hashed(await store.get(key))
     hasher = Hasher()
@@ -50,6 +49,7 @@ async def digest_in(store: Store, key: str, size: int) -> Digest:
 
 
 async def hashed(body: bytes) -> Digest:
-    if len(body) <= _HASHED_AT_ONCE:
+    """Hash bytes without holding up the event loop."""
+    if len(body) <= _HASHED_ON_THE_LOOP:
         return digest_of(body)
     return await asyncio.to_thread(digest_of, body)

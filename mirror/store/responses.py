@@ -1,4 +1,4 @@
-"""One table from a server's refusal to our error, shared by both engines and the control plane."""
+"""One table from refused requests to our errors, shared by both S3 engines and boto3's client."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ _WRONG_REGION = {
     "TemporaryRedirect",
     "InvalidRegionName",
 }
-# The bytes were damaged or cut on their way: sending them again is the cure.
-_DAMAGED_ON_THE_WAY = {
+# The bytes were damaged or cut in transit: a retry helps.
+_DAMAGED_IN_TRANSIT = {
     "BadDigest",
     "IncompleteBody",
     "InvalidDigest",
@@ -44,19 +44,17 @@ _DAMAGED_ON_THE_WAY = {
     "XAmzContentChecksumMismatch",
     "XAmzContentSHA256Mismatch",
 }
-
-
-# Of the 5xx (Cloudflare adds 520 to 527), those that another attempt does not change: not
-# implemented, version not supported, no room.
+# The 5xx that a retry does not change: not implemented, version not supported, no room.
+# All others may pass, Cloudflare's 520 to 527 included.
 _FINAL = {501, 505, 507}
 
 
 def untrusted(what: str, why: str) -> Untrusted:
-    """The error of a TLS certificate that was refused.
+    """The error for a TLS certificate that is not trusted.
 
     Args:
         what: the request in words.
-        why: the library's reason.
+        why: the TLS library's reason.
     """
     return Untrusted(
         f"{what}: the server's certificate is not trusted ({why}); correct bucket.endpoint, or let "
@@ -65,37 +63,41 @@ def untrusted(what: str, why: str) -> Untrusted:
 
 
 def deletion_of(keys: Sequence[str]) -> str:
-    """The request that deletes keys, in words."""
+    """A DELETE request in words."""
     return f"DELETE {keys[0]}" if len(keys) == 1 else f"DELETE {len(keys):,} objects"
+
+
+def delete_error(code: str, what: str) -> StoreError:
+    """The error for one key of a DeleteObjects request, whose answer as a whole was 200."""
+    return error_from(403 if code == "AccessDenied" else 500, code, what)
 
 
 def error_from(
     status: int, code: str, what: str, message: str = "", retry_after: float | None = None
 ) -> StoreError:
-    """The error that a refused request means.
+    """The error for a refused request.
 
     Args:
         status: the HTTP status.
-        code: S3's error code, empty where the answer had no body (HEAD never has).
+        code: S3's error code; empty where the answer had no body, as to every HEAD.
         what: the request in words, such as `PUT objects/3f/….jpg`.
         message: the server's own words.
-        retry_after: seconds, where the server gave them.
+        retry_after: seconds to wait, where the server gave them.
     """
-    said = f" ({status} {code or message or 'without a word'})"
+    said = f" ({status} {code or message or 'no message'})"
     if code == "NoSuchBucket":
         return BucketMissing(
             f"{what}: the bucket does not exist{said}; create it, or correct bucket.url."
         )
-    if (
-        code == "NoSuchUpload"
-    ):  # of parts that are sent: to say that it is complete was answered, once
-        return Unreachable(f"{what}: its upload is gone, and may be complete{said}.")
+    if code == "NoSuchUpload":
+        # A retried CompleteMultipartUpload meets this when the first attempt's answer was lost.
+        return Unreachable(f"{what}: the upload no longer exists; it may be complete{said}.")
     if status == 404:
         return NotFound(f"{what}: there is no such object{said}.")
     if status == 412:
-        return PreconditionFailed(f"{what}: the object is not what the condition asks for{said}.")
+        return PreconditionFailed(f"{what}: the object does not match the condition{said}.")
     if status == 409:
-        return Conflict(f"{what}: another writer was at the same key{said}.")
+        return Conflict(f"{what}: another request changed the same key{said}.")
     if code in ("RequestTimeTooSkewed", "RequestExpired"):
         return ClockSkew(
             f"{what}: this machine's clock is wrong{said}; set it (timedatectl set-ntp true) "
@@ -114,7 +116,7 @@ def error_from(
         return AccessDenied(
             f"{what}: this key may not do that{said}; give it that permission on the bucket."
         )
-    if code in _DAMAGED_ON_THE_WAY or status == 408:
+    if code in _DAMAGED_IN_TRANSIT or status == 408:
         return Unreachable(f"{what}: the request did not arrive whole{said}.", retry_after)
     if status == 429 or code == "SlowDown" or (status >= 500 and status not in _FINAL):
         return Throttled(f"{what}: the server asks to slow down{said}.", retry_after)

@@ -1,8 +1,8 @@
-"""Another attempt at what may pass: a wrapper, the same for every engine whatever its SDK does.
+"""Retry transient failures: a wrapper that works the same for every engine, whatever its SDK does.
 
-Full jitter (Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015): the pause
-before attempt n is uniform between 0 and min(cap, base · 2ⁿ), so that workers who were refused
-together do not come back together. A server's Retry-After is a lower bound on it.
+The pause has full jitter (Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015).
+Before attempt n it is uniform between 0 and min(cap, base · 2ⁿ), so workers that were refused
+together do not return together. A server's Retry-After is a lower bound.
 """
 
 from __future__ import annotations
@@ -23,7 +23,14 @@ Sleep = Callable[[float], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """`attempts` in all; `base` and `cap` of a pause, and the longest Retry-After kept, in seconds."""
+    """How often to try, and how long to pause.
+
+    Attributes:
+        attempts: the most attempts, the first one included.
+        base: seconds; the pause may double from here with each failure.
+        cap: seconds; the longest pause of our own.
+        longest_retry_after: seconds; a longer Retry-After is cut to this.
+    """
 
     attempts: int = 8
     base: float = 0.2
@@ -31,7 +38,13 @@ class RetryPolicy:
     longest_retry_after: float = 120.0
 
     def pause(self, failures: int, retry_after: float | None, jitter: float) -> float:
-        """Seconds to wait after the `failures`-th failure; `jitter` is uniform in [0, 1)."""
+        """Seconds to wait before the next attempt.
+
+        Args:
+            failures: how many attempts have failed.
+            retry_after: seconds that the server asked for, or None.
+            jitter: a random number, uniform in [0, 1).
+        """
         backoff = jitter * min(self.cap, self.base * 2.0**failures)
         return max(backoff, min(retry_after or 0.0, self.longest_retry_after))
 
@@ -44,14 +57,18 @@ async def retried(
     jitter: Callable[[], float],
     retrying: Callable[[], object],
 ) -> T:
-    """What a request gives, repeated while it fails with Transient; in the end its last error.
+    """Send a request until it succeeds, fails for good, or runs out of attempts.
 
     Args:
-        request: makes the request anew at each call.
-        policy: how often, and how soon.
-        sleep: waits so many seconds.
-        jitter: a number uniform in [0, 1).
+        request: sends the request; each call sends it again.
+        policy: how often to try, and how long to pause.
+        sleep: waits for a number of seconds.
+        jitter: returns a random number, uniform in [0, 1).
         retrying: called before each pause.
+
+    Raises:
+        Transient: the last attempt's error, when all have failed.
+        StoreError: any other error of the request, at once.
     """
     failures = 0
     while True:
@@ -67,10 +84,13 @@ async def retried(
 
 
 class Retrying(StoreWrapper):
-    """Repeats requests that failed with Transient; gives up with the last error.
+    """Retry requests that fail with Transient, and raise the last error in the end.
 
-    A repeated conditional PUT may meet its own first attempt, whose answer was lost: it then says
-    AlreadyExists, and the caller, who must check what stands there anyway, finds its own bytes.
+    A retried conditional PUT may meet the object of its own first attempt, whose answer was lost. It
+    then raises AlreadyExists. The caller checks the object anyway, and finds its own bytes.
+
+    Attributes:
+        retries: how many attempts were repeated so far.
     """
 
     def __init__(
@@ -100,7 +120,7 @@ class Retrying(StoreWrapper):
     async def create_in_turn(
         self, objects: Sequence[NewObject], stopped: Callable[[], bool]
     ) -> Created:
-        """First attempts. After one that may pass there is a pause; the others are `put`'s."""
+        """Make the first attempts only; pause after a transient failure. `put` makes the others."""
         created = await self._inner.create_in_turn(objects, stopped)
         if isinstance(created.error, Transient):
             self.retries += 1

@@ -1,6 +1,6 @@
-"""The control plane, on boto3: which credentials, which region, and what is wrong when nothing works.
+"""Access to an S3 bucket by boto3: credentials, region, and explanations of failures.
 
-Bulk bytes never pass here.
+Bulk bytes take the engines instead.
 """
 
 from __future__ import annotations
@@ -21,31 +21,32 @@ from mirror.system.lazy import lazy
 
 CONNECT_SECONDS = 10
 READ_SECONDS = 60
-# Of a whole request, its body and its answer.
+# For a whole request with its body and its answer.
 REQUEST_SECONDS = 300
-# What was asked is said in our words; a query may hold a signature.
+# Cut from messages: a URL's query may hold a signature.
 _QUERY = re.compile(r"(?<=[^\s\"'])\?[^\s\"']*")
 _REFUSED = re.compile(r"certificate verify failed: ([^(\]]+?) *\(")
 
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """One moment's credentials; the secret parts stay out of `repr`."""
+    """Credentials at one moment. `repr` hides the secret parts."""
 
     access_key: str
     secret_key: str = field(repr=False)
     token: str | None = field(repr=False)
 
 
-_NOT_SIMPLE: Final = ("AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_CREDENTIAL_EXPIRATION")
+# With one of these set, botocore must find the credentials.
+_NEED_BOTOCORE: Final = ("AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_CREDENTIAL_EXPIRATION")
 
 
 class S3Access:
-    """Where a bucket is and who is asking. Credentials are looked up once, and refresh themselves.
+    """A bucket's address, region and credentials. Credentials are found once and refresh themselves.
 
     Args:
         url: an `s3://` bucket url.
-        settings: endpoint and region; a region that is absent comes from the AWS configuration.
+        settings: endpoint and region. An absent region comes from the AWS configuration.
     """
 
     def __init__(self, url: BucketUrl, settings: BucketSettings) -> None:
@@ -64,17 +65,21 @@ class S3Access:
             raise BadCredentials(f"{error}; correct AWS_PROFILE or ~/.aws/config.") from None
 
     @property
+    def prefix(self) -> str:
+        """The prefix of the mirror's keys in the bucket: empty, or ending with `/`."""
+        return f"{self.url.path}/" if self.url.path else ""
+
+    @property
     def region(self) -> str:
         default = "auto" if self.endpoint else "us-east-1"
         return str(self._region or self.session.region_name or default)
 
     @property
     def address(self) -> str:
-        """What is asked: `endpoint`, or AWS in the region.
+        """The server's address: `endpoint`, or AWS in the region.
 
-        Always told to obstore and deltalake: what they are not told, or told by another name than
-        AWS_ENDPOINT_URL_S3, they take from the environment, however plainly the settings say
-        otherwise.
+        obstore and deltalake always get it, under the name AWS_ENDPOINT_URL_S3. Without it, or with
+        any other name, they would take an endpoint from the environment and ignore the settings.
         """
         return self.endpoint or f"https://s3.{self.region}.amazonaws.com"
 
@@ -83,13 +88,13 @@ class S3Access:
         return bool(self.endpoint and self.endpoint.startswith("http://"))
 
     def credentials(self) -> Credentials:
-        """The credentials of this moment (a role's are fetched anew before they expire).
+        """The credentials at this moment. Those of a role are renewed before they expire.
 
         Raises:
             BadCredentials: the AWS chain has none, or its provider fails.
         """
-        if (given := _given()) is not None:
-            return given
+        if (found_in_environment := _environment_credentials()) is not None:
+            return found_in_environment
         with _chain():
             found = self._provider and self._provider.get_frozen_credentials()
         if not found or not found.access_key:
@@ -116,26 +121,31 @@ class S3Access:
                 connect_timeout=CONNECT_SECONDS,
                 read_timeout=READ_SECONDS,
                 retries={"total_max_attempts": 1},
-                # R2 and newer regions of AWS know no older one, which botocore may yet choose.
+                # botocore may choose an older version, which R2 and newer AWS regions refuse.
                 signature_version="s3v4",
                 s3={"addressing_style": "path" if self.endpoint else "auto"},
                 # R2 refuses the CRC32 trailers that boto3 adds by default.
                 request_checksum_calculation="when_required",
                 response_checksum_validation="when_required",
-                # The environment's has been asked for; one of ~/.aws/config no other engine knows.
+                # The settings include the environment's endpoint; no other engine reads one from
+                # ~/.aws/config.
                 ignore_configured_endpoint_urls=True,
             ),
         }
 
     def client(self) -> Any:
-        """A boto3 S3 client."""
+        """Make a boto3 S3 client.
+
+        Raises:
+            BadCredentials: the AWS chain has none, or its provider fails.
+        """
         self.credentials()
         client = self.session.client("s3", **self.client_options())
         client.meta.events.register("before-call.s3", drop_expect_header)
         return client
 
     def delta_options(self) -> dict[str, str]:
-        """`storage_options` for the catalog's Delta table, with the credentials of this moment."""
+        """`storage_options` for the catalog's Delta table, with the credentials at this moment."""
         credentials = self.credentials()
         options = {
             "aws_access_key_id": credentials.access_key,
@@ -150,7 +160,7 @@ class S3Access:
         if credentials.token:
             options["aws_session_token"] = credentials.token
         if self.endpoint:
-            # By this name delta-rs knows that it need not ask AWS about the instance.
+            # With this option delta-rs does not query the AWS instance metadata.
             options["aws_endpoint"] = self.endpoint
         if self.allow_http:
             options["aws_allow_http"] = "true"
@@ -159,7 +169,7 @@ class S3Access:
 
 @contextlib.contextmanager
 def _chain() -> Iterator[None]:
-    """What the AWS chain raises, in our words: a refused role, a token file or date that is wrong."""
+    """Translate errors of the AWS chain: a refused role, a bad token file, a bad date."""
     from botocore.exceptions import BotoCoreError, ClientError
 
     try:
@@ -169,41 +179,41 @@ def _chain() -> Iterator[None]:
 
 
 def chain_failed(error: Exception) -> BadCredentials:
-    """The error of the AWS chain when it has no good credentials to give."""
+    """The error for an AWS chain that fails to provide credentials."""
     return BadCredentials(
         f"The AWS credential chain failed: {str(error).rstrip('.')}; renew the credentials (aws sso "
         "login, where they come from it), or correct AWS_PROFILE or the AWS_* environment."
     )
 
 
-def _given() -> Credentials | None:
-    """Keys in the environment, which botocore's chain would find first.
+def _environment_credentials() -> Credentials | None:
+    """Read plain keys from the environment, where botocore's chain would look first.
 
-    They are read without it: importing botocore costs as much as a run that finds nothing changed.
-    What needs more than reading (a profile, keys that expire, half of a pair) is left to it.
+    This avoids the import of botocore, which costs as much as a run that finds nothing changed.
+    Profiles, keys that expire and incomplete pairs are left to botocore: the result is then None.
     """
     get = os.environ.get
     key, secret = get("AWS_ACCESS_KEY_ID"), get("AWS_SECRET_ACCESS_KEY")
-    if not key or not secret or any(map(get, _NOT_SIMPLE)):
+    if not key or not secret or any(map(get, _NEED_BOTOCORE)):
         return None
     return Credentials(key, secret, get("AWS_SECURITY_TOKEN") or get("AWS_SESSION_TOKEN") or None)
 
 
 def _authorities() -> str | None:
-    """A file with the authorities to trust; None leaves the choice to botocore.
+    """The file of trusted certificate authorities; None leaves the choice to botocore.
 
-    obstore, deltalake and the fetch layer go by SSL_CERT_FILE, so that one variable is enough.
+    obstore, deltalake and the fetch layer read SSL_CERT_FILE, so one variable serves all.
     """
     return None if os.environ.get("AWS_CA_BUNDLE") else os.environ.get("SSL_CERT_FILE") or None
 
 
 def drop_expect_header(params: dict[str, Any], **_: object) -> None:
-    """A server that does not answer `Expect: 100-continue` costs a second a PUT."""
+    """Remove `Expect: 100-continue`: a server that ignores it costs a second per PUT."""
     params["headers"].pop("Expect", None)
 
 
 def translate_botocore(error: Exception, what: str) -> StoreError:
-    """Our error for one of botocore's.
+    """Translate an error of botocore into one of ours.
 
     Args:
         error: a ClientError or any other BotoCoreError.
@@ -240,22 +250,22 @@ def translate_botocore(error: Exception, what: str) -> StoreError:
         return chain_failed(error)
     if isinstance(error, theirs.ParamValidationError):
         return StoreError(
-            f"{what}: botocore sends no such request ({' '.join(str(error).split())})."
+            f"{what}: botocore refuses to send this request ({' '.join(str(error).split())})."
         )
     if isinstance(error, theirs.SSLError) and (why := _REFUSED.search(str(error))):
         return untrusted(what, why[1])
-    # Everything else botocore raises on its way to a server is the network's doing.
+    # All other errors that botocore raises on the way to a server come from the network.
     return Unreachable(f"{what}: the server cannot be reached ({_QUERY.sub('', str(error))}).")
 
 
 def explain(access: S3Access, error: StoreError) -> StoreError:
-    """A clearer error for a first request that failed, by asking the bucket who it is.
+    """Find a clearer error for a failed first request, by one HeadBucket.
 
-    HEAD answers and redirects carry no words, and engines differ in what they let through; one
-    HeadBucket tells a missing bucket, a wrong region and a wrong key apart.
+    HEAD answers and redirects carry no message, and engines differ in what they pass on. HeadBucket
+    tells a missing bucket, a wrong region and a wrong key apart.
 
     Returns:
-        The clearer error, or `error` itself where nothing better is known.
+        The clearer error, or `error` itself where HeadBucket says no more.
     """
     from botocore.exceptions import BotoCoreError, ClientError
 

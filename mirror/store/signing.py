@@ -1,7 +1,7 @@
-"""Presigned URLs in bulk: what reads an object for a while without credentials of the reader's.
+"""Presigned URLs in bulk. A reader needs no credentials until they expire.
 
-obstore signs without a request, at a small part of botocore's cost, and unlike its transfers it works in
-a forked child, where a training's workers live.
+obstore signs without a request, at a small part of botocore's cost. Unlike its transfers, signing works
+in a forked child, such as a worker of a training.
 """
 
 from __future__ import annotations
@@ -12,24 +12,24 @@ from typing import TYPE_CHECKING, Final
 
 import obstore
 from obstore.exceptions import BaseError
-from obstore.store import S3Store
 
 from mirror.errors import ConfigError, UsageError
+from mirror.store.engines.obstore import credential_of, open_s3_store
 from mirror.store.s3_access import Credentials, S3Access
 from mirror.urls import ObjectUrls
 
 if TYPE_CHECKING:
-    from obstore.store import S3Credential
+    from obstore.store import S3Store
 
 MIN_LIFE: Final = timedelta(seconds=1)
 MAX_LIFE: Final = timedelta(days=7)
 
 
 class Signer:
-    """Signs GET URLs of one mirror's keys. Cheap to make; may be made before a fork or after it.
+    """Signs GET URLs for keys of one mirror. It is cheap to make, before or after a fork.
 
     Args:
-        access: where the bucket is and who signs.
+        access: where the bucket is, and the credentials to sign with.
 
     Raises:
         ConfigError: the mirror is in a folder, or `bucket.endpoint` is not a plain web address.
@@ -41,25 +41,29 @@ class Signer:
                 "A mirror in a folder has no presigned URLs: choose file URLs, "
                 "or set bucket.url to s3://BUCKET/PREFIX."
             )
-        # obstore would sign for an endpoint without a scheme, or with a password in it, all the same.
+        # obstore would also sign for an endpoint without a scheme, or with a password.
         ObjectUrls(access.url, access.endpoint)
         self._access = access
         self._opened: tuple[Credentials, S3Store] | None = None
 
     def sign(self, keys: Sequence[str], expires: timedelta) -> list[str]:
-        """URLs that read the keys until they expire, in the keys' order. No request is sent.
+        """Sign URLs that read the keys until they expire. No request is sent.
 
-        With temporary credentials a URL dies when they do: see `temporary`, `credentials_expire`.
-        A client must send a URL as it stands (with aiohttp, as `yarl.URL(url, encoded=True)`): some
-        servers take another encoding of an odd prefix for another path, and refuse the signature.
+        URLs signed with temporary credentials stop working when the credentials expire: see
+        `temporary` and `credentials_expire`. A client must send a URL unchanged (with aiohttp, as
+        `yarl.URL(url, encoded=True)`). Some servers take another encoding of an unusual prefix for
+        another path, and refuse the signature.
 
         Args:
-            keys: relative to the mirror's prefix; thousands at a time cost the least.
-            expires: from now, 1 second to 7 days, in whole seconds.
+            keys: relative to the mirror's prefix. Signing thousands at a time costs the least.
+            expires: time from now, 1 second to 7 days, in whole seconds.
+
+        Returns:
+            One URL for each key, in the same order.
 
         Raises:
             UsageError: `expires` is outside these limits.
-            ConfigError: the host of `bucket.endpoint` cannot be one.
+            ConfigError: `bucket.endpoint` has an impossible host.
             BadCredentials: the AWS chain has none, or its provider fails.
         """
         if not MIN_LIFE <= expires <= MAX_LIFE:
@@ -82,36 +86,16 @@ class Signer:
 
     @property
     def credentials_expire(self) -> datetime | None:
-        """When the credentials die, with a time zone; None where they do not or it is not known."""
-        self._access.credentials()  # a role's are fetched only now
-        # botocore keeps the hour to itself; the attribute is absent from lasting credentials.
+        """When the credentials expire, with a time zone; None where they do not, or that is unknown."""
+        self._access.credentials()  # fetches those of a role
+        # botocore does not publish the time. Permanent credentials lack the attribute.
         known = getattr(self._access.session.get_credentials(), "_expiry_time", None)
         return known if isinstance(known, datetime) else None
 
     def _store(self) -> S3Store:
-        """Made once, and again when the credentials are new ones."""
+        """The store to sign with, opened again when the credentials change."""
         credentials = self._access.credentials()
         if self._opened is None or self._opened[0] != credentials:
-            self._opened = credentials, _open(self._access, credentials)
+            store = open_s3_store(self._access, lambda: credential_of(credentials))
+            self._opened = credentials, store
         return self._opened[1]
-
-
-def _open(access: S3Access, credentials: Credentials) -> S3Store:
-    # Through a provider: obstore completes keys that it is given outright with AWS_SESSION_TOKEN
-    # from the environment, which may belong to other keys.
-    def provide() -> S3Credential:
-        return {
-            "access_key_id": credentials.access_key,
-            "secret_access_key": credentials.secret_key,
-            "token": credentials.token,
-            "expires_at": None,
-        }
-
-    return S3Store(
-        access.url.bucket,
-        prefix=access.url.path or None,
-        region=access.region,
-        aws_endpoint_url_s3=access.address,
-        virtual_hosted_style_request=False,
-        credential_provider=provide,
-    )

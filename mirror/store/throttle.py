@@ -1,9 +1,10 @@
-"""How many requests at once, and how many bytes a second: shared by all workers of a run.
+"""Limits on concurrent requests and on bytes per second, shared by all workers of a run.
 
-Concurrency follows additive increase, multiplicative decrease (Chiu & Jain, 1989): each success
-adds 1/limit, a refusal halves, at most once per `settle` seconds because the requests that were
-already in flight will be refused too and say nothing new. S3 answers 503 while it repartitions and
-R2 answers 5xx for "too many at once"; both mean everyone, not just the request that was hit.
+Concurrency follows additive increase, multiplicative decrease (Chiu & Jain, 1989): each success adds
+1/limit, and a refusal halves the limit. It halves at most once per `settle` seconds, because requests
+that were already in flight will be refused too and carry no new information. S3 answers 503 while it
+repartitions, and R2 answers 5xx for "too many at once". Both concern all requests, not only the one
+that was refused.
 """
 
 from __future__ import annotations
@@ -30,53 +31,55 @@ from mirror.store.retry import Sleep
 T = TypeVar("T")
 Clock = Callable[[], float]
 
-
-# What a process puts in a second, at best; measured on 2 cores 6,000 objects of 45 kB.
-MOST_PUTS_A_SECOND: Final = 8000.0
-_FEW: Final = 8
+# An upper bound on PUTs per second of one process. Measured on 2 cores: 6,000 objects of 45 kB.
+MAX_PUTS_PER_SECOND: Final = 8000.0
+# With a known rate the limit begins here, and does not fall lower for a fast server.
+_MIN_USEFUL: Final = 8
 
 
 class AdaptiveLimit:
-    """How many requests may be in flight; a state machine without I/O.
+    """The number of requests that may be in flight: a state machine without I/O.
 
     Args:
-        most: the limit never exceeds this.
-        settle: seconds after a decrease during which further refusals are the same news.
-        rate: requests a second that no more in flight could exceed. By Little's law (1961) as many
-            are in flight as arrive while one lasts: of a server so near that few are enough, more
-            would only wait for each other, at twice the CPU time.
+        maximum: the limit never exceeds this.
+        settle: seconds after a decrease during which further refusals are ignored.
+        rate: requests per second that this process can reach at best. By Little's law (1961) the
+            useful number in flight is `rate` times the duration of a request. With a nearby server
+            that is few. More would only wait for each other, and cost twice the CPU time.
     """
 
-    def __init__(self, most: int, settle: float = 1.0, *, rate: float = math.inf) -> None:
-        self._allowed = float(most)
-        self._most = most
+    def __init__(self, maximum: int, settle: float = 1.0, *, rate: float = math.inf) -> None:
+        self._allowed = float(maximum)
+        self._maximum = float(maximum)
         self._settle = settle
         self._rate = rate
         self._quickest = math.inf
-        self._useful = float(most) if rate == math.inf else float(min(most, _FEW))
+        self._useful = float(maximum) if rate == math.inf else float(min(maximum, _MIN_USEFUL))
         self._decreased_at = float("-inf")
 
     @property
     def limit(self) -> float:
+        """The limit now; its whole part counts."""
         return min(self._allowed, self._useful)
 
     def succeeded(self, seconds: float, count: int = 1) -> None:
-        """`count` requests, one after the other, took so long."""
+        """Record that `count` requests, sent one after the other, took `seconds` together."""
         for _ in range(count):
-            self._allowed = min(float(self._most), self._allowed + 1.0 / self._allowed)
+            self._allowed = min(self._maximum, self._allowed + 1.0 / self._allowed)
         if count and seconds / count < self._quickest:
             self._quickest = seconds / count
             if self._rate < math.inf:
-                self._useful = min(float(self._most), max(_FEW, self._rate * self._quickest))
+                self._useful = min(self._maximum, max(_MIN_USEFUL, self._rate * self._quickest))
 
     def refused(self, now: float) -> None:
+        """Record that the server refused a request at `now`, in seconds of any origin."""
         if now - self._decreased_at >= self._settle:
             self._allowed = max(1.0, self.limit / 2)
             self._decreased_at = now
 
 
 class ConcurrencyGate:
-    """Lets as many callers through as an `AdaptiveLimit` allows, first come first served."""
+    """Admits as many callers as an `AdaptiveLimit` allows, first come, first served."""
 
     def __init__(self, limit: AdaptiveLimit) -> None:
         self.limit = limit
@@ -87,12 +90,12 @@ class ConcurrencyGate:
         if self._running < int(self.limit.limit) and not self._waiting:
             self._running += 1
             return
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(turn)
+        admission: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(admission)
         try:
-            await turn
+            await admission
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
+            if admission.done() and not admission.cancelled():
                 self._running -= 1
                 self._admit()
             raise
@@ -102,30 +105,35 @@ class ConcurrencyGate:
         self._admit()
 
     async def through(self, request: Callable[[], Awaitable[T]], clock: Clock) -> T:
-        """What a request gives that waited for its turn; the limit is told how it went."""
+        """Send a request when the gate admits it, and adapt the limit to its outcome."""
         async with self:
-            began = clock()
+            started = clock()
             try:
                 result = await request()
             except (Throttled, Unreachable):
                 self.limit.refused(clock())
                 raise
-            self.limit.succeeded(clock() - began)
+            self.limit.succeeded(clock() - started)
             return result
 
     def _admit(self) -> None:
         while self._waiting and self._running < int(self.limit.limit):
-            turn = self._waiting.popleft()
-            if not turn.done():
+            admission = self._waiting.popleft()
+            if not admission.done():
                 self._running += 1
-                turn.set_result(None)
+                admission.set_result(None)
 
 
 class BandwidthLimit:
-    """A pacer: bytes leave at `rate` a second on average, a request at a time.
+    """Spaces requests so that bytes leave at an average rate.
 
-    Each taker books its share of the future and waits until it begins, so the order is fair and no
-    more than one request runs ahead of the rate.
+    Each request books the time that its bytes take, and waits until that time begins. The order is
+    fair, and at most one request runs ahead of the rate.
+
+    Args:
+        rate: bytes per second.
+        clock: seconds of any origin.
+        sleep: waits for a number of seconds.
     """
 
     def __init__(
@@ -137,6 +145,7 @@ class BandwidthLimit:
         self._free_at = float("-inf")
 
     async def take(self, nbytes: int) -> None:
+        """Wait until `nbytes` may leave."""
         now = self._clock()
         begins = max(now, self._free_at)
         self._free_at = begins + nbytes / self._rate
@@ -145,7 +154,7 @@ class BandwidthLimit:
 
 
 class Throttling(StoreWrapper):
-    """Holds requests to the shared limits, and tells the limit how they went."""
+    """Holds requests to the shared limits, and adapts the concurrency limit to their outcome."""
 
     def __init__(
         self,
@@ -164,7 +173,7 @@ class Throttling(StoreWrapper):
         self, operation: Operation, nbytes: int, request: Callable[[], Awaitable[T]]
     ) -> T:
         async def paced() -> T:
-            # Inside the gate: bytes that were paced first could leave in one burst when it opens.
+            # Pace inside the gate: bytes paced before it could leave in one burst when it opens.
             if self._bandwidth is not None and nbytes:
                 await self._bandwidth.take(nbytes)
             return await request()
@@ -174,16 +183,16 @@ class Throttling(StoreWrapper):
     async def create_in_turn(
         self, objects: Sequence[NewObject], stopped: Callable[[], bool]
     ) -> Created:
-        if self._bandwidth is not None:  # a turn would leave in one burst
+        if self._bandwidth is not None:  # one call for all objects would be one burst
             return await super().create_in_turn(objects, stopped)
         async with self._gate:
-            began = self._clock()
+            started = self._clock()
             created = await self._inner.create_in_turn(objects, stopped)
             ended = self._clock()
             if isinstance(created.error, (Throttled, Unreachable)):
                 self._gate.limit.refused(ended)
             elif created.error is None:
-                self._gate.limit.succeeded(ended - began, created.written)
+                self._gate.limit.succeeded(ended - started, created.written)
         return created
 
     async def put_multipart(
@@ -199,7 +208,7 @@ class Throttling(StoreWrapper):
 
 
 class Counting(StoreWrapper):
-    """Counts requests as they are sent, attempts that failed included: they are billed too."""
+    """Counts requests when they are sent. Failed attempts count too, because they are billed."""
 
     def __init__(self, inner: Store) -> None:
         super().__init__(inner)
@@ -226,5 +235,5 @@ class Counting(StoreWrapper):
                 self.requests["put"] += 1
                 yield chunk
 
-        self.requests["put"] += 1  # to begin; one a part; `_call` counts the one that completes
+        self.requests["put"] += 1  # begins the upload; `_call` counts the one that completes it
         return await super().put_multipart(key, counted, part_size, headers)

@@ -1,6 +1,6 @@
-"""What writers that were killed left half written: parts of uploads in a bucket, files in a folder.
+"""Unfinished writes that killed writers left: parts of uploads in a bucket, files in a folder.
 
-Neither is an object, no listing shows them, and a bucket's owner pays for them all the same.
+They are not objects and no listing of objects shows them, but the bucket's owner pays for them.
 """
 
 from __future__ import annotations
@@ -16,25 +16,32 @@ from mirror.layout import BucketUrl
 from mirror.store.engines.file import HIDDEN
 from mirror.store.s3_access import S3Access, translate_botocore
 
-# A server that has no such request says it in one of these ways.
+# Answers of servers that do not support the request.
 _UNSUPPORTED = {400, 404, 405, 501}
 
 
 class Unfinished(NamedTuple):
-    """`key`: below the mirror; `name`: of the upload, or the file's path."""
+    """One unfinished write.
+
+    Attributes:
+        key: of the object that was being written, relative to the mirror.
+        name: the upload's id, or the path of the temporary file.
+    """
 
     key: str
     name: str
 
 
 class UnfinishedWrites(Protocol):
-    """Finds and removes what is half written. Blocks: call in a thread."""
+    """Finds and removes unfinished writes. Its methods block: call them in a thread."""
 
     def find(self, before: datetime) -> list[Unfinished] | None:
-        """What was begun before a time; None where the server does not tell."""
+        """List writes that began before a time; None where the server cannot list them."""
         ...
 
-    def remove(self, one: Unfinished) -> None: ...
+    def remove(self, write: Unfinished) -> None:
+        """Remove an unfinished write; one that is gone already is no error."""
+        ...
 
 
 class UnfinishedInBucket:
@@ -42,7 +49,7 @@ class UnfinishedInBucket:
 
     def __init__(self, access: S3Access) -> None:
         self._access = access
-        self._prefix = f"{access.url.path}/" if access.url.path else ""
+        self._prefix = access.prefix
 
     def find(self, before: datetime) -> list[Unfinished] | None:
         from botocore.exceptions import BotoCoreError, ClientError
@@ -69,22 +76,22 @@ class UnfinishedInBucket:
             where["KeyMarker"] = page["NextKeyMarker"]
             where["UploadIdMarker"] = page["NextUploadIdMarker"]
 
-    def remove(self, one: Unfinished) -> None:
+    def remove(self, write: Unfinished) -> None:
         from botocore.exceptions import BotoCoreError, ClientError
 
         try:
             self._access.client().abort_multipart_upload(
-                Bucket=self._access.url.bucket, Key=self._prefix + one.key, UploadId=one.name
+                Bucket=self._access.url.bucket, Key=self._prefix + write.key, UploadId=write.name
             )
         except ClientError as error:
             if error.response.get("Error", {}).get("Code") != "NoSuchUpload":
-                raise translate_botocore(error, f"ABORT {one.key}") from None
+                raise translate_botocore(error, f"ABORT {write.key}") from None
         except BotoCoreError as error:
-            raise translate_botocore(error, f"ABORT {one.key}") from None
+            raise translate_botocore(error, f"ABORT {write.key}") from None
 
 
 class UnfinishedInFolder:
-    """Temporary files of a mirror in a folder."""
+    """Temporary files in a mirror's folder."""
 
     def __init__(self, url: BucketUrl) -> None:
         self._root = Path(url.path)
@@ -102,10 +109,10 @@ class UnfinishedInFolder:
                     if datetime.fromtimestamp(path.lstat().st_mtime, UTC) < before:
                         yield Unfinished(str(path.relative_to(self._root)), str(path))
 
-    def remove(self, one: Unfinished) -> None:
-        Path(one.name).unlink(missing_ok=True)
+    def remove(self, write: Unfinished) -> None:
+        Path(write.name).unlink(missing_ok=True)
 
 
-def half_written(url: BucketUrl, access: S3Access | None) -> UnfinishedWrites:
-    """Of a place: `access` is None for a folder."""
+def unfinished_writes(url: BucketUrl, access: S3Access | None) -> UnfinishedWrites:
+    """The unfinished writes of a mirror. `access` is None for a mirror in a folder."""
     return UnfinishedInFolder(url) if access is None else UnfinishedInBucket(access)

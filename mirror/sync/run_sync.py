@@ -27,7 +27,7 @@ from mirror.run.signals import leaving_at_once_on_ctrl_c, stopping_on_signals
 from mirror.store.base import Store
 from mirror.store.retry import Retrying, RetryPolicy
 from mirror.store.throttle import (
-    MOST_PUTS_A_SECOND,
+    MAX_PUTS_PER_SECOND,
     AdaptiveLimit,
     BandwidthLimit,
     ConcurrencyGate,
@@ -284,7 +284,7 @@ class _SyncRun:
         state.set(_UNEXAMINED_SINCE, str(since))
         known_bad = load_known_bad(self._settings.inspect.known_bad)
         bandwidth = BandwidthLimit(parse_rate(sync.limit_rate)) if sync.limit_rate else None
-        gate = ConcurrencyGate(AdaptiveLimit(sync.concurrency, rate=MOST_PUTS_A_SECOND))
+        gate = ConcurrencyGate(AdaptiveLimit(sync.concurrency, rate=MAX_PUTS_PER_SECOND))
         retrying = Retrying(Throttling(counting, gate, bandwidth), retry)
         stop = asyncio.Event()
         transfer = Transfer(

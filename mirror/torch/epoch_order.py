@@ -2,8 +2,8 @@
 
 An order is never stored. A Feistel network over a × b ≥ n is a bijection, so the sample at each
 position is computed when it is needed. A result outside n goes through the network again until it is
-inside (cycle walking). So ten million samples cost no memory, a resumed epoch starts at its position
-at once, and the order does not depend on the version of NumPy.
+inside (cycle walking). So ten million samples cost no memory, and a resumed epoch starts at its
+position at once. The order does not depend on the version of NumPy.
 """
 
 from __future__ import annotations

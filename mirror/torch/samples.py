@@ -1,4 +1,4 @@
-"""`Samples`: what both kinds of datasets share — the table, reading, decoding, bad samples."""
+"""`Samples`: the common base of both datasets, which reads, decodes and handles bad samples."""
 
 from __future__ import annotations
 

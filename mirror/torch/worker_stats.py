@@ -11,7 +11,7 @@ from torch.utils.data import get_worker_info
 from mirror.fetch.shared_memory import SharedFile
 from mirror.fetch.statistics import FetchStats
 
-# One row for the training process, the others for workers; more workers would share rows.
+# One row for the training process, the others for workers. Beyond that, workers overwrite rows.
 _ROWS: Final = 512
 _NAMES: Final = tuple(count.name for count in fields(FetchStats) if count.name != "latencies")
 _COLUMNS: Final = len(_NAMES) + len(FetchStats().latencies)

@@ -204,7 +204,7 @@ class _Collection:
         self._report = report
         self._catalog_files: list[ObjectInfo] = []
         self._uploads: list[Unfinished] = []
-        self._unfinished: UnfinishedWrites = mirror.location.half_written()
+        self._unfinished: UnfinishedWrites = mirror.location.unfinished_writes()
         self._missing = 0
 
     async def run(

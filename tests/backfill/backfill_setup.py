@@ -1,4 +1,4 @@
-"""A cache, a dataset and a server, and time that passes only when somebody waits."""
+"""A cache, a dataset, a server, and a clock that advances only during sleeps."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ BEGIN = 1_790_000_000.0
 
 
 class VirtualTime:
-    """A clock that stands still until somebody sleeps."""
+    """A clock that advances only by `sleep`."""
 
     def __init__(self, now: float = BEGIN) -> None:
         self.now = now
@@ -32,7 +32,7 @@ class VirtualTime:
     def __call__(self) -> float:
         return self.now
 
-    def to_keep(self) -> list[Any]:
+    def to_save(self) -> list[Any]:
         return [self.now, 0.0, ""]
 
     async def sleep(self, seconds: float) -> None:
@@ -42,7 +42,7 @@ class VirtualTime:
 
 @dataclass
 class Scene:
-    """Runs backfills in virtual time. `backfill`, `inspect`: what mirror.toml says of them."""
+    """Runs backfills in virtual time. `backfill`, `inspect`: sections of mirror.toml."""
 
     folder: Path
     server: INaturalist

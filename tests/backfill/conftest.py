@@ -1,4 +1,4 @@
-"""What the tests of backfills share."""
+"""Fixtures of the backfill tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A server that plays iNaturalist on loopback: photos, what comes in their place, and a strict porter.
+"""A server that plays iNaturalist on loopback: photos, replacements for them, and strict limits.
 
     with INaturalist(clock) as server:
         url = server.photo(1, Image(photo(1)))
@@ -28,13 +28,13 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 HOSTS = ("static.inaturalist.org", "inaturalist-open-data.s3.amazonaws.com")
 LOOPBACK = "127.0.0.1"
 HTML = b"<!DOCTYPE html><title>We are sorry</title><p>Please try again later.</p>"
-# Bytes that the system takes ahead of the client; small, so that what was sent is what was counted.
+# Bytes that the system buffers ahead of the client; small, so that the bytes sent are the bytes counted.
 _SEND_BUFFER = 16 << 10
 
 
 @dataclass(frozen=True)
 class Image:
-    """An answer with a body. `length`: what Content-Length says, if not the truth."""
+    """An answer with a body. `length`: a false Content-Length."""
 
     body: bytes
     status: int = 200
@@ -45,21 +45,21 @@ class Image:
 
 @dataclass(frozen=True)
 class Stall:
-    """Sends the head and half of the body, and then nothing."""
+    """Sends the head and half of the body, then nothing more."""
 
     body: bytes = b"x" * 1000
 
 
 @dataclass(frozen=True)
 class Reset:
-    """Breaks the connection: before anything is said, or in the middle of the body."""
+    """Breaks the connection before the answer, or in the middle of its body."""
 
     body: bytes = b""
 
 
 @dataclass(frozen=True)
 class Endless:
-    """A body of so many bytes, without a length."""
+    """A body of a given size, without a Content-Length."""
 
     nbytes: int
     status: int = 200
@@ -67,7 +67,7 @@ class Endless:
 
 @dataclass(frozen=True)
 class First:
-    """So many times one thing, then another."""
+    """One answer for a number of requests, then another."""
 
     times: int
     first: Any
@@ -101,7 +101,7 @@ class Hit:
 
 
 class Everywhere(AbstractResolver):
-    """A resolver to whom every name is this machine."""
+    """A resolver that gives this machine's address for every name."""
 
     def __init__(self, address: str = LOOPBACK) -> None:
         self._address = address
@@ -165,7 +165,7 @@ class INaturalist:
         self._loop.close()
 
     def photo(self, number: int, answer: Answer, host: str = HOSTS[0], query: str = "") -> str:
-        """Put a photo up; returns its URL."""
+        """Serve a photo, and return its URL."""
         path = f"/photos/{number}/medium.jpg{query}"
         self.answers[path] = answer
         return f"http://{host}:{self.port}{path}"
@@ -176,7 +176,7 @@ class INaturalist:
         return self.asked[url.split(f":{self.port}", 1)[1]]
 
     def most_requests(self, seconds: float) -> int:
-        """In any stretch of so many seconds."""
+        """The most within any period of a length in seconds."""
         return most_within([(hit.at, 1) for hit in self.hits], seconds)
 
     def most_bytes(self, seconds: float) -> int:
@@ -285,7 +285,7 @@ class INaturalist:
 
 
 def most_within(events: Sequence[tuple[float, int]], seconds: float) -> int:
-    """The largest sum of events within less than so many seconds."""
+    """The largest sum of events within less than `seconds`."""
     most = total = begin = 0
     for at, amount in events:
         total += amount

@@ -1,4 +1,4 @@
-"""What an answer means, when a URL is asked for again, how time is told: pure pieces of a backfill."""
+"""Pure pieces of a backfill: meanings of answers, retries, the clock, estimates."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import pytest
 from mirror.backfill.answers import (
     Reply,
     UrlOutcome,
-    fate_of,
-    outcome_of,
-    what_next,
+    next_attempt,
+    request_outcome,
+    url_outcome,
 )
-from mirror.backfill.backfill_clock import BackfillClock, ClockReading, resumed, to_keep
-from mirror.backfill.estimate import PaceStatus, estimate, spell
+from mirror.backfill.backfill_clock import BackfillClock, ClockReading, resumed_time, to_save
+from mirror.backfill.estimate import PaceStatus, estimate, in_words
 from mirror.backfill.pacing import DAY, HOUR, Limits
-from mirror.backfill.url_policy import least_interval
+from mirror.backfill.url_policy import robots_interval
 from tests.support.photos import photo
 
 WALL = 1_790_000_000.0
@@ -45,30 +45,30 @@ URL = "https://static.inaturalist.org/photos/1/medium.jpg"
     ],
 )
 def test_an_answer_tells_the_pace_and_the_url(reply: Reply, outcome: str, kind: str) -> None:
-    assert outcome_of(reply) == outcome
-    assert fate_of(reply, URL, frozenset()).kind == kind
+    assert request_outcome(reply) == outcome
+    assert url_outcome(reply, URL, frozenset()).kind == kind
 
 
 def test_a_known_bad_content_is_a_placeholder() -> None:
-    digest = fate_of(Reply(200, photo(1)), URL, frozenset()).digest
+    digest = url_outcome(Reply(200, photo(1)), URL, frozenset()).digest
     assert digest is not None
     for known in (digest.sha256, digest.content_hash):
-        fate = fate_of(Reply(200, photo(1)), URL, frozenset({known}))
+        fate = url_outcome(Reply(200, photo(1)), URL, frozenset({known}))
         assert isinstance(fate, UrlOutcome)
         assert fate.kind == "placeholder"
 
 
 def test_pauses_grow_and_end() -> None:
-    network = [what_next("network", strikes) for strikes in range(1, 9)]
+    network = [next_attempt("network", strikes) for strikes in range(1, 9)]
     assert [round(one.pause) for one in network] == [10, 40, 160, 640, 2560, 10240, 40960, 0]
     assert [one.state for one in network] == ["waiting"] * 7 + ["given_up"]
-    html = [what_next("not_image", strikes) for strikes in range(1, 5)]
+    html = [next_attempt("not_image", strikes) for strikes in range(1, 5)]
     assert [round(one.pause) for one in html] == [600, 3600, 21600, 0]
     assert html[-1].state == "given_up"
-    assert what_next("throttled", 99) == ("waiting", 0.0)
+    assert next_attempt("throttled", 99) == ("waiting", 0.0)
 
 
-# kept, the clocks at the next start, what time it then is
+# saved, the clocks at the next start, the time then
 TIMES = {
     "first run": (None, ClockReading(WALL, 5.0, "a"), WALL),
     "same boot": ([100.0, 5.0, "a"], ClockReading(WALL, 65.0, "a"), 160.0),
@@ -80,20 +80,20 @@ TIMES = {
     ),
     "another boot": ([WALL, 5.0, "a"], ClockReading(WALL + 60, 1.0, "b"), WALL + 60),
     "another boot, no battery": ([WALL, 5.0, "a"], ClockReading(0.0, 1.0, "b"), WALL),
-    "no boot is told": ([WALL, 5.0, ""], ClockReading(WALL + 60, 65.0, ""), WALL + 60),
+    "no boot id": ([WALL, 5.0, ""], ClockReading(WALL + 60, 65.0, ""), WALL + 60),
     "a clock that went back": ([WALL, 500.0, "a"], ClockReading(WALL + 60, 5.0, "a"), WALL + 60),
 }
 
 
 @pytest.mark.parametrize(("kept", "seen", "now"), TIMES.values(), ids=TIMES)
-def test_time_goes_on_from_run_to_run(kept: object, seen: ClockReading, now: float) -> None:
-    assert resumed(kept, seen) == now
-    assert resumed(to_keep(now, seen), seen) == now
+def test_the_clock_resumes_from_run_to_run(kept: object, seen: ClockReading, now: float) -> None:
+    assert resumed_time(kept, seen) == now
+    assert resumed_time(to_save(now, seen), seen) == now
 
 
-def test_a_clock_goes_on_where_it_was_left() -> None:
+def test_a_clock_resumes_where_it_was_saved() -> None:
     first = BackfillClock()
-    kept = first.to_keep()
+    kept = first.to_save()
     again = BackfillClock(kept)
     assert kept[0] <= again() < kept[0] + 60
     assert again() <= again()
@@ -111,20 +111,20 @@ def test_a_clock_goes_on_where_it_was_left() -> None:
         (10_000, {"per_hour": 100_000}, "at 1 a second are 3 hours"),
     ],
 )
-def test_the_arithmetic_names_what_makes_it_so(
+def test_the_estimate_names_the_limit_that_decides(
     images: int, changes: dict[str, int], words: str
 ) -> None:
     assert words in estimate(images, Limits(**changes), PaceStatus(30), None).arithmetic
 
 
-def test_the_arithmetic_knows_robots_txt_and_what_images_weigh() -> None:
-    told = estimate(1000, Limits(), PaceStatus(30, least_interval=120.0), 2e6)
+def test_the_estimate_uses_robots_txt_and_the_mean_size() -> None:
+    told = estimate(1000, Limits(), PaceStatus(30, min_interval=120.0), 2e6)
     assert told.seconds == pytest.approx(120_000)
     assert told.arithmetic == "1,000 images at one in 120 seconds are 33 hours; 2.0 GB in all."
 
 
-def test_the_arithmetic_knows_how_the_pace_stands() -> None:
-    """What may come at once is used up by a run before, and refusals have halved the rate."""
+def test_the_estimate_uses_the_state_of_the_pace() -> None:
+    """An earlier run has used up the burst, and refusals have halved the rate."""
     assert estimate(31, Limits(), PaceStatus(0), None).seconds == 31 * 24
     told = estimate(30, Limits(), PaceStatus(0, 0.5), None)
     assert told.seconds == 30 * 48
@@ -142,7 +142,7 @@ def test_the_arithmetic_knows_how_the_pace_stands() -> None:
     ],
 )
 def test_durations_in_round_numbers(seconds: float, words: str) -> None:
-    assert spell(seconds) == words
+    assert in_words(seconds) == words
 
 
 @pytest.mark.parametrize(
@@ -159,4 +159,4 @@ def test_durations_in_round_numbers(seconds: float, words: str) -> None:
     ],
 )
 def test_the_rate_that_robots_txt_states(body: bytes, seconds: float) -> None:
-    assert least_interval(body) == seconds
+    assert robots_interval(body) == seconds

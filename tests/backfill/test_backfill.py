@@ -1,4 +1,4 @@
-"""`mirror backfill`: what is wanted is fetched, what is bad is not kept, and nobody is asked twice."""
+"""`mirror backfill` fetches missing images, stores no bad ones, and repeats no request."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from PIL import Image as Pillow
 
 from mirror.backfill.download_plan import DownloadSelection
-from mirror.backfill.pacing import DAY, HOUR, MOST_FORBIDDEN
+from mirror.backfill.pacing import DAY, HOUR, MAX_FORBIDDEN
 from mirror.backfill.run_backfill import BackfillOptions
 from mirror.cache.cache_writer import backfill_writer
 from mirror.content.digest import digest_of
@@ -49,7 +49,7 @@ def selected(**fields: Any) -> BackfillOptions:
     return BackfillOptions(selection=DownloadSelection(**fields))
 
 
-def test_what_the_cache_lacks_is_fetched(scene: Scene) -> None:
+def test_missing_images_are_fetched(scene: Scene) -> None:
     urls = [scene.server.photo(n, Image(photo(n))) for n in range(5)]
     fill(scene.cache, {urls[0]: photo(0)})
     report = scene.run([*urls, urls[1]])
@@ -66,7 +66,7 @@ def test_what_the_cache_lacks_is_fetched(scene: Scene) -> None:
     assert agents.pop().endswith("(+test@example.org)")
 
 
-def test_nothing_to_do_asks_nobody(scene: Scene) -> None:
+def test_nothing_to_do_sends_no_request(scene: Scene) -> None:
     urls = [scene.server.photo(n, Image(photo(n))) for n in range(3)]
     scene.run(urls)
     scene.server.hits.clear()
@@ -74,7 +74,7 @@ def test_nothing_to_do_asks_nobody(scene: Scene) -> None:
     assert (report.plan.wanted, report.exit_status, scene.server.hits) == (0, 0, [])
 
 
-# What comes, the fate, and a part of the reason. None of it may be kept.
+# The answer, the kind of failure, and a part of the reason. None of it may be stored.
 BAD: dict[str, tuple[Any, str, str]] = {
     "404": (gone(404), "gone", "404"),
     "403": (gone(403), "gone", "403"),
@@ -100,7 +100,7 @@ BAD: dict[str, tuple[Any, str, str]] = {
     "wrong length": (Image(photo(1), length=len(photo(1)) + 10), "network", "ended before"),
     "reset": (Reset(), "network", "the connection broke: Connection reset by peer"),
     "reset midway": (Reset(photo(1)), "network", ""),
-    "stall": (Stall(), "network", "too long"),
+    "stall": (Stall(), "network", "stalled"),
     "500": (gone(500), "server_error", "500"),
     "teapot": (gone(418), "not_image", "418"),
     "login": (redirect("https://www.inaturalist.org/login"), "placeholder", "login"),
@@ -109,7 +109,7 @@ BAD: dict[str, tuple[Any, str, str]] = {
     "private": (redirect("http://10.0.0.1/x.jpg"), "not_allowed", "10.0.0.1"),
     "metadata": (redirect("http://169.254.169.254/latest"), "not_allowed", "169.254"),
     "file": (redirect("file:///etc/passwd"), "not_allowed", "file"),
-    "nowhere": (redirect(""), "not_image", "leads nowhere"),
+    "nowhere": (redirect(""), "not_image", "without a usable target"),
     "loop": (redirect("medium.jpg"), "not_image", "redirects"),
 }
 
@@ -132,7 +132,7 @@ def test_a_bad_answer_is_recorded_and_not_stored(
 
 
 def test_more_bytes_than_announced_are_no_image(scene: Scene) -> None:
-    """As they come, the library sees an answer that is cut, or one that is no HTTP."""
+    """Depending on timing, the HTTP library sees an answer that is cut, or one that is not HTTP."""
     url = scene.server.photo(1, Image(photo(1), length=len(photo(1)) // 2))
     report = scene.run([url], BackfillOptions(seconds=5))
     ((_, kind, why),) = report.failures
@@ -146,7 +146,7 @@ FOR_EVER = [name for name, (_, kind, _) in BAD.items() if kind in ("gone", "plac
 
 
 @pytest.mark.parametrize("name", FOR_EVER)
-def test_what_is_gone_is_never_asked_for_again(scene: Scene, name: str) -> None:
+def test_gone_images_are_never_requested_again(scene: Scene, name: str) -> None:
     url = scene.server.photo(1, BAD[name][0])
     for _ in range(3):
         report = scene.run([url])
@@ -160,7 +160,7 @@ def test_what_is_gone_is_never_asked_for_again(scene: Scene, name: str) -> None:
     ("name", "most"),
     [("html", 4), ("blank", 4), ("cut", 4), ("500", 8), ("reset", 8), ("loop", 24)],
 )
-def test_what_may_pass_is_tried_again_with_growing_pauses_and_given_up(
+def test_transient_failures_are_retried_with_growing_pauses_and_given_up(
     scene: Scene, name: str, most: int
 ) -> None:
     url = scene.server.photo(1, BAD[name][0])
@@ -184,15 +184,15 @@ PASSING = {
 
 
 @pytest.mark.parametrize("first", PASSING.values(), ids=PASSING)
-def test_what_passes_soon_is_had_by_the_same_run(scene: Scene, first: Any) -> None:
+def test_a_short_failure_is_retried_by_the_same_run(scene: Scene, first: Any) -> None:
     url = scene.server.photo(1, First(2, first, Image(photo(1))))
     report = scene.run([url])
     assert (report.downloaded, report.failed_total, report.exit_status) == (1, 0, 0)
     assert scene.server.times_asked(url) == 3
 
 
-def test_a_broken_connection_is_not_asked_again_unasked(scene: Scene) -> None:
-    """The library under us does so of its own accord, unless it is kept from it."""
+def test_the_http_library_does_not_repeat_a_request(scene: Scene) -> None:
+    """The HTTP library would repeat the request by itself."""
     url = scene.server.photo(1, Reset())
     scene.run([url], BackfillOptions(seconds=5))
     assert scene.server.times_asked(url) == 1
@@ -206,7 +206,7 @@ def test_a_redirect_is_followed_where_it_may_be(scene: Scene, host: str) -> None
     assert (report.downloaded, scene.files()) == (1, [name_of(url)])
 
 
-def test_one_picture_for_many_photos_is_a_placeholder_and_is_taken_back(scene: Scene) -> None:
+def test_one_picture_for_many_photos_is_a_placeholder_and_is_removed(scene: Scene) -> None:
     same = Image(photo(7))
     urls = [scene.server.photo(n, same) for n in range(7)]
     good = scene.server.photo(100, Image(photo(100)))
@@ -214,7 +214,7 @@ def test_one_picture_for_many_photos_is_a_placeholder_and_is_taken_back(scene: S
     assert scene.files() == [name_of(good)]
     assert (report.downloaded, report.taken_back, report.failed["placeholder"]) == (1, 4, 7)
     assert any(digest_of(photo(7)).sha256.hex() in warning for warning in report.warnings)
-    # And the next one is known at once, in another run too.
+    # A later run also recognises the next one at once.
     late = scene.server.photo(8, same)
     report = scene.run([*urls, good, late])
     assert (report.plan.gone, report.failed["placeholder"]) == (7, 1)
@@ -232,7 +232,7 @@ def test_one_photo_under_many_urls_is_no_placeholder(scene: Scene) -> None:
     assert (report.downloaded, report.taken_back) == (8, 0)
 
 
-def test_a_picture_that_somebody_else_put_there_is_not_taken_back(scene: Scene) -> None:
+def test_a_file_that_another_program_wrote_is_not_removed(scene: Scene) -> None:
     urls = [scene.server.photo(n, Image(photo(7))) for n in range(6)]
     fill(scene.cache, {urls[0]: photo(7)})
     scene.run(urls)
@@ -259,9 +259,9 @@ def test_placeholders_in_the_cache_are_wanted_again(scene: Scene) -> None:
     assert all((scene.cache / name_of(url)).read_bytes() == photo(n) for n, url in enumerate(urls))
 
 
-def test_what_somebody_else_puts_there_meanwhile_stays(scene: Scene) -> None:
+def test_a_good_file_that_appears_meanwhile_stays(scene: Scene) -> None:
     class Training:
-        """Puts the second image there while the first is fetched."""
+        """Puts the second image into the cache while the first is fetched."""
 
         def __init__(self) -> None:
             self.done = False
@@ -279,7 +279,7 @@ def test_what_somebody_else_puts_there_meanwhile_stays(scene: Scene) -> None:
     assert (scene.cache / name_of(urls[1])).read_bytes() == photo(50)
 
 
-def test_what_is_mirrored_is_not_fetched(scene: Scene) -> None:
+def test_mirrored_images_are_not_fetched(scene: Scene) -> None:
     scene.bucket = True
     urls = [scene.server.photo(n, Image(photo(n))) for n in range(4)]
     report = scene.run(urls[:2])
@@ -304,9 +304,7 @@ def test_a_photo_that_is_mirrored_under_another_spelling_need_not_be_fetched(sce
         assert scene.run([other], options).plan.mirrored == mirrored
 
 
-def test_files_of_the_cache_are_looked_at_once(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_files_of_the_cache_are_judged_once(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     looked_at: list[int] = []
 
     def counting(*arguments: Any) -> Any:
@@ -320,7 +318,7 @@ def test_files_of_the_cache_are_looked_at_once(
     scene.run(urls)
     assert sum(looked_at) == 10
     assert scene.run(urls).plan.cached == 20
-    assert sum(looked_at) == 10  # what it wrote itself it knows
+    assert sum(looked_at) == 10  # it knows the files that it wrote
     (scene.cache / name_of(urls[3])).write_bytes(blank())
     assert scene.run(urls).replaced == 1
     assert sum(looked_at) == 11
@@ -354,7 +352,7 @@ def test_a_host_that_is_not_on_the_list_is_never_asked(scene: Scene) -> None:
 
 
 def test_private_addresses_are_not_connected_to(scene: Scene) -> None:
-    """The names are on the list, and lead to this machine."""
+    """The names are on the list, but resolve to this machine."""
     scene.backfill = {"allow_private": False, "hosts": [f"{HOSTS[0]}:{scene.server.port}"]}
     urls = [scene.server.photo(n, Image(photo(n))) for n in range(3)]
     report = scene.run(urls, BackfillOptions(seconds=60))
@@ -369,17 +367,17 @@ def test_a_refusal_is_waited_out_and_costs_the_image_nothing(scene: Scene) -> No
     urls = [scene.server.photo(n, Image(photo(n))) for n in range(25)]
     report = scene.run(urls)
     assert (report.downloaded, report.failed_total, report.exit_status) == (25, 0, 0)
-    # Seconds and dates are both kept to: each refusal is followed by the pause that it asked for.
+    # Each refusal is followed by the pause that it asked for, in seconds or as a date.
     assert 2 <= report.throttled <= 6
     assert {hit.status for hit in scene.server.hits} == {200, 404, 429}
 
 
 def test_a_blocked_address_does_not_make_everything_gone(scene: Scene) -> None:
-    count = MOST_FORBIDDEN + 10
+    count = MAX_FORBIDDEN + 10
     urls = [scene.server.photo(n, gone(403)) for n in range(count)]
     scene.backfill = {"per_hour": 3000}
     report = scene.run(urls, BackfillOptions(seconds=4 * HOUR))
-    assert len(scene.server.hits) <= MOST_FORBIDDEN + 1
+    assert len(scene.server.hits) <= MAX_FORBIDDEN + 1
     assert any("blocked" in warning for warning in report.warnings)
     for n in range(count):
         scene.server.photo(n, Image(photo(n)))
@@ -433,7 +431,7 @@ def test_a_run_that_dies_in_a_request_has_asked_all_the_same(
     scene.backfill = {"per_hour": 3}
     urls = [scene.server.photo(n, Image(photo(n))) for n in range(9)]
     with monkeypatch.context() as dying:
-        dying.setattr("mirror.backfill.fetch_one.outcome_of", die)
+        dying.setattr("mirror.backfill.fetch_one.request_outcome", die)
         for _ in range(3):
             with pytest.raises(Died):
                 scene.run(urls)
@@ -446,12 +444,12 @@ def test_a_run_that_dies_in_a_request_has_asked_all_the_same(
 STOPS = {
     "time": (BackfillOptions(seconds=HOUR / 2), "time"),
     "bytes": (BackfillOptions(max_bytes=3000), "bytes had come"),
-    "images": (BackfillOptions(max_images=3), "3 images were had"),
+    "images": (BackfillOptions(max_images=3), "3 images were downloaded"),
 }
 
 
 @pytest.mark.parametrize(("options", "why"), STOPS.values(), ids=STOPS)
-def test_a_run_ends_when_it_is_told_to(scene: Scene, options: BackfillOptions, why: str) -> None:
+def test_a_run_ends_at_its_limits(scene: Scene, options: BackfillOptions, why: str) -> None:
     scene.backfill = {"per_hour": 10}
     urls = [scene.server.photo(n, Image(photo(n))) for n in range(20)]
     began = scene.time.now
@@ -467,7 +465,7 @@ def test_a_run_ends_when_it_is_told_to(scene: Scene, options: BackfillOptions, w
     assert report.as_json()["eta"] > 0
 
 
-def test_the_arithmetic_is_told_before_anything_is_asked(scene: Scene) -> None:
+def test_the_estimate_is_shown_before_any_request(scene: Scene) -> None:
     class Listening(Progress):
         def say(self, sentence: str, level: Level = "info") -> None:
             if "To be fetched: " in sentence:
@@ -480,7 +478,7 @@ def test_the_arithmetic_is_told_before_anything_is_asked(scene: Scene) -> None:
     assert report.estimate is not None
 
 
-def test_a_dry_run_asks_nobody_and_keeps_nothing(scene: Scene) -> None:
+def test_a_dry_run_requests_and_stores_nothing(scene: Scene) -> None:
     urls = [scene.server.photo(n, Image(photo(n))) for n in range(300)]
     scene.backfill = {"contact": None}
     fill(scene.cache, {urls[0]: photo(0)})
@@ -523,12 +521,12 @@ def test_a_cache_whose_disk_is_not_mounted_is_not_fetched_again(scene: Scene) ->
 
 def test_a_cache_that_cannot_be_written_ends_the_run_and_blames_no_image(scene: Scene) -> None:
     urls = [scene.server.photo(n, Image(photo(n))) for n in range(3)]
-    (scene.cache / name_of(urls[0])).mkdir(parents=True)  # something that nobody may replace
+    (scene.cache / name_of(urls[0])).mkdir(parents=True)  # something that must not be replaced
     report = scene.run(urls)
     assert (report.downloaded, report.failed["unreadable"]) == (2, 1)
 
 
-def test_what_a_killed_run_left_half_written_is_cleared_away(scene: Scene) -> None:
+def test_part_files_of_a_killed_run_are_removed(scene: Scene) -> None:
     url = scene.server.photo(1, Image(photo(1)))
     scene.cache.mkdir()
     (scene.cache / ".backfill-0123456789abcdef.tmp").write_bytes(b"half")
@@ -537,7 +535,7 @@ def test_what_a_killed_run_left_half_written_is_cleared_away(scene: Scene) -> No
     assert scene.files() == [".mirror-0123456789ab.tmp", name_of(url)]
 
 
-def test_every_attempt_is_in_the_ledger(scene: Scene) -> None:
+def test_every_attempt_is_in_the_request_log(scene: Scene) -> None:
     urls = [scene.server.photo(1, Image(photo(1))), scene.server.photo(2, gone(404))]
     urls.append(scene.server.photo(3, gone(500)))
     scene.run(urls, BackfillOptions(seconds=20))
@@ -554,7 +552,7 @@ def test_every_attempt_is_in_the_ledger(scene: Scene) -> None:
     assert runs == 1
 
 
-def test_a_ledger_that_is_damaged_is_told_of(scene: Scene) -> None:
+def test_a_damaged_request_log_is_reported(scene: Scene) -> None:
     url = scene.server.photo(1, Image(photo(1)))
     scene.run([url])
     path = scene.settings.backfill_dir / "ledger.sqlite"
@@ -563,7 +561,7 @@ def test_a_ledger_that_is_damaged_is_told_of(scene: Scene) -> None:
         scene.run([url])
 
 
-def test_a_dataset_without_urls_is_told_of(scene: Scene) -> None:
+def test_a_dataset_without_urls_is_reported(scene: Scene) -> None:
     path = scene.folder / "dataset.jsonl"
     path.write_text('{"url": "x"}\n{"url": "y"}\n')
     with pytest.raises(UsageError, match="--url-field"):

@@ -1,4 +1,4 @@
-"""Every wanted URL is counted once, whatever happens to it in one run; and what is in the way is told."""
+"""Each wanted URL is counted once, whatever happens to it in a run; obstacles are reported."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SAME = Image(photo(777))
 
 
 def counted(report: BackfillReport) -> dict[str, int]:
-    """What is not zero, when the sum is what docs/backfill.md says."""
+    """The counts that are not zero; checks their sum, which docs/backfill.md promises."""
     told = report.as_json()
     parts = {name: told[name] for name in ("downloaded", "overtaken", "left")}
     parts |= {
@@ -32,7 +32,7 @@ def counted(report: BackfillReport) -> dict[str, int]:
 
 
 def after_requests(scene: Scene, number: int, do: Callable[[], object]) -> None:
-    """Somebody else does something, once, while the request of that number is answered."""
+    """Another program acts once, while the server answers the n-th request."""
     todo = [do]
 
     def clock() -> float:
@@ -43,7 +43,7 @@ def after_requests(scene: Scene, number: int, do: Callable[[], object]) -> None:
     scene.server.clock = clock
 
 
-def test_what_is_taken_back_from_an_earlier_run_is_no_failure_of_this_one(scene: Scene) -> None:
+def test_files_removed_for_an_earlier_run_are_no_failures_of_this_one(scene: Scene) -> None:
     before = [scene.server.photo(n, SAME) for n in range(1, 5)]
     assert counted(scene.run(before)) == {"downloaded": 4}
     scene.time.now += DAY
@@ -55,7 +55,7 @@ def test_what_is_taken_back_from_an_earlier_run_is_no_failure_of_this_one(scene:
     assert counted(scene.run(urls)) == {"downloaded": 20, "gone before": 5}
 
 
-def test_what_is_taken_back_after_it_was_fetched_twice_is_counted_once(scene: Scene) -> None:
+def test_a_removed_image_that_was_fetched_twice_is_counted_once(scene: Scene) -> None:
     urls = [scene.server.photo(n, SAME) for n in range(1, 6)]
     scene.run([urls[0], scene.server.photo(9, Image(photo(9)))])
     (scene.cache / name_of(urls[0])).unlink()
@@ -64,7 +64,7 @@ def test_what_is_taken_back_after_it_was_fetched_twice_is_counted_once(scene: Sc
     assert report.taken_back == 4
 
 
-def test_what_replaced_a_bad_file_and_is_taken_back_has_replaced_nothing(scene: Scene) -> None:
+def test_a_removed_image_does_not_count_as_replaced(scene: Scene) -> None:
     urls = [scene.server.photo(n, SAME) for n in range(1, 6)]
     good = scene.server.photo(9, Image(photo(9)))
     fill(scene.cache, {urls[0]: blank(), good: blank()})
@@ -73,17 +73,17 @@ def test_what_replaced_a_bad_file_and_is_taken_back_has_replaced_nothing(scene: 
     assert report.replaced == 1
 
 
-def test_what_failed_and_is_there_at_the_next_try_is_counted_once(scene: Scene) -> None:
+def test_a_failed_image_that_appears_before_the_next_try_is_counted_once(scene: Scene) -> None:
     url = scene.server.photo(1, First(1, gone(500), Image(photo(1))))
     other = scene.server.photo(2, Image(photo(2)))
-    # robots.txt, the failure
+    # robots.txt, then the failure
     after_requests(scene, 2, lambda: fill(scene.cache, {url: photo(50)}))
     report = scene.run([url, other])
     assert counted(report) == {"downloaded": 1, "overtaken": 1}
     assert (report.exit_status, report.failures) == (0, [])
 
 
-def test_who_was_overtaken_loses_nothing_when_its_like_is_taken_back(scene: Scene) -> None:
+def test_an_overtaken_image_stays_when_its_copies_are_removed(scene: Scene) -> None:
     urls = [scene.server.photo(n, SAME) for n in range(1, 6)]
     after_requests(scene, 1, lambda: fill(scene.cache, {urls[0]: photo(50)}))
     report = scene.run(urls)
@@ -106,7 +106,7 @@ IN_THE_WAY: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("put", IN_THE_WAY.values(), ids=IN_THE_WAY)
-def test_what_is_in_the_way_and_cannot_be_read_is_told_of_in_every_run(
+def test_an_unreadable_file_in_the_way_is_reported_by_every_run(
     scene: Scene, put: Callable[[Path], object]
 ) -> None:
     url = scene.server.photo(1, Image(photo(1)))

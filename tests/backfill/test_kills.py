@@ -29,7 +29,7 @@ from tests.support.chaos_tally import SEED, count, kills
 from tests.support.photos import name_of, photo
 
 PATIENCE = 60.0
-# Each process lets about so many requests through before it is killed.
+# About how many requests each process sends before it is killed.
 REQUESTS_A_KILL = 12
 PER_SECOND = 40
 
@@ -38,7 +38,7 @@ _numbers = itertools.count()
 
 @dataclass
 class Scene:
-    """A server by the real clock, a dataset, a cache, and `mirror backfill` as a process of its own."""
+    """A server with the real clock, a dataset, a cache, and `mirror backfill` as its own process."""
 
     folder: Path
     server: INaturalist
@@ -51,7 +51,7 @@ class Scene:
         return self.folder / "cache"
 
     def fill(self, count: int) -> None:
-        """So many photos, and among them what is no photo."""
+        """Photos, with some answers among them that are not photos."""
         self.cache.mkdir()
         lines = []
         for number in range(count):
@@ -114,7 +114,7 @@ class Scene:
         return report
 
     def check(self) -> None:
-        """What must hold at any moment."""
+        """Check what must hold at any moment."""
         for path in self.cache.iterdir():
             if path.name.startswith(".backfill-"):
                 continue
@@ -169,10 +169,10 @@ def test_killed_at_any_moment_it_loses_nothing_and_completes_later(scene: Scene)
     report = scene.report()
     scene.check()
     assert sorted(os.listdir(scene.cache)) == sorted(map(name_of, scene.good))
-    # What is left is what came as HTML, and waits; the last run may have asked for some of it.
+    # Only answers in HTML are left, and they wait; the last run may have requested some of them.
     assert report["left"] + report["failed"]["not_image"] == len(scene.bad)
     assert scene.server.most_requests(1) <= PER_SECOND
-    # A kill may fall between an answer and the note of it: then it is asked for once more.
+    # A kill between an answer and its record causes one more request.
     again = sum(scene.server.times_asked(url) - 1 for url in scene.gone)
     assert again <= 2 * killed
 
@@ -192,10 +192,10 @@ def test_a_signal_ends_it_cleanly(scene: Scene, number: signal.Signals) -> None:
     scene.check()
     kept = [name for name in os.listdir(scene.cache) if name.startswith(".")]
     assert kept == []
-    assert "what is in flight is finished" in scene.err.read_text()
+    assert "Stopping after the requests in flight" in scene.err.read_text()
 
 
-def test_a_second_one_is_told_that_the_first_is_at_work(scene: Scene) -> None:
+def test_a_second_run_is_refused_while_the_first_works(scene: Scene) -> None:
     scene.fill(200)
     with scene.started():
         assert eventually(lambda: len(scene.server.hits) > 2, within=PATIENCE)

@@ -12,13 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mirror.backfill import pacing
-from mirror.backfill.pacing import DAY, HOUR, Go, Limits, Outcome, Pace, Wait
+from mirror.backfill.pacing import DAY, HOUR, Go, Limits, Pace, RequestOutcome, Wait
 from mirror.backfill.rate_window import SLICES, RateWindow
 from mirror.errors import ConfigError
 from tests.backfill.fake_inaturalist import most_within
 
 BEGIN = 1_790_000_000.0
-OUTCOMES: tuple[Outcome, ...] = ("answered", "refused", "failed", "forbidden", "redirected")
+OUTCOMES: tuple[RequestOutcome, ...] = ("answered", "refused", "failed", "forbidden", "redirected")
 
 limits_of_any_kind = st.builds(
     Limits,
@@ -51,11 +51,11 @@ class Simulation:
         self.requests: list[tuple[float, int]] = []
         self.bytes: list[tuple[float, int]] = []
 
-    def step(self, what: str, share: float, outcome: Outcome) -> None:
+    def step(self, what: str, share: float, outcome: RequestOutcome) -> None:
         if what == "start":
             decision = self.pace.may_start(self.now)
             if isinstance(decision, Wait) and decision.seconds < 2 * DAY:
-                # As soon as it says, or a bit later; but never sooner.
+                # At the earliest moment that it allows, or a bit later.
                 self.now += decision.seconds * (1 + (share > 0.8) * share)
                 decision = self.pace.may_start(self.now)
             if isinstance(decision, Go):
@@ -75,7 +75,7 @@ class Simulation:
             self.flying.clear()
             kept = json.loads(msgspec.json.encode(self.pace.as_value()))
             self.pace = Pace.from_value(kept, self.limits)
-            self.pace.abandon(self.now)
+            self.pace.abandon_in_flight(self.now)
 
     def _counted(self, began: float, nbytes: int, share: float) -> None:
         at = began + share * (self.now - began)
@@ -96,7 +96,7 @@ class Simulation:
 @given(limits_of_any_kind, steps)
 @settings(deadline=None, max_examples=150)
 def test_no_schedule_of_calls_exceeds_any_limit_in_any_window(
-    limits: Limits, schedule: list[tuple[str, float, Outcome]]
+    limits: Limits, schedule: list[tuple[str, float, RequestOutcome]]
 ) -> None:
     simulation = Simulation(limits)
     for what, share, outcome in schedule:
@@ -107,8 +107,8 @@ def test_no_schedule_of_calls_exceeds_any_limit_in_any_window(
 
 @given(limits_of_any_kind, steps)
 @settings(deadline=None, max_examples=60)
-def test_whatever_has_happened_it_goes_on_in_the_end(
-    limits: Limits, schedule: list[tuple[str, float, Outcome]]
+def test_any_pace_lets_a_request_start_in_the_end(
+    limits: Limits, schedule: list[tuple[str, float, RequestOutcome]]
 ) -> None:
     simulation = Simulation(limits)
     for what, share, outcome in schedule:
@@ -116,7 +116,7 @@ def test_whatever_has_happened_it_goes_on_in_the_end(
     simulation.step("killed", 0.0, "answered")
     decision = simulation.pace.may_start(simulation.now)
     if isinstance(decision, Wait):
-        # A slowed-down pace waits for its turn; a day for each of the windows is more than enough.
+        # A slowed-down pace waits; a day for each of the windows is more than enough.
         assert decision.seconds <= 65 * DAY
         assert decision.reason
         assert isinstance(simulation.pace.may_start(simulation.now + decision.seconds + 1), Go)
@@ -149,8 +149,8 @@ def test_a_window_counts_all_that_is_in_it_in_bounded_memory(
 
 
 def run(pace: Pace, outcomes: str, now: float = BEGIN, **more: Any) -> float:
-    """A request for each letter (a, r, f, x), each as soon as it may start; returns when all is done."""
-    letters: dict[str, Outcome] = {
+    """Send a request for each letter (a, r, f, x) as soon as it may start; returns the time at the end."""
+    letters: dict[str, RequestOutcome] = {
         "a": "answered", "r": "refused", "f": "failed", "x": "forbidden"
     }  # fmt: skip
     for letter in outcomes:
@@ -163,7 +163,7 @@ def run(pace: Pace, outcomes: str, now: float = BEGIN, **more: Any) -> float:
 
 
 def rate(pace: Pace, now: float, requests: int = 20) -> float:
-    """Requests an hour, of that many answered ones."""
+    """Requests per hour, measured over a number of answered ones."""
     return requests / (run(pace, "a" * requests, now) - now) * HOUR
 
 
@@ -178,14 +178,14 @@ def test_a_small_backfill_is_soon_done() -> None:
     assert run(Pace(Limits()), "a" * 30) - BEGIN < 60
 
 
-def test_what_may_come_at_once_is_counted() -> None:
+def test_the_rest_of_the_burst_is_counted() -> None:
     pace = Pace(Limits(per_second=100))
-    assert pace.at_once(BEGIN) == 30
+    assert pace.burst_left(BEGIN) == 30
     now = run(pace, "a" * 12)
-    assert pace.at_once(now) == 18
+    assert pace.burst_left(now) == 18
     now = run(pace, "a" * 18, now)
-    assert pace.at_once(now) == 0
-    assert pace.at_once(now + HOUR) == 30
+    assert pace.burst_left(now) == 0
+    assert pace.burst_left(now + HOUR) == 30
 
 
 def test_a_refusal_halves_the_rate_and_success_restores_it_slowly() -> None:
@@ -202,7 +202,7 @@ def test_a_refusal_halves_the_rate_and_success_restores_it_slowly() -> None:
     assert pace.factor == pytest.approx(1)
 
 
-def test_what_was_in_flight_together_halves_the_rate_once() -> None:
+def test_requests_in_flight_together_halve_the_rate_once() -> None:
     pace = Pace(Limits(per_second=10, concurrency=4))
     tickets = [pace.started(BEGIN) for _ in range(4)]
     for ticket in tickets:
@@ -217,7 +217,7 @@ def test_what_was_in_flight_together_halves_the_rate_once() -> None:
 def test_a_pause_that_is_asked_for_is_kept_up_to_a_day(
     retry_after: float | None, pause: float
 ) -> None:
-    """After it, one comes when an evenly spaced one would at half the rate: after 48 seconds."""
+    """After the pause, the next request is evenly spaced at half the rate: after 48 seconds."""
     pace = Pace(Limits())
     pace.finished(BEGIN, pace.started(BEGIN), "refused", 0, retry_after=retry_after)
     decision = pace.may_start(BEGIN)
@@ -263,7 +263,7 @@ def test_a_success_in_between_ends_the_row_of_failures() -> None:
 
 def test_many_forbidden_in_a_row_are_a_block() -> None:
     pace = Pace(Limits(per_hour=10_000, per_second=100))
-    now = run(pace, "a" + "x" * (pacing.MOST_FORBIDDEN - 1))
+    now = run(pace, "a" + "x" * (pacing.MAX_FORBIDDEN - 1))
     assert (pace.is_blocked, pace.breaker(now)) == (False, "closed")
     now = run(pace, "x", now)
     assert (pace.is_blocked, pace.breaker(now)) == (True, "open")
@@ -278,10 +278,10 @@ def test_many_forbidden_in_a_row_are_a_block() -> None:
 def test_the_rate_of_robots_txt_is_kept_and_remembered() -> None:
     pace = Pace(Limits(per_hour=10_000, per_second=10))
     run(pace, "aaa")
-    pace.keep_interval(10.0)
+    pace.raise_min_interval(10.0)
     assert rate(pace, BEGIN + 5) == pytest.approx(360, rel=0.03)
-    pace.keep_interval(0.0)
-    assert pace.least_interval == 10.0
+    pace.raise_min_interval(0.0)
+    assert pace.min_interval == 10.0
 
 
 def test_a_clock_that_goes_back_makes_no_window_longer_and_stops_nothing() -> None:
@@ -293,19 +293,19 @@ def test_a_clock_that_goes_back_makes_no_window_longer_and_stops_nothing() -> No
         assert decision.seconds <= HOUR * (1 + 2 / SLICES)
 
 
-def test_what_was_in_flight_when_it_was_killed_counts_in_full() -> None:
+def test_requests_in_flight_at_a_kill_count_in_full() -> None:
     limits = Limits(bytes_per_hour=5_000_000, bytes_per_day=9_000_000, largest=1_000_000)
     pace = Pace(limits)
     pace.started(BEGIN)
     again = Pace.from_value(pace.as_value(), limits)
     assert len(again.in_flight) == 1
-    assert again.abandon(BEGIN + 9) == 1
-    assert again.abandon(BEGIN + 9) == 0
+    assert again.abandon_in_flight(BEGIN + 9) == 1
+    assert again.abandon_in_flight(BEGIN + 9) == 0
     run(again, "a", BEGIN + 10)
     assert isinstance(again.may_start(BEGIN + 12), Go)
     again.started(BEGIN + 12)
     restarted = Pace.from_value(again.as_value(), limits)
-    restarted.abandon(BEGIN + 13)
+    restarted.abandon_in_flight(BEGIN + 13)
     decision = restarted.may_start(BEGIN + 20)
     assert isinstance(decision, Wait)
     assert "bytes an hour" in decision.reason
@@ -316,7 +316,7 @@ def test_limits_that_one_image_exceeds_are_refused() -> None:
         Limits(bytes_per_hour=10_000_000, largest=9_500_000)
 
 
-def test_what_is_kept_is_small() -> None:
+def test_a_saved_pace_is_small() -> None:
     pace = Pace(Limits(per_hour=100_000, per_day=10**7, per_second=1000))
     run(pace, "a" * 3000)
     assert len(msgspec.json.encode(pace.as_value())) < 60_000

@@ -1,11 +1,11 @@
-"""Redirects: who answers in the end is judged, waits and is remembered, and no name is mistaken."""
+"""Redirects: the source that answers last is paced and remembered, and no name is mistaken."""
 
 from __future__ import annotations
 
 import pytest
 
-from mirror.backfill.answers import fate_of_redirect
-from mirror.backfill.pacing import COOL_DOWN, DAY, HOUR, MOST_FAILURES, MOST_FORBIDDEN
+from mirror.backfill.answers import redirect_outcome
+from mirror.backfill.pacing import COOL_DOWN, DAY, HOUR, MAX_FAILURES, MAX_FORBIDDEN
 from mirror.backfill.request_log import RequestLog
 from mirror.backfill.run_backfill import BackfillOptions
 from tests.backfill.backfill_setup import Scene
@@ -25,10 +25,10 @@ def moved(scene: Scene, number: int, host: str, answer: Answer) -> str:
 @pytest.mark.parametrize("host", [HOSTS[1], CDN], ids=["same source", "another source"])
 def test_a_block_behind_redirects_does_not_make_everything_gone(scene: Scene, host: str) -> None:
     scene.backfill = {**FAST, "hosts": [*HOSTS, CDN]}
-    count = MOST_FORBIDDEN + 30
+    count = MAX_FORBIDDEN + 30
     urls = [moved(scene, n, host, gone(403)) for n in range(count)]
     report = scene.run(urls, BackfillOptions(seconds=HOUR))
-    assert sum(hit.status == 403 for hit in scene.server.hits) == MOST_FORBIDDEN
+    assert sum(hit.status == 403 for hit in scene.server.hits) == MAX_FORBIDDEN
     assert any("blocked" in warning for warning in report.warnings)
     for n in range(count):
         moved(scene, n, host, Image(photo(n)))
@@ -40,7 +40,7 @@ def test_failures_behind_redirects_open_the_breaker(scene: Scene) -> None:
     scene.backfill = FAST
     urls = [moved(scene, n, HOSTS[1], gone(500)) for n in range(20)]
     scene.run(urls, BackfillOptions(seconds=COOL_DOWN / 2))
-    assert sum(hit.status == 500 for hit in scene.server.hits) == MOST_FAILURES
+    assert sum(hit.status == 500 for hit in scene.server.hits) == MAX_FAILURES
 
 
 def test_the_pause_that_a_redirects_target_asked_for_outlasts_the_run(scene: Scene) -> None:
@@ -82,7 +82,7 @@ def test_a_source_that_only_redirects_recovers_from_a_refusal(scene: Scene) -> N
     ],
 )
 def test_a_name_that_says_that_it_is_no_image(location: str) -> None:
-    fate = fate_of_redirect(location, "/photos/1/medium.jpg")
+    fate = redirect_outcome(location, "/photos/1/medium.jpg")
     assert fate is not None
     assert fate.kind == "placeholder"
     assert location[:20] in fate.reason
@@ -105,13 +105,13 @@ def test_a_name_that_says_that_it_is_no_image(location: str) -> None:
     ],
 )
 def test_a_name_that_only_holds_such_a_word_is_followed(location: str) -> None:
-    assert fate_of_redirect(location, "/photos/1/medium.jpg") is None
+    assert redirect_outcome(location, "/photos/1/medium.jpg") is None
 
 
 @pytest.mark.parametrize("path", ["/missing/1.jpg", "/photos/Removed.jpg", "/copyright/rose.jpg"])
-def test_a_name_that_was_asked_for_says_nothing(path: str) -> None:
-    assert fate_of_redirect(f"/cdn{path.lower()}?v=2", path) is None
-    assert fate_of_redirect("/login", path) is not None
+def test_words_of_the_requested_path_are_ignored(path: str) -> None:
+    assert redirect_outcome(f"/cdn{path.lower()}?v=2", path) is None
+    assert redirect_outcome("/login", path) is not None
 
 
 def test_a_photo_that_is_redirected_to_another_version_of_itself_is_had(scene: Scene) -> None:

@@ -1,4 +1,4 @@
-"""A URL that its source always refuses: the others have their turn, and it is given up in the end."""
+"""A URL that its source always refuses does not hold up the others, and is given up in the end."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from tests.backfill.backfill_setup import Scene
 from tests.backfill.fake_inaturalist import Image, gone
 from tests.support.photos import photo
 
-# What comes, and how long the source is left alone after it.
-REFUSALS = {
+# The answer, and the pause in seconds that it causes.
+REFUSAL_STATUSES = {
     "503": (gone(503), 5),
     "429": (Image(b"", 429, "text/plain", headers=("Retry-After: 3600",)), 3600),
     "403": (Image(b"", 403, "text/plain", headers=("Retry-After: 3600",)), 3600),
 }
 
 
-@pytest.mark.parametrize(("refusal", "pause"), REFUSALS.values(), ids=REFUSALS)
-def test_urls_that_are_always_refused_do_not_keep_the_others_waiting(
+@pytest.mark.parametrize(("refusal", "pause"), REFUSAL_STATUSES.values(), ids=REFUSAL_STATUSES)
+def test_urls_that_are_always_refused_do_not_hold_up_the_others(
     scene: Scene, refusal: Image, pause: float
 ) -> None:
     refused = [scene.server.photo(n, refusal) for n in range(2)]
@@ -31,7 +31,7 @@ def test_urls_that_are_always_refused_do_not_keep_the_others_waiting(
     assert report.exit_status == 3
     assert report.next_try == pytest.approx(DAY, rel=0.1)
     assert [scene.server.times_asked(url) for url in refused] == [2, 2]
-    # And each refusal has its pause, whoever would have been next.
+    # Each refusal is followed by its pause, whichever URL is next.
     hits = itertools.pairwise(scene.server.hits)
     assert min(then.at - hit.at for hit, then in hits if hit.status == refusal.status) >= pause
     for _ in range(10):

@@ -1,4 +1,4 @@
-"""Which URLs and addresses may be asked: nothing that a dataset or a redirect says gets around it."""
+"""Which URLs and addresses may be requested; no dataset and no redirect gets around it."""
 
 from __future__ import annotations
 
@@ -61,12 +61,12 @@ REFUSED = [
 
 
 @pytest.mark.parametrize("text", ALLOWED)
-def test_what_is_on_the_list_may_be_asked(text: str) -> None:
+def test_listed_hosts_may_be_requested(text: str) -> None:
     assert isinstance(RULES.judge(text), URL)
 
 
 @pytest.mark.parametrize(("text", "reason"), REFUSED)
-def test_everything_else_may_not(text: str, reason: str) -> None:
+def test_other_urls_are_refused(text: str, reason: str) -> None:
     judged = RULES.judge(text)
     assert isinstance(judged, Refusal)
     assert reason in judged.reason
@@ -83,7 +83,7 @@ def test_any_text_is_judged(text: str) -> None:
             assert judged.scheme in ("http", "https")
 
 
-# Every kind of address that is no public host, and some that hide one.
+# Every kind of address that is not public, and some that hide one.
 INSIDE = [
     "127.0.0.1", "127.255.255.254", "10.0.0.1", "172.16.0.1", "192.168.1.1", "169.254.169.254",
     "100.64.0.1", "0.0.0.0", "192.0.0.1", "192.0.2.1", "198.18.0.1", "240.0.0.1", "255.255.255.255",
@@ -103,7 +103,7 @@ def test_addresses_that_are_not_public_are_refused(address: str) -> None:
 
 
 @pytest.mark.parametrize("address", OUTSIDE)
-def test_public_addresses_are_not(address: str) -> None:
+def test_public_addresses_are_accepted(address: str) -> None:
     assert UrlPolicy(HOSTS).refused_address(address) is None
 
 
@@ -147,7 +147,7 @@ def test_a_name_that_leads_inside_is_not_connected_to(addresses: tuple[str, ...]
         asyncio.run(resolver.resolve("static.inaturalist.org", 443))
 
 
-def test_a_name_that_leads_outside_is() -> None:
+def test_a_name_that_leads_outside_is_connected_to() -> None:
     inner = Told("8.8.8.8", "2606:4700::1111")
     resolver = CheckedResolver(UrlPolicy(HOSTS), inner)
     found = asyncio.run(resolver.resolve("static.inaturalist.org", 443))
@@ -159,7 +159,7 @@ def test_a_name_that_leads_outside_is() -> None:
 @pytest.mark.parametrize(
     "host", ["", "https://example.org", "a b", "example.org/x", "a:b", "user@x"]
 )
-def test_what_is_no_host_is_no_setting(host: str) -> None:
+def test_a_setting_that_is_not_a_host_is_refused(host: str) -> None:
     with pytest.raises(ConfigError, match=r"backfill\.hosts"):
         UrlPolicy((host,))
 

@@ -1,4 +1,4 @@
-"""What is remembered of the cache's files: which are ours, and that they were looked at."""
+"""The request log remembers which files of the cache a backfill wrote, and their verdicts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PNG = Image(png(), content_type="image/png")
 
 
 class Counting(Progress):
-    """How many files were looked at."""
+    """Counts the files that are judged."""
 
     def __init__(self) -> None:
         self.files = 0
@@ -37,8 +37,8 @@ def looked_at(scene: Scene, urls: list[str], *, dry_run: bool = False) -> int:
     return counting.files
 
 
-def ledger(scene: Scene) -> list[str]:
-    """All that stands in the ledger."""
+def request_log(scene: Scene) -> list[str]:
+    """The whole content of the request log."""
     with sqlite3.connect(scene.settings.backfill_dir / "ledger.sqlite") as db:
         lines = list(db.iterdump())
     db.close()
@@ -52,7 +52,7 @@ def list_as_bad(scene: Scene, *hashes: bytes) -> None:
 
 
 def served(scene: Scene) -> list[str]:
-    """Four photos with one picture in their place: too few to tell, so they are kept."""
+    """Four photos with one replacement picture: too few to detect it, so the files are kept."""
     return [scene.server.photo(n, SAME) for n in range(1, 5)]
 
 
@@ -70,7 +70,7 @@ def test_another_placeholder_does_not_make_it_forget_which_files_are_its_own(sce
     assert taken_back_with_a_fifth(scene, urls) == 4
 
 
-def test_nor_does_a_list_of_known_bad_hashes(scene: Scene) -> None:
+def test_a_list_of_known_bad_hashes_does_not_make_it_forget_its_files(scene: Scene) -> None:
     urls = served(scene)
     scene.run(urls)
     for hashes in ([bytes(32)], [bytes(32), bytes(16)], [bytes(16)]):
@@ -79,7 +79,7 @@ def test_nor_does_a_list_of_known_bad_hashes(scene: Scene) -> None:
     assert taken_back_with_a_fifth(scene, urls) == 4
 
 
-def test_a_new_placeholder_makes_nobody_look_at_the_cache_again(scene: Scene) -> None:
+def test_a_new_placeholder_does_not_cause_a_second_look_at_the_cache(scene: Scene) -> None:
     urls = [scene.server.photo(n, Image(photo(n))) for n in range(100, 110)]
     fill(scene.cache, {url: photo(n) for n, url in enumerate(urls)})
     urls += [*served(scene), scene.server.photo(50, PNG)]
@@ -99,18 +99,18 @@ def test_a_hash_on_the_list_or_off_it_counts_at_once(scene: Scene) -> None:
     ):
         list_as_bad(scene, *known)
         assert scene.run([url], dry).plan.cached == cached
-        # Its time is up before it asks.
+        # Its time is up before the first request.
         assert scene.run([url], BackfillOptions(seconds=0.0)).plan.cached == cached
 
 
-def test_a_dry_run_writes_nothing_down(scene: Scene) -> None:
+def test_a_dry_run_records_nothing(scene: Scene) -> None:
     theirs = [scene.server.photo(n, Image(photo(n))) for n in range(100, 110)]
     fill(scene.cache, {url: photo(n) for n, url in enumerate(theirs)})
     urls = served(scene)
     scene.run(urls)
-    before = ledger(scene)
+    before = request_log(scene)
     assert looked_at(scene, [*urls, *theirs], dry_run=True) == 10
     list_as_bad(scene, bytes(32))
     assert looked_at(scene, [*urls, *theirs], dry_run=True) == 14
-    assert ledger(scene) == before
+    assert request_log(scene) == before
     assert taken_back_with_a_fifth(scene, urls) == 4

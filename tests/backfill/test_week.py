@@ -1,4 +1,4 @@
-"""A simulated week: a server that plays iNaturalist, runs that begin and end, and what it saw of them.
+"""A simulated week of runs, judged by what a server that plays iNaturalist has seen.
 
 Time is virtual, the server and its clock are not the client's: limits are counted by the server.
 """
@@ -33,17 +33,17 @@ LIMITS: dict[str, Any] = {
     "per_day": 200,
     "per_second": 0.5,
     "max_size": "30K",
-    # A request reserves what may be on its way too, a megabyte; what is broken off costs that.
+    # A request reserves a megabyte for bytes in transit, and a broken-off answer costs that much.
     "bytes_per_hour": "1.09M",
     "bytes_per_day": "6M",
 }
-# The server is stricter than we think: it refuses sooner.
+# The server is stricter than its published limits: it refuses sooner.
 PORTER = 9
 
 
 @dataclass
 class World:
-    """What there is to be had, and what is not."""
+    """The photos of the week, those that can be downloaded and those that cannot."""
 
     scene: Scene
     good: dict[str, bytes] = field(default_factory=dict)
@@ -52,7 +52,7 @@ class World:
     number: int = 0
 
     def put(self, answer: Any, to: list[str] | None = None) -> str:
-        """A photo; one that can be had, unless it belongs to a list of others."""
+        """Add a photo; it can be downloaded unless it belongs to a list of others."""
         self.number += 1
         host = HOSTS[self.number % 2]
         url = self.scene.server.photo(self.number, answer, host)
@@ -96,12 +96,12 @@ class World:
         self.scene.server.photo(self.number, redirect(target))
         self.good[moved] = photo(2000)
         urls = [*self.good, *self.gone, *self.bad]
-        # Mixed, the same on every run: every seventh, and so on.
+        # Mixed in the same way on every run: every seventh, and so on.
         return [urls[at] for begin in range(7) for at in range(begin, len(urls), 7)]
 
 
 def banner() -> bytes:
-    """The replacement picture: a good JPEG, only not a photograph of anything."""
+    """The replacement picture: a good JPEG, but not a photograph."""
     return photo(987_654, side=32)
 
 
@@ -138,7 +138,7 @@ def test_a_week_exceeds_no_limit_loses_nothing_and_asks_for_nothing_twice(scene:
         expected = before[url] if url == urls[8] else body
         assert (scene.cache / name_of(url)).read_bytes() == expected
     assert all(server.times_asked(url) == 1 for url in world.gone)
-    # Four attempts, or eight. One that goes in circles is six requests, or fewer and a refusal.
+    # Four attempts, or eight. A redirect loop takes six requests, or fewer and a refusal.
     assert max(server.times_asked(url) for url in world.bad) <= 4 * 6 + 5 * refused
     assert (report.left, report.plan.gone) == (0, len(world.gone))
     assert report.plan.given_up + report.failed_total == len(world.bad)
@@ -151,7 +151,7 @@ def test_a_week_exceeds_no_limit_loses_nothing_and_asks_for_nothing_twice(scene:
 
 
 def test_every_file_was_good_at_every_moment(scene: Scene) -> None:
-    """Whoever reads the cache while it is filled never meets a half or a bad one."""
+    """A reader of the cache never meets a partial or bad file while it is being filled."""
     seen: list[str] = []
 
     class Watching:

@@ -1,4 +1,4 @@
-"""A clinic at any place."""
+"""A setup for any place."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import MakePlace
-from tests.diagnosis.doctor_setup import Clinic, MakeClinic
+from tests.diagnosis.doctor_setup import DoctorSetup, MakeSetup
 
 
 @pytest.fixture
-def clinic(make_place: MakePlace, tmp_path: Path) -> MakeClinic:
-    return lambda name: Clinic(make_place(name), tmp_path)
+def make_setup(make_place: MakePlace, tmp_path: Path) -> MakeSetup:
+    return lambda name: DoctorSetup(make_place(name), tmp_path)

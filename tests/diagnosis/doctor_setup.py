@@ -1,4 +1,4 @@
-"""A machine for the doctor to look at."""
+"""A machine for the doctor to examine."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ LINES = [
 ]  # fmt: skip
 
 
-class Clinic:
-    """A machine to be looked at: a cache, a place for its mirror, a state."""
+class DoctorSetup:
+    """A machine to examine: a cache, a place for its mirror, a state folder."""
 
     def __init__(self, place: Place, folder: Path) -> None:
         self.place = place
@@ -63,7 +63,7 @@ class Clinic:
         return asyncio.run(read())
 
 
-MakeClinic = Callable[[str], Clinic]
+MakeSetup = Callable[[str], DoctorSetup]
 
 
 def statuses(found: Mapping[str, Finding], status: str) -> list[str]:
@@ -71,8 +71,8 @@ def statuses(found: Mapping[str, Finding], status: str) -> list[str]:
 
 
 @contextmanager
-def between(clinic: Clinic, rule: Callable[[Request], Fault | None]) -> Iterator[FaultProxy]:
-    """The clinic's server behind a proxy that answers by `rule`."""
-    with FaultProxy(clinic.place.layer["endpoint"], rule) as proxy:
-        clinic.bucket["endpoint"] = proxy.endpoint
+def proxied(setup: DoctorSetup, rule: Callable[[Request], Fault | None]) -> Iterator[FaultProxy]:
+    """The bucket's server behind a proxy that answers by `rule`."""
+    with FaultProxy(setup.place.layer["endpoint"], rule) as proxy:
+        setup.bucket["endpoint"] = proxy.endpoint
         yield proxy

@@ -1,4 +1,4 @@
-"""The doctor: well where all is well, and each line fails for its own reason and for no other."""
+"""The doctor passes a sound setup, and each check fails for its own reason only."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from mirror.diagnosis import machine
+from mirror.diagnosis import machine_checks
 from mirror.diagnosis.finding import DoctorReport
 from mirror.store.base import Create, Headers
-from tests.diagnosis.doctor_setup import LINES, MakeClinic, between, statuses
+from tests.diagnosis.doctor_setup import LINES, MakeSetup, proxied, statuses
 from tests.support.fault_proxy import (
     ACCESS_DENIED,
     SLOW_DOWN,
@@ -34,54 +34,54 @@ from tests.support.photos import photo
     [
         ("seaweedfs-obstore", [], []),
         ("seaweedfs-aioboto3", [], []),
-        # R2 verifies SHA-256; its stand-in only the MD5.
+        # R2 verifies SHA-256; miniflare verifies only MD5.
         ("miniflare-obstore", ["checksum"], []),
         ("miniflare-aioboto3", [], []),
         ("moto-obstore", [], ["checksum"]),
     ],
 )
 def test_what_each_server_is_like(
-    clinic: MakeClinic, name: str, warns: list[str], fails: list[str]
+    make_setup: MakeSetup, name: str, warns: list[str], fails: list[str]
 ) -> None:
-    here = clinic(name)
-    found = here.found()
+    setup = make_setup(name)
+    found = setup.found()
     assert list(found) == LINES
     assert statuses(found, "warn") == warns, found
     assert statuses(found, "fail") == fails, found
     silent = ["clock"] if "miniflare" in name else []  # it sends no Date
     assert statuses(found, "skip") == [*silent, "public_url"]
     assert "no mirror yet" in found["format"].what
-    assert here.probes() == []
-    assert here.slept == [], "nothing had to be tried again"
+    assert setup.probes() == []
+    assert setup.slept == [], "nothing had to be tried again"
 
 
-def test_a_mirror_in_a_folder_is_well(clinic: MakeClinic) -> None:
-    here = clinic("file")
-    first = here.found()
+def test_a_mirror_in_a_folder_is_well(make_setup: MakeSetup) -> None:
+    setup = make_setup("file")
+    first = setup.found()
     assert "will be made" in first["folder"].what
-    here.sync()
-    found = here.found()
+    setup.sync()
+    found = setup.found()
     assert statuses(found, "fail") == statuses(found, "warn") == []
     assert found["format"].what.startswith("1, mirror ")
-    assert not (Path(here.place.url.path) / "doctor").exists()
+    assert not (Path(setup.place.url.path) / "doctor").exists()
 
 
-def test_a_folder_that_cannot_be_used(clinic: MakeClinic) -> None:
-    here = clinic("file")
-    Path(here.place.url.path).write_text("a file is in the way")
-    found = here.found()
+def test_a_folder_that_cannot_be_used(make_setup: MakeSetup) -> None:
+    setup = make_setup("file")
+    Path(setup.place.url.path).write_text("a file is in the way")
+    found = setup.found()
     assert "write" in statuses(found, "fail")
-    assert here.found(read_only=True)["write"].status == "skip"
+    assert setup.found(read_only=True)["write"].status == "skip"
 
 
-def test_a_folder_to_read_that_is_not_there(clinic: MakeClinic) -> None:
-    found = clinic("file").found(read_only=True)
+def test_a_folder_to_read_that_is_not_there(make_setup: MakeSetup) -> None:
+    found = make_setup("file").found(read_only=True)
     assert found["folder"].status == "fail"
     assert found["engine"].status == "skip"
 
 
 def only(operation: str, fault: Fault, when: str = "") -> Callable[[Request], Fault | None]:
-    """A rule: this happens to such requests, and nothing to others."""
+    """A rule that applies a fault to some requests and to no others."""
 
     def rule(request: Request) -> Fault | None:
         hit = request.operation == operation and when in f"{request.target} {request.headers}"
@@ -119,16 +119,20 @@ EMPTY_PAGE = without_bytes(
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_each_line_fails_for_its_reason(
-    clinic: MakeClinic, line: str, words: str, server: str, rule: Callable[[Request], Fault | None]
+def test_each_check_fails_for_its_own_reason(
+    make_setup: MakeSetup,
+    line: str,
+    words: str,
+    server: str,
+    rule: Callable[[Request], Fault | None],
 ) -> None:
-    here = clinic(f"{server}-obstore")
-    with between(here, rule):
-        found = here.found()
+    setup = make_setup(f"{server}-obstore")
+    with proxied(setup, rule):
+        found = setup.found()
     assert found[line].status == "fail", found
     assert words in found[line].what
     others = set(statuses(found, "fail")) - {line}
-    # moto verifies no checksum; reading is what some other lines judge by.
+    # moto verifies no checksum, and some other checks rely on reading.
     allowed = {"checksum"} if server == "moto" else set()
     allowed |= {"latency", "if-none-match", "engine"} if line == "read" else set()
     assert others <= allowed, found
@@ -136,8 +140,8 @@ def test_each_line_fails_for_its_reason(
 
 
 @pytest.mark.parametrize("trouble", [SLOW_DOWN, TOO_MANY_REQUESTS], ids=["503", "429"])
-def test_one_refusal_that_may_pass_is_no_finding(clinic: MakeClinic, trouble: Answer) -> None:
-    here = clinic("seaweedfs-obstore")
+def test_one_transient_refusal_is_no_finding(make_setup: MakeSetup, trouble: Answer) -> None:
+    setup = make_setup("seaweedfs-obstore")
     seen: set[tuple[str, str]] = set()
 
     def first_of_each(request: Request) -> Fault | None:
@@ -147,37 +151,37 @@ def test_one_refusal_that_may_pass_is_no_finding(clinic: MakeClinic, trouble: An
         seen.add(name)
         return trouble if request.operation == "put" and "/d-" not in request.target else None
 
-    with between(here, first_of_each):
-        found = here.found()
+    with proxied(setup, first_of_each):
+        found = setup.found()
     assert statuses(found, "fail") == []
-    assert here.slept
-    assert min(here.slept) >= 1.0, "R2 takes one write a second for each key"
+    assert setup.slept
+    assert min(setup.slept) >= 1.0, "R2 takes one write a second for each key"
 
 
 @pytest.mark.parametrize(("step", "status"), [(0.001, "ok"), (2.0, "warn")])
-def test_latency_is_measured_and_slowness_is_told(
-    clinic: MakeClinic, step: float, status: str
+def test_latency_is_measured_and_slowness_is_reported(
+    make_setup: MakeSetup, step: float, status: str
 ) -> None:
     ticks = iter(range(1000))
-    found = clinic("moto-obstore").found(clock=lambda: next(ticks) * step)
+    found = make_setup("moto-obstore").found(clock=lambda: next(ticks) * step)
     assert found["latency"].status == status
     assert f"p50 {step * 1000:.0f} ms" in found["latency"].what
 
 
 def test_an_engine_that_is_not_installed(
-    clinic: MakeClinic, monkeypatch: pytest.MonkeyPatch
+    make_setup: MakeSetup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    here = clinic("seaweedfs-aioboto3")
+    setup = make_setup("seaweedfs-aioboto3")
     monkeypatch.setitem(sys.modules, "mirror.store.engines.aioboto3", None)
-    found = here.found()
+    found = setup.found()
     assert statuses(found, "fail") == ["engine"]
     assert "pip install" in found["engine"].fix
 
 
-def test_an_engine_that_cannot_do_what_boto3_can(clinic: MakeClinic) -> None:
-    here = clinic("seaweedfs-obstore")
-    with between(here, only("get", ACCESS_DENIED, "format.json")):
-        found = here.found()
+def test_an_engine_that_cannot_do_what_boto3_can(make_setup: MakeSetup) -> None:
+    setup = make_setup("seaweedfs-obstore")
+    with proxied(setup, only("get", ACCESS_DENIED, "format.json")):
+        found = setup.found()
     assert statuses(found, "fail") == ["engine"]
     assert "obstore" in found["engine"].what
 
@@ -186,47 +190,47 @@ def test_an_engine_that_cannot_do_what_boto3_can(clinic: MakeClinic) -> None:
     ("body", "words"),
     [(b'{"format": 99, "id": "x"}', "mirror format 99"), (b"<html>", "is not a mirror's")],
 )
-def test_a_format_that_is_not_known(clinic: MakeClinic, body: bytes, words: str) -> None:
-    here = clinic("seaweedfs-obstore")
+def test_a_format_that_is_not_known(make_setup: MakeSetup, body: bytes, words: str) -> None:
+    setup = make_setup("seaweedfs-obstore")
 
     async def write() -> None:
-        store = here.place.open()
+        store = setup.place.open()
         await store.put("format.json", body, Create(), Headers())
         await store.aclose()
 
     asyncio.run(write())
-    found = here.found()
+    found = setup.found()
     assert statuses(found, "fail") == ["format"]
     assert words in found["format"].what
 
 
-def test_a_cache_that_is_not_there(clinic: MakeClinic) -> None:
-    here = clinic("file")
-    here.cache = here.folder / "nowhere"
-    found = here.found()
+def test_a_cache_that_is_not_there(make_setup: MakeSetup) -> None:
+    setup = make_setup("file")
+    setup.cache = setup.folder / "nowhere"
+    found = setup.found()
     assert statuses(found, "fail") == ["cache"]
     assert DoctorReport(list(found.values())).exit_status == 78
 
 
 @pytest.mark.parametrize(("name", "words"), [(None, "is empty"), ("photo1.jpg", "none of 1 files")])
-def test_a_cache_without_images(clinic: MakeClinic, name: str | None, words: str) -> None:
-    here = clinic("file")
-    for file in here.cache.iterdir():
+def test_a_cache_without_images(make_setup: MakeSetup, name: str | None, words: str) -> None:
+    setup = make_setup("file")
+    for file in setup.cache.iterdir():
         file.unlink()
     if name:
-        (here.cache / name).write_bytes(photo(1))
-    found = here.found()["cache"]
+        (setup.cache / name).write_bytes(photo(1))
+    found = setup.found()["cache"]
     assert found.status == "warn"
     assert words in found.what
 
 
 @pytest.mark.parametrize("which", ["folder", "file"])
-def test_a_cache_that_cannot_be_read_is_to_be_let_in_for_good(
-    clinic: MakeClinic, monkeypatch: pytest.MonkeyPatch, which: str
+def test_the_fix_for_an_unreadable_cache_covers_future_files(
+    make_setup: MakeSetup, monkeypatch: pytest.MonkeyPatch, which: str
 ) -> None:
-    """Files of the day after tomorrow too: what is told is a default ACL as well."""
-    here = clinic("file")
-    (here.cache / "sub").mkdir()
+    """The advice covers future files too: it names a default ACL."""
+    setup = make_setup("file")
+    (setup.cache / "sub").mkdir()
 
     def refused(*_: object) -> None:
         raise PermissionError(13, "Permission denied")
@@ -237,44 +241,44 @@ def test_a_cache_that_cannot_be_read_is_to_be_let_in_for_good(
         monkeypatch.setattr(
             os, "scandir", lambda path: refused() if b"sub" in path else really(path)
         )
-    found = machine.cache(here.settings())
+    found = machine_checks.cache(setup.settings())
     assert found.status == "fail"
     assert "setfacl -R -m u:mirror:rX,d:u:mirror:rX" in found.fix
 
 
-def test_a_machine_without_a_cache(clinic: MakeClinic) -> None:
-    here = clinic("file")
-    settings = here.place.settings(state={"dir": str(here.folder / "state")})
-    assert machine.cache(settings).status == "skip"
-    assert machine.state(settings).status == "ok"
+def test_a_machine_without_a_cache(make_setup: MakeSetup) -> None:
+    setup = make_setup("file")
+    settings = setup.place.settings(state={"dir": str(setup.folder / "state")})
+    assert machine_checks.cache(settings).status == "skip"
+    assert machine_checks.state(settings).status == "ok"
 
 
 def test_root_makes_nothing_in_the_state_of_a_user(
-    clinic: MakeClinic, monkeypatch: pytest.MonkeyPatch
+    make_setup: MakeSetup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nor does the doctor, which is what a person runs first when a timer's run has failed."""
-    here = clinic("file")
-    state = here.folder / "state"
+    """The doctor also makes nothing there. People run it first when a timer's run has failed."""
+    setup = make_setup("file")
+    state = setup.folder / "state"
     state.mkdir()
     if IS_ROOT:
         os.chown(state, 65534, -1)
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    found = here.found()["state"]
+    found = setup.found()["state"]
     assert found.status == "warn"
     assert "runuser -u " in found.fix
     assert list(state.iterdir()) == []
 
 
-def test_a_state_that_cannot_be_written(clinic: MakeClinic) -> None:
-    here = clinic("file")
-    (here.folder / "state").write_text("a file is in the way")
-    found = here.found()
+def test_a_state_that_cannot_be_written(make_setup: MakeSetup) -> None:
+    setup = make_setup("file")
+    (setup.folder / "state").write_text("a file is in the way")
+    found = setup.found()
     assert statuses(found, "fail") == ["state"]
     assert DoctorReport(list(found.values())).exit_status == 78
 
 
-def test_a_disk_with_little_room(clinic: MakeClinic, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "free_bytes", lambda _: 5_000_000)
-    found = clinic("file").found()["state"]
+def test_a_disk_with_little_room(make_setup: MakeSetup, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine_checks, "free_bytes", lambda _: 5_000_000)
+    found = make_setup("file").found()["state"]
     assert found.status == "warn"
     assert "5 MB are free" in found.what

@@ -1,4 +1,4 @@
-"""What the doctor says of credentials, the endpoint, the bucket, its region and the clock."""
+"""The doctor's checks of credentials, endpoint, bucket, region and clock."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from pathlib import Path
 import pytest
 
 from mirror.diagnosis.finding import DoctorReport
-from tests.diagnosis.doctor_setup import LINES, MakeClinic, statuses
+from tests.diagnosis.doctor_setup import LINES, MakeSetup, statuses
 from tests.servers import READER, WRITER
 from tests.support.http_servers import answering
 
 
-def test_no_credentials(clinic: MakeClinic, monkeypatch: pytest.MonkeyPatch) -> None:
-    here = clinic("seaweedfs-obstore")
+def test_no_credentials(make_setup: MakeSetup, monkeypatch: pytest.MonkeyPatch) -> None:
+    setup = make_setup("seaweedfs-obstore")
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
-    found = here.found()
+    found = setup.found()
     assert statuses(found, "fail") == ["credentials"]
     assert statuses(found, "ok") == ["cache", "state"]
     assert set(found) == set(LINES)
@@ -27,11 +27,11 @@ def test_no_credentials(clinic: MakeClinic, monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.mark.parametrize("variable", ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"])
 def test_credentials_that_are_not_accepted(
-    clinic: MakeClinic, monkeypatch: pytest.MonkeyPatch, variable: str
+    make_setup: MakeSetup, monkeypatch: pytest.MonkeyPatch, variable: str
 ) -> None:
-    here = clinic("seaweedfs-obstore")
+    setup = make_setup("seaweedfs-obstore")
     monkeypatch.setenv(variable, "wrong-value-of-a-key")
-    found = here.found()
+    found = setup.found()
     assert statuses(found, "fail") == ["credentials"]
     assert found["endpoint"].status == "ok"
     assert DoctorReport(list(found.values())).exit_status == 78
@@ -39,45 +39,45 @@ def test_credentials_that_are_not_accepted(
 
 
 def test_it_says_where_credentials_come_from_and_never_the_secret(
-    clinic: MakeClinic, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    make_setup: MakeSetup, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    here = clinic("seaweedfs-obstore")
+    setup = make_setup("seaweedfs-obstore")
     key, secret = os.environ["AWS_ACCESS_KEY_ID"], os.environ["AWS_SECRET_ACCESS_KEY"]
-    assert "the environment" in here.found()["credentials"].what
+    assert "the environment" in setup.found()["credentials"].what
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     file = tmp_path / "credentials"
     file.write_text(f"[default]\naws_access_key_id = {key}\naws_secret_access_key = {secret}\n")
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(file))
-    found = here.found()
+    found = setup.found()
     assert "~/.aws/credentials" in found["credentials"].what
     assert secret not in str(found)
 
 
-def test_an_endpoint_that_nobody_listens_at(clinic: MakeClinic) -> None:
-    here = clinic("seaweedfs-obstore")
-    here.bucket["endpoint"] = "http://127.0.0.1:9"
-    found = here.found()
+def test_an_endpoint_at_a_closed_port(make_setup: MakeSetup) -> None:
+    setup = make_setup("seaweedfs-obstore")
+    setup.bucket["endpoint"] = "http://127.0.0.1:9"
+    found = setup.found()
     assert statuses(found, "fail") == ["endpoint"]
     assert found["write"].status == found["engine"].status == "skip"
     assert DoctorReport(list(found.values())).exit_status == 1
-    assert len(here.slept) == 2, "it was tried again before it was given up"
+    assert len(setup.slept) == 2, "it was tried again before it was given up"
 
 
-def test_a_bucket_that_does_not_exist(clinic: MakeClinic) -> None:
-    here = clinic("seaweedfs-obstore")
-    here.bucket["url"] = "s3://nobodys-bucket/x"
-    found = here.found()
+def test_a_bucket_that_does_not_exist(make_setup: MakeSetup) -> None:
+    setup = make_setup("seaweedfs-obstore")
+    setup.bucket["url"] = "s3://nobodys-bucket/x"
+    found = setup.found()
     assert statuses(found, "fail") == ["bucket"]
     assert found["credentials"].status == "ok"
 
 
-def test_a_bucket_in_another_region(clinic: MakeClinic) -> None:
-    here = clinic("moto-obstore")
+def test_a_bucket_in_another_region(make_setup: MakeSetup) -> None:
+    setup = make_setup("moto-obstore")
     body = b"<Error><Code>PermanentRedirect</Code><Message>elsewhere</Message></Error>"
     with answering(301, body, {"x-amz-bucket-region": "eu-west-1"}) as endpoint:
-        here.bucket["endpoint"] = endpoint
-        found = here.found()
+        setup.bucket["endpoint"] = endpoint
+        found = setup.found()
     assert statuses(found, "fail") == ["region"]
     assert 'bucket.region = "eu-west-1"' in found["region"].what
     assert DoctorReport(list(found.values())).exit_status == 78
@@ -87,21 +87,21 @@ def test_a_bucket_in_another_region(clinic: MakeClinic) -> None:
     ("seconds", "status"),
     [(0, "ok"), (300, "warn"), (-300, "warn"), (3600, "fail"), (-3600, "fail")],
 )
-def test_a_clock_that_is_wrong(clinic: MakeClinic, seconds: float, status: str) -> None:
-    found = clinic("seaweedfs-obstore").found(now=lambda: time.time() + seconds)
+def test_a_clock_that_is_wrong(make_setup: MakeSetup, seconds: float, status: str) -> None:
+    found = make_setup("seaweedfs-obstore").found(now=lambda: time.time() + seconds)
     assert found["clock"].status == status, found["clock"]
 
 
-def test_a_clock_so_wrong_that_requests_are_refused(clinic: MakeClinic) -> None:
-    here = clinic("moto-obstore")
+def test_a_clock_so_wrong_that_requests_are_refused(make_setup: MakeSetup) -> None:
+    setup = make_setup("moto-obstore")
     body = b"<Error><Code>RequestTimeTooSkewed</Code><Message>clock</Message></Error>"
     with answering(403, body, {}) as endpoint:
-        here.bucket["endpoint"] = endpoint
-        assert statuses(here.found(), "fail") == ["clock"]
+        setup.bucket["endpoint"] = endpoint
+        assert statuses(setup.found(), "fail") == ["clock"]
 
 
 def test_a_server_that_does_not_tell_its_time() -> None:
-    from mirror.diagnosis.endpoint import clock
+    from mirror.diagnosis.bucket_checks import clock
 
     assert clock({}, 0.0).status == "skip"
     odd = {"ResponseMetadata": {"HTTPHeaders": {"date": "yesterday"}}}
@@ -109,29 +109,29 @@ def test_a_server_that_does_not_tell_its_time() -> None:
 
 
 def test_a_writer_that_may_not_delete_is_well(
-    clinic: MakeClinic, monkeypatch: pytest.MonkeyPatch
+    make_setup: MakeSetup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    here = clinic("seaweedfs-obstore")
+    setup = make_setup("seaweedfs-obstore")
     with monkeypatch.context() as writer:
         writer.setenv("AWS_ACCESS_KEY_ID", WRITER.access_key)
         writer.setenv("AWS_SECRET_ACCESS_KEY", WRITER.secret_key)
-        found = here.found()
+        found = setup.found()
     assert statuses(found, "fail") == []
     assert "this key may not" in found["delete"].what
-    assert here.probes(), "they stay, and it said so"
+    assert setup.probes(), "they stay, and it said so"
 
 
 def test_a_reader_may_not_write_and_is_well_if_it_need_not(
-    clinic: MakeClinic, monkeypatch: pytest.MonkeyPatch
+    make_setup: MakeSetup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    here = clinic("seaweedfs-obstore")
-    here.sync()
+    setup = make_setup("seaweedfs-obstore")
+    setup.sync()
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", READER.access_key)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", READER.secret_key)
-    found = here.found()
+    found = setup.found()
     assert statuses(found, "fail") == ["write"]
     assert "--read-only" in found["write"].fix
-    found = here.found(read_only=True)
+    found = setup.found(read_only=True)
     assert statuses(found, "fail") == []
     assert {"write", "delete", "pages"} <= set(statuses(found, "skip"))
-    assert here.probes() == []
+    assert setup.probes() == []

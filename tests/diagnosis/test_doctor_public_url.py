@@ -1,4 +1,4 @@
-"""A public URL: what it serves is compared with the bucket."""
+"""The public URL must serve the same objects as the bucket."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from pathlib import Path
 import pytest
 
 from mirror.layout import CACHE_CONTROL
-from tests.diagnosis.doctor_setup import MakeClinic
+from tests.diagnosis.doctor_setup import MakeSetup
 from tests.support.http_servers import answering
 
 
-def test_a_public_url_that_serves_the_bucket(clinic: MakeClinic) -> None:
-    here = clinic("miniflare-obstore")
-    assert here.place.server is not None
-    base = here.place.server.public_url(here.place.url.bucket)
-    here.bucket["public_url"] = f"{base}/{here.place.url.path}"
-    assert here.found()["public_url"].status == "skip", "no object: nothing is asked for"
-    here.sync()
-    found = here.found()["public_url"]
+def test_a_public_url_that_serves_the_bucket(make_setup: MakeSetup) -> None:
+    setup = make_setup("miniflare-obstore")
+    assert setup.place.server is not None
+    base = setup.place.server.public_url(setup.place.url.bucket)
+    setup.bucket["public_url"] = f"{base}/{setup.place.url.path}"
+    assert setup.found()["public_url"].status == "skip", "no object: nothing is asked for"
+    setup.sync()
+    found = setup.found()["public_url"]
     assert found.status == "ok", found
-    here.bucket["public_url"] = f"{base}/elsewhere"
-    found = here.found()["public_url"]
+    setup.bucket["public_url"] = f"{base}/elsewhere"
+    found = setup.found()["public_url"]
     assert found.status == "fail"
     assert "404" in found.what
 
@@ -43,28 +43,28 @@ GOOD = {"Content-Type": "image/jpeg", "Cache-Control": CACHE_CONTROL}
     ],
 )
 def test_a_public_url_is_compared_with_the_bucket(
-    clinic: MakeClinic,
+    make_setup: MakeSetup,
     status: int,
     body: bytes | None,
     headers: Mapping[str, str],
     expected: str,
     words: str,
 ) -> None:
-    here = clinic("file")
-    here.sync()
-    objects = Path(here.place.url.path) / "objects"
+    setup = make_setup("file")
+    setup.sync()
+    objects = Path(setup.place.url.path) / "objects"
     smallest = min((p for p in objects.rglob("*.jpg")), key=lambda p: (p.stat().st_size, p))
     asked: list[str] = []
     served = smallest.read_bytes() if body is None else body
     with answering(status, served, headers, asked) as url:
-        here.bucket["public_url"] = f"{url}/inat"
-        found = here.found()["public_url"]
+        setup.bucket["public_url"] = f"{url}/inat"
+        found = setup.found()["public_url"]
     assert (found.status, words in found.what) == (expected, True), found
     assert asked == [f"/inat/objects/{smallest.parent.name}/{smallest.name}"]
 
 
-def test_a_public_url_that_nobody_listens_at(clinic: MakeClinic) -> None:
-    here = clinic("file")
-    here.sync()
-    here.bucket["public_url"] = "http://127.0.0.1:9/inat"
-    assert here.found()["public_url"].status == "fail"
+def test_a_public_url_at_a_closed_port(make_setup: MakeSetup) -> None:
+    setup = make_setup("file")
+    setup.sync()
+    setup.bucket["public_url"] = "http://127.0.0.1:9/inat"
+    assert setup.found()["public_url"].status == "fail"

@@ -1,4 +1,4 @@
-"""`mirror status`: what the mirror holds and saves, what is left, what it costs."""
+"""`mirror status`: contents, savings, unsynced files and costs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def settings_of(place: Place, folder: Path, **more: dict[str, Any]) -> Settings:
 
 @pytest.fixture
 def settings(make_place: MakePlace, tmp_path: Path) -> Settings:
-    """Seven photographs under twelve URLs, a blank one, all synced; and two files that are not."""
+    """Seven photographs under twelve URLs and a blank one are synced; two more files are not."""
     found = settings_of(make_place("file"), tmp_path)
     cache = tmp_path / "cache"
     fill(cache, {url_of(n): photo(n % 7) for n in range(12)} | {url_of(99): blank()})
@@ -37,7 +37,7 @@ def settings(make_place: MakePlace, tmp_path: Path) -> Settings:
     return found
 
 
-def test_what_is_there_and_what_is_not(settings: Settings) -> None:
+def test_contents_and_unsynced_files(settings: Settings) -> None:
     found = status(settings)
     sizes = [len(photo(n % 7)) for n in range(12)]
     assert found.contents.files == 13
@@ -61,7 +61,7 @@ def test_costs_are_those_of_the_lists(settings: Settings) -> None:
         assert cost.storage_month == size / 1e9 * prices.storage_gb_month
         assert cost.epoch == epoch_usd(12, found.contents.bytes_named, prices)
     assert found.prices == "s3"
-    # What a dry run says, at the same list.
+    # The same figure as a dry run, by the same price list.
     dry = sync(settings, SyncOptions(dry_run=True)).estimate
     assert dry is not None
     assert found.costs["s3"].sync == dry.request_usd
@@ -111,9 +111,9 @@ def test_an_empty_mirror_costs_nothing(make_place: MakePlace, tmp_path: Path) ->
     found = settings_of(make_place("file"), tmp_path)
     (tmp_path / "cache").mkdir()
     sync(found)
-    here = status(found)
-    assert (here.contents.files, here.contents.objects, here.catalog_version) == (0, 0, None)
-    assert here.costs["s3"].storage_month == here.costs["s3"].epoch == 0
+    setup = status(found)
+    assert (setup.contents.files, setup.contents.objects, setup.catalog_version) == (0, 0, None)
+    assert setup.costs["s3"].storage_month == setup.costs["s3"].epoch == 0
 
 
 def test_the_list_in_use_follows_the_endpoint() -> None:
@@ -124,7 +124,7 @@ def test_the_list_in_use_follows_the_endpoint() -> None:
 
 
 def test_the_facts_that_people_plan_by() -> None:
-    """900,000 images of 1.44 MB: the figures of the providers' calculators."""
+    """900,000 images of 1.44 MB, compared with the providers' calculators."""
     size = 900_000 * 1_440_000
     assert storage_usd_month(size, R2) == pytest.approx(19.44)
     assert storage_usd_month(size, S3) == pytest.approx(29.81, abs=0.01)

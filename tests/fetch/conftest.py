@@ -1,4 +1,4 @@
-"""Mirrors to fetch from, and the workshop's fixtures, for all tests here."""
+"""Fixtures: mirrors to fetch from."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def folder_mirror(make_place: MakePlace, template: Path, tmp_path: Path) -> Settings:
-    """A mirror in a folder, which damage can be done to."""
+    """A mirror in a folder that a test may damage."""
     shutil.copytree(template, tmp_path, dirs_exist_ok=True)
     return make_place("file").settings(state={"dir": str(tmp_path / "state")})
 
 
 @pytest.fixture(scope="session")
 def moto_bucket(moto: S3Server, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """One that is read over HTTP; moto lets anybody in."""
+    """A bucket that is read over HTTP; moto checks no credentials."""
     place = Place(
         "moto",
         {"url": f"s3://{moto.bucket}/fetched", "endpoint": moto.endpoint, "region": moto.region},

@@ -1,4 +1,4 @@
-"""Fetching: the mirror's bytes, checked, by whatever name; what cannot be had is said, not replaced."""
+"""Fetching returns verified bytes for any form of a URL; errors are reported, images never replaced."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ from tests.support.fetch_setup import (
 )
 from tests.support.photos import photo, url_of
 
-# --- wherever the mirror stands ---
+# --- with every kind of mirror ---
 
 
-def test_images_come_from_any_mirror_and_what_is_none_is_said(
+def test_images_come_from_any_mirror_and_errors_are_reported(
     anywhere: Place, tmp_path: Path
 ) -> None:
     settings = mirrored(anywhere, tmp_path)
@@ -60,7 +60,7 @@ def test_images_come_from_any_mirror_and_what_is_none_is_said(
         )
 
 
-def test_an_image_is_known_by_each_of_its_names(anywhere: Place, tmp_path: Path) -> None:
+def test_an_image_is_found_by_each_form_of_its_url(anywhere: Place, tmp_path: Path) -> None:
     settings = mirrored(anywhere, tmp_path, [1])
     urls = settings.object_urls
     names = [
@@ -80,7 +80,7 @@ def test_an_image_is_known_by_each_of_its_names(anywhere: Place, tmp_path: Path)
         assert fetch.coverage(names).counts == {"ok": len(names)}
 
 
-def test_a_public_url_is_read_without_anybodys_key(
+def test_a_public_url_is_read_without_credentials(
     make_place: MakePlace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place = make_place("miniflare-obstore")
@@ -116,7 +116,7 @@ def test_the_async_fetcher_gives_the_same(moto_mirror: Settings) -> None:
     asyncio.run(story())
 
 
-def test_a_fetcher_may_be_made_where_a_loop_runs(folder_mirror: Settings) -> None:
+def test_a_fetcher_may_be_made_while_a_loop_runs(folder_mirror: Settings) -> None:
     async def story() -> bytes:
         with Fetcher(folder_mirror) as fetch:
             return fetch(url_of(1))
@@ -124,14 +124,16 @@ def test_a_fetcher_may_be_made_where_a_loop_runs(folder_mirror: Settings) -> Non
     assert asyncio.run(story()) == photo(1)
 
 
-def test_a_fetcher_is_made_by_a_configuration_file(folder_mirror: Settings, tmp_path: Path) -> None:
+def test_a_fetcher_is_made_from_a_configuration_file(
+    folder_mirror: Settings, tmp_path: Path
+) -> None:
     path = tmp_path / "mirror.toml"
     path.write_text(f'[bucket]\nurl = "{folder_mirror.bucket.url}"\n[state]\ndir = "state"\n')
     with Fetcher.from_config(path) as fetch:
         assert fetch(url_of(1)) == photo(1)
 
 
-def test_a_fetcher_that_was_closed_begins_anew(folder_mirror: Settings) -> None:
+def test_a_closed_fetcher_can_be_used_again(folder_mirror: Settings) -> None:
     fetch = Fetcher(folder_mirror)
     for _ in range(3):
         assert fetch(url_of(1)) == photo(1)
@@ -139,7 +141,7 @@ def test_a_fetcher_that_was_closed_begins_anew(folder_mirror: Settings) -> None:
         fetch.close()
 
 
-def test_a_fetcher_that_was_closed_goes_on_counting(folder_mirror: Settings) -> None:
+def test_a_closed_fetcher_keeps_its_counts(folder_mirror: Settings) -> None:
     with Fetcher(folder_mirror) as fetch:
         assert all(fetch(url) for url in ALL[:5])
         reading = fetch.many(ALL)
@@ -155,7 +157,7 @@ def test_a_fetcher_that_was_closed_goes_on_counting(folder_mirror: Settings) -> 
     assert min(stats.latencies) == 0
 
 
-def test_a_fetcher_is_closed_by_one_thread_while_another_reads_on(
+def test_one_thread_closes_a_fetcher_while_another_reads(
     folder_mirror: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with Fetcher(folder_mirror) as fetch:
@@ -165,7 +167,7 @@ def test_a_fetcher_is_closed_by_one_thread_while_another_reads_on(
         def close_late(engine: Engine) -> None:
             closing.append(engine)
             if len(closing) == 1:
-                assert fetch(ALL[1]) == PHOTOS[ALL[1]]  # by an engine of its own
+                assert fetch(ALL[1]) == PHOTOS[ALL[1]]  # with its own engine
             close(engine)
 
         monkeypatch.setattr(Engine, "close", close_late)
@@ -177,7 +179,7 @@ def test_a_fetcher_is_closed_by_one_thread_while_another_reads_on(
     assert closing[0] is not closing[1]
 
 
-def test_reading_on_is_given_up_with_the_iterator(moto_mirror: Settings) -> None:
+def test_closing_the_iterator_stops_reading_ahead(moto_mirror: Settings) -> None:
     taken: list[str] = []
 
     def endless() -> Iterator[str]:
@@ -188,11 +190,11 @@ def test_reading_on_is_given_up_with_the_iterator(moto_mirror: Settings) -> None
     with Fetcher(fetching(moto_mirror, bytes_in_flight="10K"), policy=HURRY) as fetch:
         for (_, result), _ in zip(fetch.many(endless()), range(50), strict=False):
             assert isinstance(result, bytes)
-    # What is read ahead is bounded, although there is no end to it.
+    # Reading ahead is bounded, although the URLs never end.
     assert len(taken) < 1000
 
 
-def test_two_readings_at_once_do_not_hold_each_other_up(moto_mirror: Settings) -> None:
+def test_two_concurrent_readings_do_not_block_each_other(moto_mirror: Settings) -> None:
     with Fetcher(fetching(moto_mirror, bytes_in_flight="3K"), policy=HURRY) as fetch:
         for (one, first), (other, second) in zip(
             fetch.many(ALL), fetch.many(reversed(ALL)), strict=True
@@ -201,7 +203,7 @@ def test_two_readings_at_once_do_not_hold_each_other_up(moto_mirror: Settings) -
             assert fetch(url_of(3)) == photo(3)
 
 
-def test_nothing_is_asked_for_nothing(folder_mirror: Settings) -> None:
+def test_no_urls_give_no_images(folder_mirror: Settings) -> None:
     with Fetcher(folder_mirror) as fetch:
         assert list(fetch.many([])) == []
         assert len(fetch.coverage([])) == 0
@@ -211,7 +213,7 @@ def test_nothing_is_asked_for_nothing(folder_mirror: Settings) -> None:
 # --- across processes ---
 
 
-def test_a_fetcher_crosses_processes_small_and_finds_its_index_again(
+def test_a_fetcher_pickles_small_and_finds_its_index_again(
     cached: Settings,
 ) -> None:
     with Fetcher(cached) as fetch:
@@ -222,7 +224,7 @@ def test_a_fetcher_crosses_processes_small_and_finds_its_index_again(
         assert dict(again.many(ALL)) == PHOTOS
 
 
-def test_an_index_in_memory_crosses_as_what_it_is(folder_mirror: Settings) -> None:
+def test_an_index_in_memory_is_pickled_whole(folder_mirror: Settings) -> None:
     with Fetcher(folder_mirror) as fetch:
         in_memory = msgspec.structs.replace(folder_mirror)
         index = type(fetch._index)(
@@ -235,9 +237,7 @@ def test_an_index_in_memory_crosses_as_what_it_is(folder_mirror: Settings) -> No
         assert dict(again.many(ALL)) == PHOTOS
 
 
-def test_a_snapshot_that_went_and_left_no_other_is_an_error_that_says_so(
-    folder_mirror: Settings, tmp_path: Path
-) -> None:
+def test_a_missing_snapshot_is_an_error(folder_mirror: Settings, tmp_path: Path) -> None:
     pickled = pickle.dumps(Fetcher(folder_mirror))
     os.rename(tmp_path / "state", tmp_path / "elsewhere")
     with pytest.raises(CatalogError, match=r"keep state\.dir"):

@@ -1,4 +1,4 @@
-"""What goes wrong on the way to a mirror, and bytes that are not those of their hash."""
+"""Faults between fetcher and mirror, and bytes that do not have their hash."""
 
 from __future__ import annotations
 
@@ -53,9 +53,7 @@ FAULTS: list[Fault] = [
 
 @pytest.mark.chaos("network")
 @pytest.mark.parametrize("seed", seeds(3))
-def test_faults_change_nothing_but_the_time(
-    make_place: MakePlace, tmp_path: Path, seed: int
-) -> None:
+def test_faults_cost_only_time(make_place: MakePlace, tmp_path: Path, seed: int) -> None:
     place = make_place("seaweedfs-obstore")
     settings = mirrored(place, tmp_path)
     assert place.server is not None
@@ -80,7 +78,7 @@ def test_faults_change_nothing_but_the_time(
         (Answer(418), "refused"),
     ],
 )
-def test_a_mirror_that_does_not_give_an_image_is_unavailable(
+def test_a_mirror_that_does_not_answer_is_unavailable(
     moto_mirror: Settings, fault: Fault, says: str
 ) -> None:
     assert moto_mirror.bucket.endpoint
@@ -96,7 +94,7 @@ def test_a_mirror_that_does_not_give_an_image_is_unavailable(
         assert fetch.stats().unavailable == 1
 
 
-def test_what_no_image_can_be_had_with_is_raised(moto_mirror: Settings) -> None:
+def test_errors_that_affect_every_image_are_raised(moto_mirror: Settings) -> None:
     assert moto_mirror.bucket.endpoint
     with (
         FaultProxy(moto_mirror.bucket.endpoint) as proxy,
@@ -116,8 +114,8 @@ def test_there_must_be_a_mirror(make_place: MakePlace, tmp_path: Path) -> None:
         Fetcher(place.settings(state={"dir": str(tmp_path / "state")}))
 
 
-def test_images_that_throttle_are_asked_for_fewer_at_a_time(moto_mirror: Settings) -> None:
-    """The server takes two at once, and refuses whoever is one too many."""
+def test_throttling_lowers_the_concurrency(moto_mirror: Settings) -> None:
+    """The server takes two requests at once, and refuses a third."""
     assert moto_mirror.bucket.endpoint
     refused = itertools.count()
 
@@ -162,7 +160,7 @@ def test_a_flipped_bit_in_the_bucket_is_noticed_every_time(
 @pytest.mark.parametrize(
     "change", [lambda _: b"", lambda data: data[:-1], lambda data: data + b"\0", lambda _: None]
 )
-def test_an_object_that_is_cut_longer_or_gone_is_noticed(
+def test_a_truncated_longer_or_missing_object_is_noticed(
     folder_mirror: Settings, change: Callable[[bytes], bytes | None]
 ) -> None:
     path = Path(folder_mirror.bucket_url.path) / key_of(1)
@@ -175,8 +173,8 @@ def test_an_object_that_is_cut_longer_or_gone_is_noticed(
 
 
 @pytest.mark.parametrize("emptied", [False, True])
-def test_a_folder_that_is_out_of_reach_is_no_damage(folder_mirror: Settings, emptied: bool) -> None:
-    """A disk that is not mounted leaves nothing, or an empty folder."""
+def test_an_unreachable_folder_is_no_damage(folder_mirror: Settings, emptied: bool) -> None:
+    """Without its disk, the mirror's folder is missing or empty."""
     path = Path(folder_mirror.bucket_url.path)
     with Fetcher(folder_mirror, policy=HURRY) as fetch:
         lost(folder_mirror)
@@ -191,7 +189,7 @@ def test_a_folder_that_is_out_of_reach_is_no_damage(folder_mirror: Settings, emp
         assert (fetch.stats().unavailable, fetch.stats().corrupt) == (1, 0)
 
 
-def test_bytes_that_were_damaged_on_the_way_are_asked_for_once_more(moto_mirror: Settings) -> None:
+def test_bytes_damaged_in_transit_are_read_again(moto_mirror: Settings) -> None:
     assert moto_mirror.bucket.endpoint
     seen: set[str] = set()
 

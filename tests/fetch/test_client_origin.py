@@ -1,4 +1,4 @@
-"""The origin is never asked, whatever a mirror answers and settings say."""
+"""The origin is never contacted, whatever the mirror answers and the settings say."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.photos import photo, url_of
 
 
 def test_a_redirect_to_the_origin_is_not_followed(moto_mirror: Settings) -> None:
-    """iNaturalist is played by a server that counts who connects: nobody does."""
+    """A local server plays iNaturalist and counts connections: there are none."""
     assert moto_mirror.bucket.endpoint
     image = [answer(photo(1))]
     with Scripted(lambda _, __: image) as origin, FaultProxy(moto_mirror.bucket.endpoint) as proxy:
@@ -43,15 +43,13 @@ def test_a_redirect_to_the_origin_is_not_followed(moto_mirror: Settings) -> None
         {"url": "file:///tmp/mirror", "public_url": "https://static.inaturalist.org/photos"},
     ],
 )  # fmt: skip
-def test_inaturalist_is_no_mirror_whatever_the_settings_say(
-    place: dict[str, str], tmp_path: Path
-) -> None:
+def test_inaturalist_is_never_the_mirror(place: dict[str, str], tmp_path: Path) -> None:
     settings = Place("test", place).settings(state={"dir": str(tmp_path)})
     with pytest.raises(ConfigError, match="never reads"):
         Fetcher(settings)
 
 
-def test_the_environments_proxies_are_not_asked(
+def test_proxies_of_the_environment_are_not_used(
     moto_mirror: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with Fetcher(moto_mirror, policy=HURRY) as fetch:

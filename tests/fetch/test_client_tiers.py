@@ -1,4 +1,4 @@
-"""Where an image is looked for first: the caches of this machine, and offline nowhere else."""
+"""The order of the tiers: local caches first, and offline only those."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def fetch_all(settings: Settings, *urls: str) -> dict[str, object]:
         return dict(fetch.many(urls or ALL))
 
 
-def test_what_was_read_once_is_read_from_this_machine_then(cached: Settings) -> None:
+def test_a_second_read_comes_from_this_machine(cached: Settings) -> None:
     with Fetcher(cached, policy=HURRY) as fetch:
         assert dict(fetch.many(ALL)) == PHOTOS
         stats = fetch.stats()
@@ -47,7 +47,9 @@ def test_what_was_read_once_is_read_from_this_machine_then(cached: Settings) -> 
 
 
 @pytest.mark.parametrize("at", [0, 1, 600, -1])
-def test_a_flipped_bit_in_the_fetch_cache_is_noticed_and_mended(cached: Settings, at: int) -> None:
+def test_a_flipped_bit_in_the_fetch_cache_is_noticed_and_repaired(
+    cached: Settings, at: int
+) -> None:
     fetch_all(cached)
     for path in files_of(cached):
         data = path.read_bytes()
@@ -62,7 +64,7 @@ def test_a_flipped_bit_in_the_fetch_cache_is_noticed_and_mended(cached: Settings
 
 @pytest.mark.parametrize("layout", ["{name}", "{name:.2}/{name}", "{name:.2}/{rest:.2}/{name}"])
 @pytest.mark.parametrize("extension", ["jpg", "JPEG"])
-def test_the_url_keyed_cache_is_asked_first_however_it_is_laid_out(
+def test_the_url_keyed_cache_comes_first_in_every_layout(
     folder_mirror: Settings, tmp_path: Path, layout: str, extension: str
 ) -> None:
     cache = tmp_path / "cache"
@@ -83,9 +85,7 @@ def test_the_url_keyed_cache_is_asked_first_however_it_is_laid_out(
     assert {path: path.stat().st_mtime_ns for path in cache.rglob("*")} == before
 
 
-def test_a_file_of_the_url_keyed_cache_that_is_another_image_does_not_count(
-    cached: Settings, tmp_path: Path
-) -> None:
+def test_another_image_in_the_url_keyed_cache_is_ignored(cached: Settings, tmp_path: Path) -> None:
     fill(tmp_path / "cache", {url_of(n): photo(n)[:-1] + b"!" for n in range(20)})
     section = msgspec.structs.replace(cached.cache, dir=str(tmp_path / "cache"))
     settings = msgspec.structs.replace(cached, cache=section)
@@ -97,7 +97,7 @@ def test_a_file_of_the_url_keyed_cache_that_is_another_image_does_not_count(
     assert (tmp_path / "cache").is_dir()
 
 
-def test_a_fetch_cache_that_is_full_changes_nothing_but_where_images_come_from(
+def test_with_a_full_fetch_cache_images_come_from_the_mirror(
     cached: Settings,
 ) -> None:
     small = fetching(cached, cache_bytes="10K")
@@ -107,9 +107,7 @@ def test_a_fetch_cache_that_is_full_changes_nothing_but_where_images_come_from(
     assert 5 <= len(files_of(small)) <= 10
 
 
-def test_a_folder_that_is_not_the_fetch_caches_is_an_error(
-    folder_mirror: Settings, tmp_path: Path
-) -> None:
+def test_a_foreign_fetch_cache_folder_is_an_error(folder_mirror: Settings, tmp_path: Path) -> None:
     settings = fetching(folder_mirror, cache_dir=str(tmp_path / "cache"))
     with Fetcher(settings) as fetch, pytest.raises(ConfigError, match="not the fetch cache's"):
         fetch(url_of(1))
@@ -118,7 +116,7 @@ def test_a_folder_that_is_not_the_fetch_caches_is_an_error(
 # --- offline ---
 
 
-def test_offline_asks_only_this_machine(cached: Settings) -> None:
+def test_offline_reads_only_this_machine(cached: Settings) -> None:
     fetch_all(cached, *ALL[:10])
     lost(cached)
     with Fetcher(cached, offline=True, policy=HURRY) as fetch:
@@ -131,7 +129,7 @@ def test_offline_asks_only_this_machine(cached: Settings) -> None:
         assert fetch.stats().unavailable == 10
 
 
-def test_offline_takes_an_index_that_was_read_before(make_place: MakePlace, tmp_path: Path) -> None:
+def test_offline_uses_the_stored_index(make_place: MakePlace, tmp_path: Path) -> None:
     place = make_place("file")
     settings = mirrored(place, tmp_path)
     new_machine = msgspec.structs.replace(

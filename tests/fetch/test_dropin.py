@@ -39,7 +39,7 @@ def test_a_downloader_gives_bytes(fetch: Fetcher) -> None:
     assert UrlDownloader(fetch).download(url_of(1)) == photo(1)
 
 
-def test_none_is_only_what_the_mirror_does_not_have_and_is_said_once(
+def test_none_is_returned_and_logged_once_for_missing_images_only(
     fetch: Fetcher, caplog: pytest.LogCaptureFixture
 ) -> None:
     downloader = UrlDownloader(fetch)
@@ -52,9 +52,7 @@ def test_none_is_only_what_the_mirror_does_not_have_and_is_said_once(
 
 
 @pytest.mark.parametrize("damage", ["flipped", "gone", "unreadable"])
-def test_a_downloader_does_not_hide_that_an_image_cannot_be_had(
-    fetch: Fetcher, mirror: Path, damage: str
-) -> None:
+def test_a_downloader_raises_other_errors(fetch: Fetcher, mirror: Path, damage: str) -> None:
     path = mirror / key_of(1)
     expected: type[Exception] = CorruptObject
     if damage == "flipped":
@@ -62,7 +60,7 @@ def test_a_downloader_does_not_hide_that_an_image_cannot_be_had(
     else:
         path.unlink()
         if damage == "unreadable":
-            path.symlink_to(path)  # a link to itself: no file system opens that
+            path.symlink_to(path)  # a link to itself, which no file system opens
             expected = StoreUnavailable
     with pytest.raises(expected):
         UrlDownloader(fetch).download(url_of(1))
@@ -84,7 +82,7 @@ def test_get_answers_as_requests_does(fetch: Fetcher) -> None:
 @pytest.mark.parametrize(
     ("number", "status", "error"), [(UNKNOWN, 404, NotMirrored), (BLANK, 410, Flagged)]
 )
-def test_get_has_no_content_where_there_is_no_image(
+def test_get_has_no_content_without_an_image(
     fetch: Fetcher, number: int, status: int, error: type[Exception]
 ) -> None:
     answer = get(url_of(number), fetch=fetch)

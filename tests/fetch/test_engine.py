@@ -1,4 +1,4 @@
-"""The engine: whatever becomes of others, and of the engine itself, each request is answered."""
+"""The engine completes every request, whatever happens to other requests and to the engine."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.support.photos import photo, url_of
 
 
 def found_in(settings: Settings, *numbers: int) -> list[MirroredImage]:
-    """What the requests of these photos are for; they are read once, and so kept where that is done."""
+    """The images of these photos. They are read once, so a fetch cache keeps them."""
     with Fetcher(settings, policy=HURRY) as fetch:
         for number in numbers:
             fetch(url_of(number))
@@ -36,8 +36,8 @@ def request_of(
     return ImageRequest(found, wake)
 
 
-def test_an_order_that_comes_while_all_workers_end_is_filled(cached: Settings) -> None:
-    """Orders for what was kept meanwhile are drained at once, so that all workers end together."""
+def test_a_request_that_comes_while_all_workers_end_is_completed(cached: Settings) -> None:
+    """Requests for images that are in the cache by now complete at once, so all workers end together."""
     (found,) = found_in(cached, 1)
     engine = Engine(cached, offline=False, policy=HURRY)
     came = threading.Event()
@@ -52,7 +52,7 @@ def test_an_order_that_comes_while_all_workers_end_is_filled(cached: Settings) -
 # --- closing ---
 
 
-def test_an_order_that_waits_for_another_process_is_answered_when_the_engine_is_closed(
+def test_closing_completes_requests_that_wait_for_another_process(
     cached: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (found,) = found_in(fetching(cached, cache_dir=None), 1)
@@ -77,7 +77,7 @@ def test_an_order_that_waits_for_another_process_is_answered_when_the_engine_is_
     other.close()
 
 
-def test_what_is_ordered_of_an_engine_that_is_closed_or_closing_is_answered(
+def test_requests_to_a_closed_or_closing_engine_are_completed(
     folder_mirror: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (found,) = found_in(folder_mirror, 1)
@@ -99,7 +99,7 @@ def test_what_is_ordered_of_an_engine_that_is_closed_or_closing_is_answered(
         assert isinstance(request.result, StoreUnavailable)
 
 
-def test_a_reading_goes_on_after_the_fetcher_was_closed_and_says_so_of_each_image(
+def test_a_reading_reports_a_closed_fetcher_for_each_image(
     folder_mirror: Settings,
 ) -> None:
     with Fetcher(fetching(folder_mirror, bytes_in_flight="3K"), policy=HURRY) as fetch:
@@ -113,7 +113,7 @@ def test_a_reading_goes_on_after_the_fetcher_was_closed_and_says_so_of_each_imag
     assert isinstance(rest[-1][1], StoreUnavailable)
 
 
-def test_closing_lets_an_image_be_written_and_gives_up_what_is_still_read(
+def test_closing_lets_a_write_finish_and_cancels_reads(
     cached: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read, written = found_in(fetching(cached, cache_dir=None), 1, 2)
@@ -143,11 +143,11 @@ def test_closing_lets_an_image_be_written_and_gives_up_what_is_still_read(
     assert [path.read_bytes() for path in files_of(cached)] == [photo(2)]
 
 
-# --- who waits and is gone ---
+# --- callers that wait, and callers that are gone ---
 
 
-def test_a_reader_whose_loop_is_closed_keeps_nobody_from_theirs(folder_mirror: Settings) -> None:
-    """One worker, so that it would be its end."""
+def test_a_caller_with_a_closed_loop_does_not_affect_others(folder_mirror: Settings) -> None:
+    """With one worker, whose end would stop everything."""
     first, second = found_in(folder_mirror, 1, 2)
     engine = Engine(fetching(folder_mirror, concurrency=1), offline=False, policy=HURRY)
     came = threading.Event()
@@ -166,7 +166,7 @@ def test_a_reader_whose_loop_is_closed_keeps_nobody_from_theirs(folder_mirror: S
     engine.close()
 
 
-def test_a_reading_that_was_given_up_is_not_woken(folder_mirror: Settings) -> None:
+def test_a_closed_stream_is_not_woken(folder_mirror: Settings) -> None:
     (found,) = found_in(folder_mirror, 1)
     requested: list[ImageRequest] = []
     woken: list[None] = []
@@ -184,10 +184,10 @@ def test_a_reading_that_was_given_up_is_not_woken(folder_mirror: Settings) -> No
     assert not woken
 
 
-def test_an_image_comes_in_the_next_loop_when_waiting_for_it_was_given_up_in_the_first(
+def test_a_later_loop_gets_the_image_that_a_cancelled_task_requested(
     folder_mirror: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Both times it is one request, under way since the first."""
+    """Both loops wait for one request, which the first has started."""
     fetch = AsyncFetcher(folder_mirror, policy=HURRY)
     waits, under_way, release = threading.Event(), threading.Event(), threading.Event()
     awaits, get = FetchStream.awaits, FolderSource.get
@@ -223,10 +223,10 @@ def test_an_image_comes_in_the_next_loop_when_waiting_for_it_was_given_up_in_the
 
 
 @pytest.mark.parametrize("call", ["begin", "keep", "drop"])
-def test_a_fault_of_the_cache_costs_the_keeping_and_not_the_image(
+def test_images_are_returned_if_the_cache_fails(
     cached: Settings, monkeypatch: pytest.MonkeyPatch, call: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """One worker, so that it would be its end."""
+    """With one worker, whose end would stop everything."""
     found, gone = found_in(fetching(cached, cache_dir=None), 1, 2)
     (Path(cached.bucket_url.path) / key_of(2)).unlink()
 

@@ -1,4 +1,4 @@
-"""`mirror://`: fsspec's own tests of reading, and what opens files by it."""
+"""`mirror://`: fsspec's own tests of reading, and programs that use fsspec."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ HOST = "inaturalist-open-data.s3.amazonaws.com"
 
 @pytest.fixture(autouse=True, scope="module")
 def registered() -> None:
-    """As the entry point does it, which an environment has once the package is installed anew."""
+    """Register the file system, as the entry point of an installed package does."""
     fsspec.register_implementation("mirror", MirrorFileSystem, clobber=True)
 
 
@@ -52,7 +52,7 @@ def settings_of(folder: Path, **sections: dict[str, Any]) -> Settings:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A mirror of 12 photos, a flagged frame and a table, and a dataset that names all of them."""
+    """A mirror of 12 photos, a flagged frame and a table, and a dataset with all of them."""
     folder = tmp_path_factory.mktemp("filesystem")
     bodies = {url_of(n): photo(n) for n in range(12)}
     bodies[f"https://static.inaturalist.org/photos/3/medium.jpg?1545{3:03}"] = photo(3)
@@ -122,7 +122,7 @@ def test_an_image_has_many_paths(options: dict[str, Any], path: str, number: int
     assert not files.isdir(path)
 
 
-def test_what_is_not_there_is_said(files: MirrorFileSystem) -> None:
+def test_a_missing_file_is_an_oserror(files: MirrorFileSystem) -> None:
     for path, words in (
         (f"{HOST}/photos/5000/medium.jpg", "not in the mirror"),
         (f"{HOST}/photos/99/medium.jpg", "blank"),
@@ -178,8 +178,8 @@ def test_a_damaged_object_is_no_file_of_zeros(tmp_path: Path) -> None:
         lambda files: files.rmdir("a"),
     ],
 )
-def test_nothing_is_written(files: MirrorFileSystem, write: Any) -> None:
-    with pytest.raises(OSError, match="for reading only") as told:
+def test_writing_is_refused(files: MirrorFileSystem, write: Any) -> None:
+    with pytest.raises(OSError, match="read-only") as told:
         write(files)
     assert told.value.errno == errno.EROFS
     assert files.cat_file(url_of(1)) == photo(1)
@@ -198,30 +198,30 @@ def test_a_dataset_is_listed_by_its_urls(files: MirrorFileSystem) -> None:
     assert not files.exists(f"{HOST}/photo")
 
 
-def test_a_path_that_would_leave_its_folder_is_listed_by_its_content(
+def test_an_unsafe_path_is_listed_by_its_content_hash(
     files: MirrorFileSystem, tmp_path: Path
 ) -> None:
-    """A dataset is somebody else's file; `get` of a listing writes where its paths say."""
+    """A dataset may be hostile; `get` of a listing writes to the paths in it."""
     assert not any(".." in path for path in files.find(""))
     assert f"objects/{content_hash(51)[:2]}/{content_hash(51)}.jpg" in files.find("")
     files.get("", str(tmp_path / "copy"), recursive=True)
     assert len(list((tmp_path / "copy").rglob("*.jp*"))) == 15
 
 
-def test_without_a_dataset_there_is_nothing_to_list(folder: Path) -> None:
+def test_without_a_dataset_the_listing_is_empty(folder: Path) -> None:
     files = MirrorFileSystem(config=folder / "mirror.toml")
     assert files.ls("") == []
     assert files.ls(url_of(1), detail=False) == [url_of(1).removeprefix("https://")]
 
 
-def test_it_crosses_processes(files: MirrorFileSystem) -> None:
+def test_the_file_system_pickles(files: MirrorFileSystem) -> None:
     again = pickle.loads(pickle.dumps(files))
     assert again.cat_file(url_of(1)) == photo(1)
     assert again == files
 
 
 def test_a_forked_child_reads(files: MirrorFileSystem, options: dict[str, Any]) -> None:
-    """fsspec makes file systems anew there, and deltalake cannot be used in it."""
+    """fsspec makes new file systems in a forked child, which cannot use deltalake."""
     assert files.cat_file(url_of(1)) == photo(1)
     child = os.fork()
     if not child:
@@ -234,7 +234,7 @@ def test_a_forked_child_reads(files: MirrorFileSystem, options: dict[str, Any]) 
     assert os.waitpid(child, 0)[1] == 0
 
 
-def test_pandas_reads_by_it(options: dict[str, Any]) -> None:
+def test_pandas_reads_through_it(options: dict[str, Any]) -> None:
     import pandas as pd  # type: ignore[import-untyped, unused-ignore]
 
     del options["dataset"]
@@ -243,7 +243,7 @@ def test_pandas_reads_by_it(options: dict[str, Any]) -> None:
     assert frame["a"].tolist() == [1, 2]
 
 
-def test_datasets_opens_images_by_it(options: dict[str, Any], tmp_path: Path) -> None:
+def test_datasets_opens_images_through_it(options: dict[str, Any], tmp_path: Path) -> None:
     import datasets  # type: ignore[import-untyped, unused-ignore]
 
     rows = [{"image": f"mirror://{url_of(n)}", "number": n} for n in range(4)]
@@ -274,12 +274,12 @@ def test_imagefolder_has_the_classes_as_labels(options: dict[str, Any], tmp_path
         cache_dir=str(tmp_path),
     )
     assert loaded.features["label"].names == ["class 0", "class 1", "class 2"]
-    assert len(loaded) == 14  # of 15 two are one content, in one class
+    assert len(loaded) == 14  # two of 15 have the same content and class
     assert loaded[0]["image"].size == (48, 48)
 
 
 @given(st.lists(st.lists(st.sampled_from("ab.0-"), min_size=1, max_size=4), max_size=30))
-def test_folders_of_any_paths_are_what_a_walk_finds(pieces: list[list[str]]) -> None:
+def test_folders_agree_with_a_walk(pieces: list[list[str]]) -> None:
     paths = {"/".join(one).encode() for one in pieces}
     tree = PathTree(paths)
     assert list(tree) == sorted(paths)
@@ -298,7 +298,7 @@ def test_folders_of_any_paths_are_what_a_walk_finds(pieces: list[list[str]]) -> 
 
 
 class Fillable(MirrorFileSystem):
-    """What fsspec's tests write goes into the mirror as things do: through a cache, by a sync."""
+    """Files that fsspec's tests write reach the mirror through a cache and a sync."""
 
     protocol = "fillable"
     cachable = False

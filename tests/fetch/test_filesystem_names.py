@@ -1,4 +1,4 @@
-"""`mirror://`: which image a path names, and by which name it is asked for."""
+"""`mirror://`: which image a path names, and what the fetcher is asked for."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from tests.fetch.test_filesystem import settings_of
 from tests.support.photos import fill, photo, url_of
 
 
-def test_an_image_is_looked_for_in_this_machines_cache_by_the_url_it_was_asked_for_by(
+def test_the_local_cache_is_searched_by_the_url_that_was_asked_for(
     tmp_path: Path,
 ) -> None:
-    """Its content stands under other URLs, too, which this machine has not."""
+    """The same content has other URLs, too, which are not cached on this machine."""
     urls = [url_of(1), url_of(2), "http://127.0.0.1/3.jpg"]
     fill(tmp_path / "all", dict.fromkeys(urls, photo(1)))
     sync(settings_of(tmp_path, cache={"dir": str(tmp_path / "all")}))
@@ -47,7 +47,7 @@ def test_a_class_is_one_folder(name: str, folder: str) -> None:
     assert folder_of(name) == folder
 
 
-def test_classes_whose_names_are_alike_have_a_folder_each(tmp_path: Path) -> None:
+def test_classes_with_similar_names_have_different_folders(tmp_path: Path) -> None:
     fill(tmp_path / "cache", {url_of(n): photo(n) for n in (1, 2)})
     settings = settings_of(tmp_path, cache={"dir": str(tmp_path / "cache")})
     sync(settings)

@@ -1,4 +1,4 @@
-"""What the mirror has for a text: one at a time and many at once the same, and nothing is read."""
+"""Looking texts up: one at a time and many at once give the same."""
 
 from __future__ import annotations
 
@@ -102,14 +102,14 @@ def test_a_text_is_looked_up(images: ImageLookup, name: str) -> None:
             assert type(one) is expected
 
 
-def test_many_are_looked_up_as_each_is(images: ImageLookup) -> None:
+def test_many_texts_are_looked_up_like_single_ones(images: ImageLookup) -> None:
     texts = [text for text, _ in NAMED.values()] + [url_of(number) for number in range(70)]
     Random(0).shuffle(texts)
     together, alone = images.find_all(texts), [images.find(text) for text in texts]
     assert [repr(one) for one in together] == [repr(one) for one in alone]
 
 
-def test_coverage_says_of_each_what_a_fetch_would(images: ImageLookup) -> None:
+def test_coverage_agrees_with_single_lookups(images: ImageLookup) -> None:
     texts = [text for text, _ in NAMED.values()]
     coverage = images.coverage(iter(texts))
     assert len(coverage) == len(texts)
@@ -132,7 +132,7 @@ def test_coverage_says_of_each_what_a_fetch_would(images: ImageLookup) -> None:
 
 @pytest.mark.parametrize("match", ["url", "photo"])
 @pytest.mark.parametrize("tell_photos", [False, True])
-def test_another_spelling_of_a_photo_is_found_where_that_is_wanted(
+def test_another_spelling_of_a_photo_is_found_with_match_photo(
     match: Match, tell_photos: bool
 ) -> None:
     images = ImageLookup(index_of(ROWS, tell_photos=tell_photos), match)
@@ -144,7 +144,7 @@ def test_another_spelling_of_a_photo_is_found_where_that_is_wanted(
             assert isinstance(one, NotMirrored)
 
 
-def test_what_is_no_utf8_is_shown_as_text_that_is() -> None:
+def test_invalid_utf8_is_escaped() -> None:
     assert shown("http://x/\udcff?Signature=1") == r"http://x/\udcff"
     assert shown("http://x/ü") == "http://x/ü"
 

@@ -1,4 +1,4 @@
-"""A fetch cache whose writers are killed, by one and among eight: what stands in it is whole."""
+"""A fetch cache whose writers are killed, one or several of eight: its files are whole."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ IMAGES = {url_of(n): photo(n) for n in range(16)}
 
 
 class Reader:
-    """A machine that warms its fetch cache from a mirror in a folder."""
+    """A machine that fills its fetch cache from a mirror in a folder."""
 
     def __init__(self, shop: Workshop, folder: Path) -> None:
         fill(shop.cache, IMAGES)
@@ -41,12 +41,12 @@ class Reader:
         return {path.name: path.read_bytes() for path in found}
 
     def check(self, story: str) -> None:
-        """What must hold at any moment: each file has the bytes of its name."""
+        """At any moment, each file must have the bytes of its name."""
         for name, body in self.files().items():
             assert xxhash.xxh3_128_hexdigest(body) == name, story
 
     def check_completed(self, story: str) -> None:
-        """A training reads all of it, and what killed writers left is gone."""
+        """A training reads every image, and the files of killed writers are gone."""
         with Fetcher(self.settings) as fetch:
             assert dict(fetch.many(IMAGES)) == IMAGES, story
         self.check(story)
@@ -63,7 +63,7 @@ class Reader:
 
 
 @pytest.mark.chaos("fetch cache")
-def test_killed_anywhere_it_leaves_whole_images_and_the_next_completes_it(
+def test_a_kill_leaves_whole_images_and_the_next_run_completes(
     local: Workshop, tmp_path: Path
 ) -> None:
     reader = Reader(local, tmp_path)
@@ -77,7 +77,7 @@ def test_killed_anywhere_it_leaves_whole_images_and_the_next_completes_it(
 
 
 @pytest.mark.chaos("fetch cache")
-def test_eight_processes_on_one_cache_of_which_three_are_killed(
+def test_eight_processes_share_a_cache_and_three_are_killed(
     local: Workshop, tmp_path: Path
 ) -> None:
     reader = Reader(local, tmp_path)

@@ -1,4 +1,4 @@
-"""Fetching from many processes: however they begin, whoever is killed, each image is read once."""
+"""Fetching from many processes, with every start method and with kills: each image is read once."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.support.fault_proxy import FaultProxy, Hold, Request
 from tests.support.fetch_setup import HURRY, fetching, key_of, mirrored, reached
 from tests.support.photos import photo, url_of
 
-# Python 3.12 warns of what is tried here.
+# Python 3.12 warns about forks in a process with threads.
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
 
 ALL = [url_of(number) for number in range(20)]
@@ -33,7 +33,7 @@ PHOTOS = [photo(number) for number in range(20)]
 
 
 class Site(NamedTuple):
-    """A mirror behind a proxy that counts, and settings of machines with a fetch cache and without."""
+    """A mirror behind a counting proxy; settings of machines with and without a fetch cache."""
 
     proxy: FaultProxy
     caching: Settings
@@ -50,12 +50,12 @@ def site(make_place: MakePlace, tmp_path: Path) -> Iterator[Site]:
 
 
 def objects_read(proxy: FaultProxy) -> Counter[str]:
-    """How often each object was asked for."""
+    """How often each object was requested."""
     return Counter(path.rpartition("/")[2] for _, path in proxy.requests if "/objects/" in path)
 
 
 def read_all(fetch: Fetcher, ready: Path | None = None, go: Path | None = None) -> None:
-    """Read everything twice in one process, when it is told to; ends with an error on any other byte."""
+    """Wait for `go`, then read everything twice; any wrong byte is an error."""
     if ready is not None and go is not None:
         ready.touch()
         until(go)
@@ -75,21 +75,21 @@ def ended(processes: Sequence[multiprocessing.process.BaseProcess]) -> list[int 
     for process in processes:
         process.join(60)
         if process.pid is not None and process.exitcode is None:
-            # One that hangs ends, and says where: pytest has left it a handler for this.
+            # A hanging child ends and prints its stack: pytest has installed a handler for this.
             os.kill(process.pid, signal.SIGABRT)
             process.join(10)
     return [process.exitcode for process in processes]
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
-def test_a_fetcher_that_is_in_use_goes_on_in_children_and_in_their_parent(
-    site: Site, method: str
-) -> None:
+def test_a_fetcher_in_use_works_in_children_and_in_their_parent(site: Site, method: str) -> None:
     context: Any = multiprocessing.get_context(method)
     with Fetcher(site.plain, policy=HURRY) as fetch:
         assert [result for _, result in fetch.many(ALL)] == PHOTOS
         reading = fetch.many(ALL * 3)
-        first = [next(reading) for _ in range(5)]  # its connections are at work while they begin
+        first = [
+            next(reading) for _ in range(5)
+        ]  # its connections are in use while the children start
         children = [context.Process(target=read_all, args=(fetch,)) for _ in range(2)]
         for child in children:
             child.start()
@@ -98,7 +98,7 @@ def test_a_fetcher_that_is_in_use_goes_on_in_children_and_in_their_parent(
         assert fetch.stats().images == 80
 
 
-def test_a_child_of_a_child_reads_too(site: Site) -> None:
+def test_a_grandchild_reads_too(site: Site) -> None:
     context = multiprocessing.get_context("fork")
     with Fetcher(site.plain, policy=HURRY) as fetch:
         fetch(url_of(1))
@@ -116,8 +116,8 @@ def have_a_child_read(fetch: Fetcher, context: Any) -> None:
 
 
 @pytest.mark.parametrize("daemon", [False, True])
-def test_a_forked_child_makes_a_fetcher_of_its_own(site: Site, daemon: bool) -> None:
-    """As a worker of a DataLoader may; deltalake and obstore, at work here, fail in such a child."""
+def test_a_forked_child_makes_its_own_fetcher(site: Site, daemon: bool) -> None:
+    """As a DataLoader worker may do. deltalake and obstore, used in the parent, fail in the child."""
     context = multiprocessing.get_context("fork")
     with Fetcher(site.plain, policy=HURRY) as fetch:
         fetch(url_of(1))
@@ -143,7 +143,7 @@ def make_one_without_a_mirror(settings: Settings) -> None:
 def test_a_fork_while_another_thread_reads_is_no_deadlock(
     make_place: MakePlace, tmp_path: Path
 ) -> None:
-    """No proxy here: it lives in this process, and its connections would be forked along."""
+    """Without a proxy, which would live in this process and have its connections forked."""
     settings = mirrored(make_place("moto-obstore"), tmp_path)
     context = multiprocessing.get_context("fork")
     with Fetcher(settings, policy=RequestPolicy()) as fetch:
@@ -174,7 +174,7 @@ def test_threads_share_a_fetcher(site: Site) -> None:
             try:
                 assert [result for _, result in fetch.many(ALL)] == PHOTOS
                 assert [fetch(url) for url in ALL] == PHOTOS
-            except BaseException as error:  # noqa: BLE001 - of whatever kind
+            except BaseException as error:  # noqa: BLE001 - any kind
                 wrong.append(error)
 
         threads = [threading.Thread(target=read) for _ in range(6)]
@@ -191,7 +191,7 @@ def test_eight_processes_read_each_image_once_between_them(site: Site, tmp_path:
     count("together eight processes that read through one fetch cache")
     context = multiprocessing.get_context("fork")
     go = tmp_path / "go"
-    # Who asks again because an answer is late asks twice: on a busy machine a hurried one would.
+    # No hedges: on a busy machine a slow response would cause a second request.
     with Fetcher(site.caching, policy=RequestPolicy(hedge=HedgePolicy(share=0.0))) as fetch:
         site.proxy.forget()
         children = []
@@ -212,7 +212,7 @@ def test_eight_processes_read_each_image_once_between_them(site: Site, tmp_path:
 def test_another_process_takes_over_from_one_that_is_killed_while_it_reads(
     site: Site, tmp_path: Path
 ) -> None:
-    """The first one's request hangs; a second waits for it, until the first is killed."""
+    """The first process's request hangs; a second process waits for it, until the first is killed."""
     count("kills")
     release = threading.Event()
     asked = tmp_path / "asked"

@@ -1,4 +1,4 @@
-"""Files without a name, which the processes of a training share."""
+"""Unnamed files that the processes of a training share."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def add(file: SharedFile, place: SharedPosition, number: int) -> None:
 
 
 @pytest.mark.parametrize("way", ["fork", "forkserver"])
-def test_what_processes_append_is_never_mixed_and_never_lost(way: str) -> None:
+def test_appends_of_several_processes_are_neither_mixed_nor_lost(way: str) -> None:
     context: Any = multiprocessing.get_context(way)
     if way == "forkserver":
         context.set_forkserver_preload(["tests.fetch.test_shared_memory"])
@@ -42,7 +42,7 @@ def test_what_processes_append_is_never_mixed_and_never_lost(way: str) -> None:
     assert place.seed in (1, 2, 3)
 
 
-def test_for_anybody_but_a_worker_it_is_a_copy() -> None:
+def test_a_pickle_outside_of_workers_is_a_copy() -> None:
     file = SharedFile()
     file.append(b"one")
     copy = pickle.loads(pickle.dumps(file))
@@ -51,7 +51,7 @@ def test_for_anybody_but_a_worker_it_is_a_copy() -> None:
     assert file.read(0, 100) == b"one"
 
 
-def test_it_has_no_name_that_a_killed_process_would_leave(
+def test_the_file_has_no_name_that_a_killed_process_would_leave(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
@@ -61,11 +61,11 @@ def test_it_has_no_name_that_a_killed_process_would_leave(
     assert file.size == 1000
 
 
-def test_an_empty_one_is_mapped_as_nothing() -> None:
+def test_an_empty_file_maps_to_an_empty_array() -> None:
     assert SharedFile().mapped(np.int64).tolist() == []
 
 
-def test_a_full_disk_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     def full(fd: int, data: bytes) -> int:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -75,8 +75,8 @@ def test_a_full_disk_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
         file.append(b"x")
 
 
-def test_workers_of_one_iteration_begin_at_one_place_however_late_they_are() -> None:
-    """Who says where the next one begins may have gone on before the last of them asks."""
+def test_all_workers_of_an_iteration_begin_at_the_same_position() -> None:
+    """The main process may set the next position before the last worker asks."""
     place = SharedPosition.at(seed=4)
     place.set(4, 1, 30)
     assert place.of_iteration(7, 1) == (4, 1, 30)

@@ -1,4 +1,4 @@
-"""Counts that add up, and percentiles that are right to a twentieth."""
+"""Statistics add up, and percentiles are right to 5 %."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ def test_a_percentile_is_that_of_the_durations(values: list[float], share: float
 
 
 @pytest.mark.parametrize("seconds", [-1.0, 0.0, 1e-9, 1e9, float("inf")])
-def test_what_is_out_of_all_bounds_is_counted_all_the_same(seconds: float) -> None:
+def test_durations_out_of_bounds_are_counted(seconds: float) -> None:
     assert sum(histogram([seconds])) == 1
 
 
-def test_nothing_has_no_percentile() -> None:
+def test_no_durations_have_no_percentile() -> None:
     assert percentile(histogram([]), 0.5) == 0.0
     assert FetchStats().p99 == 0.0
 
@@ -42,7 +42,7 @@ def stats(**counts: float) -> FetchStats:
     return dataclasses.replace(FetchStats(latencies=latencies), **counts)  # type: ignore[arg-type]
 
 
-def test_counts_are_added_up_and_an_epoch_is_a_difference() -> None:
+def test_statistics_add_and_subtract() -> None:
     one, two = stats(mirror=3, bytes=100, waited=1.5), stats(cache=2, bytes=11, retries=1)
     both = one + two
     assert (both.images, both.bytes, both.retries, both.waited) == (5, 111, 1, 1.5)
@@ -51,7 +51,7 @@ def test_counts_are_added_up_and_an_epoch_is_a_difference() -> None:
     assert pickle.loads(pickle.dumps(both)) == both
 
 
-def test_the_line_for_a_log_says_what_was_and_only_that() -> None:
+def test_the_log_line_leaves_out_zero_counts() -> None:
     line = str(stats(mirror=1000, fetch_cache=24, bytes=46_080_000, waited=1.25))
     assert line.startswith("1,024 images, 46.1 MB: 0 from the cache, 24 from the fetch cache")
     assert "p50 10 ms" in line

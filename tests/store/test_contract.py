@@ -1,4 +1,4 @@
-"""The store's contract: one suite that every engine passes on every server, and the folder too."""
+"""The store's contract: one suite that every engine passes on every server, and on a folder."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def run(place: Place, story: Callable[[Store], Awaitable[Any]]) -> Any:
     return asyncio.run(tell())
 
 
-def test_what_is_put_is_got_whole_and_in_ranges(place: Place) -> None:
+def test_an_object_is_read_back_whole_and_in_ranges(place: Place) -> None:
     body = bytes(range(256)) * 300
 
     async def story(store: Store) -> None:
@@ -76,7 +76,7 @@ def test_an_empty_object_is_an_object(place: Place) -> None:
     run(place, story)
 
 
-def test_create_refuses_a_key_that_is_taken_and_keeps_what_stands_there(place: Place) -> None:
+def test_create_refuses_a_taken_key_and_keeps_its_object(place: Place) -> None:
     async def story(store: Store) -> None:
         await store.put("k", b"first", Create(), PLAIN)
         with pytest.raises(AlreadyExists):
@@ -94,7 +94,7 @@ def never() -> bool:
     return False
 
 
-def test_a_turn_creates_objects_one_after_the_other(place: Place) -> None:
+def test_create_in_turn_creates_objects_one_after_the_other(place: Place) -> None:
     async def story(store: Store) -> None:
         new = turn_of("a", "b", "c")
         assert await store.create_in_turn(new, never) == Created(3, None)
@@ -105,7 +105,7 @@ def test_a_turn_creates_objects_one_after_the_other(place: Place) -> None:
     run(place, story)
 
 
-def test_a_turn_ends_at_a_key_that_is_taken_and_begins_none_after_it(place: Place) -> None:
+def test_create_in_turn_ends_at_a_taken_key(place: Place) -> None:
     async def story(store: Store) -> None:
         await store.put("taken", b"first", Create(), PLAIN)
         created = await store.create_in_turn(turn_of("a", "taken", "b"), never)
@@ -118,7 +118,7 @@ def test_a_turn_ends_at_a_key_that_is_taken_and_begins_none_after_it(place: Plac
     run(place, story)
 
 
-def test_a_turn_begins_nothing_more_when_it_is_to_stop(place: Place) -> None:
+def test_create_in_turn_stops_when_asked_to(place: Place) -> None:
     async def story(store: Store) -> None:
         answers = iter([False, False, True])
         new = turn_of("a", "b", "c")
@@ -194,7 +194,7 @@ def test_listing_is_in_key_order_page_by_page_and_only_below_the_prefix(place: P
         assert {info.size for info in listed} == {1}
         page = await store.list_page("objects/", "objects/03/9999.jpg")
         assert [info.key for info in page] == [k for k in sorted(keys) if k > "objects/03/9999.jpg"]
-        # Sorted here: SeaweedFS puts a folder before a file whose name begins with the folder's.
+        # Sorted, because SeaweedFS lists a folder before a file whose name begins with the folder's.
         everything = sorted([info.key async for info in list_all(store, "")])
         assert everything == sorted([*keys, "format.json", "objects.txt"])
         assert await store.list_page("nothing/", "") == []
@@ -203,7 +203,7 @@ def test_listing_is_in_key_order_page_by_page_and_only_below_the_prefix(place: P
 
 
 def leave_marker(place: Place, folder: str) -> None:
-    """What a console's button for a new folder leaves: a key that ends with a slash."""
+    """A folder marker is a key that ends with a slash, as a web console makes it."""
     if place.server is None:
         Path(place.url.path, folder).mkdir(parents=True)
         return
@@ -242,11 +242,11 @@ def test_a_listing_with_a_folders_marker_in_it_ends_and_has_every_key_once(
 
     leave_marker(place, "objects/ff")
     listed = run(place, story)
-    # A folder has no markers, and some servers show none; obstore tells most without the slash.
+    # A folder has no markers, and some servers list none. obstore lists most without the slash.
     assert sorted(key for key in listed if key.rstrip("/") != "objects/ff") == sorted(keys)
 
 
-def test_delete_takes_many_and_minds_no_missing_one(place: Place) -> None:
+def test_delete_takes_many_keys_and_ignores_missing_ones(place: Place) -> None:
     async def story(store: Store) -> None:
         for key in ("a", "b", "c"):
             await store.put(key, b"x", Create(), PLAIN)
@@ -356,7 +356,7 @@ def test_a_missing_bucket_is_said_to_be_missing(name: str, make_place: MakePlace
 
 
 @pytest.mark.parametrize("engine", ["obstore", "aioboto3"])
-def test_nobody_listening_is_unreachable(
+def test_a_closed_port_is_unreachable(
     engine: str, clean_environment: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a")

@@ -1,4 +1,4 @@
-"""Who is asking: keys in the environment are what the AWS chain would find, at less cost."""
+"""Credentials: keys in the environment are found as the AWS chain finds them, at less cost."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_keys_that_have_expired_are_refused_in_a_sentence(
     for expired in ("2020-01-01T00:00:00Z", "no date"):
         monkeypatch.setenv("AWS_CREDENTIAL_EXPIRATION", expired)
         with pytest.raises(BadCredentials, match="renew the credentials"):
-            access.delta_options()  # what the catalog asks for in mid-run
+            access.delta_options()  # as the catalog does in the middle of a run
 
 
 ROLE = """
@@ -126,13 +126,13 @@ EXPIRED: list[theirs.BotoCoreError] = [
 
 
 @pytest.mark.parametrize("error", EXPIRED, ids=lambda error: type(error).__name__)
-def test_what_fails_in_the_chain_is_not_the_networks_doing(error: theirs.BotoCoreError) -> None:
+def test_errors_of_the_chain_are_not_network_errors(error: theirs.BotoCoreError) -> None:
     ours = translate_botocore(error, "PUT k")
     assert isinstance(ours, BadCredentials)
     assert "AWS_PROFILE" in str(ours)
 
 
-def test_what_botocore_does_not_send_is_not_tried_again() -> None:
+def test_a_request_that_botocore_refuses_to_send_is_not_retried() -> None:
     ours = translate_botocore(theirs.ParamValidationError(report="Invalid\nname"), "PUT k")
     assert isinstance(ours, StoreError)
     assert not isinstance(ours, Transient)

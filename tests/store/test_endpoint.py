@@ -1,4 +1,4 @@
-"""Which server is asked: the one that the settings name, by every engine alike."""
+"""The endpoint: every engine uses the one that the settings name."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ VARIABLES = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 
 @pytest.fixture
 def other(make_place: MakePlace) -> Iterator[FaultProxy]:
-    """Another server to whoever asks it; it counts who does."""
+    """A proxy in front of the server; it counts requests."""
     with FaultProxy(make_place("moto-obstore").layer["endpoint"]) as proxy:
         yield proxy
 
@@ -64,7 +64,7 @@ def test_the_endpoint_of_the_settings_is_stronger_than_the_environments(
 
 @pytest.mark.parametrize("variable", VARIABLES)
 @pytest.mark.parametrize("name", ENGINES)
-def test_where_no_endpoint_is_set_the_environments_is_everyones(
+def test_without_a_setting_every_engine_uses_the_environments_endpoint(
     name: str,
     variable: str,
     make_place: MakePlace,
@@ -103,7 +103,7 @@ def test_an_empty_endpoint_is_aws_whatever_the_environment_says(
 ) -> None:
     for variable in VARIABLES:
         monkeypatch.setenv(variable, other.endpoint)
-    # A certain refusal in place of AWS: nothing may leave this machine.
+    # A fixed refusal instead of AWS, so that nothing leaves this machine.
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
     layer = {"url": "s3://plants/inat", "region": "eu-west-1", "engine": engine}
     settings = settings_of(Place("aws", layer), tmp_path, endpoint="")
@@ -154,7 +154,7 @@ def test_doctor_shows_the_endpoint_that_is_used(
     assert other.requests == []
 
 
-def test_a_server_of_ones_own_needs_no_word_from_an_instances_metadata(
+def test_an_own_server_needs_no_instance_metadata(
     make_place: MakePlace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = settings_of(make_place("moto-obstore"), tmp_path)

@@ -1,4 +1,4 @@
-"""The folder as a store: what its files promise beyond the contract of all stores."""
+"""The engine for folders: its promises beyond the contract of all stores."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def listed(store: FileStore) -> list[str]:
     return [info.key for info in asyncio.run(store.list_page("", ""))]
 
 
-# A store whose process dies on the spot at a step of a PUT.
+# A store whose process dies at a given step of a PUT.
 KILLED = """
 import asyncio, os, signal, sys
 from mirror.layout import BucketUrl
@@ -116,7 +116,7 @@ REPLACING: dict[str, Callable[[FileStore, str], Coroutine[Any, Any, object]]] = 
 
 
 @pytest.mark.parametrize("how", REPLACING)
-def test_what_takes_the_place_of_an_object_is_on_the_disk_before_it_does(
+def test_a_replacement_is_on_disk_before_it_gets_its_name(
     how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = store_at(tmp_path)
@@ -177,7 +177,7 @@ def test_of_many_processes_one_creates_each_object(tmp_path: Path) -> None:
 
 @contextmanager
 def as_somebody() -> Iterator[None]:
-    """Permissions mean nothing to root: be nobody for a while."""
+    """Permissions do not bind root, so become another user for a while."""
     me = os.geteuid()
     os.seteuid(65534 if me == 0 else me)
     try:
@@ -198,7 +198,7 @@ FORBIDDEN: dict[str, Action] = {
 
 
 @pytest.mark.parametrize("action", FORBIDDEN)
-def test_what_this_user_may_not_do_is_access_denied(action: str) -> None:
+def test_a_lack_of_permission_is_access_denied(action: str) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         asyncio.run(store_at(folder).put("k", b"x", Create(), PLAIN))
@@ -237,7 +237,7 @@ def test_a_mirror_that_is_not_there_yet_is_empty(tmp_path: Path) -> None:
 KEYS = ["a.txt", "a/1", "a/b/2", "a/b.c", "a0", "a-/x", "b", "é/1", "z/\U0001f331"]
 
 
-def test_keys_come_in_their_order_whatever_folders_they_are_in(tmp_path: Path) -> None:
+def test_keys_are_listed_in_order_across_folders(tmp_path: Path) -> None:
     store = store_at(tmp_path)
     for key in KEYS:
         asyncio.run(store.put(key, b"x", Create(), PLAIN))
@@ -247,7 +247,7 @@ def test_keys_come_in_their_order_whatever_folders_they_are_in(tmp_path: Path) -
         assert rest == [key for key in sorted(KEYS) if key > after], after
 
 
-def test_a_page_looks_into_no_folder_before_or_behind_it(
+def test_a_page_opens_no_folder_outside_its_range(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = store_at(tmp_path)

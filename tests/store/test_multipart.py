@@ -56,10 +56,10 @@ def run(make_place: MakePlace, name: str, proxy: FaultProxy, story: Story) -> No
 
 
 @pytest.mark.parametrize("name", ["moto-obstore", "moto-aioboto3"])
-def test_parts_that_are_complete_but_for_the_answer_are_sent_again(
+def test_an_upload_whose_completion_was_not_answered_is_sent_again(
     name: str, make_place: MakePlace, proxy: FaultProxy
 ) -> None:
-    """The second word of it meets no upload: not that there is no such object."""
+    """The repeated completion meets no upload, which does not mean a missing object."""
     completed: list[str] = []
 
     def rule(request: Request) -> Fault | None:
@@ -79,10 +79,10 @@ def test_parts_that_are_complete_but_for_the_answer_are_sent_again(
     assert len(set(completed)) == 2
 
 
-def test_what_an_abort_meets_does_not_hide_why_it_was_asked_for(
+def test_a_failed_abort_does_not_hide_the_first_error(
     make_place: MakePlace, proxy: FaultProxy
 ) -> None:
-    """A key that may not abort, and a server that asks to slow down: that passes."""
+    """A part is throttled and the abort is denied; the first error is the one raised."""
 
     def rule(request: Request) -> Fault | None:
         if request.method == "PUT":

@@ -1,4 +1,4 @@
-"""The wrappers around a store: another attempt, fewer at once, fewer a second, and the count."""
+"""The wrappers around a store: retries, concurrency, bandwidth, and counts."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ NO_STORE = FileStore(BucketUrl("file", "", "/nonexistent"))
 
 
 class Scripted(StoreWrapper):
-    """Answers request after request as a script says: an error to raise, or None for success."""
+    """Answers requests from a script: an error to raise, or None for success."""
 
     def __init__(self, inner: Store, script: Iterable[StoreError | None]) -> None:
         super().__init__(inner)
@@ -70,7 +70,7 @@ class Scripted(StoreWrapper):
 
 
 class Time:
-    """A clock that only sleeping moves."""
+    """A clock that advances only by `sleep`."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -119,7 +119,7 @@ def retrying(store: Store, time: Time, attempts: int = 4) -> Retrying:
 
 
 @pytest.mark.parametrize("failures", range(4))
-def test_what_passes_in_time_is_as_if_nothing_had_happened(failures: int, tmp_path: object) -> None:
+def test_a_transient_failure_is_retried_until_success(failures: int, tmp_path: object) -> None:
     time = Time()
     store = Scripted(FileStore(BucketUrl("file", "", str(tmp_path))), [Unreachable("x")] * failures)
     wrapped = retrying(store, time)
@@ -158,7 +158,7 @@ PERMANENT = [
 
 
 @pytest.mark.parametrize("error", PERMANENT)
-def test_what_cannot_pass_is_not_tried_again(error: type[StoreError]) -> None:
+def test_a_final_error_is_not_retried(error: type[StoreError]) -> None:
     time = Time()
     store = Scripted(NO_STORE, [error("no"), None])
     with pytest.raises(error):
@@ -192,7 +192,7 @@ def test_every_operation_is_repeated(tmp_path: object) -> None:
     ("error", "pauses"),
     [(Throttled("x", 10.0), [10.0]), (Conflict("x"), [1.0]), (NotFound("x"), [])],
 )
-def test_a_turn_that_may_pass_is_followed_by_a_pause_and_goes_no_further(
+def test_create_in_turn_pauses_after_a_transient_error_and_stops(
     error: StoreError, pauses: list[float], tmp_path: object
 ) -> None:
     time = Time()
@@ -209,10 +209,10 @@ def turn_of(count: int) -> list[NewObject]:
     return [NewObject(f"{number}", bytes(100), PLAIN) for number in range(count)]
 
 
-# --- how many at once ---
+# --- concurrency ---
 
 
-def test_refusals_that_come_together_are_one_piece_of_news() -> None:
+def test_refusals_that_come_together_count_once() -> None:
     limit = AdaptiveLimit(64, settle=1.0)
     for now in (0.0, 0.3, 0.99):
         limit.refused(now)
@@ -259,12 +259,12 @@ def test_the_limit_stays_between_one_and_the_most(
 @pytest.mark.parametrize(
     ("milliseconds", "limit"), [(0.4, 8), (1.0, 8), (2.0, 16), (5.5, 44), (8.0, 64), (300.0, 64)]
 )
-def test_as_many_are_in_flight_as_arrive_while_one_lasts(milliseconds: float, limit: float) -> None:
+def test_the_limit_follows_littles_law(milliseconds: float, limit: float) -> None:
     near = AdaptiveLimit(64, rate=8000.0)
     assert near.limit == 8
     near.succeeded(16 * milliseconds / 1000, 16)
     assert near.limit == pytest.approx(limit)
-    near.succeeded(5.0)  # a slow one says nothing of the distance
+    near.succeeded(5.0)  # a slow request says nothing about the distance
     assert near.limit == pytest.approx(limit)
 
 
@@ -278,7 +278,7 @@ def test_a_near_server_that_refuses_has_fewer_in_flight_still() -> None:
 
 def run(story: Awaitable[T]) -> T:
     async def guarded() -> T:
-        async with asyncio.timeout(30):  # a lost slot would wait for ever
+        async with asyncio.timeout(30):  # a lost slot would make it wait forever
             return await story
 
     return asyncio.run(guarded())
@@ -305,7 +305,7 @@ def test_callers_come_through_in_the_order_in_which_they_came() -> None:
     assert run(story()) == list(range(20))
 
 
-def test_a_newcomer_does_not_overtake_those_who_wait_even_when_the_limit_has_risen() -> None:
+def test_a_new_caller_does_not_overtake_waiting_ones_when_the_limit_rises() -> None:
     async def story() -> list[str]:
         limit = AdaptiveLimit(2, settle=0.0)
         limit.refused(0.0)
@@ -344,7 +344,7 @@ def test_the_gate_holds_its_limit_and_loses_no_slot_however_callers_are_cancelle
             nonlocal inside
             async with gate:
                 inside += 1
-                # Admission is by the limit of its moment, which may have fallen in the step since.
+                # The limit may have fallen in this step, after the admission.
                 assert inside <= most
                 try:
                     await steps(chance.randrange(4))
@@ -367,12 +367,12 @@ def test_the_gate_holds_its_limit_and_loses_no_slot_however_callers_are_cancelle
         while limit.limit < most:
             limit.succeeded(1.0)
         held = [gate.__aenter__() for _ in range(most)]
-        await asyncio.gather(*held)  # every slot is there
+        await asyncio.gather(*held)  # no slot is lost
 
     run(story())
 
 
-def test_a_lowered_limit_holds_for_those_who_come_next() -> None:
+def test_a_lowered_limit_holds_for_later_callers() -> None:
     async def story() -> None:
         limit = AdaptiveLimit(4, settle=0.0)
         gate = ConcurrencyGate(limit)
@@ -394,24 +394,24 @@ def test_a_cancelled_waiter_leaves_the_gate_to_the_others() -> None:
         await gate.__aenter__()
         first, second = (asyncio.create_task(gate.__aenter__()) for _ in range(2))
         await steps(2)
-        await gate.__aexit__()  # the slot is the first's now, who has not noticed yet
+        await gate.__aexit__()  # the slot now belongs to the first waiter, which has not run yet
         first.cancel()
         await second
 
     run(story())
 
 
-# --- how many bytes a second ---
+# --- bandwidth ---
 
 
 @given(st.floats(1, 1e6), st.lists(st.integers(1, 10**7), min_size=1, max_size=50))
-def test_no_more_than_one_request_runs_ahead_of_the_rate(rate: float, sizes: list[int]) -> None:
+def test_at_most_one_request_runs_ahead_of_the_rate(rate: float, sizes: list[int]) -> None:
     time = Time()
     bandwidth = BandwidthLimit(rate, clock=time.clock, sleep=time.sleep)
     before = 0
     for size in sizes:
         asyncio.run(bandwidth.take(size))
-        # What was sent before this one has had its time, and nobody waits for longer than that.
+        # Earlier bytes have had their time, and no request waits for longer than that.
         assert time.now == pytest.approx(before / rate)
         before += size
 
@@ -459,7 +459,7 @@ def test_uploads_are_paced_whole_or_in_parts_and_reads_are_not(tmp_path: object)
     asyncio.run(story())
 
 
-def test_a_turn_under_a_limit_of_bytes_is_paced_object_by_object(tmp_path: object) -> None:
+def test_create_in_turn_is_paced_object_by_object(tmp_path: object) -> None:
     time = Time()
 
     async def story() -> None:
@@ -475,9 +475,7 @@ def test_a_turn_under_a_limit_of_bytes_is_paced_object_by_object(tmp_path: objec
 @pytest.mark.parametrize(
     ("error", "limit"), [(Throttled("x"), 4), (Unreachable("x"), 4), (AlreadyExists("x"), 8)]
 )
-def test_a_turn_tells_the_limit_how_it_went(
-    error: StoreError, limit: float, tmp_path: object
-) -> None:
+def test_create_in_turn_adapts_the_limit(error: StoreError, limit: float, tmp_path: object) -> None:
     gate = ConcurrencyGate(AdaptiveLimit(8))
     inner = Scripted(FileStore(BucketUrl("file", "", str(tmp_path))), [None, error])
     created = asyncio.run(Throttling(inner, gate).create_in_turn(turn_of(3), lambda: False))
@@ -530,7 +528,7 @@ def test_requests_are_counted_as_they_are_billed(tmp_path: object) -> None:
     assert asyncio.run(story()) == {"put": 9, "get": 3, "head": 1, "list": 1, "delete": 1}
 
 
-# --- what a refusal means ---
+# --- refusals ---
 
 REFUSALS = [
     (404, "NoSuchKey", NotFound),
@@ -565,7 +563,7 @@ REFUSALS = [
     (503, "ServiceUnavailable", Throttled),
     (504, "", Throttled),
     (200, "SlowDown", Throttled),
-    # Cloudflare's own, in front of R2 or of a custom domain: its origin did not answer.
+    # Cloudflare's own statuses, for R2 or a custom domain: the origin did not answer.
     (520, "", Throttled),
     (522, "", Throttled),
     (524, "", Throttled),

@@ -1,4 +1,4 @@
-"""Presigned URLs: that they serve an object's bytes, to whom, for how long, and from a forked child."""
+"""Presigned URLs: what they serve, for how long, and that a forked child can sign."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ ODD_PREFIX = "a b+c/ü&=%41 %/(1)~'*!@$,;:#?"
 
 
 def within(place: Place, prefix: str) -> Place:
-    """The same place, one prefix further down."""
+    """The same place with a longer prefix."""
     url = BucketUrl("s3", place.url.bucket, f"{place.url.path}/{prefix}")
     return Place(place.name, place.layer | {"url": str(url)}, place.server)
 
@@ -64,8 +64,8 @@ def read(url: str) -> bytes:
 def read_all(urls: Sequence[str]) -> list[bytes]:
     async def story() -> list[bytes]:
         async with aiohttp.ClientSession(raise_for_status=True) as session:
-            # As they stand: yarl would unquote what need not be quoted, and miniflare takes the
-            # path as it arrives to be what was signed.
+            # Sent unchanged: yarl would unquote some characters, and miniflare checks the signature
+            # against the path that arrives.
             answers = [await session.get(URL(url, encoded=True)) for url in urls]
             return [await answer.read() for answer in answers]
 
@@ -250,7 +250,7 @@ def test_an_endpoint_that_is_no_web_address_is_refused_without_repeating_it(
     assert "hunter2" not in str(caught.value)
 
 
-def test_nobody_signs_without_credentials(clean_environment: None) -> None:
+def test_signing_needs_credentials(clean_environment: None) -> None:
     with pytest.raises(BadCredentials, match="No credentials were found"):
         Signer(access_on("s3://plants")).sign([KEY], FIVE_MINUTES)
 
@@ -292,7 +292,7 @@ def test_a_token_of_other_keys_in_the_environment_is_not_signed_in(
 
 
 class RotatingAccess(S3Access):
-    """Credentials of a role that is renewed at every look."""
+    """Credentials of a role, renewed at every access."""
 
     looks = 0
 

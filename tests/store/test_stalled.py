@@ -1,4 +1,4 @@
-"""A server that takes the head of a PUT, and then reads no more."""
+"""A server that reads the head of a PUT, and then nothing more."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mirror.store.engines.aioboto3 import Aioboto3Store
 from mirror.store.s3_access import S3Access
 from tests.support.http_servers import serving
 
-# More than the buffers of both ends hold.
+# More bytes than the buffers of both ends hold.
 BODY = bytes(32 << 20)
 BEGUN = b"<InitiateMultipartUploadResult><UploadId>1</UploadId></InitiateMultipartUploadResult>"
 
@@ -74,7 +74,7 @@ STORIES: dict[str, Callable[[Aioboto3Store], Awaitable[object]]] = {
 
 @pytest.mark.timeout(30)
 @pytest.mark.parametrize("story", STORIES)
-def test_a_body_that_nobody_reads_is_given_up_and_may_be_tried_again(
+def test_a_body_that_the_server_does_not_read_is_given_up_as_transient(
     story: str, stalling: Stalling
 ) -> None:
     settings = BucketSettings(endpoint=stalling.endpoint, region="auto")
@@ -89,7 +89,7 @@ def test_a_body_that_nobody_reads_is_given_up_and_may_be_tried_again(
             await store.aclose()
         stalling.over.set()
         loop: Any = asyncio.get_running_loop()
-        # The connection, with what it could not write; nothing tells when it has gone.
+        # The connection still holds unwritten bytes; no event says when it has closed.
         while len(loop._selector.get_map()) > 1:  # noqa: ASYNC110
             await asyncio.sleep(0)
 

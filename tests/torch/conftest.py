@@ -1,4 +1,4 @@
-"""A mirror in a folder that tests of training share; none of them changes it."""
+"""A mirror in a folder that the training tests share; none of them changes it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
 
 @pytest.fixture(autouse=True, scope="session")
 def impatience() -> Iterator[None]:
-    """After an exception a DataLoader waits for each of its workers to go: five seconds, by default."""
+    """After an exception, a DataLoader waits for each worker to end: five seconds by default."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 0.2)
         yield

@@ -50,7 +50,7 @@ def train(folder: Path, kind: str, steps: int) -> None:
     if checkpoint.exists():
         tracked.load_state_dict(json.loads(checkpoint.read_text()))
 
-    # Its backward pass waits for all ranks: one that had a batch more would wait for ever.
+    # The backward pass waits for all ranks: a rank with one batch more would wait forever.
     model = DistributedDataParallel(torch.nn.Linear(3 * SIDE * SIDE, 1))
     seen: list[int] = []
     batches = tracked.track(loader)

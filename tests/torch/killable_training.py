@@ -1,4 +1,4 @@
-"""A training that can be killed: writes a checkpoint after every step, of what it has been handed.
+"""A training that can be killed: it writes a checkpoint after every step.
 
     python -m tests.torch.killable_training FOLDER KIND WORKERS STOP
 

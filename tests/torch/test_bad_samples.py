@@ -1,4 +1,4 @@
-"""What becomes of a sample that is not to be had: an error, or by choice another. Never a black image."""
+"""Bad samples: an error or, by choice, another sample. Never a black image."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def cut(path: Path) -> None:
 
 
 def numbers_in(batch: Any, dataset: MirrorDataset | MirrorIterableDataset) -> list[int]:
-    """Which photos these are: by their pixels, each of which must be one of the dataset's."""
+    """The numbers of these photos, found by their pixels; all must be of the dataset."""
     known = {expected_pixels(n).numpy().tobytes(): n for n in range(COUNT)}
     return [known[image.numpy().tobytes()] for image in batch]
 
@@ -83,7 +83,7 @@ def flat(batches: list[list[int]]) -> list[int]:
 def test_by_default_a_bad_sample_ends_the_training(
     damaged: tuple[Prepared, Fetcher], workers: int
 ) -> None:
-    """An exception of the same kind comes out of a worker as out of this process."""
+    """Workers raise the same kind of exception as this process."""
     dataset = dataset_of(*damaged)
     with pytest.raises(CorruptObject, match="mirror repair"):
         epoch_of(dataset, num_workers=workers)
@@ -130,7 +130,7 @@ def test_a_skipped_sample_makes_its_batch_shorter(damaged: tuple[Prepared, Fetch
 
 @pytest.mark.parametrize("world_size", [1, 2, 3])
 @pytest.mark.parametrize("batch_size", [1, 4])
-def test_every_rank_has_as_many_batches_whatever_is_skipped(
+def test_every_rank_has_equally_many_batches_with_skipped_samples(
     damaged: tuple[Prepared, Fetcher], world_size: int, batch_size: int
 ) -> None:
     counts = []
@@ -142,8 +142,8 @@ def test_every_rank_has_as_many_batches_whatever_is_skipped(
     assert set(counts) == {ceil(ceil(COUNT / world_size) / batch_size)}
 
 
-def test_what_was_skipped_counts_as_consumed(damaged: tuple[Prepared, Fetcher]) -> None:
-    """Else a resumed run would take samples again that were done with."""
+def test_skipped_samples_count_as_consumed(damaged: tuple[Prepared, Fetcher]) -> None:
+    """Otherwise, a resumed run would take consumed samples again."""
     dataset = dataset_of(*damaged, on_bad="skip")
     sampler = ResumableSampler(dataset, shuffle=False)
     loader = DataLoader(dataset, batch_size=8, sampler=sampler)
@@ -154,10 +154,10 @@ def test_what_was_skipped_counts_as_consumed(damaged: tuple[Prepared, Fetcher]) 
 
 @pytest.mark.parametrize("on_bad", ["skip", "resample"])
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_stream_fills_the_place_of_a_bad_sample(
+def test_a_stream_replaces_a_bad_sample(
     damaged: tuple[Prepared, Fetcher], on_bad: Any, workers: int
 ) -> None:
-    """And gives the batches that a sampler of the same seed gives."""
+    """Its batches are those of a sampler of the same seed."""
     made, fetch = damaged
     stream = MirrorIterableDataset(
         made.dataset, fetch, batch_size=8, seed=4, transform=pixels, on_bad=on_bad, budget=3
@@ -168,7 +168,7 @@ def test_a_stream_fills_the_place_of_a_bad_sample(
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_past_the_budget_training_stops_with_the_list(
+def test_past_the_budget_training_stops_and_lists_the_samples(
     damaged: tuple[Prepared, Fetcher], workers: int
 ) -> None:
     dataset = dataset_of(*damaged, on_bad="skip", budget=2)
@@ -180,7 +180,7 @@ def test_past_the_budget_training_stops_with_the_list(
     assert sorted(number_of(bad.url) for bad in dataset.bad_samples) == list(BAD)
 
 
-def test_the_budget_is_an_epochs(damaged: tuple[Prepared, Fetcher]) -> None:
+def test_the_budget_is_per_epoch(damaged: tuple[Prepared, Fetcher]) -> None:
     dataset = dataset_of(*damaged, on_bad="resample", budget=3)
     sampler = ResumableSampler(dataset)
     loader = DataLoader(dataset, batch_size=8, sampler=sampler)
@@ -203,7 +203,7 @@ def test_a_dataset_with_no_good_sample_ends_the_search_for_one(tmp_path: Path) -
 
 @pytest.mark.parametrize("on_bad", ["raise", "skip", "resample"])
 def test_a_black_image_never_appears(damaged: tuple[Prepared, Fetcher], on_bad: Any) -> None:
-    """Not even where somebody has put one into the bucket, under the key of a photograph."""
+    """Not even if one was written to the bucket under the key of a photograph."""
     made, fetch = damaged
     for path in (Path(made.settings.bucket_url.path) / "objects").rglob("*.jpg"):
         path.write_bytes(blank())
@@ -219,7 +219,7 @@ def refuses(data: bytes) -> Any:
     return image
 
 
-def test_what_does_not_decode_is_a_bad_sample(made: Prepared, fetch: Fetcher) -> None:
+def test_an_undecodable_image_is_a_bad_sample(made: Prepared, fetch: Fetcher) -> None:
     options: dict[str, Any] = {"decode": refuses, "on_missing": "drop"}
     with pytest.raises(Undecodable, match=r"3/medium.jpg does not decode: ValueError: a colour"):
         _ = dataset_of(made, fetch, **options)[3]
@@ -233,7 +233,7 @@ def encoded(image: Any, form: str) -> bytes:
 
 
 def test_an_image_of_16_bits_keeps_its_greys() -> None:
-    """Pillow cuts off what is above 255, which leaves a white frame."""
+    """Pillow clips values above 255, which leaves a white image."""
     ramp = (np.arange(256) * 256 + 255).astype(np.uint16).reshape(16, 16)
     for form in ("png", "tiff"):
         grey = np.asarray(rgb(encoded(Image.fromarray(ramp), form)))
@@ -244,12 +244,12 @@ def test_an_image_of_16_bits_keeps_its_greys() -> None:
 
 
 @pytest.mark.parametrize("kind", [np.int32, np.float32])
-def test_greys_of_no_known_range_are_not_guessed_at(kind: type[np.generic]) -> None:
+def test_greys_of_unknown_range_are_refused(kind: type[np.generic]) -> None:
     with pytest.raises(ValueError, match="decode="):
         rgb(encoded(Image.fromarray(np.ones((4, 4), kind)), "tiff"))
 
 
-def test_an_error_of_the_transform_is_its_authors(made: Prepared, fetch: Fetcher) -> None:
+def test_an_error_of_the_transform_is_raised(made: Prepared, fetch: Fetcher) -> None:
     def broken(image: Any) -> Any:
         raise ZeroDivisionError
 
@@ -298,7 +298,7 @@ def test_the_budget_in_samples(
     assert budget_of_rank(samples, allowed, world_size) == expected
 
 
-def test_a_sample_counts_once_however_many_meet_it() -> None:
+def test_a_sample_counts_once_for_all_workers() -> None:
     import pickle
 
     one = BadSamples(2)

@@ -1,4 +1,4 @@
-"""What docs/training.md shows works as it stands there."""
+"""The examples in docs/training.md work."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_a_class_of_ones_own_reads_whole_batches(place: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")
-def test_the_ten_lines_train_and_go_on(place: Path) -> None:
+def test_the_ten_lines_train_and_resume(place: Path) -> None:
     seen: list[int] = []
     states: list[dict[str, Any]] = []
 

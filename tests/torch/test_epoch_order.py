@@ -21,12 +21,12 @@ def order_of(length: int, seed: int = 0, epoch: int = 0, **options: bool) -> lis
 
 
 @given(st.integers(1, 3000), SEEDS, st.integers(0, 1000))
-def test_every_sample_has_one_place_in_every_epoch(length: int, seed: int, epoch: int) -> None:
+def test_an_order_is_a_permutation(length: int, seed: int, epoch: int) -> None:
     assert sorted(order_of(length, seed, epoch)) == list(range(length))
 
 
 @given(st.integers(1, 10**12), st.data())
-def test_a_part_of_an_order_is_known_without_the_rest(length: int, data: st.DataObject) -> None:
+def test_a_part_of_an_order_is_computed_without_the_rest(length: int, data: st.DataObject) -> None:
     at = data.draw(st.lists(st.integers(0, length - 1), min_size=1, max_size=50))
     order = EpochOrder(length, 7, 3)
     together = order.at(np.array(at))
@@ -35,14 +35,14 @@ def test_a_part_of_an_order_is_known_without_the_rest(length: int, data: st.Data
 
 
 def test_orders_do_not_change_between_versions() -> None:
-    """A checkpoint of an older version must find its order again."""
+    """A checkpoint of an older version must find the same order."""
     assert order_of(10, 0, 0) == [2, 7, 6, 9, 1, 8, 4, 0, 5, 3]
     assert order_of(10, 0, 1) != order_of(10, 0, 0)
     assert order_of(10, 1, 0) != order_of(10, 0, 0)
     assert candidate(1000, 1, 2, 3, 4) == 931
 
 
-def test_an_order_that_is_not_shuffled_is_the_datasets() -> None:
+def test_without_shuffle_the_order_is_that_of_the_dataset() -> None:
     assert order_of(50, 3, 4, shuffle=False) == list(range(50))
 
 
@@ -56,7 +56,7 @@ def test_all_orders_are_equally_likely(length: int) -> None:
     assert chi2 < degrees + 4 * math.sqrt(2 * degrees)
 
 
-def test_neighbours_are_not_kept_together() -> None:
+def test_neighbours_are_separated() -> None:
     steps = [np.abs(np.diff(order_of(100, seed))) == 1 for seed in range(300)]
     assert np.mean(steps) == pytest.approx(2 / 100, rel=0.1)
 
@@ -85,7 +85,7 @@ def test_ranks_take_turns(share: Share, positions: list[int]) -> None:
 @given(
     st.integers(1, 500), st.integers(0, 600), st.integers(1, 9), st.booleans(), st.integers(1, 70)
 )
-def test_ranks_have_equally_many_and_together_all_that_is_left(
+def test_ranks_have_equally_many_and_together_all_remaining_samples(
     length: int, begin: int, world_size: int, drop_last: bool, piece: int
 ) -> None:
     shares = [Share(length, begin, rank, world_size, drop_last) for rank in range(world_size)]

@@ -1,4 +1,4 @@
-"""The real DataLoader: every way to start its workers, killed in mid-epoch, over a bad network."""
+"""The real DataLoader: every start method, kills within an epoch, a bad network."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ WAYS = [None, "fork", "spawn", "forkserver"]
 def loaders(
     made: Prepared, fetch: Fetcher, batch_size: int = 16, **options: Any
 ) -> dict[str, tuple[Any, DataLoader[Any]]]:
-    """By kind of dataset, what counts and the loader."""
+    """For a kind of dataset: the object that counts, and the loader."""
     how: dict[str, Any] = {"label_field": "species", "transform": pixels, "on_missing": "drop"}
     dataset = MirrorDataset(made.dataset, fetch, **how)
     sampler = ResumableSampler(dataset, seed=3)
@@ -67,7 +67,7 @@ def same(one: Batches, other: Batches) -> bool:
 
 
 def started(way: str | None) -> dict[str, Any]:
-    """Options of a DataLoader with two workers that are started so; None for no workers."""
+    """DataLoader options for two workers with this start method; None for no workers."""
     if way is None:
         return {"num_workers": 0}
     context = multiprocessing.get_context(way)
@@ -80,11 +80,11 @@ def started(way: str | None) -> dict[str, Any]:
 def test_workers_of_every_kind_give_the_same_batches(
     made: Prepared, fetch: Fetcher, way: str | None
 ) -> None:
-    assert fetch(url_of(0))  # a fetcher that has been at work before its workers are started
+    assert fetch(url_of(0))  # the fetcher is in use before the workers start
     here = loaders(made, fetch)
     expected = [list(here["map"][0].track(here["map"][1])) for _ in range(2)]
     there = loaders(made, fetch, **started(way))
-    if way == "spawn":  # each worker imports torch anew; what is pickled is what forkserver pickles
+    if way == "spawn":  # slow, as each worker imports torch; forkserver pickles the same
         del there["stream"]
     for counted, loader in there.values():
         for epoch in range(2):
@@ -139,7 +139,7 @@ def test_a_stream_resumes_with_another_number_of_workers(
 def test_a_second_loader_of_the_same_seed_begins_where_the_stream_is(
     made: Prepared, fetch: Fetcher
 ) -> None:
-    """Both persist: by the seed alone an iteration of the second was taken for one of the first."""
+    """Both have persistent workers; the seed alone does not tell their iterations apart."""
 
     def loader(workers: int) -> DataLoader[Any]:
         seed = torch.Generator().manual_seed(0)
@@ -171,7 +171,7 @@ def zip_first(batches: Any, count: int) -> list[Any]:
 def test_ranks_share_an_epoch_when_their_number_changes(
     made: Prepared, fetch: Fetcher, kind: str
 ) -> None:
-    """One rank, then four, then two: by the real loader with workers."""
+    """One rank, then four, then two, with the real loader and workers."""
     seen: list[bytes] = []
     state: dict[str, Any] | None = None
     how: dict[str, Any] = {"transform": pixels, "on_missing": "drop"}
@@ -196,7 +196,7 @@ def test_ranks_share_an_epoch_when_their_number_changes(
         assert all(one == states[0] for one in states)
         state = states[0]
     all_of_them = [expected_pixels(number).numpy().tobytes() for number in range(100)]
-    # 15, then 40, then 45 that two ranks have by 23 each: one is doubled.
+    # 15, then 40, then 45: two ranks take 23 each, so one sample is repeated.
     assert len(seen) == 101
     assert set(seen) == set(all_of_them)
 
@@ -205,7 +205,7 @@ def test_ranks_share_an_epoch_when_their_number_changes(
     ("kind", "runs"),
     [("map", [(3, 2), (11, 0), (-1, 2)]), ("stream", [(11, 2), (-1, 0)])],
 )
-def test_killed_in_mid_epoch_it_resumes_with_exactly_the_samples_that_were_left(
+def test_a_killed_training_resumes_with_exactly_the_remaining_samples(
     tmp_path: Path, kind: str, runs: list[tuple[int, int]]
 ) -> None:
     """SIGKILL before a step of the first epoch, or of the second, when workers have read ahead.
@@ -238,9 +238,7 @@ def test_killed_in_mid_epoch_it_resumes_with_exactly_the_samples_that_were_left(
         assert [n for batch in batches for n in batch] == list(unbroken)
 
 
-def test_faults_of_the_network_change_nothing_but_the_time(
-    tmp_path: Path, make_place: MakePlace
-) -> None:
+def test_network_faults_cost_only_time(tmp_path: Path, make_place: MakePlace) -> None:
     place = make_place("moto-obstore")
     made = prepared(tmp_path, 120, bucket=place.layer)
     faults: list[Fault] = [SLOW_DOWN, TOO_MANY_REQUESTS, Reset(), Stall(0.2), Truncate(100)]
@@ -266,7 +264,7 @@ def test_faults_of_the_network_change_nothing_but_the_time(
         assert proxy.counts["get"] > 245
 
 
-def test_a_loader_of_other_batches_is_refused(made: Prepared, fetch: Fetcher) -> None:
+def test_a_loader_with_another_batch_size_is_refused(made: Prepared, fetch: Fetcher) -> None:
     stream = MirrorIterableDataset(made.dataset, fetch, batch_size=8, on_missing="drop")
     other = MirrorIterableDataset(made.dataset, fetch, batch_size=8, on_missing="drop")
     with pytest.raises(UsageError, match="batches of 4"):
@@ -278,10 +276,8 @@ def test_a_loader_of_other_batches_is_refused(made: Prepared, fetch: Fetcher) ->
 
 
 @pytest.mark.parametrize("kind", ["map", "stream"])
-def test_a_loader_that_hands_over_whichever_batch_is_first_is_refused(
-    made: Prepared, fetch: Fetcher, kind: str
-) -> None:
-    """How many batches it has handed over does not tell which."""
+def test_a_loader_without_in_order_is_refused(made: Prepared, fetch: Fetcher, kind: str) -> None:
+    """The number of batches does not say which ones they were."""
     counted, loader = loaders(made, fetch, num_workers=2, in_order=False)[kind]
     with pytest.raises(UsageError, match="in_order"):
         counted.track(loader)
@@ -289,7 +285,7 @@ def test_a_loader_that_hands_over_whichever_batch_is_first_is_refused(
 
 @pytest.mark.parametrize("kind", ["map", "stream"])
 @pytest.mark.parametrize("workers", [0, 2])
-def test_an_epoch_ends_with_a_line_of_what_all_workers_have_fetched(
+def test_an_epoch_ends_with_a_log_line_of_all_workers_statistics(
     made: Prepared, fetch: Fetcher, caplog: pytest.LogCaptureFixture, kind: str, workers: int
 ) -> None:
     counted, loader = loaders(made, fetch, num_workers=workers)[kind]

@@ -1,4 +1,4 @@
-"""Training does not know its images' origin: it is asked for nothing, and may be gone."""
+"""Training never contacts the images' origin, which may be gone."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[2]
 
 @contextmanager
 def origin(asked: list[str]) -> Iterator[str]:
-    """A server that plays iNaturalist; what it is asked for goes on the list."""
+    """A server that plays iNaturalist, and the list of requests that it receives."""
 
     class Photos(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -50,7 +50,7 @@ def origin(asked: list[str]) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("killed", [True, False])
-def test_two_epochs_ask_nothing_of_the_origin(tmp_path: Path, killed: bool) -> None:
+def test_two_epochs_send_no_request_to_the_origin(tmp_path: Path, killed: bool) -> None:
     asked: list[str] = []
     with origin(asked) as address:
         urls = [f"{address}/photos/{number}/medium.jpg" for number in range(30)]
@@ -95,7 +95,7 @@ def train(folder: Path, urls: list[str]) -> None:
             assert sum(len(labels) for _, labels in sampler.track(loader)) == 29
 
 
-def test_the_example_trains_stops_and_goes_on(tmp_path: Path) -> None:
+def test_the_example_trains_stops_and_resumes(tmp_path: Path) -> None:
     def run(*words: str) -> str:
         options = ["--folder", str(tmp_path / "run"), "--images", "40", "--workers", "0", *words]
         done = subprocess.run(

@@ -1,4 +1,4 @@
-"""Loops that tell what they have trained on by `advance`, without `track`: both kinds go on from there."""
+"""Training loops that use `advance` instead of `track` resume with both kinds of datasets."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def kinds(
 
 
 def trained(who: MirrorIterableDataset | ResumableSampler, loader: Any, most: int) -> list[bytes]:
-    """The images of so many batches."""
+    """The images of a number of batches."""
     seen: list[bytes] = []
     for number, batch in enumerate(loader, 1):
         who.advance(len(batch))
@@ -44,7 +44,7 @@ def trained(who: MirrorIterableDataset | ResumableSampler, loader: Any, most: in
     [(0, False), (2, False), (2, True)],
     ids=["none", "new", "persistent"],
 )
-def test_an_epoch_that_is_iterated_again_goes_on_where_it_was_told(
+def test_an_epoch_that_is_iterated_again_begins_at_its_position(
     made: Prepared, fetch: Fetcher, workers: int, persistent: bool
 ) -> None:
     found = []

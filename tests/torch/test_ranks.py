@@ -1,4 +1,4 @@
-"""Ranks of torch.distributed, started by torchrun, that wait for each other at every step."""
+"""Ranks of torch.distributed, started by torchrun, which wait for each other at every step."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.torch.training_setup import prepared
 SAMPLES = 37
 
 
-def test_ranks_share_an_epoch_and_resume_it_in_another_number(tmp_path: Path) -> None:
+def test_ranks_share_an_epoch_and_more_ranks_resume_it(tmp_path: Path) -> None:
     """Two ranks take three steps of four; three ranks take the rest: 13 samples, five each."""
     made = prepared(tmp_path, SAMPLES)
     lines = [{"image_url": url_of(n), "id": f"{n:03}"} for n in range(SAMPLES)]

@@ -1,4 +1,4 @@
-"""What is consumed and what is left, over checkpoints, ranks and epochs. No DataLoader's workers yet."""
+"""Consumed and remaining samples over checkpoints, ranks and epochs, without DataLoader workers."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def taken(
         step += 1
 
 
-def test_a_checkpoint_counts_the_batch_that_was_handed_over_and_none_read_ahead() -> None:
+def test_a_checkpoint_counts_yielded_batches_only() -> None:
     sampler = ResumableSampler(Numbers(100), seed=5)
     seen = []
     for batch in sampler.track(loader_of(sampler, 8, num_workers=2, prefetch_factor=4)):
@@ -86,7 +86,7 @@ def test_a_checkpoint_counts_the_batch_that_was_handed_over_and_none_read_ahead(
     assert sorted(seen + rest) == list(range(100))
 
 
-def test_a_resumed_run_takes_the_very_batches_that_an_unbroken_one_takes() -> None:
+def test_a_resumed_run_takes_the_same_batches_as_an_unbroken_one() -> None:
     whole = ResumableSampler(Numbers(50))
     batches = [b.tolist() for _ in range(3) for b in whole.track(loader_of(whole, 8))]
     for done in range(len(batches)):
@@ -109,10 +109,10 @@ def test_a_resumed_run_takes_the_very_batches_that_an_unbroken_one_takes() -> No
     st.lists(st.tuples(st.integers(1, 5), st.integers(0, 6), st.integers(1, 20)), max_size=4),
     st.booleans(),
 )
-def test_no_sample_is_lost_or_doubled_when_the_number_of_ranks_changes(
+def test_no_sample_is_lost_or_repeated_when_the_number_of_ranks_changes(
     length: int, phases: list[tuple[int, int, int]], drop_last: bool
 ) -> None:
-    """Each phase: how many ranks, how many steps until they are stopped, the size of a batch."""
+    """Phases of a run: number of ranks, steps until the stop, batch size."""
     state, seen = None, Counter[int]()
     ranks_met = []
     for world_size, steps, batch_size in [*phases, (1, 10**9, 7)]:
@@ -126,7 +126,7 @@ def test_no_sample_is_lost_or_doubled_when_the_number_of_ranks_changes(
         if state is None:
             state = samplers[0].state_dict()
     assert all(seen[number] >= (0 if drop_last else 1) for number in range(length))
-    # Only the last step of an epoch may double or leave out, by less than a sample a rank.
+    # Only the last step of an epoch may repeat or leave out samples: fewer than one a rank.
     assert seen.total() - length < max(ranks_met)
     assert length - len(seen) < max(ranks_met)
 
@@ -142,7 +142,7 @@ def test_one_rank_then_four_then_two() -> None:
     assert state["consumed"] == length
 
 
-def test_after_the_last_batch_the_next_epoch_has_begun() -> None:
+def test_after_the_last_batch_the_next_epoch_begins() -> None:
     sampler = ResumableSampler(Numbers(10))
     first = [n for b in sampler.track(loader_of(sampler, 4)) for n in b.tolist()]
     assert sampler.epoch == 1
@@ -152,13 +152,13 @@ def test_after_the_last_batch_the_next_epoch_has_begun() -> None:
     assert sorted(first) == sorted(second) == list(range(10))
 
 
-def test_the_loader_may_leave_a_last_short_batch_out() -> None:
+def test_the_loader_may_drop_a_short_last_batch() -> None:
     sampler = ResumableSampler(Numbers(10))
     assert len(list(sampler.track(loader_of(sampler, 4, drop_last=True)))) == 2
     assert sampler.epoch == 1
 
 
-def test_saying_the_epoch_that_goes_on_does_not_begin_it_anew() -> None:
+def test_setting_the_current_epoch_does_not_restart_it() -> None:
     sampler = ResumableSampler(Numbers(100))
     sampler.load_state_dict(sampler.state_dict() | {"epoch": 3, "consumed": 40})
     sampler.set_epoch(3)
@@ -167,7 +167,7 @@ def test_saying_the_epoch_that_goes_on_does_not_begin_it_anew() -> None:
     assert len(sampler) == 100
 
 
-def test_a_loop_of_ones_own_says_what_it_has_trained_on() -> None:
+def test_a_custom_loop_counts_with_advance() -> None:
     sampler = ResumableSampler(Numbers(100), rank=0, world_size=2)
     for _ in zip(range(3), loader_of(sampler, 10), strict=False):
         sampler.advance(10)
@@ -195,7 +195,7 @@ def test_a_state_of_another_dataset_is_refused(state: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("shuffle", [True, False])
 def test_a_state_of_another_order_is_refused(shuffle: bool) -> None:
-    """What is left of one is not what is left of the other. The order that it has goes on."""
+    """The remaining samples would differ. The sampler keeps its own position."""
     state = json.loads(json.dumps(ResumableSampler(Numbers(10), shuffle=shuffle).state_dict()))
     ResumableSampler(Numbers(10), shuffle=shuffle).load_state_dict(state)
     other = ResumableSampler(Numbers(10), shuffle=not shuffle)
@@ -204,7 +204,7 @@ def test_a_state_of_another_order_is_refused(shuffle: bool) -> None:
     assert other.epoch == 0
 
 
-def test_a_dataset_without_a_fingerprint_is_known_by_its_length() -> None:
+def test_a_dataset_without_a_fingerprint_is_compared_by_length() -> None:
     state = ResumableSampler(Numbers(10, None)).state_dict() | {"epoch": 3}
     sampler = ResumableSampler(Numbers(10, "wrapped"))
     sampler.load_state_dict(state)
@@ -213,7 +213,7 @@ def test_a_dataset_without_a_fingerprint_is_known_by_its_length() -> None:
         ResumableSampler(Numbers(11, "wrapped")).load_state_dict(state)
 
 
-def test_a_loader_that_draws_from_elsewhere_is_not_counted() -> None:
+def test_a_loader_with_another_sampler_is_refused() -> None:
     sampler = ResumableSampler(Numbers(10))
     numbers: Any = Numbers(10)
     with pytest.raises(UsageError, match="another sampler"):
@@ -238,13 +238,13 @@ def test_the_rank_is_found(
 
 
 @pytest.mark.parametrize("given", [(None, 2), (0, None)])
-def test_half_a_rank_is_refused(given: tuple[int | None, int | None]) -> None:
+def test_rank_without_world_size_is_refused(given: tuple[int | None, int | None]) -> None:
     with pytest.raises(UsageError, match="both"):
         rank_of(*given, {})
 
 
 @pytest.mark.parametrize(("rank", "world_size"), [(2, 2), (-1, 2)])
-def test_a_rank_that_is_none_is_refused(rank: int, world_size: int) -> None:
+def test_a_rank_out_of_range_is_refused(rank: int, world_size: int) -> None:
     with pytest.raises(UsageError, match="not one of"):
         ResumableSampler(Numbers(10), rank=rank, world_size=world_size)
 

@@ -1,4 +1,4 @@
-"""The table of a dataset's samples, and what its check says before the first step."""
+"""The table of a dataset's samples, and its check before the first step."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_every_format_gives_the_same_table(
     assert table.fingerprint == table_of(write_jsonl(tmp_path, RECORDS), fetch).fingerprint
 
 
-def test_a_table_that_was_pickled_is_the_same(tmp_path: Path, fetch: Fetcher) -> None:
+def test_a_pickled_table_is_the_same(tmp_path: Path, fetch: Fetcher) -> None:
     table = table_of(write_jsonl(tmp_path, RECORDS), fetch)
     again = pickle.loads(pickle.dumps(table))
     assert again.fingerprint == table.fingerprint
@@ -87,7 +87,7 @@ def test_the_fingerprint_tells_one_dataset_from_another(tmp_path: Path, fetch: F
     assert len({table_of(path, fetch).fingerprint for path in paths}) == 3
 
 
-def test_a_record_of_several_urls_is_as_many_samples(tmp_path: Path, fetch: Fetcher) -> None:
+def test_a_record_with_several_urls_makes_several_samples(tmp_path: Path, fetch: Fetcher) -> None:
     records = [
         {"photos": [{"url": url_of(1)}, {"url": url_of(2)}], "taxon": {"name": "b"}},
         {"photos": [{"url": url_of(3)}], "taxon": {"name": "a"}},
@@ -98,16 +98,16 @@ def test_a_record_of_several_urls_is_as_many_samples(tmp_path: Path, fetch: Fetc
     assert table.labels.tolist() == [1, 1, 0]
 
 
-def test_classes_are_not_only_text(tmp_path: Path, fetch: Fetcher) -> None:
+def test_classes_may_be_numbers(tmp_path: Path, fetch: Fetcher) -> None:
     records = [{"image_url": url_of(n), "species": value} for n, value in enumerate([7, 12, True])]
     assert table_of(write_jsonl(tmp_path, records), fetch).classes == ("12", "7", "true")
 
 
 @pytest.mark.parametrize("kind", [int, str])
-def test_class_ids_from_0_on_are_their_own_numbers(
+def test_class_ids_from_0_keep_their_numbers(
     tmp_path: Path, fetch: Fetcher, kind: type[int | str]
 ) -> None:
-    """As text 10 would be before 2: a head that was trained elsewhere would name other classes."""
+    """Sorted as text, 10 comes before 2, and the head of a trained model would name other classes."""
     records = [{"image_url": url_of(n), "species": kind(n)} for n in range(12)]
     table = table_of(write_jsonl(tmp_path, records[::-1]), fetch)
     assert table.classes == tuple(map(str, range(12)))
@@ -129,7 +129,7 @@ def test_class_ids_from_0_on_are_their_own_numbers(
         (["9" * 5000, "10", "2"], ("10", "2", "9" * 5000)),
     ],
 )
-def test_numbers_are_sorted_as_such_where_all_names_are(
+def test_names_are_sorted_as_integers_if_all_are_integers(
     tmp_path: Path, fetch: Fetcher, values: Sequence[Any], classes: tuple[str, ...]
 ) -> None:
     records = [{"image_url": url_of(n), "species": value} for n, value in enumerate(values)]
@@ -138,8 +138,8 @@ def test_numbers_are_sorted_as_such_where_all_names_are(
     assert [table.classes[table.label(at)] for at in range(3)] == [str(value) for value in values]
 
 
-def test_no_classes_are_not_those_of_the_dataset(tmp_path: Path, fetch: Fetcher) -> None:
-    """An empty list, as of a training set without labels: numbers would be given that nothing names."""
+def test_an_empty_list_of_classes_is_no_default(tmp_path: Path, fetch: Fetcher) -> None:
+    """An empty list, for example of a training set without labels, would give numbers without names."""
     with pytest.raises(DatasetError, match="7 unlabelled"):
         table_of(write_jsonl(tmp_path, RECORDS), fetch, classes=())
 
@@ -177,7 +177,7 @@ def bad_dataset(folder: Path) -> Path:
     return path
 
 
-def test_before_the_first_step_it_is_said_what_is_missing(tmp_path: Path, fetch: Fetcher) -> None:
+def test_missing_samples_are_reported_before_the_first_step(tmp_path: Path, fetch: Fetcher) -> None:
     listing = tmp_path / "missing.jsonl"
     with pytest.raises(DatasetError) as told:
         MirrorDataset(
@@ -212,7 +212,7 @@ def test_before_the_first_step_it_is_said_what_is_missing(tmp_path: Path, fetch:
     assert lines[5]["reason"] == "no field 'image_url'"
 
 
-def test_or_it_is_left_out(tmp_path: Path, fetch: Fetcher) -> None:
+def test_missing_samples_can_be_left_out(tmp_path: Path, fetch: Fetcher) -> None:
     dataset = MirrorDataset(
         bad_dataset(tmp_path), fetch, label_field="species", classes=CLASSES, on_missing="drop"
     )
@@ -229,7 +229,7 @@ def test_or_it_is_left_out(tmp_path: Path, fetch: Fetcher) -> None:
     assert len((tmp_path / "list.jsonl").read_text().splitlines()) == 7
 
 
-def test_a_list_of_examples_is_bounded_and_the_file_is_not(tmp_path: Path, fetch: Fetcher) -> None:
+def test_examples_are_bounded_and_the_file_is_complete(tmp_path: Path, fetch: Fetcher) -> None:
     path = tmp_path / "d.jsonl"
     write_dataset(path, [url_of(1), *(url_of(n) for n in range(5000, 5100))])
     dataset = MirrorDataset(path, fetch, on_missing="drop")
@@ -239,7 +239,7 @@ def test_a_list_of_examples_is_bounded_and_the_file_is_not(tmp_path: Path, fetch
     assert len((tmp_path / "list.jsonl").read_text().splitlines()) == 100
 
 
-def test_a_dataset_of_which_nothing_is_left_is_refused(tmp_path: Path, fetch: Fetcher) -> None:
+def test_a_dataset_without_usable_samples_is_refused(tmp_path: Path, fetch: Fetcher) -> None:
     path = tmp_path / "d.jsonl"
     write_dataset(path, [url_of(5000)])
     with pytest.raises(DatasetError, match="no sample that can be used"):
@@ -249,12 +249,12 @@ def test_a_dataset_of_which_nothing_is_left_is_refused(tmp_path: Path, fetch: Fe
         MirrorDataset(path, fetch)
 
 
-def test_a_dataset_that_is_not_there_is_said(tmp_path: Path, fetch: Fetcher) -> None:
+def test_a_missing_dataset_is_an_error(tmp_path: Path, fetch: Fetcher) -> None:
     with pytest.raises(UsageError, match="cannot be read"):
         MirrorDataset(tmp_path / "none.jsonl", fetch)
 
 
-def test_a_dataset_that_was_rewritten_to_the_mirrors_urls_is_read_the_same(
+def test_a_dataset_with_the_mirrors_urls_is_read_the_same(
     tmp_path: Path, made: Prepared, fetch: Fetcher
 ) -> None:
     from mirror.cli.main import run
@@ -273,7 +273,7 @@ def test_a_dataset_that_was_rewritten_to_the_mirrors_urls_is_read_the_same(
 
 
 @pytest.mark.parametrize("option", ["on_missing", "on_bad"])
-def test_a_policy_that_is_none_is_refused(made: Prepared, fetch: Fetcher, option: str) -> None:
+def test_an_unknown_option_value_is_refused(made: Prepared, fetch: Fetcher, option: str) -> None:
     policy: Any = {option: "ignore"}
     with pytest.raises(UsageError, match=f"{option} is 'ignore'"):
         MirrorDataset(made.dataset, fetch, **policy)

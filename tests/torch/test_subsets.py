@@ -1,4 +1,4 @@
-"""What takes a bad sample's place is of the subset that is trained on: a validation image never is."""
+"""A bad sample's replacement comes from the training subset, never from the validation images."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ BAD = TRAIN.indices[:4]
 
 @pytest.fixture
 def dataset(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[MirrorDataset]:
-    """Of which a quarter of the training's half is gone."""
+    """A dataset in which a quarter of the training half is missing from the mirror."""
     made = prepared(tmp_path, COUNT)
     for number in BAD:
         key = object_key(digest_of(photo(number, SIDE)).content_hash, "jpeg")
@@ -53,7 +53,7 @@ either = pytest.mark.parametrize("dataset", ["skip", "resample"], indirect=True)
 @resampled
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_replacement_is_of_the_same_batch(dataset: MirrorDataset, workers: int) -> None:
-    """Whatever draws it: torch's own samplers say nothing to a dataset."""
+    """With any sampler: torch's own samplers tell the dataset nothing."""
     train = Subset(dataset, TRAIN.indices)
     batches = numbers_of(DataLoader(train, batch_size=8, num_workers=workers))
     assert [len(batch) for batch in batches] == [8, 8]
@@ -67,8 +67,8 @@ def test_a_replacement_is_of_the_same_batch(dataset: MirrorDataset, workers: int
 
 @resampled
 @pytest.mark.parametrize("nested", [False, True])
-def test_a_subset_has_epochs_as_the_whole_has(dataset: MirrorDataset, nested: bool) -> None:
-    """Other replacements in each, and a budget of its own."""
+def test_a_subset_has_epochs_like_the_whole_dataset(dataset: MirrorDataset, nested: bool) -> None:
+    """Each epoch has its own replacements and its own budget."""
     train = Subset(dataset, TRAIN.indices)
     if nested:
         train = Subset(Subset(dataset, range(COUNT)), TRAIN.indices)
@@ -82,10 +82,10 @@ def test_a_subset_has_epochs_as_the_whole_has(dataset: MirrorDataset, nested: bo
 
 @either
 @pytest.mark.parametrize("workers", [0, 2])
-def test_where_a_batch_has_no_good_sample_the_samplers_subset_has(
+def test_a_batch_without_a_good_sample_takes_one_of_the_samplers_subset(
     dataset: MirrorDataset, workers: int
 ) -> None:
-    """Ranks have as many batches as they had, and none has a validation image."""
+    """The number of batches stays the same, and no rank gets a validation image."""
     train = Subset(dataset, TRAIN.indices)
     samplers = [ResumableSampler(train, rank=rank, world_size=2) for rank in range(2)]
     ResumableSampler(Subset(dataset, VALIDATION.indices))
@@ -99,7 +99,7 @@ def test_where_a_batch_has_no_good_sample_the_samplers_subset_has(
 
 
 @either
-def test_where_nobody_has_said_what_is_trained_on_that_is_asked(dataset: MirrorDataset) -> None:
+def test_without_replace_from_a_batch_of_bad_samples_is_an_error(dataset: MirrorDataset) -> None:
     for batch_size in (2, 1, None):
         with pytest.raises(TooManyBadSamples, match="replace_from"):
             next(iter(DataLoader(Subset(dataset, BAD), batch_size)))
@@ -112,7 +112,7 @@ def test_where_nobody_has_said_what_is_trained_on_that_is_asked(dataset: MirrorD
 
 
 class Turned(torch.utils.data.Dataset[Any]):
-    """A wrapper that has its samples in an order of its own."""
+    """A wrapper that reorders its samples."""
 
     def __init__(self, dataset: MirrorDataset) -> None:
         self.dataset = dataset
@@ -125,7 +125,7 @@ class Turned(torch.utils.data.Dataset[Any]):
 
 
 @resampled
-def test_what_a_wrapper_does_with_numbers_is_not_guessed_at(dataset: MirrorDataset) -> None:
+def test_indices_of_an_unknown_wrapper_are_not_guessed(dataset: MirrorDataset) -> None:
     sampler = ResumableSampler(Turned(dataset), shuffle=False)
     loader = DataLoader(Turned(dataset), batch_size=8, sampler=sampler)
     sampler.set_epoch(3)

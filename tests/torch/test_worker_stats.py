@@ -1,4 +1,4 @@
-"""What a dataset has fetched: its own images, whoever else reads by the same fetcher."""
+"""A dataset's statistics count its own images, even if others use the same fetcher."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def pair(tmp_path: Path) -> tuple[Path, Path]:
 
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("closing", [False, True])
-def test_datasets_that_share_a_fetcher_count_what_is_theirs(
+def test_datasets_that_share_a_fetcher_count_their_own_images(
     made: Prepared, pair: tuple[Path, Path], workers: int, closing: bool
 ) -> None:
     with Fetcher(made.settings) as fetch:
@@ -36,7 +36,7 @@ def test_datasets_that_share_a_fetcher_count_what_is_theirs(
         for epoch in (1, 2):
             for sampler, loader in zip(samplers, loaders, strict=True):
                 assert list(sampler.track(loader))
-            fetch(url_of(0))  # nobody's
+            fetch(url_of(0))  # belongs to no dataset
             assert [train.stats().images, val.stats().images] == [80 * epoch, 20 * epoch]
             reads = [sum(one.stats().latencies) for one in (train, val)]
             assert reads == [80 * epoch, 20 * epoch]
@@ -44,7 +44,7 @@ def test_datasets_that_share_a_fetcher_count_what_is_theirs(
                 fetch.close()
 
 
-def test_streams_that_are_read_in_turns_count_what_is_theirs(
+def test_interleaved_streams_count_their_own_images(
     made: Prepared, pair: tuple[Path, Path]
 ) -> None:
     with Fetcher(made.settings) as fetch:
@@ -56,4 +56,4 @@ def test_streams_that_are_read_in_turns_count_what_is_theirs(
         assert 100 <= train.stats().images < 180
         both = train.stats() + val.stats()
         assert both.bytes == fetch.stats().bytes
-        assert sum(both.latencies) <= sum(fetch.stats().latencies)  # each counts once
+        assert sum(both.latencies) <= sum(fetch.stats().latencies)  # each read counts once

@@ -36,7 +36,7 @@ class Prepared(NamedTuple):
 def prepared(
     folder: Path, count: int, *, flagged: int = 0, bucket: dict[str, Any] | None = None
 ) -> Prepared:
-    """Mirror photos 0 to count - 1 and as many black frames as are to be flagged."""
+    """Mirror photos 0 to count - 1, and as many black frames as `flagged` says."""
     bodies = {url_of(n): photo(n, SIDE) for n in range(count)}
     bodies |= {url_of(count + n): blank(quality=60 + n) for n in range(flagged)}
     fill(folder / "cache", bodies)
@@ -46,7 +46,7 @@ def prepared(
     }
     cache = {"cache": {"dir": str(folder / "cache")}}
     assert not sync(merge([Layer("test", place | cache)])).failed
-    settings = merge([Layer("test", place)])  # training has no cache to find an image in
+    settings = merge([Layer("test", place)])  # the training machine has no cache
     dataset = folder / "train.jsonl"
     write_dataset(dataset, list(bodies))
     return Prepared(settings, dataset, flagged)
@@ -66,7 +66,7 @@ def class_of(url: str) -> str:
 
 
 def pixels(image: Any) -> torch.Tensor:
-    """What a transform makes of an image; a function of a module, as spawn asks for."""
+    """A transform; a function at module level, because spawn pickles it."""
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 

@@ -51,7 +51,7 @@ _SHARDS: Final = tuple(f"{number:02x}" for number in range(256))
 _PAUSE: Final = 30.0
 # Seconds until a full cache that pins is asked for room again.
 _FULL_PAUSE: Final = 1.0
-# A hit updates the file's time at most once in so many seconds.
+# Seconds between two updates of a file's time by hits.
 _TOUCH_EVERY: Final = 60.0
 
 _log = logging.getLogger(__name__)
@@ -88,7 +88,7 @@ class FetchCache:
     Args:
         folder: the cache folder, made if it is not there.
         max_bytes: bytes that it may hold.
-        admission: what a full cache does, `pin` or `lru`.
+        admission: `pin` to add no images to a full cache, or `lru` to evict old ones.
 
     Attributes:
         kept: images that were written.

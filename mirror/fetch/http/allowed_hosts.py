@@ -91,7 +91,7 @@ class AllowedHosts:
         if parts is None or parts[0] not in self.origins or from_inaturalist(whole):
             place = parts[0] if parts else "a place that is no web address"
             raise OriginBlocked(
-                f"The mirror's server sent a reader on to {place}, which is not the mirror's host; "
+                f"The mirror's server redirects to {place}, which is not the mirror's host; "
                 "the redirect was not followed. Correct the server, or bucket.public_url."
             )
         return parts

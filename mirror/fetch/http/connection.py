@@ -104,7 +104,7 @@ class Connection(asyncio.BufferedProtocol):
             self._fail(Stale())
         else:
             cause = f" ({exc})" if exc else ""
-            self.fail(f"the connection ended before the answer did{cause}")
+            self.fail(f"the connection ended before the response was complete{cause}")
 
     def _deliver(self, response: HttpResponse | None) -> None:
         if response is None:

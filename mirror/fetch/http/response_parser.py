@@ -71,15 +71,15 @@ class ResponseParser:
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
-            raise BadResponse("the answer is in another protocol") from None
+            raise BadResponse("the response is in another protocol") from None
         except httptools.HttpParserError as error:
             if not self._complete:
-                raise BadResponse(f"the answer is not HTTP/1.1 ({error})") from None
+                raise BadResponse(f"the response is not HTTP/1.1 ({error})") from None
             self._has_extra = True  # bytes after a complete response cannot spoil it
         if not self._status:
             self._head_bytes += len(data)
             if self._head_bytes > _MAX_HEAD:
-                raise BadResponse("the answer's head does not end")
+                raise BadResponse("the response's headers do not end")
             return None
         return self._finish() if self._complete or self._size > self._max_body else None
 

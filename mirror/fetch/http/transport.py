@@ -155,7 +155,7 @@ class Transport:
             if now - connection.received_at > limits.silence:
                 connection.fail(f"silent for {limits.silence:g} s")
             elif now - connection.sent_at > limits.total:
-                connection.fail(f"no whole answer in {limits.total:g} s")
+                connection.fail(f"no complete response in {limits.total:g} s")
         every = min(limits.silence, limits.total) / 8
         self._timer = self._loop.call_later(every, self._check_deadlines) if self._busy else None
 

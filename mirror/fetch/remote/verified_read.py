@@ -115,9 +115,9 @@ class MirrorReader:
                 self.durations.add(self._clock() - started)
                 return data
             self.counts.mismatches += 1
-        what = "is not there" if data is None else "has other bytes than its hash says"
+        what = "is missing" if data is None else "has other bytes than the catalog says"
         raise CorruptObject(
-            f"{image.key} {what}, asked for twice; run mirror repair where the cache is."
+            f"{image.key} {what}, in two attempts; run mirror repair where the cache is."
         )
 
     async def _get(self, image: MirroredImage, *, fresh: bool) -> bytes:

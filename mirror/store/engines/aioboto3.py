@@ -1,5 +1,7 @@
-"""The engine on aioboto3 (botocore over aiohttp): for botocore-only proxies and credentials, and
-where obstore has no wheel. Extra: `pip install "dataset-mirror[aioboto3]"`.
+"""The engine on aioboto3 (botocore over aiohttp).
+
+It serves set-ups with proxies or credentials that only botocore supports, and platforms without a
+wheel of obstore. It is an extra: `pip install "dataset-mirror[aioboto3]"`.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from aiobotocore.httpsession import AIOHTTPSession
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.httpsession import get_cert_path
 
-from mirror.errors import AlreadyExists, ConfigError, NotFound, PreconditionFailed, Unreachable
+from mirror.errors import ConfigError, StoreError, Unreachable
 from mirror.store.base import (
     LIST_PAGE,
     Chunks,
@@ -29,9 +31,10 @@ from mirror.store.base import (
     NewObject,
     ObjectInfo,
     PutMode,
-    created_in_turn,
+    create_with_put,
+    put_error,
 )
-from mirror.store.responses import deletion_of
+from mirror.store.responses import delete_error, deletion_of
 from mirror.store.s3_access import (
     REQUEST_SECONDS,
     S3Access,
@@ -44,10 +47,10 @@ _FOREIGN = (ClientError, BotoCoreError, aiohttp.ClientError, asyncio.TimeoutErro
 
 
 class _Verifying(AIOHTTPSession):  # type: ignore[misc]
-    """aiobotocore's connections, each to a server whose certificate is trusted and is its own.
+    """aiobotocore's HTTP session, with certificates checked for trust and for the host's name.
 
-    By itself it takes any trusted certificate, whatever host that is for (botocore leaves the name to
-    urllib3, which is not there), and through a proxy any certificate at all.
+    aiobotocore by itself accepts a trusted certificate of any host, because botocore leaves the check
+    of the name to urllib3, which is absent here. Through a proxy it accepts any certificate.
     """
 
     def _create_connector(self, proxy_url: str | None) -> aiohttp.TCPConnector:
@@ -59,13 +62,13 @@ class _Verifying(AIOHTTPSession):  # type: ignore[misc]
 
 
 class Aioboto3Store:
-    """An S3 store, rooted at the bucket url's prefix. The client is made at the first request.
+    """An S3 store, rooted at the bucket url's prefix. The first request makes the client.
 
     Args:
-        access: where the bucket is and who asks.
-        connections: that may be kept.
-        seconds: that a body may take. aiohttp's own clock begins when all of it is written, which
-            it never is where the peer stops reading.
+        access: where the bucket is, and its credentials.
+        connections: how many connections may stay open.
+        seconds: how long sending a body may take. aiohttp's own timeout begins only when the whole
+            body is written, which never happens if the peer stops reading.
     """
 
     def __init__(
@@ -74,7 +77,7 @@ class Aioboto3Store:
         self.url = str(access.url)
         self._access = access
         self._bucket = access.url.bucket
-        self._prefix = f"{access.url.path}/" if access.url.path else ""
+        self._prefix = access.prefix
         self._connections = connections
         self._seconds = seconds
         self._stack = AsyncExitStack()
@@ -89,13 +92,13 @@ class Aioboto3Store:
                 self._access.credentials()
                 options = self._access.client_options()
                 ours = AioConfig(max_pool_connections=self._connections).merge(options["config"])
-                ours.http_session_cls = _Verifying  # which a merge forgets
+                ours.http_session_cls = _Verifying  # set after the merge, which drops it
                 options["config"] = ours
                 try:
                     client = await self._stack.enter_async_context(
                         aioboto3.Session().client("s3", **options)
                     )
-                except (BotoCoreError, ValueError, OSError) as error:  # nothing was asked yet
+                except (BotoCoreError, ValueError, OSError) as error:  # before any request
                     raise ConfigError(
                         f"There is no S3 client for these settings: {str(error).rstrip('.')}; correct "
                         "bucket.endpoint, bucket.region, or the AWS_* environment."
@@ -116,7 +119,7 @@ class Aioboto3Store:
         except RuntimeError as error:
             if "credentials" not in str(error):
                 raise
-            raise chain_failed(error) from None  # botocore's, of some that came and had expired
+            raise chain_failed(error) from None  # botocore met credentials that had expired
 
     async def put(self, key: str, body: bytes, mode: PutMode, headers: Headers) -> str:
         condition: dict[str, str] = {}
@@ -135,20 +138,14 @@ class Aioboto3Store:
                     **_fields(headers),
                     **condition,
                 )
-        except PreconditionFailed:
-            if isinstance(mode, Create):
-                raise AlreadyExists(f"PUT {key}: the key is taken.") from None
-            raise
-        except NotFound:
-            if isinstance(mode, IfMatch):
-                raise PreconditionFailed(f"PUT {key}: there is no such object.") from None
-            raise
+        except StoreError as error:
+            raise put_error(error, key, mode) from None
         return str(done["ETag"])
 
     async def create_in_turn(
         self, objects: Sequence[NewObject], stopped: Callable[[], bool]
     ) -> Created:
-        return await created_in_turn(self, objects, stopped)
+        return await create_with_put(self, objects, stopped)
 
     async def put_multipart(
         self, key: str, chunks: Chunks, part_size: int, headers: Headers
@@ -171,7 +168,7 @@ class Aioboto3Store:
                     **where, MultipartUpload={"Parts": parts}
                 )
             except BaseException:
-                # Unfinished parts are billed until a lifecycle rule finds them; why there are any counts.
+                # Unfinished parts are billed until they are removed. The first error is the one to raise.
                 with suppress(Exception):
                     await asyncio.shield(client.abort_multipart_upload(**where))
                 raise
@@ -216,20 +213,14 @@ class Aioboto3Store:
 
     async def delete(self, keys: Sequence[str]) -> None:
         client = await self._client()
-        async with self._translated(deletion_of(keys)):
+        what = deletion_of(keys)
+        async with self._translated(what):
             answer = await client.delete_objects(
                 Bucket=self._bucket,
                 Delete={"Objects": [{"Key": self._prefix + key} for key in keys], "Quiet": True},
             )
-            for refusal in answer.get("Errors", ()):
-                status = 403 if refusal.get("Code") == "AccessDenied" else 500
-                raise ClientError(
-                    {
-                        "Error": {"Code": refusal.get("Code", ""), "Message": ""},
-                        "ResponseMetadata": {"HTTPStatusCode": status},
-                    },
-                    "DeleteObjects",
-                )
+        for refusal in answer.get("Errors", ()):
+            raise delete_error(str(refusal.get("Code", "")), what)
 
     async def aclose(self) -> None:
         await self._stack.aclose()

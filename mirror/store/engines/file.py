@@ -1,8 +1,8 @@
-"""A mirror in a folder: `file:///folder`. No server; the same contract.
+"""The engine for a mirror in a folder (`file:///folder`): the same contract without a server.
 
-An object appears whole or not at all (a temporary file, then a link or a rename), and Create is
-exclusive between processes because link(2) refuses a name that exists. What is new is acknowledged
-before it is on the disk: whoever names it in a row has it written down first (`Catalog`).
+An object appears whole or not at all: a temporary file gets its name by a link or a rename. Create is
+exclusive between processes, because link(2) refuses a name that exists. A new object is acknowledged
+before it is on disk; `Catalog` syncs it to disk before it commits a row that names it.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ from mirror.store.base import (
     ObjectInfo,
     Overwrite,
     PutMode,
-    turn,
+    create_blocking,
 )
 
-# Names that a listing passes over: files being written, and the lock of conditional replacement.
+# Prefix of names that a listing skips: temporary files, and the lock for conditional PUTs.
 HIDDEN = ".mirror-"
 
 
 class FileStore:
-    """Objects as files below a folder. Content-Type and Cache-Control are a web server's to add."""
+    """Objects as files below a folder. A web server must add Content-Type and Cache-Control."""
 
     def __init__(self, url: BucketUrl) -> None:
         self.url = str(url)
@@ -55,7 +55,7 @@ class FileStore:
         def create(new: NewObject) -> None:
             self._put(new.key, new.body, Create())
 
-        return await asyncio.to_thread(turn, create, objects, stopped)
+        return await asyncio.to_thread(create_blocking, create, objects, stopped)
 
     def _put(self, key: str, body: bytes, mode: PutMode) -> str:
         with self._translated(f"PUT {key}"):
@@ -131,15 +131,19 @@ class FileStore:
             )
 
     def _walk(self, folder: str, after: str) -> Iterator[ObjectInfo]:
-        """Objects below `folder` (empty, or ending with `/`) with keys greater than `after`.
+        """Walk objects below `folder` with keys greater than `after`, in key order.
 
-        In key order, so that a page looks no further than it reaches.
+        The order lets a page end the walk early.
+
+        Args:
+            folder: empty, or ending with `/`.
+            after: a key, or empty.
         """
         try:
             entries = [(_sort_name(entry), entry) for entry in os.scandir(self._root / folder)]
         except FileNotFoundError:
             return
-        for name, entry in sorted(entries, key=lambda one: one[0]):
+        for name, entry in sorted(entries, key=lambda named: named[0]):
             key = folder + name
             if name.startswith(HIDDEN):
                 continue
@@ -176,7 +180,7 @@ class FileStore:
 
 
 class _Translated:
-    """Turns the operating system's errors into the contract's."""
+    """A context that translates the operating system's errors into those of the contract."""
 
     def __init__(self, what: str) -> None:
         self._what = what
@@ -197,14 +201,14 @@ class _Translated:
 
 
 def _replace(temporary: Path, target: Path) -> None:
-    """After a loss of power the old bytes stand there or the new ones, and not neither."""
+    """Replace a file so that a loss of power leaves either the old bytes or the new ones."""
     with temporary.open("rb") as file:
         os.fsync(file.fileno())
     temporary.replace(target)
 
 
 def _sort_name(entry: os.DirEntry[str]) -> str:
-    """A folder's keys all begin with its name and `/`, and so they are sorted among files."""
+    """The name by which an entry sorts. A folder gets a `/`, as its keys have."""
     return f"{entry.name}/" if entry.is_dir() else entry.name
 
 

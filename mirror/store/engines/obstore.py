@@ -1,7 +1,7 @@
-"""The engine on obstore (Rust's object_store): moves bulk bytes at the least CPU.
+"""The engine on obstore (Rust's object_store): moves bulk bytes with the least CPU time.
 
-What it does not tell: response headers, so a Retry-After stays unknown and back-off decides alone.
-Its transfers hang in a forked child; training therefore reads through `mirror.fetch`, not this.
+obstore does not expose response headers. A Retry-After therefore stays unknown, and back-off decides
+alone. Its transfers hang in a forked child, so training reads through `mirror.fetch` instead.
 """
 
 from __future__ import annotations
@@ -20,10 +20,8 @@ from obstore.exceptions import BaseError, GenericError, UnauthenticatedError
 from obstore.store import S3Store
 
 from mirror.errors import (
-    AlreadyExists,
     BadCredentials,
     NotFound,
-    PreconditionFailed,
     StoreError,
     Unreachable,
 )
@@ -37,50 +35,89 @@ from mirror.store.base import (
     NewObject,
     ObjectInfo,
     PutMode,
-    turn,
+    create_blocking,
+    put_error,
 )
-from mirror.store.responses import deletion_of, error_from, untrusted
-from mirror.store.s3_access import CONNECT_SECONDS, REQUEST_SECONDS, S3Access
+from mirror.store.responses import delete_error, deletion_of, error_from, untrusted
+from mirror.store.s3_access import CONNECT_SECONDS, REQUEST_SECONDS, Credentials, S3Access
 
 if TYPE_CHECKING:
     from obstore import Attributes
     from obstore.store import S3Credential
 
-# A missing object is Python's own FileNotFoundError.
+# obstore reports a missing object as Python's own FileNotFoundError.
 _FOREIGN = (BaseError, FileNotFoundError)
 _STATUS = re.compile(r"status code: (\d{3})")
-# In the tree of causes that debugging is given, and nowhere else.
+# Only the tree of causes in the debug output names it.
 _CERTIFICATE = re.compile(r"InvalidCertificate\(\s*(\w+)")
 _CODE = re.compile(r"<Code>([A-Za-z0-9]+)</Code>|\(code: ([A-Za-z0-9]+)")
-# Credentials of a role are asked for again this often; boto3 refreshes them when they are due.
+# How often obstore asks for credentials again; boto3 refreshes them when they are due.
 _CREDENTIAL_LIFE = timedelta(minutes=5)
 _CREATE: Final = Create()
-# Turns at once: no setting asks for more, and a thread is made only when all others are busy.
-_MOST_TURNS: Final = 1024
+# No setting asks for more threads. The pool starts one only when all others are busy.
+_MAX_THREADS: Final = 1024
+
+
+def open_s3_store(access: S3Access, provide: Callable[[], S3Credential], **options: Any) -> S3Store:
+    """Open obstore's S3 store at the bucket url's prefix.
+
+    Args:
+        access: where the bucket is.
+        provide: returns credentials. obstore would complete keys that it got as plain options with
+            AWS_SESSION_TOKEN from the environment, which may belong to other keys.
+        options: further arguments of `S3Store`.
+    """
+    return S3Store(
+        access.url.bucket,
+        prefix=access.url.path or None,
+        region=access.region,
+        aws_endpoint_url_s3=access.address,
+        virtual_hosted_style_request=False,
+        credential_provider=provide,
+        **options,
+    )
+
+
+def credential_of(credentials: Credentials, life: timedelta | None = None) -> S3Credential:
+    """Credentials as obstore wants them.
+
+    Args:
+        credentials: the credentials at this moment.
+        life: how soon obstore asks for them again; never when None.
+    """
+    return {
+        "access_key_id": credentials.access_key,
+        "secret_access_key": credentials.secret_key,
+        "token": credentials.token,
+        "expires_at": datetime.now(UTC) + life if life else None,
+    }
 
 
 class ObstoreStore:
-    """An S3 store, rooted at the bucket url's prefix."""
+    """An S3 store, rooted at the bucket url's prefix.
+
+    Args:
+        access: where the bucket is, and its credentials.
+
+    Raises:
+        BadCredentials: the AWS chain has none, or its provider fails.
+    """
 
     def __init__(self, access: S3Access) -> None:
         self.url = str(access.url)
         self._access = access
-        self._turns = ThreadPoolExecutor(_MOST_TURNS, "put")
+        self._threads = ThreadPoolExecutor(_MAX_THREADS, "put")
         access.credentials()
         self._store = self._open(max_retries=0)
-        # A large object must not start again because one part of it failed.
-        self._patient = self._open(max_retries=5)
+        # One failed part must not restart the upload of a large object.
+        self._retrying = self._open(max_retries=5)
 
     def _open(self, max_retries: int) -> S3Store:
         access = self._access
-        return S3Store(
-            access.url.bucket,
-            prefix=access.url.path or None,
-            region=access.region,
-            aws_endpoint_url_s3=access.address,
-            virtual_hosted_style_request=False,
+        return open_s3_store(
+            access,
+            lambda: credential_of(access.credentials(), _CREDENTIAL_LIFE),
             checksum_algorithm="SHA256",
-            credential_provider=self._credentials,
             client_options={
                 "allow_http": access.allow_http,
                 "connect_timeout": f"{CONNECT_SECONDS}s",
@@ -89,42 +126,35 @@ class ObstoreStore:
             retry_config={"max_retries": max_retries},
         )
 
-    def _credentials(self) -> S3Credential:
-        found = self._access.credentials()
-        return {
-            "access_key_id": found.access_key,
-            "secret_access_key": found.secret_key,
-            "token": found.token,
-            "expires_at": datetime.now(UTC) + _CREDENTIAL_LIFE,
-        }
-
     async def put(self, key: str, body: bytes, mode: PutMode, headers: Headers) -> str:
         try:
-            done = await obstore.put_async(self._store, key, body, **_whole(mode, headers))
+            done = await obstore.put_async(self._store, key, body, **_put_options(mode, headers))
         except _FOREIGN as error:
-            raise _refusal(error, key, mode) from None
+            raise put_error(_translate(error, f"PUT {key}"), key, mode) from None
         return done["e_tag"] or ""
 
     async def create_in_turn(
         self, objects: Sequence[NewObject], stopped: Callable[[], bool]
     ) -> Created:
-        # A call that blocks costs half of what an awaited one does, for which a thread of Rust's
-        # has to get the interpreter's lock and to wake the loop.
+        # A blocking call costs half of an awaited one: there, a thread of Rust's must take the
+        # interpreter's lock and wake the event loop.
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._turns, turn, self._create, objects, stopped)
+        return await loop.run_in_executor(
+            self._threads, create_blocking, self._create, objects, stopped
+        )
 
     def _create(self, new: NewObject) -> None:
         try:
-            obstore.put(self._store, new.key, new.body, **_whole(_CREATE, new.headers))
+            obstore.put(self._store, new.key, new.body, **_put_options(_CREATE, new.headers))
         except _FOREIGN as error:
-            raise _refusal(error, new.key, _CREATE) from None
+            raise put_error(_translate(error, f"PUT {new.key}"), new.key, _CREATE) from None
 
     async def put_multipart(
         self, key: str, chunks: Chunks, part_size: int, headers: Headers
     ) -> str:
         try:
             done = await obstore.put_async(
-                self._patient,
+                self._retrying,
                 key,
                 chunks(),
                 attributes=_attributes(headers),
@@ -158,11 +188,11 @@ class ObstoreStore:
         return _info(meta)
 
     async def list_page(self, prefix: str, after: str) -> list[ObjectInfo]:
-        # An offset would lose its last slash; with a space more it passes over no key but that one.
+        # obstore strips the last slash of an offset. With a space behind it, only that key is skipped.
         offset = f"{after} " if after.endswith("/") else after or None
         stream = obstore.list(self._store, prefix or None, offset=offset, chunk_size=LIST_PAGE)
         try:
-            # The first page only: the stream would fetch the next without a retry of ours.
+            # Only the first page: the stream would fetch the next one without our retries.
             page: Sequence[Any] = await stream.__anext__()
         except StopAsyncIteration:
             return []
@@ -179,22 +209,12 @@ class ObstoreStore:
                 raise ours from None
 
     async def aclose(self) -> None:
-        """Nothing but threads to end: connections end with the object."""
-        self._turns.shutdown(wait=False)
+        """End the threads. Connections end with this object."""
+        self._threads.shutdown(wait=False)
 
 
-def _refusal(error: BaseException, key: str, mode: PutMode) -> StoreError:
-    """What a PUT met, as an error of ours."""
-    ours = _translate(error, f"PUT {key}")
-    if isinstance(mode, Create) and isinstance(ours, PreconditionFailed):
-        return AlreadyExists(f"PUT {key}: the key is taken.")
-    if isinstance(mode, IfMatch) and isinstance(ours, NotFound):
-        return PreconditionFailed(f"PUT {key}: there is no such object.")
-    return ours
-
-
-def _whole(mode: PutMode, headers: Headers) -> dict[str, Any]:
-    """The arguments of a PUT that is one request."""
+def _put_options(mode: PutMode, headers: Headers) -> dict[str, Any]:
+    """Arguments of `obstore.put` for a PUT of one request."""
     how = (
         "create"
         if isinstance(mode, Create)
@@ -205,7 +225,7 @@ def _whole(mode: PutMode, headers: Headers) -> dict[str, Any]:
     return {"attributes": _attributes(headers), "mode": how, "use_multipart": False}
 
 
-@cache  # a format's are always the same
+@cache  # few distinct values: one for each image format
 def _attributes(headers: Headers) -> Attributes:
     attributes: dict[str, str] = {"Content-Type": headers.content_type}
     if headers.cache_control:
@@ -218,16 +238,16 @@ def _info(meta: Any) -> ObjectInfo:
 
 
 def _after(key: str, page: Sequence[ObjectInfo]) -> list[ObjectInfo]:
-    """A page without what the caller has had.
+    """A page without a key that the page before has listed.
 
-    Obstore takes the slash off the key of a folder's marker, which is then less than what it stands
-    behind: after `objects/ff` the server tells of `objects/ff/` once more, page for page.
+    obstore strips the slash from the key of a folder marker. The next page then begins after
+    `objects/ff`, and the server lists the marker `objects/ff/` again, on every page.
     """
     found: list[ObjectInfo] = []
     for info in page:
         if info.key == key and not found:
             continue
-        # What comes behind a key that begins with it is a marker.
+        # A key that sorts behind one that it is a prefix of is a folder marker.
         marker = key.startswith(info.key)
         found.append(replace(info, key=f"{info.key}/") if marker else info)
         key = found[-1].key
@@ -235,21 +255,21 @@ def _after(key: str, page: Sequence[ObjectInfo]) -> list[ObjectInfo]:
 
 
 def _translate(error: BaseException, what: str) -> StoreError:
-    """Obstore's errors carry the status and the server's answer in their words only."""
-    words = str(error).split("\n\nDebug source:", 1)[0]
-    if "BareRedirect" in str(error) or "redirect without LOCATION" in words:
+    """Translate an error of obstore, whose status and answer stand only in its message."""
+    message = str(error).split("\n\nDebug source:", 1)[0]
+    if "BareRedirect" in str(error) or "redirect without LOCATION" in message:
         return error_from(301, "PermanentRedirect", what)
-    if refused := _CERTIFICATE.search(str(error)):
-        return untrusted(what, refused[1])
-    status, named = _STATUS.search(words), _CODE.search(words)
+    if untrusted_because := _CERTIFICATE.search(str(error)):
+        return untrusted(what, untrusted_because[1])
+    status, named = _STATUS.search(message), _CODE.search(message)
     code = (named[1] or named[2]) if named else ""
     if status is not None:
         return error_from(int(status[1]), code, what)
     if code:  # one key of a DeleteObjects, whose answer as a whole was 200
-        return error_from(403 if code == "AccessDenied" else 500, code, what)
-    if isinstance(error, UnauthenticatedError):  # by `_credentials`, whose words come last
-        said = words.splitlines()[0].rpartition(f"{BadCredentials.__name__}: ")[2]
+        return delete_error(code, what)
+    if isinstance(error, UnauthenticatedError):  # raised by `provide`; its message comes last
+        said = message.splitlines()[0].rpartition(f"{BadCredentials.__name__}: ")[2]
         return BadCredentials(f"{what}: {said}")
     if isinstance(error, GenericError):
-        return Unreachable(f"{what}: the server cannot be reached ({words.splitlines()[0]}).")
-    return StoreError(f"{what}: {words.splitlines()[0]}.")
+        return Unreachable(f"{what}: the server cannot be reached ({message.splitlines()[0]}).")
+    return StoreError(f"{what}: {message.splitlines()[0]}.")

@@ -1,4 +1,4 @@
-"""The fetch cache: what is in it is whole, what is not ours is left alone, and a kill costs nothing."""
+"""The fetch cache: its files are whole, foreign files are left alone, and a kill costs nothing."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from mirror.fetch.disk_cache.object_cache import (
 )
 from mirror.fetch.disk_cache.usage import DiskUsage
 
-# Python 3.12 warns of forks where threads run.
+# Python 3.12 warns about forks in a process with threads.
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
 
 MIB = 1 << 20
@@ -40,7 +40,7 @@ def content(seed: int, size: int = 1000) -> tuple[bytes, bytes]:
 
 
 def put(cache: FetchCache, seed: int, size: int = 1000) -> bool:
-    """Whether a content is in the cache after it was offered."""
+    """Offer a content to the cache; returns whether it is there then."""
     content_hash, data = content(seed, size)
     begun = cache.begin(content_hash, size)
     if isinstance(begun, WriteTicket):
@@ -81,7 +81,7 @@ def cache(folder: Path) -> Iterator[FetchCache]:
     made.close()
 
 
-def test_what_is_kept_is_found_by_its_hash_and_by_another_run(
+def test_a_kept_image_is_found_by_its_hash_and_by_another_run(
     cache: FetchCache, folder: Path
 ) -> None:
     assert put(cache, 1)
@@ -93,7 +93,7 @@ def test_what_is_kept_is_found_by_its_hash_and_by_another_run(
     assert (cache.kept, cache.not_kept) == (1, 0)
 
 
-def test_what_is_kept_is_not_written_twice(cache: FetchCache) -> None:
+def test_a_kept_image_is_not_written_twice(cache: FetchCache) -> None:
     put(cache, 1)
     assert cache.begin(*content_and_size(1)) is WriteRefusal.ALREADY_KEPT
 
@@ -102,9 +102,7 @@ def content_and_size(seed: int) -> tuple[bytes, int]:
     return content(seed)[0], 1000
 
 
-def test_one_writer_at_a_time_and_the_next_when_it_gives_up(
-    cache: FetchCache, folder: Path
-) -> None:
+def test_one_writer_at_a_time_and_the_next_after_a_drop(cache: FetchCache, folder: Path) -> None:
     other = FetchCache(folder, MIB, "pin")
     ticket = cache.begin(*content_and_size(1))
     assert isinstance(ticket, WriteTicket)
@@ -118,7 +116,7 @@ def test_one_writer_at_a_time_and_the_next_when_it_gives_up(
     assert used(folder) == really_there(folder) == 1000
 
 
-def test_a_full_cache_that_pins_keeps_what_is_there_and_says_so_once(
+def test_a_full_pinned_cache_keeps_its_images_and_warns_once(
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     cache = FetchCache(folder, 3500, "pin")
@@ -132,14 +130,14 @@ def test_a_full_cache_that_pins_keeps_what_is_there_and_says_so_once(
     cache.close()
 
 
-def test_a_full_cache_that_makes_room_lets_the_oldest_go(folder: Path) -> None:
+def test_a_full_lru_cache_evicts_the_oldest(folder: Path) -> None:
     cache = FetchCache(folder, 100 * 1000, "lru")
     now = time.time()
     for seed in range(100):
         assert put(cache, seed)
         path = cache.path(content(seed)[0])
         os.utime(path, (now - 10_000 + seed, now - 10_000 + seed))
-    kept_in_use = [seed for seed in range(10) if has(cache, seed)]  # a hit makes them young again
+    kept_in_use = [seed for seed in range(10) if has(cache, seed)]  # a hit renews their time
     assert len(kept_in_use) == 10
     for seed in range(100, 140):
         assert put(cache, seed)
@@ -147,19 +145,19 @@ def test_a_full_cache_that_makes_room_lets_the_oldest_go(folder: Path) -> None:
     left = [seed for seed in range(140) if has(cache, seed)]
     assert len(left) == 100
     assert set(range(10)) <= set(left)
-    # A sample is not a list: nearly all that went were the oldest.
+    # Eviction samples, so only nearly all of the evicted files were the oldest.
     assert sum(seed in left for seed in range(10, 50)) <= 10
     assert used(folder) == really_there(folder)
     cache.close()
 
 
-def test_a_cache_that_makes_room_always_has_some(folder: Path) -> None:
+def test_an_lru_cache_always_has_room(folder: Path) -> None:
     cache = FetchCache(folder, 3500, "lru")
     assert all(put(cache, seed) and cache.has_room for seed in range(6))
     cache.close()
 
 
-def test_an_image_larger_than_the_cache_drives_nothing_out(folder: Path) -> None:
+def test_an_image_larger_than_the_cache_evicts_nothing(folder: Path) -> None:
     cache = FetchCache(folder, 3000, "lru")
     put(cache, 1)
     assert not put(cache, 2, size=3001)
@@ -167,7 +165,7 @@ def test_an_image_larger_than_the_cache_drives_nothing_out(folder: Path) -> None
     cache.close()
 
 
-def test_a_file_whose_bytes_are_others_is_removed(cache: FetchCache, folder: Path) -> None:
+def test_a_file_with_wrong_bytes_is_deleted(cache: FetchCache, folder: Path) -> None:
     put(cache, 1)
     cache.discard(cache.path(content(1)[0]))
     assert not has(cache, 1)
@@ -176,17 +174,19 @@ def test_a_file_whose_bytes_are_others_is_removed(cache: FetchCache, folder: Pat
 
 
 @pytest.mark.parametrize("size", [0, 999, 1001])
-def test_a_file_of_another_size_is_written_anew(cache: FetchCache, folder: Path, size: int) -> None:
+def test_a_file_of_the_wrong_size_is_written_again(
+    cache: FetchCache, folder: Path, size: int
+) -> None:
     put(cache, 1)
     Path(cache.path(content(1)[0])).write_bytes(bytes(size))
     assert put(cache, 1)
     assert has(cache, 1)
 
 
-# --- whose folder it is ---
+# --- the folder belongs to the cache ---
 
 
-def test_a_folder_that_holds_something_else_is_refused(folder: Path) -> None:
+def test_a_folder_with_other_files_is_refused(folder: Path) -> None:
     folder.mkdir()
     (folder / "thesis.tex").touch()
     with pytest.raises(ConfigError, match="not the fetch cache's"):
@@ -194,19 +194,19 @@ def test_a_folder_that_holds_something_else_is_refused(folder: Path) -> None:
     assert list(folder.iterdir()) == [folder / "thesis.tex"]
 
 
-def test_a_file_in_the_folders_place_is_refused(folder: Path) -> None:
+def test_a_file_instead_of_a_folder_is_refused(folder: Path) -> None:
     folder.touch()
     with pytest.raises(ConfigError, match="no folder"):
         FetchCache(folder, MIB, "lru")
 
 
-def test_an_empty_folder_becomes_the_caches(folder: Path) -> None:
+def test_an_empty_folder_becomes_the_cache(folder: Path) -> None:
     folder.mkdir()
     FetchCache(folder, MIB, "pin").close()
     assert (folder / MARK).is_file()
 
 
-def test_only_files_of_our_own_naming_are_removed(folder: Path, tmp_path: Path) -> None:
+def test_only_files_with_our_names_are_deleted(folder: Path, tmp_path: Path) -> None:
     precious = tmp_path / "precious"
     precious.mkdir()
     (precious / ("ab" * 16)).write_bytes(bytes(1000))
@@ -249,7 +249,7 @@ def hold(folder: Path, seed: int, written: bool, ready: int) -> None:
 
 
 @pytest.mark.parametrize("written", [False, True])
-def test_another_takes_over_from_a_writer_that_was_killed(
+def test_another_process_takes_over_from_a_killed_writer(
     cache: FetchCache, folder: Path, written: bool
 ) -> None:
     came, ready = os.pipe()
@@ -269,7 +269,7 @@ def test_another_takes_over_from_a_writer_that_was_killed(
     os.close(ready)
 
 
-def test_a_count_that_is_too_high_is_put_right_before_the_cache_counts_as_full(
+def test_a_count_that_is_too_high_is_corrected(
     folder: Path,
 ) -> None:
     cache = FetchCache(folder, 5000, "pin")
@@ -277,7 +277,7 @@ def test_a_count_that_is_too_high_is_put_right_before_the_cache_counts_as_full(
     (folder / "objects" / "00").mkdir(exist_ok=True)
     (folder / "objects" / "00" / ("00" * 16 + ".part")).write_bytes(bytes(1000))
     usage = DiskUsage(folder / "usage", lambda: -1)
-    assert usage.reserve(3800, 5000)  # of a writer that was killed and left nothing behind
+    assert usage.reserve(3800, 5000)  # by a writer that was killed before it wrote
     usage._write(usage.used, 0.0)  # counted long ago
     usage.close()
     assert not put(cache, 2)
@@ -290,13 +290,13 @@ def test_a_count_that_is_too_high_is_put_right_before_the_cache_counts_as_full(
     cache.close()
 
 
-def test_a_new_process_counts_again_where_the_last_count_is_a_while_ago(folder: Path) -> None:
+def test_a_new_process_recounts_if_the_last_count_is_old(folder: Path) -> None:
     cache = FetchCache(folder, 5000, "pin")
     assert all(put(cache, seed) for seed in range(5))
     cache.close()
     for path in (folder / "objects").rglob("*"):
         if path.is_file():
-            path.unlink()  # as the mark says that anybody may
+            path.unlink()  # users may, as the mark says
     usage = DiskUsage(folder / "usage", lambda: -1)
     usage._write(usage.used, time.time() - 120.0)
     usage.close()
@@ -311,7 +311,7 @@ def test_a_new_process_counts_again_where_the_last_count_is_a_while_ago(folder: 
     cache.close()
 
 
-def test_whether_there_is_room_is_not_forgotten_with_time(
+def test_a_full_cache_stays_full_until_a_recount(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cache = FetchCache(folder, 1500, "pin")
@@ -328,7 +328,7 @@ def test_whether_there_is_room_is_not_forgotten_with_time(
     cache.close()
 
 
-def test_a_usage_file_that_is_damaged_begins_with_what_is_there(folder: Path) -> None:
+def test_a_damaged_usage_file_is_recounted(folder: Path) -> None:
     cache = FetchCache(folder, MIB, "pin")
     put(cache, 1)
     cache.close()
@@ -340,21 +340,21 @@ def test_a_usage_file_that_is_damaged_begins_with_what_is_there(folder: Path) ->
 
 
 def fill_with_a_limit(folder: Path, result: int) -> None:
-    """What becomes of a cache on a disk that takes only small files."""
+    """Fill a cache on a disk that takes only small files."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
     cache = FetchCache(folder, MIB, "pin")
     told = [put(cache, 1), put(cache, 2, size=10_000), put(cache, 3), cache.not_kept == 2]
     os.write(result, bytes(told))
 
 
-def test_a_full_disk_costs_the_keeping_and_leaves_nothing_half_written(folder: Path) -> None:
+def test_on_a_full_disk_no_file_is_half_written(folder: Path) -> None:
     come, result = os.pipe()
     child = multiprocessing.get_context("fork").Process(
         target=fill_with_a_limit, args=(folder, result)
     )
     child.start()
     child.join()
-    # After the refusal it rests, and does not ask the disk again and again.
+    # After a refusal the cache pauses, and does not write again at once.
     assert list(os.read(come, 10)) == [True, False, False, True]
     assert used(folder) == really_there(folder) == 1000
     assert not list(folder.rglob("*.part"))
@@ -362,7 +362,7 @@ def test_a_full_disk_costs_the_keeping_and_leaves_nothing_half_written(folder: P
     os.close(result)
 
 
-def test_a_cache_that_may_only_be_read_is_read(
+def test_a_read_only_cache_is_read(
     folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     made = FetchCache(folder, MIB, "pin")
@@ -394,7 +394,7 @@ def race(folder: Path, admission: Admission, seeds: list[int], go: str) -> None:
 
 
 @pytest.mark.parametrize("admission", ["pin", "lru"])
-def test_processes_that_fill_one_cache_hold_to_its_size_together(
+def test_processes_together_respect_the_size_of_a_cache(
     folder: Path, tmp_path: Path, admission: Admission
 ) -> None:
     context = multiprocessing.get_context("fork")

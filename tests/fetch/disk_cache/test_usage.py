@@ -1,4 +1,4 @@
-"""The number of bytes in a fetch cache, where its file is closed or refuses to be written."""
+"""The number of bytes in a fetch cache, when its file is closed or cannot be written."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from mirror.fetch.image_lookup import MirroredImage
 from tests.support.fetch_setup import ALL, HURRY, PHOTOS
 
 
-def test_a_count_that_ends_after_the_closing_writes_into_nobodys_file(tmp_path: Path) -> None:
-    """The system gives the number of a file that was closed to the next one that is opened."""
+def test_a_recount_that_ends_after_close_writes_to_no_other_file(tmp_path: Path) -> None:
+    """The system gives the descriptor of a closed file to the next one that is opened."""
     other = tmp_path / "checkpoint"
     other.write_bytes(b"weights" * 10)
     counting = False
@@ -43,7 +43,7 @@ def test_a_count_that_ends_after_the_closing_writes_into_nobodys_file(tmp_path: 
     assert other.read_bytes() == b"weights" * 10
 
 
-def test_what_is_asked_after_the_closing_is_an_error(tmp_path: Path) -> None:
+def test_a_closed_usage_file_raises(tmp_path: Path) -> None:
     usage = DiskUsage(tmp_path / "usage", lambda: 5)
     usage.close()
     for ask in (lambda: usage.used, lambda: usage.reserve(1, 10), lambda: usage.release(1)):
@@ -61,10 +61,10 @@ def refusing(number: int) -> Callable[..., int]:
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.ESTALE])
 @pytest.mark.parametrize("left", [b"", b"of a writer that was killed"])
-def test_a_number_that_cannot_be_written_costs_the_keeping_and_not_the_image(
+def test_images_are_returned_if_the_usage_file_cannot_be_written(
     cached: Settings, monkeypatch: pytest.MonkeyPatch, number: int, left: bytes
 ) -> None:
-    """Where files are copied when they are written to, a full disk refuses the twenty bytes, too."""
+    """On a copy-on-write file system, a full disk refuses even these twenty bytes."""
     with Fetcher(cached, policy=HURRY) as fetch:
         assert dict(fetch.many(ALL[:10])) == {url: PHOTOS[url] for url in ALL[:10]}
         assert cached.fetch.cache_dir
@@ -84,7 +84,7 @@ def test_a_number_that_cannot_be_written_costs_the_keeping_and_not_the_image(
 
 
 @pytest.mark.parametrize("call", ["fstat", "unlink"])
-def test_a_part_that_cannot_be_looked_at_or_removed_costs_the_keeping_and_not_the_image(
+def test_images_are_returned_if_a_part_file_cannot_be_read_or_deleted(
     cached: Settings, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
     with Fetcher(cached, policy=HURRY) as fetch:
@@ -98,7 +98,7 @@ def test_a_part_that_cannot_be_looked_at_or_removed_costs_the_keeping_and_not_th
         other = FetchCache(Path(cached.fetch.cache_dir), 1 << 20, "pin")
         for found in fetch._images.find_all(ALL):
             assert isinstance(found, MirroredImage)
-            # Nobody has the right to write it any more.
+            # Its lock was released.
             ticket = other.begin(found.content_hash, found.size)
             assert isinstance(ticket, WriteTicket)
             other.drop(ticket)
@@ -106,13 +106,13 @@ def test_a_part_that_cannot_be_looked_at_or_removed_costs_the_keeping_and_not_th
 
 
 def in_time(fetch: Fetcher, urls: list[str]) -> list[tuple[str, object]]:
-    """What is fetched, by a thread of its own: where that waits for ever it is an error here."""
+    """Fetch on another thread, so that waiting forever is an error here."""
     came: queue.SimpleQueue[list[tuple[str, object]] | Exception] = queue.SimpleQueue()
 
     def read() -> None:
         try:
             came.put(list(fetch.many(urls)))
-        except Exception as error:  # noqa: BLE001 - of whatever kind
+        except Exception as error:  # noqa: BLE001 - any kind
             came.put(error)
 
     threading.Thread(target=read, daemon=True).start()

@@ -1,4 +1,4 @@
-"""A server that sends what a test says, byte by byte if it likes, and counts who connects."""
+"""A server that sends scripted bytes, in any pieces, and counts connections."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from typing import Self
 
 
 class Close:
-    """End the connection here."""
+    """End the connection."""
 
 
 class Never:
-    """Say nothing more, and keep the connection."""
+    """Send nothing more, and keep the connection open."""
 
 
-# An event is waited for.
+# The server waits for an event.
 Piece = bytes | threading.Event | type[Close] | type[Never]
-# What to send for a request: its number, from 0 on, and its head.
+# The pieces to send for a request, given its number (from 0) and its head.
 Script = Callable[[int, bytes], Iterable[Piece]]
 
 
@@ -34,7 +34,7 @@ def answer(
 
 
 class Scripted:
-    """The server, on a free port of loopback, in a thread of its own, for as long as the block lasts.
+    """The server: on a free loopback port, on its own thread, inside a with block.
 
     Attributes:
         url: of its root, without a slash behind.
@@ -69,12 +69,12 @@ class Scripted:
             self.url = f"{'https' if self._tls else 'http'}://127.0.0.1:{port}"
             self._ready.set()
             await self._stop.wait()
-            await _settled()  # who has connected is attended to: else nobody would end that
+            await _settled()  # accept pending connections, which would otherwise stay open
             server.close()
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
-            # A task that was cancelled before it began, or while it ended, has left its connection.
+            # A task that was cancelled before it began, or at its end, leaves its connection open.
             for writer in self._writers:
                 writer.transport.abort()
             await _settled()
@@ -98,7 +98,7 @@ class Scripted:
                         await self._stop.wait()
                         return
                     if isinstance(piece, threading.Event):
-                        while not piece.is_set():  # noqa: ASYNC110 - anybody may set it
+                        while not piece.is_set():  # noqa: ASYNC110 - another thread sets it
                             await asyncio.sleep(0.001)
                         continue
                     assert isinstance(piece, bytes)
@@ -115,6 +115,6 @@ class Scripted:
 
 
 async def _settled() -> None:
-    """As many turns of the loop as asyncio takes from seeing a connection to telling of it, and more."""
+    """More turns of the loop than asyncio takes to report a new connection."""
     for _ in range(10):
         await asyncio.sleep(0)

@@ -1,4 +1,4 @@
-"""No host but the mirror's is asked, and iNaturalist is never the mirror."""
+"""Only the mirror's hosts are contacted, and iNaturalist is never the mirror."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ OTHERS = [
 
 
 @pytest.mark.parametrize("url", INATURALIST)
-def test_inaturalist_is_known_however_it_is_written(url: str) -> None:
+def test_every_spelling_of_inaturalist_is_known(url: str) -> None:
     assert from_inaturalist(url)
 
 
@@ -51,7 +51,7 @@ def test_another_host_is_not_taken_for_inaturalist(url: str) -> None:
 
 
 @pytest.mark.parametrize("url", INATURALIST)
-def test_a_mirror_that_is_inaturalist_is_an_error_of_the_configuration(url: str) -> None:
+def test_inaturalist_as_the_mirror_is_a_configuration_error(url: str) -> None:
     with pytest.raises(ConfigError, match="never reads"):
         AllowedHosts([MIRROR, url])
 
@@ -92,7 +92,7 @@ def test_a_redirect_out_of_the_mirror_is_refused(location: str) -> None:
     if location == "":
         assert (
             guard.redirected(MIRROR, location)[1] == "/inat/"
-        )  # the same again: three times at most
+        )  # the same URL again: three times at most
         return
     with pytest.raises(OriginBlocked):
         guard.redirected(MIRROR, location)
@@ -107,7 +107,7 @@ def test_a_mirror_on_the_same_store_does_not_open_inaturalists_bucket(url: str) 
         guard.redirected(f"{origin[0]}/plants/inat/objects/x.jpg", url)
 
 
-def test_only_origins_of_the_mirror_are_let_through() -> None:
+def test_only_origins_of_the_mirror_are_allowed() -> None:
     guard = AllowedHosts([MIRROR])
     guard.require(HostPort("https", "img.example.org", 443))
     for other in (

@@ -1,4 +1,4 @@
-"""Answers are read as RFC 9112 says, whole or in pieces; what is ambiguous is refused."""
+"""Responses are parsed as in RFC 9112, whole or in pieces; ambiguous ones are refused."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ ANSWERS: list[tuple[bytes, bytes, bool]] = [
 
 @pytest.mark.parametrize("step", [1, 2, 7, 10_000])
 @pytest.mark.parametrize(("data", "body", "reusable"), ANSWERS)
-def test_an_answer_is_the_same_however_it_is_cut(
+def test_a_response_is_the_same_in_pieces_of_any_size(
     data: bytes, body: bytes, reusable: bool, step: int
 ) -> None:
     answer = read(data, step)
@@ -67,13 +67,13 @@ def test_an_answer_is_the_same_however_it_is_cut(
         b"",
     ],
 )
-def test_an_answer_that_is_cut_short_is_none(data: bytes) -> None:
+def test_a_truncated_response_is_none(data: bytes) -> None:
     assert read(data[:-1]) is None
 
 
 @pytest.mark.parametrize(("data", "body", "reusable"), ANSWERS)
 @pytest.mark.parametrize("behind", [b"\0", b"HTTP/1.1", raw("Content-Length: 1", body=b"z")])
-def test_a_connection_with_bytes_behind_the_answer_is_not_used_again(
+def test_a_connection_with_extra_bytes_is_not_reused(
     data: bytes, body: bytes, reusable: bool, behind: bytes
 ) -> None:
     if reusable:
@@ -109,7 +109,7 @@ def test_a_connection_with_bytes_behind_the_answer_is_not_used_again(
         raw("Transfer-Encoding: chunked", body=b"5\r\nabcdeXX"),
     ],
 )
-def test_what_could_be_read_in_two_ways_is_refused(data: bytes) -> None:
+def test_ambiguous_responses_are_refused(data: bytes) -> None:
     with pytest.raises(BadResponse):
         read(data)
 
@@ -121,7 +121,7 @@ def test_headers_are_found_by_lower_case_and_joined_when_repeated() -> None:
     assert answer.headers == {"retry-after": "3", "via": "a, b", "content-length": "0"}
 
 
-def test_what_stands_between_and_behind_are_not_the_answers_headers() -> None:
+def test_headers_of_interim_responses_and_trailers_are_dropped() -> None:
     early = raw("Early: yes", status="HTTP/1.1 103 Early Hints")
     body = b"1\r\na\r\n0\r\nTrailer: yes\r\n\r\n"
     answer = read(early + raw("Transfer-Encoding: chunked", status="HTTP/1.1 404 No", body=body))
@@ -130,7 +130,7 @@ def test_what_stands_between_and_behind_are_not_the_answers_headers() -> None:
 
 
 @pytest.mark.parametrize("framing", ["length", "chunks", "end"])
-def test_of_what_is_too_long_one_byte_more_is_read(framing: str) -> None:
+def test_one_byte_more_is_read_of_a_body_that_is_too_long(framing: str) -> None:
     body = bytes(range(250)) * 8
     data = {
         "length": raw(f"Content-Length: {len(body)}", body=body),
@@ -145,7 +145,7 @@ def test_of_what_is_too_long_one_byte_more_is_read(framing: str) -> None:
 
 
 @given(st.lists(st.binary(max_size=40), min_size=1, max_size=5), st.integers(1, 50))
-def test_a_connection_carries_one_answer_after_the_other(bodies: list[bytes], step: int) -> None:
+def test_a_connection_carries_one_response_after_the_other(bodies: list[bytes], step: int) -> None:
     reader = ResponseParser()
     for body in bodies:
         reader.begin(MOST)
@@ -159,7 +159,7 @@ def test_a_connection_carries_one_answer_after_the_other(bodies: list[bytes], st
 
 
 @given(st.binary(max_size=300))
-def test_any_bytes_are_an_answer_or_none(data: bytes) -> None:
+def test_any_bytes_are_a_response_or_none(data: bytes) -> None:
     for prefix in (b"", b"HTTP/1.1 200 OK\r\n", raw("Transfer-Encoding: chunked")):
         with contextlib.suppress(BadResponse):
             read(prefix + data)

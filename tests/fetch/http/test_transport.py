@@ -1,4 +1,4 @@
-"""GETs over kept connections: every way to send a body, what breaks off, what never comes."""
+"""GETs over kept connections: every way to send a body, broken responses, and silence."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ BODY = bytes(range(256)) * 20
 LONG = bytes(range(256)) * 2000
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 TO_THE_END = b"HTTP/1.1 200 OK\r\n\r\n"
-# A busy machine is silent for a while; only who is asked about silence waits for it.
+# A busy machine may be silent for a while; only the tests of silence use short deadlines.
 PATIENT = Deadlines(connect=30.0, silence=30.0, total=30.0)
 IMPATIENT = Deadlines(connect=30.0, silence=0.2, total=30.0)
 
@@ -34,7 +34,7 @@ def asked(
     deadlines: Deadlines = PATIENT,
     guard: AllowedHosts | None = None,
 ) -> T:
-    """What comes of a story of a transport to a server."""
+    """Run `story` with a transport to the server, and return its result."""
 
     async def tell() -> T:
         transport = Transport(guard or AllowedHosts([f"{server.url}/mirror/"]), deadlines)
@@ -74,7 +74,7 @@ WAYS: dict[str, tuple[list[Piece], bytes, bool]] = {
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_body_comes_whole_however_it_is_sent(way: str) -> None:
+def test_a_body_is_whole_in_every_framing(way: str) -> None:
     pieces, body, again = WAYS[way]
 
     async def twice(transport: Transport, url: str) -> list[HttpResponse]:
@@ -95,7 +95,7 @@ def test_a_body_comes_whole_however_it_is_sent(way: str) -> None:
         [TO_THE_END, BODY, Close],
     ],
 )
-def test_of_what_is_too_long_one_byte_more_is_read(pieces: list[Piece]) -> None:
+def test_one_byte_more_is_read_of_a_body_that_is_too_long(pieces: list[Piece]) -> None:
     with Scripted(sending(*pieces)) as server:
         got = asked(server, lambda transport, url: transport.get(url, 1000))
         assert got.body == (BODY + BODY)[:1001]
@@ -104,38 +104,39 @@ def test_of_what_is_too_long_one_byte_more_is_read(pieces: list[Piece]) -> None:
 @pytest.mark.parametrize(
     ("pieces", "says"),
     [
-        ([answer(BODY)[:-1], Close], "before the answer did"),
-        ([answer(LONG)[:-1], Close], "before the answer did"),
-        ([answer(BODY)[:20], Close], "before the answer did"),
-        ([CHUNKED + b"5\r\nab", Close], "before the answer did"),
-        ([Close], "before the answer did"),
+        ([answer(BODY)[:-1], Close], "before the response was complete"),
+        ([answer(LONG)[:-1], Close], "before the response was complete"),
+        ([answer(BODY)[:20], Close], "before the response was complete"),
+        ([CHUNKED + b"5\r\nab", Close], "before the response was complete"),
+        ([Close], "before the response was complete"),
         ([b"SSH-2.0-OpenSSH\r\n\r\n"], "not HTTP/1.1"),
         ([CHUNKED + b"zz\r\n"], "chunk size"),
-        ([b"HTTP/1.1 200 OK\r\nA: " + 200_000 * b"a"], "head does not end"),
+        ([b"HTTP/1.1 200 OK\r\nA: " + 200_000 * b"a"], "headers do not end"),
     ],
 )
-def test_an_answer_that_breaks_off_or_makes_no_sense_is_worth_another_attempt(
-    pieces: list[Piece], says: str
-) -> None:
+def test_a_broken_response_is_worth_a_retry(pieces: list[Piece], says: str) -> None:
     with Scripted(sending(*pieces)) as server, pytest.raises(Unreachable, match=says):
         asked(server, lambda transport, url: transport.get(url, len(LONG)))
 
 
 @pytest.mark.parametrize("pieces", [[Never], [answer(BODY)[:-1], Never]])
-def test_silence_is_worth_another_attempt(pieces: list[Piece]) -> None:
+def test_silence_is_worth_a_retry(pieces: list[Piece]) -> None:
     said = pytest.raises(Unreachable, match=r"silent for 0\.2 s")
     with Scripted(sending(*pieces)) as server, said:
         asked(server, lambda transport, url: transport.get(url, len(LONG)), IMPATIENT)
 
 
-def test_an_answer_that_drips_on_for_ever_ends_at_its_deadline() -> None:
+def test_an_endless_response_ends_at_its_deadline() -> None:
     drops = [answer(b"", length=10_000), *in_bytes(bytes(10_000))]
     deadlines = Deadlines(silence=5.0, total=0.0)
-    with Scripted(sending(*drops[:50], Never)) as server, pytest.raises(Unreachable, match="whole"):
+    with (
+        Scripted(sending(*drops[:50], Never)) as server,
+        pytest.raises(Unreachable, match="complete"),
+    ):
         asked(server, lambda transport, url: transport.get(url, 10_000), deadlines)
 
 
-def test_a_kept_connection_that_the_server_has_ended_is_no_failure() -> None:
+def test_a_kept_connection_that_the_server_closes_is_no_failure() -> None:
     """The server ends the first connection as the second request arrives on it."""
 
     def script(number: int, _: bytes) -> list[Piece]:
@@ -149,7 +150,7 @@ def test_a_kept_connection_that_the_server_has_ended_is_no_failure() -> None:
         assert (server.connections, len(server.requests)) == (2, 3)
 
 
-def test_requests_at_once_have_a_connection_each_and_keep_it() -> None:
+def test_concurrent_requests_have_a_connection_each_and_keep_it() -> None:
     async def several(transport: Transport, url: str) -> None:
         for _ in range(3):
             await asyncio.gather(*(transport.get(url, len(BODY)) for _ in range(5)))
@@ -159,7 +160,7 @@ def test_requests_at_once_have_a_connection_each_and_keep_it() -> None:
         assert (server.connections, len(server.requests)) == (5, 15)
 
 
-def test_a_request_that_is_given_up_takes_its_connection_along() -> None:
+def test_a_cancelled_request_closes_its_connection() -> None:
     def script(number: int, _: bytes) -> list[Piece]:
         return [answer(LONG)[:1000], Never] if number == 0 else [answer(BODY)]
 
@@ -189,7 +190,7 @@ def test_a_redirect_within_the_mirror_is_followed(status: str) -> None:
         assert got.body == b"/mirror/y?z=1"
 
 
-def test_a_redirect_that_goes_round_is_not_followed_for_ever() -> None:
+def test_a_redirect_loop_ends() -> None:
     round_and_round = answer(b"", "302 Round", "Location: /mirror/x")
     with Scripted(sending(round_and_round)) as server:
         with pytest.raises(Unreachable, match="redirects without end"):
@@ -205,14 +206,14 @@ def test_a_redirect_to_another_server_gets_no_connection() -> None:
         assert origin.connections == 0
 
 
-def test_another_server_that_is_asked_for_outright_gets_no_connection() -> None:
+def test_a_url_of_another_server_gets_no_connection() -> None:
     with Scripted(sending(answer(b"not for you"))) as origin, Scripted(sending()) as server:
         with pytest.raises(OriginBlocked, match="was not sent"):
             asked(server, lambda transport, _: transport.get(f"{origin.url}/mirror/x", 100))
         assert (origin.connections, server.connections) == (0, 0)
 
 
-def test_no_server_is_worth_another_attempt() -> None:
+def test_a_missing_server_is_worth_a_retry() -> None:
     (port,) = free_ports(1)
 
     async def ask() -> None:
@@ -223,7 +224,7 @@ def test_no_server_is_worth_another_attempt() -> None:
         asyncio.run(ask())
 
 
-def test_what_is_sent_is_plain_and_fresh_bytes_are_asked_for_by_name() -> None:
+def test_requests_are_plain_and_fresh_ones_bypass_caches() -> None:
     async def both(transport: Transport, url: str) -> None:
         await transport.get(f"{url}?A=%2F&B=+", 100)
         await transport.get(url, 100, fresh=True)
@@ -238,7 +239,7 @@ def test_what_is_sent_is_plain_and_fresh_bytes_are_asked_for_by_name() -> None:
     assert b"Cache-Control: no-cache\r\n" in second
 
 
-def test_closing_tells_who_waits() -> None:
+def test_closing_fails_requests_in_flight() -> None:
     async def close(transport: Transport, url: str) -> None:
         waiting = asyncio.create_task(transport.get(url, 100))
         while not server.requests:  # noqa: ASYNC110 - another thread counts them
@@ -250,7 +251,7 @@ def test_closing_tells_who_waits() -> None:
         asked(server, close)
 
 
-def test_https_reads_the_same_and_trusts_whom_the_machine_trusts(
+def test_https_trusts_the_authorities_of_the_machine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     certified = authority(tmp_path)

@@ -1,4 +1,4 @@
-"""A second request for what takes too long: when, how often, and what becomes of the two."""
+"""Hedged requests: when, how often, and which of the two counts."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ POLICY = HedgePolicy(share=0.1, percentile=0.9, floor=0.01, cooldown=10.0, min_a
 
 
 def warm(policy: HedgePolicy = POLICY, durations: Iterable[float] = (0.02,) * 100) -> Hedging:
-    """A state that has seen so many answers."""
+    """A `Hedging` that has seen these durations."""
     hedging = Hedging(policy)
     for seconds in durations:
         hedging.start(0.0)
@@ -30,12 +30,12 @@ def warm(policy: HedgePolicy = POLICY, durations: Iterable[float] = (0.02,) * 10
     return hedging
 
 
-def test_nothing_is_hedged_before_enough_is_known() -> None:
+def test_no_hedge_before_enough_answers() -> None:
     assert warm(durations=[0.02] * 9).start(0.0) is None
     assert warm(durations=[0.02] * 10).start(0.0) == 0.02
 
 
-def test_what_is_waited_for_is_the_percentile_of_late() -> None:
+def test_the_delay_is_the_percentile_of_recent_durations() -> None:
     assert warm(durations=[number / 1000 for number in range(1, 101)]).start(0.0) == pytest.approx(
         0.09, abs=0.04
     )
@@ -45,11 +45,11 @@ def test_what_is_waited_for_is_the_percentile_of_late() -> None:
     assert faster.start(0.0) == 0.02
 
 
-def test_none_is_sent_sooner_than_the_floor() -> None:
+def test_no_hedge_is_sent_before_the_floor() -> None:
     assert warm(durations=[0.001] * 100).start(0.0) == POLICY.floor
 
 
-def test_second_requests_stay_within_their_share() -> None:
+def test_hedges_stay_within_their_share() -> None:
     hedging = warm()
     assert sum(hedging.claim(0.0) for _ in range(100)) == 10
     for _ in range(50):
@@ -57,7 +57,7 @@ def test_second_requests_stay_within_their_share() -> None:
     assert sum(hedging.claim(0.0) for _ in range(100)) == 5
 
 
-def test_none_are_sent_while_the_server_asks_to_slow_down() -> None:
+def test_no_hedge_while_the_server_asks_to_slow_down() -> None:
     hedging = warm()
     hedging.note_throttled(100.0)
     assert hedging.start(109.9) is None
@@ -72,7 +72,7 @@ KEY = "objects/ab/" + "ab" * 16 + ".jpg"
 def read(
     script: Script, deadlines: Deadlines | None = None
 ) -> tuple[bytes | MirrorError, HttpSource, int]:
-    """What a source that may hedge gives for one key; the source; the requests that came."""
+    """Read one key from a source that may hedge; returns result, source, requests received."""
 
     async def ask(base: str) -> tuple[bytes | MirrorError, HttpSource]:
         urls = PublicUrls(ObjectUrls(BucketUrl("s3", "b", ""), public_url=base))
@@ -94,19 +94,19 @@ def by_number(*answers: list[Piece]) -> Script:
     return lambda number, _: answers[number]
 
 
-def test_the_second_answer_is_taken_where_the_first_does_not_come() -> None:
+def test_the_hedge_wins_if_the_first_request_hangs() -> None:
     result, source, _ = read(by_number([Never], [answer(b"two")]))
     assert result == b"two"
     assert (source.requests, source.hedges, source.hedges_won) == (2, 1, 1)
 
 
-def test_a_first_answer_that_comes_in_time_needs_no_second() -> None:
+def test_no_hedge_for_an_answer_in_time() -> None:
     result, source, requests = read(by_number([answer(b"one")]))
     assert result == b"one"
     assert (requests, source.hedges, source.hedges_won) == (1, 0, 0)
 
 
-def test_the_first_answer_is_taken_where_it_comes_first_after_all() -> None:
+def test_the_first_request_wins_if_it_is_faster_after_all() -> None:
     second_is_there = threading.Event()
 
     def script(number: int, _: bytes) -> Iterable[Piece]:
@@ -121,7 +121,7 @@ def test_the_first_answer_is_taken_where_it_comes_first_after_all() -> None:
 
 
 @pytest.mark.parametrize("second", [[Close], [answer(b"", "503 Slow")], [answer(b"", "404 No")]])
-def test_a_second_request_that_fails_changes_nothing(second: list[Piece]) -> None:
+def test_a_failed_hedge_changes_nothing(second: list[Piece]) -> None:
     deadlines = Deadlines(silence=0.3)
     result, source, requests = read(by_number([Never], second), deadlines)
     assert isinstance(result, Unreachable)
@@ -129,7 +129,7 @@ def test_a_second_request_that_fails_changes_nothing(second: list[Piece]) -> Non
     assert (requests, source.hedges, source.hedges_won) == (2, 1, 0)
 
 
-def test_a_first_request_that_fails_leaves_it_to_the_second() -> None:
+def test_the_hedge_wins_if_the_first_request_fails() -> None:
     second_is_there, first_has_gone = threading.Event(), threading.Event()
 
     def script(number: int, _: bytes) -> Iterable[Piece]:
@@ -147,7 +147,7 @@ def test_a_first_request_that_fails_leaves_it_to_the_second() -> None:
     assert source.hedges_won == 1
 
 
-def test_what_is_refused_is_told_by_its_code_and_when_to_come_back() -> None:
+def test_a_refusal_has_its_code_and_retry_after() -> None:
     body = b"<Error><Code>SlowDown</Code></Error>"
     result, source, _ = read(by_number([answer(body, "503 Slow Down", "Retry-After: 7")]))
     assert isinstance(result, Throttled)

@@ -1,4 +1,4 @@
-"""Signed URLs: many at a time, each used once and soon."""
+"""Signed URLs: signed in batches, each used once and soon."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def settings(clean_environment: None, monkeypatch: pytest.MonkeyPatch) -> Settin
     return Place("test", layer).settings()
 
 
-def test_a_url_that_was_signed_ahead_is_used_once(settings: Settings) -> None:
+def test_a_prepared_url_is_used_once(settings: Settings) -> None:
     now = 0.0
     urls = SignedUrls(settings, clock=lambda: now)
     urls.prepare(KEYS)
@@ -40,7 +40,7 @@ def test_a_url_that_was_signed_ahead_is_used_once(settings: Settings) -> None:
     assert urls.of(KEYS[0]).startswith(urls.base + KEYS[0])
 
 
-def test_one_that_has_waited_for_long_is_signed_anew(
+def test_an_old_prepared_url_is_signed_again(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 0.0
@@ -60,10 +60,10 @@ def test_one_that_has_waited_for_long_is_signed_anew(
     assert signed == [KEYS[1]]
 
 
-def test_a_machine_that_slept_signs_anew(
+def test_after_sleep_urls_are_signed_again(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """time.monotonic stands still meanwhile; a signature that has died would be refused for good."""
+    """time.monotonic stands still during sleep; an expired signature would be refused every time."""
     now = 1000.0
     monkeypatch.setattr(time, "clock_gettime", lambda _: now)
     urls = SignedUrls(settings)
@@ -74,7 +74,7 @@ def test_a_machine_that_slept_signs_anew(
     assert urls.of(KEYS[1]) == f"anew/{KEYS[1]}"
 
 
-def test_what_is_never_asked_for_does_not_pile_up(settings: Settings) -> None:
+def test_unused_prepared_urls_do_not_pile_up(settings: Settings) -> None:
     urls = SignedUrls(settings)
     many = [object_key(number.to_bytes(16, "big"), "jpeg") for number in range(6000)]
     for _ in range(2):

@@ -1,4 +1,4 @@
-"""What a run needs of this machine: a cache that can be read, a state that can be written."""
+"""Checks of this machine: the cache's folder must be readable, the state's folder writable."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from mirror.config.settings import Settings
 from mirror.diagnosis.finding import Finding, fail, ok, skip, warn
 from mirror.errors import EXIT_CONFIG, MirrorError
 
-# Enough to see what kind of folder it is; a million would take seconds.
-_LOOKED_AT: Final = 10_000
+# Enough to tell what kind of folder it is; a million files would take seconds.
+_SAMPLED_FILES: Final = 10_000
 # A state and an index of a million files are about 400 MB.
 _LITTLE_SPACE: Final = 1_000_000_000
 _READ_FIX: Final = (
-    "Let this user read it, and files to come (d:): chown, chmod, or "
+    "Let this user read it, new files included (d:): chown, chmod, or "
     "setfacl -R -m u:mirror:rX,d:u:mirror:rX."
 )
 
 
 def cache(settings: Settings) -> Finding:
-    """The cache's folder: there, readable, and with files named as a URL-keyed cache names them."""
+    """Check that the cache exists, is readable, and names its files after URLs."""
     if not settings.cache.dir:
         return skip("cache", "none is configured: this machine only reads the mirror")
     folder, count = settings.cache_dir, ScanCount()
     try:
         files = walk(os.fsencode(folder), settings.cache.extensions, count)
-        first = list(itertools.islice(files, _LOOKED_AT))
+        first = list(itertools.islice(files, _SAMPLED_FILES))
     except MirrorError as error:
         return fail("cache", str(error), "Mount its disk, or correct cache.dir.", EXIT_CONFIG)
     if count.unreadable:
@@ -48,17 +48,19 @@ def cache(settings: Settings) -> Finding:
     except OSError as error:
         what = f"{display(first[0][0])} cannot be read ({error.strerror})"
         return fail("cache", what, _READ_FIX)
-    more = "at least " if len(first) == _LOOKED_AT else ""
+    more = "at least " if len(first) == _SAMPLED_FILES else ""
     return ok("cache", f"{more}{len(first):,} files in {folder}")
 
 
 def state(settings: Settings) -> Finding:
-    """The state's folder: can be made and written, on a disk with room."""
+    """Check that the state's folder can be made and written, on a disk with free space."""
     folder = settings.state_dir if settings.cache.dir else settings.index_dir
     if (owner := _other_owner(folder)) is not None:
-        # Looked at no further: a folder that root makes here is what would be wrong.
+        # Stop here: a folder that root makes would itself be the fault.
         fix = f"Run mirror as that user: runuser -u {owner} -- mirror …"
-        return warn("state", f"{folder.parent} is {owner}'s, who cannot write what root makes", fix)
+        return warn(
+            "state", f"{folder.parent} belongs to {owner}, who cannot write files of root", fix
+        )
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:
@@ -70,13 +72,13 @@ def state(settings: Settings) -> Finding:
         return fail("state", what, fix, EXIT_CONFIG)
     free = free_bytes(folder)
     if free < _LITTLE_SPACE:
-        fix = "Make room, or set state.dir: a million files take about 400 MB."
+        fix = "Free some space, or set state.dir: a million files take about 400 MB."
         return warn("state", f"{free / 1e6:,.0f} MB are free under {folder}", fix)
     return ok("state", f"{folder}, {free / 1e9:,.0f} GB free")
 
 
 def _other_owner(folder: Path) -> str | None:
-    """Whose the folder around it is, if this is root and that is somebody else."""
+    """The owner of the nearest existing parent, if this process is root and the owner is not."""
     if os.geteuid() != 0:
         return None
     above = next(parent for parent in folder.parents if parent.exists())
@@ -88,4 +90,5 @@ def _other_owner(folder: Path) -> str | None:
 
 
 def free_bytes(folder: Path) -> int:
+    """Free space on the disk of a folder."""
     return shutil.disk_usage(folder).free

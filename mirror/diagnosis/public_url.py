@@ -1,6 +1,6 @@
-"""Does `bucket.public_url` serve what is in the bucket? Asked for an object that is there, and no other.
+"""Does `bucket.public_url` serve the bucket's objects? Checked with one object that exists.
 
-A key that is missing is never asked for: a CDN keeps "not there" for longer than the upload takes.
+The check never requests a missing key: a CDN caches "not found" for longer than an upload takes.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ _FIX: Final = "Let bucket.public_url be the address that serves the prefix: HOST
 
 
 def examine(urls: ObjectUrls, key: str | None, body: bytes) -> Finding:
-    """One GET of an object, as a reader without credentials sends it.
+    """Send one GET for an object, as a reader without credentials does.
 
     Args:
-        urls: of a mirror with a public URL.
-        key: of the object, relative to the prefix; None while there is no object.
-        body: its bytes as the bucket has them.
+        urls: addresses of a mirror with a public URL.
+        key: of the object, relative to the prefix; None if the mirror has no object yet.
+        body: the object's bytes in the bucket.
     """
     if key is None:
-        return skip("public_url", "not tried: there is no object yet to ask for")
+        return skip("public_url", "not checked: the mirror has no object yet")
     address = urls.url("public", key)
     try:
         served, headers = _get(address)
     except urllib.error.HTTPError as error:
         error.close()
-        fix = "Let everybody read objects/ there."
+        fix = "Allow everyone to read objects/ there."
         if error.code == 404:
             fix = _FIX
         elif 300 <= error.code < 400:
-            fix = f"{_FIX} Readers are not sent on to another."
+            fix = f"{_FIX} Readers do not follow redirects."
         return fail("public_url", f"{address} answers {error.code}", fix)
     except (OSError, ValueError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", "") or error
@@ -54,12 +54,14 @@ def examine(urls: ObjectUrls, key: str | None, body: bytes) -> Finding:
         fix = "Let the CDN pass the bucket's Content-Type on."
         return fail("public_url", f"{address} is served as {kind or 'no type'}, not {wanted}", fix)
     if "immutable" not in (headers.get("Cache-Control") or ""):
-        fix = (
-            f'Let the CDN pass "Cache-Control: {CACHE_CONTROL}" on: readers ask again for nothing.'
-        )
+        fix = f'Let the CDN pass "Cache-Control: {CACHE_CONTROL}" on: without it readers reload images.'
         return warn("public_url", "the same bytes, but without the bucket's Cache-Control", fix)
     if "r2.dev" in address:
-        return warn("public_url", "r2.dev is throttled: not for training", "Use a custom domain.")
+        return warn(
+            "public_url",
+            "r2.dev is throttled, so it is too slow for training",
+            "Use a custom domain.",
+        )
     return ok("public_url", f"{address} serves the same bytes and headers")
 
 
