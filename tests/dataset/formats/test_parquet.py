@@ -421,7 +421,7 @@ def test_text_that_is_not_utf_8(column: str, file: Path) -> None:
 @pytest.mark.parametrize(
     ("table", "url", "says"),
     [
-        ({"id": [1], "url": ["u"]}, "image_url", "no column 'image_url' among id, url; name the URL's"),
+        ({"id": [1], "url": ["u"]}, "image_url", "no column 'image_url' among id, url; name the column"),
         ({"image_url": [1]}, "image_url", "holds int64 in 'image_url', not text"),
         ({"image_url": [b"u"]}, "image_url", "holds binary in 'image_url', not text"),
         ({"image_url": [[1]]}, "image_url", "holds int64 in 'image_url', not text"),
