@@ -18,7 +18,7 @@ OUTPUT = "Output"
 
 
 def parsed(parse: Callable[[str], Any]) -> Callable[..., Any]:
-    """A callback for an option whose text is parsed; the ValueError of `parse` says what to write."""
+    """A callback that parses the text of an option. A ValueError of `parse` becomes its message."""
 
     def callback(_ctx: click.Context, _param: click.Parameter, value: str | None) -> Any:
         try:
