@@ -150,8 +150,8 @@ def gc(
             report.requests = mirror.requests
             with ExitStack() as stack:
                 stack.enter_context(locked(mirror.folder / "gc"))
-                plan = stack.enter_context(_Deletions())
-                collection = _Collection(mirror, plan, grace, options, report=report)
+                deletions = stack.enter_context(_Deletions())
+                collection = _Collection(mirror, deletions, grace, options, report=report)
                 with stopping_on_signals(collection.stop.set):
                     await collection.run(progress, now, clock)
 
@@ -235,7 +235,7 @@ class _Collection:
                     await self._execute(lease, progress)
             finally:
                 if lease is not None:
-                    with suppress(MirrorError):  # it dies by itself in an hour
+                    with suppress(MirrorError):  # the lease lapses by itself in an hour
                         await lease.write("idle")
 
     @property

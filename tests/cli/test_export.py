@@ -201,13 +201,13 @@ def test_documents_that_are_not_valid_are_listed(
         (2, MONGO_READER, ["{url}", "-o", "old.jsonl"], "exists; --force replaces it"),
         (2, MONGO_READER, ["{url}", "-o", "no/such.jsonl"], "cannot be written"),
         (2, MONGO_READER, ["{url}", "-o", "new.jsonl", "--filter", "n=1"], "The filter is not"),
-        (2, MONGO_READER, ["{url}", "-o", "new.jsonl", "--filter", '{"$n": 1}'], "does not take"),
+        (2, MONGO_READER, ["{url}", "-o", "new.jsonl", "--filter", '{"$n": 1}'], "rejects the"),
         (2, MONGO_READER, ["{url}", "-o", "new.jsonl", "--projection", "a,,b"], "empty name"),
         (2, MONGO_READER, ["{url}", "-o", "new.jsonl", "--json-style", "xml"], "'xml'"),
         (2, MONGO_READER, ["{url}", "-o", "new.jsonl", "--batch-size", "0"], "batch-size"),
         (2, MONGO_READER, ["{url}", "-o", "new.jsonl", "--no-such-option"], "--no-such-option"),
-        (78, WRONG, ["{url}", "-o", "new.jsonl"], "refused the user or the password"),
-        (78, None, ["{url}", "-o", "new.jsonl"], "wants a user and a password"),
+        (78, WRONG, ["{url}", "-o", "new.jsonl"], "rejected the user or the password"),
+        (78, None, ["{url}", "-o", "new.jsonl"], "requires a user and a password"),
     ],
 )
 def test_what_goes_wrong_is_one_sentence_and_a_status(
@@ -319,7 +319,7 @@ def test_a_terminal_shows_a_bar(url: str) -> None:
 def test_a_break_is_told_at_once_unless_quiet() -> None:
     for verbosity, expected in (
         (-1, ""),
-        (0, "mirror: the scan broke after 3 documents (why); it goes on from there in 0.5 s\n"),
+        (0, "mirror: the scan broke after 3 documents (why); it resumes in 0.5 s\n"),
     ):
         stream = io.StringIO()
         with terminal_progress(verbosity, stream) as progress:

@@ -71,16 +71,16 @@ USAGE: list[tuple[str, list[str], str]] = [
     ("no output", ["raw.jsonl"], "Missing option '-o'"),
     ("no input", ["-o", "out.jsonl"], "Missing argument"),
     ("an input that is not there", ["x.jsonl", "-o", "out.jsonl"], "x.jsonl cannot be read"),
-    ("one file as both", ["raw.jsonl", "-o", "raw.jsonl"], "an input and an output at once"),
+    ("one file as both", ["raw.jsonl", "-o", "raw.jsonl"], "both an input and an output"),
     ("an output that exists", ["raw.jsonl", "-o", "good.jsonl"], "good.jsonl exists; --force"),
     ("a report that exists", ["raw.jsonl", "-o", "o.jsonl", "--report=good.jsonl"], "good.jsonl exists"),
-    ("standard output", ["raw.jsonl", "-o", "-"], "name one in place of -"),
+    ("standard output", ["raw.jsonl", "-o", "-"], "name a file in place of -"),
     ("fractions below 1", ["raw.jsonl", "-o", "o.jsonl", "--split=a=0.5,b=0.4"], "add up to 0.9, not 1"),
     ("fractions above 1", ["raw.jsonl", "-o", "o.jsonl", "--split=a=0.9,b=0.2"], "add up to 1.1, not 1"),
     ("a split named wrongly", ["raw.jsonl", "-o", "o.jsonl", "--split=a/b=1"], "cannot be a split's name"),
     ("a seed below 0", ["raw.jsonl", "-o", "o.jsonl", THREE, "--seed=-1"], "The seed -1 is out of range"),
     ("a seed that is none", ["raw.jsonl", "-o", "o.jsonl", THREE, "--seed=x"], "--seed"),
-    ("a sample that is none", ["raw.jsonl", "-o", "o.jsonl", "--sample=many"], "--sample many is no number"),
+    ("a sample that is none", ["raw.jsonl", "-o", "o.jsonl", "--sample=many"], "--sample many is neither a number"),
     ("a sample above all", ["raw.jsonl", "-o", "o.jsonl", "--sample=1.5"], "--sample 1.5"),
     ("groups of nothing", ["raw.jsonl", "-o", "o.jsonl", "--group-by=id"], "--group-by needs --split"),
     ("strata of nothing", ["raw.jsonl", "-o", "o.jsonl", "--stratify-by=id"], "--stratify-by needs --split"),
@@ -91,11 +91,11 @@ USAGE: list[tuple[str, list[str], str]] = [
     ("nothing to set", ["raw.jsonl", "-o", "o.jsonl", "--update-config=c.yaml"], "needs --set KEY=VALUE"),
     ("nowhere to set", ["raw.jsonl", "-o", "o.jsonl", "--set=a=b"], "--set needs --update-config"),
     ("an unknown split", ["raw.jsonl", "-o", "o.jsonl", "--update-config=c.yaml", "--set=a={val}"],
-     "--set knows no {val}; the files written are {out}"),
+     "--set has an unknown {val}; the files written are {out}"),
     ("no configuration", ["raw.jsonl", "-o", "o.jsonl", "--update-config=c.yaml", "--set=a=b"], "c.yaml"),
     ("a cache's bucket", ["raw.jsonl", "-o", "o.jsonl", "--cached-only=."],
-     "--cached-only asks no bucket; leave out it or --bucket"),
-    ("judging a mirror", ["raw.jsonl", "-o", "o.jsonl", "--known-bad=x"], "--known-bad judges a cache"),
+     "--cached-only uses no bucket; leave out --cached-only or --bucket"),
+    ("judging a mirror", ["raw.jsonl", "-o", "o.jsonl", "--known-bad=x"], "--known-bad needs --cached-only"),
     ("an unknown scheme", ["raw.jsonl", "-o", "o.jsonl", "--scheme=ftp"], "--scheme"),
     ("an address", ["mongodb://u:secret@h", "-o", "o.jsonl"], "address of the MongoDB collection"),
 ]  # fmt: skip
@@ -156,7 +156,7 @@ def test_an_unreadable_life_of_signatures(call: Rewrite, monkeypatch: pytest.Mon
         done = call("raw.jsonl", "-o", "o.jsonl", "--bucket=s3://b", "--scheme=presigned",
                     f"--expires={days}")  # fmt: skip
         assert done.status == 2
-        assert "--expires is a number of days, 7 at most" in done.err
+        assert "--expires must be a number of days, at most 7" in done.err
 
 
 def test_missing_images_may_be_an_error(rewrite: Rewrite, work: Path) -> None:
@@ -170,7 +170,7 @@ def test_a_wrong_field_is_said_in_a_sentence(rewrite: Rewrite) -> None:
     done = rewrite("good.jsonl", "-o", "out.jsonl", "--url-field=url")
     assert done.status == 3
     assert done.err == (
-        "mirror: Not one of 10 records can be used; good.jsonl, record 1: no field 'url' among "
+        "mirror: None of 10 records can be used; good.jsonl, record 1: no field 'url' among "
         "image_url, id; name the URL's field with --url-field.\n"
     )
 
@@ -246,7 +246,7 @@ def test_quiet_says_nothing_unless_something_is_wrong(rewrite: Rewrite, work: Pa
     put(work / "raw.jsonl", [{"image_url": url_of(ABSENT[0])}])
     said = rewrite("raw.jsonl", "-o", "out.jsonl", "-q", "--force")
     assert (said.status, said.out) == (0, "")
-    assert said.err.startswith("mirror: Not one of 1 records is in the mirror, which knows ")
+    assert said.err.startswith("mirror: None of 1 records is in the mirror, which has ")
     assert len(said.err.splitlines()) == 1
 
 
@@ -367,7 +367,7 @@ def test_a_training_is_not_pointed_at_empty_files(rewrite: Rewrite, work: Path) 
     for dry in ([], ["-n"]):
         said = rewrite("raw.jsonl", "-o", "out.jsonl", "--force", *SETTING, *dry)
         assert said.status == 0
-        assert "config.yaml stays as it is: no record was written" in said.err
+        assert "config.yaml is unchanged, because no record was written" in said.err
         assert (work / "config.yaml").read_text() == CONFIG
 
 

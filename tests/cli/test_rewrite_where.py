@@ -94,7 +94,7 @@ def test_urls_signed_by_credentials_that_die_are_remarked(
     done = call("good.jsonl", "-o", "out.jsonl", *flags, "--scheme=presigned", "--json")
     assert done.status == 0
     (warning,) = done.json["warnings"]
-    assert "credentials are temporary, and presigned URLs die with them" in warning
+    assert "credentials are temporary, and presigned URLs expire with them" in warning
     assert done.err == f"mirror: {warning}\n"
     done = call("good.jsonl", "-o", "s3.jsonl", *flags)
     assert (done.status, done.err) == (0, "")

@@ -273,7 +273,7 @@ def test_an_output_that_exists_is_said_before_the_server_is_asked(tmp_path: Path
     output.write_text("mine")
     with pytest.raises(UsageError, match="exists; --force replaces it"):
         export(nobody, output)
-    with pytest.raises(UsageError, match="name one in place of -"):
+    with pytest.raises(UsageError, match="name a file in place of -"):
         export(nobody, Path("-"))
     with pytest.raises(UsageError, match="is a folder; name a file"):
         export(nobody, tmp_path, ExportOptions(force=True))

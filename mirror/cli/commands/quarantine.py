@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mirror.cli.commands.inspect import request, settings_of
+from mirror.cli.commands.inspect import settings_of
 from mirror.cli.help_sections import SectionedCommand, section
 from mirror.cli.options import WHAT_TO_READ, cache_option, known_bad_option, level_option
 from mirror.cli.session import Session, session_options
@@ -49,6 +49,7 @@ def command(session: Session, /, **options: Any) -> int:
       mirror quarantine --to /data/flagged --yes
       mirror quarantine --to /data/flagged --restore --yes
     """
+    from mirror.inspection.inspect_cache import inspection_arguments
     from mirror.inspection.quarantine import quarantine, restore
 
     settings = settings_of(session, options)
@@ -56,9 +57,9 @@ def command(session: Session, /, **options: Any) -> int:
     if options["restore"]:
         report = restore(os.fsencode(settings.cache_dir), folder, dry_run=dry_run)
     else:
-        asked = request(settings, options)
+        arguments = inspection_arguments(settings, options["level"])
         with session.progress() as progress:
-            report = quarantine(**asked, folder=folder, dry_run=dry_run, progress=progress)
+            report = quarantine(**arguments, folder=folder, dry_run=dry_run, progress=progress)
     _show(session, report, restoring=options["restore"], folder=options["folder"])
     return report.exit_status
 

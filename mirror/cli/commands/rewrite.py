@@ -218,11 +218,6 @@ def _settings(session: Session, options: dict[str, Any]) -> Settings:
         if cached_only and options[name] is not None:
             option = "--" + name.replace("_", "-")
             raise UsageError(f"--cached-only uses no bucket; leave out --cached-only or {option}.")
-    if options["known_bad"] is not None and not cached_only:
-        raise UsageError(
-            "--known-bad needs --cached-only, because it applies to the inspection of a cache. For a "
-            "mirror set inspect.known_bad, and run mirror sync."
-        )
     return session.settings(
         {
             "cache.dir": options["cached_only"],
@@ -238,7 +233,7 @@ def _options(options: dict[str, Any]) -> RewriteOptions:
 
     as_given = (
         "url_field source_field scheme expires match missing min_size license_field sample seed "
-        "group_by stratify_by tolerance allow_leaks level strict force dry_run assignments"
+        "group_by stratify_by tolerance allow_leaks level known_bad strict force dry_run assignments"
     )
     return parse_options(
         allow_license=options["licenses"],

@@ -138,12 +138,10 @@ def _sources(options: dict[str, Any]) -> AbstractContextManager[DatasetUrls | No
     from mirror.dataset.dataset_urls import DatasetUrls, FieldNames
     from mirror.dataset.inputs import Input
 
-    dataset = Input(options["dataset"])
-    dataset.check()
     fields = FieldNames(
         options["url_field"], options["license_field"], options["attribution_field"]
     )
-    return DatasetUrls.read(dataset, fields)
+    return DatasetUrls.read(Input(options["dataset"]), fields)
 
 
 def _give_large_arrays_back() -> None:

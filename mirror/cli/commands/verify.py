@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mirror.cli.help_sections import SectionedCommand, section
-from mirror.cli.options import bucket_flags, bucket_options, concurrency_option, share
+from mirror.cli.options import bucket_flags, bucket_options, concurrency_option, parsed
 from mirror.cli.reporting import reporting, reporting_options
 from mirror.cli.session import Session, session_options
+from mirror.config.option_values import parse_share
 
 if TYPE_CHECKING:
     from mirror.cli.views.upkeep_view import Row
@@ -26,7 +27,7 @@ depth_options = section(
     click.option(
         "--sample",
         metavar="SHARE",
-        callback=share,
+        callback=parsed(parse_share),
         help="Also read back this share of the objects, such as 1%.",
     ),
     click.option("--full", is_flag=True, help="Also read back and hash every object."),
@@ -50,17 +51,10 @@ depth_options = section(
 
 def depth_asked(options: dict[str, Any]) -> VerifyOptions:
     """The values of `depth_options`. Raises: UsageError."""
-    from mirror.errors import UsageError
     from mirror.upkeep.verify import VerifyOptions
 
-    if sum((options["exists"], options["full"], options["sample"] is not None)) > 1:
-        raise UsageError("Choose one of --exists, --sample and --full.")
-    return VerifyOptions(
-        share=1.0 if options["full"] else options["sample"] or 0.0,
-        seed=options["seed"],
-        restart=options["restart"],
-        report=options["report"],
-    )
+    names = ("exists", "sample", "full", "seed", "restart", "report")
+    return VerifyOptions.of(**{name: options[name] for name in names})
 
 
 @click.command("verify", cls=SectionedCommand)

@@ -51,7 +51,7 @@ def terminal_progress(
         finally:
             bar.close()
     else:
-        yield _Lines(stream, started, clock)
+        yield _LogLines(stream, started, clock)
 
 
 class _Quiet(Progress):
@@ -203,9 +203,9 @@ class _Bar(_Figures):
         }
 
 
-class _Lines(_Figures):
+class _LogLines(_Figures):
     _interval = SECONDS_BETWEEN_LINES
-    _told_wait = ""
+    _last_wait = ""
 
     def begin(self, stage: Stage) -> None:
         super().begin(stage)
@@ -213,12 +213,12 @@ class _Lines(_Figures):
             self.say(stage.sentence)
 
     def advance(self, items: int = 0, nbytes: int = 0, outcome: str = "") -> None:
-        self._told_wait = ""
+        self._last_wait = ""
         super().advance(items, nbytes, outcome)
 
     def wait(self, seconds: float, reason: str) -> None:
-        if seconds >= _LONG_WAIT and reason != self._told_wait:
-            self._told_wait = reason
+        if seconds >= _LONG_WAIT and reason != self._last_wait:
+            self._last_wait = reason
             self.say(f"waiting {output.duration(seconds)}: {reason}")
 
     def say(self, sentence: str, level: Level = "info") -> None:

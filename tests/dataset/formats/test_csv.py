@@ -138,7 +138,10 @@ def test_an_open_quote_does_not_take_all_memory(monkeypatch: pytest.MonkeyPatch)
     for quote in (b'"1,u\n', b'1,"' + b'x","' * 20 + b"\n"):
         result = read(b"id,image_url\n0,u\n" + quote + rest)
         first = result.rejected[0]
-        assert (first.number, first.reason) == (3, "not CSV: an open quote, or longer than 0 MiB")
+        assert (first.number, first.reason) == (
+            3,
+            "not CSV: an unclosed quote, or longer than 0 MiB",
+        )
         assert 90 <= len(first.raw) <= 250
         # It is one record that is lost, not the file.
         assert result.numbers[-1] == 103
@@ -172,11 +175,11 @@ def test_a_cell_of_ten_megabytes() -> None:
         (b"\xef\xbb\xbf", "it.csv is empty"),
         (b"\n\nimage_url\n", "it.csv is empty"),
         (b"image_url,a,a\nu,1,2\n", "names a column twice"),
-        (b"image_url,\xff\nu,1\n", "names of it.csv's columns are not UTF-8"),
-        (b'image_url,"a"b\nu,1\n', "does not begin with the names of its columns"),
-        (b'image_url,"a\nu,1\n', "does not begin with the names of its columns"),
-        (b"id,url\n1,u\n", "has no column 'image_url' among id, url; name the URL's with --url-field"),
-        (gzip.compress(b"image_url,more_of_it\nu\n", mtime=0)[:-20], "has no whole line: the compressed file"),
+        (b"image_url,\xff\nu,1\n", "The column names of it.csv are not UTF-8"),
+        (b'image_url,"a"b\nu,1\n', "does not begin with a header of column names"),
+        (b'image_url,"a\nu,1\n', "does not begin with a header of column names"),
+        (b"id,url\n1,u\n", "has no column 'image_url' among id, url; name the column of the URL with --url-field"),
+        (gzip.compress(b"image_url,more_of_it\nu\n", mtime=0)[:-20], "has no complete line: the compressed file"),
     ],
 )  # fmt: skip
 def test_without_a_header_nothing_is_read(data: bytes, says: str, way: int) -> None:
@@ -228,7 +231,7 @@ def test_damage_in_a_compressed_csv_is_noticed() -> None:
         try:
             result = read(spoilt)
         except UsageError as error:  # so early that not even the header was read
-            assert "has no whole line" in str(error)  # noqa: PT017
+            assert "has no complete line" in str(error)  # noqa: PT017
             continue
         assert result.rejected or result.kept == read(CSV).kept, at
 

@@ -124,9 +124,9 @@ BAD: list[tuple[bytes, str]] = [
     (b'{"image_url":""}', "'image_url' is empty"),
     (b'{"image_url": []}', "'image_url' is an empty list"),
     (b'{"image_url": ["u", ""]}', "'image_url' is empty"),
-    (b'{"image_url": "u", "image_url": "v"}', "the key 'image_url' stands twice"),
-    (b'{"image_url": "u", "image\\u005furl": "u"}', "the key 'image_url' stands twice"),
-    (b'{"image_url": "u", "source_url": 1, "source_url": 2}', "the key 'source_url' stands twice"),
+    (b'{"image_url": "u", "image_url": "v"}', "the key 'image_url' occurs twice"),
+    (b'{"image_url": "u", "image\\u005furl": "u"}', "the key 'image_url' occurs twice"),
+    (b'{"image_url": "u", "source_url": 1, "source_url": 2}', "the key 'source_url' occurs twice"),
 ]  # fmt: skip
 
 
@@ -221,7 +221,7 @@ def test_a_key_is_known_in_any_spelling(name: str, line: bytes) -> None:
 def test_a_key_that_is_always_escaped_is_refused(name: str) -> None:
     readings = [ReadOptions((name,)), ReadOptions(("a", name)), ReadOptions(source=name)]
     for reading in [*readings, ReadOptions(others=(("a", name),))]:
-        with pytest.raises(UsageError, match="cannot be looked for in JSON; rename it"):
+        with pytest.raises(UsageError, match="cannot be searched for in JSON; rename it"):
             read(b'{"image_url": "u"}', reading)
 
 

@@ -254,7 +254,7 @@ def test_pauses_grow_until_a_document_comes_and_are_told_before_they_begin(
     assert events == [
         event
         for pause in (1.5, 3.0, 6.0, 7.5)
-        for event in (f"{said}; it goes on from there in {pause} s", pause)
+        for event in (f"{said}; it resumes in {pause} s", pause)
     ]
     events.clear()
     with mongodb.failing("getMore", **CURSOR_NOT_FOUND):
@@ -267,7 +267,7 @@ def test_pauses_grow_until_a_document_comes_and_are_told_before_they_begin(
     [
         ({"errorCode": 2}, DatasetError, "cannot be read: the server says"),
         ({"errorCode": 13}, DatasetError, "may not be read by this user"),
-        ({"errorCode": 18}, ConfigError, "refused the user or the password"),
+        ({"errorCode": 18}, ConfigError, "rejected the user or the password"),
         ({"errorCode": 292}, DatasetError, "use a narrower filter"),
     ],
 )
@@ -299,7 +299,7 @@ def test_what_does_not_pass_by_itself_ends_the_scan_at_once(
 def test_a_query_that_the_server_does_not_take_is_the_users_to_mend(
     source: MongoCollection, query: Query
 ) -> None:
-    with pytest.raises(UsageError, match="does not take the filter or the projection: "):
+    with pytest.raises(UsageError, match="rejects the filter or the projection: "):
         Scan().run(source, query)
 
 
@@ -328,8 +328,8 @@ def test_user_and_password_of_the_environment(
 @pytest.mark.parametrize(
     ("user", "kind", "words"),
     [
-        (None, ConfigError, "wants a user and a password; give them in MONGODB_USERNAME and"),
-        (WRONG, ConfigError, r"refused the user or the password; .* \?authSource=admin"),
+        (None, ConfigError, "requires a user and a password; give them in MONGODB_USERNAME and"),
+        (WRONG, ConfigError, r"rejected the user or the password; .* \?authSource=admin"),
         (MONGO_STRANGER, DatasetError, "may not be read by this user .* the role read on the"),
     ],
     ids=["no password", "wrong password", "no role"],
@@ -378,7 +378,7 @@ def test_a_server_that_is_down() -> None:
         pass
     assert str(down.value) == (
         f"mongodb://127.0.0.1:{port}/db/c cannot be reached (127.0.0.1:{port}: [Errno 111] "
-        "Connection refused); check the address, and whether the server wants TLS (?tls=true)."
+        "Connection refused); check the address and whether the server requires TLS (?tls=true)."
     )
 
 
@@ -496,6 +496,6 @@ def test_a_scan_does_not_go_on_behind_an_id_that_is_no_text(mongodb: MongoServer
         assert len(list(source.batches(Query(), batch_size=1))) == 3
         with (
             mongodb.failing("getMore", mode={"skip": 1, "times": 1}, **CURSOR_NOT_FOUND),
-            pytest.raises(DatasetError, match="behind an _id that is not UTF-8"),
+            pytest.raises(DatasetError, match="after an _id that is not UTF-8"),
         ):
             list(source.batches(Query(), batch_size=1, retry=QUICKLY))

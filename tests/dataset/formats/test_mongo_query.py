@@ -98,11 +98,11 @@ def test_a_projection(text: str, sent: dict[str, Any] | None, keeps_id: bool) ->
         ("", "{a: 1}", "The projection is not"),
         ("", "a,,b", "has an empty name"),
         ("", ",", "has an empty name"),
-        ("", '{"_id": "$species"}', "may ask for _id with 1 or 0"),
-        ("", '{"_id": {"$toString": "$_id"}}', "may ask for _id with 1 or 0"),
+        ("", '{"_id": "$species"}', "may set _id only to 1 or 0"),
+        ("", '{"_id": {"$toString": "$_id"}}', "may set _id only to 1 or 0"),
         # With a part of the _id a broken scan would not know where it was.
-        ("", "_id.observation,species", "may ask for _id with 1 or 0"),
-        ("", '{"_id.observation": 0}', "may ask for _id with 1 or 0"),
+        ("", "_id.observation,species", "may set _id only to 1 or 0"),
+        ("", '{"_id.observation": 0}', "may set _id only to 1 or 0"),
     ],
 )
 def test_what_is_no_query_is_said(filter_text: str, projection_text: str, words: str) -> None:

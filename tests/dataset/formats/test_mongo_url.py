@@ -16,7 +16,7 @@ from mirror.errors import ConfigError, UsageError
 
 # --- addresses ---
 
-PLAIN = {"database": "RehabDatos", "collection": "plants", "username": None, "password": None}
+PLAIN = {"database": "biodiversity", "collection": "plants", "username": None, "password": None}
 WITH_USER = {**PLAIN, "username": "u", "password": "p"}
 OF_ENVIRONMENT = {"MONGODB_USERNAME": "env-user", "MONGODB_PASSWORD": "env-password"}
 
@@ -24,42 +24,42 @@ OF_ENVIRONMENT = {"MONGODB_USERNAME": "env-user", "MONGODB_PASSWORD": "env-passw
 @pytest.mark.parametrize(
     ("text", "environ", "expected"),
     [
-        ("mongodb://host/RehabDatos/plants", {}, PLAIN),
-        ("mongodb://u:p@host/RehabDatos/plants", {}, WITH_USER),
-        ("mongodb://u:p@host:1,other:2/RehabDatos/plants", {}, WITH_USER),
-        ("mongodb+srv://u:p@cluster.example.org/RehabDatos/plants", {}, WITH_USER),
+        ("mongodb://host/biodiversity/plants", {}, PLAIN),
+        ("mongodb://u:p@host/biodiversity/plants", {}, WITH_USER),
+        ("mongodb://u:p@host:1,other:2/biodiversity/plants", {}, WITH_USER),
+        ("mongodb+srv://u:p@cluster.example.org/biodiversity/plants", {}, WITH_USER),
         (
-            "mongodb://r%3Ae:r%3Ae%2Fa%40d%3F%23%25s@host/RehabDatos/plants",
+            "mongodb://r%3Ae:r%3Ae%2Fa%40d%3F%23%25s@host/biodiversity/plants",
             {},
             {**PLAIN, "username": "r:e", "password": "r:e/a@d?#%s"},
         ),
         # Not a form's encoding: a plus is a plus, and a lone percent sign itself.
-        ("mongodb://u:a+b%c@host/RehabDatos/plants", {}, {**WITH_USER, "password": "a+b%c"}),
+        ("mongodb://u:a+b%c@host/biodiversity/plants", {}, {**WITH_USER, "password": "a+b%c"}),
         (
-            "mongodb://host/RehabDatos/my%20plants%2F2020",
+            "mongodb://host/biodiversity/my%20plants%2F2020",
             {},
             {**PLAIN, "collection": "my plants/2020"},
         ),
-        ("mongodb://host/RehabDatos/plants.2020", {}, {**PLAIN, "collection": "plants.2020"}),
+        ("mongodb://host/biodiversity/plants.2020", {}, {**PLAIN, "collection": "plants.2020"}),
         (
-            "mongodb://host/RehabDatos/plants",
+            "mongodb://host/biodiversity/plants",
             OF_ENVIRONMENT,
             {**PLAIN, "username": "env-user", "password": "env-password"},
         ),
         (
-            "mongodb://u@host/RehabDatos/plants",
+            "mongodb://u@host/biodiversity/plants",
             OF_ENVIRONMENT,
             {**PLAIN, "username": "u", "password": "env-password"},
         ),
         (
-            "mongodb://u:@host/RehabDatos/plants",
+            "mongodb://u:@host/biodiversity/plants",
             OF_ENVIRONMENT,
             {**PLAIN, "username": "u", "password": "env-password"},
         ),
-        ("mongodb://u:p@host/RehabDatos/plants", OF_ENVIRONMENT, WITH_USER),
-        ("mongodb://host/RehabDatos/plants", dict.fromkeys(OF_ENVIRONMENT, ""), PLAIN),
+        ("mongodb://u:p@host/biodiversity/plants", OF_ENVIRONMENT, WITH_USER),
+        ("mongodb://host/biodiversity/plants", dict.fromkeys(OF_ENVIRONMENT, ""), PLAIN),
         (
-            "mongodb://CN=me@host/RehabDatos/plants?authMechanism=MONGODB-X509&tls=true",
+            "mongodb://CN=me@host/biodiversity/plants?authMechanism=MONGODB-X509&tls=true",
             {},
             {**PLAIN, "username": "CN=me"},
         ),

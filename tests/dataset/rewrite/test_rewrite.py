@@ -346,7 +346,7 @@ def test_another_field_holds_the_url(plants: Mirror, work: Path) -> None:
     path = put(work / "raw.jsonl", [{"url": url_of(1), "id": 1, **fields}, {"x": 1}])
     report = plants.rewrite(path, work / "out.jsonl")
     (warning,) = report.warnings
-    assert warning.startswith("Not one of 2 records can be used; ")
+    assert warning.startswith("None of 2 records can be used; ")
     assert "record 1: no field 'image_url' among url, id, field0, " in warning
     assert "field19" not in warning
     assert "--url-field" in warning
@@ -355,20 +355,20 @@ def test_another_field_holds_the_url(plants: Mirror, work: Path) -> None:
 
 
 DOUBTS: list[tuple[str, list[Any], dict[str, Any], list[str]]] = [
-    ("empty", [], {}, ["There is no record in the input"]),
-    ("all invalid", ["?", "?"], {}, ["Not one of 2 records can be used", "record 1: not JSON"]),
+    ("empty", [], {}, ["The input has no records"]),
+    ("all invalid", ["?", "?"], {}, ["None of 2 records can be used", "record 1: not JSON"]),
     ("all unknown", [record(n) for n in ABSENT[:3]], {},
-     ["Not one of 3 records is in the mirror", "spelled", "--match photo"]),
+     ["None of 3 records is in the mirror", "spelled", "--match photo"]),
     ("all unknown and kept", [record(n) for n in ABSENT[:3]], {"missing": "keep"},
-     ["Not one of 3 records is in the mirror"]),
-    ("no photos", [{"image_url": "https://x/1"}], {}, ["Not one of 1 records is in the mirror"]),
+     ["None of 3 records is in the mirror"]),
+    ("no photos", [{"image_url": "https://x/1"}], {}, ["None of 1 records is in the mirror"]),
     ("all flagged", [record(n) for n in BLANK], {},
-     ["Nothing is in the output: of 3 records the last 3 were dropped as 'blank', such as http"]),
+     ["The output is empty: of 3 records the last 3 were dropped as 'blank', such as http"]),
     ("no licence", [record(1), record(ABSENT[0]), record(ABSENT[1])],
      {"license": LicenseRule(("license",), required=True)},
      ["of 3 records the last 1 were dropped as 'license', such as no licence: http"]),
     ("an empty sample", [record(1)], {"sample": 0}, ["dropped as 'sample'."]),
-    ("an empty split", [record(1)], {"splits": THREE}, ["The split ", " is empty: the 1 records"]),
+    ("an empty split", [record(1)], {"splits": THREE}, ["The split ", " is empty: there are too few records (1)"]),
 ]  # fmt: skip
 
 
@@ -398,7 +398,7 @@ def test_an_empty_mirror_is_called_so(rewrite: Rewrite) -> None:
         ("cache", UrlLookup(Index.empty(), of_mirror=False)),
     ):
         report = rewrite([record(1)], lookup, base=None)
-        assert report.warnings == [f"The {place} knows no image at all, and so none of 1 records."]
+        assert report.warnings == [f"The {place} has no images, so it has none of the 1 records."]
 
 
 def test_a_result_as_it_should_be_is_not_remarked(rewrite: Rewrite) -> None:

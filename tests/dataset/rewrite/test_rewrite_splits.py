@@ -206,7 +206,7 @@ def test_classes_have_their_shares_and_the_table_is_right(rewrite: Rewrite) -> N
     assert report.as_json()["classes"]["oak"] == dict(
         zip(report.splits, expected["oak"], strict=True)
     )
-    assert report.warnings == ["2 of 62 records have no value in 'kind': they are in no class."]
+    assert report.warnings == ["2 of 62 records have no value in 'kind': they belong to no class."]
 
 
 @pytest.mark.parametrize(
@@ -219,7 +219,7 @@ def test_classes_have_their_shares_and_the_table_is_right(rewrite: Rewrite) -> N
 def test_a_field_that_no_record_has_is_an_error(
     rewrite: Rewrite, work: Path, options: dict[str, Any], said: str
 ) -> None:
-    with pytest.raises(DatasetError, match="Not one of 10 records") as raised:
+    with pytest.raises(DatasetError, match="None of 10 records") as raised:
         rewrite([record(n) for n in GOOD], splits=THREE, **options)
     assert said in str(raised.value)
     assert names(work) == {"raw.jsonl"}
@@ -232,6 +232,6 @@ def test_records_that_may_move_once_they_are_mirrored_are_told(
     path = put(work / "raw.jsonl", [record(n, obs=n) for n in (*MANY, *ABSENT[:7])])
     report = plants.rewrite(path, work / "out.jsonl", splits=THREE, missing="keep", **options)
     assert report.kept_missing == 7
-    told = [one for one in report.warnings if one.startswith("7 records are kept though")]
+    told = [one for one in report.warnings if one.startswith("7 records are kept although")]
     assert len(told) == warned
     assert plants.rewrite(path, work / "one.jsonl", missing="keep").warnings == []

@@ -127,9 +127,7 @@ def test_what_cannot_be_read_is_said_in_a_sentence(tmp_path: Path) -> None:
 def test_without_a_backup_nothing_is_replaced(tmp_path: Path) -> None:
     config = tmp_path / ("n" * 250 + ".yaml")  # its backup's name is longer than a name may be
     config.write_text("a: b\n")
-    with pytest.raises(
-        UsageError, match=r"is left as it was, because it cannot be replaced \(File"
-    ):
+    with pytest.raises(UsageError, match=r"is unchanged, because it cannot be replaced \(File"):
         update_config(config, assigned("a=x"), dry_run=False)
     assert config.read_text() == "a: b\n"
     assert names(tmp_path) == {config.name}
