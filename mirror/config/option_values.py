@@ -59,7 +59,7 @@ def seconds_until(text: str, now: datetime) -> float:
 
     match = re.fullmatch(r"([01]?\d|2[0-3]):([0-5]\d)", text.strip())
     if not match:
-        raise ValueError("write a time of the day, such as 06:00.")
+        raise ValueError("write a time of day, such as 06:00.")
     local = now.replace(tzinfo=None)
     then = local.replace(hour=int(match[1]), minute=int(match[2]), second=0, microsecond=0)
     if then <= local:

@@ -103,7 +103,7 @@ def test_a_backfill_then_another_then_the_mirror_has_it(
     ("arguments", "status", "words"),
     [
         (["--contact", "a\nb"], 78, "backfill.contact"),
-        (["--until", "25:00"], 2, "time of the day"),
+        (["--until", "25:00"], 2, "time of day"),
         (["--for", "soon"], 2, "duration"),
         (["--max-bytes", "much"], 78, "--max-bytes"),
         (["--per-hour", "0"], 2, "per-hour"),
