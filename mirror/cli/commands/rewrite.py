@@ -53,9 +53,7 @@ if TYPE_CHECKING:
         help="Write what was dropped and why, with examples, as JSON.",
     ),
     click.option("--force", is_flag=True, help="Replace files that exist."),
-    click.option(
-        "-n", "--dry-run", is_flag=True, help="Count and show; write nothing but --report."
-    ),
+    click.option("-n", "--dry-run", is_flag=True, help="Show the counts; write only --report."),
 )
 @section(
     WHAT_TO_READ,
@@ -77,7 +75,7 @@ if TYPE_CHECKING:
 @bucket_options
 @public_url_option
 @section(
-    "What the new URLs are",
+    "The new URLs",
     click.option(
         "--scheme",
         type=click.Choice(["public", "s3", "presigned", "file"]),
