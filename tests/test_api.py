@@ -85,7 +85,7 @@ def parameters_of(method: Callable[..., Any]) -> set[str]:
     return names - {"self"}
 
 
-@pytest.mark.parametrize("name", COMMANDS.keys() - NO_VERBS)
+@pytest.mark.parametrize("name", sorted(COMMANDS.keys() - NO_VERBS))
 def test_every_option_of_a_command_is_an_argument_of_its_method(name: str) -> None:
     command = command_line.get_command(click.Context(command_line), name)
     assert command is not None
