@@ -61,6 +61,7 @@ if TYPE_CHECKING:
         WrongRegion,
     )
     from mirror.fetch.client import AsyncFetcher, Fetcher
+    from mirror.run.progress import Progress, Stage
     from mirror.run.report import Report
 
 # Where each name is. A module loads when one of its names is first used: `mirror --version` and
@@ -68,6 +69,7 @@ if TYPE_CHECKING:
 _MODULES: Final = {
     "mirror.api": ("Mirror",),
     "mirror.fetch.client": ("AsyncFetcher", "Fetcher"),
+    "mirror.run.progress": ("Progress", "Stage"),
     "mirror.run.report": ("Report",),
     "mirror.errors": (
         "MirrorError",
@@ -140,7 +142,9 @@ __all__ = [
     "OriginBlocked",
     "OutputError",
     "PreconditionFailed",
+    "Progress",
     "Report",
+    "Stage",
     "StateDamaged",
     "StateError",
     "StoreError",
@@ -158,12 +162,14 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    for module, names in _MODULES.items():
-        if name in names:
-            value = globals()[name] = getattr(import_module(module), name)
-            return value
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+if not TYPE_CHECKING:  # type checkers see the imports above, and refuse any other name
+
+    def __getattr__(name: str) -> Any:
+        for module, names in _MODULES.items():
+            if name in names:
+                value = globals()[name] = getattr(import_module(module), name)
+                return value
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

@@ -87,8 +87,8 @@ class Mirror:
     failed are listed in it, and `report.succeeded` is then False. A run that cannot begin raises a
     `MirrorError`. So does one that ends early: the error's `report` says what was done before.
 
-    Every verb that takes time has the argument `progress`: True draws bars, by tqdm; an object of
-    `mirror.run.progress.Progress` receives the progress itself.
+    Every verb that takes time has the argument `progress`: True draws bars, by tqdm; an object of a
+    class derived from `Progress` receives the progress itself.
 
     Args:
         layers: sources of settings, the strongest first. Use `Mirror.open`.
@@ -452,6 +452,111 @@ class Mirror:
         source = MongoUrl.parse(url)
         return run_and_report(
             "export", lambda p: export(source, Path(output), options, progress=p), progress
+        )
+
+    def rewrite(
+        self,
+        inputs: _Paths,
+        output: _Path,
+        *,
+        url_field: str = "image_url",
+        source_field: str = "source_url",
+        scheme: Literal["public", "s3", "presigned", "file"] | None = None,
+        expires: float = 7.0,
+        match: Match = "url",
+        missing: Literal["drop", "keep", "fail"] = "drop",
+        min_size: int = 0,
+        license_field: str | None = None,
+        allow_license: str | Iterable[str] = (),
+        sample: float | str | None = None,
+        split: Mapping[str, float] | str | None = None,
+        seed: int = 0,
+        group_by: str | None = None,
+        stratify_by: str | None = None,
+        tolerance: float = 0.01,
+        allow_leaks: bool = False,
+        cached_only: _Path | None = None,
+        level: Level = "decode",
+        known_bad: _Path | None = None,
+        strict: bool = False,
+        force: bool = False,
+        dry_run: bool = False,
+        report: _Path | None = None,
+        update_config: _Path | None = None,
+        set: Mapping[str, Any] | Iterable[str] = (),  # noqa: A002 - the option's name
+        progress: bool | Progress = False,
+    ) -> Report:
+        """Rewrite datasets to the mirror's URLs; filter them and split them.
+
+        Args:
+            inputs: one dataset or several: files, or `mongodb://HOST/DATABASE/COLLECTION`.
+            output: the file to write; its name says the format.
+            url_field: the field of URLs; dotted for nested ones.
+            source_field: the field that takes the original URL.
+            scheme: of the new URLs. None chooses `public` if `bucket.public_url` is set.
+            expires: days that presigned URLs are valid, at most 7.
+            match: `photo` also finds an iNaturalist photo under another spelling of its URL.
+            missing: what becomes of records whose image is not mirrored.
+            min_size: drop images whose shorter side has fewer pixels.
+            license_field: the field of licences.
+            allow_license: licences that may be written, such as `"cc-by"`.
+            sample: only so many records, an int, or this share of them, a float.
+            split: names and shares, `{"train": 0.8, "val": 0.2}` or `"train=0.8,val=0.2"`.
+            seed: of splits and sample.
+            group_by: a field; records that are equal there stay in one split.
+            stratify_by: a field of classes; each split gets its share of every class.
+            tolerance: how far a class's share may be off, as a fraction of the class.
+            allow_leaks: let records with the same image be in different splits.
+            cached_only: a cache folder to look images up in, instead of the mirror.
+            level: how far to look at each image of that folder.
+            known_bad: a file of hashes of contents that are always bad, for that folder.
+            strict: stop at the first invalid record.
+            force: replace existing files.
+            dry_run: count; write nothing but the report.
+            report: a file for what was dropped and why, as JSON.
+            update_config: a YAML file of a training to point at the new files.
+            set: its keys and their values, `{"data.train": "{train}"}` or `["data.train={train}"]`.
+            progress: as the class says.
+        """
+        from mirror.dataset.rewrite.rewrite_options import parse_options
+        from mirror.dataset.rewrite.run_rewrite import rewrite
+
+        bad = _folder(known_bad, "inspect.known_bad")
+        settings = self._with(
+            {"cache.dir": _folder(cached_only, "cache.dir"), "inspect.known_bad": bad}
+        )
+        pairs = [f"{k}={v}" for k, v in set.items()] if isinstance(set, Mapping) else _names(set)
+        options = parse_options(
+            url_field=url_field,
+            source_field=source_field,
+            scheme=scheme,
+            expires=expires,
+            match=match,
+            missing=missing,
+            min_size=min_size,
+            license_field=license_field,
+            allow_license=_names(allow_license),
+            sample=f"{sample:f}" if isinstance(sample, float) else sample,
+            split=split,
+            seed=seed,
+            group_by=group_by,
+            stratify_by=stratify_by,
+            tolerance=tolerance,
+            allow_leaks=allow_leaks,
+            cached_only=cached_only is not None,
+            level=level,
+            known_bad=bad,
+            strict=strict,
+            force=force,
+            dry_run=dry_run,
+            report=_optional_path(report),
+            update_config=_optional_path(update_config),
+            assignments=pairs,
+        )
+        return run_and_report(
+            "rewrite",
+            lambda p: rewrite(settings, _names(inputs), Path(output), options, progress=p),
+            progress,
         )
 
     # --- reading, as training does ---

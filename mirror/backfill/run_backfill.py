@@ -174,6 +174,8 @@ def backfill(
     Raises:
         MirrorError: the run could not start: a missing folder, no contact, another run's lock.
     """
+    for source in inputs:
+        source.check()
     run = _BackfillRun(
         settings,
         inputs,

@@ -144,7 +144,7 @@ class CacheWriter:
         return part
 
     def publish_unless_good(self, part: PartFile, known_bad: frozenset[bytes]) -> bool:
-        """Give a draft its name, unless a file that has the name is to stay; returns whether it has.
+        """Give a draft its name unless a good or unreadable file has it; returns whether it did.
 
         | now under the name              | then                                               |
         |---------------------------------|----------------------------------------------------|
@@ -162,7 +162,7 @@ class CacheWriter:
         """
         result = self._publish(TargetName(part.path, replace=False), part)
         if result.outcome == "kept":
-            # Another good file may come between this check and the next step: as good as ours.
+            # A good file that appears right after this check is replaced: this one is as good.
             if judge_place(self._root, part.path, known_bad) in ("good", "unreadable"):
                 return False
             result = self._publish(TargetName(part.path, replace=True), part)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import click
 
 from mirror.cli.help_sections import section
-
-_HEX_DIGITS = 32
+from mirror.config.option_values import parse_hex_prefix
 
 WHAT_TO_READ = "What to read"
 WHERE_THE_MIRROR_IS = "Where the mirror is"
@@ -17,11 +17,16 @@ HOW_FAST = "How fast"
 OUTPUT = "Output"
 
 
-def hex_prefix(_ctx: click.Context, _param: click.Parameter, value: str) -> str:
-    """Check the first digits of a URL's MD5."""
-    if len(value) > _HEX_DIGITS or any(c not in "0123456789abcdefABCDEF" for c in value):
-        raise click.BadParameter("write up to 32 hexadecimal digits, such as 3f.")
-    return value
+def parsed(parse: Callable[[str], Any]) -> Callable[..., Any]:
+    """A callback that parses the text of an option. A ValueError of `parse` becomes its message."""
+
+    def callback(_ctx: click.Context, _param: click.Parameter, value: str | None) -> Any:
+        try:
+            return None if value is None else parse(value)
+        except ValueError as error:
+            raise click.BadParameter(str(error)) from None
+
+    return callback
 
 
 cache_option = click.option("--cache", metavar="DIR", help="The cache folder [cache.dir].")
@@ -70,7 +75,7 @@ url_field_option = click.option(
 prefix_option = click.option(
     "--prefix",
     default="",
-    callback=hex_prefix,
+    callback=parsed(parse_hex_prefix),
     metavar="HEX",
     help="Only URLs whose MD5 begins with these hexadecimal digits.",
 )
@@ -105,20 +110,3 @@ def bucket_flags(options: dict[str, Any]) -> dict[str, Any]:
         "bucket.engine": options["engine"],
         "state.dir": options["state"],
     }
-
-
-def share(_ctx: click.Context, _param: click.Parameter, value: str | None) -> float | None:
-    """Read `1%` or `0.01`.
-
-    `1` is refused: a crontab turns `1%` into `1`, and that would read everything back.
-    """
-    if value is None:
-        return None
-    text = value.strip()
-    try:
-        number = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
-    except ValueError:
-        number = -1.0
-    if not 0 < number <= 1 or text == "1":
-        raise click.BadParameter("write a share, such as 1% or 0.01; all of it is 100%.")
-    return number

@@ -7,8 +7,10 @@ add the name of the option.
 from __future__ import annotations
 
 import re
-from datetime import datetime, timedelta
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from datetime import datetime
 
 _MD5_DIGITS: Final = 32
 _UNITS: Final = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400}
@@ -53,9 +55,11 @@ def seconds_until(text: str, now: datetime) -> float:
         text: hours and minutes, 00:00 to 23:59.
         now: with its time zone, because a night in which clocks change is longer or shorter.
     """
+    from datetime import timedelta
+
     match = re.fullmatch(r"([01]?\d|2[0-3]):([0-5]\d)", text.strip())
     if not match:
-        raise ValueError("write a time of the day, such as 06:00.")
+        raise ValueError("write a time of day, such as 06:00.")
     local = now.replace(tzinfo=None)
     then = local.replace(hour=int(match[1]), minute=int(match[2]), second=0, microsecond=0)
     if then <= local:

@@ -1,8 +1,8 @@
 """The verdict on an image's bytes, and its reason. Pure: nothing here opens a file or keeps state.
 
-The tests run from the cheapest to the most expensive, and the first one that applies decides. They
-are: magic bytes, header, number of pixels, structure, a strict decode to the end, a flat frame, a
-painted band at the bottom. docs/verdicts.md has the whole table, the thresholds and their figures.
+The tests run from the cheapest to the most expensive, and the first one that applies decides. In
+order: magic bytes, header, number of pixels, structure, strict decode, flat frame, painted band. The
+page docs/verdicts.md has the whole table, the thresholds and their figures.
 
 libjpeg-turbo (simplejpeg) decodes JPEG, scaled and strict: its warnings are errors. So it refuses a
 file that was cut short and closed with an end marker; Pillow accepts it and fills the rest with

@@ -42,7 +42,7 @@ class DoctorReport:
 
     @property
     def exit_status(self) -> int:
-        """0 where nothing fails, 78 where the configuration or the credentials do, else 1."""
+        """0 if nothing fails, 78 if the configuration or the credentials fail, otherwise 1."""
         failed = {finding.exit_status for finding in self.findings if finding.status == "fail"}
         if EXIT_CONFIG in failed:
             return EXIT_CONFIG
@@ -92,14 +92,6 @@ def what_happened(error: MirrorError) -> str:
     """The part of an error that says what happened. The finding has its own advice."""
     what, _, advice = str(error).rpartition("; ")
     return what if what and ")" not in advice else str(error).rstrip(".")
-
-
-def exit_status(findings: Iterable[Finding]) -> int:
-    """0 if no check fails, 78 if the configuration or the credentials are wrong, else 1."""
-    failed = [finding.exit_status for finding in findings if finding.status == "fail"]
-    if not failed:
-        return EXIT_DONE
-    return EXIT_CONFIG if EXIT_CONFIG in failed else EXIT_ERROR
 
 
 def skipped(names: Iterable[str], why: str) -> Iterator[Finding]:

@@ -33,7 +33,7 @@ def examine(settings: Settings, *, read_only: bool) -> Iterator[Finding]:
     try:
         settings.require_apart()
     except ConfigError as error:
-        fix = "Choose a folder outside the cache for bucket.url."
+        fix = "Choose a folder beside the cache for bucket.url."
         yield fail("folder", what_happened(error), fix, error.exit_status)
         yield from skipped(_CHECKS, "because of the folder")
         return

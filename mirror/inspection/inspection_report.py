@@ -1,4 +1,4 @@
-"""What an inspection found, for people and programs: `--json`, a CSV file, a contact sheet."""
+"""Report an inspection: as JSON, as a CSV file, as a contact sheet."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ class ProgressBar(Progress):
         from tqdm.auto import tqdm
 
         self.close()
-        self._counts_bytes = stage.items is None and stage.nbytes is not None
+        self._counts_bytes = bool(stage.nbytes)
         if self._counts_bytes:
             self._bar = tqdm(total=stage.nbytes, unit="B", unit_scale=True)
         else:
@@ -34,7 +34,7 @@ class ProgressBar(Progress):
 
     def wait(self, seconds: float, reason: str) -> None:
         if self._bar is not None:
-            self._bar.set_description_str(reason)
+            self._bar.set_postfix_str(f"waiting: {reason}")
 
     def say(self, sentence: str, level: Level = "info") -> None:
         from tqdm.auto import tqdm

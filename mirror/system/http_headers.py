@@ -1,4 +1,4 @@
-"""What HTTP headers and statuses mean, wherever an answer is read."""
+"""Parse HTTP dates and `Retry-After`; redirect statuses. Every HTTP client here uses them."""
 
 from __future__ import annotations
 

@@ -181,10 +181,10 @@ def _check(folders: Sequence[Path]) -> None:
         )
     for folder in folders:
         if not folder.is_dir():
-            raise CacheError(f"The folder {folder} does not exist; is its disk mounted?")
+            raise CacheError(f"The folder {folder} does not exist; check that its disk is mounted.")
         if next(files_below(os.fsencode(folder)), None) is None:
             raise CacheError(
-                f"The folder {folder} has no file in it; is its disk mounted? Objects that no folder "
+                f"The folder {folder} has no file in it; check that its disk is mounted. Objects that no folder "
                 "has would be catalogued as lost."
             )
 

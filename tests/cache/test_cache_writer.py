@@ -1,4 +1,4 @@
-"""Into the cache: whole or not at all, never in place of a good file, never through a link."""
+"""The cache writer: images appear complete, never over a good file, never through a link."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_a_link_is_not_written_through(
     assert elsewhere.read_bytes() == b"precious"
 
 
-def test_a_folder_at_its_place_stays(root: Path) -> None:
+def test_a_folder_under_an_images_name_stays(root: Path) -> None:
     (root / os.fsdecode(NAME)).mkdir()
     assert judge_place(os.fsencode(root), NAME, NONE) == "unreadable"
     assert not put(root, photo(1))
@@ -81,7 +81,7 @@ def test_a_full_disk_leaves_nothing(root: Path, monkeypatch: pytest.MonkeyPatch)
     assert os.listdir(root) == []
 
 
-def test_only_what_it_put_there_is_taken_out(root: Path) -> None:
+def test_only_a_file_that_a_backfill_wrote_is_removed(root: Path) -> None:
     def drafted_signature() -> bytes:
         """The signature that a draft has before it is published."""
         with writer.draft(NAME, photo(1)) as part:
@@ -109,7 +109,7 @@ def test_a_cache_has_one_backfill_at_a_time(tmp_path: Path) -> None:
         raise AssertionError
 
 
-def test_part_files_of_a_killed_run_are_deleted_and_only_by_their_own_command(
+def test_each_command_deletes_only_its_own_part_files(
     tmp_path: Path,
 ) -> None:
     names = {".backfill-0123456789abcdef.tmp", "." + "0" * 32 + ".jpg.mirror-part", ".other.tmp"}

@@ -330,7 +330,7 @@ def test_a_new_snapshot_replaces_the_old_one(tmp_path: Path) -> None:
     reader = Index.load(tmp_path)
     save(index_of(ROWS, 2), tmp_path)
     assert the_one_in(tmp_path).name.startswith("v2-")
-    agrees(reader, ROWS[:1])  # who has mapped the old one keeps it
+    agrees(reader, ROWS[:1])  # a process that has mapped the old one keeps it
     agrees(reader.merged([batch(ROWS)], 3, frozenset({"new"}), tmp_path), ROWS)  # and goes on
     agrees(Index.load(tmp_path), ROWS)
 

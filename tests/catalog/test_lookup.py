@@ -1,4 +1,4 @@
-"""URLs are found in a mirror: by their MD5, as its own, or as another spelling of a photo's."""
+"""Lookups of URLs: by MD5, as URLs of the mirror, or as other spellings of a photo."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ __all__ = ["plants"]
 
 
 def found(lookup: UrlLookup, *urls: str) -> tuple[list[str], list[bool]]:
-    """`(outcome of each, was it found by its photo alone)`."""
+    """The outcomes of URLs, and whether each was found only by its photo."""
     encoded = [url.encode() for url in urls]
     at, by_photo = lookup.find(encoded, digests_of(encoded))
     return [OUTCOMES[code] for code in lookup.outcomes(at)], by_photo.tolist()
 
 
 def contents(lookup: UrlLookup, *urls: str) -> list[str]:
-    """Content hashes of what URLs are found as, as hexadecimal digits."""
+    """The content hashes that URLs are found with, as hexadecimal digits."""
     encoded = [url.encode() for url in urls]
     at = lookup.find(encoded, digests_of(encoded)).positions
     assert (at >= 0).all()
@@ -156,7 +156,7 @@ HOSTS = ("https://inaturalist-open-data.s3.amazonaws.com", "https://static.inatu
 
 @pytest.fixture(scope="module", params=["the MD5s", "the URLs too"])
 def spelled(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Mirror:
-    """A mirror of photos whose catalog knows of each URL what the parameter says.
+    """A mirror of photos whose catalog has the source URLs that the parameter says.
 
     1  once, good            2  once, blank
     3  blank as .jpg, good as .jpeg              4  good as .jpg, blank as .jpeg

@@ -1,4 +1,4 @@
-"""`mirror rewrite` called in this process, in the folder that a user is in."""
+"""Calls `mirror rewrite` in this process, in the working folder of a user."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tests.support.photos import photo, url_of
 THREE = "--split=train=0.8,val=0.1,test=0.1"
 
 
-# What becomes of the records of `work` that are not written.
+# The records of `work` that are dropped, by reason.
 DROPPED = {"blank": 3, "corrupt": 2, "not_image": 4, "placeholder": 6, "not_mirrored": 5,
            "too_small": 0, "license": 0, "invalid": 1, "sample": 0}  # fmt: skip
 
@@ -42,9 +42,9 @@ class Said(NamedTuple):
 
     @property
     def json(self) -> dict[str, Any]:
-        told = json.loads(self.out)
-        assert isinstance(told, dict)
-        return told
+        report = json.loads(self.out)
+        assert isinstance(report, dict)
+        return report
 
 
 Rewrite = Callable[..., Said]
@@ -52,7 +52,7 @@ Rewrite = Callable[..., Said]
 
 @pytest.fixture
 def work(tmp_path: Path, clean_environment: None, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder that a user is in, with a dataset of every kind of record."""
+    """The working folder, with a dataset of every kind of record."""
     folder = tmp_path / "work"
     folder.mkdir(exist_ok=True)
     monkeypatch.chdir(folder)
@@ -67,7 +67,7 @@ def work(tmp_path: Path, clean_environment: None, monkeypatch: pytest.MonkeyPatc
 
 @pytest.fixture
 def call(work: Path, capfd: pytest.CaptureFixture[str]) -> Rewrite:
-    """Runs `mirror rewrite` in this process."""
+    """Run `mirror rewrite` in this process."""
 
     def rewrite(*arguments: str, first: tuple[str, ...] = ()) -> Said:
         capfd.readouterr()
@@ -79,7 +79,7 @@ def call(work: Path, capfd: pytest.CaptureFixture[str]) -> Rewrite:
 
 @pytest.fixture
 def rewrite(plants: Mirror, call: Rewrite) -> Rewrite:
-    """The same, over the mirror."""
+    """Run `mirror rewrite` on the mirror `plants`."""
     where = [f"--bucket={plants.settings.bucket.url}", f"--state={plants.settings.state.dir}"]
     return lambda *arguments, first=(): call(*where, *arguments, first=first)
 

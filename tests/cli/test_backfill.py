@@ -9,63 +9,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import pytest
 
-from mirror.cli.commands.backfill import seconds_of, seconds_until
 from tests.backfill.fake_inaturalist import Image, INaturalist, gone
 from tests.support.photos import photo
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"),
-    [("90s", 90), ("45m", 2700), ("45min", 2700), ("2h", 7200), ("1h30m", 5400), ("3d", 259_200),
-     ("1.5h", 5400), ("1 h 30 m", 5400)],
-)  # fmt: skip
-def test_durations(text: str, seconds: float) -> None:
-    assert seconds_of(text) == seconds
-
-
-@pytest.mark.parametrize("text", ["", "2", "h", "0h", "-2h", "2h later", "two hours", "1h30", "2x"])
-def test_what_is_no_duration_is_refused(text: str) -> None:
-    with pytest.raises(ValueError):
-        seconds_of(text)
-
-
-@pytest.mark.parametrize(
-    ("now", "text", "hours"),
-    [
-        ("2026-11-24 22:00", "06:00", 8),
-        ("2026-11-24 05:30", "06:00", 0.5),
-        ("2026-11-24 06:00", "06:00", 24),
-        ("2026-11-24 06:01", "6:00", 24 - 1 / 60),
-        ("2026-10-24 22:00", "06:00", 9),  # the clocks are set back in that night
-        ("2026-03-28 22:00", "06:00", 7),  # and forward in that one
-    ],
-)
-def test_until_is_the_next_time_it_is_so_late(
-    now: str, text: str, hours: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("TZ", "Europe/Berlin")
-    time.tzset()
-    try:
-        moment = datetime.fromisoformat(now).replace(tzinfo=ZoneInfo("Europe/Berlin"))
-        assert timedelta(seconds=seconds_until(text, moment)) == timedelta(hours=hours)
-    finally:
-        monkeypatch.undo()
-        time.tzset()
-
-
-@pytest.mark.parametrize("text", ["", "24:00", "6", "06:60", "noon", "-1:00"])
-def test_what_is_no_time_of_the_day_is_refused(text: str) -> None:
-    with pytest.raises(ValueError):
-        seconds_until(text, datetime.now().astimezone())
 
 
 @pytest.fixture
@@ -151,7 +103,7 @@ def test_a_backfill_then_another_then_the_mirror_has_it(
     ("arguments", "status", "words"),
     [
         (["--contact", "a\nb"], 78, "backfill.contact"),
-        (["--until", "25:00"], 2, "time of the day"),
+        (["--until", "25:00"], 2, "time of day"),
         (["--for", "soon"], 2, "duration"),
         (["--max-bytes", "much"], 78, "--max-bytes"),
         (["--per-hour", "0"], 2, "per-hour"),

@@ -50,7 +50,7 @@ def test_a_dry_run_shows_what_it_would_do(mirror: Run, cache: Path) -> None:
     done = mirror("quarantine", f"--cache={cache}", "--to=flagged")
     assert done.returncode == 0
     assert "would be moved" in done.stdout
-    assert "With --yes" in done.stdout
+    assert "Add --yes" in done.stdout
     assert name_of(url_of(100)) in done.stdout
     assert len(files_of(cache)) == 26
 

@@ -132,7 +132,7 @@ def test_what_is_no_plain_file_is_left_alone(tmp_path: Path, clean_environment: 
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr.startswith("mirror: The metrics of this run are not in /dev/full: ")
-    assert "no plain file" in done.stderr
+    assert "not a plain file" in done.stderr
     assert os.stat("/dev/full").st_mode == before
 
 

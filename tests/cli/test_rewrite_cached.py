@@ -1,4 +1,4 @@
-"""`mirror rewrite --cached-only`: a cache in a mirror's place."""
+"""`mirror rewrite --cached-only`: a cache in place of a mirror."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def cache(work: Path) -> Path:
 
 
 def test_the_old_scripts_job_is_one_command(call: Rewrite, work: Path, cache: Path) -> None:
-    """Keep what is cached, 80/10/10: and what the script did not: no bad image, no leak."""
+    """Keep cached records and split 80/10/10, but without bad images and leaks."""
     import polars
 
     lines = (work / "raw.jsonl").read_bytes().splitlines()

@@ -1,4 +1,4 @@
-"""`mirror rewrite`: where records come from, and where their new URLs lead."""
+"""`mirror rewrite`: kinds of inputs, and schemes of the new URLs."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ __all__ = ["call", "mirror", "plants", "rewrite", "work"]
 
 
 def mirrored_at(name: str, make_place: MakePlace, work: Path) -> tuple[Mirror, list[str]]:
-    """A mirror on a server, and the flags that lead to it; the environment has its credentials."""
+    """A mirror on a server, and the flags for it. The environment has its credentials."""
     fill(work.parent / "cache", {url_of(n): photo(n) for n in GOOD})
     place = make_place(name)
     there = Mirror.of(place, work.parent)
@@ -44,7 +44,7 @@ def mirrored_at(name: str, make_place: MakePlace, work: Path) -> tuple[Mirror, l
 
 @pytest.fixture
 def bucket(make_place: MakePlace, work: Path) -> tuple[Mirror, list[str]]:
-    """One that asks for signatures."""
+    """A bucket that requires signatures."""
     return mirrored_at("seaweedfs-obstore", make_place, work)
 
 

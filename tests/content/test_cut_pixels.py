@@ -1,4 +1,4 @@
-"""Files whose frames hold fewer pixels than their headers say, in formats that do not tell by themselves."""
+"""Files with fewer pixels than their headers say, in formats whose decoders do not notice."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PICTURE = fitted("coffee.png", 160)
 def png(image: Image.Image, raw: bytes, *, kind: int, bits: int = 8, interlaced: int = 0) -> bytes:
     head = struct.pack(">IIBBBBB", *image.size, bits, kind, 0, 0, interlaced)
     packed = zlib.compress(raw)
-    # Encoders divide the stream anywhere.
+    # Encoders may divide the stream anywhere.
     parts = [packed[at : at + 1000] for at in range(0, len(packed), 1000)]
     chunks = [(b"IHDR", head), *((b"IDAT", part) for part in parts), (b"IEND", b"")]
     return b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(*chunk) for chunk in chunks)
@@ -91,14 +91,14 @@ def test_a_png_is_unpacked_no_further_than_its_picture(monkeypatch: pytest.Monke
     assert max(map(len, unpacked)) <= 1 << 20
 
 
-def test_pngs_as_they_are_written_are_whole() -> None:
+def test_pngs_of_every_kind_are_complete() -> None:
     for mode in ("RGB", "RGBA", "L", "LA", "P", "1", "I;16"):
         assert inspect(encoded(PICTURE.convert(mode), "PNG")).verdict == "ok"
 
 
 @pytest.fixture
 def lenient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As a training process may have it, for all of its threads."""
+    """Pillow's switch, as a training process may set it for all its threads."""
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
 
 
@@ -118,7 +118,7 @@ CUT_SILENTLY = [*BMPS, UPSIDE_DOWN, OF_OS2, *JP2S]
 
 @pytest.mark.usefixtures("lenient")
 @pytest.mark.parametrize("body", CUT_SILENTLY, ids=lambda body: f"{body[:2]!r} {len(body)}")
-def test_what_is_cut_short_is_corrupt_in_a_process_that_decodes_leniently(body: bytes) -> None:
+def test_truncated_files_are_corrupt_in_a_process_that_decodes_leniently(body: bytes) -> None:
     assert inspect(body).verdict == "ok"
     assert inspect(body + b"\0\0behind it").verdict == "ok"
     for cut in (body[: len(body) // 3], body[: len(body) * 9 // 10], body[:-4]):
@@ -146,7 +146,7 @@ def test_a_jpeg_2000s_boxes_may_be_long() -> None:
 
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("level", [None, 4000])
-def test_sixteen_grey_bits_are_seen_in_either_order(order: str, level: int | None) -> None:
+def test_sixteen_grey_bits_are_judged_in_either_byte_order(order: str, level: int | None) -> None:
     grey = np.asarray(PICTURE.convert("L")).astype(f"{order}u2") * 16
     if level is not None:
         grey[:] = level

@@ -1,4 +1,4 @@
-"""One read of a file: its digests, and proof that it held still."""
+"""Reading a file once: its digests, and the check that it did not change."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def body_of(size: int, seed: int = 0) -> bytes:
     return hashlib.shake_128(b"%d" % seed).digest(size)
 
 
-# Sizes at which something changes: nothing, the head, what is kept, a chunk.
+# Sizes around each limit: empty, the head, the kept body, a chunk.
 CHUNK = 3 * KEEP
 EDGES = [0, KEEP, CHUNK, 2 * CHUNK, HEAD_BYTES]
 SIZES = st.builds(lambda edge, off: max(0, edge + off), st.sampled_from(EDGES), st.integers(-2, 2))
@@ -40,7 +40,9 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("small_chunks")
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(size=SIZES, seed=st.integers(0, 100))
-def test_a_file_is_read_as_it_is_whether_kept_or_not(size: int, seed: int, tmp_path: Path) -> None:
+def test_a_file_has_the_same_digest_whether_its_body_is_kept_or_not(
+    size: int, seed: int, tmp_path: Path
+) -> None:
     path, body = tmp_path / "file", body_of(size, seed)
     path.write_bytes(body)
     found = read(str(path), keep_up_to=KEEP)
@@ -48,11 +50,11 @@ def test_a_file_is_read_as_it_is_whether_kept_or_not(size: int, seed: int, tmp_p
     assert found.digest == expected(body)
     assert found.identity == Identity(size, stat.st_mtime_ns, stat.st_ino)
     assert found.body == (body if size <= KEEP else None)
-    # A chunk is never shorter than the head, but in this test.
+    # Only in this test is a chunk shorter than the head.
     assert found.head == body[: min(HEAD_BYTES, CHUNK if size > KEEP else size)]
 
 
-def test_the_head_of_a_large_file_is_as_long_as_a_small_ones(tmp_path: Path) -> None:
+def test_the_head_of_a_large_file_is_as_long_as_that_of_a_small_one(tmp_path: Path) -> None:
     path, body = tmp_path / "file", body_of(HEAD_BYTES + 1)
     path.write_bytes(body)
     large, small = (read(str(path), keep_up_to=keep) for keep in (0, len(body)))
@@ -61,7 +63,7 @@ def test_the_head_of_a_large_file_is_as_long_as_a_small_ones(tmp_path: Path) -> 
 
 
 @given(st.lists(st.binary(max_size=100)))
-def test_pieces_digest_as_the_whole(pieces: list[bytes]) -> None:
+def test_pieces_have_the_same_digest_as_the_whole(pieces: list[bytes]) -> None:
     hasher = Hasher()
     for piece in pieces:
         hasher.update(piece)
@@ -105,7 +107,7 @@ CHANGES = {"grows": append, "is cut": lambda path: os.truncate(path, 1), "is": r
 
 
 def meanwhile(change: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> None:
-    """The change is made while a file is hashed: after its first bytes were read."""
+    """Make the change while the file is hashed, after its first bytes were read."""
     real = hashlib.sha256
 
     def sha256(data: bytes = b"") -> object:
@@ -118,7 +120,7 @@ def meanwhile(change: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize("size", [100, 2 * CHUNK])
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.usefixtures("small_chunks")
-def test_a_file_that_changes_while_it_is_read_is_not_taken(
+def test_a_file_that_changes_while_it_is_read_is_refused(
     change: str, size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "file"
@@ -129,7 +131,7 @@ def test_a_file_that_changes_while_it_is_read_is_not_taken(
 
 
 @pytest.mark.parametrize("size", [100, 2 * CHUNK])
-def test_a_file_that_is_replaced_while_it_is_read_is_the_old_one_by_its_identity_too(
+def test_a_file_that_is_replaced_while_it_is_read_keeps_its_old_identity(
     size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, other = tmp_path / "file", tmp_path / "other"
@@ -139,6 +141,6 @@ def test_a_file_that_is_replaced_while_it_is_read_is_the_old_one_by_its_identity
     meanwhile(lambda: other.rename(path) if other.exists() else None, monkeypatch)
     found = read(str(path), keep_up_to=KEEP)
     assert found.digest == expected(body_of(size))
-    # The next run's walk meets another inode, and reads the new file.
+    # The walk of the next run finds another inode, and reads the new file.
     assert found.identity == old
     assert Identity.of(path.stat()) != old

@@ -1,4 +1,4 @@
-"""Verdicts: over files whose verdict is known, and over bytes that nobody foresaw."""
+"""Verdicts on labelled files, and on arbitrary bytes."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def misjudged(samples: list[Sample]) -> list[tuple[str, str, str]]:
 
 
 @pytest.mark.parametrize("kind", GOOD, ids=lambda kind: kind.__name__)
-def test_a_good_photograph_is_ok_however_it_looks_and_is_packed(kind: Kind) -> None:
+def test_a_good_photograph_is_ok_in_every_look_and_format(kind: Kind) -> None:
     assert misjudged(samples_of(kind)) == []
 
 
@@ -70,7 +70,7 @@ def test_at_level_header_no_pixel_is_decoded() -> None:
     assert inspect(body[:300], "header").reason.startswith("header: ")
 
 
-def test_what_the_last_bytes_cannot_change_is_known_from_the_first() -> None:
+def test_the_first_bytes_give_the_verdict_that_the_last_bytes_cannot_change() -> None:
     for data, kind in (
         (b"\0\0\0\x1cftypmif1\0\0\0\0mif1avifmiaf", "avif"),
         (b"\0\0\0\x18ftypmsf1\0\0\0\0msf1hevc", "heic"),
@@ -109,7 +109,7 @@ def test_the_largest_frames_allowed_are_not_called_bombs(monkeypatch: pytest.Mon
         assert inspect(encoded(fitted("coffee.png", 92), form)).reason == "too many pixels: 92 x 61"
 
 
-def test_a_format_without_a_decoder_here_is_said_to_be_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_format_without_a_decoder_has_its_own_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(image, "plugin_of", lambda kind: None)
     body = encoded(fitted("coffee.png", 90), "AVIF")
     assert inspect(body) == ("corrupt", "no decoder for avif here", "avif", 0, 0)
@@ -123,7 +123,7 @@ def test_pillows_switches_stay_as_they_are() -> None:
     assert switches == (Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES)
 
 
-def test_threads_reach_the_verdicts_that_one_reaches_alone() -> None:
+def test_many_threads_reach_the_same_verdicts_as_one() -> None:
     bodies = [sample.data for sample in samples_of(good.other_formats)[:40]]
     bodies += [sample.data for sample in samples_of(bad.resaved_otherwise)[:20]]
     with ThreadPoolExecutor(4) as threads:
@@ -203,7 +203,7 @@ def test_a_good_file_with_anything_changed_has_a_verdict(which: int, seed: int, 
     chance = random.Random(seed)
     body = bytearray(seeds_of_mutation()[which])
     for _ in range(edits):
-        # Headers are where parsers go wrong.
+        # Most errors of parsers are in headers.
         reach = chance.choice((64, 300, len(body)))
         at = chance.randrange(min(reach, len(body)))
         match chance.randrange(4):
@@ -232,7 +232,7 @@ def test_the_walk_over_scans_ends_on_any_bytes(rest: bytes) -> None:
 
 @pytest.mark.parametrize("body", IMPOSSIBLE.values(), ids=IMPOSSIBLE)
 @pytest.mark.parametrize("level", ["decode", "header"])
-def test_a_size_that_no_image_can_have_is_none(body: bytes, level: Level) -> None:
+def test_an_impossible_size_is_corrupt(body: bytes, level: Level) -> None:
     got = inspect(body, level)
     assert (got.verdict, got.width, got.height) == ("corrupt", 0, 0)
     assert got.reason == "header: no size that an image can have"

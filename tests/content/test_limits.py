@@ -1,4 +1,4 @@
-"""Small files that cost much: refused by what a decoder would allocate, before one sees them."""
+"""Small files that would cost a decoder much memory or time are refused before it sees them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which URLs mean one photo, which one photo in one size, and how else such a URL may be spelled."""
+"""Which URLs show the same photo, and the same photo in the same size; other spellings of a URL."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_any_other_text_is_its_own_photo(text: str) -> None:
 
 
 @given(st.one_of(st.text(), st.sampled_from([*ONE_PHOTO, *OTHERS])))
-def test_the_photo_of_a_photo_is_itself(text: str) -> None:
+def test_the_photo_of_a_photos_page_is_the_same(text: str) -> None:
     assert photo_of(photo_of(text)) == photo_of(text)
 
 
@@ -107,7 +107,7 @@ def test_the_sizes_of_one_photo_have_a_key_each() -> None:
 @pytest.mark.parametrize(
     "name", ["medium", "medium.", "medium.jpg", "medium.jpg/", "medium.JPEG?1"]
 )
-def test_the_extension_is_of_no_account(name: str) -> None:
+def test_the_extension_does_not_matter(name: str) -> None:
     assert photo_key(f"{STATIC}/photos/7/{name}") == photo_key(f"{OPEN_DATA}/photos/7/medium.png")
 
 
@@ -122,7 +122,7 @@ def test_without_a_size_that_is_known_there_is_no_key(path: str) -> None:
 
 
 @pytest.mark.parametrize("number", ["0", "007", "1" + "0" * 18, "9" * 5000])
-def test_a_number_that_no_photo_has_gives_no_key(number: str) -> None:
+def test_an_impossible_number_has_no_key(number: str) -> None:
     assert photo_key(f"{STATIC}/photos/{number}/medium.jpg") == 0
     assert spellings(f"{STATIC}/photos/{number}/medium.jpg") == []
 
@@ -148,7 +148,7 @@ def test_spellings_are_other_plain_urls_of_the_same_photo_and_size(url: str) -> 
 
 
 @given(URL)
-def test_whichever_spelling_is_at_hand_the_same_urls_are_meant(url: str) -> None:
+def test_all_spellings_of_a_photo_lead_to_the_same_urls(url: str) -> None:
     usual = {url, *spellings(url)}
     for other in usual - {url}:
         assert {other, *spellings(other)} <= usual

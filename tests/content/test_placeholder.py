@@ -1,4 +1,4 @@
-"""Photos are counted and not URLs; the list of known bad hashes."""
+"""Photos are counted rather than URLs; the list of known bad hashes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ NOISE = st.sampled_from(["", "   ", "# a comment", "\t# another", "\r"])
 
 
 @given(st.lists(st.tuples(HASH, NOISE, st.booleans(), st.sampled_from(["", " ", " # why", "\r"]))))
-def test_a_list_gives_the_hashes_that_are_on_it(
+def test_a_list_is_parsed_into_its_hashes(
     rows: list[tuple[bytes, str, bool, str]],
 ) -> None:
     lines = []

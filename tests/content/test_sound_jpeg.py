@@ -1,4 +1,4 @@
-"""JPEGs whose pixels are whole, though libjpeg warns of their headers or of what lies around them."""
+"""JPEGs with complete pixels, although libjpeg warns of their headers or of stray bytes."""
 
 from __future__ import annotations
 
@@ -84,14 +84,14 @@ CUT: dict[str, Callable[[bytes], bytes]] = {
 
 @pytest.mark.parametrize("how", CUT)
 @pytest.mark.parametrize("name", SOUND)
-def test_what_is_cut_short_is_caught_whatever_its_header_is_like(name: str, how: str) -> None:
+def test_a_truncated_jpeg_is_corrupt_whatever_its_header_is_like(name: str, how: str) -> None:
     body = SOUND[name]
     first = body[: body.index(EOI, body.index(b"\xff\xda"))]
     assert inspect(CUT[how](first)).verdict == "corrupt"
 
 
 def test_a_jpeg_without_one_of_its_tables_is_corrupt() -> None:
-    # Its marker is gone: the table's bytes are no stray ones.
+    # The marker is gone, but the bytes of the table are too many to be stray.
     for marker in (b"\xff\xdb", b"\xff\xc4"):
         assert inspect(BODY.replace(marker, b"\0\0", 1)).verdict == "corrupt"
 
@@ -114,7 +114,7 @@ def test_a_sequential_jpeg_of_several_scans_has_one_of_each_component() -> None:
     body = encoded(fitted("coffee.png", 64), quality=85, keep_rgb=True, subsampling=0)
     assert inspect(body).verdict == "ok"
     grey = encoded(fitted("coffee.png", 64).convert("L"))
-    # Says that it has two components more, which no scan brings.
+    # The header declares two more components, which no scan has.
     at = grey.index(b"\xff\xc0")
     more = grey[:at] + b"\xff\xc0\0\x11" + grey[at + 4 : at + 9] + b"\3\1\x11\0\2\x11\0\3\x11\0"
     assert "ends between two scans" in inspect(more + grey[at + 13 :]).reason

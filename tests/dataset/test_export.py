@@ -1,4 +1,4 @@
-"""A collection of a real server becomes a dataset's file: which records, in what form, and whole."""
+"""Exports of a real server's collection: which records, in which form, and complete files."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def plant(n: int) -> dict[str, Any]:
 
 
 def record(n: int) -> dict[str, Any]:
-    """What plain JSON makes of it."""
+    """A document as plain JSON."""
     return {**plant(n), "_id": f"{n:024x}"}
 
 
@@ -61,7 +61,7 @@ def plants(mongodb: MongoServer) -> Collection[dict[str, Any]]:
 
 
 class Exporting:
-    """Exports of one collection, each told as a command would be."""
+    """Exports of one collection, with their progress recorded."""
 
     def __init__(self, url: MongoUrl, folder: Path) -> None:
         self.url = url

@@ -1,4 +1,4 @@
-"""Where a record holds what, and what becomes of it when its URLs change."""
+"""Paths into records, and records after their URLs are replaced."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from mirror.diagnosis import machine_checks
-from mirror.diagnosis.finding import exit_status
+from mirror.diagnosis.finding import DoctorReport
 from mirror.store.base import Create, Headers
 from tests.diagnosis.doctor_setup import LINES, MakeSetup, proxied, statuses
 from tests.support.fault_proxy import (
@@ -136,7 +136,7 @@ def test_each_check_fails_for_its_own_reason(
     allowed = {"checksum"} if server == "moto" else set()
     allowed |= {"latency", "if-none-match", "engine"} if line == "read" else set()
     assert others <= allowed, found
-    assert exit_status(found.values()) == 1
+    assert DoctorReport(list(found.values())).exit_status == 1
 
 
 @pytest.mark.parametrize("trouble", [SLOW_DOWN, TOO_MANY_REQUESTS], ids=["503", "429"])
@@ -209,7 +209,7 @@ def test_a_cache_that_is_not_there(make_setup: MakeSetup) -> None:
     setup.cache = setup.folder / "nowhere"
     found = setup.found()
     assert statuses(found, "fail") == ["cache"]
-    assert exit_status(found.values()) == 78
+    assert DoctorReport(list(found.values())).exit_status == 78
 
 
 @pytest.mark.parametrize(("name", "words"), [(None, "is empty"), ("photo1.jpg", "none of 1 files")])
@@ -274,7 +274,7 @@ def test_a_state_that_cannot_be_written(make_setup: MakeSetup) -> None:
     (setup.folder / "state").write_text("a file is in the way")
     found = setup.found()
     assert statuses(found, "fail") == ["state"]
-    assert exit_status(found.values()) == 78
+    assert DoctorReport(list(found.values())).exit_status == 78
 
 
 def test_a_disk_with_little_room(make_setup: MakeSetup, monkeypatch: pytest.MonkeyPatch) -> None:

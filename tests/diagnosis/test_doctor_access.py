@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mirror.diagnosis.finding import exit_status
+from mirror.diagnosis.finding import DoctorReport
 from tests.diagnosis.doctor_setup import LINES, MakeSetup, statuses
 from tests.servers import READER, WRITER
 from tests.support.http_servers import answering
@@ -22,7 +22,7 @@ def test_no_credentials(make_setup: MakeSetup, monkeypatch: pytest.MonkeyPatch) 
     assert statuses(found, "fail") == ["credentials"]
     assert statuses(found, "ok") == ["cache", "state"]
     assert set(found) == set(LINES)
-    assert exit_status(found.values()) == 78
+    assert DoctorReport(list(found.values())).exit_status == 78
 
 
 @pytest.mark.parametrize("variable", ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"])
@@ -34,7 +34,7 @@ def test_credentials_that_are_not_accepted(
     found = setup.found()
     assert statuses(found, "fail") == ["credentials"]
     assert found["endpoint"].status == "ok"
-    assert exit_status(found.values()) == 78
+    assert DoctorReport(list(found.values())).exit_status == 78
     assert "wrong-value-of-a-key" not in str(found)
 
 
@@ -60,7 +60,7 @@ def test_an_endpoint_at_a_closed_port(make_setup: MakeSetup) -> None:
     found = setup.found()
     assert statuses(found, "fail") == ["endpoint"]
     assert found["write"].status == found["engine"].status == "skip"
-    assert exit_status(found.values()) == 1
+    assert DoctorReport(list(found.values())).exit_status == 1
     assert len(setup.slept) == 2, "it was tried again before it was given up"
 
 
@@ -80,7 +80,7 @@ def test_a_bucket_in_another_region(make_setup: MakeSetup) -> None:
         found = setup.found()
     assert statuses(found, "fail") == ["region"]
     assert 'bucket.region = "eu-west-1"' in found["region"].what
-    assert exit_status(found.values()) == 78
+    assert DoctorReport(list(found.values())).exit_status == 78
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mirror.cli.main import run
-from mirror.diagnosis.finding import Finding, exit_status, fail, ok, warn
+from mirror.diagnosis.finding import DoctorReport, Finding, fail, ok, warn
 from tests.diagnosis.doctor_setup import LINES, DoctorSetup, MakeSetup
 
 
@@ -22,7 +22,7 @@ from tests.diagnosis.doctor_setup import LINES, DoctorSetup, MakeSetup
     ],
 )
 def test_the_exit_status(findings: list[Finding], expected: int) -> None:
-    assert exit_status(findings) == expected
+    assert DoctorReport(findings).exit_status == expected
 
 
 def flags(setup: DoctorSetup) -> list[str]:

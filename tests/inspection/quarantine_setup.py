@@ -1,4 +1,4 @@
-"""A cache with flagged files, a place for them, and the ways there and back.
+"""A cache with flagged files, a quarantine folder, and calls that move files there and back.
 
 Tests import the fixtures that they use.
 """
@@ -37,7 +37,7 @@ def to(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def elsewhere() -> Iterator[Path]:
-    """A folder on another file system than the cache's."""
+    """A folder on another file system."""
     with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
         yield Path(folder) / "flagged"
 

@@ -1,4 +1,4 @@
-"""The contact sheet: everything flagged is on it, and nothing of the cache acts on it."""
+"""The contact sheet shows everything flagged, and hostile names and bytes do nothing."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ HOSTILE = [
 
 
 class Page(HTMLParser):
-    """What a browser would make of a page: its elements, and its text by element."""
+    """A page as a browser parses it: its elements, and the text of each element."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -103,7 +103,7 @@ def cache(tmp_path: Path) -> Path:
     return tmp_path / "cache"
 
 
-def test_all_that_is_flagged_is_shown_with_its_name(cache: Path) -> None:
+def test_every_flagged_file_is_shown_with_its_name(cache: Path) -> None:
     verdicts = make(cache)
     text, page = made(cache)
     for path, verdict in verdicts.items():
@@ -125,7 +125,7 @@ def test_one_content_has_one_tile_that_names_all_its_files(cache: Path) -> None:
         assert name_of(url_of(n)) in text
 
 
-def test_the_page_forbids_itself_network_and_scripts(cache: Path) -> None:
+def test_the_page_forbids_network_and_scripts(cache: Path) -> None:
     make(cache)
     _, page = made(cache)
     (policy,) = (m for m in page.all("meta") if m.get("http-equiv"))
@@ -235,7 +235,7 @@ def test_many_names_of_one_content_are_bounded(
     assert "and 6 more" in made(cache)[0]
 
 
-def test_nothing_flagged_and_nothing_there(cache: Path) -> None:
+def test_a_page_without_flagged_files_or_without_any_file(cache: Path) -> None:
     cache.mkdir()
     assert "No image was found" in made(cache)[0]
     fill(cache, {url_of(1): photo(1)})
@@ -244,7 +244,7 @@ def test_nothing_flagged_and_nothing_there(cache: Path) -> None:
     assert page.classed("tile") == []
 
 
-def test_a_file_that_went_or_changed_since_has_no_picture(cache: Path) -> None:
+def test_a_file_that_was_deleted_or_changed_has_no_thumbnail(cache: Path) -> None:
     fill(cache, {url_of(1): blank(50), url_of(2): blank(60)})
     out = io.StringIO()
     with inspected(cache) as findings:
@@ -291,7 +291,7 @@ def test_every_kind_of_picture_has_a_thumbnail(name: str) -> None:
         assert (image.format, image.size) == ("WEBP", (160, 160))
 
 
-def test_a_turned_photo_is_shown_upright() -> None:
+def test_a_rotated_photo_is_shown_upright() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     data = thumbnail(saved(RGB.resize((300, 150)), "JPEG", exif=exif))
@@ -319,7 +319,7 @@ def test_only_formats_that_are_judged_are_decoded_and_no_other_program_runs(
     ghostscript.write_text(f"#!/bin/sh\ntouch {ran}\n")
     ghostscript.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    # Pillow remembers whether it found one.
+    # Pillow remembers whether it found Ghostscript.
     monkeypatch.setattr(EpsImagePlugin, "gs_binary", None)
     page = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n%%EOF\n"
     assert thumbnail(page) is None

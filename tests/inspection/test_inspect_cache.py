@@ -1,4 +1,4 @@
-"""Verdicts over a cache: every file once, judged again when all are seen."""
+"""Inspection of a cache: a verdict for each file, and placeholders once all are counted."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ from mirror.content.image import Level
 from mirror.errors import CacheError, StateError
 from mirror.inspection import inspect_cache
 from mirror.inspection.csv_report import COLUMNS, write_csv
-from mirror.inspection.inspect_cache import printable, shown
+from mirror.inspection.inspect_cache import shown
+from mirror.system.display_text import printable
 from tests.cli.test_bad_input import OBEYING
 from tests.support.damaged_caches import inspected, judged, make, put
 from tests.support.photos import blank, encoded, fill, name_of, photo, url_of
@@ -49,7 +50,7 @@ def test_every_file_gets_its_verdict(cache: Path) -> None:
         assert findings.failures == []
 
 
-def test_what_is_known_of_a_file(cache: Path) -> None:
+def test_the_facts_about_a_file(cache: Path) -> None:
     path = put(cache, 1, photo(1, side=60), "sub/folder")
     one = judged(cache)[os.fsdecode(path)]
     digest = digest_of(photo(1, side=60))
@@ -95,7 +96,7 @@ def test_a_known_bad_content_is_a_placeholder_at_once(cache: Path, which: str) -
     assert verdicts == ["placeholder", "ok", "blank"]
 
 
-def test_a_header_says_less(cache: Path) -> None:
+def test_level_header_finds_less(cache: Path) -> None:
     fill(cache, {url_of(1): photo(1)[:-200], url_of(2): blank(), url_of(3): b"<html>"})
     found = judged(cache, level="header")
     assert [found[name_of(url_of(n))].verdict for n in (1, 2, 3)] == ["ok", "ok", "not_image"]
@@ -143,7 +144,7 @@ def test_contents_of_a_group_come_with_the_most_frequent_first(cache: Path) -> N
     readers=st.integers(1, 4),
     chunk=st.integers(1, 50),
 )
-def test_placeholders_are_what_counting_says_in_whatever_order_files_are_read(
+def test_placeholders_do_not_depend_on_the_order_of_files(
     contents: list[int],
     least: int,
     readers: int,
@@ -164,7 +165,7 @@ def test_placeholders_are_what_counting_says_in_whatever_order_files_are_read(
 
 
 def test_no_more_files_are_read_than_a_window(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However slow the readers are, the walk waits for them."""
+    """The walk waits for slow readers."""
     fill(cache, {url_of(n): b"x" for n in range(600)})
     monkeypatch.setattr(inspect_cache, "_CHUNK_FILES", 10)
     handed = 0
@@ -222,7 +223,7 @@ def test_memory_does_not_grow_with_the_cache(tmp_path: Path) -> None:
     assert int(done.stdout) < 24_000, "kB; 20,000 files as Python objects take more than that"
 
 
-def test_what_cannot_be_read_is_said_and_the_rest_is_judged(cache: Path, tmp_path: Path) -> None:
+def test_unreadable_files_are_listed_and_the_rest_is_judged(cache: Path, tmp_path: Path) -> None:
     fill(cache, {url_of(n): photo(n) for n in range(4)})
     put(cache, 9, photo(9), "closed")
     (cache / name_of(url_of(2))).chmod(0)
@@ -243,7 +244,7 @@ def test_what_cannot_be_read_is_said_and_the_rest_is_judged(cache: Path, tmp_pat
     assert all("Permission denied" in reason for _, reason in failures)
 
 
-def test_a_cache_that_is_not_there(cache: Path) -> None:
+def test_a_missing_cache(cache: Path) -> None:
     with pytest.raises(CacheError, match="does not exist"), inspected(cache):
         pass
 
@@ -254,7 +255,7 @@ def test_an_empty_cache(cache: Path) -> None:
         assert (findings.checked, findings.groups(), list(findings.files())) == (0, [], [])
 
 
-def test_progress_is_told_of_every_file(cache: Path) -> None:
+def test_progress_counts_every_file(cache: Path) -> None:
     expected = make(cache)
     told: list[tuple[int, int]] = []
     with inspected(
@@ -280,7 +281,7 @@ def test_no_room_for_the_findings_is_one_sentence(
         pass
 
 
-def test_an_error_in_the_block_is_the_callers_and_nothing_is_left(cache: Path) -> None:
+def test_an_error_in_the_block_propagates_and_leaves_no_thread(cache: Path) -> None:
     make(cache)
     threads = threading.active_count()
     with pytest.raises(ZeroDivisionError), inspected(cache):
@@ -351,7 +352,7 @@ def test_large_files_are_judged_without_their_pixels(
         (b"\xff\xd8\xff\xe0", "ok", "not inspected: too large"),
     ],
 )
-def test_a_large_file_is_no_image_if_its_first_bytes_are_none(
+def test_the_first_bytes_of_a_large_file_decide_its_verdict(
     cache: Path, monkeypatch: pytest.MonkeyPatch, body: bytes, verdict: str, reason: str
 ) -> None:
     body += bytes(3000)

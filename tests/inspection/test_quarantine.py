@@ -1,4 +1,4 @@
-"""Flagged files out of the cache and back: nothing is lost, overwritten or led astray."""
+"""Quarantine and restore: no file is lost or overwritten."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_the_manifest_says_what_moved_and_why(cache: Path, to: Path) -> None:
         assert line["time"].endswith("+00:00")
 
 
-def test_there_and_back_is_as_before(cache: Path, to: Path) -> None:
+def test_quarantine_and_restore_change_nothing(cache: Path, to: Path) -> None:
     def everything(folder: Path) -> dict[str, tuple[bytes, int, int]]:
         return {
             path: (body, (folder / path).stat().st_mtime_ns, (folder / path).stat().st_mode)
@@ -112,7 +112,7 @@ def test_other_file_systems_get_a_copy_that_was_verified(cache: Path, elsewhere:
     assert files_of(cache) == before
 
 
-def test_a_copy_that_is_not_what_it_should_be_costs_nothing(
+def test_a_damaged_copy_loses_nothing(
     cache: Path, elsewhere: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = files_of(cache)
@@ -120,13 +120,13 @@ def test_a_copy_that_is_not_what_it_should_be_costs_nothing(
         safe_folder, "_write_all", lambda file, data: os.write(file, data[:-1] + b"?")
     )
     report = out(cache, elsewhere)
-    empty = 1  # nothing was written of the empty file, and nothing was wrong with it
+    empty = 1  # an empty file has no bytes to write, so its copy is right
     assert (report.moved, report.skipped) == (empty, FLAGGED - empty)
     assert files_of(cache) | files_of(elsewhere) == before
     assert not list(elsewhere.rglob("*.mirror-part"))
 
 
-def test_a_full_disk_costs_nothing(
+def test_a_full_disk_loses_nothing(
     cache: Path, elsewhere: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> None:
@@ -179,7 +179,7 @@ def test_a_restore_overwrites_nothing_either(cache: Path, to: Path) -> None:
     assert (to / taken).exists()
 
 
-def test_what_was_changed_in_the_quarantine_stays_there(cache: Path, to: Path) -> None:
+def test_a_file_that_changed_in_the_quarantine_stays_there(cache: Path, to: Path) -> None:
     out(cache, to)
     path = lines_of(to)[0]["path"]
     (to / path).write_bytes(b"changed")
@@ -188,7 +188,7 @@ def test_what_was_changed_in_the_quarantine_stays_there(cache: Path, to: Path) -
     assert files_of(to) == {path: b"changed"}
 
 
-def test_the_same_bad_file_that_came_again_goes_again(cache: Path, to: Path) -> None:
+def test_a_bad_file_that_came_back_is_moved_again(cache: Path, to: Path) -> None:
     path = name_of(url_of(100))
     body = (cache / path).read_bytes()
     out(cache, to)
@@ -199,7 +199,7 @@ def test_the_same_bad_file_that_came_again_goes_again(cache: Path, to: Path) -> 
     assert (to / path).read_bytes() == body
 
 
-def test_a_placeholder_is_known_when_its_crowd_has_gone(cache: Path, to: Path) -> None:
+def test_a_placeholder_is_recognised_after_its_copies_were_moved(cache: Path, to: Path) -> None:
     out(cache, to)
     late = os.fsdecode(put(cache, 900, photo(99)))
     assert judged(cache)[late].verdict == "ok"
@@ -232,10 +232,10 @@ CHANGES: dict[str, Callable[[Path], object]] = {
 
 @pytest.mark.parametrize("when", ["_is_still", "link", "fsync"])
 @pytest.mark.parametrize("change", CHANGES)
-def test_a_file_that_is_made_good_meanwhile_stays(
+def test_a_file_that_is_replaced_by_a_good_one_meanwhile_stays(
     cache: Path, to: Path, change: str, when: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A downloader puts a good photo in the bad one's place while that is moved."""
+    """A downloader replaces the bad file by a good photo while it is moved."""
     for path in list(files_of(cache)):
         (cache / path).unlink()
     file = cache / os.fsdecode(put(cache, 1, blank()))
@@ -255,12 +255,12 @@ def test_a_file_that_is_made_good_meanwhile_stays(
     assert (report.moved, report.skipped) == (0, 1)
     assert file.read_bytes() == photo(800)
     left = files_of(to)
-    # Between the two names of a file it may be there too; never something else under its name.
+    # The quarantine may have the file under its name too, but never a file that is neither.
     assert left in ({}, {file.name: blank()}, {file.name: photo(800)})
     assert (left == {}) or when == "fsync"
 
 
-def test_a_torn_last_line_is_made_good(cache: Path, to: Path) -> None:
+def test_an_incomplete_last_line_is_removed(cache: Path, to: Path) -> None:
     out(cache, to)
     with (to / quarantine_manifest.NAME).open("ab") as file:
         file.write(b'{"action": "quarantine", "pa')
@@ -273,7 +273,7 @@ def test_a_torn_last_line_is_made_good(cache: Path, to: Path) -> None:
 @pytest.mark.parametrize(
     "text", ["", "null", "[]", "{}", "{", "\xff", '{"path": 3}', "[" * 100_000, '"x"']
 )
-def test_a_line_that_is_none_is_said_and_the_others_are_followed(
+def test_an_invalid_line_is_reported_and_the_others_are_used(
     cache: Path, to: Path, text: str
 ) -> None:
     out(cache, to)
@@ -348,7 +348,7 @@ def test_a_cache_or_a_folder_that_cannot_be_used(cache: Path, to: Path, tmp_path
         out(cache, tmp_path / "file")
 
 
-def test_files_that_may_not_be_moved_are_said(cache: Path, to: Path) -> None:
+def test_files_that_cannot_be_moved_are_listed(cache: Path, to: Path) -> None:
     put(cache, 700, blank(77), "closed")
     (cache / "closed").chmod(0o500)
     done = subprocess.run(

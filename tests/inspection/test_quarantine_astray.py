@@ -1,4 +1,4 @@
-"""Folders, links and manifests that would lead a quarantine astray."""
+"""Folders, links and manifests that could lead a quarantine out of its two folders."""
 
 from __future__ import annotations
 
@@ -45,23 +45,21 @@ def test_a_link_into_the_cache_is_refused(cache: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [".flagged", ".flagged/today", "a/.b"])
-def test_a_folder_within_the_cache_that_begins_with_a_dot_is_passed_over(
-    cache: Path, name: str
-) -> None:
+def test_a_dot_folder_within_the_cache_is_allowed(cache: Path, name: str) -> None:
     assert out(cache, cache / name).moved == FLAGGED
     assert out(cache, cache / name).checked == 10
     assert back(cache, cache / name).restored == FLAGGED
 
 
-def test_a_name_that_begins_like_the_caches_is_beside_it(cache: Path) -> None:
+def test_a_folder_whose_name_begins_like_the_caches_is_allowed(cache: Path) -> None:
     assert out(cache, cache.with_name(f"{cache.name}-flagged")).moved == FLAGGED
 
 
 @pytest.mark.parametrize("devices", ["one device", "another device"])
-def test_a_file_that_both_folders_have_because_they_are_one_is_kept(
+def test_a_file_stays_if_both_folders_are_one(
     cache: Path, monkeypatch: pytest.MonkeyPatch, devices: str
 ) -> None:
-    """As with a folder that is mounted twice, by a bind or by a server that is asked twice."""
+    """As with a folder that is mounted twice: by a bind mount, or from the same server."""
     path = put(cache, 700, blank(77), "some")
     number = itertools.count()
     real = os.fstat
@@ -93,9 +91,7 @@ ASTRAY = [
 
 
 @pytest.mark.parametrize("path", ASTRAY)
-def test_a_manifest_that_leads_out_of_the_cache_is_not_followed(
-    cache: Path, to: Path, path: str
-) -> None:
+def test_paths_of_a_manifest_cannot_leave_the_cache(cache: Path, to: Path, path: str) -> None:
     out(cache, to)
     line = lines_of(to)[0]
     body = (to / line["path"]).read_bytes()
@@ -127,7 +123,7 @@ def test_no_symbolic_link_on_the_way_is_followed(
         out(cache, to)
     folder = (cache if side == "cache" else to) / "some"
     if call is out and side == "cache":
-        # The scan meets no links; one may appear before the move.
+        # The scan skips links, but one may appear before the move.
         real = judged(cache)
         assert os.fsdecode(path) in real
         line = ManifestLine("quarantine", path, "blank", "", 0, bytes(16), bytes(32), "")

@@ -1,4 +1,4 @@
-"""A quarantine that is killed loses nothing, and the next run completes it."""
+"""A killed quarantine loses nothing, and the next run completes it."""
 
 from __future__ import annotations
 

@@ -68,8 +68,8 @@ class Mirror:
         settings = place.settings(cache={"dir": str(cache)}, state={"dir": str(folder / "state")})
         assert sync(settings, SyncOptions()).exit_status == 0
         if sources:
-            told: Any = {url_md5(url): source for url, source in sources.items()}
-            assert sync(settings, SyncOptions(), sources=told).exit_status == 0
+            by_md5: Any = {url_md5(url): source for url, source in sources.items()}
+            assert sync(settings, SyncOptions(), sources=by_md5).exit_status == 0
         return cls(settings, cache)
 
     @cached_property
@@ -155,13 +155,13 @@ def command_line(plants: Mirror, *arguments: str) -> list[str]:
 
 
 def record(number: int, **fields: Any) -> dict[str, Any]:
-    """A record of a dataset, by the number of its photo."""
+    """A record with the photo of this number."""
     return {"id": number, "image_url": url_of(number), **fields}
 
 
 def put(path: Path, records: Iterable[Any]) -> Path:
     """Write a dataset of JSON lines. Text is written unchanged."""
-    lines = (one if isinstance(one, str) else json.dumps(one) for one in records)
+    lines = (item if isinstance(item, str) else json.dumps(item) for item in records)
     path.write_text("".join(f"{line}\n" for line in lines))
     return path
 

@@ -1,4 +1,4 @@
-"""Temporary databases: gone with the process, and their errors in words that say what to do."""
+"""Temporary databases: their rows, and one sentence for a full disk in every command."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A file appears whole or not at all."""
+"""A file appears complete or not at all."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_a_link_is_followed_and_a_device_is_written_to(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["nowhere/out.csv", "", "file/out.csv"])
-def test_a_file_that_cannot_be_made_is_said_at_once(name: str, tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_created_is_an_error_at_once(name: str, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match="cannot be written"), replacing(tmp_path / name):
         raise AssertionError
@@ -57,7 +57,7 @@ def test_a_file_that_is_replaced_keeps_its_permissions(tmp_path: Path) -> None:
     assert (path.read_text(), path.stat().st_mode & 0o777) == ("still private", 0o600)
 
 
-def test_files_take_their_places_together_or_not_at_all(tmp_path: Path) -> None:
+def test_files_are_replaced_together_or_not_at_all(tmp_path: Path) -> None:
     paths = [tmp_path / name for name in "abc"]
     for path in paths:
         path.write_text("old")

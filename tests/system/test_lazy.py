@@ -1,4 +1,4 @@
-"""A value is worked out when it is asked for, once, and no fork waits for it."""
+"""A value is computed once, at its first use, and a forked child does not wait for it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from mirror.system.lazy import lazy
 
-# Python 3.12 warns of forks where threads run.
+# Python 3.12 warns of a fork while threads run.
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
 
 
@@ -31,14 +31,14 @@ class Thing:
         return 1
 
 
-def test_it_is_worked_out_once_for_each_object() -> None:
+def test_a_value_is_computed_once_for_each_object() -> None:
     one, other = Thing(), Thing()
     assert one.value is one.value
     assert one.value is not other.value
     assert (one.worked_out, other.worked_out) == (1, 1)
 
 
-def test_the_class_shows_what_it_is() -> None:
+def test_the_class_shows_the_docstring() -> None:
     assert isinstance(Thing.value, lazy)
     assert Thing.value.__doc__ == "What it is worth."
 
@@ -48,7 +48,7 @@ def work_out(thing: Thing) -> None:
     assert thing.slow == 1
 
 
-def test_a_child_that_is_forked_meanwhile_works_it_out_itself() -> None:
+def test_a_forked_child_computes_the_value_itself() -> None:
     thing = Thing()
     thread = threading.Thread(target=lambda: thing.slow)
     thread.start()

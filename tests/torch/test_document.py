@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import io
+import json
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from tests.torch.training_setup import CLASSES, pixels, prepared
 
 TEXT = (Path(__file__).parents[2] / "docs" / "training.md").read_text()
-LOOP, IMPORTS, STREAM, IMAGEFOLDER = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+GET, DOWNLOADER, OWN_CLASS, IMPORTS, LOOP, STREAM, IMAGEFOLDER = re.findall(
+    r"```python\n(.*?)```", TEXT, re.DOTALL
+)
 
 
 @pytest.fixture
@@ -23,6 +28,41 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clean_environment: No
     )
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+def records_of(place: Path) -> list[dict[str, Any]]:
+    lines = (place / "train.jsonl").read_text().splitlines()
+    return [json.loads(line) | {"label": at} for at, line in enumerate(lines)]
+
+
+def test_the_drop_ins_read(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mirror.fetch.dropin._shared", [])
+    names: dict[str, Any] = {
+        "url": records_of(place)[0]["image_url"],
+        "Image": Image,
+        "BytesIO": io.BytesIO,
+    }
+    exec(GET, names)
+    assert names["image"].mode == "RGB"
+    exec(DOWNLOADER, names)
+    assert names["data"] == names["response"].content
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+def test_a_class_of_ones_own_reads_whole_batches(place: Path) -> None:
+    data = pytest.importorskip("torch.utils.data")
+    names: dict[str, Any] = {
+        "Dataset": data.Dataset,
+        "DataLoader": data.DataLoader,
+        "Image": Image,
+        "BytesIO": io.BytesIO,
+        "records": records_of(place),
+        "transform": pixels,
+    }
+    exec(OWN_CLASS, names)
+    labels = [label for _, batch in names["loader"] for label in batch.tolist()]
+    assert labels == list(range(150))
+    names["dataset"].fetch.close()
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -16,66 +15,21 @@ from mirror.cli.options import (
     bucket_options,
     cache_option,
     known_bad_option,
+    parsed,
     url_field_option,
 )
 from mirror.cli.reporting import reporting, reporting_options
 from mirror.cli.session import Session, session_options
+from mirror.config.option_values import parse_duration, seconds_until
 from mirror.errors import EXIT_DONE, EXIT_SOME_FAILED
 
 if TYPE_CHECKING:
     from mirror.backfill.run_backfill import BackfillOptions
     from mirror.config.settings import Settings
 
-_UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400}
 
-
-def seconds_of(text: str) -> float:
-    """Read a duration such as `90s`, `45m`, `2h`, `1h30m` or `3d`, in seconds.
-
-    Raises:
-        ValueError: the text is no duration, or it is 0.
-    """
-    pieces = re.findall(r"(\d+(?:\.\d+)?)\s*(min|[smhd])\s*", text)
-    if not pieces or "".join(re.split(r"\d+(?:\.\d+)?\s*(?:min|[smhd])\s*", text)).strip():
-        raise ValueError(text)
-    seconds = sum(float(number) * _UNITS[unit] for number, unit in pieces)
-    if not seconds:
-        raise ValueError(text)
-    return seconds
-
-
-def seconds_until(text: str, now: datetime) -> float:
-    """Seconds until the wall clock next shows a time such as `06:00`.
-
-    Args:
-        text: hours and minutes, 00:00 to 23:59.
-        now: with its time zone, because the clocks may change during the night.
-
-    Raises:
-        ValueError: the text is no time of day.
-    """
-    match = re.fullmatch(r"([01]?\d|2[0-3]):([0-5]\d)", text.strip())
-    if not match:
-        raise ValueError(text)
-    local = now.replace(tzinfo=None)
-    then = local.replace(hour=int(match[1]), minute=int(match[2]), second=0, microsecond=0)
-    if then <= local:
-        then += timedelta(days=1)
-    return max((then.astimezone() - now).total_seconds(), 1.0)
-
-
-def _duration(_ctx: click.Context, _param: click.Parameter, value: str | None) -> float | None:
-    try:
-        return None if value is None else seconds_of(value)
-    except ValueError:
-        raise click.BadParameter("write a duration, such as 2h, 90m or 1h30m.") from None
-
-
-def _until(_ctx: click.Context, _param: click.Parameter, value: str | None) -> float | None:
-    try:
-        return None if value is None else seconds_until(value, datetime.now().astimezone())
-    except ValueError:
-        raise click.BadParameter("write a time of day, such as 06:00.") from None
+def _until(text: str) -> float:
+    return seconds_until(text, datetime.now().astimezone())
 
 
 @click.command("backfill", cls=SectionedCommand)
@@ -139,12 +93,15 @@ def _until(_ctx: click.Context, _param: click.Parameter, value: str | None) -> f
         help="Send at most this many requests an hour [backfill.per_hour].",
     ),
     click.option(
-        "--until", callback=_until, metavar="HH:MM", help="Start no request after this time of day."
+        "--until",
+        callback=parsed(_until),
+        metavar="HH:MM",
+        help="Start no request after this time of day.",
     ),
     click.option(
         "--for",
         "duration",
-        callback=_duration,
+        callback=parsed(parse_duration),
         metavar="DURATION",
         help="Start no request after this long: 2h, 90m, 1h30m.",
     ),
@@ -194,8 +151,6 @@ def command(session: Session, /, **options: Any) -> int:
             }
         )
         inputs = [Input(name) for name in options["inputs"]]
-        for source in inputs:
-            source.check()
         asked = _asked(run.settings, options, session.run_id)
         with run.progress() as progress:
             report = backfill(run.settings, inputs, asked, progress=progress)
@@ -204,47 +159,18 @@ def command(session: Session, /, **options: Any) -> int:
     return report.exit_status
 
 
-def configured_licenses(settings: Settings) -> frozenset[str]:
-    """Raises: ConfigError: one of `backfill.licenses` names none."""
-    from mirror.dataset.licenses import license_names
-    from mirror.errors import ConfigError
-
-    for text in settings.backfill.licenses:
-        if not license_names([text]):
-            raise ConfigError(
-                f"backfill.licenses holds {text!r}, which names no licence; write such as cc-by or cc0."
-            )
-    return license_names(settings.backfill.licenses)
-
-
 def _asked(settings: Settings, options: dict[str, Any], run_id: str) -> BackfillOptions:
-    from mirror.backfill.download_plan import DownloadSelection
     from mirror.backfill.run_backfill import BackfillOptions
-    from mirror.config.settings import parse_size
-    from mirror.dataset.fields import parse_path
-    from mirror.dataset.licenses import license_names
-    from mirror.errors import UsageError
 
-    allowed = license_names(options["licenses"])
-    if options["licenses"] and not allowed:
-        raise UsageError("No licence is named that there is; write such as cc-by or cc0.")
-    allowed = allowed or configured_licenses(settings)
     limits = [seconds for seconds in (options["until"], options["duration"]) if seconds]
-    balance, size = options["balance_by"], options["max_bytes"]
-    return BackfillOptions(
-        selection=DownloadSelection(
-            url=parse_path(options["url_field"]),
-            license=parse_path(options["license_field"]) if allowed else None,
-            allowed=allowed,
-            balance=None if balance is None else parse_path(balance),
-            retry_failed=options["retry_failed"],
-            from_empty=options["from_empty"],
-        ),
-        match=options["match"],
+    as_given = (
+        "url_field license_field licenses balance_by max_bytes retry_failed from_empty "
+        "match max_images dry_run"
+    )
+    return BackfillOptions.of(
+        settings.backfill,
         use_bucket=not options["no_bucket"],
         seconds=min(limits, default=None),
-        max_bytes=None if size is None else parse_size(size, "--max-bytes"),
-        max_images=options["max_images"],
-        dry_run=options["dry_run"],
         run_id=run_id,
+        **{name: options[name] for name in as_given.split()},
     )

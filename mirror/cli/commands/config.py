@@ -77,8 +77,7 @@ def check(session: Session) -> int:
       mirror config check
       mirror --config /etc/mirror/mirror.toml config check
     """
-    from mirror.backfill.url_policy import UrlPolicy
-    from mirror.cli.commands.backfill import configured_licenses
+    from mirror.backfill.url_policy import UrlPolicy, configured_licenses
     from mirror.config.loading import merge, read_layers
     from mirror.content.placeholder import load_known_bad
 
@@ -88,7 +87,7 @@ def check(session: Session) -> int:
     settings.require_apart()
     load_known_bad(settings.inspect.known_bad)
     UrlPolicy(settings.backfill.hosts)
-    configured_licenses(settings)
+    configured_licenses(settings.backfill.licenses)
     read = [layer.origin for layer in layers if layer.values]
     if not session.concluded(
         {"ok": True, "layers": read, "bucket": url, "cache": settings.cache.dir}

@@ -66,7 +66,7 @@ def command(session: Session, /, **options: Any) -> int:
 def examine_and_show(session: Session, settings: Settings, *, read_only: bool, **more: str) -> int:
     """Show each finding as it is made, and return the exit status. `more` goes into the JSON."""
     from mirror.diagnosis.doctor import DoctorOptions, examine
-    from mirror.diagnosis.finding import exit_status
+    from mirror.diagnosis.finding import DoctorReport
 
     found: list[Finding] = []
     findings = examine(settings, DoctorOptions(read_only=read_only))
@@ -76,12 +76,10 @@ def examine_and_show(session: Session, settings: Settings, *, read_only: bool, *
         found += together
         if not session.json and (session.verbosity >= 0 or together[0].status in ("warn", "fail")):
             _show(together)
-    status = exit_status(found)
+    report = DoctorReport(found)
     if session.json:
-        counts = {name: sum(f.status == name for f in found) for name in _MARKS}
-        checks = [finding.as_json() for finding in found]
-        session.print_json({**more, **counts, "checks": checks, "exit_status": status})
-    return status
+        session.print_json({**more, **report.as_json()})
+    return report.exit_status
 
 
 def _alike(finding: Finding) -> tuple[bool, str]:

@@ -19,7 +19,8 @@ from mirror.cli.options import (
     level_option,
 )
 from mirror.cli.session import Session, session_options
-from mirror.errors import EXIT_DONE, EXIT_SOME_FAILED, UsageError
+from mirror.errors import UsageError
+from mirror.system.display_text import format_size
 
 if TYPE_CHECKING:
     from mirror.config.settings import Settings
@@ -64,7 +65,8 @@ def command(session: Session, /, **options: Any) -> int:
       mirror inspect --sheet flagged.html        # open it in a browser
       mirror inspect --csv - | grep -v ',ok,'
     """
-    from mirror.inspection.inspect_cache import inspect_cache
+    from mirror.inspection.inspect_cache import inspect_cache, inspection_arguments
+    from mirror.inspection.inspection_report import InspectionReport, write_findings
 
     csv_file: Path | None = options["csv_file"]
     to_stdout = csv_file is not None and str(csv_file) == "-"
@@ -77,16 +79,16 @@ def command(session: Session, /, **options: Any) -> int:
         csv_out = _opened(outputs, csv_file)
         sheet_out = _opened(outputs, options["sheet"])
         with session.progress() as progress:
-            inspection = inspect_cache(**request(settings, options), progress=progress)
-            findings = outputs.enter_context(inspection)
-        _write(findings, settings, options["level"], csv_out, sheet_out)
-        report = _as_json(findings, time.monotonic() - began_at) if session.json else None
-        if report is None and not to_stdout and session.verbosity >= 0:
+            arguments = inspection_arguments(settings, options["level"])
+            findings = outputs.enter_context(inspect_cache(**arguments, progress=progress))
+        write_findings(findings, settings.cache_dir, options["level"], csv_out, sheet_out)
+        report = InspectionReport.of(findings, time.monotonic() - began_at)
+        if not session.json and not to_stdout and session.verbosity >= 0:
             _show(findings, time.monotonic() - began_at, csv_file, options["sheet"])
         list_failures(findings)
-    if report is not None:
-        session.print_json(report)
-    return EXIT_SOME_FAILED if findings.failed else EXIT_DONE
+    if session.json:
+        session.print_json(report.as_json())
+    return report.exit_status
 
 
 def settings_of(session: Session, options: dict[str, Any]) -> Settings:
@@ -95,75 +97,12 @@ def settings_of(session: Session, options: dict[str, Any]) -> Settings:
     )
 
 
-def request(settings: Settings, options: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of `inspect_cache`, from settings and flags."""
-    import os
-
-    from mirror.content.placeholder import load_known_bad
-
-    return {
-        "root": os.fsencode(settings.cache_dir),
-        "extensions": settings.cache.extensions,
-        "level": options["level"],
-        "placeholder_photos": settings.inspect.placeholder_photos,
-        "known_bad": load_known_bad(settings.inspect.known_bad),
-    }
-
-
 def _opened(outputs: ExitStack, path: Path | None) -> TextIO | None:
     from mirror.system.files import replacing
 
     if path is None:
         return None
     return sys.stdout if str(path) == "-" else outputs.enter_context(replacing(path))
-
-
-def _write(
-    findings: Findings,
-    settings: Settings,
-    level: str,
-    csv_out: TextIO | None,
-    sheet_out: TextIO | None,
-) -> None:
-    import os
-    from datetime import UTC, datetime
-
-    if csv_out is not None:
-        from mirror.inspection.csv_report import write_csv
-
-        write_csv(csv_out, findings)
-    if sheet_out is not None:
-        from mirror.inspection.contact_sheet import Heading, write_sheet
-
-        cache = os.fsencode(settings.cache_dir.absolute())
-        write_sheet(sheet_out, findings, Heading(cache, level, datetime.now(UTC)))
-
-
-def _as_json(findings: Findings, seconds: float) -> dict[str, Any]:
-    from mirror.cache.scan import display
-    from mirror.run.failures import LISTED
-
-    flagged = [
-        {
-            "path": display(one.path),
-            "verdict": one.verdict,
-            "reason": one.reason,
-            "size": one.size,
-            "width": one.width,
-            "height": one.height,
-        }
-        for one in findings.flagged_files(LISTED)
-    ]
-    return {
-        "checked": findings.checked,
-        **{str(verdict): number for verdict, number in findings.counts.items()},
-        "ignored": findings.ignored,
-        "failed": findings.failed,
-        "failures": findings.failures.as_json(),
-        "flagged": flagged,
-        "flagged_listed": len(flagged),
-        "seconds": round(seconds, 3),
-    }
 
 
 def _show(findings: Findings, seconds: float, csv_file: Path | None, sheet: Path | None) -> None:
@@ -175,7 +114,7 @@ def _show(findings: Findings, seconds: float, csv_file: Path | None, sheet: Path
     rows += [("  ok", output.count(findings.counts["ok"]), "")]
     rows += verdict_rows(findings)
     rows += [("failed", output.count(findings.failed), "")] if findings.failed else []
-    rows += [("took", output.duration(seconds), output.size(findings.bytes))]
+    rows += [("took", output.duration(seconds), format_size(findings.bytes))]
     output.table(rows)
     for path in (csv_file, sheet):
         if path is not None:
@@ -186,7 +125,8 @@ def verdict_rows(findings: Findings) -> list[tuple[str, str, str]]:
     """The rows of a table: each verdict, and below it its reasons with a few names."""
     from mirror.cli import output
     from mirror.content.image import VERDICTS
-    from mirror.inspection.inspect_cache import printable, shown
+    from mirror.inspection.inspect_cache import shown
+    from mirror.system.display_text import printable
 
     groups = findings.groups()
     rows = []
@@ -207,7 +147,7 @@ def verdict_rows(findings: Findings) -> list[tuple[str, str, str]]:
 
 def list_failures(findings: Findings) -> None:
     from mirror.cli import output
-    from mirror.inspection.inspect_cache import printable
+    from mirror.system.display_text import printable
 
     output.listing(
         f"{output.plural(findings.failed, 'file')} could not be read:" if findings.failed else "",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ from mirror.cli.commands.fetch import fetch_options, fetch_settings, match_optio
 from mirror.cli.help_sections import SectionedCommand, section
 from mirror.cli.options import OUTPUT, WHAT_TO_READ, url_field_option
 from mirror.cli.session import Session, session_options
+from mirror.system.display_text import format_size
 
 if TYPE_CHECKING:
     from mirror.fetch.prefetch import PrefetchReport
@@ -53,35 +53,25 @@ def command(session: Session, /, **options: Any) -> int:
     """
     from mirror.dataset.inputs import Input
     from mirror.dataset.records import ReadOptions
-    from mirror.errors import ConfigError
-    from mirror.fetch.client import Fetcher
-    from mirror.fetch.prefetch import Prefetch
-    from mirror.system.files import replacing
+    from mirror.fetch.prefetch import prefetch
 
     settings = fetch_settings(session, options)
-    check = options["check"] or settings.fetch.offline
-    if settings.fetch.cache_dir is None and not check:
-        raise ConfigError(
-            "No fetch cache is configured: set fetch.cache_dir in mirror.toml, "
-            "MIRROR_FETCH__CACHE_DIR, or --fetch-cache DIR."
+    with session.progress() as progress:
+        report = prefetch(
+            settings,
+            [Input(name) for name in options["datasets"]],
+            ReadOptions.of(options["url_field"]),
+            check=options["check"],
+            lacking=options["lacking"],
+            progress=progress,
         )
-    inputs = [Input(name) for name in options["datasets"]]
-    for source in inputs:
-        source.check()
-    with ExitStack() as stack:
-        path: Path | None = options["lacking"]
-        lacking = None if path is None else stack.enter_context(replacing(path))
-        progress = stack.enter_context(session.progress())
-        fetch = stack.enter_context(Fetcher(settings))
-        prefetch = Prefetch(fetch, check=check, lacking=lacking, progress=progress)
-        report = prefetch.run(inputs, ReadOptions.of(options["url_field"]))
     _show(session, report)
     return report.exit_status
 
 
 def _show(session: Session, report: PrefetchReport) -> None:
     from mirror.cli import output
-    from mirror.inspection.inspect_cache import printable
+    from mirror.system.display_text import printable
 
     lacking = report.lacking
     output.listing(
@@ -93,7 +83,7 @@ def _show(session: Session, report: PrefetchReport) -> None:
     rows = [
         ("urls", output.count(report.urls), ""),
         ("here already", output.count(report.cached), ""),
-        ("fetched", output.count(report.fetched), output.size(report.bytes)),
+        ("fetched", output.count(report.fetched), format_size(report.bytes)),
     ]
     remarks = {
         "not_mirrored": "",

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mirror.cli.commands.inspect import request, settings_of
+from mirror.cli.commands.inspect import settings_of
 from mirror.cli.help_sections import SectionedCommand, section
 from mirror.cli.options import WHAT_TO_READ, cache_option, known_bad_option, level_option
 from mirror.cli.session import Session, session_options
+from mirror.system.display_text import format_size
 
 if TYPE_CHECKING:
     from mirror.inspection.quarantine import QuarantineReport
@@ -49,6 +50,7 @@ def command(session: Session, /, **options: Any) -> int:
       mirror quarantine --to /data/flagged --yes
       mirror quarantine --to /data/flagged --restore --yes
     """
+    from mirror.inspection.inspect_cache import inspection_arguments
     from mirror.inspection.quarantine import quarantine, restore
 
     settings = settings_of(session, options)
@@ -56,16 +58,16 @@ def command(session: Session, /, **options: Any) -> int:
     if options["restore"]:
         report = restore(os.fsencode(settings.cache_dir), folder, dry_run=dry_run)
     else:
-        asked = request(settings, options)
+        arguments = inspection_arguments(settings, options["level"])
         with session.progress() as progress:
-            report = quarantine(**asked, folder=folder, dry_run=dry_run, progress=progress)
+            report = quarantine(**arguments, folder=folder, dry_run=dry_run, progress=progress)
     _show(session, report, restoring=options["restore"], folder=options["folder"])
     return report.exit_status
 
 
 def _show(session: Session, report: QuarantineReport, *, restoring: bool, folder: Path) -> None:
     from mirror.cli import output
-    from mirror.inspection.inspect_cache import printable
+    from mirror.system.display_text import printable
 
     left = report.skipped + report.failed
     output.listing(
@@ -81,7 +83,7 @@ def _show(session: Session, report: QuarantineReport, *, restoring: bool, folder
         (
             f"would be {what}" if report.dry_run else what,
             output.count(done),
-            output.size(report.bytes),
+            format_size(report.bytes),
         )
     ]
     rows += [(f"  {name}", output.count(n), "") for name, n in sorted(report.verdicts.items())]

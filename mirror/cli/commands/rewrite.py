@@ -53,9 +53,7 @@ if TYPE_CHECKING:
         help="Write what was dropped and why, with examples, as JSON.",
     ),
     click.option("--force", is_flag=True, help="Replace files that exist."),
-    click.option(
-        "-n", "--dry-run", is_flag=True, help="Count and show; write nothing but --report."
-    ),
+    click.option("-n", "--dry-run", is_flag=True, help="Show the counts; write only --report."),
 )
 @section(
     WHAT_TO_READ,
@@ -77,7 +75,7 @@ if TYPE_CHECKING:
 @bucket_options
 @public_url_option
 @section(
-    "What the new URLs are",
+    "The new URLs",
     click.option(
         "--scheme",
         type=click.Choice(["public", "s3", "presigned", "file"]),
@@ -218,11 +216,6 @@ def _settings(session: Session, options: dict[str, Any]) -> Settings:
         if cached_only and options[name] is not None:
             option = "--" + name.replace("_", "-")
             raise UsageError(f"--cached-only uses no bucket; leave out --cached-only or {option}.")
-    if options["known_bad"] is not None and not cached_only:
-        raise UsageError(
-            "--known-bad needs --cached-only, because it applies to the inspection of a cache. For a "
-            "mirror set inspect.known_bad, and run mirror sync."
-        )
     return session.settings(
         {
             "cache.dir": options["cached_only"],
@@ -238,7 +231,7 @@ def _options(options: dict[str, Any]) -> RewriteOptions:
 
     as_given = (
         "url_field source_field scheme expires match missing min_size license_field sample seed "
-        "group_by stratify_by tolerance allow_leaks level strict force dry_run assignments"
+        "group_by stratify_by tolerance allow_leaks level known_bad strict force dry_run assignments"
     )
     return parse_options(
         allow_license=options["licenses"],

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mirror.cli.help_sections import SectionedCommand, section
-from mirror.cli.options import bucket_flags, bucket_options, concurrency_option, share
+from mirror.cli.options import bucket_flags, bucket_options, concurrency_option, parsed
 from mirror.cli.reporting import reporting, reporting_options
 from mirror.cli.session import Session, session_options
+from mirror.config.option_values import parse_share
+from mirror.system.display_text import format_size
 
 if TYPE_CHECKING:
     from mirror.cli.views.upkeep_view import Row
@@ -26,7 +28,7 @@ depth_options = section(
     click.option(
         "--sample",
         metavar="SHARE",
-        callback=share,
+        callback=parsed(parse_share),
         help="Also read back this share of the objects, such as 1%.",
     ),
     click.option("--full", is_flag=True, help="Also read back and hash every object."),
@@ -50,17 +52,10 @@ depth_options = section(
 
 def depth_asked(options: dict[str, Any]) -> VerifyOptions:
     """The values of `depth_options`. Raises: UsageError."""
-    from mirror.errors import UsageError
     from mirror.upkeep.verify import VerifyOptions
 
-    if sum((options["exists"], options["full"], options["sample"] is not None)) > 1:
-        raise UsageError("Choose one of --exists, --sample and --full.")
-    return VerifyOptions(
-        share=1.0 if options["full"] else options["sample"] or 0.0,
-        seed=options["seed"],
-        restart=options["restart"],
-        report=options["report"],
-    )
+    names = ("exists", "sample", "full", "seed", "restart", "report")
+    return VerifyOptions.of(**{name: options[name] for name in names})
 
 
 @click.command("verify", cls=SectionedCommand)
@@ -107,7 +102,7 @@ def rows(report: VerifyReport) -> list[Row]:
     ]
     if report.share:
         resumed = f", {report.resumed:,} of them by earlier runs" if report.resumed else ""
-        found.append(("read back", output.count(report.read), output.size(report.bytes) + resumed))
+        found.append(("read back", output.count(report.read), format_size(report.bytes) + resumed))
     named_by = output.plural(report.rows_without_object, "row") + " name a missing object"
     found += [
         ("missing", output.count(report.missing), named_by if report.rows_without_object else ""),
@@ -120,14 +115,13 @@ def rows(report: VerifyReport) -> list[Row]:
 
 
 def _orphans(report: VerifyReport) -> str:
-    from mirror.cli import output
 
     if not report.orphaned:
         return ""
     old = (
         f", {report.old_orphans:,} for gc to delete" if report.old_orphans else ", none for gc yet"
     )
-    return output.size(report.orphaned_bytes) + old
+    return format_size(report.orphaned_bytes) + old
 
 
 def closing(report: VerifyReport) -> str:

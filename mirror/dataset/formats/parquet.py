@@ -82,7 +82,7 @@ def read_parquet(path: str, reading: ReadOptions) -> Batches:
 
 
 def _rows_at_a_time(metadata: Any) -> int:
-    groups = [metadata.row_group(at) for at in range(metadata.num_row_groups)]
+    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
     widest = max((g.total_byte_size / max(g.num_rows, 1) for g in groups), default=0)
     return min(_BATCH_RECORDS, max(1, int(_BATCH_BYTES / max(widest, 1))))
 
@@ -106,9 +106,9 @@ class ArrowBatch(RowBatch):
             field = schema.field(reading.url[0])
             numbers = field.with_type(times_as_numbers(field.type))
             taken_apart = taken_apart.cast(schema.set(schema.get_field_index(field.name), numbers))
-        numbered = zip((first + at for at in fit), ArrowChunk(taken_apart).rows(), strict=True)
+        numbered = zip((first + row for row in fit), ArrowChunk(taken_apart).rows(), strict=True)
         of = cls.of(list(numbered), ReadOptions(reading.url, reading.source), json_line)
-        places = {first + place: at for at, place in enumerate(fit)}
+        places = {first + place: row for row, place in enumerate(fit)}
         kept = [places[number] for number in of.numbers]
         others = {path[0] for path in reading.others if path[0] in names}
         columns = {name: texts_or_values(batch.column(name)) for name in others}
@@ -133,7 +133,7 @@ class ArrowBatch(RowBatch):
             url is not None and url != old for url, old in zip(urls, self.urls, strict=True)
         )
         super().rewritten(keep, urls)
-        rows = [self.rows[at] for at in keep]
+        rows = [self.rows[position] for position in keep]
         batch = taken(self.batch, keep)
         schema = batch.schema
         fields = {field.name: field for field in schema}
@@ -173,13 +173,13 @@ def _fit_rows(batch: pa.RecordBatch, first: int) -> tuple[list[int], list[Reject
     else:
         return list(range(batch.num_rows)), []
     fit, rejected = [], []
-    for at in range(batch.num_rows):
+    for row in range(batch.num_rows):
         try:
-            taken(batch, [at]).validate(full=True)
+            taken(batch, [row]).validate(full=True)
         except pa.ArrowInvalid as error:
-            rejected.append(Rejected(first + at, first_line(error), b""))
+            rejected.append(Rejected(first + row, first_line(error), b""))
         else:
-            fit.append(at)
+            fit.append(row)
     return fit, rejected
 
 
@@ -187,4 +187,4 @@ def _column(columns: dict[str, list[Any]], kept: Sequence[int], path: FieldPath)
     if path[0] not in columns:
         return [MISSING] * len(kept)
     values = columns[path[0]]
-    return [value_at(values[at], path[1:]) for at in kept]
+    return [value_at(values[row], path[1:]) for row in kept]

@@ -28,12 +28,12 @@ def rewritten(judged: JudgedBatch, new_urls: NewUrls | None) -> Chunk:
     urls: list[bytes | None] = [None] * len(batch.urls)
     written = judged.written_urls
     replaced = written & (outcomes == OK) & (new_urls is not None)
-    for at in np.flatnonzero(written & ~replaced).tolist():
-        urls[at] = batch.urls[at]
+    for index in np.flatnonzero(written & ~replaced).tolist():
+        urls[index] = batch.urls[index]
     if new_urls is not None:
         fresh = new_urls(positions[replaced])
-        for at, url in zip(np.flatnonzero(replaced).tolist(), fresh, strict=True):
-            urls[at] = url
+        for index, url in zip(np.flatnonzero(replaced).tolist(), fresh, strict=True):
+            urls[index] = url
     return batch.rewritten(keep, urls)
 
 

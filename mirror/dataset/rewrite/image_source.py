@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -86,18 +85,11 @@ def open_image_source(
 def _cached(
     settings: Settings, images: ImageOptions, scheme: UrlScheme | None, progress: Progress
 ) -> ImageSource:
-    from mirror.content.placeholder import load_known_bad
     from mirror.dataset.rewrite.cached_images import CachedImages
-    from mirror.inspection.inspect_cache import inspect_cache
+    from mirror.inspection.inspect_cache import inspect_cache, inspection_arguments
 
-    with inspect_cache(
-        os.fsencode(settings.cache_dir),
-        settings.cache.extensions,
-        level=images.level,
-        placeholder_photos=settings.inspect.placeholder_photos,
-        known_bad=load_known_bad(settings.inspect.known_bad),
-        progress=progress,
-    ) as findings:
+    arguments = inspection_arguments(settings, images.level)
+    with inspect_cache(**arguments, progress=progress) as findings:
         cached = CachedImages(settings.cache_dir, findings)
     for path, reason in findings.failures[:_FAILURES_SHOWN]:
         progress.say(f"{path} cannot be read and counts as missing: {reason}", "warning")

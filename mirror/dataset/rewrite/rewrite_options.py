@@ -137,6 +137,7 @@ def parse_options(
     allow_leaks: bool = False,
     cached_only: bool = False,
     level: Level = "decode",
+    known_bad: str | None = None,
     strict: bool = False,
     force: bool = False,
     dry_run: bool = False,
@@ -165,6 +166,7 @@ def parse_options(
         allow_leaks: see `RewriteOptions`.
         cached_only: look images up in the cache folder instead of a mirror.
         level: how thoroughly the cache is inspected.
+        known_bad: the file of hashes that `inspect.known_bad` is set to, for a cache folder.
         strict: stop at the first invalid record.
         force: replace existing files.
         dry_run: write nothing except the report.
@@ -185,6 +187,11 @@ def parse_options(
         if value not in known:
             listed = ", ".join(filter(None, known))
             raise UsageError(f"--{name} {value} is not known; choose one of {listed}.")
+    if known_bad is not None and not cached_only:
+        raise UsageError(
+            "--known-bad needs --cached-only, because it applies to the inspection of a cache. For a "
+            "mirror set inspect.known_bad, and run mirror sync."
+        )
     licenses = [allow_license] if isinstance(allow_license, str) else allow_license
     allowed = license_names(licenses)
     if licenses and not allowed:

@@ -147,12 +147,16 @@ class SplitAssigner:
             self._url_keys.append(keys.url_keys[records])
         if keys.groups is not None:
             groups = keys.groups
-            pairs = [(at, _key_of(value)) for at in records.tolist() for value in groups[at]]
-            known = [(number[at], key) for at, key in pairs if key is not None]
+            pairs = [
+                (position, _key_of(value))
+                for position in records.tolist()
+                for value in groups[position]
+            ]
+            known = [(number[position], key) for position, key in pairs if key is not None]
             record, key = zip(*known, strict=True) if known else ((), ())
             self._groups.append(RecordKeys(np.array(record, np.intp), np.array(key, np.uint64)))
         if keys.classes is not None:
-            codes = [self._code_of(keys.classes[at]) for at in records.tolist()]
+            codes = [self._code_of(keys.classes[position]) for position in records.tolist()]
             self._classes.append(np.array(codes, np.int32))
         self._count += len(records)
 

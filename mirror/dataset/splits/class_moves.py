@@ -108,14 +108,14 @@ def _divide_lone_units(strata: Strata, class_: int) -> bool:
     cost = np.full(shape, _NO_WAY, np.int32)
     cost[(0,) * len(shape)] = 0
     chosen = np.empty((len(units), *shape), np.uint8)
-    for at, (unit, size) in enumerate(zip(units, sizes, strict=True)):
+    for nth, (unit, size) in enumerate(zip(units, sizes, strict=True)):
         ways = np.full((len(high), *shape), _NO_WAY, np.int32)
         ways[rest] = cost + (strata.start[unit] != rest)
         for axis, split in enumerate(others):
             without = np.moveaxis(cost, axis, 0)[: max(shape[axis] - size, 0)]
             way = np.moveaxis(ways[split], axis, 0)  # a view
             way[size:] = without + (strata.start[unit] != split)
-        chosen[at] = ways.argmin(axis=0)
+        chosen[nth] = ways.argmin(axis=0)
         cost = np.minimum(ways.min(axis=0), _NO_WAY)
     counts = np.indices(shape).reshape(len(shape), -1)
     in_rest = sum(sizes) - counts.sum(axis=0)
@@ -128,11 +128,11 @@ def _divide_lone_units(strata: Strata, class_: int) -> bool:
     ends = np.flatnonzero(cost == cost.min())
     phase = phase_of(strata.first_rank(np.array([class_])))[0]
     cell = counts[:, ends[int(phase * len(ends))]].copy()
-    for at in reversed(range(len(units))):
-        to = int(chosen[(at, *cell)])
+    for nth in reversed(range(len(units))):
+        to = int(chosen[(nth, *cell)])
         if to != rest:
-            cell[others.index(to)] -= sizes[at]
-        strata.move(units[at], to)
+            cell[others.index(to)] -= sizes[nth]
+        strata.move(units[nth], to)
     return True
 
 

@@ -1,4 +1,4 @@
-"""JSON lines read and rewritten, for the tests of them; who takes `way` reads them however they come."""
+"""Reads and rewrites JSON lines for tests. Tests that take `way` read them in every way bytes may arrive."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What lies between us and a MongoDB server, and changes what it says.
+"""A relay in front of a MongoDB server that changes its answers.
 
 A server that checks what is stored lets nobody store what is not UTF-8; old ones and damaged disks
 have it all the same.
@@ -22,7 +22,7 @@ THROUGH_IT = {"directConnection": "true", "serverMonitoringMode": "poll"}
 
 @contextmanager
 def altering(server: MongoServer, old: bytes, new: bytes) -> Iterator[MongoServer]:
-    """The server, with `new` wherever it says `old`; both are equally long."""
+    """A relay that replaces `old` by `new` in answers; both have the same length."""
     assert len(old) == len(new)
     host, port = server.address.split(":")
 
@@ -46,6 +46,6 @@ def altering(server: MongoServer, old: bytes, new: bytes) -> Iterator[MongoServe
 
 
 def _message(stream: BufferedIOBase) -> bytes:
-    """One message of MongoDB's protocol, which begins with its length; nothing at the end."""
+    """One message of MongoDB's protocol, which begins with its length; empty at the end."""
     length = stream.read(4)
     return length + stream.read(int.from_bytes(length, "little") - 4) if length else b""

@@ -1,4 +1,4 @@
-"""Bytes read as a dataset, in every way that bytes may come; and what came of it."""
+"""Reads bytes as a dataset, in every way that bytes may arrive, and collects the results."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ READING = ReadOptions()
 
 
 class Trickle:
-    """Bytes that come so many at a time, and in the end an error, if one is given."""
+    """A stream that gives a few bytes at a time, and an error at the end if one is given."""
 
     def __init__(self, data: bytes, size: int = 1 << 30, error: Exception | None = None) -> None:
         self._data = data
@@ -41,13 +41,13 @@ def stream(data: bytes, size: int = 1 << 30, error: Exception | None = None) -> 
 
 
 def renamed(url: bytes) -> bytes:
-    """Another URL for each, which tells which one it was."""
+    """A new URL for each URL, from which the old one can be recognised."""
     return b"https://m.example/" + hashlib.md5(url).hexdigest().encode() + b".jpg"
 
 
 @dataclass
 class Result:
-    """What was read, and how it is written with the new URLs. `urls`: for each record its own."""
+    """The records as read, and as written with new URLs. `urls` has the URLs of each record."""
 
     numbers: list[int] = field(default_factory=list)
     urls: list[list[bytes]] = field(default_factory=list)
@@ -72,7 +72,7 @@ def urls_of_records(batch: Batch) -> list[list[bytes]]:
 
 
 def result_of(batches: Batches, new: New = renamed) -> Result:
-    """All records of all batches; rewritten are those of which a URL is left."""
+    """The records of all batches; those that retain a URL are rewritten."""
     result = Result()
     for batch in batches:
         result.numbers += batch.numbers
@@ -90,5 +90,5 @@ def result_of(batches: Batches, new: New = renamed) -> Result:
 
 
 def rows(result: Result) -> list[dict[str, Any]]:
-    """What the rewritten records say."""
+    """The rewritten records, decoded."""
     return [msgspec.json.decode(line) for line in result.lines]

@@ -1,4 +1,4 @@
-"""CSV: what is read of it, and that all but the URLs stays as it was."""
+"""CSV: what is read, and that only the URLs change."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_a_bad_row(row: bytes, number: int, reason: str, raw: bytes, way: int) -
 
 
 def test_rows_are_numbered_by_their_first_lines(way: int) -> None:
-    """So that an editor goes there."""
+    """An editor can then open the line."""
     good = [b'"a\nb",u\n', b"c,u\r\n", b'"d\r\n\r\ne",u\n']
     bad = [row for row, *_ in BAD_ROWS]
     data = b"id,image_url\n"

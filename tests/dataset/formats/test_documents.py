@@ -1,4 +1,4 @@
-"""What a document of MongoDB becomes: plain JSON by table, Extended JSON by reading it back."""
+"""MongoDB documents as records: plain JSON by table, Extended JSON by reading it back."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ PLAIN: list[tuple[str, Any, Any]] = [
 
 
 def record(style: Style, document: dict[str, Any]) -> dict[str, Any]:
-    """What a reader of the file gets."""
+    """A record as a reader of the file sees it."""
     (line,) = lines(style, document)
     found: dict[str, Any] = json.loads(line)
     return found

@@ -1,4 +1,4 @@
-"""Which format a file's name says, and what files beside it are called."""
+"""Formats by file name, and the names of splits and of invalid records."""
 
 from __future__ import annotations
 

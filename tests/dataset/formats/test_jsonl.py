@@ -1,4 +1,4 @@
-"""JSON lines: what is read of them, and that nothing of them changes but their URLs."""
+"""JSON lines: what is read, and that only the URLs change."""
 
 from __future__ import annotations
 

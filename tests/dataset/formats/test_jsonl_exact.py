@@ -1,4 +1,4 @@
-"""Of any JSON lines, nothing changes but the URLs."""
+"""Only the URLs change, whatever the JSON lines contain."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ awkward = st.sampled_from([
 
 @st.composite
 def spelled(draw: st.DrawFn, text: str) -> bytes:
-    """A text as some writer of JSON would have it."""
+    """A text as some JSON writer may spell it."""
     raw = json.dumps(text, ensure_ascii=draw(st.booleans())).encode()
     if draw(st.booleans()):
         return raw
@@ -39,7 +39,7 @@ def spelled(draw: st.DrawFn, text: str) -> bytes:
 
 
 class Maker:
-    """Writes a record and what shall become of it side by side.
+    """Writes a record and its expected result side by side.
 
     Attributes:
         urls: the new URL of each, in order.
@@ -54,7 +54,7 @@ class Maker:
         return self.draw(blanks)
 
     def text(self) -> tuple[bytes, bytes | None]:
-        """A URL, and the new one, or None if it is taken out."""
+        """A URL and its new URL, or None if it is removed."""
         url = self.draw(texts.filter(bool))
         raw = self.draw(spelled(url))
         change = self.draw(st.sampled_from(["same", "new", "new", "none"]))
@@ -63,7 +63,7 @@ class Maker:
         return raw, {"same": raw, "new": b'"%b"' % (new or b""), "none": None}[change]
 
     def listed(self, pairs: list[tuple[bytes, bytes | None]]) -> tuple[bytes, bytes]:
-        """Items, some of them taken out: white space goes with the comma before it."""
+        """Items, some of them removed. White space goes with the comma before it."""
         gaps = [(self.blank(), self.blank()) for _ in pairs]
         old = b",".join(b + raw + a for (b, a), (raw, _) in zip(gaps, pairs, strict=True))
         kept = [at for at, (_, item) in enumerate(pairs) if item is not None]
@@ -95,7 +95,7 @@ class Maker:
         ]
 
     def site(self, key: str) -> tuple[bytes, bytes | None]:
-        """An object with URLs; None if none of them is left."""
+        """An object with URLs; None if it loses all of them."""
         before, after = self.others(), self.others()
         held = self.draw(st.sampled_from([None, None, b"null", b'""', b"[ ]", b'"first"']))
         if self.draw(st.booleans()):
@@ -127,7 +127,7 @@ class Maker:
 
     @staticmethod
     def _same_gaps(old: bytes, kept: list[tuple[bytes, bytes | None]]) -> bytes:
-        """The list of originals that are kept, cut out as `listed` does it."""
+        """The list of the original URLs that are kept, cut like `listed` does."""
         found = []
         at = 1
         for raw, _ in kept:
@@ -206,7 +206,7 @@ def test_nothing_but_nested_urls_changes(
 def test_the_order_and_spelling_of_all_that_a_record_holds(
     record: tuple[bytes, bytes | None, list[bytes | None]],
 ) -> None:
-    """The same by Python's reader: pairs, so that fields may stand twice; numbers as they are."""
+    """The same by Python's reader, as pairs because fields may occur twice, with unparsed numbers."""
     line, _, urls = record
     assume(all(urls))
     (batch,) = read_jsonl(stream(line), READING)
@@ -241,7 +241,7 @@ paths = st.sampled_from(["a", "a.b", "a.b.c", "image_url", "photos.url", "ñ", "
     st.data(),
 )
 def test_any_path_of_any_record(record: dict[str, Any], dotted: str, data: st.DataObject) -> None:
-    """Against what `fields` says of the record as a dict."""
+    """Compared with `fields` on the record as a dict."""
     path = parse_path(dotted)
     if data.draw(st.booleans()):
         inner: Any = data.draw(texts | st.lists(texts, max_size=3))

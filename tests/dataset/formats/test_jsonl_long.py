@@ -1,4 +1,4 @@
-"""JSON lines that are long, deep, compressed, damaged or cut short."""
+"""JSON lines that are long, deeply nested, compressed, damaged or truncated."""
 
 from __future__ import annotations
 
@@ -212,7 +212,7 @@ def test_what_is_read_does_not_depend_on_how_it_comes() -> None:
 
 
 def test_msgspec_is_as_strict_as_json() -> None:
-    """What the reader relies on: fields that nobody asked for are validated all the same."""
+    """The reader relies on this: fields that are not requested are validated as well."""
     decode = msgspec.json.Decoder(msgspec.defstruct("R", [("a", int, 0)])).decode
     for value in (
         b"01",

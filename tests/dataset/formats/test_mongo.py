@@ -1,4 +1,4 @@
-"""A MongoDB collection read from a real server, which a test may break at any moment of the scan."""
+"""Scans of a collection on a real MongoDB server, interrupted at any moment."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ TEN = list(range(10))
 
 @dataclass
 class Scan:
-    """What a scan has given, until its end or its error."""
+    """The results of a scan, until its end or its error."""
 
     ids: list[Any] = field(default_factory=list)
     sizes: list[int] = field(default_factory=list)
@@ -64,7 +64,7 @@ def parsed(address: str) -> MongoUrl:
 
 @pytest.fixture
 def plants(mongodb: MongoServer) -> Collection[dict[str, Any]]:
-    """Ten documents, put in from the last to the first."""
+    """Ten documents, inserted from the last to the first."""
     collection = mongodb.fresh_collection()
     collection.insert_many([{"_id": n, "even": n % 2 == 0} for n in reversed(TEN)])
     return collection
@@ -72,7 +72,7 @@ def plants(mongodb: MongoServer) -> Collection[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def connection(mongodb: MongoServer) -> Iterator[MongoCollection]:
-    """One for many tests: to prove a password takes as long as a scan."""
+    """One connection for many tests, because checking a password takes as long as a scan."""
     collection = mongodb.fresh_collection()
     collection.insert_one({})
     # How soon after a break the driver finds the server well again: half a second at the least.
@@ -86,7 +86,7 @@ def of(connection: MongoCollection, collection: Collection[dict[str, Any]]) -> M
 
 @pytest.fixture
 def source(connection: MongoCollection, plants: Collection[dict[str, Any]]) -> MongoCollection:
-    """The ten plants, as their reader sees them."""
+    """The ten plants, through the user who may only read."""
     return of(connection, plants)
 
 
@@ -395,7 +395,7 @@ def test_a_source_shows_no_secret(source: MongoCollection) -> None:
 def view(
     mongodb: MongoServer, plants: Collection[dict[str, Any]]
 ) -> Iterator[Collection[dict[str, Any]]]:
-    """Each plant twice: nothing makes the _id of a view's documents unique."""
+    """A view with each plant twice: the _id of its documents is not unique."""
     pipeline = [{"$set": {"part": ["leaf", "stem"]}}, {"$unwind": "$part"}]
     yield plants.database.create_collection(
         f"{plants.name}-view", viewOn=plants.name, pipeline=pipeline

@@ -1,4 +1,4 @@
-"""What is asked of MongoDB: parsed by table; "what comes after" as a real server understands it."""
+"""Queries of MongoDB: parsing by table, and "after an _id" as a real server evaluates it."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ IDS_IN_ORDER: list[Any] = [
 
 
 def filled(mongodb: MongoServer, ids: Sequence[Any], **fields: Any) -> Collection[dict[str, Any]]:
-    """A fresh collection of documents with these `_id`s, put in without any order."""
+    """A new collection of documents with these `_id`s, inserted in random order."""
     collection = mongodb.fresh_collection()
     documents = [{"_id": one, **fields} for one in ids]
     random.Random(7).shuffle(documents)
@@ -175,7 +175,7 @@ def filled(mongodb: MongoServer, ids: Sequence[Any], **fields: Any) -> Collectio
 
 
 def scanned(collection: Collection[dict[str, Any]], wanted: dict[str, Any]) -> list[bytes]:
-    """What a server finds, in the order of a scan."""
+    """The documents that a server finds, in the order of a scan."""
     raw: Collection[Any] = collection.with_options(
         bson.CodecOptions(document_class=RawBSONDocument)
     )

@@ -1,4 +1,4 @@
-"""A MongoDB address: what it says, what the driver is told, and what people see."""
+"""MongoDB addresses: their parts, the driver's options, and what people see."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `mirror rewrite` writes opens in what people train with: pandas, Polars, `datasets`."""
+"""Training libraries open what `mirror rewrite` writes: pandas, Polars, `datasets`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NAMES = ("out.jsonl", "out.jsonl.gz", "out.parquet", "out.csv")
 
 @pytest.fixture(params=NAMES)
 def written(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    """A dataset in one of the formats; no image is mirrored, so all records are kept as they are."""
+    """A dataset in one of the formats. No image is mirrored, so all records are kept unchanged."""
     raw = tmp_path / "raw.jsonl"
     pl.DataFrame(RECORDS).write_ndjson(raw)
     output = tmp_path / str(request.param)

@@ -1,4 +1,4 @@
-"""Parquet: every type survives, and nothing changes but URLs."""
+"""Parquet: every type survives, and only the URLs change."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ U, V, W = (renamed(url).decode() for url in (b"u", b"v", b"w"))
 def tables_of(
     path: Path, reading: ReadOptions = READING, new: New = renamed
 ) -> Iterator[tuple[pa.Table, pa.Table]]:
-    """`(as it was read, as it is rewritten)`, batch by batch."""
+    """Pairs of the table as read and as rewritten, one per batch."""
     for batch in read_parquet(str(path), reading):
         keep = range(len(batch))
         old, fresh = batch.unchanged(keep), batch.rewritten(keep, [new(url) for url in batch.urls])
@@ -182,7 +182,7 @@ def test_only_taken_out_of_a_list_there_is_no_original(file: Path) -> None:
 
 
 def nested(kind: Any = None) -> pa.Table:
-    """Photos with their licences, beside a column of the same names."""
+    """Photos with their licences, next to a column of the same names."""
     item = pa.struct([
         pa.field("id", pa.int32(), metadata={"k": "v"}),
         pa.field("url", pa.string(), nullable=False),
@@ -397,7 +397,7 @@ def test_other_columns(file: Path) -> None:
 
 
 def broken_text() -> pa.Array:
-    """What other programs write when nobody looks: text that is not UTF-8."""
+    """Text that is not UTF-8, as some programs write it."""
     texts = b"u\xffv"
     offsets = b"".join(n.to_bytes(4, "little") for n in (0, 1, 2, 3))
     return pa.StringArray.from_buffers(3, pa.py_buffer(offsets), pa.py_buffer(texts))
@@ -421,7 +421,7 @@ def test_text_that_is_not_utf_8(column: str, file: Path) -> None:
 @pytest.mark.parametrize(
     ("table", "url", "says"),
     [
-        ({"id": [1], "url": ["u"]}, "image_url", "no column 'image_url' among id, url; name the URL's"),
+        ({"id": [1], "url": ["u"]}, "image_url", "no column 'image_url' among id, url; name the column"),
         ({"image_url": [1]}, "image_url", "holds int64 in 'image_url', not text"),
         ({"image_url": [b"u"]}, "image_url", "holds binary in 'image_url', not text"),
         ({"image_url": [[1]]}, "image_url", "holds int64 in 'image_url', not text"),

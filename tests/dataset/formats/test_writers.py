@@ -1,4 +1,4 @@
-"""Datasets being written: every format from every other, whole or not at all, the same twice."""
+"""Writers: every format from every other, complete or not at all, and repeatable."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def content(path: Path) -> bytes:
 
 
 def records(path: Path) -> list[dict[str, Any]]:
-    """What the product reads of it."""
+    """The records that mirror reads from a file."""
     found: list[dict[str, Any]] = []
     for one in read(Input(str(path)), ReadOptions()):
         assert one.rejected == []
@@ -395,7 +395,7 @@ def test_what_is_no_plain_file_is_written_to(tmp_path: Path) -> None:
 
 
 def test_a_pipe_that_has_no_name() -> None:
-    """As `-o >(gzip)` or `-o /dev/stdout | …` give it."""
+    """Such as `-o >(gzip)` or `-o /dev/stdout | …`."""
     for name in ("jsonl", "csv"):
         reading, into = os.pipe()
         try:

@@ -1,4 +1,4 @@
-"""Rewrites a dataset many times, each time killed, by SIGKILL, at another line of the code that writes.
+"""Rewrites a dataset many times, and kills each run at another line of the code that writes.
 
     python -m tests.dataset.rewrite.killed_rewrites MOMENTS FOLDER STATE BUCKET OUTPUT SPLITS
 
@@ -26,7 +26,7 @@ from mirror.dataset.rewrite.rewrite_options import RewriteOptions
 from mirror.dataset.splits.split import parse_splits
 from tests.support import die_at_line
 
-# Whose lines a run may be killed at: all that write.
+# The modules that write; a run may be killed at any of their lines.
 MODULES = (
     "mirror.system.files",
     "mirror.dataset.chunks",
@@ -40,7 +40,7 @@ MODULES = (
 
 
 class Rewriting:
-    """What is done again and again. Called as `mirror.cli.main.run` is."""
+    """The repeated rewrite, with the signature of `mirror.cli.main.run`."""
 
     def __init__(self, state: str, bucket: str, out: Path, splits: str) -> None:
         settings = merge([Layer("test", {"bucket": {"url": bucket}, "state": {"dir": state}})])
@@ -72,17 +72,17 @@ def main(moments: int, folder: Path) -> None:
         after = _bodies(folder)
         for name in {*before, *after}:
             found[_shown(name)].add(_digest(after[name]) if name in after else None)
-    told = {name: sorted(digests, key=str) for name, digests in found.items()}
-    print(json.dumps({"killed": killed, "found": told}))
+    contents = {name: sorted(digests, key=str) for name, digests in found.items()}
+    print(json.dumps({"killed": killed, "found": contents}))
 
 
 def _lines() -> int:
-    """How many lines a run has that nobody kills."""
+    """How many lines an uninterrupted run executes."""
     source, sink = os.pipe()
     _forked(0, sink)
     os.close(sink)
-    with os.fdopen(source) as told:
-        return int(told.read().split()[-1])
+    with os.fdopen(source) as output:
+        return int(output.read().split()[-1])
 
 
 def _moments(number: int, lines: int) -> list[int]:

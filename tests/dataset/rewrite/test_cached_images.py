@@ -1,4 +1,4 @@
-"""A cache in place of a mirror: what it holds, where, and which of two files of one URL is taken."""
+"""A cache in place of a mirror: verdicts, file URLs, and the choice between two files of one URL."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which records of a batch are written: by their URLs, by their licences, by what stands in the way."""
+"""Which records of a batch are written: by their URLs, their licences and their source field."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rewriting datasets: what is written, and what is dropped and why."""
+"""Rewrites: which records are written, and which are dropped for which reason."""
 
 from __future__ import annotations
 

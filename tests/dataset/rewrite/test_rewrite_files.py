@@ -1,4 +1,4 @@
-"""Rewriting's files: they appear whole or not at all, and a run is repeatable byte for byte."""
+"""Files of a rewrite: they appear complete or not at all, and a run is repeatable byte for byte."""
 
 from __future__ import annotations
 

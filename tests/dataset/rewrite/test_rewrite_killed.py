@@ -1,4 +1,4 @@
-"""Rewriting that is killed: each file is as it was or as it will be, and the next run completes it."""
+"""Killed rewrites: each file is old or new, never partial, and the next run completes them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ SPLITS = "train=0.8,val=0.1,test=0.1"
 
 
 def before(work: Path, out: str) -> dict[str, bytes]:
-    """A dataset, and old files where its parts will be: by their names."""
+    """Put a dataset and old outputs into the folder, and return all files by name."""
     put(work / "raw.jsonl", [*(record(n) for n in (*MANY, *ABSENT)), "?"])
     outputs = [out.replace("out", f"out_{name}") for name in ("train", "val", "test")]
     for name in (*outputs, "out.rejected.jsonl"):
@@ -45,7 +45,7 @@ def before(work: Path, out: str) -> dict[str, bytes]:
 
 
 def files(work: Path) -> dict[str, bytes]:
-    """All but what was being written."""
+    """The files by name, without those being written."""
     return {path.name: path.read_bytes() for path in work.iterdir() if path.name[0] != "."}
 
 
@@ -75,17 +75,17 @@ def test_killed_anywhere_it_leaves_whole_files_and_the_next_completes_it(
 def test_killed_at_any_line_it_leaves_each_file_as_it_was_or_as_it_will_be(
     plants: Mirror, work: Path, out: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    most = kills(60)
+    rounds = kills(60)
     old = before(work, out)
     place = [str(plants.settings.state.dir), str(plants.settings.bucket.url)]
     done = subprocess.run(
-        [sys.executable, "-m", "tests.dataset.rewrite.killed_rewrites", str(most), str(work), *place, out, SPLITS],
+        [sys.executable, "-m", "tests.dataset.rewrite.killed_rewrites", str(rounds), str(work), *place, out, SPLITS],
         capture_output=True, text=True, check=False, timeout=120,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
-    assert told["killed"] == most
-    count("kills", most)
+    killed = json.loads(done.stdout)
+    assert killed["killed"] == rounds
+    count("kills", rounds)
 
     monkeypatch.chdir(work)
     lookup = plants.lookup()
@@ -95,8 +95,8 @@ def test_killed_at_any_line_it_leaves_each_file_as_it_was_or_as_it_will_be(
     )  # fmt: skip
     assert report.written == len(MANY)
     new = files(work)
-    told["found"].pop("hidden")  # what was being written
-    assert told["found"].keys() == old.keys()
-    for name, digests in told["found"].items():
+    killed["found"].pop("hidden")  # what was being written
+    assert killed["found"].keys() == old.keys()
+    for name, digests in killed["found"].items():
         states = {hashlib.sha256(body[name]).hexdigest() for body in (old, new)}
         assert set(digests) == states, name  # and some were too early, some too late

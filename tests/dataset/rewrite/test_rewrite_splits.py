@@ -1,4 +1,4 @@
-"""Rewriting into splits: disjoint, grouped, without leaks, stable, and as told."""
+"""Rewrites into splits: disjoint, grouped, without leaks, stable, and correctly reported."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ SPLIT_OPTIONS = st.fixed_dictionaries(
 
 
 def split(plants: Mirror, folder: Path, records: list[Any], **options: Any) -> dict[int, str]:
-    """Where each record goes, by its `id`; checks that each goes to one place, in its order."""
+    """The split of each record by `id`. Checks that each record is in one split, in order."""
     path = put(folder / "raw.jsonl", records)
     try:
         report = plants.rewrite(path, folder / "out.jsonl", splits=THREE, **options)
@@ -80,7 +80,7 @@ def numbered(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def images_of(record: dict[str, Any]) -> set[int]:
-    """What must not be in two splits: contents, and URLs that the mirror lacks."""
+    """Keys that must not be in two splits: contents, and URLs that the mirror lacks."""
     urls = record["image_url"]
     found = {int(url.split("/")[-2]) for url in ([urls] if isinstance(urls, str) else urls)}
     return {content_of(number) for number in found - {BLANK[0]}}

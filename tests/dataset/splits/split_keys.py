@@ -1,4 +1,4 @@
-"""Keys and splits for tests of what divides a dataset."""
+"""Keys and splits for tests of splitting."""
 
 from __future__ import annotations
 
@@ -34,6 +34,6 @@ def random_keys(count: int, seed: int = 0) -> NDArray[np.uint64]:
 
 
 def within(count: int | np.integer[Any], n: int | np.integer[Any], share: Fraction | float) -> bool:
-    """Whether a binomial count is within `SIGMAS` standard deviations of what is expected."""
+    """Whether a binomial count is within `SIGMAS` standard deviations of its expectation."""
     p = float(share)
     return bool(abs(count - n * p) <= SIGMAS * sqrt(n * p * (1 - p)))

@@ -1,4 +1,4 @@
-"""Samples, splits, groups and strata put together: what is gathered batch by batch, decided at the end."""
+"""Samples, splits, groups and strata together: gathered batch by batch, decided at the end."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ THREE = parse_splits("train=0.8,val=0.1,test=0.1")
 
 
 class Record(NamedTuple):
-    """`url` is another one for each; `images`: the keys of its contents."""
+    """`url` is unique; `images` are the keys of the record's contents."""
 
     url: int
     images: tuple[int, ...]
@@ -44,7 +44,7 @@ def assigned(
     stratified: bool = False,
     batch: int = 7,
 ) -> SplitAssignment:
-    """What an assigner makes of records that come in batches, with one between them that is dropped."""
+    """The assignment of records added in batches, each with one dropped record."""
     assigner = SplitAssigner(
         splits, seed, sample, tolerance,
         allow_leaks=allow_leaks, grouped=grouped, stratified=stratified,
@@ -75,7 +75,7 @@ def by_url(records: Sequence[Record], assignment: SplitAssignment) -> dict[int, 
 
 
 def photographs(number: int, seed: int = 1) -> list[Record]:
-    """Records of one content each, some of them of the same one, in groups and classes."""
+    """Records with one content each, some of them shared, in groups and classes."""
     chance = random.Random(seed)
     return [
         Record(
@@ -165,7 +165,7 @@ NOTHING = [None, "", float("nan"), float("inf"), MISSING]
 
 
 def together(one: Any, other: Any) -> bool:
-    """Whether two values of the grouping field keep records in one split, whatever the seed."""
+    """Whether two values of the group keep records in one split, for every seed."""
     records = [Record(1, (1,), one), Record(2, (2,), other)]
     splits = [assigned(records, seed=seed, grouped=True).split.tolist() for seed in range(40)]
     return all(first == second for first, second in splits)

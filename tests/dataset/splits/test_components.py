@@ -1,4 +1,4 @@
-"""Records that share a content or a group are one component, and go together."""
+"""Records that share a content or a group form one component, and stay together."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def pairs_of(pairs: Pairs) -> RecordKeys:
 
 
 def naive_components(records: int, *tables: Pairs) -> list[frozenset[int]]:
-    """Each record's component, by a union-find that shares nothing with the code tested."""
+    """The component of each record, by a union-find that is independent of the tested code."""
     parent = list(range(records))
 
     def find(at: int) -> int:
@@ -44,7 +44,7 @@ def naive_components(records: int, *tables: Pairs) -> list[frozenset[int]]:
 
 @st.composite
 def datasets(draw: st.DrawFn) -> tuple[int, Pairs, Pairs]:
-    """Records, (record, content) with at least one each, (record, group) for some."""
+    """The number of records, pairs with contents (at least one each), and pairs with groups for some."""
     records = draw(st.integers(1, 25))
     key = st.integers(0, draw(st.integers(1, 60)))
     record = st.integers(0, records - 1)
@@ -160,7 +160,7 @@ def test_a_chain_of_a_hundred_thousand_records_is_one_component(order: str) -> N
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_large_components_are_split_by_the_same_shares(seed: int) -> None:
-    """Were the representative the one whose position is smallest, they would lean to the first."""
+    """If the smallest position represented a component, large ones would prefer the first split."""
     components = 50_000
     contents = RecordKeys(np.repeat(np.arange(components), 5), random_keys(components * 5))
     counts = np.bincount(by_key(component_keys(components, contents), THREE, seed), minlength=3)

@@ -1,4 +1,4 @@
-"""Each class has its shares, with the fewest moves, and what cannot be is told."""
+"""Each class has its shares with the fewest moves, and impossible shares are reported."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ def table(assignment: NDArray[Any], classes: NDArray[Any], splits: int) -> NDArr
 
 @cache
 def allowed(n: int, share: Fraction) -> tuple[int, int]:
-    """The least and the most of n records that may be in a split: 1 % off, or less than one."""
+    """The limits for n records in a split: 1 % off, or less than one record."""
     off = {count: abs(count - share * n) for count in range(n + 1)}
     counts = [count for count in off if off[count] <= Fraction(n, 100) or off[count] < 1]
     return min(counts), max(counts)
 
 
 def excess(count: int, n: int, share: Fraction) -> tuple[int, int]:
-    """Records above and below what is allowed."""
+    """Records above and below the limits."""
     least, most = allowed(n, share)
     return max(0, count - most), max(0, least - count)
 
@@ -58,7 +58,7 @@ def excess(count: int, n: int, share: Fraction) -> tuple[int, int]:
 def outside(
     assignment: NDArray[Any], classes: NDArray[Any], splits: tuple[Split, ...]
 ) -> list[tuple[int, int]]:
-    """Of each class, the records above and below what is allowed, summed over its splits."""
+    """For each class the records above and below the limits, summed over splits."""
     by_class = []
     for counts in table(assignment, classes, len(splits)).tolist():
         each = [
@@ -139,7 +139,7 @@ def test_whatever_the_units_none_is_torn_nothing_gets_worse_and_order_does_not_m
 
 
 def divisions(sizes: list[int], splits: tuple[Split, ...]) -> Iterator[tuple[int, ...]]:
-    """Every way to divide units of these sizes that is allowed."""
+    """All allowed divisions of units of these sizes."""
     bands = [allowed(sum(sizes), split.share) for split in splits]
     for division in itertools.product(range(len(splits)), repeat=len(sizes)):
         counts = [0] * len(splits)
@@ -215,7 +215,7 @@ def test_thousands_of_small_classes_add_up_to_the_shares(size: int) -> None:
 
 
 def test_what_is_rounded_in_small_classes_favours_no_split() -> None:
-    """Of five records four must be in train, and the fifth may be in val or in test."""
+    """Four of five records must be in train; the fifth may be in val or test."""
     classes = np.repeat(np.arange(6_000, dtype=np.int32), 5)
     result = stratified(random_keys(len(classes)), classes, THREE, 5)
     _, val, test = np.bincount(result.assignment).tolist()
@@ -231,7 +231,7 @@ def test_which_unit_moves_says_nothing_of_its_key() -> None:
 
 
 def can_be_divided(sizes: list[int], splits: tuple[Split, ...]) -> bool:
-    """Whether units of these sizes can be divided over three splits as is allowed."""
+    """Whether units of these sizes have an allowed division over three splits."""
     (low, high), *rest = (allowed(sum(sizes), split.share) for split in splits)
     reached = {(0, 0)}  # records in the second split and in the third
     for size in sizes:

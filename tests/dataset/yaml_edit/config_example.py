@@ -1,4 +1,4 @@
-"""A training's configuration, and assignments to it as a command gets them."""
+"""A training configuration, and assignments as the command line gives them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A training's configuration gets new values, and keeps every other byte."""
+"""Values in a training configuration are set, and every other byte stays."""
 
 from __future__ import annotations
 
@@ -344,7 +344,7 @@ CONFIGS = st.dictionaries(
 
 @st.composite
 def config_texts(draw) -> Any:
-    """A configuration as ruamel.yaml writes it, in some layout, with comments put between."""
+    """A configuration as ruamel.yaml writes it in some layout, with comments inserted."""
     writer = YAML()
     writer.default_flow_style = draw(st.sampled_from([False, None]))
     dash = draw(st.integers(0, 3))
@@ -384,7 +384,7 @@ def with_leaf(data: Any, path: tuple[str, ...], value: Any) -> Any:
 
 
 def alike(one: list[str], other: list[str]) -> int:
-    """How many lines at the beginning are the same."""
+    """How many lines at the beginning are equal."""
     return len(list(takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False))))
 
 

@@ -1,4 +1,4 @@
-"""The file of a training's configuration: replaced whole, its backup kept, its change shown."""
+"""The file of a training configuration: replaced as a whole, with a backup and a diff."""
 
 from __future__ import annotations
 
