@@ -25,7 +25,7 @@ class Resumable:
 
     Args:
         length: samples of the dataset.
-        fingerprint: hash of the dataset; None if it has none.
+        fingerprint: hash of the dataset's samples and their order; None if nothing is known of them.
         seed: seed of the order.
         rank: this rank, from 0.
         world_size: number of ranks.
@@ -104,7 +104,7 @@ class Resumable:
         """Continue from the state of a checkpoint, whatever its number of ranks.
 
         Raises:
-            UsageError: the state is no sampler state, or of another dataset or order.
+            UsageError: the state is no sampler state, or of another dataset, subset or order.
         """
         try:
             epoch, seed, consumed, samples, fingerprint, shuffle = (state[name] for name in _STATE)
@@ -112,13 +112,13 @@ class Resumable:
             raise UsageError(
                 f"This is no sampler state: it needs the keys {', '.join(_STATE)}."
             ) from None
-        # A wrapped dataset has no fingerprint to compare.
-        known = None not in (fingerprint, self._fingerprint)
-        if samples != self._samples or (known and fingerprint != self._fingerprint):
+        # Two datasets without a fingerprint are compared by length: nothing else is known of them.
+        if (samples, fingerprint) != (self._samples, self._fingerprint):
             raise UsageError(
-                f"The checkpoint is of a dataset of {samples:,} samples ({fingerprint}), this one has "
-                f"{self._samples:,} ({self._fingerprint}), so its epoch cannot be continued. Train on "
-                "the same file, or start the epoch without the sampler's state."
+                f"The checkpoint is of a dataset of {samples:,} samples (fingerprint {fingerprint}), "
+                f"this one has {self._samples:,} ({self._fingerprint}), so its epoch cannot be "
+                "continued. Train on the same file and the same split, or start the epoch without the "
+                "sampler's state."
             )
         if shuffle != self._shuffle:
             raise UsageError(

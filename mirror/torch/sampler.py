@@ -11,6 +11,7 @@ import torch.distributed
 from torch.utils.data import DataLoader, Sampler, Subset
 
 from mirror.errors import UsageError
+from mirror.torch.dataset_fingerprint import fingerprint_of
 from mirror.torch.resume import Resumable
 from mirror.torch.samples import Samples
 
@@ -31,7 +32,8 @@ class ResumableSampler(Resumable, Sampler[int]):
 
     Args:
         dataset (Sized): the dataset to draw from: a MirrorDataset, a Subset of one, or any other
-            with a length.
+            with a length. A wrapper of your own that chooses or reorders samples should have a
+            `fingerprint`, a string that changes with them: states are compared by it.
         seed (int): seed of the order. Default: `0`.
         shuffle (bool): False keeps the dataset's order. Default: `True`.
         drop_last (bool): every rank gets equally many samples. True leaves the remainder out, False
@@ -66,7 +68,7 @@ class ResumableSampler(Resumable, Sampler[int]):
             self._source.replace_from(indices)
         super().__init__(
             len(dataset),
-            getattr(dataset, "fingerprint", None),
+            fingerprint_of(dataset),
             seed=seed,
             rank=rank,
             world_size=world_size,

@@ -204,13 +204,21 @@ def test_a_state_of_another_order_is_refused(shuffle: bool) -> None:
     assert other.epoch == 0
 
 
-def test_a_dataset_without_a_fingerprint_is_compared_by_length() -> None:
+def test_datasets_without_a_fingerprint_are_compared_by_length() -> None:
     state = ResumableSampler(Numbers(10, None)).state_dict() | {"epoch": 3}
-    sampler = ResumableSampler(Numbers(10, "wrapped"))
+    sampler = ResumableSampler(Numbers(10, None))
     sampler.load_state_dict(state)
     assert sampler.epoch == 3
     with pytest.raises(UsageError, match="10 samples"):
-        ResumableSampler(Numbers(11, "wrapped")).load_state_dict(state)
+        ResumableSampler(Numbers(11, None)).load_state_dict(state)
+
+
+@pytest.mark.parametrize(("saved", "now"), [(None, "known"), ("known", None)])
+def test_a_fingerprint_on_one_side_only_is_refused(saved: str | None, now: str | None) -> None:
+    """One of the two is another dataset, or a wrapper that chooses samples of its own."""
+    state = ResumableSampler(Numbers(10, saved)).state_dict()
+    with pytest.raises(UsageError, match="same split"):
+        ResumableSampler(Numbers(10, now)).load_state_dict(state)
 
 
 def test_a_loader_with_another_sampler_is_refused() -> None:
