@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from mirror.errors import UsageError
 from mirror.torch.epoch_order import EpochOrder, Share
+from mirror.torch.rank_agreement import check_ranks_agree
 
 _log = logging.getLogger(__name__)
 
@@ -22,6 +23,9 @@ class Resumable:
     counts each batch as it yields it. So a state that is saved after a step includes that step's
     batch, and a resumed run goes on with the next one. The count is that of all ranks together, which
     receive equally many. So the number of ranks and workers may change between runs.
+
+    The ranks of torch.distributed compare their datasets, options and positions when each is made
+    and when each epoch begins: all ranks must do both, in the same order.
 
     Args:
         length: samples of the dataset.
@@ -39,7 +43,7 @@ class Resumable:
         world_size: number of ranks.
 
     Raises:
-        UsageError: there is no such rank.
+        UsageError: there is no such rank, or the ranks differ in their dataset or options.
     """
 
     def __init__(
@@ -64,6 +68,12 @@ class Resumable:
         self._fingerprint = fingerprint
         self._shuffle = shuffle
         self._drop_last = drop_last
+        self._check_ranks()
+
+    def _check_ranks(self) -> None:
+        """Raise UsageError on all ranks if they would not share this epoch."""
+        facts = Resumable.state_dict(self) | {"drop_last": self._drop_last}
+        check_ranks_agree(self.rank, self.world_size, facts)
 
     @property
     def _share(self) -> Share:
@@ -143,6 +153,7 @@ class Resumable:
         return self._counted_batches(loader, batch_size)
 
     def _counted_batches(self, loader: Any, batch_size: int) -> Iterator[Any]:
+        self._check_ranks()
         self._share_position()
         left = self._share.left
         before, batches = self._fetch_stats(), 0

@@ -46,7 +46,8 @@ class ResumableSampler(Resumable, Sampler[int]):
         epoch: the current epoch, from 0.
 
     Raises:
-        UsageError: the dataset is empty, or there is no such rank.
+        UsageError: the dataset is empty, there is no such rank, or the ranks of torch.distributed
+            differ in their dataset or options.
     """
 
     def __init__(
@@ -95,7 +96,8 @@ class ResumableSampler(Resumable, Sampler[int]):
             loader: a DataLoader that draws from this sampler.
 
         Raises:
-            UsageError: the loader has another sampler, a batch sampler, or `in_order=False`.
+            UsageError: the loader has another sampler, a batch sampler, or `in_order=False`; or, at the
+                first batch, the ranks have loaded different states.
         """
         if loader.sampler is not self:
             raise UsageError("The loader has another sampler: DataLoader(…, sampler=sampler).")
