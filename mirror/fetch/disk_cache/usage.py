@@ -23,6 +23,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from mirror.fetch.fork_lock import close_unshared, open_unshared
+
 # Bytes, the time of the last recount (seconds since the epoch), and a checksum of both.
 _RECORD: Final = struct.Struct("<QdI")
 # Seconds from one recount to the next, and for a process that finds no room for the first time.
@@ -49,7 +51,7 @@ class DiskUsage:
     def __init__(self, path: Path, count: Callable[[], int]) -> None:
         self._count = count
         self._mutex = threading.Lock()
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        self._file = open_unshared(path, os.O_RDWR | os.O_CREAT)
         with self._locked():
             self._read()
 
@@ -103,7 +105,7 @@ class DiskUsage:
         with self._mutex:
             # The descriptor is forgotten too: the system gives its number to the next open file.
             file, self._file = self._file, -1
-            os.close(file)
+            close_unshared(file)
 
     def _read(self) -> tuple[int, float]:
         raw = os.pread(self._file, _RECORD.size, 0)
