@@ -51,7 +51,7 @@ _SHARDS: Final = tuple(f"{number:02x}" for number in range(256))
 
 # Seconds without a write after the disk has refused one.
 _PAUSE: Final = 30.0
-# Seconds until a full cache that pins is asked for room again.
+# Seconds until a full cache that pins, or a busy one, is asked for room again.
 _FULL_PAUSE: Final = 1.0
 # Seconds between two updates of a file's time by hits.
 _TOUCH_EVERY: Final = 60.0
@@ -254,6 +254,13 @@ class FetchCache:
             close_unshared(descriptor)
 
     def _pause(self, error: OSError) -> None:
+        if isinstance(error, TimeoutError):
+            # Each try costs half a second. The cache may have room, so it is neither full nor broken.
+            self._full_until = time.monotonic() + _FULL_PAUSE
+            self._warn_once(
+                f"is busy ({error.strerror}); images are read without being kept until it is free"
+            )
+            return
         self._paused_until = time.monotonic() + _PAUSE
         self._warn_once(f"cannot be written ({error.strerror}); images are read without being kept")
 
