@@ -164,8 +164,18 @@ class Resumable:
             taken = min(batch_size, left)
             left -= taken
             batches += 1
-            self.advance(taken)
-            yield batch
+            consumed = self._consumed
+            try:
+                self.advance(taken)
+                yield batch
+            except GeneratorExit:
+                raise  # the loop has this batch, and takes no other
+            except BaseException:
+                # A signal handler (Ctrl-C, or torch's for a killed worker) raised before the loop was
+                # handed the batch. A state that is saved now must not count it.
+                self._consumed = consumed
+                self._share_position()
+                raise
             requested = time.monotonic()
         now = time.monotonic()
         _log.info(

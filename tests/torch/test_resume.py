@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -219,6 +220,31 @@ def test_a_fingerprint_on_one_side_only_is_refused(saved: str | None, now: str |
     state = ResumableSampler(Numbers(10, saved)).state_dict()
     with pytest.raises(UsageError, match="same split"):
         ResumableSampler(Numbers(10, now)).load_state_dict(state)
+
+
+def test_a_batch_that_an_interrupt_withholds_is_not_consumed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Ctrl-C between the count of a batch and the loop, which then saves its state."""
+    really_advance = ResumableSampler.advance
+
+    def advance(sampler: ResumableSampler, samples: int) -> None:
+        really_advance(sampler, samples)
+        if sampler.state_dict()["consumed"] == 8:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(ResumableSampler, "advance", advance)
+    sampler = ResumableSampler(Numbers(20), shuffle=False)
+    tracked = sampler.track(loader_of(sampler, 4))
+    assert next(tracked).tolist() == [0, 1, 2, 3]
+    with pytest.raises(KeyboardInterrupt):
+        next(tracked)
+    assert sampler.state_dict()["consumed"] == 4
+    monkeypatch.undo()
+    rest = sampler.track(loader_of(sampler, 4))
+    assert next(rest).tolist() == [4, 5, 6, 7]
+    rest.close()  # type: ignore[attr-defined]
+    assert sampler.state_dict()["consumed"] == 8
 
 
 def test_a_loader_with_another_sampler_is_refused() -> None:
