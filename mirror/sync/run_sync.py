@@ -41,6 +41,7 @@ from mirror.sync.row_sources import Sources, source_digest
 from mirror.sync.state import FILE_NAME, State, set_aside
 from mirror.sync.sync_report import SyncReport
 from mirror.sync.transfer import Transfer, TransferOptions
+from mirror.sync.weigh import Basis
 
 _SOURCE_BATCH = 20_000
 # Key in the state: microseconds since 1970, from when on rows may exist that no run has examined for
@@ -318,6 +319,16 @@ class _SyncRun:
             self._report.retries = retrying.retries
             self._report.catalog_commits = committer.count.commits
             self._report.catalog_version = committer.count.version
+            self._report.described += committer.count.sources
+            self._report.flagged["placeholder"] += (
+                committer.count.evidence + committer.count.rejudged
+            )
+            self._report.deduplicated -= committer.count.left[Basis.DUPLICATE]
+            if left := committer.count.left_files:
+                self._warn(
+                    f"Other machines changed the catalog while {left:,} files waited for their commit; "
+                    "run again, and these files are read again."
+                )
         await committer.tidy()
 
     def _interrupt(self, stop: asyncio.Event) -> Callable[[], None]:
@@ -334,24 +345,14 @@ class _SyncRun:
     async def _add_sources(self, state: State, committer: Committer) -> None:
         """Catalogue the sources of files that were synced before their dataset was known."""
         assert self._sources is not None
-        added: list[tuple[bytes, bytes]] = []
-
-        async def flush() -> None:
-            await committer.commit()
-            state.set_sources(added)
-            self._report.described += len(added)
-            added.clear()
-
         for path, row, known in state.files():
             source = self._sources.get(row.url_md5)
             if source is None or source_digest(source) == known:
                 continue
-            if committer.add_source(row, source):
-                added.append((source_digest(source), path))
-            if len(added) >= _SOURCE_BATCH:
-                await flush()
-        if added:
-            await flush()
+            committer.add_source(path, row, source)
+            if len(committer) >= _SOURCE_BATCH:
+                await committer.commit()
+        await committer.commit()
 
     async def _flag_placeholders(self, catalog: Catalog, committer: Committer, since: int) -> None:
         """Flag the contents that too many photos share by now."""
@@ -364,9 +365,8 @@ class _SyncRun:
             int(self._now() * 1e6),
         )
         if rows:
-            committer.supersede(rows)
+            committer.add_evidence(rows)
             await committer.commit()
-            self._report.flagged["placeholder"] += len(rows)
 
 
 def _stage_of(plan: SyncPlan) -> Stage:
