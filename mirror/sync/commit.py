@@ -8,6 +8,7 @@ next run finds the work undone, and finishes it without uploading an object agai
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -22,6 +23,7 @@ from mirror.catalog.index import Index, Sighting
 from mirror.catalog.optimistic_commit import commit_optimistically, with_carried_sources
 from mirror.catalog.row import UNKNOWN_SOURCE, Row, RowSource
 from mirror.errors import CatalogError, MirrorError
+from mirror.sync.catalog_memory import remember
 from mirror.sync.row_sources import Sources, source_digest
 from mirror.sync.state import SeenFile, State
 from mirror.sync.weigh import Basis, ContentFacts, Waiting, newly_flagged, weigh
@@ -102,6 +104,7 @@ class Committer:
         self._placeholders: set[bytes] = set()
         self._flagged_at: dict[bytes, int] = {}
         self._version = 0  # newest catalog version whose rows are all known; version 0 has none
+        self._mark = ""  # of this run's commit of that version
         self._known_at = now()
         self._oldest_knowledge: float | None = None
 
@@ -117,7 +120,8 @@ class Committer:
         Waiting rows were decided on the old index, so they are weighed again on the new one.
         """
         earlier, self.index = self.index, await self._catalog.refresh(self.index, self._snapshots)
-        self._version = max(self.index.version, 0)
+        if self.index.version != self._version:
+            self._version, self._mark = max(self.index.version, 0), ""
         self._committed.clear()
         if self.index is earlier:
             return
@@ -268,6 +272,8 @@ class Committer:
         await asyncio.to_thread(self._record, batch)
 
     def _record(self, batch: Sequence[Waiting]) -> None:
+        # Before the files: they may be acknowledged only as long as the catalog has this version.
+        remember(self._state, self._version, self._mark)
         self._state.record(
             [
                 SeenFile(one.entry, one.row, one.source_digest)
@@ -301,11 +307,12 @@ class Committer:
             self.count.version = self._version
             return True
         rows = await with_carried_sources(self._catalog, self.index, self._committing.values())
-        version = await asyncio.to_thread(self._catalog.append_after, self._version, rows)
+        mark = uuid.uuid4().hex
+        version = await asyncio.to_thread(self._catalog.append_after, self._version, rows, mark)
         if version is None:
             return False
         self._committing = {row.url_md5: row for row in rows}
-        self._version = version
+        self._version, self._mark = version, mark
         self._count(version)
         return True
 

@@ -219,9 +219,9 @@ def test_a_writer_that_always_loses_the_race_says_so_and_commits_later(
         await one.committer.refresh()
         first = one.catalog.append_after
 
-        def late(version: int, rows: Sequence[Row]) -> int | None:
+        def late(version: int, rows: Sequence[Row], mark: str) -> int | None:
             busy.catalog.append([rows[0]._replace(url_md5=version.to_bytes(16, "big"))])
-            return first(version, rows)
+            return first(version, rows, mark)
 
         with monkeypatch.context() as patch:
             patch.setattr(one.catalog, "append_after", late)

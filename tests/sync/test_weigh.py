@@ -103,10 +103,10 @@ def meanwhile(patch: pytest.MonkeyPatch, action: Callable[[], object]) -> None:
     """Run `action` between the decision on the next batch and its commit."""
     append_after = Catalog.append_after
 
-    def late(self: Catalog, version: int, rows: Sequence[Row]) -> int | None:
+    def late(self: Catalog, version: int, rows: Sequence[Row], mark: str = "") -> int | None:
         patch.undo()
         action()
-        return append_after(self, version, rows)
+        return append_after(self, version, rows, mark)
 
     patch.setattr(Catalog, "append_after", late)
 

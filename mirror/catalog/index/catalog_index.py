@@ -286,6 +286,7 @@ class Index:
         version: int,
         files: frozenset[str],
         folder: Path | None = None,
+        rejected: Path | None = None,
     ) -> Index:
         """This index with more rows of the catalog.
 
@@ -300,12 +301,15 @@ class Index:
             folder: where to write the result as a snapshot, which is then mapped and replaces older
                 ones there; None keeps it in memory. It is written a column at a time: at ten
                 million rows a second copy of all columns would not fit.
+            rejected: a snapshot there of another catalog, which has the same files and more if the
+                catalog was rolled back.
         """
         merge = IndexMerge(self._column, join_batches(new))
         if folder is not None:
             with suppress(OSError, NotImplementedError), locked_snapshots(folder):
                 kept = Index.load(folder)
-                if files and files <= kept.files and version <= kept.version:
+                newer = files and files <= kept.files and version <= kept.version
+                if newer and kept.path != rejected:
                     return kept
                 with SnapshotWriter(folder) as writer:
                     writer.write("sightings", merge.sightings())
