@@ -44,7 +44,7 @@ from mirror.sync.catalog_memory import (
     look_for,
 )
 from mirror.sync.commit import Committer
-from mirror.sync.placeholders import new_placeholders
+from mirror.sync.placeholders import WeighedContents, new_placeholders
 from mirror.sync.plan import FileSelection, SyncPlan, estimate, make_plan
 from mirror.sync.row_sources import Sources, source_digest
 from mirror.sync.state import FILE_NAME, State, set_aside
@@ -53,9 +53,11 @@ from mirror.sync.transfer import Transfer, TransferOptions
 from mirror.sync.weigh import Basis
 
 _SOURCE_BATCH = 20_000
-# Key in the state: microseconds since 1970, from when on rows may exist that no run has examined for
-# placeholders. Empty where there are none; absent where the state knows nothing of earlier runs.
-_UNEXAMINED_SINCE = "unweighed_since"
+# Key in the state: not empty while runs of this state have committed rows that none has weighed for
+# placeholders; absent where the state knows nothing of earlier runs.
+_UNWEIGHED = "unweighed_since"
+# Key in the state: what the last weighing has left, as JSON.
+_WEIGHED = "weighed_contents"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -227,7 +229,7 @@ class _SyncRun:
                 self._progress.begin(_stage_of(plan))
             try:
                 state.mark(vanished=plan.vanished_signatures, returned=plan.returned_signatures)
-                has_unexamined = self._level != "off" and state.get(_UNEXAMINED_SINCE) != ""
+                has_unexamined = self._level != "off" and state.get(_UNWEIGHED) != ""
                 if plan.order or self._sources is not None or has_unexamined:
                     await self._transfer(counting, state, plan)
             except MirrorError as error:
@@ -280,7 +282,8 @@ class _SyncRun:
                 latest = latest.with_root(place, self._started_at)
             latest.save(state)
         if known != root.id:
-            state.set(_UNEXAMINED_SINCE, "0")
+            state.set(_UNWEIGHED, "1")
+            state.set(_WEIGHED, "")
             state.set("mirror_id", root.id)
         if not proven:
             state.set("conditional_put_proven", place)
@@ -302,7 +305,8 @@ class _SyncRun:
     def _forget_everything(self, state: State) -> int:
         """Forget the state's files and what is known of the catalog; returns how many files."""
         CatalogMemory.forget(state)
-        state.set(_UNEXAMINED_SINCE, "0")
+        state.set(_UNWEIGHED, "1")
+        state.set(_WEIGHED, "")
         return state.forget_all_files()
 
     async def _remember(self, store: Store, state: State, version: int) -> None:
@@ -344,10 +348,8 @@ class _SyncRun:
             self._now,
         )
         await committer.refresh()
-        # Before the first commit: however this run ends, the next one examines the rows it committed.
-        kept, started_at = state.get(_UNEXAMINED_SINCE), int(self._started_at * 1e6)
-        since = started_at if kept == "" else min(int(kept or 0), started_at)
-        state.set(_UNEXAMINED_SINCE, str(since))
+        # Before the first commit: however this run ends, the next one weighs the rows it committed.
+        state.set(_UNWEIGHED, "1")
         known_bad = load_known_bad(self._settings.inspect.known_bad)
         bandwidth = BandwidthLimit(parse_rate(sync.limit_rate)) if sync.limit_rate else None
         gate = ConcurrencyGate(AdaptiveLimit(sync.concurrency, rate=MAX_PUTS_PER_SECOND))
@@ -378,8 +380,8 @@ class _SyncRun:
             if self._sources is not None and self._report.error is None and not stop.is_set():
                 await self._add_sources(state, committer)
             if self._level != "off" and self._report.error is None and not stop.is_set():
-                await self._flag_placeholders(catalog, committer, since)
-                state.set(_UNEXAMINED_SINCE, "")
+                await self._flag_placeholders(catalog, committer, state)
+                state.set(_UNWEIGHED, "")
         finally:
             self._report.retries = retrying.retries
             self._report.catalog_commits = committer.count.commits
@@ -421,19 +423,23 @@ class _SyncRun:
                 await committer.commit()
         await committer.commit()
 
-    async def _flag_placeholders(self, catalog: Catalog, committer: Committer, since: int) -> None:
-        """Flag the contents that too many photos share by now."""
+    async def _flag_placeholders(
+        self, catalog: Catalog, committer: Committer, state: State
+    ) -> None:
+        """Flag the contents that too many photos share by now, whichever machine's rows show it."""
         await committer.refresh()
-        rows = await new_placeholders(
-            committer.index,
-            catalog,
-            self._settings.inspect.placeholder_photos,
-            since,
-            int(self._now() * 1e6),
+        least = self._settings.inspect.placeholder_photos
+        kept = state.get(_WEIGHED)
+        earlier = msgspec.json.decode(kept, type=WeighedContents) if kept else WeighedContents()
+        if (earlier.version, earlier.least) == (committer.index.version, least):
+            return
+        found = await new_placeholders(
+            committer.index, catalog, least, earlier, int(self._now() * 1e6)
         )
-        if rows:
-            committer.add_evidence(rows)
+        if found.rows:
+            committer.add_evidence(found.rows)
             await committer.commit()
+        state.set(_WEIGHED, msgspec.json.encode(found.weighed).decode())
 
 
 def _stage_of(plan: SyncPlan) -> Stage:

@@ -266,19 +266,31 @@ class Index:
         hi, lo = self.sightings["hash_hi"][at], self.sightings["hash_lo"][at]
         return {key_of_halves(int(high), int(low)) for high, low in zip(hi, lo, strict=True)}
 
-    def contents_under_many_urls(self, least: int) -> Iterator[tuple[bytes, list[bytes]]]:
-        """`(content_hash, [url_md5, …])` of each content that `least` or more `ok` rows name."""
+    def contents_under_many_urls(self, least: int) -> Iterator[tuple[bytes, NDArray[np.intp]]]:
+        """Each content that `least` or more `ok` rows name, with the positions of these rows."""
         ok = np.flatnonzero(self.sightings["verdict"] == OK_CODE)
-        hi, lo = self.sightings["hash_hi"][ok], self.sightings["hash_lo"][ok]
+        return self._by_hash(ok, least)
+
+    def ok_rows_of_placeholders(self) -> Iterator[tuple[bytes, NDArray[np.intp]]]:
+        """Each content that a row judges a placeholder, with the positions of its `ok` rows if any."""
+        verdict = self.sightings["verdict"]
+        flagged = np.flatnonzero(verdict == VERDICT_CODES["placeholder"])
+        hi, lo = self.sightings["hash_hi"], self.sightings["hash_lo"]
+        order = flagged[np.lexsort((lo[flagged], hi[flagged]))]
+        ok = np.flatnonzero(verdict == OK_CODE)
+        known = positions_of(hi[ok], lo[ok], hi[order], lo[order]) >= 0
+        return self._by_hash(ok[known], 1)
+
+    def _by_hash(
+        self, rows: NDArray[np.intp], least: int
+    ) -> Iterator[tuple[bytes, NDArray[np.intp]]]:
+        hi, lo = self.sightings["hash_hi"][rows], self.sightings["hash_lo"][rows]
         order = np.lexsort((lo, hi))
-        hi, lo = hi[order], lo[order]
+        hi, lo, rows = hi[order], lo[order], rows[order]
         ends = np.flatnonzero(last_of_each(hi, lo)) + 1
         counts = np.diff(ends, prepend=0)
         for end, count in zip(ends[counts >= least], counts[counts >= least], strict=True):
-            rows = ok[order[end - count : end]]
-            url_hi, url_lo = self.sightings["url_hi"][rows], self.sightings["url_lo"][rows]
-            urls = [key_of_halves(int(h), int(w)) for h, w in zip(url_hi, url_lo, strict=True)]
-            yield key_of_halves(int(hi[end - 1]), int(lo[end - 1])), urls
+            yield key_of_halves(int(hi[end - 1]), int(lo[end - 1])), rows[end - count : end]
 
     def merged(
         self,
