@@ -21,11 +21,12 @@ from numpy.typing import NDArray
 from mirror.catalog.delta_table import Catalog
 from mirror.catalog.index import halves, positions_of
 from mirror.errors import CatalogError, NotFound
-from mirror.layout import CATALOG
+from mirror.layout import CATALOG_LOG, log_entry_key, parse_log_entry_key
 from mirror.store.base import Store, list_all
 
-LOG: Final = f"{CATALOG}/_delta_log/"
-_ENTRY: Final = re.compile(rf"{LOG}(\d{{20}})\.json").fullmatch
+_CHECKPOINT: Final = re.compile(
+    rf"{CATALOG_LOG}(\d{{20}})\.checkpoint(?:\.[0-9a-f-]+)*\.(?:parquet|json)"
+).fullmatch
 _AT_ONCE: Final = 16
 _QUERY: Final = "SELECT url_md5, content_hash, verdict, seen_at FROM catalog"
 
@@ -51,7 +52,8 @@ async def recent_catalog(store: Store, catalog: Catalog, since: datetime) -> Rec
     """The catalog's data files since a time.
 
     The version of that time may no longer be readable: its log was deleted, or the bucket is a
-    younger copy. Then every row counts as committed since.
+    younger copy. Then every row counts as committed since. Only the listing of the log decides that: an
+    error of a version that should be readable is raised, because its files would be missing from `kept`.
 
     Args:
         store: the mirror's.
@@ -62,11 +64,13 @@ async def recent_catalog(store: Store, catalog: Catalog, since: datetime) -> Rec
         CatalogError: the catalog cannot be read.
         StoreError: the store refused.
     """
-    entries = [
-        (int(match[1]), info.last_modified)
-        async for info in list_all(store, LOG)
-        if (match := _ENTRY(info.key))
-    ]
+    entries: list[tuple[int, datetime]] = []
+    checkpoints: set[int] = set()
+    async for info in list_all(store, CATALOG_LOG):
+        if (version := parse_log_entry_key(info.key)) is not None:
+            entries.append((version, info.last_modified))
+        elif match := _CHECKPOINT(info.key):
+            checkpoints.add(int(match[1]))
     now = frozenset(await asyncio.to_thread(catalog.data_files))
     if not entries:
         return RecentCatalog(frozenset(), now, now)
@@ -74,20 +78,21 @@ async def recent_catalog(store: Store, catalog: Catalog, since: datetime) -> Rec
     later = sorted(version for version, written in entries if not old or version > max(old))
     added, replaced = await _added(store, later)
     began_with: frozenset[str] | None = frozenset()
-    if old:
-        began_with = await _files_at(catalog, max(old))
-    elif min(later) > 0:
+    if old and _is_readable(max(old), {version for version, _ in entries}, checkpoints):
+        began_with = frozenset(await asyncio.to_thread(catalog.data_files_at, max(old)))
+    elif old or min(later) > 0:
         began_with = None
     if began_with is None:
         return RecentCatalog(frozenset(), now | added, now | added | replaced)
     return RecentCatalog(began_with, added, now | began_with | added | replaced)
 
 
-async def _files_at(catalog: Catalog, version: int) -> frozenset[str] | None:
-    try:
-        return frozenset(await asyncio.to_thread(catalog.data_files_at, version))
-    except CatalogError:
-        return None
+def _is_readable(version: int, entries: set[int], checkpoints: set[int]) -> bool:
+    """Whether the log has what a reader of a version needs: a checkpoint, and the entries after it."""
+    at = version
+    while at in entries and at not in checkpoints:
+        at -= 1
+    return at < 0 or at in checkpoints
 
 
 async def _added(store: Store, versions: Sequence[int]) -> tuple[frozenset[str], frozenset[str]]:
@@ -96,7 +101,7 @@ async def _added(store: Store, versions: Sequence[int]) -> tuple[frozenset[str],
     written: set[str] = set()
     for begin in range(0, len(versions), _AT_ONCE):
         some = versions[begin : begin + _AT_ONCE]
-        bodies = await asyncio.gather(*(store.get(f"{LOG}{v:020d}.json") for v in some))
+        bodies = await asyncio.gather(*(store.get(log_entry_key(v)) for v in some))
         for line in b"\n".join(bodies).splitlines():
             if not line.strip():
                 continue
@@ -117,7 +122,8 @@ async def recently_named(
     Args:
         catalog: of the mirror.
         past: the period.
-        contents: content hashes, sorted, as two halves: (n,) each.
+        contents: content hashes, sorted, as two halves: (n,) each. One content may occur several
+            times, as that of objects with different extensions.
 
     Returns:
         (n,) marks.
@@ -137,7 +143,8 @@ async def recently_named(
     except NotFound:
         # Another tool has deleted files that a reader of that time may need: mark all, delete nothing.
         named[:] = True
-    return named
+    # Rows are matched with the first of equal contents, which decides for the others.
+    return named[positions_of(*contents, *contents)]
 
 
 async def _mark_those_live(

@@ -20,6 +20,7 @@ from mirror.errors import (
 from mirror.layout import CACHE_CONTROL, content_type, object_key
 from mirror.store.base import Create, Headers, IfMatch, NewObject, Store
 from mirror.store.read_back import PART_BYTES, digest_in
+from mirror.system.files import open_regular
 
 # S3 accepts at most this many parts in one upload.
 _MAX_PARTS: Final = 10_000
@@ -165,6 +166,7 @@ async def _put_large(store: Store, key: str, path: bytes, digest: Digest, header
 
 
 def _read_part(path: bytes, start: int, length: int) -> bytes:
-    with open(path, "rb") as file:
+    descriptor, _ = open_regular(path)
+    with open(descriptor, "rb") as file:
         file.seek(start)
         return file.read(length)

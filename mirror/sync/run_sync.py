@@ -7,6 +7,7 @@ import dataclasses
 import os
 import time
 from collections.abc import Callable, Coroutine, Iterator
+from contextlib import suppress
 from dataclasses import field
 
 import msgspec
@@ -15,11 +16,12 @@ from mirror.cache.scan import Entries, ScanCount, walk
 from mirror.catalog.delta_table import Catalog
 from mirror.catalog.index import Index
 from mirror.catalog.open_mirror import Location, first_attempts
-from mirror.catalog.root import open_root
+from mirror.catalog.root import Root, open_root, read_root
 from mirror.config.settings import Settings, parse_rate
 from mirror.content.image import Level
 from mirror.content.placeholder import load_known_bad
 from mirror.errors import Interrupted, MirrorError, StateDamaged, StoreError
+from mirror.layout import FORMAT
 from mirror.run.lock import locked
 from mirror.run.progress import Progress, Stage
 from mirror.run.run_id import new_run_id
@@ -34,19 +36,29 @@ from mirror.store.throttle import (
     Counting,
     Throttling,
 )
+from mirror.sync.catalog_memory import (
+    CatalogMemory,
+    Look,
+    identified,
+    latest_version,
+    look_for,
+)
 from mirror.sync.commit import Committer
-from mirror.sync.placeholders import new_placeholders
+from mirror.sync.placeholders import WeighedContents, new_placeholders
 from mirror.sync.plan import FileSelection, SyncPlan, estimate, make_plan
 from mirror.sync.row_sources import Sources, source_digest
 from mirror.sync.state import FILE_NAME, State, set_aside
 from mirror.sync.sync_report import SyncReport
 from mirror.sync.transfer import Transfer, TransferOptions
+from mirror.sync.weigh import Basis
 from mirror.system.display_text import format_size
 
 _SOURCE_BATCH = 20_000
-# Key in the state: microseconds since 1970, from when on rows may exist that no run has examined for
-# placeholders. Empty where there are none; absent where the state knows nothing of earlier runs.
-_UNEXAMINED_SINCE = "unweighed_since"
+# Key in the state: not empty while runs of this state have committed rows that none has weighed for
+# placeholders; absent where the state knows nothing of earlier runs.
+_UNWEIGHED = "unweighed_since"
+# Key in the state: what the last weighing has left, as JSON.
+_WEIGHED = "weighed_contents"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -218,7 +230,7 @@ class _SyncRun:
                 self._progress.begin(_stage_of(plan))
             try:
                 state.mark(vanished=plan.vanished_signatures, returned=plan.returned_signatures)
-                has_unexamined = self._level != "off" and state.get(_UNEXAMINED_SINCE) != ""
+                has_unexamined = self._level != "off" and state.get(_UNWEIGHED) != ""
                 if plan.order or self._sources is not None or has_unexamined:
                     await self._transfer(counting, state, plan)
             except MirrorError as error:
@@ -227,29 +239,87 @@ class _SyncRun:
             await counting.aclose()
 
     async def _open_mirror(self, store: Store, state: State) -> None:
-        """Read format.json with one small GET, and check that it is the state's mirror."""
+        """Check that the mirror is the state's, and that it has what the state relies on.
+
+        Where nothing has changed since the last run, one listing of the catalog's log shows it.
+        Otherwise format.json is read as well, and at least once a day.
+        """
         retrying = Retrying(store, first_attempts(self._options.retry))
         url = self._location.url
-        proven_for = f"{url} {self._settings.bucket.endpoint or ''}"
-        proven = state.get("conditional_put_proven") == proven_for
+        place = f"{url} {self._settings.bucket.endpoint or ''}"
+        proven = state.get("conditional_put_proven") == place
+        known, memory = state.get("mirror_id"), CatalogMemory.load(state)
+        look: Look | None = None
         try:
-            root = await open_root(retrying, proven=proven)
+            if known and memory is not None and memory.knows_root_of(place, self._started_at):
+                look = await look_for(retrying, memory)
+            if known and look is not None and look.found == "same" and proven:
+                root = Root(format=FORMAT, id=known, losses=state.get("losses") or "")
+            else:
+                root = await open_root(retrying, proven=proven)
+                if known == root.id:
+                    look = look or await self._look(retrying, state, memory)
         except StoreError as error:
             raise self._location.explained(error) from None
-        known = state.get("mirror_id")
         if known is not None and known != root.id:
-            forgotten = state.forget_all_files()
+            forgotten = self._forget_everything(state)
             self._warn(
                 f"{url} is another mirror than the one that this state belongs to (it was emptied or "
                 f"replaced); {forgotten} files are read and compared again."
             )
+        elif look is not None and look.found == "lost":
+            forgotten = self._forget_everything(state)
+            self._warn(
+                f"The catalog of {url} lacks what this state relies on (was the mirror restored from a "
+                f"backup, or its catalog deleted?); {forgotten} files are read and compared again."
+            )
+        elif look is not None:
+            latest = look.latest
+            if (
+                look.found == "later"
+                or not memory
+                or not memory.knows_root_of(place, self._started_at)
+            ):
+                latest = latest.with_root(place, self._started_at)
+            latest.save(state)
         if known != root.id:
-            state.set(_UNEXAMINED_SINCE, "0")
+            state.set(_UNWEIGHED, "1")
+            state.set(_WEIGHED, "")
             state.set("mirror_id", root.id)
         if not proven:
-            state.set("conditional_put_proven", proven_for)
+            state.set("conditional_put_proven", place)
         self._snapshots = self._location.snapshots(root)
-        self._losses = root.losses
+        self._losses, self._place = root.losses, place
+
+    async def _look(self, store: Store, state: State, memory: CatalogMemory | None) -> Look | None:
+        """Look for what the state relies on; None where that is nothing."""
+        if memory is not None:
+            return await look_for(store, memory)
+        if not state.signatures(gone=False):
+            return None
+        # A state of an earlier version remembers no version. It relies on some catalog, though.
+        latest = await latest_version(store)
+        if latest is None:
+            return Look("lost", CatalogMemory(version=0))
+        return Look("same", await identified(store, CatalogMemory(version=latest)))
+
+    def _forget_everything(self, state: State) -> int:
+        """Forget the state's files and what is known of the catalog; returns how many files."""
+        CatalogMemory.forget(state)
+        state.set(_UNWEIGHED, "1")
+        state.set(_WEIGHED, "")
+        return state.forget_all_files()
+
+    async def _remember(self, store: Store, state: State, version: int) -> None:
+        """Remember the catalog's version at the end of a run, and whether a repair came meanwhile.
+
+        Without this the next run reads format.json.
+        """
+        with suppress(StoreError):
+            memory = await identified(store, CatalogMemory(version=version))
+            if (await read_root(store)).losses == self._losses:
+                memory = memory.with_root(self._place, self._now())
+            memory.save(state)
 
     async def _forget_lost_files(self, counting: Counting, state: State) -> None:
         """Forget files whose objects a repair could not restore, so that this run uploads them."""
@@ -279,10 +349,8 @@ class _SyncRun:
             self._now,
         )
         await committer.refresh()
-        # Before the first commit: however this run ends, the next one examines the rows it committed.
-        kept, started_at = state.get(_UNEXAMINED_SINCE), int(self._started_at * 1e6)
-        since = started_at if kept == "" else min(int(kept or 0), started_at)
-        state.set(_UNEXAMINED_SINCE, str(since))
+        # Before the first commit: however this run ends, the next one weighs the rows it committed.
+        state.set(_UNWEIGHED, "1")
         known_bad = load_known_bad(self._settings.inspect.known_bad)
         bandwidth = BandwidthLimit(parse_rate(sync.limit_rate)) if sync.limit_rate else None
         gate = ConcurrencyGate(AdaptiveLimit(sync.concurrency, rate=MAX_PUTS_PER_SECOND))
@@ -313,13 +381,25 @@ class _SyncRun:
             if self._sources is not None and self._report.error is None and not stop.is_set():
                 await self._add_sources(state, committer)
             if self._level != "off" and self._report.error is None and not stop.is_set():
-                await self._flag_placeholders(catalog, committer, since)
-                state.set(_UNEXAMINED_SINCE, "")
+                await self._flag_placeholders(catalog, committer, state)
+                state.set(_UNWEIGHED, "")
         finally:
             self._report.retries = retrying.retries
             self._report.catalog_commits = committer.count.commits
             self._report.catalog_version = committer.count.version
+            self._report.described += committer.count.sources
+            self._report.flagged["placeholder"] += (
+                committer.count.evidence + committer.count.rejudged
+            )
+            self._report.deduplicated -= committer.count.left[Basis.DUPLICATE]
+            if left := committer.count.left_files:
+                self._warn(
+                    f"Other machines changed the catalog while {left:,} files waited for their commit; "
+                    "run again, and these files are read again."
+                )
         await committer.tidy()
+        if committer.index.version >= 0:
+            await self._remember(retrying, state, await asyncio.to_thread(catalog.version))
 
     def _interrupt(self, stop: asyncio.Event) -> Callable[[], None]:
         def interrupt() -> None:
@@ -335,39 +415,32 @@ class _SyncRun:
     async def _add_sources(self, state: State, committer: Committer) -> None:
         """Catalogue the sources of files that were synced before their dataset was known."""
         assert self._sources is not None
-        added: list[tuple[bytes, bytes]] = []
-
-        async def flush() -> None:
-            await committer.commit()
-            state.set_sources(added)
-            self._report.described += len(added)
-            added.clear()
-
         for path, row, known in state.files():
             source = self._sources.get(row.url_md5)
             if source is None or source_digest(source) == known:
                 continue
-            if committer.add_source(row, source):
-                added.append((source_digest(source), path))
-            if len(added) >= _SOURCE_BATCH:
-                await flush()
-        if added:
-            await flush()
+            committer.add_source(path, row, source)
+            if len(committer) >= _SOURCE_BATCH:
+                await committer.commit()
+        await committer.commit()
 
-    async def _flag_placeholders(self, catalog: Catalog, committer: Committer, since: int) -> None:
-        """Flag the contents that too many photos share by now."""
+    async def _flag_placeholders(
+        self, catalog: Catalog, committer: Committer, state: State
+    ) -> None:
+        """Flag the contents that too many photos share by now, whichever machine's rows show it."""
         await committer.refresh()
-        rows = await new_placeholders(
-            committer.index,
-            catalog,
-            self._settings.inspect.placeholder_photos,
-            since,
-            int(self._now() * 1e6),
+        least = self._settings.inspect.placeholder_photos
+        kept = state.get(_WEIGHED)
+        earlier = msgspec.json.decode(kept, type=WeighedContents) if kept else WeighedContents()
+        if (earlier.version, earlier.least) == (committer.index.version, least):
+            return
+        found = await new_placeholders(
+            committer.index, catalog, least, earlier, int(self._now() * 1e6)
         )
-        if rows:
-            committer.supersede(rows)
+        if found.rows:
+            committer.add_evidence(found.rows)
             await committer.commit()
-            self._report.flagged["placeholder"] += len(rows)
+        state.set(_WEIGHED, msgspec.json.encode(found.weighed).decode())
 
 
 def _stage_of(plan: SyncPlan) -> Stage:

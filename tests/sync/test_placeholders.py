@@ -5,18 +5,21 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mirror.catalog.row import RowSource
+from mirror.catalog.delta_table import Catalog
+from mirror.catalog.open_mirror import Location
+from mirror.catalog.row import UNKNOWN_SOURCE, Row, RowSource
 from mirror.cli.main import run
 from mirror.errors import CatalogError
 from mirror.layout import url_md5
 from mirror.run.progress import Progress
+from mirror.store.retry import RetryPolicy
 from mirror.sync.run_sync import SyncOptions, sync
 from mirror.sync.sync_report import SyncReport
 from tests.conftest import MakePlace
@@ -186,7 +189,7 @@ def test_rows_that_a_run_did_not_examine_are_examined_by_the_next(
     assert found == {url_md5(url_of(n)) for n in range(6)}
     again = mirror_setup.sync()
     assert (again.flagged["placeholder"], again.catalog_commits) == (0, 0)
-    assert sum(again.requests.values()) == again.requests["get"] == 1
+    assert sum(again.requests.values()) == again.requests["list"] == 1
 
 
 def test_several_runs_that_examined_nothing_lose_nothing(mirror_setup: MirrorSetup) -> None:
@@ -212,11 +215,71 @@ def test_a_placeholder_found_in_a_run_without_changes_is_reported(
     assert "placeholder 6" in capsys.readouterr().out
 
 
+def test_rows_of_a_machine_that_does_not_inspect_are_weighed_by_one_that_does(
+    mirror_setup: MirrorSetup, tmp_path: Path
+) -> None:
+    """The rows are older than the run that weighs them, and its state knows of no earlier ones."""
+    (tmp_path / "other").mkdir()
+    other = MirrorSetup(mirror_setup.place, tmp_path / "other")
+    fill(other.cache, {url_of(100): photo(100)})
+    sync(other.settings(), now=lambda: 1.8e9)
+    replaced(mirror_setup, range(6))
+    sync(mirror_setup.settings(), SyncOptions(inspect="off"), now=lambda: 1.8e9 + 60)
+    fill(other.cache, {url_of(101): photo(101)})
+    report = sync(other.settings(), now=lambda: 1.8e9 + 3600)
+    assert report.flagged["placeholder"] == 6
+    fill(other.cache, {url_of(102): photo(102)})
+    assert sync(other.settings(), now=lambda: 1.8e9 + 7200).flagged["placeholder"] == 0
+
+
+def test_a_row_that_still_says_ok_of_a_placeholder_is_flagged_by_the_next_weighing(
+    mirror_setup: MirrorSetup,
+) -> None:
+    replaced(mirror_setup, range(6))
+    assert mirror_setup.sync().flagged["placeholder"] == 6
+    row = mirror_setup.rows()[url_md5(url_of(0))]
+    catalog = Location(mirror_setup.settings()).catalog(mirror_setup.place.open(), RetryPolicy())
+    stray = Row(
+        url_md5(url_of(50)), row["content_hash"], row["sha256"], row["size"], "jpeg", 48, 48, "ok",
+        "", UNKNOWN_SOURCE, 1,
+    )  # fmt: skip
+    catalog.append([stray])
+    fill(mirror_setup.cache, {url_of(100): photo(100)})
+    assert mirror_setup.sync().flagged["placeholder"] == 1
+    assert verdicts(mirror_setup)[url_md5(url_of(50))] == "placeholder"
+
+
+def test_contents_that_were_weighed_are_not_looked_up_again(
+    mirror_setup: MirrorSetup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One photo under many names of a host that the index does not know: its sources show it."""
+    urls = [f"https://example.org/photo.jpg?copy={n}" for n in range(6)]
+    fill(mirror_setup.cache, dict.fromkeys(urls, REPLACEMENT))
+    wanted: list[int] = []
+    sources_of = Catalog.sources_of
+
+    async def noted(self: Catalog, urls: Iterable[bytes]) -> dict[bytes, RowSource]:
+        urls = list(urls)
+        wanted.append(len(urls))
+        return await sources_of(self, urls)
+
+    monkeypatch.setattr(Catalog, "sources_of", noted)
+    monkeypatch.setattr("mirror.sync.placeholders.distinct_photos", lambda _: 1)
+    sources = DatasetSources({url: RowSource(url) for url in urls})
+    assert sync_with(mirror_setup, sources).flagged["placeholder"] == 0
+    fill(mirror_setup.cache, {url_of(100): photo(100)})
+    mirror_setup.sync()
+    assert wanted == [6, 0]
+    fill(mirror_setup.cache, {urls[0] + "&more": REPLACEMENT})
+    sync_with(mirror_setup)
+    assert wanted[-1] == 6
+
+
 def test_runs_that_do_not_inspect_stay_at_one_request(mirror_setup: MirrorSetup) -> None:
     replaced(mirror_setup, range(6))
     mirror_setup.sync(inspect="off")
     report = mirror_setup.sync(inspect="off")
-    assert sum(report.requests.values()) == report.requests["get"] == 1
+    assert sum(report.requests.values()) == report.requests["list"] == 1
 
 
 @pytest.mark.parametrize("which", ["sha256", "content_hash"])
