@@ -46,10 +46,7 @@ them. All errors pickle, because their arguments are positional.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from mirror.run.report import Report
+from typing import Any
 
 EXIT_DONE = 0
 EXIT_ERROR = 1
@@ -69,7 +66,7 @@ class MirrorError(Exception):
     """
 
     exit_status = EXIT_ERROR
-    report: Report | None = None
+    report: Any = None  # a `mirror.Report`, which stands above this file
 
 
 def exit_status_of(error: MirrorError | None, *, interrupted: bool, failed: bool) -> int:

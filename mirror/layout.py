@@ -76,6 +76,14 @@ def object_key(content_hash: bytes, image_format: str) -> str:
     return f"{OBJECTS}{digits[:2]}/{digits}.{FORMATS[image_format][0]}"
 
 
+def is_mirrors_own(key: str) -> bool:
+    """Whether only a mirror writes this key: an object's, or one below the catalog or the probes.
+
+    A mirror may share a bucket, or even its prefix, with other programs.
+    """
+    return key.startswith((f"{CATALOG}/", PROBES)) or parse_object_key(key) is not None
+
+
 def parse_object_key(key: str) -> tuple[bytes, str] | None:
     """Return `(content_hash, extension)` of an object's key, or None for any other key."""
     match = _OBJECT_KEY.fullmatch(key)

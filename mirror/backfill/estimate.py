@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from mirror.backfill.pacing import DAY, HOUR, Limits
+from mirror.system.display_text import format_size
 
 # Bytes of an image before any was downloaded: a medium to large photograph.
 _ASSUMED_SIZE = 1_440_000
@@ -74,7 +75,7 @@ def estimate(
     verb = "is" if in_words(seconds).startswith("1 ") else "are"
     return DurationEstimate(
         seconds,
-        f"{images:,} {noun} at {name} {verb} {in_words(seconds)}; {about}{_bytes(size)} in all.",
+        f"{images:,} {noun} at {name} {verb} {in_words(seconds)}; {about}{format_size(size)} in all.",
     )
 
 
@@ -94,10 +95,3 @@ def in_words(seconds: float) -> str:
         number, unit = seconds / DAY, "day"
     whole = max(1, round(number))
     return f"{whole:,} {unit}" if whole == 1 else f"{whole:,} {unit}s"
-
-
-def _bytes(number: float) -> str:
-    for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
-        if number >= size:
-            return f"{number / size:.1f} {unit}"
-    return f"{number / 1e3:.0f} kB"

@@ -162,7 +162,7 @@ class CacheWriter:
         """
         result = self._publish(TargetName(part.path, replace=False), part)
         if result.outcome == "kept":
-            # Another good file may appear between this check and the next step. Either may win.
+            # A good file that appears right after this check is replaced: this one is as good.
             if judge_place(self._root, part.path, known_bad) in ("good", "unreadable"):
                 return False
             result = self._publish(TargetName(part.path, replace=True), part)

@@ -15,6 +15,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import NamedTuple, Self
 
 from mirror.content.digest import CHUNK_BYTES, Digest, Hasher
+from mirror.system.files import open_regular
 
 # A hard link is impossible: another file system, one without links, or another user's file.
 NO_LINK = {
@@ -321,9 +322,8 @@ def _place(
 
 def _copy(old_folder: int, target: SafeFolder, path: bytes, expected: ReadIdentity) -> bool:
     """Copy a file with its times and mode; the copy is read back before it gets its name."""
-    original = os.open(os.path.basename(path), os.O_RDONLY | os.O_NOFOLLOW, dir_fd=old_folder)
+    original, status = open_regular(os.path.basename(path), dir_fd=old_folder)
     try:
-        status = os.fstat(original)
         with PartFile(target, path, mode=stat.S_IMODE(status.st_mode)) as part:
             while chunk := os.read(original, CHUNK_BYTES):
                 part.write(chunk)
@@ -368,11 +368,8 @@ def _write_all(file: int, data: bytes) -> None:
 
 
 def _read(folder: int, name: bytes) -> ReadIdentity:
-    file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
+    file, status = open_regular(name, dir_fd=folder)
     try:
-        status = os.fstat(file)
-        if not stat.S_ISREG(status.st_mode):
-            raise OSError(errno.EINVAL, "is not a regular file")
         return ReadIdentity(_digest(file), status.st_dev, status.st_ino, status.st_mtime_ns)
     finally:
         os.close(file)

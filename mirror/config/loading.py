@@ -2,8 +2,10 @@
 
 Nothing else reads them. Layers, highest precedence first:
 
-    flags > environment > --config FILE > ./mirror.toml > the user's config folder
-          > /etc/mirror/mirror.toml > AWS_ENDPOINT_URL_S3 > defaults
+    flags > environment > files > AWS_ENDPOINT_URL_S3 > defaults
+
+The file that `--config` names is the only one read. Without it the files are ./mirror.toml > the
+user's config folder > /etc/mirror/mirror.toml.
 
 An environment variable is `MIRROR_` + section + `__` + key, such as `MIRROR_BUCKET__URL`. Commas
 separate the items of a list. An unknown key is an error in every layer. Secrets are never read
@@ -15,6 +17,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import stat
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -135,15 +138,40 @@ def merge(layers: Sequence[Layer]) -> Settings:
 def _file_layers(
     config: Path | None, cwd: Path | None, environ: Mapping[str, str]
 ) -> Iterator[Layer]:
+    """Read the file that was named, and no other; else every default file that exists."""
     if config is not None:
         yield _read_file(config)
+        return
     for path in _default_paths(cwd, environ):
         try:
-            exists = path.is_file() and not (config is not None and path.samefile(config))
+            exists = path.is_file()
         except OSError:  # this user may not look into the folder
             exists = False
         if exists:
+            _require_trusted(path)
             yield _read_file(path)
+
+
+def _require_trusted(path: Path) -> None:
+    """Refuse a file that another user could have put there, such as in the current folder.
+
+    It decides where images go and which checks apply, and nobody named it.
+
+    Raises:
+        ConfigError: another user owns it, or every user may write it.
+    """
+    status = path.stat()
+    if why := reason_for_distrust(status.st_uid, status.st_mode, user=os.geteuid()):
+        raise ConfigError(
+            f"{path} {why}, so it is not read unasked; name it with --config if you trust it."
+        )
+
+
+def reason_for_distrust(owner: int, mode: int, *, user: int) -> str:
+    """Say who else could have written a file; empty if only this user or root could."""
+    if owner not in (0, user):
+        return "belongs to another user"
+    return "may be written by every user" if mode & stat.S_IWOTH else ""
 
 
 def _default_paths(cwd: Path | None, environ: Mapping[str, str]) -> list[Path]:

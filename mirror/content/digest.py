@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 import xxhash
 
+from mirror.system.files import open_regular
+
 
 class Digest(NamedTuple):
     """Hashes of some bytes. `content_hash`: XXH3-128, 16 bytes; `sha256`: 32 bytes; `size`: bytes."""
@@ -83,18 +85,18 @@ def read(path: bytes | str, *, keep_up_to: int) -> FileContents:
     """Read a file once and digest it.
 
     Args:
-        path: the file. A symbolic link is refused (OSError): a cache has none.
+        path: the file. Everything but a regular file is refused (OSError), a symbolic link too.
         keep_up_to: size in bytes up to which `body` is kept; larger files are hashed in chunks.
 
     Raises:
         FileChanged: size, mtime or inode changed during the read.
-        OSError: the file cannot be opened or read.
+        OSError: the file cannot be opened or read, or is not a regular file.
     """
     # A file object would make twice as many system calls, and at each of them another thread may
     # take the interpreter's lock.
-    file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    file, status = open_regular(path)
     try:
-        before = Identity.of(os.fstat(file))
+        before = Identity.of(status)
         body = _whole(file, before.size) if before.size <= keep_up_to else None
         if body is not None:
             head, digest = body[:HEAD_BYTES], digest_of(body)

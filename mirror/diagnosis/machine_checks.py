@@ -13,6 +13,8 @@ from mirror.cache.scan import ScanCount, display, walk
 from mirror.config.settings import Settings
 from mirror.diagnosis.finding import Finding, fail, ok, skip, warn
 from mirror.errors import EXIT_CONFIG, MirrorError
+from mirror.system.display_text import format_size
+from mirror.system.files import open_regular
 
 # Enough to tell what kind of folder it is; a million files would take seconds.
 _SAMPLED_FILES: Final = 10_000
@@ -43,7 +45,8 @@ def cache(settings: Settings) -> Finding:
             return warn("cache", f"none of {count.ignored:,} files is named by a URL", fix)
         return warn("cache", f"{folder} is empty", "Is its disk mounted?")
     try:
-        with (folder / os.fsdecode(first[0][0])).open("rb") as file:
+        descriptor, _ = open_regular(folder / os.fsdecode(first[0][0]))
+        with open(descriptor, "rb") as file:
             file.read(1)
     except OSError as error:
         what = f"{display(first[0][0])} cannot be read ({error.strerror})"
@@ -73,8 +76,8 @@ def state(settings: Settings) -> Finding:
     free = free_bytes(folder)
     if free < _LITTLE_SPACE:
         fix = "Free some space, or set state.dir: a million files take about 400 MB."
-        return warn("state", f"{free / 1e6:,.0f} MB are free under {folder}", fix)
-    return ok("state", f"{folder}, {free / 1e9:,.0f} GB free")
+        return warn("state", f"{format_size(free)} are free under {folder}", fix)
+    return ok("state", f"{folder}, {format_size(free)} free")
 
 
 def _other_owner(folder: Path) -> str | None:

@@ -36,6 +36,7 @@ from mirror.fetch.remote.object_urls import request_urls
 from mirror.fetch.remote.verified_read import MirrorReader
 from mirror.store.retry import RetryPolicy
 from mirror.store.throttle import AdaptiveLimit, ConcurrencyGate
+from mirror.system.files import open_regular
 
 _log = logging.getLogger(__name__)
 
@@ -221,7 +222,7 @@ def _read_file(path: str | bytes, size: int) -> bytes | None:
     """Up to `size` bytes of a file; None when it cannot be read."""
     # No file object: its buffer and its system calls cost as much as reading the file.
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor, _ = open_regular(path, follow=True)
     except OSError:
         return None
     try:

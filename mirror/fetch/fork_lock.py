@@ -1,10 +1,11 @@
-"""Locks around a fork: one that is free in the child, and one that a fork waits for."""
+"""Locks around a fork: one that is free in the child, one that a fork waits for, and file locks."""
 
 from __future__ import annotations
 
 import os
 import threading
 import weakref
+from contextlib import suppress
 from typing import Final
 
 
@@ -35,7 +36,36 @@ _locks: Final[weakref.WeakSet[ForkLock]] = weakref.WeakSet()
 # of theirs that a thread of the parent holds at the fork would never be free in the child.
 NO_FORK: Final = threading.RLock()
 
+# Descriptors that a forked child closes. It shares their file locks (flock): if the parent is killed,
+# a lock would last as long as the child.
+_unshared: Final[set[int]] = set()
+
 _forked = False
+
+
+def open_unshared(path: str | os.PathLike[str], flags: int, mode: int = 0o644) -> int:
+    """Open a file that is to be locked with flock. A forked child does not inherit the lock.
+
+    Close the descriptor with `close_unshared`.
+
+    Raises:
+        OSError: as for `os.open`.
+    """
+    with NO_FORK:
+        descriptor = os.open(path, flags | os.O_CLOEXEC, mode)
+        _unshared.add(descriptor)
+    return descriptor
+
+
+def close_unshared(descriptor: int) -> None:
+    """Close a descriptor from `open_unshared`. The locks of this process end.
+
+    Raises:
+        OSError: as for `os.close`.
+    """
+    with NO_FORK:
+        _unshared.discard(descriptor)
+        os.close(descriptor)
 
 
 def is_forked() -> bool:
@@ -47,6 +77,10 @@ def _in_child() -> None:
     global _forked  # noqa: PLW0603 - a fact about the process
     _forked = True
     NO_FORK.release()
+    for descriptor in _unshared:
+        with suppress(OSError):
+            os.close(descriptor)
+    _unshared.clear()
     for lock in list(_locks):
         lock.renew()
 

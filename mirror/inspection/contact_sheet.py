@@ -24,9 +24,9 @@ from mirror.inspection.inspect_cache import (
     FlaggedGroup,
     GroupContent,
     JudgedFile,
-    printable,
     shown,
 )
+from mirror.system.display_text import format_size, printable
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -150,7 +150,7 @@ def _section(
 
 
 def _facts(group: FlaggedGroup) -> str:
-    facts = [_files(group.files), _size(group.size)]
+    facts = [_files(group.files), format_size(group.size)]
     if group.contents < group.files:
         facts.insert(1, f"{group.contents:,} different")
     return " · ".join(facts)
@@ -160,7 +160,7 @@ def _tile(findings: Findings, group: FlaggedGroup, content: GroupContent, pictur
     file = content.example
     name = shown(file.path)
     facts = [f"{file.width:,} × {file.height:,}"] if file.width and file.height else []
-    facts.append(_size(file.size))
+    facts.append(format_size(file.size))
     if file.reason != group.reason:
         reason = f'<span class="reason">{_text(file.reason)}</span>'
     else:
@@ -290,14 +290,6 @@ def _files(number: int) -> str:
     return f"{number:,} file" if number == 1 else f"{number:,} files"
 
 
-def _size(nbytes: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if nbytes < 1000:
-            return f"{nbytes:.0f} {unit}" if unit == "B" else f"{nbytes:.1f} {unit}"
-        nbytes /= 1000
-    return f"{nbytes:.1f} TB"
-
-
 def _head(heading: Heading) -> str:
     style = resources.files("mirror.inspection").joinpath("contact_sheet.css").read_text("utf-8")
     return (
@@ -322,7 +314,7 @@ def _summary(findings: Findings, heading: Heading) -> str:
     cards = "".join(_card(v, findings.counts[v]) for v in VERDICTS)
     made = heading.made_at
     notes = [
-        f"{_files(findings.checked)} judged, {_size(findings.bytes)}",
+        f"{_files(findings.checked)} judged, {format_size(findings.bytes)}",
         f"{findings.ignored:,} other ignored",
     ]
     if findings.failed:

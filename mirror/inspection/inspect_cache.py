@@ -25,6 +25,7 @@ from mirror.content.placeholder import load_known_bad, shared_reason
 from mirror.run.failures import Failures
 from mirror.run.progress import Progress, Stage
 from mirror.system.database import ScratchDatabase
+from mirror.system.display_text import printable
 
 # Files that are sorted by inode together: roughly their order on a spinning disk.
 _CHUNK_FILES = 50_000
@@ -322,13 +323,6 @@ def _chunk(files: Iterable[tuple[bytes, int, int, int]]) -> Entries:
     for file in islice(files, _CHUNK_FILES):
         chunk.append(*file)
     return chunk
-
-
-def printable(text: str) -> str:
-    """Escape characters that do not print, because they could move a cursor or reverse a line."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def shown(path: bytes) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
 from mirror.content.image import VERDICTS
+from mirror.system.files import open_regular
 
 NAME: Final = "manifest.jsonl"
 
@@ -78,7 +79,8 @@ def _cut_torn_line(file: int) -> None:
 
 def read(folder: Path) -> Iterator[ManifestLine | BadManifestLine]:
     """Yield all lines in order, without an incomplete last one. Raises: OSError."""
-    with (folder / NAME).open("rb") as file:
+    descriptor, _ = open_regular(folder / NAME, follow=True)
+    with open(descriptor, "rb") as file:
         for number, data in enumerate(file, 1):
             if data.endswith(b"\n"):
                 yield _decoded(number, data)

@@ -12,12 +12,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from mirror.layout import BucketUrl
-from mirror.store.engines.file import HIDDEN
+from mirror.layout import CATALOG, OBJECTS, PROBES, BucketUrl, is_mirrors_own
+from mirror.store.engines.file import is_temporary
 from mirror.store.s3_access import S3Access, translate_botocore
 
 # Answers of servers that do not support the request.
 _UNSUPPORTED = {400, 404, 405, 501}
+_FOLDERS = (OBJECTS, f"{CATALOG}/", PROBES)
 
 
 class Unfinished(NamedTuple):
@@ -45,18 +46,34 @@ class UnfinishedWrites(Protocol):
 
 
 class UnfinishedInBucket:
-    """Multipart uploads below a mirror's prefix that were neither completed nor aborted."""
+    """Multipart uploads of a mirror's keys that were neither completed nor aborted.
+
+    Other programs may upload to the same bucket, and below the same prefix. Only the keys that a
+    mirror writes are listed.
+    """
 
     def __init__(self, access: S3Access) -> None:
         self._access = access
         self._prefix = access.prefix
 
     def find(self, before: datetime) -> list[Unfinished] | None:
+        found: list[Unfinished] = []
+        client = self._access.client()
+        for folder in _FOLDERS:
+            uploads = self._find_below(client, folder, before)
+            if uploads is None:
+                return None
+            found += uploads
+        return found
+
+    def _find_below(self, client: Any, folder: str, before: datetime) -> list[Unfinished] | None:
         from botocore.exceptions import BotoCoreError, ClientError
 
         found: list[Unfinished] = []
-        where: dict[str, Any] = {"Bucket": self._access.url.bucket, "Prefix": self._prefix}
-        client = self._access.client()
+        where: dict[str, Any] = {
+            "Bucket": self._access.url.bucket,
+            "Prefix": f"{self._prefix}{folder}",
+        }
         while True:
             try:
                 page = client.list_multipart_uploads(**where)
@@ -69,7 +86,9 @@ class UnfinishedInBucket:
             found += [
                 Unfinished(upload["Key"].removeprefix(self._prefix), upload["UploadId"])
                 for upload in page.get("Uploads", ())
-                if upload["Key"].startswith(self._prefix) and upload["Initiated"] < before
+                if upload["Key"].startswith(where["Prefix"])
+                and is_mirrors_own(upload["Key"].removeprefix(self._prefix))
+                and upload["Initiated"] < before
             ]
             if not page.get("IsTruncated"):
                 return found
@@ -91,7 +110,7 @@ class UnfinishedInBucket:
 
 
 class UnfinishedInFolder:
-    """Temporary files in a mirror's folder."""
+    """Temporary files in a mirror's folder, below the folders that only a mirror writes."""
 
     def __init__(self, url: BucketUrl) -> None:
         self._root = Path(url.path)
@@ -100,14 +119,12 @@ class UnfinishedInFolder:
         return list(self._walk(before))
 
     def _walk(self, before: datetime) -> Iterator[Unfinished]:
-        for folder, _, names in os.walk(self._root):
-            for name in names:
-                path = Path(folder) / name
-                if not name.startswith(HIDDEN) or name == f"{HIDDEN}lock":
-                    continue
-                with suppress(FileNotFoundError):
-                    if datetime.fromtimestamp(path.lstat().st_mtime, UTC) < before:
-                        yield Unfinished(str(path.relative_to(self._root)), str(path))
+        for ours in _FOLDERS:
+            for folder, _, names in os.walk(self._root / ours):
+                for path in (Path(folder) / name for name in names if is_temporary(name)):
+                    with suppress(FileNotFoundError):
+                        if datetime.fromtimestamp(path.lstat().st_mtime, UTC) < before:
+                            yield Unfinished(str(path.relative_to(self._root)), str(path))
 
     def remove(self, write: Unfinished) -> None:
         Path(write.name).unlink(missing_ok=True)

@@ -225,7 +225,7 @@ class _Rebuild:
         plan = make_plan(files, count, state, FileSelection())
         if not plan.scanned:
             raise CacheError(
-                f"The cache folder {display(root)} has no image in it; is its disk mounted? The "
+                f"The cache folder {display(root)} has no image in it; check that its disk is mounted. The "
                 "state stays as it was."
             )
         state.mark(vanished=plan.vanished_signatures, returned=plan.returned_signatures)

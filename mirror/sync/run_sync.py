@@ -51,6 +51,7 @@ from mirror.sync.state import FILE_NAME, State, set_aside
 from mirror.sync.sync_report import SyncReport
 from mirror.sync.transfer import Transfer, TransferOptions
 from mirror.sync.weigh import Basis
+from mirror.system.display_text import format_size
 
 _SOURCE_BATCH = 20_000
 # Key in the state: not empty while runs of this state have committed rows that none has weighed for
@@ -444,7 +445,7 @@ class _SyncRun:
 
 def _stage_of(plan: SyncPlan) -> Stage:
     files, nbytes = len(plan.order), plan.pending_bytes
-    sentence = f"{plan.scanned:,} files scanned; {files:,} to read ({nbytes / 1e6:,.1f} MB)"
+    sentence = f"{plan.scanned:,} files scanned; {files:,} to read ({format_size(nbytes)})"
     return Stage("files", files, nbytes, sentence=sentence)
 
 

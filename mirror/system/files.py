@@ -1,4 +1,4 @@
-"""Write files that appear complete or not at all: for reports, datasets, configuration.
+"""Write files that appear complete or not at all, and open regular files and nothing else.
 
 Three other writers have their own rules. `cache.cache_writer` works by descriptors and never
 overwrites a good image. `store.engines.file` makes a conditional PUT from a hard link.
@@ -7,6 +7,7 @@ overwrites a good image. `store.engines.file` makes a conditional PUT from a har
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import secrets
@@ -102,6 +103,41 @@ def replacing_bytes(path: Path, together: ReplacedTogether | None = None) -> Ite
             with suppress(OSError):
                 written.unlink()
         raise
+
+
+def open_regular(
+    path: bytes | str | os.PathLike[str], *, dir_fd: int | None = None, follow: bool = False
+) -> tuple[int, os.stat_result]:
+    """Open a regular file for reading; returns its descriptor and its status.
+
+    The name may mean something else by now than when it was listed. A plain `open` of a FIFO waits
+    for a writer that never comes; this one fails at once.
+
+    Args:
+        path: the file.
+        dir_fd: descriptor of the folder that a relative path starts in.
+        follow: accept a symbolic link to a regular file.
+
+    Raises:
+        OSError: the file cannot be opened, or is not a regular file.
+    """
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
+    file = os.open(path, flags, dir_fd=dir_fd)
+    try:
+        status = os.fstat(file)
+        _require_regular(status)
+        os.set_blocking(file, True)
+    except BaseException:
+        os.close(file)
+        raise
+    return file, status
+
+
+def _require_regular(status: os.stat_result) -> None:
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "is not a regular file")
 
 
 def settle(folder: Path) -> None:

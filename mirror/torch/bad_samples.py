@@ -56,7 +56,8 @@ class BadSamples:
         """
         self._refresh()
         if (bad.epoch, bad.index) not in self._known:
-            self._file.append(msgspec.json.encode(bad) + b"\n")
+            # A worker that is killed may leave half a line, so each record begins a line of its own.
+            self._file.append(b"\n" + msgspec.json.encode(bad) + b"\n")
             self._refresh()
         in_epoch = [known for known in self._list if known.epoch == bad.epoch]
         if len(in_epoch) > self.budget:
@@ -77,7 +78,10 @@ class BadSamples:
         whole_lines = appended.rfind(b"\n") + 1
         self._read += whole_lines
         for line in appended[:whole_lines].splitlines():
-            bad = msgspec.json.decode(line, type=BadSample)
+            try:
+                bad = msgspec.json.decode(line, type=BadSample)
+            except msgspec.DecodeError:  # an empty line, or half a record
+                continue
             if (bad.epoch, bad.index) not in self._known:
                 self._known.add((bad.epoch, bad.index))
                 self._list.append(bad)

@@ -134,7 +134,8 @@ class MirrorIterableDataset(Samples, Resumable, IterableDataset[Any]):
 
     Raises:
         DatasetError: as for `MirrorDataset`.
-        UsageError: likewise, or `batch_size`, `rank` or `world_size` is wrong.
+        UsageError: likewise, or `batch_size`, `rank` or `world_size` is wrong, or the ranks of
+            torch.distributed differ in their dataset or options.
     """
 
     def __init__(
@@ -224,7 +225,8 @@ class MirrorIterableDataset(Samples, Resumable, IterableDataset[Any]):
             loader: a DataLoader of this dataset.
 
         Raises:
-            UsageError: the loader has another dataset or batch size, or `in_order=False`.
+            UsageError: the loader has another dataset or batch size, or `in_order=False`; or, at the
+                first batch, the ranks have loaded different states.
         """
         if loader.dataset is not self:
             raise UsageError("The loader is of another dataset: DataLoader(dataset, …).")

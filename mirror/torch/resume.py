@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from mirror.errors import UsageError
 from mirror.torch.epoch_order import EpochOrder, Share
+from mirror.torch.rank_agreement import check_ranks_agree
 
 _log = logging.getLogger(__name__)
 
@@ -23,9 +24,12 @@ class Resumable:
     batch, and a resumed run goes on with the next one. The count is that of all ranks together, which
     receive equally many. So the number of ranks and workers may change between runs.
 
+    The ranks of torch.distributed compare their datasets, options and positions when each is made
+    and when each epoch begins: all ranks must do both, in the same order.
+
     Args:
         length: samples of the dataset.
-        fingerprint: hash of the dataset; None if it has none.
+        fingerprint: hash of the dataset's samples and their order; None if nothing is known of them.
         seed: seed of the order.
         rank: this rank, from 0.
         world_size: number of ranks.
@@ -39,7 +43,7 @@ class Resumable:
         world_size: number of ranks.
 
     Raises:
-        UsageError: there is no such rank.
+        UsageError: there is no such rank, or the ranks differ in their dataset or options.
     """
 
     def __init__(
@@ -64,6 +68,12 @@ class Resumable:
         self._fingerprint = fingerprint
         self._shuffle = shuffle
         self._drop_last = drop_last
+        self._check_ranks()
+
+    def _check_ranks(self) -> None:
+        """Raise UsageError on all ranks if they would not share this epoch."""
+        facts = Resumable.state_dict(self) | {"drop_last": self._drop_last}
+        check_ranks_agree(self.rank, self.world_size, facts)
 
     @property
     def _share(self) -> Share:
@@ -104,7 +114,7 @@ class Resumable:
         """Continue from the state of a checkpoint, whatever its number of ranks.
 
         Raises:
-            UsageError: the state is no sampler state, or of another dataset or order.
+            UsageError: the state is no sampler state, or of another dataset, subset or order.
         """
         try:
             epoch, seed, consumed, samples, fingerprint, shuffle = (state[name] for name in _STATE)
@@ -112,13 +122,13 @@ class Resumable:
             raise UsageError(
                 f"This is no sampler state: it needs the keys {', '.join(_STATE)}."
             ) from None
-        # A wrapped dataset has no fingerprint to compare.
-        known = None not in (fingerprint, self._fingerprint)
-        if samples != self._samples or (known and fingerprint != self._fingerprint):
+        # Two datasets without a fingerprint are compared by length: nothing else is known of them.
+        if (samples, fingerprint) != (self._samples, self._fingerprint):
             raise UsageError(
-                f"The checkpoint is of a dataset of {samples:,} samples ({fingerprint}), this one has "
-                f"{self._samples:,} ({self._fingerprint}), so its epoch cannot be continued. Train on "
-                "the same file, or start the epoch without the sampler's state."
+                f"The checkpoint is of a dataset of {samples:,} samples (fingerprint {fingerprint}), "
+                f"this one has {self._samples:,} ({self._fingerprint}), so its epoch cannot be "
+                "continued. Train on the same file and the same split, or start the epoch without the "
+                "sampler's state."
             )
         if shuffle != self._shuffle:
             raise UsageError(
@@ -143,6 +153,7 @@ class Resumable:
         return self._counted_batches(loader, batch_size)
 
     def _counted_batches(self, loader: Any, batch_size: int) -> Iterator[Any]:
+        self._check_ranks()
         self._share_position()
         left = self._share.left
         before, batches = self._fetch_stats(), 0
@@ -153,8 +164,18 @@ class Resumable:
             taken = min(batch_size, left)
             left -= taken
             batches += 1
-            self.advance(taken)
-            yield batch
+            consumed = self._consumed
+            try:
+                self.advance(taken)
+                yield batch
+            except GeneratorExit:
+                raise  # the loop has this batch, and takes no other
+            except BaseException:
+                # A signal handler (Ctrl-C, or torch's for a killed worker) raised before the loop was
+                # handed the batch. A state that is saved now must not count it.
+                self._consumed = consumed
+                self._share_position()
+                raise
             requested = time.monotonic()
         now = time.monotonic()
         _log.info(

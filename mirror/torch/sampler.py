@@ -11,6 +11,7 @@ import torch.distributed
 from torch.utils.data import DataLoader, Sampler, Subset
 
 from mirror.errors import UsageError
+from mirror.torch.dataset_fingerprint import fingerprint_of
 from mirror.torch.resume import Resumable
 from mirror.torch.samples import Samples
 
@@ -31,7 +32,8 @@ class ResumableSampler(Resumable, Sampler[int]):
 
     Args:
         dataset (Sized): the dataset to draw from: a MirrorDataset, a Subset of one, or any other
-            with a length.
+            with a length. A wrapper of your own that chooses or reorders samples should have a
+            `fingerprint`, a string that changes with them: states are compared by it.
         seed (int): seed of the order. Default: `0`.
         shuffle (bool): False keeps the dataset's order. Default: `True`.
         drop_last (bool): every rank gets equally many samples. True leaves the remainder out, False
@@ -44,7 +46,8 @@ class ResumableSampler(Resumable, Sampler[int]):
         epoch: the current epoch, from 0.
 
     Raises:
-        UsageError: the dataset is empty, or there is no such rank.
+        UsageError: the dataset is empty, there is no such rank, or the ranks of torch.distributed
+            differ in their dataset or options.
     """
 
     def __init__(
@@ -66,7 +69,7 @@ class ResumableSampler(Resumable, Sampler[int]):
             self._source.replace_from(indices)
         super().__init__(
             len(dataset),
-            getattr(dataset, "fingerprint", None),
+            fingerprint_of(dataset),
             seed=seed,
             rank=rank,
             world_size=world_size,
@@ -93,7 +96,8 @@ class ResumableSampler(Resumable, Sampler[int]):
             loader: a DataLoader that draws from this sampler.
 
         Raises:
-            UsageError: the loader has another sampler, a batch sampler, or `in_order=False`.
+            UsageError: the loader has another sampler, a batch sampler, or `in_order=False`; or, at the
+                first batch, the ranks have loaded different states.
         """
         if loader.sampler is not self:
             raise UsageError("The loader has another sampler: DataLoader(…, sampler=sampler).")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from mirror.cli.main import run
-from mirror.cli.output import size
+from mirror.system.display_text import format_size as size
 from tests.cli.rewrite_command import DROPPED, THREE, Rewrite, call, ids, rewrite, work
 from tests.cli.test_bad_input import Run, assert_said, mirror
 from tests.support.mirrored_dataset import (

@@ -168,14 +168,16 @@ def test_every_key_is_shown_with_its_origin(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (here / "mirror.toml").write_text('[bucket]\nurl = "s3://b"\nregion = "here"\n')
-    (here / "special.toml").write_text('[cache]\ndir = "c"\n')
+    (here / "special.toml").write_text('[bucket]\nurl = "s3://c"\n[cache]\ndir = "c"\n')
     monkeypatch.setenv("MIRROR_BUCKET__REGION", "variable")
     found = shown(capsys, "--config=special.toml")
     assert list(found) == known_keys()
-    assert found["bucket.url"] == {"value": "s3://b", "origin": str(here / "mirror.toml")}
+    assert found["bucket.url"] == {"value": "s3://c", "origin": "special.toml"}
     assert found["bucket.region"] == {"value": "variable", "origin": "environment"}
     assert found["cache.dir"] == {"value": str(here / "c"), "origin": "special.toml"}
     assert found["sync.concurrency"] == {"value": 64, "origin": "default"}
+    found = shown(capsys)
+    assert found["bucket.url"] == {"value": "s3://b", "origin": str(here / "mirror.toml")}
 
 
 def test_what_is_shown_is_a_configuration(

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mirror.config import loading
-from mirror.config.loading import Layer, known_keys, load, merge
+from mirror.config.loading import Layer, known_keys, load, merge, reason_for_distrust
 from mirror.config.settings import Settings, parse_rate, parse_size
 from mirror.errors import ConfigError
 
@@ -71,14 +71,45 @@ def test_a_missing_flag_sets_nothing(load_here: Load) -> None:
     assert load_here(variables, flags={"bucket.region": None}).bucket.region == "variable"
 
 
-def test_a_file_that_is_named_and_found_counts_once_as_named(
-    load_here: Load, tmp_path: Path
+def test_a_named_file_is_the_only_one_that_is_read(load_here: Load, tmp_path: Path) -> None:
+    hostile = '[bucket]\nendpoint = "https://elsewhere.example"\n[sync]\ninspect = "off"\n'
+    for folder in ("cwd", "home/mirror", "etc"):
+        write(tmp_path / folder / "mirror.toml", hostile)
+    named = write(tmp_path / "mine.toml", '[bucket]\nurl = "s3://b"\n')
+    settings = load_here(config=named)
+    assert (settings.bucket.url, settings.bucket.endpoint) == ("s3://b", None)
+    assert settings.sync.inspect == "decode"
+
+
+@pytest.mark.parametrize("folder", ["cwd", "home/mirror", "etc"])
+def test_a_file_that_every_user_may_write_is_refused_unless_named(
+    load_here: Load, tmp_path: Path, folder: str
 ) -> None:
-    here = write(tmp_path / "cwd" / "mirror.toml", "[sync]\nconcurrency = 0\n")
-    alias = tmp_path / "alias.toml"
-    alias.symlink_to(here)
-    with pytest.raises(ConfigError, match="alias.toml"):
-        load_here(config=alias)
+    path = write(tmp_path / folder / "mirror.toml", '[bucket]\nurl = "s3://b"\n')
+    path.chmod(0o666)
+    with pytest.raises(ConfigError, match=r"may be written by every user.*--config"):
+        load_here()
+    assert load_here(config=path).bucket.url == "s3://b"
+    path.chmod(0o644)
+    assert load_here().bucket.url == "s3://b"
+
+
+@pytest.mark.parametrize(
+    ("owner", "mode", "reason"),
+    [
+        (1000, 0o100644, ""),
+        (1000, 0o100664, ""),
+        (0, 0o100644, ""),  # root may write anywhere, so its file is as good as one's own
+        (1001, 0o100644, "belongs to another user"),
+        (1001, 0o100600, "belongs to another user"),
+        (1000, 0o100646, "may be written by every user"),
+        (0, 0o100666, "may be written by every user"),
+    ],
+)
+def test_the_owner_and_the_mode_say_whether_a_file_is_trusted(
+    owner: int, mode: int, reason: str
+) -> None:
+    assert reason_for_distrust(owner, mode, user=1000) == reason
 
 
 UNKNOWN = [

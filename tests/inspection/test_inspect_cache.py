@@ -24,7 +24,8 @@ from mirror.content.image import Level
 from mirror.errors import CacheError, StateError
 from mirror.inspection import inspect_cache
 from mirror.inspection.csv_report import COLUMNS, write_csv
-from mirror.inspection.inspect_cache import printable, shown
+from mirror.inspection.inspect_cache import shown
+from mirror.system.display_text import printable
 from tests.cli.test_bad_input import OBEYING
 from tests.support.damaged_caches import inspected, judged, make, put
 from tests.support.photos import blank, encoded, fill, name_of, photo, url_of

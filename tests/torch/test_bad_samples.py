@@ -316,3 +316,15 @@ def test_a_sample_counts_once_for_all_workers() -> None:
         met(other, [3])
     assert [bad.index for bad in one.all()] == [1, 2, 1, 2, 3]
     assert pickle.loads(pickle.dumps(one)).all() == one.all()
+
+
+def test_half_a_record_of_a_killed_worker_hides_no_other() -> None:
+    """A kill ends a write between two pages of the file."""
+    bad = BadSamples(9)
+    bad.record(BadSample(0, 1, url_of(1), "1 is bad"))
+    whole = bad._file.read(0, bad._file.size)
+    bad._file.append(whole[: len(whole) // 2])
+    assert [known.index for known in bad.all()] == [1]
+    bad.record(BadSample(0, 2, url_of(2), "2 is bad"))
+    bad.record(BadSample(0, 3, url_of(3), "3 is bad"))
+    assert [known.index for known in bad.all()] == [1, 2, 3]

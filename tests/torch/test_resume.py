@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -204,13 +205,46 @@ def test_a_state_of_another_order_is_refused(shuffle: bool) -> None:
     assert other.epoch == 0
 
 
-def test_a_dataset_without_a_fingerprint_is_compared_by_length() -> None:
+def test_datasets_without_a_fingerprint_are_compared_by_length() -> None:
     state = ResumableSampler(Numbers(10, None)).state_dict() | {"epoch": 3}
-    sampler = ResumableSampler(Numbers(10, "wrapped"))
+    sampler = ResumableSampler(Numbers(10, None))
     sampler.load_state_dict(state)
     assert sampler.epoch == 3
     with pytest.raises(UsageError, match="10 samples"):
-        ResumableSampler(Numbers(11, "wrapped")).load_state_dict(state)
+        ResumableSampler(Numbers(11, None)).load_state_dict(state)
+
+
+@pytest.mark.parametrize(("saved", "now"), [(None, "known"), ("known", None)])
+def test_a_fingerprint_on_one_side_only_is_refused(saved: str | None, now: str | None) -> None:
+    """One of the two is another dataset, or a wrapper that chooses samples of its own."""
+    state = ResumableSampler(Numbers(10, saved)).state_dict()
+    with pytest.raises(UsageError, match="same split"):
+        ResumableSampler(Numbers(10, now)).load_state_dict(state)
+
+
+def test_a_batch_that_an_interrupt_withholds_is_not_consumed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Ctrl-C between the count of a batch and the loop, which then saves its state."""
+    really_advance = ResumableSampler.advance
+
+    def advance(sampler: ResumableSampler, samples: int) -> None:
+        really_advance(sampler, samples)
+        if sampler.state_dict()["consumed"] == 8:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(ResumableSampler, "advance", advance)
+    sampler = ResumableSampler(Numbers(20), shuffle=False)
+    tracked = sampler.track(loader_of(sampler, 4))
+    assert next(tracked).tolist() == [0, 1, 2, 3]
+    with pytest.raises(KeyboardInterrupt):
+        next(tracked)
+    assert sampler.state_dict()["consumed"] == 4
+    monkeypatch.undo()
+    rest = sampler.track(loader_of(sampler, 4))
+    assert next(rest).tolist() == [4, 5, 6, 7]
+    rest.close()  # type: ignore[attr-defined]
+    assert sampler.state_dict()["consumed"] == 8
 
 
 def test_a_loader_with_another_sampler_is_refused() -> None:

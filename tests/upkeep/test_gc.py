@@ -192,13 +192,26 @@ def test_replaced_data_files_are_deleted_and_the_catalog_stays_readable(
 
 def test_files_of_killed_writers_in_a_folder_are_deleted(folder_setup: MirrorSetup) -> None:
     stocked(folder_setup)
-    left = root_of(folder_setup) / "objects" / "ab" / ".mirror-x7f3"
-    left.parent.mkdir(exist_ok=True)
-    left.write_bytes(b"half an image")
+    name = ".mirror-0123456789abcdef"
+    left = [root_of(folder_setup) / folder / name for folder in ("objects/ab", "catalog", "doctor")]
+    others = [
+        root_of(folder_setup) / path
+        for path in (
+            ".mirror-notes.txt",
+            f"other-project/{name}",
+            "other-project/.mirror-settings",
+            "objects/ab/.mirror-settings",
+            "objects/ab/.mirror-0123456789abcdef.txt",
+        )
+    ]
+    for path in (*left, *others):
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"half an image")
     assert gc(folder_setup.settings()).uploads == 0
     pass_days(folder_setup, 8)
-    assert gc(folder_setup.settings()).uploads == 1
-    assert not left.exists()
+    assert gc(folder_setup.settings()).uploads == 3
+    assert not any(path.exists() for path in left)
+    assert all(path.exists() for path in others)
 
 
 @pytest.mark.parametrize("years", [-50, -1, 1, 50])

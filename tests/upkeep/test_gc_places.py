@@ -10,7 +10,7 @@ from mirror.config.settings import Settings
 from mirror.errors import AccessDenied
 from mirror.layout import GC_LEASE_KEY
 from mirror.upkeep.gc import GcOptions, GcReport, gc
-from tests.conftest import MakePlace
+from tests.conftest import MakePlace, Place
 from tests.servers import READER, WRITER
 from tests.servers.process import eventually
 from tests.support.fault_proxy import SLOW_DOWN, Fault, FaultProxy, Request, ResetAfter, Rule
@@ -80,6 +80,31 @@ def test_uploads_that_were_never_completed_are_aborted(
         assert report.uploads == 0
 
 
+def test_uploads_of_other_programs_are_left_alone(make_place: MakePlace, tmp_path: Path) -> None:
+    """The mirror is at the root of a bucket that it shares."""
+    from mirror.store.s3_access import S3Access
+
+    place = make_place("moto-obstore")
+    bucket = place.url.bucket
+    place = Place(place.name, place.layer | {"url": f"s3://{bucket}"}, place.server)
+    mirror_setup = MirrorSetup(place, tmp_path)
+    stocked(mirror_setup)
+    client = S3Access(place.url, place.settings().bucket).client()
+    ours = {key_of(photo(70)), "catalog/part-x.parquet"}
+    others = {"videos/film.mp4", "objects/film.mp4", "catalog.zip", "gc.json.bak"}
+    for key in ours | others:
+        client.create_multipart_upload(Bucket=bucket, Key=key)
+
+    def ended() -> bool:
+        report = gc(at_once(mirror_setup))
+        assert report.error is None
+        found = client.list_multipart_uploads(Bucket=bucket).get("Uploads", ())
+        return {upload["Key"] for upload in found} == others
+
+    assert eventually(ended, within=30)
+    assert gc(at_once(mirror_setup)).uploads == 0
+
+
 def once(path: str, method: str, fault: Fault) -> Rule:
     """Apply the fault to the first request of a method for a path with this ending."""
     met: list[Request] = []
@@ -125,7 +150,8 @@ def test_a_busy_store_is_asked_again_for_uncompleted_uploads(
 
     with FaultProxy(mirror_setup.place.server.endpoint, rule) as proxy:
         report = gc(mirror_setup.through(proxy), GcOptions(retry=SOON))
-    assert (report.error, report.uploads, met) == (None, 0, 3)
+    # Two refusals, then one request for each of objects/, catalog/ and doctor/.
+    assert (report.error, report.uploads, met) == (None, 0, 5)
 
 
 def test_a_key_that_may_not_delete_gets_a_clear_error(

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
+import shutil
 import threading
 import time
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 from mirror.catalog.gc_lease import HeldLease
-from mirror.errors import Busy
+from mirror.errors import EXIT_BUSY, Busy
+from mirror.layout import GC_LEASE_KEY
 from mirror.run.progress import Progress, Stage
 from mirror.store.base import Store
 from mirror.store.engines.file import FileStore
 from mirror.sync.run_sync import sync
+from mirror.system.boot_id import boot_id
 from mirror.upkeep.change_limit import ChangeLimit
 from mirror.upkeep.gc import GcOptions, GcReport, gc
 from mirror.upkeep.verify import VerifyOptions, verify
@@ -36,6 +41,7 @@ from tests.upkeep.aged_mirrors import (
     on,
     orphan,
     pass_days,
+    root_of,
     says,
     stocked,
 )
@@ -70,10 +76,10 @@ def test_a_sync_between_the_check_and_the_deletion_names_no_deleted_object(
     reports: list[Any] = []
     real = FileStore.delete
 
-    async def delete(self: FileStore, keys: Any) -> None:
+    async def delete(self: FileStore, keys: Any, _etags: Any) -> Any:
         if not reports:
             await asyncio.to_thread(lambda: reports.append(folder_setup.sync()))
-        await real(self, keys)
+        return await real(self, keys)  # without a condition, as most servers do it
 
     monkeypatch.setattr(FileStore, "delete", delete)
     report = gc(folder_setup.settings())
@@ -140,6 +146,47 @@ def test_two_machines_do_not_collect_at_once(folder_setup: MirrorSetup, tmp_path
     assert gc(other).error is None
 
 
+@pytest.mark.parametrize("known", [True, False], ids=["boot id", "no boot id"])
+def test_a_copy_of_the_state_folder_does_not_take_over(
+    folder_setup: MirrorSetup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, known: bool
+) -> None:
+    """A machine was cloned together with its state, or a state folder was restored beside it."""
+    if not known:
+        monkeypatch.setattr("mirror.upkeep.gc.boot_id", lambda: None)
+    stocked(folder_setup)
+    assert gc(folder_setup.settings()).error is None
+    shutil.copytree(folder_setup.state, tmp_path / "copy")
+    copy = folder_setup.place.settings(state={"dir": str(tmp_path / "copy")})
+    orphan(folder_setup, 70, 30)
+    pass_days(folder_setup, 8)
+    seen: list[BaseException | None] = []
+
+    def meanwhile(_: Stage) -> None:
+        thread = threading.Thread(target=lambda: seen.append(gc(copy).error))
+        thread.start()
+        thread.join()
+
+    report = gc(folder_setup.settings(), progress=WhenPlanned(meanwhile))
+    assert (report.deleted, report.error) == (1, None)
+    assert isinstance(seen[0], Busy)
+
+
+@pytest.mark.parametrize(
+    ("written", "same"), [(("boot", "m"), True), (("other", "m"), False), (("boot", "n"), False)]
+)
+def test_an_id_is_that_of_a_machine_and_its_last_start(
+    tmp_path: Path, written: tuple[str, str], same: bool
+) -> None:
+    files = tmp_path / "boot", tmp_path / "machine"
+    for path, text in zip(files, ("boot", "m"), strict=True):
+        path.write_text(text)
+    before = boot_id(*files)
+    for path, text in zip(files, written, strict=True):
+        path.write_text(text)
+    assert (boot_id(*files) == before) == same
+    assert boot_id(tmp_path / "absent", files[1]) is None
+
+
 def test_a_lease_of_a_dead_collection_is_taken_over_after_an_hour(
     folder_setup: MirrorSetup,
 ) -> None:
@@ -159,8 +206,9 @@ def test_a_collection_that_lost_its_lease_deletes_nothing_more(folder_setup: Mir
 
     def meanwhile(_: Stage) -> None:
         async def take_over(store: Store) -> None:
-            later = datetime.now(UTC) + timedelta(hours=2)
-            await HeldLease.acquire(store, "another", "elsewhere", later)
+            lease = root_of(folder_setup) / GC_LEASE_KEY
+            os.utime(lease, (time.time() - 7200,) * 2)
+            await HeldLease.acquire(store, "another", "elsewhere")
 
         thread = threading.Thread(target=lambda: on(folder_setup, take_over))
         thread.start()
@@ -255,3 +303,17 @@ def test_a_collection_killed_anywhere_is_completed_by_the_next(
         assert report.error is None, story  # at once: it was this machine's own that died
         assert objects(folder_setup) == keys(*range(6)), story
         is_whole(folder_setup)
+
+
+def test_runs_do_not_wait_forever_for_a_stopped_holder_of_the_folders_lock(
+    folder_setup: MirrorSetup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stocked(folder_setup)
+    assert gc(folder_setup.settings()).error is None
+    orphan(folder_setup, 70, 30)
+    fill(folder_setup.cache, {url_of(170): photo(70)})
+    monkeypatch.setattr("mirror.store.engines.file.LOCK_SECONDS", 0.1)
+    with FileLock(root_of(folder_setup) / ".mirror-lock"):
+        assert gc(folder_setup.settings()).exit_status == EXIT_BUSY
+        assert folder_setup.sync().exit_status == EXIT_BUSY
+    assert folder_setup.sync().exit_status == 0

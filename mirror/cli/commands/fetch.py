@@ -18,6 +18,7 @@ from mirror.cli.options import (
     public_url_option,
 )
 from mirror.cli.session import Session, session_options
+from mirror.system.display_text import format_size
 
 if TYPE_CHECKING:
     from mirror.config.settings import Settings
@@ -114,7 +115,7 @@ def _show(session: Session, report: SaveReport) -> int:
         [f"{url}: {reason}" for url, reason in report.failures],
     )
     if not session.concluded(report.as_json()):
-        rows = [("fetched", output.count(report.fetched), output.size(report.bytes))]
+        rows = [("fetched", output.count(report.fetched), format_size(report.bytes))]
         if report.missing:
             rows.append(("missing", output.count(report.missing), "not in the mirror, or flagged"))
         if report.failed:

@@ -10,6 +10,7 @@ from mirror.cli.help_sections import SectionedCommand, section
 from mirror.cli.options import bucket_flags, bucket_options, concurrency_option
 from mirror.cli.reporting import reporting, reporting_options
 from mirror.cli.session import Session, session_options
+from mirror.system.display_text import format_size
 
 if TYPE_CHECKING:
     from mirror.cli.views.upkeep_view import Row
@@ -96,10 +97,10 @@ def _rows(report: GcReport) -> list[Row]:
     rows += trouble(
         "flagged", report.flagged, "only flagged rows name them; --flagged deletes them"
     )
-    rows += [("planned", output.count(report.planned), output.size(report.planned_bytes))]
-    rows += trouble("  catalog files", report.catalog_files, output.size(report.catalog_bytes))
+    rows += [("planned", output.count(report.planned), format_size(report.planned_bytes))]
+    rows += trouble("  catalog files", report.catalog_files, format_size(report.catalog_bytes))
     rows += trouble("  uploads", report.uploads or 0, "started and never completed")
     if not report.dry_run:
-        rows += [("deleted", output.count(report.deleted), output.size(report.bytes))]
+        rows += [("deleted", output.count(report.deleted), format_size(report.bytes))]
         rows += trouble("spared", report.spared, "written or named again meanwhile")
     return rows

@@ -20,6 +20,7 @@ from mirror.cli.options import (
 )
 from mirror.cli.session import Session, session_options
 from mirror.errors import UsageError
+from mirror.system.display_text import format_size
 
 if TYPE_CHECKING:
     from mirror.config.settings import Settings
@@ -113,7 +114,7 @@ def _show(findings: Findings, seconds: float, csv_file: Path | None, sheet: Path
     rows += [("  ok", output.count(findings.counts["ok"]), "")]
     rows += verdict_rows(findings)
     rows += [("failed", output.count(findings.failed), "")] if findings.failed else []
-    rows += [("took", output.duration(seconds), output.size(findings.bytes))]
+    rows += [("took", output.duration(seconds), format_size(findings.bytes))]
     output.table(rows)
     for path in (csv_file, sheet):
         if path is not None:
@@ -124,7 +125,8 @@ def verdict_rows(findings: Findings) -> list[tuple[str, str, str]]:
     """The rows of a table: each verdict, and below it its reasons with a few names."""
     from mirror.cli import output
     from mirror.content.image import VERDICTS
-    from mirror.inspection.inspect_cache import printable, shown
+    from mirror.inspection.inspect_cache import shown
+    from mirror.system.display_text import printable
 
     groups = findings.groups()
     rows = []
@@ -145,7 +147,7 @@ def verdict_rows(findings: Findings) -> list[tuple[str, str, str]]:
 
 def list_failures(findings: Findings) -> None:
     from mirror.cli import output
-    from mirror.inspection.inspect_cache import printable
+    from mirror.system.display_text import printable
 
     output.listing(
         f"{output.plural(findings.failed, 'file')} could not be read:" if findings.failed else "",

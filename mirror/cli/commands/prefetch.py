@@ -11,6 +11,7 @@ from mirror.cli.commands.fetch import fetch_options, fetch_settings, match_optio
 from mirror.cli.help_sections import SectionedCommand, section
 from mirror.cli.options import OUTPUT, WHAT_TO_READ, url_field_option
 from mirror.cli.session import Session, session_options
+from mirror.system.display_text import format_size
 
 if TYPE_CHECKING:
     from mirror.fetch.prefetch import PrefetchReport
@@ -70,7 +71,7 @@ def command(session: Session, /, **options: Any) -> int:
 
 def _show(session: Session, report: PrefetchReport) -> None:
     from mirror.cli import output
-    from mirror.inspection.inspect_cache import printable
+    from mirror.system.display_text import printable
 
     lacking = report.lacking
     output.listing(
@@ -82,7 +83,7 @@ def _show(session: Session, report: PrefetchReport) -> None:
     rows = [
         ("urls", output.count(report.urls), ""),
         ("here already", output.count(report.cached), ""),
-        ("fetched", output.count(report.fetched), output.size(report.bytes)),
+        ("fetched", output.count(report.fetched), format_size(report.bytes)),
     ]
     remarks = {
         "not_mirrored": "",

@@ -18,6 +18,7 @@ from mirror.cli.options import (
 )
 from mirror.cli.reporting import reporting, reporting_options
 from mirror.cli.session import Session, session_options
+from mirror.system.display_text import format_size
 
 if TYPE_CHECKING:
     from mirror.cli.views.upkeep_view import Row
@@ -105,7 +106,7 @@ def _rows(report: PullReport) -> list[Row]:
         (
             "  would be pulled" if report.dry_run else "  pulled",
             output.count(report.pulled),
-            output.size(report.bytes),
+            format_size(report.bytes),
         ),
     ]
     rows += trouble("  kept", report.kept, "another file has the name; --force replaces it")

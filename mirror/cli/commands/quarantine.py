@@ -12,6 +12,7 @@ from mirror.cli.commands.inspect import settings_of
 from mirror.cli.help_sections import SectionedCommand, section
 from mirror.cli.options import WHAT_TO_READ, cache_option, known_bad_option, level_option
 from mirror.cli.session import Session, session_options
+from mirror.system.display_text import format_size
 
 if TYPE_CHECKING:
     from mirror.inspection.quarantine import QuarantineReport
@@ -66,7 +67,7 @@ def command(session: Session, /, **options: Any) -> int:
 
 def _show(session: Session, report: QuarantineReport, *, restoring: bool, folder: Path) -> None:
     from mirror.cli import output
-    from mirror.inspection.inspect_cache import printable
+    from mirror.system.display_text import printable
 
     left = report.skipped + report.failed
     output.listing(
@@ -82,7 +83,7 @@ def _show(session: Session, report: QuarantineReport, *, restoring: bool, folder
         (
             f"would be {what}" if report.dry_run else what,
             output.count(done),
-            output.size(report.bytes),
+            format_size(report.bytes),
         )
     ]
     rows += [(f"  {name}", output.count(n), "") for name, n in sorted(report.verdicts.items())]

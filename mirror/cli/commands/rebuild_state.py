@@ -15,6 +15,7 @@ from mirror.cli.options import (
     concurrency_option,
 )
 from mirror.cli.session import Session, session_options
+from mirror.system.display_text import format_size
 
 if TYPE_CHECKING:
     from mirror.cli.views.upkeep_view import Row
@@ -75,7 +76,7 @@ def _rows(report: RebuildReport) -> list[Row]:
 
     rows: list[Row] = [
         ("checked", output.count(report.checked), f"{report.ignored:,} other files ignored"),
-        ("  read", output.count(report.read), output.size(report.bytes)),
+        ("  read", output.count(report.read), format_size(report.bytes)),
         ("  known", output.count(report.known), "the mirror holds them as they are"),
         ("  unknown", output.count(report.unknown), "left to the next sync"),
     ]

@@ -10,6 +10,7 @@ from mirror.cli.help_sections import SectionedCommand, section
 from mirror.cli.options import WHAT_TO_READ, bucket_flags, bucket_options, cache_option
 from mirror.cli.session import Session, session_options
 from mirror.errors import EXIT_DONE
+from mirror.system.display_text import format_size
 
 if TYPE_CHECKING:
     from mirror.diagnosis.status import Status
@@ -62,11 +63,11 @@ def _show(found: Status) -> None:
                 for verdict, number in here.verdicts.items()
                 if number or verdict == "ok"
             ),
-            ("objects", output.count(here.objects), output.size(here.bytes)),
+            ("objects", output.count(here.objects), format_size(here.bytes)),
             (
                 "deduplicated",
                 output.count(named - here.objects),
-                f"{output.size(here.bytes_saved)} saved",
+                f"{format_size(here.bytes_saved)} saved",
             ),
             ("catalog", version),
             _unsynced(found),
@@ -108,5 +109,5 @@ def _unsynced(found: Status) -> tuple[str, str, str]:
     pending = found.pending
     if pending is None or pending.estimate is None:
         return ("not synced", "?", found.not_looked)
-    size = output.size(pending.estimate.bytes)
+    size = format_size(pending.estimate.bytes)
     return ("not synced", output.count(pending.new + pending.changed), size)

@@ -21,6 +21,7 @@ from mirror.cli.options import (
 )
 from mirror.cli.reporting import reporting, reporting_options
 from mirror.cli.session import Session, session_options
+from mirror.system.display_text import format_size
 
 if TYPE_CHECKING:
     from mirror.dataset.dataset_urls import DatasetUrls
@@ -182,9 +183,9 @@ def _show(session: Session, report: SyncReport, max_files: int | None) -> None:
     if report.estimate is not None:
         e = report.estimate
         rows += [
-            ("would read", output.size(e.bytes), "at most; duplicates are not uploaded"),
+            ("would read", format_size(e.bytes), "at most; duplicates are not uploaded"),
             ("requests", output.count(e.requests), f"at most, {output.usd(e.request_usd)}"),
-            ("storage", output.size(e.bytes), f"{output.usd(e.storage_usd_month)} more a month"),
+            ("storage", format_size(e.bytes), f"{output.usd(e.storage_usd_month)} more a month"),
         ]
         if e.seconds is not None:
             rows.append(("time", output.duration(e.seconds), "at the last run's rate"))
@@ -203,7 +204,7 @@ def _show(session: Session, report: SyncReport, max_files: int | None) -> None:
     if report.new or report.changed or report.flagged_total or report.error:
         flagged = ", ".join(f"{name} {n:,}" for name, n in report.flagged.items() if n)
         rows += [
-            ("uploaded", output.count(report.uploaded), output.size(report.bytes_uploaded)),
+            ("uploaded", output.count(report.uploaded), format_size(report.bytes_uploaded)),
             (
                 "deduplicated",
                 output.count(report.deduplicated),

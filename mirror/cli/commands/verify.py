@@ -12,6 +12,7 @@ from mirror.cli.options import bucket_flags, bucket_options, concurrency_option,
 from mirror.cli.reporting import reporting, reporting_options
 from mirror.cli.session import Session, session_options
 from mirror.config.option_values import parse_share
+from mirror.system.display_text import format_size
 
 if TYPE_CHECKING:
     from mirror.cli.views.upkeep_view import Row
@@ -101,7 +102,7 @@ def rows(report: VerifyReport) -> list[Row]:
     ]
     if report.share:
         resumed = f", {report.resumed:,} of them by earlier runs" if report.resumed else ""
-        found.append(("read back", output.count(report.read), output.size(report.bytes) + resumed))
+        found.append(("read back", output.count(report.read), format_size(report.bytes) + resumed))
     named_by = output.plural(report.rows_without_object, "row") + " name a missing object"
     found += [
         ("missing", output.count(report.missing), named_by if report.rows_without_object else ""),
@@ -114,14 +115,13 @@ def rows(report: VerifyReport) -> list[Row]:
 
 
 def _orphans(report: VerifyReport) -> str:
-    from mirror.cli import output
 
     if not report.orphaned:
         return ""
     old = (
         f", {report.old_orphans:,} for gc to delete" if report.old_orphans else ", none for gc yet"
     )
-    return output.size(report.orphaned_bytes) + old
+    return format_size(report.orphaned_bytes) + old
 
 
 def closing(report: VerifyReport) -> str:

@@ -10,7 +10,7 @@ from mirror.backfill.backfill_report import BackfillReport
 from mirror.cli import output
 from mirror.cli.log import say
 from mirror.cli.session import Session
-from mirror.inspection.inspect_cache import printable
+from mirror.system.display_text import format_size, printable
 
 _WORDS = {
     "gone": "deleted, private or withdrawn at the source",
@@ -66,7 +66,7 @@ def _rows(report: BackfillReport) -> Iterator[tuple[str, ...]]:
         yield "  postponed", output.count(plan.postponed), "retried later"
     if report.dry_run:
         return
-    yield "downloaded", output.count(report.downloaded), output.size(report.bytes) + " received"
+    yield "downloaded", output.count(report.downloaded), format_size(report.bytes) + " received"
     if report.overtaken:
         yield "overtaken", output.count(report.overtaken), "appeared in the cache meanwhile"
     if report.taken_back:

@@ -12,6 +12,7 @@ import click
 from mirror.cli import output
 from mirror.demo.run_demo import DemoReport
 from mirror.layout import BucketUrl
+from mirror.system.display_text import format_size
 
 
 def show(report: DemoReport) -> None:
@@ -36,7 +37,7 @@ def show(report: DemoReport) -> None:
     _title("First sync: uploads each content once and keeps bad files out")
     output.table(
         [
-            ("uploaded", str(first.uploaded), f"objects, {output.size(first.bytes_uploaded)}"),
+            ("uploaded", str(first.uploaded), f"objects, {format_size(first.bytes_uploaded)}"),
             (
                 "deduplicated",
                 str(first.deduplicated),
@@ -69,7 +70,7 @@ def show(report: DemoReport) -> None:
             (
                 "fetched",
                 str(fetched.images),
-                f"images, {output.size(fetched.nbytes)}, all verified",
+                f"images, {format_size(fetched.nbytes)}, all verified",
             ),
             (
                 "refused",

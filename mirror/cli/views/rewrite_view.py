@@ -10,7 +10,7 @@ from mirror.cli import output
 from mirror.cli.log import say
 from mirror.cli.session import Session
 from mirror.dataset.rewrite.rewrite_report import RewriteReport
-from mirror.inspection.inspect_cache import printable
+from mirror.system.display_text import printable
 
 _CLASSES_SHOWN = 20
 _URL_SHOWN = 88

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from mirror.cli import log, output
 from mirror.run.progress import Level, Progress, Stage
+from mirror.system.display_text import format_size
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -115,15 +116,15 @@ class _Figures(_Quiet):
         of = "" if stage.items is None else f"/{stage.items:,}"
         yield f"{self._items:,}{of} {stage.noun}"
         if stage.nbytes:
-            yield f"{self._nbytes / stage.nbytes:.0%} of {output.size(stage.nbytes)}"
+            yield f"{self._nbytes / stage.nbytes:.0%} of {format_size(stage.nbytes)}"
         elif self._nbytes:
-            yield output.size(self._nbytes)
+            yield format_size(self._nbytes)
         if seconds > 0 and stage.seconds is None:
             # With a total in bytes and none in items, the bytes only tell the position: they are
             # those of a dataset whose records are counted.
             of_dataset = stage.nbytes is not None and stage.items is None
             if self._nbytes and not of_dataset:
-                yield f"{output.size(self._nbytes / seconds)}/s"
+                yield f"{format_size(self._nbytes / seconds)}/s"
             if of_dataset or stage.nbytes is None:
                 yield f"{self._items / seconds:,.0f} {stage.noun.split()[0]}/s"
         if (left := self._seconds_left(seconds)) is not None:
@@ -231,7 +232,7 @@ class _LogLines(_Figures):
 
 def _line(sentence: str, level: Level) -> str:
     if not sentence.isprintable():  # a URL of a dataset may move the cursor
-        from mirror.inspection.inspect_cache import printable
+        from mirror.system.display_text import printable
 
         sentence = printable(sentence)
     return log.line(sentence, level)

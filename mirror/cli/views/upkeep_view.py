@@ -10,7 +10,7 @@ from mirror.catalog.health import UpkeepReport
 from mirror.cli import output
 from mirror.cli.log import say
 from mirror.cli.session import Session
-from mirror.inspection.inspect_cache import printable
+from mirror.system.display_text import printable
 
 Row = tuple[str, str, str]
 

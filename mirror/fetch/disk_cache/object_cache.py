@@ -9,7 +9,8 @@ There is no list of the images, so no list can be wrong. A file is a hit if it e
 size, and its bytes have the hash in its name when they are read.
 
 When several processes want an image, one downloads it: it holds a lock (flock) on the `.part` file. A
-process that is killed loses the lock, and another takes over. The bytes are written to the `.part`
+process that is killed loses the lock, and another takes over; its forked children do not inherit the
+lock. The bytes are written to the `.part`
 file, which is then renamed. On a full disk or in a read-only folder, images are read without being
 kept.
 
@@ -34,6 +35,7 @@ from typing import Final, Literal, NamedTuple
 from mirror.errors import ConfigError
 from mirror.fetch.disk_cache.eviction import Eviction
 from mirror.fetch.disk_cache.usage import RECOUNT_EVERY, RECOUNT_FIRST, DiskUsage
+from mirror.fetch.fork_lock import close_unshared, open_unshared
 
 Admission = Literal["pin", "lru"]
 
@@ -49,7 +51,7 @@ _SHARDS: Final = tuple(f"{number:02x}" for number in range(256))
 
 # Seconds without a write after the disk has refused one.
 _PAUSE: Final = 30.0
-# Seconds until a full cache that pins is asked for room again.
+# Seconds until a full cache that pins, or a busy one, is asked for room again.
 _FULL_PAUSE: Final = 1.0
 # Seconds between two updates of a file's time by hits.
 _TOUCH_EVERY: Final = 60.0
@@ -205,7 +207,7 @@ class FetchCache:
             self._no_room()
         else:
             with suppress(OSError):
-                os.close(ticket.descriptor)
+                close_unshared(ticket.descriptor)
             self.kept += 1
 
     def drop(self, ticket: WriteTicket) -> None:
@@ -214,7 +216,7 @@ class FetchCache:
         with suppress(OSError):
             os.unlink(ticket.path + _PART)
         with suppress(OSError):
-            os.close(ticket.descriptor)
+            close_unshared(ticket.descriptor)
 
     def _no_room(self) -> WriteRefusal:
         self.not_kept += 1
@@ -229,13 +231,13 @@ class FetchCache:
     def _lock(self, path: str) -> WriteTicket | None:
         """The ticket for an image; None while another process holds its lock."""
         part = path + _PART
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
         while True:
             try:
-                descriptor = os.open(part, flags, 0o644)
+                descriptor = open_unshared(part, flags)
             except FileNotFoundError:
                 os.makedirs(os.path.dirname(part), exist_ok=True)
-                descriptor = os.open(part, flags, 0o644)
+                descriptor = open_unshared(part, flags)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 status = os.fstat(descriptor)
@@ -244,14 +246,21 @@ class FetchCache:
                     if os.path.samestat(os.stat(part, follow_symlinks=False), status):
                         return WriteTicket(path, descriptor, status.st_size)
             except BlockingIOError:
-                os.close(descriptor)
+                close_unshared(descriptor)
                 return None
             except OSError:
-                os.close(descriptor)
+                close_unshared(descriptor)
                 raise
-            os.close(descriptor)
+            close_unshared(descriptor)
 
     def _pause(self, error: OSError) -> None:
+        if isinstance(error, TimeoutError):
+            # Each try costs half a second. The cache may have room, so it is neither full nor broken.
+            self._full_until = time.monotonic() + _FULL_PAUSE
+            self._warn_once(
+                f"is busy ({error.strerror}); images are read without being kept until it is free"
+            )
+            return
         self._paused_until = time.monotonic() + _PAUSE
         self._warn_once(f"cannot be written ({error.strerror}); images are read without being kept")
 
@@ -318,7 +327,7 @@ class FetchCache:
     def _sweep(self, part: str) -> int:
         """The bytes that a `.part` file's writer has reserved; without a writer it is deleted."""
         with suppress(OSError):
-            descriptor = os.open(part, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+            descriptor = open_unshared(part, os.O_RDWR | os.O_NOFOLLOW)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if os.path.samestat(os.stat(part, follow_symlinks=False), os.fstat(descriptor)):
@@ -326,7 +335,7 @@ class FetchCache:
             except BlockingIOError:
                 return os.fstat(descriptor).st_size
             finally:
-                os.close(descriptor)
+                close_unshared(descriptor)
         return 0
 
 

@@ -19,9 +19,11 @@ import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
+
+from mirror.fetch.fork_lock import close_unshared, open_unshared
 
 # Bytes, the time of the last recount (seconds since the epoch), and a checksum of both.
 _RECORD: Final = struct.Struct("<QdI")
@@ -36,7 +38,8 @@ class DiskUsage:
     """The number of bytes that are kept or reserved.
 
     Safe for threads. Each process makes its own, because processes share file locks after a fork.
-    Every method raises OSError when the file cannot be read or written, or is closed.
+    Every method raises OSError when the file cannot be read or written, or is closed, and TimeoutError
+    (an OSError) when another process keeps its lock for too long. Without the lock nothing is written.
 
     Args:
         path: the file. If it is new or damaged, `count` gives the first number.
@@ -49,15 +52,14 @@ class DiskUsage:
     def __init__(self, path: Path, count: Callable[[], int]) -> None:
         self._count = count
         self._mutex = threading.Lock()
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        with self._locked():
+        self._file = open_unshared(path, os.O_RDWR | os.O_CREAT)
+        # A process that keeps the lock may be counting. The first call that gets the lock counts, if need be.
+        with suppress(TimeoutError), self._locked():
             self._read()
 
     def reserve(self, size: int, max_bytes: int) -> bool:
         """Reserve `size` bytes, if the cache then holds at most `max_bytes`."""
-        with self._locked() as held:
-            if not held:
-                return False
+        with self._locked():
             used, counted_at = self._read()
             if used + size > max_bytes:
                 return False
@@ -66,22 +68,25 @@ class DiskUsage:
 
     def release(self, size: int) -> None:
         """Subtract `size` bytes that are no longer there."""
-        with self._locked() as held:
-            if held:  # else the number stays too high until the next recount
-                used, counted_at = self._read()
-                self._write(max(0, used - size), counted_at)
+        with self._locked():
+            used, counted_at = self._read()
+            self._write(max(0, used - size), counted_at)
 
     @property
     def used(self) -> int:
         """Bytes that are kept or reserved."""
+        with self._mutex:
+            stored = (
+                self._stored()
+            )  # its checksum tells a half-written record, so no lock is needed
+        if stored is not None:
+            return stored[0]
         with self._locked():
             return self._read()[0]
 
     def claim_recount(self, after: float) -> bool:
         """Whether the caller should recount: True for one process, `after` seconds from the last."""
-        with self._locked() as held:
-            if not held:
-                return False
+        with self._locked():
             used, counted_at = self._read()
             due = not 0 <= time.time() - counted_at < after
             if due:
@@ -92,25 +97,31 @@ class DiskUsage:
         """Count the files and correct the number. May take long; the lock is free meanwhile."""
         before = self.used
         there = self._count()
-        with self._locked() as held:
-            if held:
-                now, counted_at = self._read()
-                # Bytes reserved during the count may be counted twice: too high, never too low.
-                self._write(there + max(0, now - before), counted_at)
+        with self._locked():
+            now, counted_at = self._read()
+            # Bytes reserved during the count may be counted twice: too high, never too low.
+            self._write(there + max(0, now - before), counted_at)
 
     def close(self) -> None:
         """Close the file, once. The next step of a thread that still counts is an error."""
         with self._mutex:
             # The descriptor is forgotten too: the system gives its number to the next open file.
             file, self._file = self._file, -1
-            os.close(file)
+            close_unshared(file)
 
-    def _read(self) -> tuple[int, float]:
+    def _stored(self) -> tuple[int, float] | None:
+        """The record; None if the file is new or damaged."""
         raw = os.pread(self._file, _RECORD.size, 0)
         if len(raw) == _RECORD.size:
             used, counted_at, checksum = _RECORD.unpack(raw)
             if checksum == _checksum(used, counted_at):
                 return used, counted_at
+        return None
+
+    def _read(self) -> tuple[int, float]:
+        """The record, made if need be. Only under the lock."""
+        if (stored := self._stored()) is not None:
+            return stored
         used, counted_at = self._count(), time.time()
         self._write(used, counted_at)
         return used, counted_at
@@ -119,23 +130,27 @@ class DiskUsage:
         os.pwrite(self._file, _RECORD.pack(used, counted_at, _checksum(used, counted_at)), 0)
 
     @contextmanager
-    def _locked(self) -> Iterator[bool]:
-        """Hold the file's lock; yields False when another process keeps it for too long.
+    def _locked(self) -> Iterator[None]:
+        """Hold the file's lock.
 
         Raises:
+            TimeoutError: another process keeps it for too long.
             OSError: the file is closed, or locking it fails.
         """
         deadline = time.monotonic() + _LOCK_TIMEOUT
         with self._mutex:
             if self._file < 0:
                 raise OSError(errno.EBADF, os.strerror(errno.EBADF))
-            while not (held := _lock(self._file)) and time.monotonic() < deadline:
+            while not _lock(self._file):
+                if time.monotonic() >= deadline:
+                    raise TimeoutError(
+                        errno.ETIMEDOUT, "another process keeps the lock of its usage"
+                    )
                 time.sleep(0.001)
             try:
-                yield held
+                yield
             finally:
-                if held:
-                    fcntl.flock(self._file, fcntl.LOCK_UN)
+                fcntl.flock(self._file, fcntl.LOCK_UN)
 
 
 def _lock(file: int) -> bool:

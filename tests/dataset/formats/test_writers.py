@@ -319,7 +319,7 @@ def test_small_batches_make_large_row_groups(
 
 
 def test_parquet_is_not_compressed_twice(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"compressed inside; leave \.gz out of the name"):
+    with pytest.raises(UsageError, match=r"compresses its columns; leave \.gz out of the name"):
         write(tmp_path / "out.parquet.gz")
     assert os.listdir(tmp_path) == []
 

@@ -269,6 +269,58 @@ def test_another_process_takes_over_from_a_killed_writer(
     os.close(ready)
 
 
+def fork_and_wait(ready: int) -> None:
+    """Fork a child that outlives this process, say its number, and wait to be killed."""
+    context = multiprocessing.get_context("fork")
+    lasting = context.Process(target=signal.pause)
+    lasting.start()
+    assert lasting.pid is not None
+    os.write(ready, lasting.pid.to_bytes(4, "little"))
+    signal.pause()
+
+
+def hold_in_a_parent(folder: Path, seed: int, ready: int) -> None:
+    cache = FetchCache(folder, MIB, "pin")
+    assert isinstance(cache.begin(*content_and_size(seed)), WriteTicket)
+    assert cache._usage is not None
+    with cache._usage._locked():
+        fork_and_wait(ready)
+
+
+def test_a_child_of_a_killed_writer_holds_no_lock(cache: FetchCache, folder: Path) -> None:
+    """A worker that was forked during a download lives on. Neither image nor usage file is locked."""
+    come, ready = os.pipe()
+    context = multiprocessing.get_context("fork")
+    writer = context.Process(target=hold_in_a_parent, args=(folder, 1, ready))
+    writer.start()
+    child = int.from_bytes(os.read(come, 4), "little")
+    assert cache.begin(*content_and_size(1)) is WriteRefusal.BUSY
+    assert writer.pid is not None
+    os.kill(writer.pid, signal.SIGKILL)
+    writer.join()
+    try:
+        assert put(cache, 1)
+        assert put(cache, 2)
+        assert used(folder) == really_there(folder) == 2000
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.close(come)
+        os.close(ready)
+
+
+def test_a_forked_child_leaves_its_parents_lock_alone(cache: FetchCache, folder: Path) -> None:
+    ticket = cache.begin(*content_and_size(1))
+    assert isinstance(ticket, WriteTicket)
+    child = multiprocessing.get_context("fork").Process(target=int)
+    child.start()
+    child.join()
+    other = FetchCache(folder, MIB, "pin")
+    assert other.begin(*content_and_size(1)) is WriteRefusal.BUSY
+    cache.keep(ticket, content(1)[1])
+    assert has(cache, 1)
+    other.close()
+
+
 def test_a_count_that_is_too_high_is_corrected(
     folder: Path,
 ) -> None:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import queue
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
+import xxhash
 
 from mirror import Fetcher
 from mirror.config.settings import Settings
-from mirror.fetch.disk_cache.object_cache import FetchCache, WriteTicket
+from mirror.fetch.disk_cache.object_cache import Admission, FetchCache, WriteTicket
 from mirror.fetch.disk_cache.usage import DiskUsage
 from mirror.fetch.image_lookup import MirroredImage
 from tests.support.fetch_setup import ALL, HURRY, PHOTOS
@@ -50,6 +53,74 @@ def test_a_closed_usage_file_raises(tmp_path: Path) -> None:
         with pytest.raises(OSError) as error:
             ask()
         assert error.value.errno == errno.EBADF
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock as another process does: a stopped one, or one that counts the files."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@pytest.fixture
+def short_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mirror.fetch.disk_cache.usage._LOCK_TIMEOUT", 0.02)
+
+
+@pytest.mark.usefixtures("short_wait")
+@pytest.mark.parametrize("damage", [b"", b"x", bytes(20)])
+def test_without_the_lock_no_number_is_written(tmp_path: Path, damage: bytes) -> None:
+    """The holder may be counting: a second count could overwrite what is reserved after the first."""
+    path = tmp_path / "usage"
+    path.write_bytes(damage)
+    with locked(path):
+        usage = DiskUsage(path, lambda: 5)
+        with pytest.raises(TimeoutError):
+            _ = usage.used
+        assert path.read_bytes() == damage
+    assert usage.used == 5
+    with locked(path):
+        assert usage.used == 5
+    usage.close()
+
+
+@pytest.mark.usefixtures("short_wait")
+@pytest.mark.parametrize("admission", ["pin", "lru"])
+def test_a_busy_cache_is_not_a_full_one(
+    tmp_path: Path,
+    admission: Admission,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It evicts nothing, still has room, and keeps images as soon as the lock is free."""
+    folder = tmp_path / "fetch"
+    cache = FetchCache(folder, 10_000, admission)
+    data = [bytes([seed]) * 1000 for seed in range(3)]
+
+    def put(seed: int) -> bool:
+        content_hash = xxhash.xxh3_128_digest(data[seed])
+        ticket = cache.begin(content_hash, 1000)
+        if isinstance(ticket, WriteTicket):
+            cache.keep(ticket, data[seed])
+        return cache.has(content_hash, 1000)
+
+    assert put(0)
+    with locked(folder / "usage"):
+        assert not put(1)
+        assert cache.has_room
+    assert cache.has(xxhash.xxh3_128_digest(data[0]), 1000)
+    assert "busy" in caplog.text
+    assert "full" not in caplog.text
+    later = time.monotonic() + 2.0
+    monkeypatch.setattr(time, "monotonic", lambda: later)
+    assert put(1)
+    assert put(2)
+    assert cache.not_kept == 1
+    cache.close()
 
 
 def refusing(number: int) -> Callable[..., int]:
