@@ -21,6 +21,9 @@ from mirror.config.settings import PriceSettings
 
 # PUTs of a new mirror: format.json, and the test that the endpoint honours conditional PUTs.
 _ROOT_PUTS: Final = 2
+# At the end a run identifies the log's last entry for the next one, and reads format.json again.
+_END_LISTS: Final = 1
+_END_GETS: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +86,9 @@ def sync_estimate(
     requests = {"put": 0, "list": 1, "get": 1}  # the log's last entry, and format.json
     if files:
         requests["put"] = _ROOT_PUTS + files + OPEN_PUTS + COMMIT_PUTS * commits
-        requests["list"] = OPEN_LISTS + COMMIT_LISTS * commits
+        requests["list"] += _END_LISTS + OPEN_LISTS + COMMIT_LISTS * commits
         # Each commit's data file is read once by the index.
-        requests["get"] += OPEN_GETS + (COMMIT_GETS + 1) * commits
+        requests["get"] += _END_GETS + OPEN_GETS + (COMMIT_GETS + 1) * commits
     return CostEstimate(
         puts=requests["put"],
         requests=sum(requests.values()),

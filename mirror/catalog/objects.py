@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from mirror.catalog.index import FORMAT_NAMES, Index, halves, positions_of
 from mirror.content.image import VERDICTS
-from mirror.layout import FORMATS, OBJECTS
+from mirror.layout import FORMATS, OBJECTS, parse_object_key
 
 _OK: Final = VERDICTS.index("ok")
 # With fewer rows the key space is not divided: each part costs the listing at least one page.
@@ -161,6 +161,28 @@ def named_objects(index: Index, key_range: KeyRange) -> NamedObjects:
         begins,
         rows,
     )
+
+
+def sha256_of_named(index: Index, key: str) -> bytes | None:
+    """SHA-256 of the object with this key, or None when no live `ok` row names it.
+
+    Rows may name one content under several extensions, and each is an object of its own.
+    """
+    parsed = parse_object_key(key)
+    stored = None if parsed is None else index.stored_object(parsed[0])
+    if parsed is None or stored is None:
+        return None
+    content, extension = parsed
+    if FORMATS[stored.format][0] == extension:
+        return stored.sha256
+    sightings = index.sightings
+    rows = np.flatnonzero(
+        (sightings["hash_hi"] == int.from_bytes(content[:8], "big"))
+        & (sightings["hash_lo"] == int.from_bytes(content[8:], "big"))
+        & (sightings["verdict"] == _OK)
+    )
+    formats = {FORMAT_NAMES[code] for code in sightings["format"][rows].tolist()}
+    return stored.sha256 if extension in {FORMATS[name][0] for name in formats} else None
 
 
 def _rows_within(hash_hi: NDArray[Any], key_range: KeyRange) -> NDArray[np.intp]:

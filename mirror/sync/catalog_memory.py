@@ -115,7 +115,9 @@ async def identified(store: Store, memory: CatalogMemory) -> CatalogMemory:
     Raises: StoreError; NotFound when there is no such entry.
     """
     key = log_entry_key(memory.version)
-    etag = (await store.head(key)).etag
+    etag = (await _listed_from(store, memory.version)).get(memory.version)
+    if etag is None:
+        raise NotFound(f"{store.url}/{key} is not there; run again.")
     sha256 = hashlib.sha256(await store.get(key)).hexdigest()
     return msgspec.structs.replace(memory, etag=etag, sha256=sha256)
 

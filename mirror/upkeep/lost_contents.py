@@ -18,7 +18,7 @@ import numpy as np
 
 from mirror.catalog.health import Kind, Problem
 from mirror.catalog.index import Index, halves, positions_of
-from mirror.catalog.objects import EXTENSIONS
+from mirror.catalog.objects import EXTENSIONS, sha256_of_named
 from mirror.content.digest import Digest
 from mirror.layout import OBJECTS, parse_object_key
 
@@ -56,7 +56,7 @@ class LostContents:
         contents, sha256s, numbers = bytearray(), bytearray(), array("q")
         for problem in damage:
             parsed = parse_object_key(problem.key)
-            sha256 = None if parsed is None else index.object_sha256(parsed[0])
+            sha256 = sha256_of_named(index, problem.key)
             if parsed is None or sha256 is None or problem.kind not in _KINDS:
                 continue
             contents += parsed[0]
@@ -86,13 +86,21 @@ class LostContents:
         """Record what another check has found wrong with this object."""
         self._kind[lost.at] = _KINDS.index(kind)
 
-    def match(self, digest: Digest) -> LostObject | None:
-        """The object that is still to be found and has exactly these bytes; else None."""
+    def match(self, digest: Digest) -> list[LostObject]:
+        """The objects that are still to be found and have exactly these bytes.
+
+        There are several where rows name one content under several extensions.
+        """
         (at,) = positions_of(*halves(digest.content_hash), self._hi, self._lo).tolist()
-        if at < 0 or not self._open[at]:
-            return None
-        lost = self._object(at)
-        return lost if lost.digest == digest else None
+        found: list[LostObject] = []
+        while 0 <= at < len(self._open):
+            lost = self._object(at)
+            if lost.digest.content_hash != digest.content_hash:
+                break
+            if self._open[at] and lost.digest == digest:
+                found.append(lost)
+            at += 1
+        return found
 
     def _object(self, at: int) -> LostObject:
         content = (int(self._hi[at]) << 64 | int(self._lo[at])).to_bytes(16, "big")

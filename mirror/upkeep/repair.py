@@ -23,7 +23,7 @@ from typing import Any, Final
 from mirror.cache.scan import display
 from mirror.catalog.health import EXAMPLES, Problem
 from mirror.catalog.index import FORMAT_NAMES, Index
-from mirror.catalog.objects import NamedObjects, key_ranges, named_objects
+from mirror.catalog.objects import NamedObjects, key_ranges, named_objects, sha256_of_named
 from mirror.catalog.open_mirror import OpenMirror, open_mirror
 from mirror.catalog.optimistic_commit import commit_optimistically, with_carried_sources
 from mirror.catalog.root import mark_losses
@@ -253,15 +253,18 @@ class _Repair:
             read = await asyncio.to_thread(digests.read, path, keep_up_to=WHOLE_UP_TO)
         except (FileChanged, OSError):
             return  # another folder may have the content too
-        found = lost.match(read.digest)
-        if found is None:
-            return
-        lost.settle(found)
-        report.repairable += 1
-        if options.dry_run:
-            return
+        for found in lost.match(read.digest):
+            lost.settle(found)
+            report.repairable += 1
+            if not options.dry_run:
+                await self._restore(path, read.body, found, progress)
+
+    async def _restore(
+        self, path: bytes, body: bytes | None, found: LostObject, progress: Progress
+    ) -> None:
+        report = self._report
         try:
-            wrote = await self._upload(path, read.body, found)
+            wrote = await self._upload(path, body, found)
         except (StoreError, ContentCollision, OSError) as error:
             # A bucket lock that protects one damaged object says nothing about the others.
             locked = found.kind == "mismatched" and isinstance(error, AccessDenied)
@@ -313,7 +316,7 @@ class _Repair:
         report = self._report
         content, sha256, size = item.digest
         wrong = None
-        if index.object_sha256(content) == sha256:  # else no row names it any more
+        if sha256_of_named(index, item.key) == sha256:  # else no row names it any more
             try:
                 wrong = await wrong_with(self._mirror.store, item.key, size, content, sha256)
             except StoreError as error:

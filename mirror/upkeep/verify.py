@@ -27,7 +27,7 @@ from mirror.catalog.comparison import Comparison, problem_of
 from mirror.catalog.health import Kind, Problem, UpkeepReport
 from mirror.catalog.history import recent_catalog, recently_named
 from mirror.catalog.index import Index, halves
-from mirror.catalog.objects import NamedObjects, key_ranges, named_objects
+from mirror.catalog.objects import NamedObjects, key_ranges, named_objects, sha256_of_named
 from mirror.catalog.open_mirror import OpenMirror, open_mirror
 from mirror.config.settings import Settings
 from mirror.content.splitmix64 import mix
@@ -298,7 +298,7 @@ class Verification:
         async with BoundedTasks(self._concurrency) as window:
             for problem in self._log.damage("reading"):
                 parsed = parse_object_key(problem.key)
-                sha256 = None if parsed is None else self.index.object_sha256(parsed[0])
+                sha256 = sha256_of_named(self.index, problem.key)
                 if sha256 is None or parsed is None:
                     solved.append(problem.key)  # no row names it any more: gc will delete it
                     continue
@@ -402,11 +402,11 @@ class Verification:
     async def _drop_unreferenced(self) -> None:
         """Drop problems of objects that no row names any more: a pass takes hours."""
         index = await self._mirror.index()
-        gone = []
-        for problem in self._log.damage("reading"):
-            parsed = parse_object_key(problem.key)
-            if parsed is None or index.object_sha256(parsed[0]) is None:
-                gone.append(problem.key)
+        gone = [
+            problem.key
+            for problem in self._log.damage("reading")
+            if sha256_of_named(index, problem.key) is None
+        ]
         self._log.drop(gone)
 
 

@@ -152,5 +152,5 @@ def test_a_sync_without_changes_sends_almost_nothing(counted: Counted, tmp_path:
 
     assert (report.unchanged, report.exit_status) == (5, 0)
     counts = spent(proxy)
-    assert set(counts) == {"get"}
-    assert counts["get"] <= MOST_OF_A_NO_CHANGE_RUN
+    assert set(counts) == {"list"}
+    assert counts["list"] <= MOST_OF_A_NO_CHANGE_RUN

@@ -14,12 +14,13 @@ from pathlib import Path
 import pytest
 
 from mirror.catalog.delta_table import Catalog
-from mirror.catalog.open_mirror import read_index
+from mirror.catalog.open_mirror import Location, read_index
 from mirror.catalog.root import read_root
-from mirror.catalog.row import RowSource
+from mirror.catalog.row import UNKNOWN_SOURCE, Row, RowSource
 from mirror.content.digest import digest_of
 from mirror.errors import CacheError, UsageError
-from mirror.layout import url_md5
+from mirror.layout import object_key, url_md5
+from mirror.store.retry import RetryPolicy
 from mirror.upkeep.change_limit import ChangeLimit
 from mirror.upkeep.repair import RepairOptions, RepairReport, repair
 from mirror.upkeep.verify import verify
@@ -134,6 +135,42 @@ def test_a_large_object_is_restored_in_parts(
     folder_setup.put({key_of(body): flipped(body)})
     assert mended(repair(folder_setup.settings(), READ_ALL)) == (0, 1, 1, 0)
     assert is_whole(folder_setup)
+
+
+def two_extensions(setup: MirrorSetup) -> set[str]:
+    """Rows that name one content under two extensions, as two versions that sniff differently do."""
+    stocked(setup)
+    row = setup.rows()[url_md5(url_of(5))]
+    catalog = Location(setup.settings()).catalog(setup.place.open(), RetryPolicy())
+    other = Row(
+        url_md5(url_of(3000)), row["content_hash"], row["sha256"], row["size"], "unknown", 0, 0,
+        "ok", "", UNKNOWN_SOURCE, 1,
+    )  # fmt: skip
+    catalog.append([other])
+    keys = {key_of(photo(5)), object_key(row["content_hash"], "unknown")}
+    setup.put(dict.fromkeys(keys, photo(5)))
+    return keys
+
+
+def test_both_extensions_of_a_content_are_restored(folder_setup: MirrorSetup) -> None:
+    keys = two_extensions(folder_setup)
+    assert is_whole(folder_setup)
+    folder_setup.remove(*keys)
+    report = repair(folder_setup.settings())
+    assert (report.missing, report.repaired, report.exit_status) == (2, 2, 0)
+    assert keys <= set(folder_setup.objects())
+    assert is_whole(folder_setup)
+
+
+def test_an_extension_that_no_row_names_any_more_is_no_damage(folder_setup: MirrorSetup) -> None:
+    keys = two_extensions(folder_setup)
+    gone = next(key for key in keys if key.endswith(".bin"))
+    folder_setup.put({gone: bytes(len(photo(5)))})
+    assert verify(folder_setup.settings(), FULL).mismatched == 1
+    fill(folder_setup.cache, {url_of(3000): photo(6)})
+    folder_setup.sync()
+    assert verify(folder_setup.settings()).mismatched == 0
+    assert repair(folder_setup.settings()).exit_status == 0
 
 
 def test_objects_that_no_folder_has_are_no_longer_offered(mirror_setup: MirrorSetup) -> None:
