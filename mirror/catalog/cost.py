@@ -24,6 +24,8 @@ _ROOT_PUTS: Final = 2
 # At the end a run identifies the log's last entry for the next one, and reads format.json again.
 _END_LISTS: Final = 1
 _END_GETS: Final = 2
+# At the beginning it reads format.json, which a run without changes need not.
+_ROOT_GETS: Final = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +85,12 @@ def sync_estimate(
         rate: bytes a second; None where unknown.
     """
     commits = -(-files // commit_rows)
-    requests = {"put": 0, "list": 1, "get": 1}  # the log's last entry, and format.json
+    requests = {"put": 0, "list": 1, "get": 0}  # the log's last entry
     if files:
         requests["put"] = _ROOT_PUTS + files + OPEN_PUTS + COMMIT_PUTS * commits
         requests["list"] += _END_LISTS + OPEN_LISTS + COMMIT_LISTS * commits
         # Each commit's data file is read once by the index.
-        requests["get"] += _END_GETS + OPEN_GETS + (COMMIT_GETS + 1) * commits
+        requests["get"] += _ROOT_GETS + _END_GETS + OPEN_GETS + (COMMIT_GETS + 1) * commits
     return CostEstimate(
         puts=requests["put"],
         requests=sum(requests.values()),
