@@ -475,6 +475,7 @@ class Mirror:
         stratify_by: str | None = None,
         tolerance: float = 0.01,
         allow_leaks: bool = False,
+        pin: Mapping[str, _Paths] | str | Iterable[str] = (),
         cached_only: _Path | None = None,
         level: Level = "decode",
         known_bad: _Path | None = None,
@@ -507,6 +508,8 @@ class Mirror:
             stratify_by: a field of classes; each split gets its share of every class.
             tolerance: how far a class's share may be off, as a fraction of the class.
             allow_leaks: let records with the same image be in different splits.
+            pin: earlier outputs, whose records keep their splits: `{"train": "plants_train.jsonl"}`
+                or `["train=plants_train.jsonl"]`.
             cached_only: a cache folder to look images up in, instead of the mirror.
             level: how far to look at each image of that folder.
             known_bad: a file of hashes of contents that are always bad, for that folder.
@@ -543,6 +546,7 @@ class Mirror:
             stratify_by=stratify_by,
             tolerance=tolerance,
             allow_leaks=allow_leaks,
+            pin=_pins(pin),
             cached_only=cached_only is not None,
             level=level,
             known_bad=bad,
@@ -801,6 +805,13 @@ def _names(several: _Paths) -> list[str]:
     if isinstance(several, str | os.PathLike):
         return [os.fspath(several)]
     return [os.fspath(one) for one in several]
+
+
+def _pins(pin: Mapping[str, _Paths] | str | Iterable[str]) -> list[str]:
+    """Earlier outputs as `SPLIT=FILE`."""
+    if isinstance(pin, Mapping):
+        return [f"{split}={file}" for split, files in pin.items() for file in _names(files)]
+    return _names(pin)
 
 
 def _read(name: str, parse: Callable[[str], _T], text: str) -> _T:

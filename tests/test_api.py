@@ -308,6 +308,16 @@ def test_a_fetcher_takes_the_options_of_fetch(place: Path) -> None:
         (lambda m: m.gc(max_delete="few"), "--max-delete few is not understood"),
         (lambda m: m.sync(inspect="deep"), "sync.inspect .from argument. is wrong"),
         (lambda m: m.rewrite("raw.jsonl", "o.jsonl", known_bad="x"), "needs --cached-only"),
+        (lambda m: m.rewrite("raw.jsonl", "o.jsonl", pin={"a": "x"}), "--pin needs --split"),
+        (lambda m: m.rewrite("raw.jsonl", "o.jsonl", split="a=1", pin="a"), "not SPLIT=FILE"),
+        (
+            lambda m: m.rewrite("raw.jsonl", "o.jsonl", split="a=1", pin={"b": ["x", "y"]}),
+            "--pin b=x names no split of --split; write one of a",
+        ),
+        (
+            lambda m: m.rewrite("raw.jsonl", "o.jsonl", split="a=1", pin={"a": "none.jsonl"}),
+            "none.jsonl cannot be read",
+        ),
     ],
 )  # fmt: skip
 def test_wrong_arguments_are_refused(place: Path, call: Verb, sentence: str) -> None:

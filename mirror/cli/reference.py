@@ -50,7 +50,7 @@ JSON: Final = {
     "storage_usd_month,seconds}`; `error` if one ended the run.",
     "rewrite": "`records written dropped{not_mirrored,blank,corrupt,not_image,placeholder,too_small,"
     "license,invalid,sample} splits{…} matched_by_photo kept_missing urls_dropped classes{…} "
-    "imbalances[{name,reason,records,units,split,have,want}] moved outputs{…} rejected "
+    "imbalances[{name,reason,records,units,split,have,want}] moved pinned pin_conflicts outputs{…} rejected "
     "examples{…}[{input,number,what}] config_diff config_backup unreadable warnings[] dry_run seconds "
     "exit_status`.",
     "export": "`documents written failed failures[{_id,reason}] non_finite resumed output seconds`.",

@@ -157,6 +157,13 @@ if TYPE_CHECKING:
         is_flag=True,
         help="Let records with the same image be in different splits.",
     ),
+    click.option(
+        "--pin",
+        multiple=True,
+        metavar="SPLIT=FILE",
+        help="Keep in SPLIT every record whose image or URL is in FILE, an earlier output; "
+        "repeatable.",
+    ),
 )
 @section(
     "Update a training's configuration",
@@ -182,8 +189,9 @@ def command(session: Session, /, **options: Any) -> int:
 
     IN is JSON lines, CSV or Parquet (plain, .gz or .zst), - for standard input, or
     mongodb://HOST/DATABASE/COLLECTION. Records whose image is not in the mirror, blank, broken or a
-    placeholder are dropped and counted. All other fields stay unchanged. A record keeps its split
-    when the dataset is reordered or grows, and the same image is never in two splits.
+    placeholder are dropped and counted. All other fields stay unchanged. The same image is never in
+    two splits. A record keeps its split when the dataset is reordered or grows; with --stratify-by
+    a few records move then, unless --pin names the earlier outputs.
 
     Invalid records, and records without a URL, go to OUT.rejected.jsonl; the exit status is then 3.
 
@@ -192,6 +200,8 @@ def command(session: Session, /, **options: Any) -> int:
       mirror rewrite dataset_raw.jsonl -o dataset.jsonl
       mirror rewrite dataset_raw.jsonl -o dataset.jsonl --split train=0.8,val=0.1,test=0.1 \\
         --group-by observation_id --stratify-by species
+      mirror rewrite grown.jsonl -o plants2.jsonl --split train=0.9,val=0.1 \\
+        --stratify-by species --pin train=plants_train.jsonl --pin val=plants_val.jsonl
       mirror rewrite dataset_raw.jsonl -o today.jsonl --cached-only /data/image_cache \\
         --split train=0.8,val=0.1,test=0.1
       mirror rewrite raw.jsonl -o plants.jsonl --split train=0.9,val=0.1 \\
@@ -231,7 +241,7 @@ def _options(options: dict[str, Any]) -> RewriteOptions:
 
     as_given = (
         "url_field source_field scheme expires match missing min_size license_field sample seed "
-        "group_by stratify_by tolerance allow_leaks level known_bad strict force dry_run assignments"
+        "group_by stratify_by tolerance allow_leaks pin level known_bad strict force dry_run assignments"
     )
     return parse_options(
         allow_license=options["licenses"],

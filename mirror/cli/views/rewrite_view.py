@@ -23,6 +23,7 @@ _WORDS = {
 }
 _WHY = {
     "few_units": "in fewer groups than there are splits",
+    "pinned_units": "in groups that are pinned to other splits",
     "large_units": "in groups too large to divide like this",
     "mixed_units": "in groups that other classes share",
 }
@@ -62,6 +63,8 @@ def _rows(report: RewriteReport) -> list[tuple[str, str, str]]:
     for name, count in report.splits.items():
         part = f"{count / report.written:.1%}" if report.written else ""
         rows.append((f"  {name}", output.count(count), part))
+    if report.pinned:
+        rows.append(("  pinned", output.count(report.pinned), "keep their earlier split"))
     if report.matched_by_photo:
         rows.append(("  matched by photo", output.count(report.matched_by_photo), "images"))
     if report.kept_missing:

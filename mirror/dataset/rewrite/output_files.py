@@ -49,6 +49,8 @@ def check_files(inputs: Sequence[Input], output: Path, options: RewriteOptions) 
         UsageError: an input does not exist; an output is also an input, is named twice, exists
             already without `force`, or cannot be a file.
     """
+    for pin in options.pins:
+        Input(str(pin.file)).check()
     for source in inputs:
         source.check()
         shown_name(source)  # refuses a malformed address

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -38,5 +39,13 @@ def resolve(batch: Batch, lookup: UrlLookup) -> ResolvedBatch:
     """Look up the URLs of a batch."""
     digests = digests_of(batch.urls)
     positions, by_photo = lookup.find(batch.urls, digests)
-    url_keys = np.frombuffer(digests, ">u8")[::2].astype(np.uint64)
-    return ResolvedBatch(batch, positions, by_photo, lookup.outcomes(positions), url_keys)
+    return ResolvedBatch(batch, positions, by_photo, lookup.outcomes(positions), _prefixes(digests))
+
+
+def url_keys_of(urls: Sequence[bytes]) -> NDArray[np.uint64]:
+    """The first 64 bits of each URL's MD5."""
+    return _prefixes(digests_of(urls))
+
+
+def _prefixes(digests: bytes) -> NDArray[np.uint64]:
+    return np.frombuffer(digests, ">u8")[::2].astype(np.uint64)

@@ -17,7 +17,7 @@ from mirror.cache.scan import display
 from mirror.catalog.lookup import UrlLookup
 from mirror.dataset.inputs import Input, read, total_size
 from mirror.dataset.records import Batch, Rejected
-from mirror.dataset.rewrite.batch_keys import batch_keys
+from mirror.dataset.rewrite.batch_keys import batch_keys, read_pins
 from mirror.dataset.rewrite.emit import NewUrls, record_output, rewritten
 from mirror.dataset.rewrite.judge import judge
 from mirror.dataset.rewrite.output_files import outputs_of, rejected_path, shown_name
@@ -68,6 +68,9 @@ def rewrite_dataset(
         allow_leaks=options.allow_leaks,
         grouped=options.group is not None,
         stratified=options.stratify is not None,
+        pins=read_pins(options.pins, options.splits, options.reading, lookup)
+        if options.pins
+        else None,
     )
     outputs = outputs_of(output, options.splits)
     with _disk_errors(output), ExitStack() as files:

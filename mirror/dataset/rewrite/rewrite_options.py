@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final, Literal, NamedTuple, get_args
 
 import numpy as np
 
@@ -53,6 +53,13 @@ class ImageOptions:
     level: Level = "decode"
 
 
+class EarlierOutput(NamedTuple):
+    """A file that an earlier rewrite wrote, and the name of the split that its records were in."""
+
+    split: str
+    file: Path
+
+
 @dataclass(frozen=True)
 class ConfigOptions:
     """A training configuration to update. `{train}`, `{val}` or `{out}` in a value is a file's name."""
@@ -77,6 +84,7 @@ class RewriteOptions:
         stratify: path of the class whose share is held in each split.
         tolerance: how far a class's share may be off, as a fraction of the class.
         allow_leaks: records with the same image may be in different splits.
+        pins: earlier outputs whose records keep their splits.
         strict: stop at the first invalid record.
         force: replace existing files.
         dry_run: read and count, but write nothing except the report.
@@ -98,6 +106,7 @@ class RewriteOptions:
     stratify: FieldPath | None = None
     tolerance: float = 0.01
     allow_leaks: bool = False
+    pins: tuple[EarlierOutput, ...] = ()
     strict: bool = False
     force: bool = False
     dry_run: bool = False
@@ -135,6 +144,7 @@ def parse_options(
     stratify_by: str | None = None,
     tolerance: float = 0.01,
     allow_leaks: bool = False,
+    pin: Sequence[str] = (),
     cached_only: bool = False,
     level: Level = "decode",
     known_bad: str | None = None,
@@ -164,6 +174,7 @@ def parse_options(
         stratify_by: dotted path of the class.
         tolerance: see `RewriteOptions`.
         allow_leaks: see `RewriteOptions`.
+        pin: `SPLIT=FILE` texts that name earlier outputs.
         cached_only: look images up in the cache folder instead of a mirror.
         level: how thoroughly the cache is inspected.
         known_bad: the file of hashes that `inspect.known_bad` is set to, for a cache folder.
@@ -205,17 +216,21 @@ def parse_options(
     for option, value in (("--group-by", group_by), ("--stratify-by", stratify_by)):
         if value is not None and split is None:
             raise UsageError(f"{option} needs --split, such as train=0.8,val=0.1,test=0.1.")
+    if pin and split is None:
+        raise UsageError("--pin needs --split, such as train=0.8,val=0.1,test=0.1.")
+    splits = () if split is None else parse_splits(_split_text(split))
     return RewriteOptions(
         reading=ReadOptions(parse_path(url_field), source_field),
         missing=missing,
         license=LicenseRule(_path(license_field), allowed),
         sample=None if sample is None else _sample(str(sample)),
-        splits=() if split is None else parse_splits(_split_text(split)),
+        splits=splits,
         seed=seed,
         group=_path(group_by),
         stratify=_path(stratify_by),
         tolerance=tolerance,
         allow_leaks=allow_leaks,
+        pins=tuple(_earlier_output(text, splits) for text in pin),
         strict=strict,
         force=force,
         dry_run=dry_run,
@@ -235,6 +250,18 @@ def _split_text(split: str | Mapping[str, float | str]) -> str:
     if isinstance(split, str):
         return split
     return ",".join(f"{name}={share}" for name, share in split.items())
+
+
+def _earlier_output(text: str, splits: Sequence[Split]) -> EarlierOutput:
+    name, equals, file = text.partition("=")
+    if not equals or not file:
+        raise UsageError(f"--pin {text} is not SPLIT=FILE; write it as train=plants_train.jsonl.")
+    names = [split.name for split in splits]
+    if name not in names:
+        raise UsageError(
+            f"--pin {text} names no split of --split; write one of {', '.join(names)} before the =."
+        )
+    return EarlierOutput(name, Path(file))
 
 
 def _sample(text: str) -> Fraction | int:

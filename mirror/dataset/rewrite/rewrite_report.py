@@ -46,6 +46,8 @@ class RewriteReport:
         classes: for each class the records in each split, in the order of `splits`.
         imbalances: classes that do not have their shares, the largest first.
         moved: records moved from their key's split so that their class has its shares.
+        pinned: records that keep the split that they have in an earlier output.
+        pin_conflicts: groups of inseparable records that earlier outputs have in several splits.
         kept_missing: written records that keep an original URL.
         urls_dropped: URLs removed from lists of records that were written.
         matched_by_photo: URLs in written records that were found only under another spelling.
@@ -68,6 +70,8 @@ class RewriteReport:
     classes: dict[str, list[int]] = field(default_factory=dict)
     imbalances: list[Imbalance] = field(default_factory=list)
     moved: int = 0
+    pinned: int = 0
+    pin_conflicts: int = 0
     kept_missing: int = 0
     urls_dropped: int = 0
     matched_by_photo: int = 0
@@ -105,6 +109,8 @@ class RewriteReport:
             },
             "imbalances": [imbalance._asdict() for imbalance in self.imbalances],
             "moved": self.moved,
+            "pinned": self.pinned,
+            "pin_conflicts": self.pin_conflicts,
             "outputs": self.outputs,
             "rejected": self.rejected,
             "examples": {

@@ -22,6 +22,7 @@ from mirror.dataset.rewrite.rewrite_report import (
     explained,
 )
 from mirror.dataset.splits.assign import LEFT_OUT, SplitAssignment
+from mirror.dataset.splits.pins import KeptSplits
 from mirror.errors import DatasetError
 
 
@@ -127,8 +128,25 @@ class Tally:
             names = [split.name for split in options.splits]
             report.splits = dict(zip(names, assignment.counts.tolist(), strict=True))
             report.classes = assignment.classes
+            self._add_pins(assignment.pins)
             self._check_field(options.group, assignment.ungrouped, "--group-by", "group")
             self._check_field(options.stratify, assignment.unclassed, "--stratify-by", "class")
+
+    def _add_pins(self, pins: KeptSplits | None) -> None:
+        report = self.report
+        if pins is None:
+            return
+        report.pinned, report.pin_conflicts = pins.kept, pins.conflicts
+        if pins.conflicts:
+            report.warnings.append(
+                f"Earlier outputs have {pins.conflicts:,} inseparable groups of records in several "
+                f"splits: each is now in the smallest of these, and {pins.moved:,} records moved to it."
+            )
+        elif report.written and not pins.kept:
+            report.warnings.append(
+                "No record that is written stands in the files of --pin; check that they are earlier "
+                "outputs for this dataset."
+            )
 
     def _check_field(self, path: FieldPath | None, lacking: int, option: str, noun: str) -> None:
         """Warn if some records lack a field; a field that no record has is probably misspelt."""

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from mirror.dataset.fields import class_name
 from mirror.dataset.splits.components import RecordKeys, component_keys
-from mirror.dataset.splits.split import Keys, Split, by_key, sample_count
+from mirror.dataset.splits.pins import KeptSplits, Pinned, Pins, kept_splits, start_splits
+from mirror.dataset.splits.split import Keys, Split, sample_count
 from mirror.dataset.splits.strata import StratifiedSplits, stratified
 
 LEFT_OUT: Final = 255
@@ -53,6 +54,7 @@ class SplitAssignment:
         imbalances: classes that do not have their shares, the largest first.
         ungrouped: records in splits that have no group, if groups were requested.
         unclassed: records in splits that have no class, if classes were requested.
+        pins: the splits that were kept from earlier outputs, if there are any.
     """
 
     split: NDArray[np.uint8]
@@ -62,6 +64,7 @@ class SplitAssignment:
     imbalances: list[Imbalance] = field(default_factory=list)
     ungrouped: int = 0
     unclassed: int = 0
+    pins: KeptSplits | None = None
 
     @property
     def written(self) -> int:
@@ -79,6 +82,7 @@ class BatchKeys(NamedTuple):
         records: their positions in the batch, ascending.
         owners: for each content key the position of its record.
         contents: keys of the contents of their images.
+        image_urls: for each content key a key of its URL; None without pins.
         url_keys: for each record of the batch a key of its URL.
         groups: for each record of the batch the values that keep it together with others; None
             without groups.
@@ -91,6 +95,7 @@ class BatchKeys(NamedTuple):
     url_keys: Keys
     groups: Sequence[Sequence[Any]] | None
     classes: Sequence[Any] | None
+    image_urls: Keys | None = None
 
 
 class SplitAssigner:
@@ -104,6 +109,7 @@ class SplitAssigner:
         allow_leaks: the content keys are keys of URLs, and records of several need not be joined.
         grouped: records have groups.
         stratified: records have classes.
+        pins: the splits that images had in earlier outputs.
     """
 
     def __init__(
@@ -116,6 +122,7 @@ class SplitAssigner:
         allow_leaks: bool,
         grouped: bool,
         stratified: bool,
+        pins: Pins | None = None,
     ) -> None:
         self._splits = splits
         self._seed = seed
@@ -124,12 +131,14 @@ class SplitAssigner:
         self._allow_leaks = allow_leaks
         self._grouped = grouped
         self._stratified = stratified
+        self._pins = pins
         self._count = 0
         self._url_keys: list[Keys] = []
         self._contents: list[RecordKeys] = []
         self._groups: list[RecordKeys] = []
         self._classes: list[NDArray[np.int32]] = []
         self._codes: dict[str, int] = {}
+        self._pinned: list[Pinned] = []
 
     @property
     def needed(self) -> bool:
@@ -143,6 +152,11 @@ class SplitAssigner:
         number[records] = np.arange(self._count, self._count + len(records))
         if self._splits:
             self._contents.append(RecordKeys(number[keys.owners], keys.contents))
+        if self._pins is not None:
+            assert keys.image_urls is not None
+            found = self._pins.find(np.concatenate([keys.contents, keys.image_urls]))
+            owners = np.tile(number[keys.owners] - self._count, 2)
+            self._pinned.append(found.combined(owners, len(records)))
         if self._sample is not None:
             self._url_keys.append(keys.url_keys[records])
         if keys.groups is not None:
@@ -175,11 +189,19 @@ class SplitAssigner:
         groups = _chosen(self._groups, chosen) if self._grouped else None
         keys = self._component_keys(chosen, groups)
         ungrouped = 0 if groups is None else len(keys) - len(np.unique(groups.record))
+        pins = None
+        if self._pinned:
+            pinned = (np.concatenate(column)[chosen] for column in zip(*self._pinned, strict=True))
+            pins = kept_splits(Pinned(*pinned), keys, self._splits)
         if not self._stratified:
-            split[chosen] = by_key(keys, self._splits, self._seed)
-            return SplitAssignment(split, self._counted(split[chosen]), ungrouped=ungrouped)
+            split[chosen] = start_splits(keys, self._splits, self._seed, pins and pins.split)
+            return SplitAssignment(
+                split, self._counted(split[chosen]), ungrouped=ungrouped, pins=pins
+            )
         classes = _joined(self._classes, np.int32)[chosen]
-        result = stratified(keys, classes, self._splits, self._seed, self._tolerance)
+        result = stratified(
+            keys, classes, self._splits, self._seed, self._tolerance, pinned=pins and pins.split
+        )
         split[chosen] = result.assignment
         return SplitAssignment(
             split,
@@ -189,6 +211,7 @@ class SplitAssigner:
             self._imbalances(result),
             ungrouped,
             int(np.count_nonzero(classes == _NO_CLASS)),
+            pins,
         )
 
     def _imbalances(self, result: StratifiedSplits) -> list[Imbalance]:

@@ -40,6 +40,7 @@ def _rarest_first(strata: Strata) -> Ints:
 def _move_units(strata: Strata, class_: int) -> bool:
     """Move units of a class, the most helpful first, until its bands are met. Return whether any moved."""
     units = strata.unit[strata.members_of(class_)]
+    units = units[~strata.fixed[units]]
     moved = False
     for begin in range(0, len(units), _WINDOW):
         window = units[begin : begin + _WINDOW]
@@ -91,7 +92,8 @@ def _divide_lone_units(strata: Strata, class_: int) -> bool:
     unit at a time nearly always suffices.
     """
     members = strata.members_of(class_)
-    lone = members[strata.is_lone(strata.unit[members])]
+    units = strata.unit[members]
+    lone = members[strata.is_lone(units) & ~strata.fixed[units]]
     if class_ == strata.whole or not len(lone):
         return False
     units, sizes = strata.unit[lone], strata.size[lone].tolist()

@@ -9,7 +9,8 @@ from mirror.dataset.splits.strata_state import Ints, Strata, apportion, phase_of
 
 def settle_lone_units(strata: Strata) -> None:
     """Move units of a single class until their classes are as near to their bands as they allow."""
-    lone = np.flatnonzero(strata.is_lone(strata.unit) & (strata.class_ != strata.whole))
+    movable = strata.is_lone(strata.unit) & ~strata.fixed[strata.unit]
+    lone = np.flatnonzero(movable & (strata.class_ != strata.whole))
     unit = strata.unit[lone]
     order = np.lexsort(
         (strata.rank[unit], strata.split[unit], strata.class_[lone], strata.size[lone])

@@ -2,7 +2,7 @@
 
 A unit is a set of records that must stay together. Each unit starts in the split of its key. Then as
 few units as possible move, until the classes are within their bands. A hash of a unit's key decides
-which units move. So the result does not depend on the order of the input, and changes little when
+which units move, and pinned units never do. So the result does not depend on the order of the input, and changes little when
 the dataset grows.
 
     band of a class of n records in a split of share s:
@@ -36,11 +36,12 @@ from numpy.typing import NDArray
 
 from mirror.dataset.splits.class_moves import settle_class_by_class
 from mirror.dataset.splits.lone_units import settle_lone_units
-from mirror.dataset.splits.split import Keys, Split, by_key
+from mirror.dataset.splits.pins import NOT_PINNED, start_splits
+from mirror.dataset.splits.split import Keys, Split
 from mirror.dataset.splits.strata_state import Strata
 from mirror.errors import UsageError
 
-Reason = Literal["few_units", "large_units", "mixed_units"]
+Reason = Literal["few_units", "pinned_units", "large_units", "mixed_units"]
 
 
 class UnmetClass(NamedTuple):
@@ -49,7 +50,8 @@ class UnmetClass(NamedTuple):
     Attributes:
         code: the class.
         reason: `few_units`: it has fewer units than there are splits, so it is missing in one, even
-            if it is within its bands. `large_units`: all its units are of this class alone, but no
+            if it is within its bands. `pinned_units`: some of its units are pinned, and no move of the
+            others was found that brings it within its bands. `large_units`: all its units are of this class alone, but no
             division of them is within the bands. `mixed_units`: it shares units with other classes,
             and no move was found that does not put more records outside of bands.
         records: of the class.
@@ -75,7 +77,7 @@ class StratifiedSplits(NamedTuple):
 
     Attributes:
         assignment: for each record the index of its split.
-        moved: records in another split than `by_key` gives them.
+        moved: records in another split than `by_key` or their pin gives them.
         unmet: classes that do not have their shares, by code, without the whole dataset.
     """
 
@@ -90,6 +92,8 @@ def stratified(
     splits: Sequence[Split],
     seed: int,
     tolerance: float = 0.01,
+    *,
+    pinned: NDArray[np.uint8] | None = None,
 ) -> StratifiedSplits:
     """Split records so that each class and the whole dataset have their shares within their bands.
 
@@ -101,6 +105,8 @@ def stratified(
         splits: their shares add up to 1.
         seed: 0 … 2**64 - 1.
         tolerance: how far a split's part of a class may be off, as a share of the class; 0 … 1.
+        pinned: for each record the index of the split that its unit stays in, or `NOT_PINNED`; equal
+            for records of one unit. None if no unit is pinned.
 
     Raises:
         UsageError: the seed or the tolerance is out of its range.
@@ -108,7 +114,11 @@ def stratified(
     if not 0 <= tolerance <= 1:
         raise UsageError(f"The tolerance {tolerance:g} is out of range; choose from 0 to 1.")
     keys, unit = np.unique(units, return_inverse=True)
-    start = by_key(keys, splits, seed)
+    of_unit = None
+    if pinned is not None:
+        of_unit = np.empty(len(keys), np.uint8)
+        of_unit[unit] = pinned
+    start = start_splits(keys, splits, seed, of_unit)
     if not len(keys):
         return StratifiedSplits(start, 0, ())
     strata = Strata.of(
@@ -116,6 +126,7 @@ def stratified(
         record_unit=unit,
         record_class=classes,
         start=start.astype(np.int64),
+        fixed=np.zeros(len(keys), np.bool_) if of_unit is None else of_unit != NOT_PINNED,
         splits=splits,
         seed=seed,
         tolerance=Fraction(str(tolerance)),
@@ -132,6 +143,7 @@ def _unmet(strata: Strata) -> Iterator[UnmetClass]:
     units = np.diff(strata.class_begin)
     largest = np.maximum.reduceat(strata.size[strata.members], begin)
     lone = np.logical_and.reduceat(strata.is_lone(strata.unit[strata.members]), begin)
+    fixed = np.logical_or.reduceat(strata.fixed[strata.unit[strata.members]], begin)
     farthest = np.abs(strata.count - strata.target).argmax(axis=1)
     few = units < strata.count.shape[1]
     unmet = few | strata.outside().any(axis=1)
@@ -139,7 +151,13 @@ def _unmet(strata: Strata) -> Iterator[UnmetClass]:
         split = int(farthest[class_])
         yield UnmetClass(
             code=int(strata.codes[class_]),
-            reason="few_units" if few[class_] else "large_units" if lone[class_] else "mixed_units",
+            reason="few_units"
+            if few[class_]
+            else "pinned_units"
+            if fixed[class_]
+            else "large_units"
+            if lone[class_]
+            else "mixed_units",
             records=int(strata.count[class_].sum()),
             units=int(units[class_]),
             largest=int(largest[class_]),

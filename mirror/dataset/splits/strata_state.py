@@ -31,7 +31,8 @@ class Strata:
     Attributes:
         codes: the codes of the classes, ascending, without the whole dataset.
         rank: the hash of each unit; units with the smallest rank move first.
-        start, split: for each unit the split of its key, and its present split.
+        start, split: for each unit the split of its key or pin, and its present split.
+        fixed: for each unit whether it is pinned and must not move.
         unit, class_, size: of each holding, sorted by unit and then by class.
         unit_begin: for each unit its first holding; at the end the number of holdings.
         members: holdings sorted by class and then by the rank of their unit.
@@ -44,6 +45,7 @@ class Strata:
     rank: Keys
     start: Ints
     split: Ints
+    fixed: NDArray[np.bool_]
     unit: Ints
     class_: Ints
     size: Ints
@@ -63,6 +65,7 @@ class Strata:
         record_unit: Ints,
         record_class: NDArray[np.int32],
         start: Ints,
+        fixed: NDArray[np.bool_],
         splits: Sequence[Split],
         seed: int,
         tolerance: Fraction,
@@ -83,7 +86,7 @@ class Strata:
         records = count.sum(axis=1)
         low, high = _bands(records, splits, tolerance)
         return cls(
-            codes, rank, start, start.copy(), unit, class_, size,
+            codes, rank, start, start.copy(), fixed, unit, class_, size,
             unit_begin=np.searchsorted(unit, np.arange(len(keys) + 1)),
             members=np.lexsort((rank[unit], class_)),
             class_begin=np.searchsorted(np.sort(class_), np.arange(width + 1)),

@@ -12,7 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mirror.dataset.records import ReadOptions
-from mirror.errors import DatasetError
+from mirror.dataset.rewrite.rewrite_options import EarlierOutput
+from mirror.errors import DatasetError, UsageError
 from tests.dataset.rewrite.conftest import THREE, Rewrite
 from tests.support.mirrored_dataset import (
     ABSENT,
@@ -235,3 +236,69 @@ def test_records_that_may_move_once_they_are_mirrored_are_told(
     told = [one for one in report.warnings if one.startswith("7 records are kept although")]
     assert len(told) == warned
     assert plants.rewrite(path, work / "one.jsonl", missing="keep").warnings == []
+
+
+# --- pins ---
+
+
+def pinned_to(outputs: dict[str, str]) -> tuple[EarlierOutput, ...]:
+    return tuple(EarlierOutput(name, Path(path)) for name, path in outputs.items())
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "csv.gz", "parquet"])
+@pytest.mark.parametrize("base", ["", None], ids=["rewritten", "only filtered"])
+@pytest.mark.parametrize("allow_leaks", [False, True])
+def test_records_of_earlier_outputs_keep_their_splits(
+    plants: Mirror, work: Path, ending: str, base: str | None, allow_leaks: bool
+) -> None:
+    options: dict[str, Any] = {
+        "stratify": ("kind",), "missing": "keep", "allow_leaks": allow_leaks,
+    }  # fmt: skip
+    numbers = [*GOOD, *MANY, *ABSENT]
+    records = [record(n, obs=n // 3, kind=n % 5) for n in numbers]
+    old = put(work / "old.jsonl", records[::2])
+    earlier = plants.rewrite(
+        old, work / f"old.{ending}", base=base, seed=1, splits=THREE, **options
+    ).outputs
+    for name, path in earlier.items():  # readable forms of the same splits
+        plants.rewrite(Path(path), work / f"{name}.jsonl", base=None, missing="keep")
+    was = {int(one["id"]): name for name in earlier for one in got(work / f"{name}.jsonl")}
+    assert len(was) == len(records[::2])
+    now = split(plants, work, records, seed=2, pins=pinned_to(earlier), **options)
+    assert len(now) == len(records)
+    assert was.items() <= now.items()
+    assert not was.items() <= split(plants, work, records, seed=2, **options).items()
+
+
+def test_a_group_follows_its_pinned_record_and_a_torn_group_is_reported(
+    plants: Mirror, work: Path
+) -> None:
+    train = put(work / "train.jsonl", [record(1), record(2)])
+    test = put(work / "test.jsonl", [record(3)])
+    pins = (EarlierOutput("train", train), EarlierOutput("test", test))
+    obs = {1: "a", 4: "a", 2: "b", 3: "b", 5: "b"}
+    path = put(work / "raw.jsonl", [record(n, obs=group) for n, group in obs.items()])
+    report = plants.rewrite(path, work / "out.jsonl", splits=THREE, group=("obs",), pins=pins)
+    assert {n["id"] for n in got(work / "out_train.jsonl")} == {1, 4}
+    assert {n["id"] for n in got(work / "out_test.jsonl")} == {2, 3, 5}
+    assert (report.pinned, report.pin_conflicts) == (2, 1)
+    assert report.warnings[0] == (
+        "Earlier outputs have 1 inseparable groups of records in several splits: each is now in "
+        "the smallest of these, and 1 records moved to it."
+    )
+
+
+def test_pins_of_another_dataset_are_doubted(plants: Mirror, work: Path) -> None:
+    pins = (EarlierOutput("train", put(work / "train.jsonl", [record(ABSENT[0])])),)
+    path = put(work / "raw.jsonl", [record(n) for n in MANY])
+    report = plants.rewrite(path, work / "out.jsonl", splits=THREE, pins=pins)
+    assert report.pinned == 0
+    assert any("stands in the files of --pin" in warning for warning in report.warnings)
+
+
+def test_a_pin_that_cannot_be_read_whole_is_refused(plants: Mirror, work: Path) -> None:
+    pins = (EarlierOutput("train", put(work / "train.jsonl", [record(1), {"id": 2}])),)
+    path = put(work / "raw.jsonl", [record(n) for n in MANY])
+    with pytest.raises(UsageError, match=r"train\.jsonl, record 2: no field 'image_url'"):
+        plants.rewrite(path, work / "out.jsonl", splits=THREE, pins=pins)
+    assert names(work) == {"raw.jsonl", "train.jsonl"}

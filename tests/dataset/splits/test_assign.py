@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from mirror.dataset.fields import MISSING
 from mirror.dataset.splits.assign import LEFT_OUT, BatchKeys, SplitAssigner, SplitAssignment
+from mirror.dataset.splits.pins import Pins, by_precedence
 from mirror.dataset.splits.split import by_key, parse_splits, sample_count, sample_share
 
 THREE = parse_splits("train=0.8,val=0.1,test=0.1")
@@ -43,11 +44,12 @@ def assigned(
     grouped: bool = False,
     stratified: bool = False,
     batch: int = 7,
+    pins: Pins | None = None,
 ) -> SplitAssignment:
     """The assignment of records added in batches, each with one dropped record."""
     assigner = SplitAssigner(
         splits, seed, sample, tolerance,
-        allow_leaks=allow_leaks, grouped=grouped, stratified=stratified,
+        allow_leaks=allow_leaks, grouped=grouped, stratified=stratified, pins=pins,
     )  # fmt: skip
     dropped = Record(999, (1,), "a group of its own", "a class of its own")
     for begin in range(0, len(records), batch):
@@ -62,6 +64,7 @@ def assigned(
                 records=np.array(kept, np.intp),
                 owners=np.array([at for at, _ in pairs], np.intp),
                 contents=np.array([key for _, key in pairs], np.uint64),
+                image_urls=np.array([key for _, key in pairs], np.uint64),
                 url_keys=np.array([record.url for record in some], np.uint64),
                 groups=[[record.group] for record in some] if grouped else None,
                 classes=[record.kind for record in some] if stratified else None,
@@ -134,7 +137,8 @@ def test_a_record_of_a_sample_has_the_split_that_it_has_in_the_whole() -> None:
 
 def test_the_whole_is_divided_by_its_shares() -> None:
     records = photographs(5000)
-    for options in ({}, {"grouped": True}, {"stratified": True}):
+    choices: list[dict[str, Any]] = [{}, {"grouped": True}, {"stratified": True}]
+    for options in choices:
         counts = assigned(records, **options).counts / 5000
         assert counts == pytest.approx([0.8, 0.1, 0.1], abs=0.02)
 
@@ -323,3 +327,72 @@ def test_a_sample_of_a_share_is_decided_record_by_record(records: list[Record], 
         bool(sample_share(keys[at : at + 1], seed, Fraction(1, 2))[0]) for at in range(len(keys))
     ]
     assert chosen[5].tolist() == alone
+
+
+# --- pins ---
+
+
+def pins_of(where: dict[int, int], records: Sequence[Record], *, allow_leaks: bool) -> Pins:
+    """Pins of the records' images, or of their URLs where leaks are allowed."""
+    order = by_precedence(THREE)
+    keys = [
+        ((record.url,) if allow_leaks else record.images, order.index(where[record.url]))
+        for record in records
+        if where[record.url] != LEFT_OUT
+    ]
+    return Pins((np.array(key, np.uint64), rank) for key, rank in keys)
+
+
+@FEW
+@given(RECORDS, RECORDS, OPTIONS, st.integers(0, 20))
+def test_a_pinned_record_keeps_its_split_unless_its_group_was_in_several(
+    before: list[Record], more: list[Record], options: dict[str, Any], growth: int
+) -> None:
+    known = {record.url for record in before}
+    grown = [*(record for record in more if record.url not in known), *before]
+    was = by_url(before, assigned(before, **options))
+    pins = pins_of(was, before, allow_leaks=options["allow_leaks"])
+    if options["sample"] is not None:
+        options = options | {"sample": options["sample"] + growth}
+    assignment = assigned(grown, **options, pins=pins)
+    now = by_url(grown, assignment)
+    changed = [
+        (split, now[url])
+        for url, split in was.items()
+        if LEFT_OUT not in (split, now[url]) and split != now[url]
+    ]
+    kept = assignment.pins
+    if kept is None:
+        assert not grown
+        return
+    assert len(changed) <= kept.moved
+    assert bool(kept.moved) == bool(kept.conflicts)
+    order = by_precedence(THREE)
+    assert all(order.index(after) < order.index(earlier) for earlier, after in changed)
+    # The whole unit is in one split, pinned or not.
+    images: dict[int, set[int]] = defaultdict(set)
+    for record in grown:
+        if now[record.url] != LEFT_OUT and not options["allow_leaks"]:
+            for image in record.images:
+                images[image].add(now[record.url])
+    assert all(len(splits) == 1 for splits in images.values())
+
+
+def test_of_several_earlier_splits_the_smallest_wins_and_of_equal_ones_the_last() -> None:
+    assert [THREE[index].name for index in by_precedence(THREE)] == ["test", "val", "train"]
+    # Records 1 to 3 were in train, val and test, and are now one observation.
+    records = [Record(n, (n,), "obs") for n in (1, 2, 3, 4)]
+    pins = pins_of({1: 0, 2: 1, 3: 2}, records[:3], allow_leaks=False)
+    assignment = assigned(records, grouped=True, pins=pins)
+    assert assignment.split.tolist() == [2, 2, 2, 2]
+    kept = assignment.pins
+    assert kept is not None
+    assert (kept.kept, kept.moved, kept.conflicts) == (1, 2, 1)
+
+
+def test_pins_hold_against_strata_which_report_the_classes_that_they_keep_off() -> None:
+    records = [Record(n, (n + 1000,), None, "oak") for n in range(100)]
+    pins = pins_of(dict.fromkeys(range(60), 2), records[:60], allow_leaks=False)
+    assignment = assigned(records, stratified=True, pins=pins)
+    assert set(assignment.split[:60].tolist()) == {2}
+    assert [it.reason for it in assignment.imbalances] == ["pinned_units"]
