@@ -1,11 +1,13 @@
 """The lease in `gc.json`, and how gc and writers keep out of each other's way over old objects.
 
-DELETE takes no condition. Between gc's check of an old, unreferenced object and its DELETE, a writer
-may find the same bytes there and commit a row that names the object. Two rules prevent that:
+A condition of DELETE does not help: on S3 an object and the same bytes written again have one ETag.
+Between gc's check of an old, unreferenced object and its DELETE, a writer may find the same bytes
+there and commit a row that names the object. Two rules prevent that:
 
 - gc writes `deleting` into `gc.json` first. Then it checks each object's age again, and deletes only
-  while its lease is fresh: `keep_alive`, check, `require_alive`, delete, in this order.
-- A writer that adopts an object which is not young rewrites it, which makes it young. It reads
+  while its lease is fresh: `keep_alive`, check, `require_alive`, delete, in this order. A DELETE
+  that failed is repeated in the same order, and never blindly.
+- A writer that adopts or repairs an object which is not young rewrites it, which makes it young. It reads
   `gc.json` before and after. If nothing was being deleted at either time, and the lease did not
   change between them, any later deletion checks the object's age after the rewrite.
 
@@ -16,7 +18,6 @@ these rules for every writer.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, Literal
@@ -33,7 +34,7 @@ from mirror.errors import (
     StoreError,
 )
 from mirror.layout import GC_LEASE_KEY
-from mirror.store.base import Create, Headers, IfMatch, Store
+from mirror.store.base import Create, Headers, IfMatch, ObjectInfo, Store
 from mirror.system.clock import since_boot
 
 # How long a writer may rely on what it knows of an object before it commits a row that names it.
@@ -95,22 +96,28 @@ def is_young(written: datetime, now: datetime) -> bool:
     return -_SKEW <= now - written < KNOWN_FOR
 
 
-async def adopt_old(store: Store, key: str, rewrite: Callable[[], Awaitable[object]]) -> None:
-    """Rewrite an old object, so that no deletion can take it for the old one.
+async def overwrite(store: Store, info: ObjectInfo, write: Callable[[], Awaitable[object]]) -> None:
+    """Overwrite an object, so that no deletion can take it for the old one.
+
+    Every overwrite of an existing object goes through here: an adoption, a repair of damaged bytes,
+    whole and in parts. Only a young object needs no look at gc.json.
 
     Args:
         store: the mirror's.
-        key: of the object.
-        rewrite: writes the same bytes again.
+        info: the object, as it was found.
+        write: writes the right bytes.
 
     Raises:
-        StoreError: gc may be about to delete it; this run must not name it in a row.
+        StoreError: gc may be about to delete it, or this key may not overwrite it; this run must not
+            name it in a row.
         PreconditionFailed: the object has changed meanwhile.
     """
+    key = info.key
+    if is_young(info.last_modified, await store.now()):
+        await _write(key, write)
+        return
     before = await read_lease(store)
-    # A bucket lock that forbids overwriting an object forbids deleting it as well.
-    with suppress(AccessDenied):
-        await rewrite()
+    await _write(key, write)
     after = await read_lease(store)
     if after == before and (after is None or after.state != "deleting"):
         return
@@ -120,6 +127,18 @@ async def adopt_old(store: Store, key: str, rewrite: Callable[[], Awaitable[obje
         if rewritten_at - lease_at > LEASE_DURATION:
             return  # that gc died long before: every DELETE that it had sent has arrived
     raise StoreError("mirror gc is removing old objects at this moment; left for the next run")
+
+
+async def _write(key: str, write: Callable[[], Awaitable[object]]) -> None:
+    try:
+        await write()
+    except AccessDenied:
+        # The upload's first PUT was not refused, so this key may write.
+        raise StoreError(
+            f"{key} is in the bucket without a row and may not be overwritten; give this key "
+            "s3:PutObject without a condition on s3:if-none-match, or wait until the bucket's lock "
+            "ends; left for the next run"
+        ) from None
 
 
 @dataclass
@@ -148,7 +167,6 @@ class HeldLease:
         store: Store,
         run: str,
         holder: str,
-        now: datetime,
         clock: Callable[[], float] = since_boot,
     ) -> HeldLease:
         """Take the lease.
@@ -157,7 +175,6 @@ class HeldLease:
             store: the mirror's.
             run: an id of this run.
             holder: an id of the caller, which guarantees that no other process uses the same one now.
-            now: this machine's time, by which another holder's lease has lapsed or not.
             clock: seconds that only go forward: see the class.
 
         Raises:
@@ -171,7 +188,7 @@ class HeldLease:
                 await store.put(GC_LEASE_KEY, body, Create(), _HEADERS)
             else:
                 info = await store.head(GC_LEASE_KEY)
-                is_valid = now - info.last_modified < LEASE_DURATION
+                is_valid = await store.now() - info.last_modified < LEASE_DURATION
                 if found.state != "idle" and found.holder != holder and is_valid:
                     raise Busy(
                         f"Another mirror gc is at work on {store.url} (gc.json says so since "

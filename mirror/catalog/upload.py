@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import AsyncIterator, Callable
-from datetime import UTC, datetime
+from collections.abc import AsyncIterator
+from functools import partial
 from typing import Final
 
 from mirror.cache.prepare import Prepared
-from mirror.catalog.gc_lease import adopt_old, is_young
+from mirror.catalog.gc_lease import is_young, overwrite
 from mirror.content.digest import Digest, Hasher, digest_of
 from mirror.errors import (
-    AccessDenied,
     AlreadyExists,
     ContentCollision,
     NotFound,
@@ -20,15 +18,13 @@ from mirror.errors import (
     StoreError,
 )
 from mirror.layout import CACHE_CONTROL, content_type, object_key
-from mirror.store.base import Create, Headers, IfMatch, NewObject, ObjectInfo, Store
+from mirror.store.base import Create, Headers, IfMatch, NewObject, Store
 from mirror.store.read_back import PART_BYTES, digest_in
 
 # S3 accepts at most this many parts in one upload.
 _MAX_PARTS: Final = 10_000
 # How often an object may be deleted or replaced during an upload before the upload fails.
 _ATTEMPTS: Final = 3
-
-Now = Callable[[], float]
 
 
 def new_object(prepared: Prepared) -> NewObject:
@@ -42,16 +38,13 @@ def new_object(prepared: Prepared) -> NewObject:
     )
 
 
-async def upload(
-    store: Store, root: bytes, prepared: Prepared, now: Now = time.time, *, exists: bool = False
-) -> bool:
+async def upload(store: Store, root: bytes, prepared: Prepared, *, exists: bool = False) -> bool:
     """Upload the object of a file's content, so that a row may name it.
 
     Args:
         store: the mirror's.
         root: the cache's folder, where a large file is read again.
         prepared: the file.
-        now: seconds since 1970, for the age of an object that is already there.
         exists: skip the first PUT, because another one has just found that the key exists.
 
     Returns:
@@ -63,12 +56,12 @@ async def upload(
         StoreError: the store refused, or gc is deleting the object at this moment.
     """
     if prepared.body is not None:
-        return await upload_body(store, *new_object(prepared), now, exists=exists)
+        return await upload_body(store, *new_object(prepared), exists=exists)
     digest, kind = prepared.digest, prepared.inspection.format
     key = object_key(digest.content_hash, kind)
     headers = Headers(content_type(kind), CACHE_CONTROL)
     path = root + b"/" + prepared.entry.path
-    return await _upload_large(store, key, path, digest, headers=headers, now=now)
+    return await upload_large(store, key, path, digest, headers)
 
 
 async def upload_body(
@@ -76,7 +69,6 @@ async def upload_body(
     key: str,
     body: bytes,
     headers: Headers,
-    now: Now = time.time,
     *,
     exists: bool = False,
 ) -> bool:
@@ -93,13 +85,18 @@ async def upload_body(
         try:
             info = await store.head(key)
             existing = await store.get(key)
-            if existing == body:
-                await _adopt(store, info, body, headers, now)
+            if existing == body and is_young(info.last_modified, await store.now()):
                 return False
-            if digest_of(existing).content_hash == digest_of(body).content_hash:
+            if (
+                existing != body
+                and digest_of(existing).content_hash == digest_of(body).content_hash
+            ):
                 raise _collision(key)
-            # The object is damaged: its bytes do not have the hash in its key. Replace them.
-            await _replace(store, info, body, headers)
+            # It is old, or damaged: its bytes do not have the hash in its key.
+            condition = IfMatch(info.etag)
+            await overwrite(store, info, partial(store.put, key, body, condition, headers))
+            if existing == body:
+                return False
         except (NotFound, PreconditionFailed):
             continue  # gc has deleted it, or another machine has repaired it
         return True
@@ -112,50 +109,10 @@ def _collision(key: str) -> ContentCollision:
     )
 
 
-async def _adopt(store: Store, info: ObjectInfo, body: bytes, headers: Headers, now: Now) -> None:
-    """Adopt an object with the right bytes. gc may be about to delete it if it is old."""
-    if not is_young(info.last_modified, datetime.fromtimestamp(now(), UTC)):
-        key = info.key
-        await adopt_old(store, key, lambda: store.put(key, body, IfMatch(info.etag), headers))
-
-
-async def _replace(store: Store, info: ObjectInfo, body: bytes, headers: Headers) -> None:
-    try:
-        await store.put(info.key, body, IfMatch(info.etag), headers)
-    except AccessDenied:
-        # The upload's first PUT was not refused, so this key may write: a bucket lock is the cause.
-        raise StoreError(
-            f"{info.key} holds other bytes and may not be overwritten (has the bucket a lock?); "
-            "left for the next run"
-        ) from None
-
-
-async def _upload_large(
-    store: Store, key: str, path: bytes, digest: Digest, *, headers: Headers, now: Now
+async def upload_large(
+    store: Store, key: str, path: bytes, digest: Digest, headers: Headers
 ) -> bool:
-    """Upload in parts. Not every store has conditional multipart, so check for the object before."""
-
-    async def write() -> None:
-        await put_large(store, key, path, digest, headers)
-
-    try:
-        info = await store.head(key)
-        existing = await digest_in(store, key, info.size)
-    except NotFound:
-        await write()
-        return True
-    if existing == digest:
-        if not is_young(info.last_modified, datetime.fromtimestamp(now(), UTC)):
-            await adopt_old(store, key, write)
-        return False
-    if existing.content_hash == digest.content_hash:  # with another SHA-256 or size
-        raise _collision(key)
-    await write()
-    return True
-
-
-async def put_large(store: Store, key: str, path: bytes, digest: Digest, headers: Headers) -> None:
-    """Write an object in parts, over whatever the key holds.
+    """Upload a file in parts. Not every store has conditional multipart, so check for the object before.
 
     Args:
         store: the mirror's.
@@ -164,9 +121,34 @@ async def put_large(store: Store, key: str, path: bytes, digest: Digest, headers
         digest: of the file.
         headers: of the object.
 
+    Returns:
+        As `upload`.
+
     Raises:
-        StoreError: the store refused, or the file no longer has this digest.
+        ContentCollision: the object has other bytes with the same xxh3-128.
+        StoreError: the store refused, gc is deleting the object at this moment, or the file no
+            longer has this digest.
     """
+
+    async def write() -> None:
+        await _put_large(store, key, path, digest, headers)
+
+    try:
+        info = await store.head(key)
+        existing = await digest_in(store, key, info.size)
+    except NotFound:
+        await write()
+        return True
+    if existing == digest and is_young(info.last_modified, await store.now()):
+        return False
+    if existing != digest and existing.content_hash == digest.content_hash:
+        raise _collision(key)  # with another SHA-256 or size
+    await overwrite(store, info, write)
+    return existing != digest
+
+
+async def _put_large(store: Store, key: str, path: bytes, digest: Digest, headers: Headers) -> None:
+    """Write an object in parts, over whatever the key holds."""
     size = digest.size
     part = max(PART_BYTES, -(-size // _MAX_PARTS))
 

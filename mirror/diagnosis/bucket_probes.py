@@ -145,8 +145,11 @@ def pages(endpoint: Endpoint, client: Any) -> Finding:
 
 
 def delete(endpoint: Endpoint, client: Any) -> Finding:
-    """Delete the probes. A writer's key that may not delete is no fault."""
+    """Delete the probes. A writer's key that may not delete is no fault, nor is a server without
+    conditional deletes: gc checks each object itself before it deletes it.
+    """
     try:
+        is_conditional = _refuses_another_etag(endpoint, client)
         for name in ("a", "b", "c", "d-sha-256", "d-md5"):
             endpoint.call(client, "delete_object", Key=endpoint.key(name))
     except AccessDenied:
@@ -157,12 +160,26 @@ def delete(endpoint: Endpoint, client: Any) -> Finding:
     try:
         endpoint.call(client, "head_object", Key=endpoint.key("a"))
     except NotFound:
-        return ok("delete", "the probes are gone")
+        condition = "refused" if is_conditional else "not looked at"
+        return ok("delete", f"the probes are gone; another ETag is {condition}")
     return fail(
         "delete",
         "a deleted object is still there",
         "Use another endpoint: gc would free nothing here.",
     )
+
+
+def _refuses_another_etag(endpoint: Endpoint, client: Any) -> bool:
+    """Whether a DeleteObjects with another ETag leaves the object, as gc would have it."""
+    probe = {"Key": endpoint.key("a"), "ETag": '"00000000000000000000000000000000"'}
+    try:
+        endpoint.call(client, "delete_objects", Delete={"Objects": [probe], "Quiet": True})
+        endpoint.call(client, "head_object", Key=probe["Key"])
+    except AccessDenied:
+        raise
+    except StoreError:
+        return False
+    return True
 
 
 def latency(endpoint: Endpoint, client: Any, key: str) -> Finding:

@@ -98,7 +98,8 @@ def _if_match(store: FileStore, name: str) -> Finding:
 
 
 def _delete(store: FileStore, name: str, folder: Path) -> Finding:
-    _run(store.delete([name]))
+    for error in _run(store.delete([name])).values():
+        raise error
     with suppress(OSError):
         (folder / PROBES).rmdir()
     return ok("delete", "the probes are gone")

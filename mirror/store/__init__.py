@@ -6,6 +6,7 @@ retry.py                wrapper: retries
 throttle.py             wrapper: concurrency, bandwidth, request counts
 s3_access.py            boto3: credentials, region, diagnosis
 signing.py              presigned URLs
+conditional_delete.py   DeleteObjects with a condition for each key
 responses.py            one table from refused requests to our errors
 read_back.py            read an object and hash it
 unfinished.py           uploads and files that a killed writer left incomplete

@@ -158,6 +158,15 @@ class Store(Protocol):
         """
         ...
 
+    async def now(self) -> datetime:
+        """Read the clock by which the store dates its objects.
+
+        A folder's file system may be another machine's, so it is asked. An S3 store is not: it
+        refuses requests of a machine whose clock is a quarter of an hour off, so this machine's
+        clock serves.
+        """
+        ...
+
     async def list_page(self, prefix: str, after: str) -> list[ObjectInfo]:
         """List up to `LIST_PAGE` objects under `prefix` with keys greater than `after`, in key order.
 
@@ -172,8 +181,24 @@ class Store(Protocol):
         """
         ...
 
-    async def delete(self, keys: Sequence[str]) -> None:
-        """Delete up to `DELETE_PAGE` objects. A missing object is no error."""
+    async def delete(self, keys: Sequence[str], etags: Sequence[str] = ()) -> dict[str, StoreError]:
+        """Delete up to `DELETE_PAGE` objects. A missing object is no error.
+
+        No wrapper repeats this request: its answer may be lost after it worked, and another machine
+        may have written an object since. A caller checks each object again before another attempt.
+
+        Args:
+            keys: of the objects.
+            etags: one for each key, to delete it only while it holds this ETag. A server that has no
+                conditional deletes ignores them, so they only add to the caller's own check.
+
+        Returns:
+            The keys that failed, each with its error: PreconditionFailed where it has another ETag.
+            All other objects are gone.
+
+        Raises:
+            StoreError: the request as a whole failed. Any of the objects may be gone.
+        """
         ...
 
     async def aclose(self) -> None:
@@ -288,11 +313,14 @@ class StoreWrapper(ABC):
     async def head(self, key: str) -> ObjectInfo:
         return await self._call("head", 0, lambda: self._inner.head(key))
 
+    async def now(self) -> datetime:
+        return await self._inner.now()
+
     async def list_page(self, prefix: str, after: str) -> list[ObjectInfo]:
         return await self._call("list", 0, lambda: self._inner.list_page(prefix, after))
 
-    async def delete(self, keys: Sequence[str]) -> None:
-        return await self._call("delete", 0, lambda: self._inner.delete(keys))
+    async def delete(self, keys: Sequence[str], etags: Sequence[str] = ()) -> dict[str, StoreError]:
+        return await self._call("delete", 0, lambda: self._inner.delete(keys, etags))
 
     async def aclose(self) -> None:
         await self._inner.aclose()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from mirror.errors import StoreError, StoreSetupError, Transient
+from mirror.errors import Busy, StoreError, StoreSetupError, Transient
 
 # Each of them has failed after all its attempts.
 _MAX_FAILURES: Final = 20
@@ -32,8 +32,9 @@ class ConsecutiveFailures:
 
         Raises:
             StoreError: every other object would fail as well.
+            Busy: another process holds the lock of the mirror's folder.
         """
-        if isinstance(error, StoreSetupError):
+        if isinstance(error, (StoreSetupError, Busy)):
             raise error
         self._failures = self._failures + 1 if isinstance(error, Transient) else 0
         if self._failures >= _MAX_FAILURES:

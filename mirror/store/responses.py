@@ -67,11 +67,6 @@ def deletion_of(keys: Sequence[str]) -> str:
     return f"DELETE {keys[0]}" if len(keys) == 1 else f"DELETE {len(keys):,} objects"
 
 
-def delete_error(code: str, what: str) -> StoreError:
-    """The error for one key of a DeleteObjects request, whose answer as a whole was 200."""
-    return error_from(403 if code == "AccessDenied" else 500, code, what)
-
-
 def error_from(
     status: int, code: str, what: str, message: str = "", retry_after: float | None = None
 ) -> StoreError:

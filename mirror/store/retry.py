@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from mirror.errors import Transient
+from mirror.errors import StoreError, Transient
 from mirror.store.base import Created, NewObject, Operation, Store, StoreWrapper
 
 T = TypeVar("T")
@@ -86,6 +86,8 @@ async def retried(
 class Retrying(StoreWrapper):
     """Retry requests that fail with Transient, and raise the last error in the end.
 
+    A DELETE is never retried here; see `Store.delete`.
+
     A retried conditional PUT may meet the object of its own first attempt, whose answer was lost. It
     then raises AlreadyExists. The caller checks the object anyway, and finds its own bytes.
 
@@ -116,6 +118,9 @@ class Retrying(StoreWrapper):
         return await retried(
             request, self._policy, sleep=self._sleep, jitter=self._jitter, retrying=count
         )
+
+    async def delete(self, keys: Sequence[str], etags: Sequence[str] = ()) -> dict[str, StoreError]:
+        return await self._inner.delete(keys, etags)
 
     async def create_in_turn(
         self, objects: Sequence[NewObject], stopped: Callable[[], bool]

@@ -34,6 +34,7 @@ from mirror.content.digest import WHOLE_UP_TO
 from mirror.content.image import Level
 from mirror.errors import (
     AlreadyExists,
+    Busy,
     CatalogError,
     MirrorError,
     StoreError,
@@ -287,7 +288,7 @@ class Transfer:
             self._fail_upload(file, str(error))
             try:
                 self._failures.failed(error)
-            except StoreError as hopeless:
+            except (StoreError, Busy) as hopeless:
                 self._end(hopeless)
         else:
             self._acknowledge_upload(file, wrote=wrote)

@@ -18,7 +18,7 @@ import platform
 import random
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -35,13 +35,21 @@ from mirror.catalog.history import RecentCatalog, recent_catalog, recently_named
 from mirror.catalog.index import Index, halves
 from mirror.catalog.open_mirror import OpenMirror, open_mirror
 from mirror.config.settings import Settings
-from mirror.errors import AccessDenied, MirrorError, NotFound, StateError
+from mirror.errors import (
+    AccessDenied,
+    MirrorError,
+    NotFound,
+    PreconditionFailed,
+    StateError,
+    StoreError,
+    Transient,
+)
 from mirror.layout import CATALOG, parse_object_key
 from mirror.run.lock import locked
 from mirror.run.outcome import outcome_noted, timed
 from mirror.run.progress import Progress, Stage
 from mirror.run.signals import stopping_on_signals
-from mirror.store.base import ObjectInfo, list_all
+from mirror.store.base import ObjectInfo, Store, list_all
 from mirror.store.bounded_tasks import BoundedTasks
 from mirror.store.retry import RetryPolicy, retried
 from mirror.store.unfinished import Unfinished, UnfinishedWrites
@@ -207,6 +215,7 @@ class _Collection:
         self._uploads: list[Unfinished] = []
         self._unfinished: UnfinishedWrites = mirror.location.unfinished_writes()
         self._missing = 0
+        self._jitter = random.random
 
     async def run(
         self,
@@ -222,9 +231,8 @@ class _Collection:
                     at = datetime.fromtimestamp(now(), UTC)
                 else:
                     holder = _holder(self._mirror.folder)
-                    begun_at = datetime.fromtimestamp(now(), UTC)
                     run = secrets.token_hex(8)
-                    lease = await HeldLease.acquire(self._store, run, holder, begun_at, clock)
+                    lease = await HeldLease.acquire(self._store, run, holder, clock)
                     at = lease.server_time
                 progress.started()
                 await self._plan(at - self._grace)
@@ -331,18 +339,21 @@ class _Collection:
         for page in self._deletions.pages(_BATCH):
             if self.stop.is_set():
                 return
-            await lease.keep_alive()  # before the check, never between the check and the deletion
-            deletable = await self._still_deletable(page, index, lease.server_time - self._grace)
-            await self._delete([key for key, _ in deletable], lease)
-            size = sum(size for _, size in deletable)
-            report.deleted += len(deletable)
-            report.spared += len(page) - len(deletable)
-            report.bytes += size
-            progress.advance(len(deletable), size)
+            unnamed = {key: size for key, size in page if _is_unnamed(key, index)}
+            report.spared += len(page) - len(unnamed)
+            batch = _Batch(self._store, lease, self._grace, unnamed)
+            try:
+                await self._delete(batch)
+            finally:
+                size = sum(unnamed[key] for key in batch.deleted)
+                report.deleted += len(batch.deleted)
+                report.spared += batch.spared
+                report.bytes += size
+                progress.advance(len(batch.deleted), size)
         for begin in range(0, len(self._catalog_files), _BATCH):
-            batch = self._catalog_files[begin : begin + _BATCH]
-            await lease.keep_alive()
-            await self._delete([info.key for info in batch], lease)
+            files = self._catalog_files[begin : begin + _BATCH]
+            sizes = {info.key: info.size for info in files}
+            await self._delete(_Batch(self._store, lease, self._grace, sizes))
         for upload in self._uploads:
             await self._retried(partial(asyncio.to_thread, self._unfinished.remove, upload))
 
@@ -352,41 +363,118 @@ class _Collection:
             request,
             self._options.retry,
             sleep=asyncio.sleep,
-            jitter=random.random,
+            jitter=self._jitter,
             retrying=lambda: None,
         )
 
-    async def _still_deletable(
-        self, page: Sequence[tuple[str, int]], index: Index, since: datetime
-    ) -> list[tuple[str, int]]:
-        """The objects of a page that were not rewritten or named since the plan was made."""
-        deletable: list[tuple[str, int]] = []
+    async def _delete(self, batch: _Batch) -> None:
+        """Delete a batch, with a bounded number of attempts and pauses between them.
+
+        Raises:
+            AccessDenied: the key may not delete, or a bucket lock forbids it.
+            StoreError: the lease may soon lapse, or objects failed at every attempt.
+        """
+        policy = self._options.retry
+        for failures in range(1, policy.attempts + 1):
+            error = await batch.attempt()
+            if error is None:
+                return
+            if isinstance(error, AccessDenied):
+                raise AccessDenied(
+                    f"{str(error).rstrip('.')}; or, if a bucket lock forbids it, set gc.grace_days "
+                    "to at least the duration of the lock."
+                )
+            if not isinstance(error, Transient) or failures == policy.attempts:
+                raise error
+            self._mirror.store.retries += 1
+            await asyncio.sleep(policy.pause(failures, error.retry_after, self._jitter()))
+
+
+def _is_unnamed(key: str, index: Index) -> bool:
+    parsed = parse_object_key(key)
+    return parsed is not None and index.object_sha256(parsed[0]) is None
+
+
+class _Batch:
+    """Objects that are deleted together. An attempt is repeated only for those that failed.
+
+    The answer to a DELETE may be lost after it worked. Another machine may then write the same key,
+    and a blind retry would delete its object. So each attempt renews the lease if it is due, checks
+    every object again, and deletes only what has not changed since the first check.
+
+    Args:
+        store: the mirror's.
+        lease: of this run.
+        grace: nothing younger is deleted.
+        sizes: the objects, by key, with the size that the plan knows.
+
+    Attributes:
+        deleted: keys that are gone.
+        spared: how many were rewritten since the plan, or since an earlier attempt.
+    """
+
+    def __init__(
+        self, store: Store, lease: HeldLease, grace: timedelta, sizes: Mapping[str, int]
+    ) -> None:
+        self._store = store
+        self._lease = lease
+        self._grace = grace
+        self._remaining = dict(sizes)
+        self._etags: dict[str, str] = {}
+        self.deleted: list[str] = []
+        self.spared = 0
+
+    async def attempt(self) -> StoreError | None:
+        """Try to delete what remains. Returns an error of the store that left some.
+
+        Raises:
+            StoreError: the lease may soon lapse, or an object could not be checked.
+        """
+        # The lease is renewed before the check, never between the check and the deletion.
+        await self._lease.keep_alive()
+        await self._check(self._lease.server_time - self._grace)
+        if not self._remaining:
+            return None
+        self._lease.require_alive()
+        keys = list(self._remaining)
+        try:
+            failures = await self._store.delete(keys, [self._etags[key] for key in keys])
+        except StoreError as error:
+            return error
+        for key in keys:
+            failure = failures.get(key)
+            if failure is None:
+                self._settle(key)
+            elif isinstance(failure, PreconditionFailed):
+                self._settle(key, is_spared=True)
+        # An error that no attempt can change comes first.
+        left = [failures[key] for key in self._remaining]
+        return min(left, key=lambda error: isinstance(error, Transient), default=None)
+
+    async def _check(self, since: datetime) -> None:
+        """Drop the objects that are gone, and those that were rewritten."""
 
         async def check(key: str, size: int) -> None:
-            with suppress(NotFound):
+            try:
                 info = await self._store.head(key)
-                if info.last_modified < since and info.size == size:
-                    deletable.append((key, size))
+            except NotFound:
+                # Deleted by an earlier attempt, whose answer was lost; or by another program.
+                self._settle(key, is_spared=key not in self._etags)
+                return
+            is_unchanged = self._etags.setdefault(key, info.etag) == info.etag
+            if not is_unchanged or info.last_modified >= since or info.size != size:
+                self._settle(key, is_spared=True)
 
         async with BoundedTasks(_BATCH) as window:
-            for key, size in page:
-                parsed = parse_object_key(key)
-                if parsed is not None and index.object_sha256(parsed[0]) is None:
-                    await window.start(0, check, key, size)
-        return deletable
+            for key, size in list(self._remaining.items()):
+                await window.start(0, check, key, size)
 
-    async def _delete(self, keys: Sequence[str], lease: HeldLease) -> None:
-        """Delete objects. Raises: StoreError: the lease may soon lapse, or the store refused."""
-        if not keys:
-            return
-        lease.require_alive()
-        try:
-            await self._store.delete(keys)
-        except AccessDenied as error:
-            raise AccessDenied(
-                f"{str(error).rstrip('.')}; or, if a bucket lock forbids it, set gc.grace_days to at "
-                "least the duration of the lock."
-            ) from None
+    def _settle(self, key: str, *, is_spared: bool = False) -> None:
+        del self._remaining[key]
+        if is_spared:
+            self.spared += 1
+        else:
+            self.deleted.append(key)
 
 
 def _holder(folder: Path) -> str:

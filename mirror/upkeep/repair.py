@@ -28,7 +28,7 @@ from mirror.catalog.open_mirror import OpenMirror, open_mirror
 from mirror.catalog.optimistic_commit import commit_optimistically, with_carried_sources
 from mirror.catalog.root import mark_losses
 from mirror.catalog.row import UNKNOWN_SOURCE, Row
-from mirror.catalog.upload import put_large, upload_body
+from mirror.catalog.upload import upload_body, upload_large
 from mirror.config.settings import Settings
 from mirror.content import digest as digests
 from mirror.content.digest import WHOLE_UP_TO, FileChanged
@@ -284,8 +284,7 @@ class _Repair:
         store = self._mirror.store
         if body is not None:
             return await upload_body(store, lost.key, body, headers)
-        await put_large(store, lost.key, path, lost.digest, headers)
-        return True
+        return await upload_large(store, lost.key, path, lost.digest, headers)
 
     async def _give_up(
         self, lost: LostContents, options: RepairOptions, now: Callable[[], float]

@@ -91,7 +91,7 @@ def test_a_large_object_that_is_deleted_during_its_rewrite_is_not_named(
         raise NotFound("HEAD: there is no such object.")
 
     with monkeypatch.context() as patch:
-        patch.setattr("mirror.catalog.upload.adopt_old", gone)
+        patch.setattr("mirror.catalog.upload.overwrite", gone)
         report = folder_setup.sync(inspect="off")
     assert (report.uploaded, report.deduplicated, report.failed) == (0, 0, 1)
     assert folder_setup.sync(inspect="off").failed == 0

@@ -14,8 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
-from mirror.errors import AccessDenied, AlreadyExists, NotFound, PreconditionFailed, StoreError
+from mirror.errors import (
+    AccessDenied,
+    AlreadyExists,
+    Busy,
+    NotFound,
+    PreconditionFailed,
+    StoreError,
+)
 from mirror.layout import BucketUrl
 from mirror.store.base import Create, Headers, IfMatch, Overwrite, PutMode
 from mirror.store.engines.file import FileStore
@@ -187,10 +195,40 @@ def as_somebody() -> Iterator[None]:
 
 
 Action = Callable[[FileStore], Coroutine[Any, Any, object]]
+
+
+@pytest.mark.parametrize("how", ["if match", "in parts", "delete"])
+def test_a_stopped_holder_of_the_lock_is_not_waited_for_forever(
+    how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mirror.store.engines.file.LOCK_SECONDS", 0.1)
+    store = store_at(tmp_path)
+    etag = asyncio.run(store.put("k", b"first", Create(), PLAIN))
+    action = REPLACING.get(how) or (lambda store, etag: store.delete(["k"], [etag]))
+    with FileLock(tmp_path / ".mirror-lock"), pytest.raises(Busy, match="stopped"):
+        asyncio.run(action(store, etag))
+    assert (tmp_path / "k").read_bytes() == b"first"
+
+
+def test_delete_compares_the_etag_of_each_file(tmp_path: Path) -> None:
+    store = store_at(tmp_path)
+    etags = [asyncio.run(store.put(key, b"first", Create(), PLAIN)) for key in ("a", "b", "c")]
+    asyncio.run(store.put("b", b"first", Overwrite(), PLAIN))  # the same bytes, written again
+    failures = asyncio.run(store.delete(["a", "b", "c", "never-was"], [*etags, "x"]))
+    assert isinstance(failures.pop("b"), PreconditionFailed)
+    assert failures == {}
+    assert listed(store) == ["b"]
+
+
+async def deleted(store: FileStore, key: str) -> None:
+    for error in (await store.delete([key])).values():
+        raise error
+
+
 FORBIDDEN: dict[str, Action] = {
     "put": lambda store: store.put("new", b"x", Create(), PLAIN),
     "put in a new folder": lambda store: store.put("objects/ab/new", b"x", Create(), PLAIN),
-    "delete": lambda store: store.delete(["k"]),
+    "delete": lambda store: deleted(store, "k"),
     "get": lambda store: store.get("k"),
     "get_range": lambda store: store.get_range("k", 0, 1),
     "list": lambda store: store.list_page("closed/", ""),

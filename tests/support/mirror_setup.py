@@ -85,7 +85,7 @@ class MirrorSetup:
     def remove(self, *keys: str) -> None:
         async def delete() -> None:
             store = self.place.open()
-            await store.delete(keys)
+            assert await store.delete(keys) == {}
             await store.aclose()
 
         asyncio.run(delete())

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
-from datetime import timedelta
+from contextlib import nullcontext
+from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -12,13 +14,15 @@ import pytest
 
 from mirror.catalog.gc_lease import GcLease
 from mirror.catalog.upload import upload_body
-from mirror.errors import AccessDenied, StoreError
+from mirror.errors import AccessDenied, Busy, StoreError
 from mirror.layout import GC_LEASE_KEY
 from mirror.store.base import Headers, IfMatch
 from mirror.store.engines.file import FileStore
-from tests.support.mirror_setup import MirrorSetup, key_of
-from tests.support.photos import photo
+from mirror.upkeep.gc import gc
+from tests.support.mirror_setup import MirrorSetup, aged, key_of
+from tests.support.photos import fill, photo, url_of
 from tests.upkeep.aged_mirrors import (
+    DAY,
     DELETING,
     IDLE,
     adopting,
@@ -100,17 +104,75 @@ class Locked(FileStore):
         return await super().put(key, body, mode, headers)
 
 
-def test_an_old_object_under_a_bucket_lock_is_adopted_without_a_rewrite(
-    folder_setup: MirrorSetup,
+@pytest.mark.parametrize("write", [says(IDLE), says(DELETING)], ids=["idle", "deleting"])
+def test_an_old_object_that_may_not_be_overwritten_is_not_adopted(
+    folder_setup: MirrorSetup, write: Callable[[MirrorSetup], None]
 ) -> None:
+    """The key of gc may delete it all the same, where a policy and no lock forbids the overwrite."""
+    stocked(folder_setup)
+    orphan(folder_setup, 70, 30)
+    write(folder_setup)
+    with pytest.raises(StoreError, match=r"s3:PutObject without .* next run") as caught:
+        asyncio.run(adopting(folder_setup, 70)(Locked(folder_setup.place.url)))
+    assert not isinstance(caught.value, AccessDenied)
+    orphan(folder_setup, 71, 0)
+    asyncio.run(adopting(folder_setup, 71)(Locked(folder_setup.place.url)))
+
+
+@pytest.mark.parametrize("in_parts", [False, True], ids=["whole", "in parts"])
+def test_an_old_damaged_object_is_not_replaced_while_gc_deletes(
+    folder_setup: MirrorSetup, monkeypatch: pytest.MonkeyPatch, in_parts: bool
+) -> None:
+    if in_parts:
+        monkeypatch.setattr("mirror.cache.prepare.WHOLE_UP_TO", 1 << 10)
     stocked(folder_setup)
     path = orphan(folder_setup, 70, 30)
-    inode = path.stat().st_ino
-    asyncio.run(adopting(folder_setup, 70)(Locked(folder_setup.place.url)))
-    assert path.stat().st_ino == inode
+    path.write_bytes(photo(70)[:-40])
+    aged(path.parent, days=30)
     says(DELETING)(folder_setup)
-    with pytest.raises(StoreError, match="next run"):
-        asyncio.run(adopting(folder_setup, 70)(Locked(folder_setup.place.url)))
+    fill(folder_setup.cache, {url_of(170): photo(70)})
+    report = folder_setup.sync()
+    assert (report.uploaded, report.failed, report.exit_status) == (0, 1, 3)
+    assert "next run" in report.failures[0][1]
+    says(IDLE)(folder_setup)
+    assert folder_setup.sync().failed == 0
+
+
+@pytest.mark.parametrize(("days_slow", "is_adopted"), [(0.0, False), (2.5, True)])
+def test_the_age_of_an_object_goes_by_the_clock_of_the_store(
+    folder_setup: MirrorSetup, days_slow: float, is_adopted: bool
+) -> None:
+    stocked(folder_setup)
+    orphan(folder_setup, 70, 3)
+    says(DELETING)(folder_setup)
+
+    class Elsewhere(FileStore):
+        async def now(self) -> datetime:
+            return await super().now() - timedelta(days=days_slow)
+
+    with nullcontext() if is_adopted else pytest.raises(StoreError, match="next run"):
+        asyncio.run(adopting(folder_setup, 70)(Elsewhere(folder_setup.place.url)))
+
+
+def test_a_folder_is_asked_for_the_time_and_not_this_machine(
+    folder_setup: MirrorSetup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stocked(folder_setup)
+    before = sorted(root_of(folder_setup).iterdir())
+    true = time.time()
+    monkeypatch.setattr(time, "time", lambda: true - 2.5 * DAY)
+    now = asyncio.run(FileStore(folder_setup.place.url).now())
+    assert abs(now.timestamp() - true) < 60
+    assert sorted(root_of(folder_setup).iterdir()) == before
+
+
+def test_a_fast_clock_takes_over_no_live_lease(
+    folder_setup: MirrorSetup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stocked(folder_setup)
+    says(DELETING)(folder_setup)
+    report = gc(folder_setup.settings(), now=lambda: time.time() + DAY)
+    assert isinstance(report.error, Busy)
 
 
 def test_damage_under_a_bucket_lock_fails_one_file_only(folder_setup: MirrorSetup) -> None:
@@ -120,7 +182,7 @@ def test_damage_under_a_bucket_lock_fails_one_file_only(folder_setup: MirrorSetu
     async def story() -> None:
         await upload_body(Locked(folder_setup.place.url), key_of(photo(70)), photo(70), Headers())
 
-    with pytest.raises(StoreError, match="a lock") as caught:
+    with pytest.raises(StoreError, match="bucket's lock") as caught:
         asyncio.run(story())
     assert not isinstance(caught.value, AccessDenied)
 

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import threading
 import time
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 from mirror.catalog.gc_lease import HeldLease
-from mirror.errors import Busy
+from mirror.errors import EXIT_BUSY, Busy
+from mirror.layout import GC_LEASE_KEY
 from mirror.run.progress import Progress, Stage
 from mirror.store.base import Store
 from mirror.store.engines.file import FileStore
@@ -36,6 +39,7 @@ from tests.upkeep.aged_mirrors import (
     on,
     orphan,
     pass_days,
+    root_of,
     says,
     stocked,
 )
@@ -70,10 +74,10 @@ def test_a_sync_between_the_check_and_the_deletion_names_no_deleted_object(
     reports: list[Any] = []
     real = FileStore.delete
 
-    async def delete(self: FileStore, keys: Any) -> None:
+    async def delete(self: FileStore, keys: Any, _etags: Any) -> Any:
         if not reports:
             await asyncio.to_thread(lambda: reports.append(folder_setup.sync()))
-        await real(self, keys)
+        return await real(self, keys)  # without a condition, as most servers do it
 
     monkeypatch.setattr(FileStore, "delete", delete)
     report = gc(folder_setup.settings())
@@ -159,8 +163,9 @@ def test_a_collection_that_lost_its_lease_deletes_nothing_more(folder_setup: Mir
 
     def meanwhile(_: Stage) -> None:
         async def take_over(store: Store) -> None:
-            later = datetime.now(UTC) + timedelta(hours=2)
-            await HeldLease.acquire(store, "another", "elsewhere", later)
+            lease = root_of(folder_setup) / GC_LEASE_KEY
+            os.utime(lease, (time.time() - 7200,) * 2)
+            await HeldLease.acquire(store, "another", "elsewhere")
 
         thread = threading.Thread(target=lambda: on(folder_setup, take_over))
         thread.start()
@@ -255,3 +260,17 @@ def test_a_collection_killed_anywhere_is_completed_by_the_next(
         assert report.error is None, story  # at once: it was this machine's own that died
         assert objects(folder_setup) == keys(*range(6)), story
         is_whole(folder_setup)
+
+
+def test_runs_do_not_wait_forever_for_a_stopped_holder_of_the_folders_lock(
+    folder_setup: MirrorSetup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stocked(folder_setup)
+    assert gc(folder_setup.settings()).error is None
+    orphan(folder_setup, 70, 30)
+    fill(folder_setup.cache, {url_of(170): photo(70)})
+    monkeypatch.setattr("mirror.store.engines.file.LOCK_SECONDS", 0.1)
+    with FileLock(root_of(folder_setup) / ".mirror-lock"):
+        assert gc(folder_setup.settings()).exit_status == EXIT_BUSY
+        assert folder_setup.sync().exit_status == EXIT_BUSY
+    assert folder_setup.sync().exit_status == 0

@@ -10,8 +10,9 @@ import asyncio
 import base64
 import hashlib
 import ssl
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from datetime import UTC, datetime
 from typing import Any
 
 import aioboto3
@@ -34,7 +35,8 @@ from mirror.store.base import (
     create_with_put,
     put_error,
 )
-from mirror.store.responses import delete_error, deletion_of
+from mirror.store.conditional_delete import ConditionalDelete
+from mirror.store.responses import deletion_of
 from mirror.store.s3_access import (
     REQUEST_SECONDS,
     S3Access,
@@ -83,6 +85,7 @@ class Aioboto3Store:
         self._stack = AsyncExitStack()
         self._opening = asyncio.Lock()
         self._opened: Any = None
+        self._deletion = ConditionalDelete()
 
     async def _client(self) -> Any:
         async with self._opening:
@@ -194,6 +197,9 @@ class Aioboto3Store:
             found = await client.head_object(Bucket=self._bucket, Key=self._prefix + key)
         return ObjectInfo(key, found["ContentLength"], found["ETag"], found["LastModified"])
 
+    async def now(self) -> datetime:
+        return datetime.now(UTC)
+
     async def list_page(self, prefix: str, after: str) -> list[ObjectInfo]:
         client = await self._client()
         start = {"StartAfter": self._prefix + after} if after else {}
@@ -211,16 +217,17 @@ class Aioboto3Store:
             for item in page.get("Contents", ())
         ]
 
-    async def delete(self, keys: Sequence[str]) -> None:
+    async def delete(self, keys: Sequence[str], etags: Sequence[str] = ()) -> dict[str, StoreError]:
         client = await self._client()
-        what = deletion_of(keys)
-        async with self._translated(what):
-            answer = await client.delete_objects(
-                Bucket=self._bucket,
-                Delete={"Objects": [{"Key": self._prefix + key} for key in keys], "Quiet": True},
-            )
-        for refusal in answer.get("Errors", ()):
-            raise delete_error(str(refusal.get("Code", "")), what)
+
+        async def send(request: dict[str, Any]) -> Mapping[str, Any]:
+            async with self._translated(deletion_of(keys)):
+                answer: Mapping[str, Any] = await client.delete_objects(
+                    Bucket=self._bucket, Delete=request
+                )
+            return answer
+
+        return await self._deletion.send(send, self._prefix, keys, etags)
 
     async def aclose(self) -> None:
         await self._stack.aclose()

@@ -12,14 +12,22 @@ import errno
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from itertools import islice
+from itertools import islice, zip_longest
 from pathlib import Path
+from typing import Final
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
-from mirror.errors import AccessDenied, AlreadyExists, NotFound, PreconditionFailed, StoreError
+from mirror.errors import (
+    AccessDenied,
+    AlreadyExists,
+    Busy,
+    NotFound,
+    PreconditionFailed,
+    StoreError,
+)
 from mirror.layout import BucketUrl
 from mirror.store.base import (
     LIST_PAGE,
@@ -37,6 +45,9 @@ from mirror.store.base import (
 
 # Prefix of names that a listing skips: temporary files, and the lock for conditional PUTs.
 HIDDEN = ".mirror-"
+# How long to wait for the folder's lock. A process holds it for two system calls, so a longer wait
+# means that its holder is stopped.
+LOCK_SECONDS: Final = 15.0
 
 
 class FileStore:
@@ -80,14 +91,29 @@ class FileStore:
                         "folder needs; choose a folder on another one."
                     ) from None
                 raise
-        elif isinstance(mode, IfMatch):
-            with FileLock(self._root / f"{HIDDEN}lock"):
-                if not target.exists() or _etag(target.stat()) != mode.etag:
-                    raise PreconditionFailed(f"PUT {target}: the file has changed.")
-                _replace(temporary, target)
-        else:
-            _replace(temporary, target)
-        return _etag(target.stat())
+            return _etag(target.stat())
+        # A loss of power leaves either the old bytes or the new ones. Flushing them before the lock
+        # is taken keeps the lock short.
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        with self._locked(f"PUT {target}"):
+            if isinstance(mode, IfMatch) and _etag_of(target) != mode.etag:
+                raise PreconditionFailed(f"PUT {target}: the file has changed.")
+            temporary.replace(target)
+            return _etag(target.stat())
+
+    @contextmanager
+    def _locked(self, what: str) -> Iterator[None]:
+        """Hold the lock under which a file is compared and replaced or deleted."""
+        path = self._root / f"{HIDDEN}lock"
+        try:
+            with FileLock(path, timeout=LOCK_SECONDS):
+                yield
+        except Timeout:
+            raise Busy(
+                f"{what}: another process has held {path} for {LOCK_SECONDS:.0f} seconds; if it is "
+                "stopped, let it continue or end it, and run again."
+            ) from None
 
     async def put_multipart(
         self, key: str, chunks: Chunks, part_size: int, headers: Headers
@@ -124,6 +150,16 @@ class FileStore:
                 raise IsADirectoryError
             return _info(key, path.stat())
 
+    async def now(self) -> datetime:
+        with self._translated("PUT a file for the time"):
+            return await asyncio.to_thread(self._now)
+
+    def _now(self) -> datetime:
+        with tempfile.NamedTemporaryFile(prefix=HIDDEN, dir=self._root) as file:
+            file.write(b"now")  # the file system dates what is written
+            file.flush()
+            return datetime.fromtimestamp(os.fstat(file.fileno()).st_mtime, UTC)
+
     async def list_page(self, prefix: str, after: str) -> list[ObjectInfo]:
         with self._translated(f"LIST {prefix}"):
             return await asyncio.to_thread(
@@ -154,10 +190,28 @@ class FileStore:
                 with suppress(FileNotFoundError):
                     yield _info(key, entry.stat())
 
-    async def delete(self, keys: Sequence[str]) -> None:
-        with self._translated("DELETE"):
-            for key in keys:
-                self._path(key).unlink(missing_ok=True)
+    async def delete(self, keys: Sequence[str], etags: Sequence[str] = ()) -> dict[str, StoreError]:
+        return await asyncio.to_thread(self._delete, keys, etags)
+
+    def _delete(self, keys: Sequence[str], etags: Sequence[str]) -> dict[str, StoreError]:
+        failures: dict[str, StoreError] = {}
+        for key, etag in zip_longest(keys, etags):
+            try:
+                with self._translated(f"DELETE {key}"):
+                    self._delete_one(self._path(key), etag)
+            except StoreError as error:
+                if not isinstance(error, NotFound):
+                    failures[key] = error
+        return failures
+
+    def _delete_one(self, path: Path, etag: str | None) -> None:
+        if etag is None:
+            path.unlink()
+            return
+        with self._locked(f"DELETE {path}"):
+            if _etag(path.stat()) != etag:
+                raise PreconditionFailed(f"DELETE {path}: the file has changed.")
+            path.unlink()
 
     async def aclose(self) -> None:
         """Nothing to close."""
@@ -200,16 +254,16 @@ class _Translated:
             raise StoreError(f"{self._what}: {error.strerror or error}.") from None
 
 
-def _replace(temporary: Path, target: Path) -> None:
-    """Replace a file so that a loss of power leaves either the old bytes or the new ones."""
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
-    temporary.replace(target)
-
-
 def _sort_name(entry: os.DirEntry[str]) -> str:
     """The name by which an entry sorts. A folder gets a `/`, as its keys have."""
     return f"{entry.name}/" if entry.is_dir() else entry.name
+
+
+def _etag_of(path: Path) -> str | None:
+    try:
+        return _etag(path.stat())
+    except FileNotFoundError:
+        return None
 
 
 def _etag(stat: os.stat_result) -> str:

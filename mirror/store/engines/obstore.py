@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -21,7 +21,6 @@ from obstore.store import S3Store
 
 from mirror.errors import (
     BadCredentials,
-    NotFound,
     StoreError,
     Unreachable,
 )
@@ -38,8 +37,16 @@ from mirror.store.base import (
     create_blocking,
     put_error,
 )
-from mirror.store.responses import delete_error, deletion_of, error_from, untrusted
-from mirror.store.s3_access import CONNECT_SECONDS, REQUEST_SECONDS, Credentials, S3Access
+from mirror.store.conditional_delete import ConditionalDelete
+from mirror.store.responses import deletion_of, error_from, untrusted
+from mirror.store.s3_access import (
+    CONNECT_SECONDS,
+    REQUEST_SECONDS,
+    Credentials,
+    S3Access,
+    translate_botocore,
+)
+from mirror.system.lazy import lazy
 
 if TYPE_CHECKING:
     from obstore import Attributes
@@ -107,6 +114,7 @@ class ObstoreStore:
         self.url = str(access.url)
         self._access = access
         self._threads = ThreadPoolExecutor(_MAX_THREADS, "put")
+        self._deletion = ConditionalDelete()
         access.credentials()
         self._store = self._open(max_retries=0)
         # One failed part must not restart the upload of a large object.
@@ -187,6 +195,9 @@ class ObstoreStore:
             raise _translate(error, f"HEAD {key}") from None
         return _info(meta)
 
+    async def now(self) -> datetime:
+        return datetime.now(UTC)
+
     async def list_page(self, prefix: str, after: str) -> list[ObjectInfo]:
         # obstore strips the last slash of an offset. With a space behind it, only that key is skipped.
         offset = f"{after} " if after.endswith("/") else after or None
@@ -200,13 +211,26 @@ class ObstoreStore:
             raise _translate(error, f"LIST {prefix}") from None
         return _after(after, [_info(meta) for meta in page])
 
-    async def delete(self, keys: Sequence[str]) -> None:
-        try:
-            await obstore.delete_async(self._store, list(keys))
-        except _FOREIGN as error:
-            ours = _translate(error, deletion_of(keys))
-            if not isinstance(ours, NotFound):
-                raise ours from None
+    async def delete(self, keys: Sequence[str], etags: Sequence[str] = ()) -> dict[str, StoreError]:
+        # By boto3: obstore sends no conditions, and names only the first key that failed.
+        def send(request: dict[str, Any]) -> Mapping[str, Any]:
+            from botocore.exceptions import BotoCoreError, ClientError
+
+            try:
+                answer: Mapping[str, Any] = self._boto3.delete_objects(
+                    Bucket=self._access.url.bucket, Delete=request
+                )
+            except (BotoCoreError, ClientError) as error:
+                raise translate_botocore(error, deletion_of(keys)) from None
+            return answer
+
+        return await self._deletion.send(
+            lambda request: asyncio.to_thread(send, request), self._access.prefix, keys, etags
+        )
+
+    @lazy
+    def _boto3(self) -> Any:
+        return self._access.client()
 
     async def aclose(self) -> None:
         """End the threads. Connections end with this object."""
@@ -265,8 +289,6 @@ def _translate(error: BaseException, what: str) -> StoreError:
     code = (named[1] or named[2]) if named else ""
     if status is not None:
         return error_from(int(status[1]), code, what)
-    if code:  # one key of a DeleteObjects, whose answer as a whole was 200
-        return delete_error(code, what)
     if isinstance(error, UnauthenticatedError):  # raised by `provide`; its message comes last
         said = message.splitlines()[0].rpartition(f"{BadCredentials.__name__}: ")[2]
         return BadCredentials(f"{what}: {said}")
