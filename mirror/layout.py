@@ -23,6 +23,7 @@ FORMAT: Final = 1
 FORMAT_KEY: Final = "format.json"
 OBJECTS: Final = "objects/"
 CATALOG: Final = "catalog"
+CATALOG_LOG: Final = f"{CATALOG}/_delta_log/"
 # Objects with which `mirror doctor` tests an endpoint. Leftovers may be deleted.
 PROBES: Final = "doctor/"
 GC_LEASE_KEY: Final = "gc.json"
@@ -52,6 +53,7 @@ _BUCKET_NAME: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 _UNFIT: Final = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 _USER_INFO: Final = re.compile(r"//.*@")
 _CONTENT_HASH: Final = re.compile(r"[0-9a-f]{32}")
+_LOG_ENTRY: Final = re.compile(rf"{CATALOG_LOG}(\d{{20}})\.json")
 _OBJECT_KEY: Final = re.compile(r"objects/([0-9a-f]{2})/((?:\1)[0-9a-f]{30})\.([a-z0-9]{1,8})")
 
 
@@ -78,6 +80,17 @@ def parse_object_key(key: str) -> tuple[bytes, str] | None:
     """Return `(content_hash, extension)` of an object's key, or None for any other key."""
     match = _OBJECT_KEY.fullmatch(key)
     return (bytes.fromhex(match[2]), match[3]) if match else None
+
+
+def log_entry_key(version: int) -> str:
+    """Return the key of the entry of the catalog's log that commits a version."""
+    return f"{CATALOG_LOG}{version:020d}.json"
+
+
+def parse_log_entry_key(key: str) -> int | None:
+    """Return the version that an entry of the catalog's log commits, or None for any other key."""
+    match = _LOG_ENTRY.fullmatch(key)
+    return int(match[1]) if match else None
 
 
 def parse_content_hash(text: str) -> bytes | None:

@@ -80,7 +80,7 @@ def sync_estimate(
         rate: bytes a second; None where unknown.
     """
     commits = -(-files // commit_rows)
-    requests = {"put": 0, "list": 0, "get": 1}  # format.json
+    requests = {"put": 0, "list": 1, "get": 1}  # the log's last entry, and format.json
     if files:
         requests["put"] = _ROOT_PUTS + files + OPEN_PUTS + COMMIT_PUTS * commits
         requests["list"] = OPEN_LISTS + COMMIT_LISTS * commits

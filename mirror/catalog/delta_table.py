@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import arro3.core as arrow
+import msgspec
 from deltalake import (
     CommitProperties,
     DeltaTable,
@@ -35,8 +36,8 @@ from deltalake.schema import PrimitiveType
 from mirror.catalog.arrow_rows import FIELDS, INDEXED, NULLABLE, batch_from_arrow, to_arrow
 from mirror.catalog.index import Batch, Index
 from mirror.catalog.row import Row, RowSource
-from mirror.errors import CatalogError
-from mirror.layout import CATALOG
+from mirror.errors import CatalogError, NotFound
+from mirror.layout import CATALOG, log_entry_key
 from mirror.store.base import Store
 from mirror.store.retry import RetryPolicy
 
@@ -131,8 +132,13 @@ class Catalog:
         self._require_settled()  # and rows before the state that relies on them
         return int(table.version())
 
-    def append_after(self, version: int, rows: Sequence[Row]) -> int | None:
+    def append_after(self, version: int, rows: Sequence[Row], mark: str = "") -> int | None:
         """Commit rows directly after `version`. Blocks: call it in a thread.
+
+        Args:
+            version: the newest one, as far as the caller knows.
+            rows: to commit.
+            mark: a text that no other commit has, by which the entry of the log is recognised.
 
         Returns:
             The new version; None, with nothing committed, when there is a newer one than `version`.
@@ -146,7 +152,7 @@ class Catalog:
 
         def write() -> bool:
             try:
-                _write(table, data, 0)
+                _write(table, data, 0, mark)
             except CommitFailedError:
                 return False
             return True
@@ -180,14 +186,34 @@ class Catalog:
         version, files = int(table.version()), frozenset(self._files(table))
         if version == index.version and files == index.files:
             return index
-        if version <= index.version:  # another catalog than the index was built from
-            index = Index.empty()
+        rejected: Path | None = None
+        if version <= index.version or not (
+            index.files <= files or await self._has_committed(index)
+        ):
+            # Another catalog than the index was built from: it was replaced, or rolled back.
+            rejected, index = index.path, Index.empty()
         columns = ", ".join(INDEXED)
         query = f"SELECT {columns} FROM catalog"  # noqa: S608 - our names
         batches: list[Batch] = []
         for file in sorted(files - index.files):
             batches += await self.read_file(file, query, batch_from_arrow)
-        return await asyncio.to_thread(index.merged, batches, version, files, folder)
+        return await asyncio.to_thread(index.merged, batches, version, files, folder, rejected)
+
+    async def _has_committed(self, index: Index) -> bool:
+        """Whether the log's entry of an index's version is the one that the index was built from.
+
+        Data files have random names, so the entry is the same if it added files of the index.
+        """
+        try:
+            body = await self._store.get(log_entry_key(index.version))
+        except NotFound:
+            return False
+        try:
+            actions = [msgspec.json.decode(line) for line in body.splitlines() if line.strip()]
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return False
+        added = {action["add"]["path"] for action in actions if "add" in action}
+        return bool(added) and added <= index.files
 
     async def sources_of(self, urls: Iterable[bytes]) -> dict[bytes, RowSource]:
         """The latest known source of each `url_md5` that has one. Reads the whole catalog."""
@@ -207,6 +233,11 @@ class Catalog:
                     if url not in latest or latest[url][0] < seen_at:
                         latest[url] = (seen_at, RowSource(*source))
         return {url: source for url, (_, source) in latest.items()}
+
+    def version(self) -> int:
+        """The version last read or committed; -1 where there is no table. Blocks."""
+        table = self._open()
+        return -1 if table is None else int(table.version())
 
     def data_files(self) -> dict[str, int]:
         """Size in bytes of each data file of the newest version, by its name. Blocks."""
@@ -313,12 +344,14 @@ def _opened(uri: str, options: dict[str, str]) -> DeltaTable | None:
         return None
 
 
-def _write(table: DeltaTable, rows: arrow.Table, retries: int) -> None:
+def _write(table: DeltaTable, rows: arrow.Table, retries: int, mark: str = "") -> None:
     write_deltalake(
         table,
         rows,
         mode="append",
-        commit_properties=CommitProperties(max_commit_retries=retries),
+        commit_properties=CommitProperties(
+            max_commit_retries=retries, custom_metadata={"mirror.commit": mark} if mark else None
+        ),
         post_commithook_properties=_AFTER_A_COMMIT,
     )
 

@@ -7,7 +7,6 @@ data files, and a compaction replaces some by others with the same rows. Neither
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -21,11 +20,9 @@ from numpy.typing import NDArray
 from mirror.catalog.delta_table import Catalog
 from mirror.catalog.index import halves, positions_of
 from mirror.errors import CatalogError, NotFound
-from mirror.layout import CATALOG
+from mirror.layout import CATALOG_LOG, log_entry_key, parse_log_entry_key
 from mirror.store.base import Store, list_all
 
-LOG: Final = f"{CATALOG}/_delta_log/"
-_ENTRY: Final = re.compile(rf"{LOG}(\d{{20}})\.json").fullmatch
 _AT_ONCE: Final = 16
 _QUERY: Final = "SELECT url_md5, content_hash, verdict, seen_at FROM catalog"
 
@@ -63,9 +60,9 @@ async def recent_catalog(store: Store, catalog: Catalog, since: datetime) -> Rec
         StoreError: the store refused.
     """
     entries = [
-        (int(match[1]), info.last_modified)
-        async for info in list_all(store, LOG)
-        if (match := _ENTRY(info.key))
+        (version, info.last_modified)
+        async for info in list_all(store, CATALOG_LOG)
+        if (version := parse_log_entry_key(info.key)) is not None
     ]
     now = frozenset(await asyncio.to_thread(catalog.data_files))
     if not entries:
@@ -96,7 +93,7 @@ async def _added(store: Store, versions: Sequence[int]) -> tuple[frozenset[str],
     written: set[str] = set()
     for begin in range(0, len(versions), _AT_ONCE):
         some = versions[begin : begin + _AT_ONCE]
-        bodies = await asyncio.gather(*(store.get(f"{LOG}{v:020d}.json") for v in some))
+        bodies = await asyncio.gather(*(store.get(log_entry_key(v)) for v in some))
         for line in b"\n".join(bodies).splitlines():
             if not line.strip():
                 continue

@@ -17,7 +17,9 @@ _ATTEMPTS: Final = 10
 
 
 async def commit_optimistically(
-    attempt: Callable[[], Awaitable[bool]], refresh: Callable[[], Awaitable[None]]
+    attempt: Callable[[], Awaitable[bool]],
+    refresh: Callable[[], Awaitable[None]],
+    attempts: int = _ATTEMPTS,
 ) -> bool:
     """Retry a conditional commit until no other writer's commit comes first.
 
@@ -26,11 +28,12 @@ async def commit_optimistically(
             when another commit has come first.
         refresh: reads what the other writers have committed. It is called after each attempt that
             failed, the last one included.
+        attempts: at most.
 
     Returns:
-        False when others came first in every one of ten attempts.
+        False when others came first in every attempt.
     """
-    for _ in range(_ATTEMPTS):
+    for _ in range(attempts):
         if await attempt():
             return True
         await refresh()

@@ -8,9 +8,11 @@ next run finds the work undone, and finishes it without uploading an object agai
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -21,21 +23,42 @@ from mirror.catalog.index import Index, Sighting
 from mirror.catalog.optimistic_commit import commit_optimistically, with_carried_sources
 from mirror.catalog.row import UNKNOWN_SOURCE, Row, RowSource
 from mirror.errors import CatalogError, MirrorError
-from mirror.sync.decide import replaces_good, supersedes
+from mirror.sync.catalog_memory import remember
 from mirror.sync.row_sources import Sources, source_digest
 from mirror.sync.state import SeenFile, State
+from mirror.sync.weigh import Basis, ContentFacts, Waiting, newly_flagged, weigh
 
 # Rows committed since the index was read that are kept in memory; then the index is read again. A
 # transfer refreshes it earlier by itself, but not where most files are duplicates.
 _MAX_REMEMBERED: Final = 60_000
+# Attempts at a commit that others' commits come before: at each, some machine's commit succeeds.
+_ATTEMPTS: Final = 50
 
 
 @dataclass
 class CommitCount:
-    """How many commits a run made, and the catalog's version after the last one."""
+    """What a run's commits did.
+
+    Attributes:
+        commits: how many there were.
+        version: the catalog's version after the last one.
+        sources: sources that were catalogued for unchanged files.
+        evidence: rows that were flagged because too many photos share their content.
+        left: rows that no longer held when they were weighed, by what they rested on.
+        rejudged: files that were flagged because others had found their content a placeholder.
+    """
 
     commits: int = 0
     version: int | None = None
+    sources: int = 0
+    evidence: int = 0
+    left: Counter[Basis] = field(default_factory=Counter)
+    rejudged: int = 0
+
+    @property
+    def left_files(self) -> int:
+        """Files that were left to the next run."""
+        return self.left[Basis.UPLOADED] + self.left[Basis.DUPLICATE] + self.left[Basis.FLAGGED]
 
 
 class Committer:
@@ -45,8 +68,9 @@ class Committer:
     caller awaits one `commit` before it starts the next.
 
     Attributes:
-        count: the commits so far.
+        count: what the commits did so far.
         index: the catalog as last read; empty until the first `refresh`.
+        epoch: how often the run has learned a new version of the catalog.
 
     Args:
         catalog: the mirror's.
@@ -65,19 +89,24 @@ class Committer:
         now: Callable[[], float],
     ) -> None:
         self.count = CommitCount()
+        self.index = Index.empty()
+        self.epoch = 0
         self._catalog = catalog
         self._state = state
         self._snapshots = snapshots
         self._sources = sources
         self._now = now
-        self._seen: list[SeenFile] = []
+        self._waiting: list[Waiting] = []
+        self._batch: list[Waiting] = []  # those that are being committed
         self._rows: dict[bytes, Row] = {}
         self._committing: dict[bytes, Row] = {}
         self._committed: dict[bytes, Row] = {}
+        self._placeholders: set[bytes] = set()
+        self._flagged_at: dict[bytes, int] = {}
         self._version = 0  # newest catalog version whose rows are all known; version 0 has none
+        self._mark = ""  # of this run's commit of that version
         self._known_at = now()
         self._oldest_knowledge: float | None = None
-        self.index = Index.empty()
 
     async def refresh(self) -> None:
         """Read the newest catalog, with the rows of this run and of other machines."""
@@ -88,21 +117,45 @@ class Committer:
     async def _read_catalog(self) -> None:
         """Refresh the index, but leave the age of the run's knowledge as it is.
 
-        Waiting rows were compared with the old index, so they are compared with the new one. Rows
-        that are being committed stay earlier than those that wait.
+        Waiting rows were decided on the old index, so they are weighed again on the new one.
         """
-        self.index = await self._catalog.refresh(self.index, self._snapshots)
-        self._version = max(self.index.version, 0)
+        earlier, self.index = self.index, await self._catalog.refresh(self.index, self._snapshots)
+        if self.index.version != self._version:
+            self._version, self._mark = max(self.index.version, 0), ""
         self._committed.clear()
-        for number, rows in enumerate((self._committing, self._rows), 1):
-            for url, row in list(rows.items()):
-                prior = self.index.sighting(url)
-                if prior is None or _is_row(prior, row):
-                    continue
-                if replaces_good(row, prior):
-                    del rows[url]
-                else:
-                    rows[url] = row._replace(seen_at=max(row.seen_at, prior.seen_at + number))
+        if self.index is earlier:
+            return
+        self.epoch += 1
+        self._placeholders = self.index.contents_judged("placeholder")
+        if self.epoch > 1:
+            for content in newly_flagged(earlier, self.index):
+                self._flagged_at[content] = self.epoch
+        self._committing, self._rows = {}, {}
+        self._batch = self._weigh_all(self._batch, self._committing)
+        self._waiting = self._weigh_all(self._waiting, self._rows)
+
+    def _weigh_all(self, waiting: list[Waiting], rows: dict[bytes, Row]) -> list[Waiting]:
+        """Weigh rows in their order, and add those to be written to `rows`; returns those that hold."""
+        return [held for one in waiting if (held := self._weigh(one, rows)) is not None]
+
+    def _weigh(self, waiting: Waiting, rows: dict[bytes, Row]) -> Waiting | None:
+        row = waiting.row
+        content = ContentFacts(
+            self.index.stored_object(row.content_hash)
+            if waiting.basis is Basis.DUPLICATE
+            else None,
+            row.content_hash in self._placeholders,
+            self._flagged_at.get(row.content_hash, 0),
+        )
+        weighed = weigh(waiting, self._prior(row.url_md5), content)
+        if not weighed.holds:
+            self.count.left[waiting.basis] += 1
+            return None
+        if weighed.waiting.row.verdict != row.verdict:
+            self.count.rejudged += 1
+        if weighed.write:
+            rows[row.url_md5] = weighed.waiting.row
+        return weighed.waiting
 
     @property
     def knowledge_age(self) -> float:
@@ -110,10 +163,16 @@ class Committer:
         return self._now() - self._known_at
 
     def __len__(self) -> int:
-        return len(self._seen)
+        return len(self._waiting)
 
-    def add(self, prepared: Prepared) -> None:
-        """Add a file whose object the store has acknowledged, or which is flagged."""
+    def add(self, prepared: Prepared, basis: Basis, epoch: int) -> None:
+        """Add a file whose object the store has acknowledged, or which is flagged.
+
+        Args:
+            prepared: the file.
+            basis: what its row rests on.
+            epoch: when the file was judged, or the upload began that it relies on, if that is earlier.
+        """
         entry, digest, judged = prepared.entry, prepared.digest, prepared.inspection
         source = self._sources.get(entry.url_md5) if self._sources is not None else None
         row = Row(
@@ -121,37 +180,34 @@ class Committer:
             judged.width, judged.height, judged.verdict, judged.reason,
             source or UNKNOWN_SOURCE, int(self._now() * 1e6),
         )  # fmt: skip
-        prior = self._prior(entry.url_md5)
-        if prior is not None:
-            # A clock that was set back, or another machine's clock that runs ahead, must not make
-            # yesterday's row the latest one.
-            row = row._replace(seen_at=max(row.seen_at, prior.seen_at + 1))
-        if supersedes(row, prior):
-            self._rows[row.url_md5] = row
-            self._note_knowledge_age()
-        self._seen.append(SeenFile(entry, row, source_digest(source) if source else None))
+        known = source_digest(source) if source else None
+        self._add(Waiting(row, basis, epoch, entry, source_digest=known))
 
-    def add_source(self, row: Row, source: RowSource) -> bool:
+    def add_source(self, path: bytes, row: Row, source: RowSource) -> None:
         """Add a row with the source of an unchanged file, without opening the file.
 
+        Nothing is added when the catalog meanwhile has another content or verdict for this URL.
+
         Args:
+            path: of the file.
             row: as the state has it.
             source: to catalogue.
-
-        Returns:
-            False when the catalog meanwhile has another content or verdict for this URL.
         """
-        prior = self._prior(row.url_md5)
-        if prior is None or (prior.content_hash, prior.verdict) != (row.content_hash, row.verdict):
-            return False
-        seen_at = max(int(self._now() * 1e6), prior.seen_at + 1)
-        self._rows[row.url_md5] = row._replace(source=source, seen_at=seen_at)
-        self._note_knowledge_age()
-        return True
+        row = row._replace(source=source, seen_at=int(self._now() * 1e6))
+        known = source_digest(source)
+        self._add(Waiting(row, Basis.SOURCE, self.epoch, path=path, source_digest=known))
 
-    def supersede(self, rows: Iterable[Row]) -> None:
-        """Add rows that replace the latest ones of their URLs, without reading a file."""
-        self._rows.update((row.url_md5, row) for row in rows)
+    def add_evidence(self, rows: Iterable[Row]) -> None:
+        """Add rows that judge the contents of their URLs placeholders, without reading a file."""
+        for row in rows:
+            self._add(Waiting(row, Basis.EVIDENCE, self.epoch))
+
+    def _add(self, waiting: Waiting) -> None:
+        held = self._weigh(waiting, self._rows)
+        if held is not None:
+            self._waiting.append(held)
+            if held.row.url_md5 in self._rows:
+                self._note_knowledge_age()
 
     def _note_knowledge_age(self) -> None:
         if self._oldest_knowledge is None:
@@ -194,49 +250,71 @@ class Committer:
                 files again and uploads nothing.
         """
         self._require_fresh_knowledge()
-        seen, self._seen = self._seen, []
-        oldest, self._oldest_knowledge = self._oldest_knowledge, None
+        self._batch, self._waiting = self._waiting, []
         self._committing, self._rows = self._rows, {}
+        oldest, self._oldest_knowledge = self._oldest_knowledge, None
         try:
             if len(self._committed) >= _MAX_REMEMBERED:
                 await self._read_catalog()
             if self._committing:
                 await self._append()
         except BaseException:
-            self._seen = seen + self._seen
+            self._waiting = self._batch + self._waiting
             self._rows = {**self._committing, **self._rows}
-            self._committing = {}
+            self._batch, self._committing = [], {}
             self._oldest_knowledge = oldest
             raise
+        batch, self._batch = self._batch, []
         self._committed.update(self._committing)
         self._committing = {}
-        await asyncio.to_thread(self._state.record, seen)
+        self.count.sources += sum(one.basis is Basis.SOURCE for one in batch)
+        self.count.evidence += sum(one.basis is Basis.EVIDENCE for one in batch)
+        await asyncio.to_thread(self._record, batch)
+
+    def _record(self, batch: Sequence[Waiting]) -> None:
+        # Before the files: they may be acknowledged only as long as the catalog has this version.
+        remember(self._state, self._version, self._mark)
+        self._state.record(
+            [
+                SeenFile(one.entry, one.row, one.source_digest)
+                for one in batch
+                if one.entry is not None
+            ]
+        )
+        if sources := [
+            (one.source_digest, one.path)
+            for one in batch
+            if one.basis is Basis.SOURCE and one.source_digest is not None
+        ]:
+            self._state.set_sources(sources)
 
     async def _append(self) -> None:
-        """Commit after comparing the rows with what other machines have committed.
+        """Commit directly after the version on which every row was decided.
 
-        Where others come first every time, commit unconditionally: a run must end, and the rows
-        were compared a moment ago.
+        Raises:
+            CatalogError: other machines' commits came first every time. An unconditional commit
+                would write rows that the newest version may contradict.
         """
-        done = await commit_optimistically(self._append_after, self._read_catalog)
-        if not done and self._committing:
-            self._count(await asyncio.to_thread(self._catalog.append, await self._carried()))
+        if not await commit_optimistically(self._append_after, self._read_catalog, _ATTEMPTS):
+            raise CatalogError(
+                f"Other machines' commits came first {_ATTEMPTS} times in a row; nothing that was "
+                "acknowledged is lost, run again when fewer machines sync at once."
+            )
 
     async def _append_after(self) -> bool:
         if not self._committing:
+            # All rows are known by now, perhaps by a commit of this run whose answer was lost.
+            self.count.version = self._version
             return True
-        rows = await self._carried()
-        version = await asyncio.to_thread(self._catalog.append_after, self._version, rows)
+        rows = await with_carried_sources(self._catalog, self.index, self._committing.values())
+        mark = uuid.uuid4().hex
+        version = await asyncio.to_thread(self._catalog.append_after, self._version, rows, mark)
         if version is None:
             return False
-        self._version = version
+        self._committing = {row.url_md5: row for row in rows}
+        self._version, self._mark = version, mark
         self._count(version)
         return True
-
-    async def _carried(self) -> list[Row]:
-        rows = await with_carried_sources(self._catalog, self.index, self._committing.values())
-        self._committing = {row.url_md5: row for row in rows}
-        return rows
 
     def _count(self, version: int) -> None:
         self.count.version = version
@@ -248,12 +326,3 @@ class Committer:
             await self.refresh()
         with suppress(MirrorError):  # the next run that commits retries
             await asyncio.to_thread(self._catalog.compact)
-
-
-def _is_row(prior: Sighting, row: Row) -> bool:
-    """Whether the catalog has this very row already, from a commit whose answer was lost."""
-    return (prior.seen_at, prior.content_hash, prior.verdict) == (
-        row.seen_at,
-        row.content_hash,
-        row.verdict,
-    )

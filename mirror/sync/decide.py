@@ -47,11 +47,13 @@ class Claim:
     Attributes:
         sha256: of the content.
         acknowledged: the store has the object.
+        epoch: how often the run had learned a new version of the catalog when the file was read.
         followers: files with the same content that wait for the upload; their bodies are dropped.
     """
 
     sha256: bytes
     acknowledged: bool = False
+    epoch: int = 0
     followers: list[Prepared] = field(default_factory=list)
 
 

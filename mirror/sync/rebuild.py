@@ -43,6 +43,7 @@ from mirror.run.outcome import outcome_noted, timed
 from mirror.run.progress import Progress, Stage
 from mirror.run.signals import stopping_on_signals
 from mirror.store.retry import RetryPolicy
+from mirror.sync.catalog_memory import CatalogMemory, identified
 from mirror.sync.decide import Decision, decide, supersedes
 from mirror.sync.plan import FileSelection, make_plan
 from mirror.sync.state import SeenFile, State, set_aside
@@ -131,7 +132,7 @@ def _opened(folder: Path) -> State:
 def _put_in_place(folder: Path, rebuilt: State) -> None:
     with closing(_opened(folder)) as state:
         state.take_files(rebuilt)
-        for key in ("mirror_id", "losses"):
+        for key in ("mirror_id", "losses", CatalogMemory.KEY):
             state.set(key, rebuilt.get(key) or "")
     shutil.rmtree(folder / FOLDER, ignore_errors=True)
 
@@ -159,6 +160,10 @@ class _Rebuild:
         with outcome_noted(report, self.stop):
             self._begin(now, restart)
             self._index = await self._mirror.index()
+            CatalogMemory.forget(self._state)
+            if self._index.version >= 0:
+                memory = CatalogMemory(version=self._index.version)
+                (await identified(self._mirror.store, memory)).save(self._state)
             await self._list()
             if not self.stop.is_set():
                 await asyncio.to_thread(self._read_cache, level)

@@ -7,6 +7,7 @@ import dataclasses
 import os
 import time
 from collections.abc import Callable, Coroutine, Iterator
+from contextlib import suppress
 from dataclasses import field
 
 import msgspec
@@ -15,11 +16,12 @@ from mirror.cache.scan import Entries, ScanCount, walk
 from mirror.catalog.delta_table import Catalog
 from mirror.catalog.index import Index
 from mirror.catalog.open_mirror import Location, first_attempts
-from mirror.catalog.root import open_root
+from mirror.catalog.root import Root, open_root, read_root
 from mirror.config.settings import Settings, parse_rate
 from mirror.content.image import Level
 from mirror.content.placeholder import load_known_bad
 from mirror.errors import Interrupted, MirrorError, StateDamaged, StoreError
+from mirror.layout import FORMAT
 from mirror.run.lock import locked
 from mirror.run.progress import Progress, Stage
 from mirror.run.run_id import new_run_id
@@ -34,6 +36,13 @@ from mirror.store.throttle import (
     Counting,
     Throttling,
 )
+from mirror.sync.catalog_memory import (
+    CatalogMemory,
+    Look,
+    identified,
+    latest_version,
+    look_for,
+)
 from mirror.sync.commit import Committer
 from mirror.sync.placeholders import new_placeholders
 from mirror.sync.plan import FileSelection, SyncPlan, estimate, make_plan
@@ -42,6 +51,7 @@ from mirror.sync.state import FILE_NAME, State, set_aside
 from mirror.sync.sync_report import SyncReport
 from mirror.sync.transfer import Transfer, TransferOptions
 from mirror.system.display_text import format_size
+from mirror.sync.weigh import Basis
 
 _SOURCE_BATCH = 20_000
 # Key in the state: microseconds since 1970, from when on rows may exist that no run has examined for
@@ -227,29 +237,85 @@ class _SyncRun:
             await counting.aclose()
 
     async def _open_mirror(self, store: Store, state: State) -> None:
-        """Read format.json with one small GET, and check that it is the state's mirror."""
+        """Check that the mirror is the state's, and that it has what the state relies on.
+
+        Where nothing has changed since the last run, one listing of the catalog's log shows it.
+        Otherwise format.json is read as well, and at least once a day.
+        """
         retrying = Retrying(store, first_attempts(self._options.retry))
         url = self._location.url
-        proven_for = f"{url} {self._settings.bucket.endpoint or ''}"
-        proven = state.get("conditional_put_proven") == proven_for
+        place = f"{url} {self._settings.bucket.endpoint or ''}"
+        proven = state.get("conditional_put_proven") == place
+        known, memory = state.get("mirror_id"), CatalogMemory.load(state)
+        look: Look | None = None
         try:
-            root = await open_root(retrying, proven=proven)
+            if known and memory is not None and memory.knows_root_of(place, self._started_at):
+                look = await look_for(retrying, memory)
+            if known and look is not None and look.found == "same" and proven:
+                root = Root(format=FORMAT, id=known, losses=state.get("losses") or "")
+            else:
+                root = await open_root(retrying, proven=proven)
+                if known == root.id:
+                    look = look or await self._look(retrying, state, memory)
         except StoreError as error:
             raise self._location.explained(error) from None
-        known = state.get("mirror_id")
         if known is not None and known != root.id:
-            forgotten = state.forget_all_files()
+            forgotten = self._forget_everything(state)
             self._warn(
                 f"{url} is another mirror than the one that this state belongs to (it was emptied or "
                 f"replaced); {forgotten} files are read and compared again."
             )
+        elif look is not None and look.found == "lost":
+            forgotten = self._forget_everything(state)
+            self._warn(
+                f"The catalog of {url} lacks what this state relies on (was the mirror restored from a "
+                f"backup, or its catalog deleted?); {forgotten} files are read and compared again."
+            )
+        elif look is not None:
+            latest = look.latest
+            if (
+                look.found == "later"
+                or not memory
+                or not memory.knows_root_of(place, self._started_at)
+            ):
+                latest = latest.with_root(place, self._started_at)
+            latest.save(state)
         if known != root.id:
             state.set(_UNEXAMINED_SINCE, "0")
             state.set("mirror_id", root.id)
         if not proven:
-            state.set("conditional_put_proven", proven_for)
+            state.set("conditional_put_proven", place)
         self._snapshots = self._location.snapshots(root)
-        self._losses = root.losses
+        self._losses, self._place = root.losses, place
+
+    async def _look(self, store: Store, state: State, memory: CatalogMemory | None) -> Look | None:
+        """Look for what the state relies on; None where that is nothing."""
+        if memory is not None:
+            return await look_for(store, memory)
+        if not state.signatures(gone=False):
+            return None
+        # A state of an earlier version remembers no version. It relies on some catalog, though.
+        latest = await latest_version(store)
+        if latest is None:
+            return Look("lost", CatalogMemory(version=0))
+        return Look("same", await identified(store, CatalogMemory(version=latest)))
+
+    def _forget_everything(self, state: State) -> int:
+        """Forget the state's files and what is known of the catalog; returns how many files."""
+        CatalogMemory.forget(state)
+        state.set(_UNEXAMINED_SINCE, "0")
+        return state.forget_all_files()
+
+    async def _remember(self, store: Store, state: State, version: int) -> None:
+        """Remember the catalog's version at the end of a run, and whether a repair came meanwhile.
+
+        Without this the next run reads format.json.
+        """
+        with suppress(StoreError):
+            memory = await identified(store, CatalogMemory(version=version))
+            if (await read_root(store)).losses == self._losses:
+                memory = memory.with_root(self._place, self._now())
+            memory.save(state)
 
     async def _forget_lost_files(self, counting: Counting, state: State) -> None:
         """Forget files whose objects a repair could not restore, so that this run uploads them."""
@@ -319,7 +385,19 @@ class _SyncRun:
             self._report.retries = retrying.retries
             self._report.catalog_commits = committer.count.commits
             self._report.catalog_version = committer.count.version
+            self._report.described += committer.count.sources
+            self._report.flagged["placeholder"] += (
+                committer.count.evidence + committer.count.rejudged
+            )
+            self._report.deduplicated -= committer.count.left[Basis.DUPLICATE]
+            if left := committer.count.left_files:
+                self._warn(
+                    f"Other machines changed the catalog while {left:,} files waited for their commit; "
+                    "run again, and these files are read again."
+                )
         await committer.tidy()
+        if committer.index.version >= 0:
+            await self._remember(retrying, state, await asyncio.to_thread(catalog.version))
 
     def _interrupt(self, stop: asyncio.Event) -> Callable[[], None]:
         def interrupt() -> None:
@@ -335,24 +413,14 @@ class _SyncRun:
     async def _add_sources(self, state: State, committer: Committer) -> None:
         """Catalogue the sources of files that were synced before their dataset was known."""
         assert self._sources is not None
-        added: list[tuple[bytes, bytes]] = []
-
-        async def flush() -> None:
-            await committer.commit()
-            state.set_sources(added)
-            self._report.described += len(added)
-            added.clear()
-
         for path, row, known in state.files():
             source = self._sources.get(row.url_md5)
             if source is None or source_digest(source) == known:
                 continue
-            if committer.add_source(row, source):
-                added.append((source_digest(source), path))
-            if len(added) >= _SOURCE_BATCH:
-                await flush()
-        if added:
-            await flush()
+            committer.add_source(path, row, source)
+            if len(committer) >= _SOURCE_BATCH:
+                await committer.commit()
+        await committer.commit()
 
     async def _flag_placeholders(self, catalog: Catalog, committer: Committer, since: int) -> None:
         """Flag the contents that too many photos share by now."""
@@ -365,9 +433,8 @@ class _SyncRun:
             int(self._now() * 1e6),
         )
         if rows:
-            committer.supersede(rows)
+            committer.add_evidence(rows)
             await committer.commit()
-            self._report.flagged["placeholder"] += len(rows)
 
 
 def _stage_of(plan: SyncPlan) -> Stage:

@@ -48,6 +48,7 @@ from mirror.sync.commit import Committer
 from mirror.sync.decide import Claim, Decision, decide
 from mirror.sync.plan import SyncPlan
 from mirror.sync.sync_report import SyncReport
+from mirror.sync.weigh import Basis
 
 # Files in all sequences of uploads that are under way together. A near server gets few long
 # sequences. A far one gets many short ones, because there uploads in flight matter more than hops.
@@ -192,6 +193,7 @@ class Transfer:
             if self._stop.is_set():
                 await self._leave_window(len(batch), size)
                 return
+            epoch = self._committer.epoch
             prepared = await loop.run_in_executor(
                 reader,
                 prepare_all,
@@ -208,7 +210,7 @@ class Transfer:
                 self._add_reader(feed)
             uploads: list[_Upload] = []
             for entry, file in zip(batch, prepared, strict=True):
-                pending = self._take(entry, file)
+                pending = self._take(entry, file, epoch)
                 if pending is not None:
                     uploads.append(pending)
                     size -= _window_bytes(entry)
@@ -233,21 +235,28 @@ class Transfer:
             # Feeders that wait for room must notice that nothing more begins.
             self._start(self._wake(), self._uploads)
 
-    def _take(self, planned: Entry, prepared: Prepared | Unprepared) -> _Upload | None:
-        """Decide on a file that was read; returns the upload that is left to do, or None."""
+    def _take(self, planned: Entry, prepared: Prepared | Unprepared, epoch: int) -> _Upload | None:
+        """Decide on a file that was read; returns the upload that is left to do, or None.
+
+        Args:
+            planned: its entry in the plan.
+            prepared: the file.
+            epoch: of the committer when the file was about to be read.
+        """
         if isinstance(prepared, Unprepared):
             self._fail(prepared.entry, prepared.reason)
         else:
             content = prepared.digest.content_hash
             claim = self._claims.get(content)
+            known = self._committer.index.object_sha256(content)
             decision = decide(
                 prepared,
-                self._committer.index.object_sha256(content),
+                known,
                 claim,
                 include_flagged=self._options.include_flagged,
             )
             if decision is Decision.UPLOAD:
-                claim = self._claims[content] = Claim(prepared.digest.sha256)
+                claim = self._claims[content] = Claim(prepared.digest.sha256, epoch=epoch)
                 return _Upload(planned, prepared, claim)
             if decision is Decision.FOLLOW:
                 assert claim is not None
@@ -256,8 +265,13 @@ class Transfer:
                 )
             elif decision is Decision.COLLIDE:
                 self._fail(prepared.entry, "another content has the same xxh3-128; not uploaded")
+            elif decision is Decision.FLAG:
+                self._acknowledge(prepared, decision, Basis.FLAGGED, epoch)
+            elif known is not None:
+                self._acknowledge(prepared, decision, Basis.DUPLICATE, epoch)
             else:
-                self._acknowledge(prepared, decision)
+                assert claim is not None
+                self._acknowledge(prepared, decision, Basis.UPLOADED, min(epoch, claim.epoch))
         return None
 
     async def _upload_all(self, uploads: list[_Upload]) -> None:
@@ -301,9 +315,10 @@ class Transfer:
         claim.acknowledged = True
         if wrote:
             self._report.bytes_uploaded += prepared.digest.size
-        self._acknowledge(prepared, Decision.UPLOAD if wrote else Decision.DUPLICATE)
+        decision = Decision.UPLOAD if wrote else Decision.DUPLICATE
+        self._acknowledge(prepared, decision, Basis.UPLOADED, claim.epoch)
         for follower in claim.followers:
-            self._acknowledge(follower, Decision.DUPLICATE)
+            self._acknowledge(follower, Decision.DUPLICATE, Basis.UPLOADED, claim.epoch)
         claim.followers.clear()
 
     def _fail_upload(self, file: _Upload, reason: str) -> None:
@@ -311,7 +326,9 @@ class Transfer:
         for prepared in (file.prepared, *file.claim.followers):
             self._fail(prepared.entry, reason)
 
-    def _acknowledge(self, prepared: Prepared, decision: Decision) -> None:
+    def _acknowledge(
+        self, prepared: Prepared, decision: Decision, basis: Basis, epoch: int
+    ) -> None:
         verdict = prepared.inspection.verdict
         if verdict != "ok":
             self._report.flagged[verdict] += 1
@@ -319,7 +336,7 @@ class Transfer:
             self._report.uploaded += 1
         elif decision is Decision.DUPLICATE:
             self._report.deduplicated += 1
-        self._committer.add(prepared)
+        self._committer.add(prepared, basis, epoch)
         if self._oldest_at is None:
             self._oldest_at = self._clock()
         if len(self._committer) >= self._options.commit_rows:

@@ -163,14 +163,14 @@ class Stalling(Progress):
             await self._enter(transfer, files, size)
             self._at_the_door -= 1
 
-        def append(catalog: Catalog, version: int, rows: Sequence[Row]) -> int | None:
+        def append(catalog: Catalog, version: int, rows: Sequence[Row], mark: str) -> int | None:
             if self._first:
                 self._first = False
                 before = self._done
                 assert self._still.wait(30)
                 self.done_meanwhile = self._done - before
                 self._ending()
-            return self._append(catalog, version, rows)
+            return self._append(catalog, version, rows, mark)
 
         patch.setattr(Transfer, "_enter_window", enter)
         patch.setattr(Catalog, "append_after", append)

@@ -17,6 +17,7 @@ from mirror.catalog.delta_table import Catalog
 from mirror.catalog.row import Row, RowSource
 from mirror.content.digest import Identity, digest_of
 from mirror.content.image import inspect
+from mirror.errors import CatalogError
 from mirror.layout import CATALOG, url_md5
 from mirror.run.progress import Progress
 from mirror.store.base import Store
@@ -25,6 +26,7 @@ from mirror.sync.commit import Committer
 from mirror.sync.row_sources import Sources
 from mirror.sync.run_sync import SyncOptions, sync
 from mirror.sync.state import State
+from mirror.sync.weigh import Basis
 from tests.support.mirror_setup import MirrorSetup
 from tests.support.photos import blank, fill, name_of, photo, url_of
 from tests.sync.test_sync import DatasetSources
@@ -49,7 +51,9 @@ class Machine:
     def reads(self, body: bytes, url: str = URL) -> None:
         """Add a file whose content is in the mirror, or is flagged."""
         entry = Entry(name_of(url).encode(), Identity(len(body), 1, 1))
-        self.committer.add(Prepared(entry, digest_of(body), inspect(body), body))
+        prepared = Prepared(entry, digest_of(body), inspect(body), body)
+        basis = Basis.UPLOADED if prepared.inspection.verdict == "ok" else Basis.FLAGGED
+        self.committer.add(prepared, basis, self.committer.epoch)
 
     async def commits(self, body: bytes, url: str = URL) -> None:
         self.reads(body, url)
@@ -205,19 +209,26 @@ def test_a_source_that_another_machine_commits_meanwhile_is_kept(folder_setup: M
     assert (row["source_url"], row["license"]) == (URL, "CC0")
 
 
-def test_a_writer_that_always_loses_the_race_commits_in_the_end(
+def test_a_writer_that_always_loses_the_race_says_so_and_commits_later(
     folder_setup: MirrorSetup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """It never commits rows that were decided on an older version than the one before."""
+    monkeypatch.setattr(commit, "_ATTEMPTS", 5)
+
     async def story(one: Machine, busy: Machine) -> None:
         await one.committer.refresh()
         first = one.catalog.append_after
 
-        def late(version: int, rows: Sequence[Row]) -> int | None:
+        def late(version: int, rows: Sequence[Row], mark: str) -> int | None:
             busy.catalog.append([rows[0]._replace(url_md5=version.to_bytes(16, "big"))])
-            return first(version, rows)
+            return first(version, rows, mark)
 
-        monkeypatch.setattr(one.catalog, "append_after", late)
-        await one.commits(GOOD)
+        with monkeypatch.context() as patch:
+            patch.setattr(one.catalog, "append_after", late)
+            with pytest.raises(CatalogError, match="5 times in a row"):
+                await one.commits(GOOD)
+        assert url_md5(URL) not in folder_setup.rows()
+        await one.committer.commit()
 
     told(folder_setup, story, "one", "busy")
     assert is_good(folder_setup)

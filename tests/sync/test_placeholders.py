@@ -186,7 +186,7 @@ def test_rows_that_a_run_did_not_examine_are_examined_by_the_next(
     assert found == {url_md5(url_of(n)) for n in range(6)}
     again = mirror_setup.sync()
     assert (again.flagged["placeholder"], again.catalog_commits) == (0, 0)
-    assert sum(again.requests.values()) == again.requests["get"] == 1
+    assert sum(again.requests.values()) == again.requests["list"] == 1
 
 
 def test_several_runs_that_examined_nothing_lose_nothing(mirror_setup: MirrorSetup) -> None:
@@ -216,7 +216,7 @@ def test_runs_that_do_not_inspect_stay_at_one_request(mirror_setup: MirrorSetup)
     replaced(mirror_setup, range(6))
     mirror_setup.sync(inspect="off")
     report = mirror_setup.sync(inspect="off")
-    assert sum(report.requests.values()) == report.requests["get"] == 1
+    assert sum(report.requests.values()) == report.requests["list"] == 1
 
 
 @pytest.mark.parametrize("which", ["sha256", "content_hash"])

@@ -71,6 +71,18 @@ class Sighting(NamedTuple):
     seen_at: int
 
 
+class StoredObject(NamedTuple):
+    """An object that live `ok` rows name.
+
+    Attributes:
+        sha256: of its bytes, 32 bytes.
+        format: that its key has: a name of `mirror.layout.FORMATS`.
+    """
+
+    sha256: bytes
+    format: str
+
+
 @dataclass(frozen=True)
 class Index:
     """The latest row of every URL, and the objects that live rows name, at one catalog version.
@@ -80,7 +92,8 @@ class Index:
         sightings: columns sorted by `url_md5`: `url_hi`, `url_lo`, `hash_hi`, `hash_lo`, `size`,
             `width`, `height`, `format` (a position in `FORMAT_NAMES`), `verdict` (a position in
             `VERDICTS`), `sourced`, `seen_at`, `photo` (a `photo_key`, 0 where no row has the URL).
-        objects: columns sorted by content hash: `hash_hi`, `hash_lo`, `sha256`.
+        objects: columns sorted by content hash: `hash_hi`, `hash_lo`, `sha256`, `format` (of one of
+            the live `ok` rows that name it).
         files: the catalog's data files that it was built from.
         path: the snapshot that it is mapped from; None when it is in memory.
     """
@@ -222,6 +235,30 @@ class Index:
         at = position_of(*self._hashes, content_hash)
         return None if at < 0 else self.objects["sha256"][at].tobytes()
 
+    def stored_object(self, content_hash: bytes) -> StoredObject | None:
+        """The object of a content that a live `ok` row names, or None when no row does.
+
+        Where rows name one content under two formats, it is one of the objects that they name.
+        """
+        at = position_of(*self._hashes, content_hash)
+        if at < 0:
+            return None
+        objects = self.objects
+        return StoredObject(objects["sha256"][at].tobytes(), FORMAT_NAMES[objects["format"][at]])
+
+    def flagged_contents(self) -> tuple[NDArray[np.uint64], NDArray[np.uint64], NDArray[np.int64]]:
+        """Contents that rows judge blank, corrupt or no image: (n,) each, sorted by hash.
+
+        Returns:
+            Both halves of the content hashes, and when the latest of those rows were seen.
+        """
+        verdict = self.sightings["verdict"]
+        at = np.flatnonzero((verdict != OK_CODE) & (verdict != VERDICT_CODES["placeholder"]))
+        hi, lo, seen_at = (self.sightings[name][at] for name in ("hash_hi", "hash_lo", "seen_at"))
+        order = np.lexsort((seen_at, lo, hi))
+        order = order[last_of_each(hi[order], lo[order])]
+        return hi[order], lo[order], seen_at[order]
+
     def contents_judged(self, *verdicts: Verdict) -> set[bytes]:
         """Content hashes of the rows that have one of these verdicts."""
         codes = [VERDICT_CODES[verdict] for verdict in verdicts]
@@ -249,6 +286,7 @@ class Index:
         version: int,
         files: frozenset[str],
         folder: Path | None = None,
+        rejected: Path | None = None,
     ) -> Index:
         """This index with more rows of the catalog.
 
@@ -263,12 +301,15 @@ class Index:
             folder: where to write the result as a snapshot, which is then mapped and replaces older
                 ones there; None keeps it in memory. It is written a column at a time: at ten
                 million rows a second copy of all columns would not fit.
+            rejected: a snapshot there of another catalog, which has the same files and more if the
+                catalog was rolled back.
         """
         merge = IndexMerge(self._column, join_batches(new))
         if folder is not None:
             with suppress(OSError, NotImplementedError), locked_snapshots(folder):
                 kept = Index.load(folder)
-                if files and files <= kept.files and version <= kept.version:
+                newer = files and files <= kept.files and version <= kept.version
+                if newer and kept.path != rejected:
                     return kept
                 with SnapshotWriter(folder) as writer:
                     writer.write("sightings", merge.sightings())

@@ -34,7 +34,7 @@ SIGHTING_COLUMNS: Final = {
     "seen_at": "i8",
     "photo": "u8",
 }
-OBJECT_COLUMNS: Final = {"hash_hi": "u8", "hash_lo": "u8", "sha256": "V32"}
+OBJECT_COLUMNS: Final = {"hash_hi": "u8", "hash_lo": "u8", "sha256": "V32", "format": "u1"}
 
 # Rows that are copied or searched at once: memory stays at a few megabytes a column.
 PIECE: Final = 1 << 16

@@ -59,11 +59,20 @@ class IndexMerge:
         order = np.lexsort((lo, hi))
         hi, lo = hi[order], lo[order]
         last = last_of_each(hi, lo)
-        keep = order[last][_referenced(hi[last], lo[last], sightings)]
+        naming = _naming_rows(hi[last], lo[last], sightings)
+        keep = order[last][naming >= 0]
         from_new = keep >= known
         keep[from_new] = ok[keep[from_new] - known] + known
+        # An object keeps the format of a live row: that of an older row may have been deleted.
+        nothing = np.empty(0, sightings["format"].dtype)
+        formats = ColumnSelection(sightings["format"], nothing, naming[naming >= 0])
         return (
-            (name, ColumnSelection(self.column("objects", name), new[name], keep))
+            (
+                name,
+                formats
+                if name == "format"
+                else ColumnSelection(self.column("objects", name), new[name], keep),
+            )
             for name in OBJECT_COLUMNS
         )
 
@@ -101,16 +110,21 @@ class IndexMerge:
         return latest, photo_rows
 
 
-def _referenced(
+def _naming_rows(
     hash_hi: NDArray[Any], hash_lo: NDArray[Any], sightings: Batch
-) -> NDArray[np.bool_]:
-    """Mark the objects that a live `ok` row names. gc may delete the others: nothing relies on them."""
-    ok = sightings["verdict"] == OK_CODE
-    hi, lo = sightings["hash_hi"][ok], sightings["hash_lo"][ok]
+) -> NDArray[np.intp]:
+    """For each object the position of a live `ok` row that names it, or -1.
+
+    gc may delete the objects that no such row names: nothing relies on them.
+    """
+    rows = np.flatnonzero(sightings["verdict"] == OK_CODE)
+    hi, lo = sightings["hash_hi"][rows], sightings["hash_lo"][rows]
     order = np.lexsort((lo, hi))
-    hi, lo = hi[order], lo[order]
-    referenced = np.zeros(len(hash_hi), bool)
+    hi, lo, rows = hi[order], lo[order], rows[order]
+    naming = np.full(len(hash_hi), -1, np.intp)
     for begin in range(0, len(hash_hi), PIECE):
         piece = slice(begin, begin + PIECE)
-        referenced[piece] = positions_of(hash_hi[piece], hash_lo[piece], hi, lo) >= 0
-    return referenced
+        at = positions_of(hash_hi[piece], hash_lo[piece], hi, lo)
+        found = np.flatnonzero(at >= 0)
+        naming[begin + found] = rows[at[found]]
+    return naming
