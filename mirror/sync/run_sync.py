@@ -50,8 +50,8 @@ from mirror.sync.row_sources import Sources, source_digest
 from mirror.sync.state import FILE_NAME, State, set_aside
 from mirror.sync.sync_report import SyncReport
 from mirror.sync.transfer import Transfer, TransferOptions
-from mirror.system.display_text import format_size
 from mirror.sync.weigh import Basis
+from mirror.system.display_text import format_size
 
 _SOURCE_BATCH = 20_000
 # Key in the state: microseconds since 1970, from when on rows may exist that no run has examined for
