@@ -138,7 +138,7 @@ class Interleaving(Story):
         self._end()
 
     def _stock(self, chance: random.Random) -> None:
-        a, b = self.machines["a"], self.machines["b"]
+        a, b, c = self.machines.values()
         self._put(None, a, {url: chance.choice(list(GOOD)) for url in range(5)})
         self._put(None, b, {url: chance.choice(list(GOOD)) for url in range(3, 7)})
         for machine in (a, b):
@@ -151,7 +151,8 @@ class Interleaving(Story):
         days = chance.choice((3.0, 8.0, 8.0, 30.0))
         self.say(None, f"{days:g} days pass")
         self.world.advance(days)
-        self._put(None, b, self._drawn_files(chance))
+        for machine in (b, c):
+            self._put(None, machine, self._drawn_files(chance))
 
     def _orphan(self, content: int) -> None:
         """An object that was acknowledged and never catalogued."""
@@ -262,7 +263,9 @@ class Interleaving(Story):
 
     def _repair(self, frame: Frame, machine: Machine, chance: random.Random) -> str:
         before = self._damages
-        folders = [self.machines[name].setup.cache for name in MACHINES if chance.random() < 0.5]
+        folders = [
+            m.setup.cache for m in self.machines.values() if m.images and chance.random() < 0.5
+        ]
         options = RepairOptions(verify=FULL, limit=ALL, folders=folders)
         report = repair(machine.settings, options, now=self._clock(frame, chance))
         if report.error is None and not report.failed:
@@ -335,8 +338,8 @@ class Interleaving(Story):
         """One more sync of each machine, and everything is there."""
         self._check()
         self.world.advance(0.1)  # a lease that gc could not give back lapses
-        caches = [machine.setup.cache for machine in self.machines.values()]
         machines = [machine for machine in self.machines.values() if machine.images]
+        caches = [machine.setup.cache for machine in machines]
         if self.damaged:
             options = RepairOptions(verify=FULL, limit=ALL, folders=caches)
             report = repair(machines[0].settings, options, now=self.world.now)
