@@ -6,17 +6,17 @@ part file (temporary name) ──► fsync ──► link or rename to the real 
 from __future__ import annotations
 
 import errno
-import secrets
 import stat
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from typing import Final, Literal, NamedTuple
 
+from mirror.cache.cache_lock import cache_locked
 from mirror.cache.prepare import judge_place
 from mirror.cache.safe_folder import NO_LINK, PartFile, SafeFolder
 from mirror.cache.scan import Entry, display, unreadable
 from mirror.content.digest import Digest, Identity
-from mirror.errors import Busy, CacheError
+from mirror.errors import CacheError
 
 _FULL: Final = {errno.ENOSPC, errno.EDQUOT}
 _NOT_ALLOWED: Final = {errno.EACCES, errno.EPERM, errno.EROFS}
@@ -24,10 +24,6 @@ _NOT_ALLOWED: Final = {errno.EACCES, errno.EPERM, errno.EROFS}
 # Results of `compare`; any other text describes a difference.
 ABSENT: Final = "absent"
 SAME: Final = "same"
-
-# A backfill and a pull may write the same folder at once. Their part files have different names,
-# so neither takes the other's for what a killed run has left.
-_BACKFILL_PREFIX, _BACKFILL_SUFFIX = b".backfill-", b".tmp"
 
 
 class TargetName(NamedTuple):
@@ -89,14 +85,14 @@ class CacheWriter:
             return ABSENT
         return SAME if read.digest == expected else "has other bytes"
 
-    def begin(self, path: bytes, temporary: bytes | None = None) -> PartFile:
+    def begin(self, path: bytes) -> PartFile:
         """Create a part file, to be filled with `append` and named with `publish`.
 
         Raises:
             CacheError: no file can be created in the folder.
         """
         with self._translated():
-            return PartFile(self._tree, path, temporary)
+            return PartFile(self._tree, path)
 
     def append(self, part: PartFile, data: bytes) -> None:
         """Append bytes to a part file. Raises: CacheError."""
@@ -132,8 +128,7 @@ class CacheWriter:
         Raises:
             CacheError: the folder cannot be written, or the disk is full.
         """
-        token = secrets.token_hex(8).encode()
-        part = self.begin(path, _BACKFILL_PREFIX + token + _BACKFILL_SUFFIX)
+        part = self.begin(path)
         try:
             with self._translated():
                 part.write(body)
@@ -168,9 +163,31 @@ class CacheWriter:
             result = self._publish(TargetName(part.path, replace=True), part)
         if result.outcome == "failed":
             raise self._error(result.reason)
-        with suppress(OSError):  # some network file systems cannot flush a folder
+        with self._translated():
             part.flush_folder()
         return True
+
+    def flush(self) -> None:
+        """Flush the names directly in the cache to disk. Raises: CacheError."""
+        with self._translated():
+            self._tree.flush()
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Hold the cache's lock, and first delete part files that a killed run left.
+
+        Those in sub-folders stay; every scan ignores them. So do all where the file system has no
+        locks, because they may be those of a living run.
+
+        Raises:
+            Busy: another run is writing to the cache, on this machine or another.
+            CacheError: the lock file cannot be created.
+        """
+        with ExitStack() as stack:
+            with self._translated():
+                if stack.enter_context(cache_locked(self._tree, self._root)):
+                    self._tree.remove_parts()
+            yield
 
     def remove(self, path: bytes, signature: bytes) -> bool:
         """Delete a file if it still has this signature; returns whether it was deleted."""
@@ -243,27 +260,16 @@ def _reason(error: OSError) -> str:
 
 @contextmanager
 def backfill_writer(root: bytes) -> Iterator[CacheWriter]:
-    """Open a cache for one backfill at a time, wherever the state of each is. Leaves no file.
-
-    Deletes part files that a killed backfill left directly in the folder. Those in sub-folders
-    stay; every scan ignores them.
+    """Open a cache for a backfill and hold its lock; see `CacheWriter.alone`.
 
     Raises:
-        Busy: another backfill is writing to the cache.
-        CacheError: the folder cannot be opened.
+        Busy: another run is writing to the cache.
+        CacheError: the folder cannot be opened or locked.
     """
     try:
         tree = SafeFolder(root)
     except OSError as error:
         raise unreadable(root, error) from None
-    with tree:
-        try:
-            tree.lock()
-        except BlockingIOError:
-            raise Busy(
-                f"Another backfill is at work on {display(root)}; wait for it to end."
-            ) from None
-        except OSError:
-            pass  # this file system cannot lock folders: the lock on the state must do
-        tree.remove_parts(_BACKFILL_PREFIX, _BACKFILL_SUFFIX)
-        yield CacheWriter(tree, root)
+    writer = CacheWriter(tree, root)
+    with tree, writer.alone():
+        yield writer

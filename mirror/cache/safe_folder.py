@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import secrets
 import stat
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import NamedTuple, Self
 
 from mirror.content.digest import CHUNK_BYTES, Digest, Hasher
-from mirror.system.files import open_regular
+from mirror.system.files import flush_folder, open_regular
 
 # A hard link is impossible: another file system, one without links, or another user's file.
 NO_LINK = {
@@ -27,9 +28,13 @@ NO_LINK = {
     errno.EMLINK,
     errno.EINVAL,
 }
-# Part files are named `.<name>.mirror-part` unless the writer says otherwise. The scan of a cache
-# ignores such names.
-PART_PREFIX, PART_SUFFIX = b".", b".mirror-part"
+# A part file is named `.<name>.<16 random hex digits>.mirror-part`, so no two writers share one. A
+# move has no random digits: by the name alone it finds what a killed run left of the same file.
+_PART_SUFFIX = b".mirror-part"
+# Earlier versions left `.<name>.mirror-part` and `.backfill-<16 hex digits>.tmp`.
+_IS_PART = re.compile(
+    rb"\.[0-9a-fA-F]{32}\.[0-9A-Za-z]+(\.[0-9a-f]{16})?\.mirror-part|\.backfill-[0-9a-f]{16}\.tmp"
+).fullmatch
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 
@@ -79,7 +84,7 @@ class SafeFolder:
                 if make:
                     with suppress(FileExistsError):
                         os.mkdir(name, dir_fd=folder)
-                        os.fsync(folder)
+                        flush_folder(folder)
                 below = os.open(name, _FOLDER, dir_fd=folder)
                 os.close(folder)
                 folder = below
@@ -117,26 +122,18 @@ class SafeFolder:
             os.unlink(os.path.basename(path), dir_fd=folder)
 
     def flush(self) -> None:
-        """Flush the names directly in the folder to disk."""
-        os.fsync(self._root)
+        """Flush the names directly in the folder to disk. Raises: OSError."""
+        flush_folder(self._root)
 
-    def lock(self) -> None:
-        """Take the advisory lock on the folder itself, until it is closed. Leaves no file.
+    def remove_parts(self) -> None:
+        """Delete part files that a killed process left directly in the folder.
 
-        Raises:
-            BlockingIOError: another process holds it.
-            OSError: this file system cannot lock folders.
+        The caller holds the cache's lock: without it they may be those of a living process.
         """
-        import fcntl
-
-        fcntl.flock(self._root, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-    def remove_parts(self, prefix: bytes = PART_PREFIX, suffix: bytes = PART_SUFFIX) -> None:
-        """Delete part files that a killed process left directly in the folder."""
         with os.scandir(self._root) as entries:
             names = [os.fsencode(entry.name) for entry in entries]
         for name in names:
-            if name.startswith(prefix) and name.endswith(suffix):
+            if _IS_PART(name):
                 with suppress(OSError):
                     os.unlink(name, dir_fd=self._root)
 
@@ -149,7 +146,8 @@ class PartFile:
     Args:
         tree: the folder to write in.
         path: the real name, relative to the folder.
-        temporary: another temporary name in the same folder; deleted first if it exists.
+        temporary: another temporary name in the same folder, instead of a random one; deleted
+            first if it exists. Only for a folder that the caller has locked.
         mode: permissions, before the umask.
 
     Raises:
@@ -161,11 +159,13 @@ class PartFile:
     ) -> None:
         self.path = path
         self._name = os.path.basename(path)
-        self._temporary = temporary or _part(self._name)
+        token = secrets.token_hex(8).encode()
+        self._temporary = temporary or _part(self._name + b"." + token)
         self._is_flushed = False
         with ExitStack() as stack:
             self._folder = stack.enter_context(tree.parent(path))
-            _remove(self._folder, self._temporary)
+            if temporary:
+                _remove(self._folder, temporary)
             flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
             self._file = os.open(self._temporary, flags, mode, dir_fd=self._folder)
             stack.callback(os.close, self._file)
@@ -209,8 +209,11 @@ class PartFile:
 
         Raises:
             FileExistsError: the name is taken, and `replace` is False.
+            OSError: it failed, or the temporary name belongs to another file by now.
         """
         self.flush()
+        if not self._is_under(self._temporary):
+            raise OSError(errno.ESTALE, "another program took its temporary name")
         names = self._temporary, self._name
         if replace:
             os.rename(*names, src_dir_fd=self._folder, dst_dir_fd=self._folder)
@@ -222,7 +225,8 @@ class PartFile:
 
         Raises:
             FileExistsError: the name is taken.
-            OSError: the file system cannot make the link.
+            OSError: the file system cannot make the link, or the published name belongs to another
+                file by now.
         """
         os.link(
             self._name,
@@ -231,16 +235,25 @@ class PartFile:
             dst_dir_fd=self._folder,
             follow_symlinks=False,
         )
+        if not self._is_under(name):
+            _remove(self._folder, name)
+            raise OSError(errno.EXDEV, "another program replaced the published file")
 
     def flush_folder(self) -> None:
-        """Flush the published name to disk. Raises: OSError; some network file systems cannot."""
-        os.fsync(self._folder)
+        """Flush the published name to disk. Raises: OSError."""
+        flush_folder(self._folder)
 
     def close(self) -> None:
         """Close the file, and delete it if it was not published."""
         with suppress(OSError):
-            os.unlink(self._temporary, dir_fd=self._folder)
+            if self._is_under(self._temporary):
+                os.unlink(self._temporary, dir_fd=self._folder)
         self._stack.close()
+
+    def _is_under(self, name: bytes) -> bool:
+        """Whether the name in the folder means this file."""
+        status = _status(self._folder, name)
+        return status is not None and os.path.samestat(status, os.fstat(self._file))
 
     def __enter__(self) -> Self:
         return self
@@ -257,7 +270,7 @@ def move(source: SafeFolder, target: SafeFolder, path: bytes, expected: ReadIden
 
     Args:
         source: the folder that has the file.
-        target: the folder that gets it; missing sub-folders are created.
+        target: the folder that gets it, locked by the caller; missing sub-folders are created.
         path: path of the file in both.
         expected: the result of reading the file. If the file has changed since, it stays.
 
@@ -281,11 +294,11 @@ def move(source: SafeFolder, target: SafeFolder, path: bytes, expected: ReadIden
             raise FileExistsError(errno.EEXIST, "another file is there")
         # A killed run may have left its part file right after it named the copy.
         _remove(new_folder, _part(name))
-        os.fsync(new_folder)
+        flush_folder(new_folder)
         if not _is_still(old_folder, name, expected):
             return False  # replaced at this very moment: keep both files
         os.unlink(name, dir_fd=old_folder)
-        os.fsync(old_folder)
+        flush_folder(old_folder)
     return True
 
 
@@ -324,7 +337,8 @@ def _copy(old_folder: int, target: SafeFolder, path: bytes, expected: ReadIdenti
     """Copy a file with its times and mode; the copy is read back before it gets its name."""
     original, status = open_regular(os.path.basename(path), dir_fd=old_folder)
     try:
-        with PartFile(target, path, mode=stat.S_IMODE(status.st_mode)) as part:
+        part_name = _part(os.path.basename(path))
+        with PartFile(target, path, part_name, stat.S_IMODE(status.st_mode)) as part:
             while chunk := os.read(original, CHUNK_BYTES):
                 part.write(chunk)
             part.set_times(status)
@@ -337,7 +351,7 @@ def _copy(old_folder: int, target: SafeFolder, path: bytes, expected: ReadIdenti
 
 
 def _part(name: bytes) -> bytes:
-    return PART_PREFIX + name + PART_SUFFIX
+    return b"." + name + _PART_SUFFIX
 
 
 def _remove(folder: int, name: bytes) -> None:

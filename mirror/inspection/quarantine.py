@@ -19,6 +19,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from mirror.cache.cache_writer import CacheWriter
 from mirror.cache.safe_folder import ReadIdentity, SafeFolder, move
 from mirror.cache.scan import display, unreadable
 from mirror.content.digest import Digest
@@ -180,7 +181,7 @@ def restore(
         UsageError: the folder has no manifest, or one of the folders is inside the other.
         CacheError: the cache cannot be opened.
         MirrorError: the folder cannot be used.
-        Busy: another run uses the folder.
+        Busy: another run uses the folder, or is writing to the cache.
     """
     _require_apart(root, folder)
     if not (folder / quarantine_manifest.NAME).is_file():
@@ -194,6 +195,8 @@ def restore(
             stack.enter_context(locked(folder, ".lock", _unusable))
         latest = stack.enter_context(_latest_lines(folder, report))
         target = stack.enter_context(_cache(root))
+        if not dry_run:
+            stack.enter_context(CacheWriter(target, root).alone())
         source = stack.enter_context(SafeFolder(os.fsencode(folder)))
         at = now().isoformat(timespec="seconds")
         lines = (line._replace(action="restore", time=at) for line in latest)

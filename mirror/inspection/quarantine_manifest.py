@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
 from mirror.content.image import VERDICTS
-from mirror.system.files import open_regular
+from mirror.system.files import flush_folder, open_regular
 
 NAME: Final = "manifest.jsonl"
 
@@ -58,7 +58,7 @@ def append(folder: Path, lines: Iterable[ManifestLine]) -> None:
         os.fsync(out.fileno())
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        flush_folder(descriptor)
     finally:
         os.close(descriptor)
 

@@ -133,6 +133,19 @@ def open_regular(
     return file, status
 
 
+def flush_folder(descriptor: int) -> None:
+    """Flush the names in an open folder to disk, if its file system can do that.
+
+    Raises:
+        OSError: the flush failed.
+    """
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS):
+            raise
+
+
 def _require_regular(status: os.stat_result) -> None:
     if stat.S_ISDIR(status.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))

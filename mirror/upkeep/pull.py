@@ -124,7 +124,7 @@ def pull(
 
     Raises:
         MirrorError: the mirror cannot be read, or the folder cannot be used.
-        Busy: another pull into the same folder is running on this machine.
+        Busy: another run is writing to the folder, on this machine or another.
         UsageError: a dataset cannot be read.
     """
     settings.require_apart()
@@ -142,8 +142,10 @@ def pull(
                 progress.started()
                 tree = stack.enter_context(_opened(folder, make=not options.dry_run))
                 writer = CacheWriter(tree, os.fsencode(folder), hardlink=options.hardlink)
+                if not options.dry_run:
+                    stack.enter_context(writer.alone())
                 pulling = _Pull(
-                    mirror, tree, writer, settings=settings, options=options, report=report,
+                    mirror, writer, settings=settings, options=options, report=report,
                     progress=progress,
                 )  # fmt: skip
                 with stopping_on_signals(pulling.stop.set):
@@ -177,7 +179,6 @@ class _Pull:
     def __init__(
         self,
         mirror: OpenMirror,
-        tree: SafeFolder,
         writer: CacheWriter,
         *,
         settings: Settings,
@@ -187,7 +188,6 @@ class _Pull:
     ) -> None:
         self.stop = asyncio.Event()
         self._mirror = mirror
-        self._tree = tree
         self._writer = writer
         self._settings = settings
         self._options = options
@@ -200,8 +200,6 @@ class _Pull:
         with outcome_noted(self._report, self.stop):
             self._index = await self._mirror.index()
             chosen = await asyncio.to_thread(self._chosen)
-            if not self._options.dry_run:
-                await asyncio.to_thread(self._tree.remove_parts)
             self._progress.begin(Stage("files"))
             for key_range in key_ranges(self._index):
                 if self.stop.is_set():
@@ -261,7 +259,7 @@ class _Pull:
                     held = bytes_held(int(named.size[download.at]))
                     await window.start(held, self._pull_object, named, download)
             if downloads and not self._options.dry_run:
-                await asyncio.to_thread(self._tree.flush)
+                await asyncio.to_thread(self._writer.flush)
 
     def _plan_batch(
         self, named: NamedObjects, batch: range, chosen: NDArray[np.bool_]

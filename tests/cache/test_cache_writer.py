@@ -10,7 +10,6 @@ import pytest
 
 from mirror.cache.cache_writer import backfill_writer, cache_name
 from mirror.cache.prepare import judge_place
-from mirror.cache.safe_folder import SafeFolder
 from mirror.cache.scan import Entry
 from mirror.content.digest import Identity
 from mirror.errors import Busy, CacheError
@@ -104,21 +103,7 @@ def test_a_cache_has_one_backfill_at_a_time(tmp_path: Path) -> None:
     with backfill_writer(folder), pytest.raises(Busy), backfill_writer(folder):
         raise AssertionError
     with backfill_writer(folder):
-        assert os.listdir(folder) == []
+        pass
+    assert os.listdir(folder) == []
     with pytest.raises(CacheError, match="mounted"), backfill_writer(folder + b"/nowhere"):
         raise AssertionError
-
-
-def test_each_command_deletes_only_its_own_part_files(
-    tmp_path: Path,
-) -> None:
-    names = {".backfill-0123456789abcdef.tmp", "." + "0" * 32 + ".jpg.mirror-part", ".other.tmp"}
-    for name in names:
-        (tmp_path / name).write_bytes(b"half")
-    with backfill_writer(os.fsencode(tmp_path)):
-        pass
-    names -= {".backfill-0123456789abcdef.tmp"}
-    assert set(os.listdir(tmp_path)) == names
-    with SafeFolder(os.fsencode(tmp_path)) as folder:
-        folder.remove_parts()
-    assert os.listdir(tmp_path) == [".other.tmp"]

@@ -55,7 +55,7 @@ def test_a_run_that_is_killed_loses_nothing_and_is_completed_by_the_next(
         found: dict[str, bytes] = {}
         for folder in (cache, to):
             for path, body in files_of(folder).items():
-                if not path.endswith(".mirror-part"):
+                if not path.endswith((".mirror-part", ".mirror-lock")):
                     assert everything[path] == body, f"killed at line {at}"
                     found[path] = body
         assert found == everything, f"killed at line {at}"
@@ -65,7 +65,11 @@ def test_a_run_that_is_killed_loses_nothing_and_is_completed_by_the_next(
             }
         else:
             named = set()
-        moved = {path.encode() for path in files_of(to) if not path.endswith(".mirror-part")}
+        moved = {
+            path.encode()
+            for path in files_of(to)
+            if not path.endswith((".mirror-part", ".mirror-lock"))
+        }
         assert moved <= named, "no file without a line"
         report = back(cache, to) if restoring else out(cache, to)
         assert (report.skipped, report.failed) == (0, 0), (at, report.failures)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from mirror.cache.safe_folder import PartFile
 from mirror.catalog.row import UNKNOWN_SOURCE, Row
 from mirror.dataset.inputs import Input
 from mirror.errors import Busy, CacheError, CatalogError
@@ -214,6 +216,56 @@ def test_a_second_pull_into_the_folder_is_refused_as_busy(folder_setup: MirrorSe
 
     assert pull(folder_setup.settings(), progress=Advances(meanwhile)).exit_status == 0
     assert told
+
+
+@pytest.mark.parametrize("locks", [True, False], ids=["locks", "no locks"])
+def test_a_second_pull_from_another_mirror_that_is_killed_half_way_spoils_no_file(
+    folder_setup: MirrorSetup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, locks: bool
+) -> None:
+    """It has another state, so only the cache itself tells each run of the other."""
+    bodies = stocked(folder_setup)
+    settings = folder_setup.settings()
+    other = folder_setup.place.settings(
+        cache={"dir": str(folder_setup.cache)}, state={"dir": str(tmp_path / "other")}
+    )
+    publish, write = PartFile.publish, PartFile.write
+    ends: list[BaseException] = []
+
+    class Killed(BaseException):
+        pass
+
+    def half(part: PartFile, data: bytes) -> None:
+        write(part, data[: len(data) // 2])
+        raise Killed
+
+    def second() -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(PartFile, "write", half)
+            patch.setattr(PartFile, "close", lambda _: None)  # a killed process tidies nothing
+            try:
+                pull(other)
+            except (Busy, Killed) as error:
+                ends.append(error)
+
+    def meanwhile(part: PartFile, *, replace: bool) -> None:
+        if not ends:
+            thread = threading.Thread(target=second)
+            thread.start()
+            thread.join()
+        publish(part, replace=replace)
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PartFile, "publish", meanwhile)
+        if not locks:
+            patch.setattr("mirror.cache.cache_lock.flock", refuse)
+        report = pull(folder_setup.settings(concurrency=1))
+    assert [type(end) for end in ends] == [Busy if locks else Killed]
+    assert (counts(report), report.exit_status) == ((14, 0, 14, 0), 0)
+    pull(settings)
+    assert there(folder_setup.cache) == bodies
 
 
 def test_a_full_disk_ends_the_pull_and_leaves_no_partial_image(
