@@ -247,7 +247,7 @@ class SteppedStore:
         return await self._inner.now() + timedelta(days=self._frame.story.world.days)
 
     async def create_in_turn(self, objects: Any, stopped: Callable[[], bool]) -> Created:
-        return await create_with_put(self, objects, stopped)  # type: ignore[arg-type]
+        return await create_with_put(self, objects, stopped)
 
     async def _request(self, name: str, send: Callable[..., Any], *arguments: Any) -> Any:
         story, key = self._frame.story, arguments[0]
