@@ -116,7 +116,7 @@ class KilledBackfill:
     def check(self) -> None:
         """Check what must hold at any moment."""
         for path in self.cache.iterdir():
-            if path.name.startswith(".backfill-"):
+            if path.name.endswith((".mirror-part", ".mirror-lock")):
                 continue
             assert inspect(path.read_bytes()).verdict == "ok", path
         for url, body in self.good.items():
