@@ -310,6 +310,11 @@ def test_a_fetcher_takes_the_options_of_fetch(place: Path) -> None:
         (lambda m: m.rewrite("raw.jsonl", "o.jsonl", known_bad="x"), "needs --cached-only"),
         (lambda m: m.rewrite("raw.jsonl", "o.jsonl", pin={"a": "x"}), "--pin needs --split"),
         (lambda m: m.rewrite("raw.jsonl", "o.jsonl", split="a=1", pin="a"), "not SPLIT=FILE"),
+        (lambda m: m.rewrite("raw.jsonl", "o.jsonl", split="a=1", pin="a=-"), "output is a file"),
+        (
+            lambda m: m.rewrite("raw.jsonl", "o.jsonl", split="a=1", pin="a=mongodb://h/d/c"),
+            "an earlier output is a file",
+        ),
         (
             lambda m: m.rewrite("raw.jsonl", "o.jsonl", split="a=1", pin={"b": ["x", "y"]}),
             "--pin b=x names no split of --split; write one of a",

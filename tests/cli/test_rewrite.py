@@ -423,3 +423,19 @@ def test_as_a_program(mirror: Run, plants: Mirror, work: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines()[-1] == "Written: out.jsonl"
     assert_said(mirror("rewrite", "good.jsonl", "-o", "out.jsonl", *where), 2, "--force")
+
+
+def test_outputs_are_pinned_while_they_are_replaced(rewrite: Rewrite, work: Path) -> None:
+    records = [{"photos": [{"image_url": url_of(n)}], "id": n, "kind": n % 7} for n in MANY]
+    options = (THREE, "--url-field=photos.image_url", "--stratify-by=kind", "--output=out.jsonl")
+    splits = ("train", "val", "test")
+    put(work / "some.jsonl", records[::2])
+    assert rewrite("some.jsonl", *options).status == 0
+    earlier = {name: set(ids(work / f"out_{name}.jsonl")) for name in splits}
+    put(work / "more.jsonl", records)
+    pins = [f"--pin={name}=out_{name}.jsonl" for name in splits]
+    done = rewrite("more.jsonl", *options, *pins, "--seed=5", "--force", first=("--json",))
+    assert done.status == 0
+    assert done.json["pinned"] >= len(records[::2])
+    assert done.json["pin_conflicts"] == 0
+    assert all(earlier[name] <= set(ids(work / f"out_{name}.jsonl")) for name in splits)

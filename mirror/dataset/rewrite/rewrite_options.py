@@ -261,6 +261,8 @@ def _earlier_output(text: str, splits: Sequence[Split]) -> EarlierOutput:
         raise UsageError(
             f"--pin {text} names no split of --split; write one of {', '.join(names)} before the =."
         )
+    if file == "-" or "://" in file:
+        raise UsageError(f"--pin {text}: an earlier output is a file; write its path after the =.")
     return EarlierOutput(name, Path(file))
 
 
