@@ -211,6 +211,42 @@ def test_a_stopped_holder_of_the_lock_is_not_waited_for_forever(
     assert (tmp_path / "k").read_bytes() == b"first"
 
 
+@pytest.mark.parametrize("stalls", ["before the name", "at the name"])
+def test_a_process_that_stalls_publishes_no_object_that_is_old_already(
+    stalls: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """gc would take it for an old one before its row is committed."""
+    hours = 30 * 24
+    passed = 0.0
+    real = os.link
+
+    def stall(path: Path) -> None:
+        nonlocal passed
+        passed += hours * 3600
+        written = path.stat().st_mtime - hours * 3600
+        os.utime(path, (written, written))
+
+    def link(temporary: Path, target: Path) -> None:
+        if stalls == "at the name":
+            stall(temporary)
+        real(temporary, target)
+
+    def write_bytes(path: Path, body: bytes) -> None:
+        with path.open("wb") as file:
+            file.write(body)
+        if stalls == "before the name":
+            stall(path)
+
+    monkeypatch.setattr(os, "link", link)
+    monkeypatch.setattr(Path, "write_bytes", write_bytes)
+    monkeypatch.setattr("mirror.store.engines.file.since_boot", lambda: passed)
+    store = store_at(tmp_path)
+    etag = asyncio.run(store.put("k", b"first", Create(), PLAIN))
+    info = asyncio.run(store.head("k"))
+    assert info.etag == etag
+    assert abs((info.last_modified - asyncio.run(store.now())).total_seconds()) < 60
+
+
 def test_delete_compares_the_etag_of_each_file(tmp_path: Path) -> None:
     store = store_at(tmp_path)
     etags = [asyncio.run(store.put(key, b"first", Create(), PLAIN)) for key in ("a", "b", "c")]

@@ -44,9 +44,13 @@ from mirror.store.base import (
     PutMode,
     create_blocking,
 )
+from mirror.system.clock import since_boot
 
 # Prefix of names that a listing skips: temporary files, and the lock for conditional PUTs.
 HIDDEN = ".mirror-"
+# An object's age counts from its name. A process that stalls between the bytes and the name would
+# publish an object that is old already, which gc may delete.
+_STALLED_SECONDS: Final = 60.0
 _IS_TEMPORARY: Final = re.compile(re.escape(HIDDEN) + "[0-9a-f]{16}").fullmatch
 # How long to wait for the folder's lock. A process holds it for two system calls, so a longer wait
 # means that its holder is stopped.
@@ -87,6 +91,14 @@ class FileStore:
                     temporary.unlink()
 
     def _publish(self, temporary: Path, target: Path, mode: PutMode) -> str:
+        began = since_boot()
+        os.utime(temporary)
+        self._give_name(temporary, target, mode)
+        if since_boot() - began > _STALLED_SECONDS:
+            os.utime(target)
+        return _etag(target.stat())
+
+    def _give_name(self, temporary: Path, target: Path, mode: PutMode) -> None:
         if isinstance(mode, Create):
             try:
                 os.link(temporary, target)
@@ -99,7 +111,7 @@ class FileStore:
                         "folder needs; choose a folder on another one."
                     ) from None
                 raise
-            return _etag(target.stat())
+            return
         # A loss of power leaves either the old bytes or the new ones. Flushing them before the lock
         # is taken keeps the lock short.
         with temporary.open("rb") as file:
@@ -108,7 +120,6 @@ class FileStore:
             if isinstance(mode, IfMatch) and _etag_of(target) != mode.etag:
                 raise PreconditionFailed(f"PUT {target}: the file has changed.")
             temporary.replace(target)
-            return _etag(target.stat())
 
     @contextmanager
     def _locked(self, what: str) -> Iterator[None]:
@@ -163,7 +174,7 @@ class FileStore:
             return await asyncio.to_thread(self._now)
 
     def _now(self) -> datetime:
-        with tempfile.NamedTemporaryFile(prefix=HIDDEN, dir=self._root) as file:
+        with tempfile.TemporaryFile(dir=self._root) as file:
             file.write(b"now")  # the file system dates what is written
             file.flush()
             return datetime.fromtimestamp(os.fstat(file.fileno()).st_mtime, UTC)
