@@ -23,6 +23,14 @@ from tests.support.chaos_tally import SEED
 
 Cells = Sequence[object]
 
+# Columns of the table of interleavings, by the prefix of their counts.
+INTERLEAVED = {
+    "let in": "commands let in",
+    "disturbed": "requests disturbed",
+    "lost": "losses",
+    "dangling": "dangling rows",
+}
+
 
 @dataclass
 class Part:
@@ -63,9 +71,23 @@ def run_line(parts: dict[str, Part]) -> str:
     )
 
 
-def table(head: Cells, rows: Iterable[Cells]) -> str:
+def table(head: Cells, rows: Iterable[Cells], *, abreast: int = 1) -> str:
+    """A table in Markdown.
+
+    Args:
+        head: the names of the columns. The first holds words, the others numbers.
+        rows: their cells.
+        abreast: how many rows stand side by side, in a table of short rows.
+    """
     shown = [[f"{one:,}" if isinstance(one, int) else str(one) for one in row] for row in rows]
-    lines = [head, ["---"] + ["---:"] * (len(head) - 1), *shown]
+    height = -(-len(shown) // abreast)
+    shown += [[""] * len(head)] * (height * abreast - len(shown))
+    beside = [[cell for row in shown[at::height] for cell in row] for at in range(height)]
+    lines: list[Cells] = [
+        [*head] * abreast,
+        ["---", *["---:"] * (len(head) - 1)] * abreast,
+        *beside,
+    ]
     return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
 
 
@@ -84,7 +106,7 @@ def faults(parts: dict[str, Part]) -> str:
         total.update(part.of("fault "))
     failed = sum(part.failed for part in parts.values() if part.of("fault "))
     rows = [(name, number) for name, number in total.most_common()]
-    return table(("fault of a request", "times"), [*rows, ("**losses**", failed)])
+    return table(("fault of a request", "times"), [*rows, ("**losses**", failed)], abreast=2)
 
 
 def inputs(parts: dict[str, Part]) -> str:
@@ -99,12 +121,21 @@ def inputs(parts: dict[str, Part]) -> str:
 def steps(parts: dict[str, Part]) -> str:
     part = parts.get("machine", Part())
     rows: list[Cells] = [("stories", part.counts["examples"]), *part.of("step ").items()]
-    return table(("step", "times"), [*rows, ("**losses**", part.failed)])
+    return table(("step", "times"), [*rows, ("**losses**", part.failed)], abreast=2)
 
 
 def together(parts: dict[str, Part]) -> str:
     rows = [(name, part.failed) for part in parts.values() for name in part.of("together ")]
     return table(("at the same time", "losses"), rows)
+
+
+def interleavings(parts: dict[str, Part]) -> str:
+    part = parts.get("interleavings", Part())
+    rows = [
+        (place, stories, *(part.counts[f"{what} {place}"] for what in INTERLEAVED))
+        for place, stories in part.of("story ").items()
+    ]
+    return table(("mirror in", "stories", *INTERLEAVED.values()), rows)
 
 
 TABLES: dict[str, Callable[[dict[str, Part]], str]] = {
@@ -114,6 +145,7 @@ TABLES: dict[str, Callable[[dict[str, Part]], str]] = {
     "inputs": inputs,
     "steps": steps,
     "together": together,
+    "interleavings": interleavings,
 }
 
 

@@ -36,7 +36,7 @@ from mirror.upkeep.verify import VerifyOptions, verify
 from tests.conftest import MakePlace, Place
 from tests.support import invariants
 from tests.support.chaos_tally import SEED, TIMES, count
-from tests.support.interleaving import DAY, Frame, Story, World, install
+from tests.support.interleaving import DAY, Frame, Story, World, in_a_thread, install
 from tests.support.mirror_setup import SOON, MirrorSetup, key_of
 from tests.support.photos import blank, flipped, name_of, photo, url_of
 
@@ -202,7 +202,7 @@ class Interleaving(Story):
 
     def _damage(self, frame: Frame, chance: random.Random) -> None:
         """Damage an object that the catalog offers, as only other programs and disks do."""
-        rows = invariants.read(self.place)
+        rows = in_a_thread(lambda: invariants.read(self.place))
         offered = sorted(
             key
             for row in rows.latest.values()
@@ -238,8 +238,6 @@ class Interleaving(Story):
                 return f"{type(error).__name__}: {error}"
 
         told = self.run(frame, command)
-        if self.errors:
-            raise self.errors[0]
         self.say(frame, f"{machine.name}: {name} ended: {told}")
 
     # --- commands ---
@@ -317,7 +315,9 @@ class Interleaving(Story):
         if dangling:
             raise Loss(f"the catalog names {dangling}, and there is no such object", len(dangling))
         for key, body in mirrored.objects.items():
-            if key not in self.ever_damaged and invariants.key_of(body) != key:
+            # gc removes a damaged object that no row offers any more, when it is old.
+            is_excused = key in self.damaged if key in named else key in self.ever_damaged
+            if not is_excused and invariants.key_of(body) != key:
                 raise Loss(f"{key} holds other bytes")
         self._no_good_row_was_superseded(mirrored)
         self._look_at_caches()
@@ -353,7 +353,6 @@ class Interleaving(Story):
             if synced.error is not None or synced.failed:
                 raise Loss(f"the last sync of {machine.name}: {synced.error} {synced.failures}")
         mirrored = self._check()
-        invariants.promise_kept(mirrored)
         self._all_files_are_mirrored(mirrored)
         told = verify(machines[0].settings, FULL, now=self.world.now)
         if told.error is not None or told.missing or told.mismatched:

@@ -23,6 +23,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
@@ -125,11 +126,18 @@ async def _keys(store: Store) -> list[str]:
 
 def in_a_thread(call: Callable[[], Any]) -> Any:
     """Call in a new thread, because the caller's may have a running event loop."""
-    results: list[Any] = []
-    thread = threading.Thread(target=lambda: results.append(call()))
+    result: Future[Any] = Future()
+
+    def run() -> None:
+        try:
+            result.set_result(call())
+        except BaseException as error:  # noqa: BLE001 - raised in the caller's thread
+            result.set_exception(error)
+
+    thread = threading.Thread(target=run)
     thread.start()
     thread.join()
-    return results[0] if results else None
+    return result.result()
 
 
 @dataclass
@@ -182,7 +190,6 @@ class Story:
         self.lines: list[str] = []
         self.let_in = 0
         self.faults = 0
-        self.errors: list[BaseException] = []
 
     def come_between(self, frame: Frame, chance: random.Random) -> None:
         """Do something while the command of `frame` stands still."""
@@ -196,11 +203,7 @@ class Story:
 
         def call() -> Any:
             _frame.set(frame)
-            try:
-                return command()
-            except BaseException as error:  # noqa: BLE001 - raised in the test's own thread
-                self.errors.append(error)
-                return None
+            return command()
 
         return in_a_thread(lambda: contextvars.copy_context().run(call))
 
