@@ -235,7 +235,7 @@ def test_the_fix_for_an_unreadable_cache_covers_future_files(
     def refused(*_: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "open", refused)
+    monkeypatch.setattr(machine_checks, "open_regular", refused)
     if which == "folder":
         really = os.scandir
         monkeypatch.setattr(
@@ -281,4 +281,4 @@ def test_a_disk_with_little_room(make_setup: MakeSetup, monkeypatch: pytest.Monk
     monkeypatch.setattr(machine_checks, "free_bytes", lambda _: 5_000_000)
     found = make_setup("file").found()["state"]
     assert found.status == "warn"
-    assert "5 MB are free" in found.what
+    assert "5.0 MB are free" in found.what

@@ -216,7 +216,7 @@ def test_the_whole_page_works(machine: Machine, make_place: MakePlace, monitor: 
     assert "Dry run: nothing was read, sent or written." in machine.follow(setting + look)
     printed = machine.follow(setting + fill_it)
     assert re.search(r"unchanged +13\n", printed), printed
-    assert re.search(r"requests +1  get 1\n", printed), printed
+    assert re.search(r"requests +1  list 1\n", printed), printed
 
     # The timer's second run has nothing to do.
     monitor.heard.clear()
