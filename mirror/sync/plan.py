@@ -8,7 +8,7 @@
     | no              |    no      | new:       read, inspected, uploaded |
 
 A file whose signature is known, which the walk did not meet and whose path did not change, has
-vanished. It is counted, and nothing is deleted anywpresent. If it comes back with other bytes it is new.
+vanished. It is counted, and nothing is deleted anywhere. If it comes back with other bytes it is new.
 """
 
 from __future__ import annotations
