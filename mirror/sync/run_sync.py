@@ -322,7 +322,10 @@ class _SyncRun:
             memory.save(state)
 
     async def _forget_lost_files(self, counting: Counting, state: State) -> None:
-        """Forget files whose objects a repair could not restore, so that this run uploads them."""
+        """Forget good files whose URL a repair has flagged, so that this run offers them.
+
+        The lost object may have had another content, from another cache that has the URL too.
+        """
         if self._losses == (state.get("losses") or ""):
             return
         retry = self._options.retry
@@ -330,9 +333,8 @@ class _SyncRun:
         index = await catalog.refresh(Index.empty(), self._snapshots)
         lost = [
             path
-            for path, url_md5, content_hash in state.acknowledged()
-            if (row := index.sighting(url_md5)) is not None
-            and (row.verdict, row.content_hash) == ("corrupt", content_hash)
+            for path, url_md5, _ in state.acknowledged()
+            if (row := index.sighting(url_md5)) is not None and row.verdict == "corrupt"
         ]
         state.forget(lost)
         state.set("losses", self._losses)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import random
 import shutil
@@ -244,6 +245,23 @@ def test_another_machine_that_has_the_content_restores_it_by_itself(
     assert (report.unchanged, report.uploaded) == (1, 1)
     assert is_whole(folder_setup)
     assert other.sync().unchanged == 2
+
+
+def test_a_machine_that_has_another_image_of_a_lost_url_offers_that_one(
+    folder_setup: MirrorSetup, tmp_path: Path
+) -> None:
+    """The later of two images was mirrored last, and is lost. The earlier one takes its place."""
+    fill(folder_setup.cache, {url_of(0): photo(0), url_of(1): photo(1)})
+    assert folder_setup.sync().uploaded == 2
+    (tmp_path / "other").mkdir()
+    other = MirrorSetup(folder_setup.place, tmp_path / "other")
+    fill(other.cache, {url_of(0): photo(2)})
+    assert other.sync().uploaded == 1
+    folder_setup.remove(key_of(photo(2)))
+    assert repair(folder_setup.settings()).lost == 1
+    assert folder_setup.sync().exit_status == 0
+    row = folder_setup.rows()[url_md5(url_of(0))]
+    assert (row["verdict"], row["sha256"]) == ("ok", hashlib.sha256(photo(0)).digest())
 
 
 def test_a_dataset_does_not_make_lost_rows_good_again(folder_setup: MirrorSetup) -> None:
