@@ -88,6 +88,7 @@ class Interleaving(Story):
     """One story.
 
     Attributes:
+        orphans: contents that had an object and no row when the story began.
         ever: the contents that any cache has had, by URL.
         damaged: keys of objects that the story damaged and no later repair has dealt with.
         ever_damaged: all keys that the story damaged.
@@ -99,6 +100,7 @@ class Interleaving(Story):
         self.ever: defaultdict[int, set[int]] = defaultdict(set)
         self.damaged: dict[str, int] = {}
         self.ever_damaged: set[str] = set()
+        self.orphans: list[int] = []
         self._damages = 0
         self._stood_still = 0.0
         self._number = 0
@@ -143,7 +145,8 @@ class Interleaving(Story):
         self._put(None, b, {url: chance.choice(list(GOOD)) for url in range(3, 7)})
         for machine in (a, b):
             assert sync(machine.settings, now=self.world.now).exit_status == 0
-        for content in chance.sample(list(GOOD), 2):
+        self.orphans = chance.sample(list(GOOD), 2)
+        for content in self.orphans:
             self._orphan(content)
         # These contents lose their last name.
         self._put(None, a, {url: chance.choice(list(GOOD)) for url in range(2)})
@@ -161,7 +164,8 @@ class Interleaving(Story):
         self.world.put(key, GOOD[content])
 
     def _drawn_files(self, chance: random.Random) -> dict[int, int]:
-        contents = list(GOOD) * 2 + list(BAD)
+        # A content that had no name is the one that gc is about to delete.
+        contents = list(GOOD) * 2 + self.orphans * 5 + list(BAD)
         return {url: chance.choice(contents) for url in chance.sample(URLS, chance.randint(1, 3))}
 
     def _put(self, frame: Frame | None, machine: Machine, files: dict[int, int]) -> None:
@@ -179,7 +183,7 @@ class Interleaving(Story):
 
     def come_between(self, frame: Frame, chance: random.Random) -> None:
         free = [name for name in MACHINES if name not in frame.holders]
-        event = chance.choice(("command",) * 8 + ("stand still",) * 2 + ("files", "damage"))
+        event = chance.choice(("command",) * 8 + ("stand still", "damage") * 2 + ("files",))
         if event == "stand still":
             self._stand_still(frame, chance)
         elif event == "files":
@@ -189,7 +193,7 @@ class Interleaving(Story):
         if event != "files":
             weights = ("sync",) * 4 + ("gc",) * 4 + ("repair", "verify", "pull", "rebuild-state")
             machine = self.machines[chance.choice(free)]
-            name = "repair" if event == "damage" else chance.choice(weights)
+            name = "repair" if event == "damage" else chance.choice((*weights, frame.name))
             self.let_in += 1
             self._run(name, machine, frame, chance)
 
@@ -210,7 +214,9 @@ class Interleaving(Story):
         )
         if not offered:
             return
-        key = chance.choice(offered)
+        held = {key_of(CONTENTS[n]) for n in self.machines[frame.holder].images.values()}
+        known_here = [key for key in offered if key in held]
+        key = chance.choice(known_here or offered)
         self._damages += 1
         self.damaged[key] = self._damages
         self.ever_damaged.add(key)
@@ -225,7 +231,7 @@ class Interleaving(Story):
         self._number += 1
         path = f"{outer.path}/" if outer else ""
         inner = 0 if outer is None else outer.let_in
-        frame = Frame(self, f"{path}{inner or self._number}", machine.name, outer)
+        frame = Frame(self, f"{path}{inner or self._number}", machine.name, name, outer)
         own = random.Random(f"{self.seed}/{frame.path}/command")
         if name == "sync" and own.random() < 0.8:
             self._put(frame, machine, self._drawn_files(own))
@@ -277,6 +283,8 @@ class Interleaving(Story):
     def _pull(self, frame: Frame, machine: Machine, chance: random.Random) -> str:
         """Pull into the machine's own cache, or into another's over a shared folder."""
         target = self.machines[chance.choice(MACHINES)] if chance.random() < 0.5 else machine
+        if frame.outer is not None and frame.outer.name == "pull":
+            target = self.machines[frame.outer.holder]
         for url in chance.sample(sorted(target.images), min(2, len(target.images))):
             target.path(url).unlink(missing_ok=True)
             target.images.pop(url, None)

@@ -55,11 +55,15 @@ _REQUESTS = (*_WRITES, "get", "get_range", "head", "list_page", "delete")
 _STEPS: tuple[tuple[type, tuple[str, ...]], ...] = (
     (Catalog, ("append", "append_after", "compact", "data_files", "refresh")),
     (State, ("record", "forget", "mark")),
-    (CacheWriter, ("write", "publish")),
+    (CacheWriter, ("begin", "publish")),
 )
-# Share of the moments at which something comes between: changes are worth more than reads.
-_AT_A_CHANGE, _AT_A_READ = 0.22, 0.06
-_CHANGES = (*_WRITES, "delete", "append", "record", "write", "publish")
+# The chance that something comes between, and that a request is disturbed, by the kind of a step.
+_CHANCES = {
+    "delete": (0.6, 0.3),
+    **dict.fromkeys((*_WRITES, "append", "append_after"), (0.25, 0.08)),
+}
+_CHANCES |= dict.fromkeys(("refresh", "record", "begin", "publish"), (0.25, 0.0))
+_CHANCES_OF_A_READ = (0.06, 0.02)
 _RANDOM_NAME = re.compile(r"part-[0-9a-f-]+|[0-9a-f]{8}-[0-9a-f-]{27}")
 
 
@@ -147,12 +151,14 @@ class Frame:
     Attributes:
         path: names the command within its story: its number, below those that it came into.
         holder: the machine that runs it.
+        name: of the command.
         outer: the command that stands still meanwhile.
     """
 
     story: Story
     path: str
     holder: str
+    name: str
     outer: Frame | None = None
     seen: Counter[str] = field(default_factory=Counter)
     let_in: int = 0
@@ -218,12 +224,12 @@ class Story:
             what = _RANDOM_NAME.sub("…", f"{moment} {step}")
             frame.seen[what] += 1
             chance = random.Random(f"{self.seed}/{frame.path}/{what}/{frame.seen[what]}")
-            share = _AT_A_CHANGE if step.split(maxsplit=1)[0] in _CHANGES else _AT_A_READ
-            if chance.random() < share and self._may_come_between(frame):
+            between, disturbed = _CHANCES.get(step.split(maxsplit=1)[0], _CHANCES_OF_A_READ)
+            if chance.random() < between and self._may_come_between(frame):
                 frame.let_in += 1
                 self.say(frame, f"    {what}:")
                 self.come_between(frame, chance)
-            if is_request and chance.random() < share / 3 and frame.faults < 3:
+            if is_request and chance.random() < disturbed and frame.faults < 3:
                 frame.faults += 1
                 self.faults += 1
                 self.say(frame, f"    {what}: " + ("503" if moment == "before" else "answer lost"))
