@@ -131,9 +131,7 @@ class Interleaving(Story):
         for _ in range(COMMANDS_OF_A_STORY):
             self._stood_still = 0.0
             machine = self.machines[chance.choice(MACHINES)]
-            name = chance.choice(
-                ("sync", "sync", "gc", "gc", "repair", "pull", "verify", "rebuild-state")
-            )
+            name = chance.choice(("sync", "sync", *self.commands, "gc"))
             self._run(name, machine, None, chance)
             if self.place.server is None:
                 self._check()
