@@ -52,11 +52,9 @@ imports: $(STAMP)
 
 check: lint types imports
 
-# The stories of interleaved commands are left to `make chaos`: some of them still fail.
 # One worker for each core, each with its own servers. More than four would run out of memory.
 unit: $(STAMP) servers
-	$(BIN)/pytest --quiet --numprocesses auto --maxprocesses 4 --dist worksteal \
-		--ignore tests/chaos/test_interleavings.py
+	$(BIN)/pytest --quiet --numprocesses auto --maxprocesses 4 --dist worksteal
 
 # The environment and the servers are installed at the same time.
 test:
