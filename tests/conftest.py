@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import secrets
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +35,10 @@ __all__ = [
     "pytest_runtest_setup",
     "seaweedfs",
 ]
+
+# The datasets library reads these once, when the first test imports it.
+os.environ["HF_UPDATE_DOWNLOAD_COUNTS"] = "0"
+os.environ["HF_HOME"] = os.path.join(tempfile.gettempdir(), "mirror-tests-huggingface")
 
 # Every kind of place for a mirror, with every engine that reaches it.
 PLACES = (

@@ -195,15 +195,21 @@ def client_of(url: MongoUrl) -> MongoClient[dict[str, Any]]:
 def _kind(url: MongoUrl, collection: Collection[dict[str, Any]]) -> str:
     from pymongo.errors import OperationFailure
 
+    def kinds(**only: str) -> dict[str, str]:
+        found = collection.database.list_collections(
+            filter=only, nameOnly=True, authorizedCollections=True
+        )
+        return {entry["name"]: str(entry.get("type", "collection")) for entry in found}
+
     try:
-        found = collection.database.list_collections(nameOnly=True, authorizedCollections=True)
-        kinds = {entry["name"]: str(entry.get("type", "collection")) for entry in found}
+        kind = kinds(name=url.collection).get(url.collection)
+        others = kinds() if kind is None else {}
     except OperationFailure as error:
         if error.code != UNAUTHORIZED or url.username is None:
             raise
         return "collection"  # a user may read a collection without the right to list them
-    if url.collection not in kinds:
-        close = get_close_matches(url.collection, kinds, n=3, cutoff=0.5)
+    if kind is None:
+        close = get_close_matches(url.collection, others, n=3, cutoff=0.5)
         raise DatasetError(
             f"{url} does not exist: "
             + (
@@ -214,7 +220,7 @@ def _kind(url: MongoUrl, collection: Collection[dict[str, Any]]) -> str:
                 "check both names."
             )
         )
-    return kinds[url.collection]
+    return kind
 
 
 def read_batches(url: MongoUrl, reading: ReadOptions) -> Batches:

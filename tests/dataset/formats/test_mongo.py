@@ -358,6 +358,21 @@ def test_who_may_not_list_collections_may_read_one(
         assert Scan().run(source).ids == TEN
 
 
+def test_a_database_of_many_collections_is_not_listed_to_open_one(
+    mongodb: MongoServer, plants: Collection[dict[str, Any]]
+) -> None:
+    others = [mongodb.fresh_collection() for _ in range(110)]  # more than one answer lists
+    for other in others:
+        other.insert_one({})
+    with (
+        mongodb.failing("getMore", errorCode=43),
+        connected(parsed(mongodb.url(plants.name))) as source,
+    ):
+        assert Scan().run(source).ids == TEN
+    for other in others:
+        other.drop()
+
+
 @pytest.mark.parametrize("cut", [0, 1, 3])
 def test_a_collection_that_is_not_there_is_never_an_empty_one(
     mongodb: MongoServer, plants: Collection[dict[str, Any]], cut: int

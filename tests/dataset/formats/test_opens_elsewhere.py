@@ -45,11 +45,7 @@ def test_polars_opens_it(written: Path) -> None:
     assert frame.to_dicts() == RECORDS
 
 
-def test_the_datasets_library_opens_it(
-    written: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
+def test_the_datasets_library_opens_it(written: Path, tmp_path: Path) -> None:
     import datasets
 
     kind = {".parquet": "parquet", ".csv": "csv"}.get(written.suffix, "json")
