@@ -27,6 +27,7 @@ from mirror.backfill.request_log import RecordedVerdict, RequestLog
 from mirror.backfill.url_policy import Refusal, UrlPolicy, base_of, source_of
 from mirror.cache.scan import Entries, ScanCount, signature, walk
 from mirror.catalog.lookup import OK, UrlLookup, digests_of
+from mirror.config.settings import CacheSettings
 from mirror.content.placeholder import distinct_photos
 from mirror.dataset.fields import MISSING, FieldPath
 from mirror.dataset.inputs import Input, read
@@ -191,7 +192,7 @@ def make_plan(
     lookup: UrlLookup | None,
     *,
     root: bytes,
-    extensions: Sequence[str],
+    cache: CacheSettings,
     now: float,
     progress: Progress,
 ) -> DownloadPlan:
@@ -204,7 +205,7 @@ def make_plan(
         policy: which hosts may be contacted.
         lookup: finds mirrored images; None if only the cache counts.
         root: the cache's folder.
-        extensions: of files that belong to the cache.
+        cache: which files belong to the cache, and how a change is recognised.
         now: the time, by the run's clock.
         progress: receives the stages of planning.
 
@@ -213,9 +214,7 @@ def make_plan(
         CacheError: the cache cannot be read, or is empty and was not before.
         StateError: the request log cannot be written.
     """
-    return _Planner(request_log, selection, policy, lookup, progress).run(
-        inputs, root, extensions, now
-    )
+    return _Planner(request_log, selection, policy, lookup, progress).run(inputs, root, cache, now)
 
 
 class _Planner:
@@ -242,13 +241,13 @@ class _Planner:
         self._judged_base = lru_cache(4096)(lambda base: _judge_base(policy, base))
 
     def run(
-        self, inputs: Sequence[Input], root: bytes, extensions: Sequence[str], now: float
+        self, inputs: Sequence[Input], root: bytes, cache: CacheSettings, now: float
     ) -> DownloadPlan:
         plan = self._plan
         with self._request_log.translated():
             self._db.executescript(_TABLES)
         self._read(inputs)
-        self._scan(root, extensions)
+        self._scan(root, cache)
         self._judge(root)
         self._exclude_cached()
         self._fill_queue(now)
@@ -346,13 +345,13 @@ class _Planner:
 
     # --- the cache ---
 
-    def _scan(self, root: bytes, extensions: Sequence[str]) -> None:
+    def _scan(self, root: bytes, cache: CacheSettings) -> None:
         count = ScanCount()
         files = 0
 
         def rows() -> Iterator[tuple[Any, ...]]:
             nonlocal files
-            for file in walk(root, extensions, count):
+            for file in walk(root, cache.extensions, count, trust_inode=cache.trust_inode):
                 files += 1
                 path, size, mtime_ns, inode = file
                 name = os.path.basename(path)

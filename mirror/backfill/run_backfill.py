@@ -282,7 +282,7 @@ class _BackfillRun:
             self._policy,
             lookup,
             root=self._root,
-            extensions=self._settings.cache.extensions,
+            cache=self._settings.cache,
             now=self._scheduler.clock(),
             progress=self._progress,
         )

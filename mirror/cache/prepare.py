@@ -86,7 +86,9 @@ def prepare(
     except Exception as error:  # noqa: BLE001 - one unexpected file must not end the run
         return Unprepared(entry, f"could not be judged: {error!r}")
     inspection = with_known_bad(inspection, read.digest, known_bad)
-    return Prepared(Entry(entry.path, read.identity), read.digest, inspection, read.body)
+    # The scan sets no inode where inodes are not to be compared.
+    identity = read.identity if entry.identity.inode else read.identity._replace(inode=0)
+    return Prepared(Entry(entry.path, identity), read.digest, inspection, read.body)
 
 
 def prepare_all(

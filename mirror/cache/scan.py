@@ -18,10 +18,11 @@ from typing import NamedTuple
 import numpy as np
 import xxhash
 
-from mirror.content.digest import Identity
+from mirror.content.digest import Identity, signed_64
 from mirror.errors import CacheError
 
 SIGNATURE_BYTES = 16
+_LATEST_NS = (1 << 63) - 1
 
 
 class Entry(NamedTuple):
@@ -39,7 +40,7 @@ class Entry(NamedTuple):
         return signature((self.path, *self.identity))
 
 
-File = tuple[bytes, int, int, int]  # path, size, mtime_ns, inode
+File = tuple[bytes, int, int, int]  # path, size, mtime_ns, inode; inode 0: not to be compared
 
 
 def signature(file: File) -> bytes:
@@ -97,29 +98,58 @@ class ScanCount:
     """The files and folders that the walk skipped.
 
     Attributes:
-        ignored: number of files that are not images of a cache.
+        ignored: number of files that are not images of a cache, links among them.
+        ignored_example: path of one of them, which is no link.
+        links: number of symbolic links in place of a cache's file or sub-folder.
+        link_example: path of one of them.
         unreadable: `(path, reason)` of folders and files that could not be read.
     """
 
     ignored: int = 0
+    ignored_example: bytes = b""
+    links: int = 0
+    link_example: bytes = b""
     unreadable: list[tuple[str, str]] = field(default_factory=list)
 
     def skip(self, path: bytes, error: OSError) -> None:
         """Note a file or folder that could not be read."""
         self.unreadable.append((display(path) or ".", str(error.strerror)))
 
+    def ignore(self, item: os.DirEntry[bytes], path: bytes, *, named_like_a_file: bool) -> None:
+        """Note a file that is not an image of a cache."""
+        self.ignored += 1
+        if not item.is_symlink():
+            self.ignored_example = self.ignored_example or path
+        elif named_like_a_file or os.path.isdir(item.path):
+            self.links += 1
+            self.link_example = self.link_example or path
+
     def failures(self) -> list[tuple[str, str]]:
         """Return `(path, reason)` of everything unreadable, in the words of reports."""
         return [(path, f"cannot be read: {reason}") for path, reason in self.unreadable]
 
+    @property
+    def links_warning(self) -> str:
+        """A sentence about links; empty where there are none."""
+        if not self.links:
+            return ""
+        return (
+            f"Symbolic links in the cache are not followed ({self.links:,}, for example "
+            f"{display(self.link_example)}); put the files themselves there, or mount a folder there."
+        )
 
-def walk(root: bytes, extensions: Sequence[str], count: ScanCount) -> Iterator[File]:
+
+def walk(
+    root: bytes, extensions: Sequence[str], count: ScanCount, *, trust_inode: bool = True
+) -> Iterator[File]:
     """Yield `(path, size, mtime_ns, inode)` of every file of the cache, in directory order.
 
     Args:
         root: the cache's folder.
         extensions: extensions of image files, lower case.
         count: counts ignored files and notes unreadable ones.
+        trust_inode: False for a file system that gives files other inodes at each mount; each
+            inode is 0 then.
 
     Raises:
         CacheError: the cache's folder itself cannot be read.
@@ -140,20 +170,26 @@ def walk(root: bytes, extensions: Sequence[str], count: ScanCount) -> Iterator[F
         with scan:
             for item in _entries(scan, folder, count):
                 name = item.name
-                if is_cache_file(name):
-                    try:
+                # Where the file system does not tell the kind of an entry, each look may fail.
+                try:
+                    named_like_a_file = is_cache_file(name) is not None
+                    if named_like_a_file:
                         if item.is_file(follow_symlinks=False):
                             stat = item.stat(follow_symlinks=False)
-                            yield prefix + name, stat.st_size, stat.st_mtime_ns, stat.st_ino
+                            mtime_ns = stat.st_mtime_ns
+                            if mtime_ns > _LATEST_NS:
+                                mtime_ns = signed_64(mtime_ns)
+                            inode = stat.st_ino if trust_inode else 0
+                            yield prefix + name, stat.st_size, mtime_ns, inode
                             continue
-                    except OSError as error:
-                        if not isinstance(error, FileNotFoundError):
-                            count.skip(prefix + name, error)
-                        continue  # deleted since the folder was listed
-                elif not name.startswith(b".") and item.is_dir(follow_symlinks=False):
-                    folders.append(prefix + name)
-                    continue
-                count.ignored += 1
+                    elif not name.startswith(b".") and item.is_dir(follow_symlinks=False):
+                        folders.append(prefix + name)
+                        continue
+                    count.ignore(item, prefix + name, named_like_a_file=named_like_a_file)
+                except FileNotFoundError:
+                    continue  # deleted since the folder was listed
+                except OSError as error:
+                    count.skip(prefix + name, error)
 
 
 def _entries(
@@ -164,6 +200,27 @@ def _entries(
         yield from scan
     except OSError as error:
         count.skip(folder, error)
+
+
+def require_cache_files(root: bytes, extensions: Sequence[str]) -> None:
+    """Refuse a folder that has files, but none that is named like a file of a cache.
+
+    Raises:
+        CacheError: it has none, or cannot be read.
+    """
+    count = ScanCount()
+    if next(walk(root, extensions, count), None) is None and count.ignored:
+        raise misnamed(root, count)
+
+
+def misnamed(root: bytes, count: ScanCount) -> CacheError:
+    """Return the error for a folder whose files are all ignored."""
+    if count.links:
+        return CacheError(f"{display(root)} has no file of a cache. {count.links_warning}")
+    return CacheError(
+        f"No file in {display(root)} is named <md5 of its URL>.<extension> (for example "
+        f"{display(count.ignored_example)} is not); check cache.dir and cache.extensions."
+    )
 
 
 def unreadable(root: bytes, error: OSError) -> CacheError:

@@ -34,10 +34,15 @@ class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class CacheSettings(_Section, frozen=True):
-    """The URL-keyed cache. `dir`: its folder; `extensions`: extensions of image files."""
+    """The URL-keyed cache.
+
+    `dir`: its folder; `extensions`: extensions of image files; `trust_inode`: a file with another
+    inode has changed.
+    """
 
     dir: str | None = None
     extensions: tuple[str, ...] = IMAGE_EXTENSIONS
+    trust_inode: bool = True
 
 
 class BucketSettings(_Section, frozen=True):

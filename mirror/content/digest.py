@@ -32,7 +32,16 @@ class Identity(NamedTuple):
 
     @classmethod
     def of(cls, stat: os.stat_result) -> Identity:
-        return cls(stat.st_size, stat.st_mtime_ns, stat.st_ino)
+        return cls(stat.st_size, signed_64(stat.st_mtime_ns), stat.st_ino)
+
+
+def signed_64(number: int) -> int:
+    """Wrap a number into 64 bits with a sign.
+
+    A time in nanoseconds has more bits from the year 2262 on, and some clocks and archives make such
+    files. Times are only compared for equality.
+    """
+    return (number + (1 << 63)) % (1 << 64) - (1 << 63)
 
 
 class FileChanged(Exception):

@@ -39,6 +39,10 @@ def cache(settings: Settings) -> Finding:
     if count.unreadable:
         path, why = count.unreadable[0]
         return fail("cache", f"{path}: {why} cannot be read", _READ_FIX)
+    if count.links:
+        fix = "Put the files themselves there, or mount a folder there."
+        example = f"{count.links:,}, for example {display(count.link_example)}"
+        return warn("cache", f"symbolic links are not followed ({example})", fix)
     if not first:
         if count.ignored:
             fix = "Files are named <md5 of the URL>.<extension>: check cache.dir and cache.extensions."

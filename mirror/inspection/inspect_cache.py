@@ -18,7 +18,7 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from mirror.cache.prepare import Prepared, prepare, read_batches
-from mirror.cache.scan import Entries, Entry, ScanCount, display, walk
+from mirror.cache.scan import Entries, Entry, ScanCount, display, misnamed, walk
 from mirror.config.settings import Settings
 from mirror.content.image import VERDICTS, Level, Verdict
 from mirror.content.placeholder import load_known_bad, shared_reason
@@ -246,7 +246,7 @@ def inspect_cache(
         progress: receives the progress of the run.
 
     Raises:
-        CacheError: the cache's folder cannot be read.
+        CacheError: the cache's folder cannot be read, or has files, but none of a cache.
         StateError: there is no room for the temporary database.
     """
     count = ScanCount()
@@ -263,9 +263,13 @@ def inspect_cache(
             size = sum(file.size for file in judged) if level == "decode" else 0
             progress.advance(len(judged) + len(failures), size)
         findings.ignored = count.ignored
+        if count.links:
+            progress.say(count.links_warning, "warning")
         for path, reason in count.failures():
             findings.fail(path, reason)
         findings.settle(placeholder_photos)
+        if count.ignored and not findings.checked and not findings.failed:
+            raise misnamed(root, count)
         yield findings
 
 

@@ -26,7 +26,7 @@ from typing import Any, Final
 import numpy as np
 
 from mirror.cache.prepare import Prepared, Unprepared, prepare_all, read_batches
-from mirror.cache.scan import Entry, ScanCount, display, walk
+from mirror.cache.scan import Entry, ScanCount, display, misnamed, walk
 from mirror.catalog.comparison import Comparison
 from mirror.catalog.gc_lease import KNOWN_FOR
 from mirror.catalog.health import Problem, UpkeepReport
@@ -221,8 +221,11 @@ class _Rebuild:
         self._forget_absent()
         root = os.fsencode(self._settings.cache_dir)
         count = ScanCount()
-        files = walk(root, self._settings.cache.extensions, count)
+        cache = self._settings.cache
+        files = walk(root, cache.extensions, count, trust_inode=cache.trust_inode)
         plan = make_plan(files, count, state, FileSelection())
+        if not plan.scanned and count.ignored:
+            raise misnamed(root, count)
         if not plan.scanned:
             raise CacheError(
                 f"The cache folder {display(root)} has no image in it; check that its disk is mounted. The "

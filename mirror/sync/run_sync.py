@@ -12,7 +12,7 @@ from dataclasses import field
 
 import msgspec
 
-from mirror.cache.scan import Entries, ScanCount, walk
+from mirror.cache.scan import Entries, ScanCount, require_cache_files, walk
 from mirror.catalog.delta_table import Catalog
 from mirror.catalog.index import Index
 from mirror.catalog.open_mirror import Location, first_attempts
@@ -54,6 +54,8 @@ from mirror.sync.weigh import Basis
 from mirror.system.display_text import format_size
 
 _SOURCE_BATCH = 20_000
+# Fewer files may all have been written again.
+_MANY_CHANGED = 10
 # Key in the state: not empty while runs of this state have committed rows that none has weighed for
 # placeholders; absent where the state knows nothing of earlier runs.
 _UNWEIGHED = "unweighed_since"
@@ -140,6 +142,8 @@ class _SyncRun:
         )
 
     def run(self) -> SyncReport:
+        if not (self._folder / FILE_NAME).exists():
+            require_cache_files(self._root, self._settings.cache.extensions)
         if self._options.dry_run:
             return self._dry_run()
         with locked(self._folder):
@@ -207,9 +211,12 @@ class _SyncRun:
             members=None if self._sources is None else self._sources.__contains__,
             max_files=self._options.max_files,
         )
-        files = walk(self._root, self._settings.cache.extensions, count)
+        cache = self._settings.cache
+        files = walk(self._root, cache.extensions, count, trust_inode=cache.trust_inode)
         plan = make_plan(files, count, known, selection)
         self._report.take_plan(plan)
+        if count.links:
+            self._warn(count.links_warning)
         if plan.emptied_of:
             self._warn(
                 f"The cache folder is empty, and {plan.emptied_of:,} files were there before: is its "
@@ -233,10 +240,22 @@ class _SyncRun:
                 has_unexamined = self._level != "off" and state.get(_UNWEIGHED) != ""
                 if plan.order or self._sources is not None or has_unexamined:
                     await self._transfer(counting, state, plan)
+                self._warn_of_new_inodes()
             except MirrorError as error:
                 self._report.error = self._report.error or error
         finally:
             await counting.aclose()
+
+    def _warn_of_new_inodes(self) -> None:
+        """Warn if every file looked changed, and none had other bytes."""
+        report = self._report
+        looked = report.changed >= _MANY_CHANGED and not report.unchanged and not report.failed
+        if looked and self._settings.cache.trust_inode and not report.catalog_commits:
+            self._warn(
+                f"All {report.changed:,} known files looked changed, and none has other bytes. If the "
+                "cache's disk gives its files new inodes at each mount (SMB, sshfs, FAT), set "
+                "cache.trust_inode = false."
+            )
 
     async def _open_mirror(self, store: Store, state: State) -> None:
         """Check that the mirror is the state's, and that it has what the state relies on.
