@@ -35,7 +35,7 @@ from mirror.sync.sync_report import SyncReport
 from tests.support.photos import blank, fill, photo, url_of
 
 # Commands that are no verbs of a mirror; `config` is an attribute.
-NO_VERBS = {"init", "config", "completion", "demo"}
+NO_VERBS = {"init", "config", "completion", "help", "demo"}
 # Options of all commands, and of runs that nobody watches.
 OF_THE_COMMAND_LINE = {"config", "json", "quiet", "verbose", "log_format", "metrics_file", "ping"}
 # Where the mirror and the cache are: `Mirror.open` takes them.

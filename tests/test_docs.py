@@ -167,8 +167,8 @@ def test_the_reference_of_the_command_line_is_current() -> None:
 
 
 def test_the_reference_names_what_json_prints() -> None:
-    # A group has no JSON of its own, and completion prints a script.
-    assert {name for name, _ in commands()} - {"config", "completion"} == JSON.keys()
+    # A group has no JSON of its own, and completion and help print text.
+    assert {name for name, _ in commands()} - {"config", "completion", "help"} == JSON.keys()
     for key in SyncReport("x").as_json():
         assert re.search(rf"\b{key}\b", JSON["sync"]), key
 

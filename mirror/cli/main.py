@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import io
 import os
@@ -48,6 +49,7 @@ COMMANDS: Final = {
     "doctor": "Check your setup: credentials, bucket, cache, network, clock.",
     "config": "Show the configuration and its origins; check it.",
     "completion": "Print a script for shell completion.",
+    "help": "Show the help of a command.",
     "demo": "Try mirror on an embedded S3 server and a small real cache.",
 }
 
@@ -62,6 +64,16 @@ class _LazyGroup(click.Group):
         module = f"mirror.cli.commands.{cmd_name.replace('-', '_')}"
         command: click.Command = importlib.import_module(module).command
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if name in COMMANDS or name.startswith("-") or ctx.resilient_parsing:
+            return super().resolve_command(ctx, args)
+        close = difflib.get_close_matches(name, COMMANDS, n=1)
+        hint = f"did you mean {close[0]}?" if close else "mirror --help lists them."
+        raise click.UsageError(f"There is no command {name!r}; {hint}", ctx)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import click
+from click.shell_completion import CompletionItem
 
 from mirror.cli.help_sections import section
 from mirror.config.option_values import parse_hex_prefix
@@ -29,7 +30,22 @@ def parsed(parse: Callable[[str], Any]) -> Callable[..., Any]:
     return callback
 
 
-cache_option = click.option("--cache", metavar="DIR", help="The cache folder [cache.dir].")
+class _PathText(click.ParamType[str]):
+    """Text that may be a path: shells complete it with the names of files."""
+
+    name = "path"
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        return [CompletionItem(incomplete, type="file")]
+
+
+PATH_TEXT: Final = _PathText()
+
+cache_option = click.option(
+    "--cache", metavar="DIR", type=PATH_TEXT, help="The cache folder [cache.dir]."
+)
 public_url_option = section(
     WHERE_THE_MIRROR_IS,
     click.option(
@@ -62,6 +78,7 @@ known_bad_option = section(
     click.option(
         "--known-bad",
         metavar="FILE",
+        type=PATH_TEXT,
         help="A list of hashes; an image with one of them is a placeholder [inspect.known_bad].",
     ),
 )
@@ -97,7 +114,9 @@ bucket_options = section(
         metavar="NAME",
         help="The library that moves the bytes: auto, obstore or aioboto3 [bucket.engine].",
     ),
-    click.option("--state", metavar="DIR", help="The folder of the local state [state.dir]."),
+    click.option(
+        "--state", metavar="DIR", type=PATH_TEXT, help="The folder of the local state [state.dir]."
+    ),
 )
 
 

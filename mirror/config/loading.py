@@ -106,6 +106,16 @@ def merge(layers: Sequence[Layer]) -> Settings:
         ConfigError: a key is unknown or a value is wrong; the message names its layer.
     """
     merged, origins = values_and_origins(layers)
+    for key in (".".join(path) for path in _PATHS):
+        if merged.get(key) == "":
+            raise ConfigError(
+                f"{key} (from {origins[key]}) is empty; write a path, or leave the key out."
+            )
+        if isinstance(merged.get(key), str):
+            merged[key] = str(path_of(merged[key], key))
+    url = merged.get("bucket.url")
+    if isinstance(url, str) and url.startswith("file://~"):
+        merged["bucket.url"] = path_of(url.removeprefix("file://"), "bucket.url").as_uri()
     try:
         settings = msgspec.convert(_nested(merged), Settings, strict=False)
     except msgspec.ValidationError as error:
@@ -113,11 +123,6 @@ def merge(layers: Sequence[Layer]) -> Settings:
         key = path.rstrip("`").partition("[")[0]
         origin = origins.get(key, "defaults")
         raise ConfigError(f"{key} (from {origin}) is wrong: {sentence}.") from None
-    for key in (".".join(path) for path in _PATHS):
-        if merged.get(key) == "":
-            raise ConfigError(
-                f"{key} (from {origins[key]}) is empty; write a path, or leave the key out."
-            )
     extensions = settings.cache.extensions
     if not extensions or any(re.search(r"[\s./*?]|^$", text) for text in extensions):
         raise ConfigError(
@@ -230,6 +235,14 @@ def path_of(text: str, key: str) -> Path:
 
 
 def _environment_layer(environ: Mapping[str, str]) -> Layer:
+    for key in known_keys():
+        right = ENV_PREFIX + key.upper().replace(".", "__")
+        wrong = right.replace("__", "_")
+        if wrong in environ:
+            raise ConfigError(
+                f"The variable {wrong} is not read; write {right}, with two underscores between section "
+                "and key."
+            )
     flat: dict[str, Any] = {
         name.removeprefix(ENV_PREFIX).lower().replace("__", "."): value
         for name, value in environ.items()
@@ -295,4 +308,9 @@ def _require_known(key: str, origin: str) -> None:
     within = [k for k in known if k.startswith(f"{key}.")]  # a section written as a key
     close = within or difflib.get_close_matches(key, [*known, *_known_sections()], n=1, cutoff=0.5)
     hint = f"did you mean {close[0]}?" if close else "known keys are in docs/configuration.md."
+    if re.search("secret|password|token|credential|access_?key", key, re.IGNORECASE):
+        hint = (
+            "a secret does not belong into the configuration. Set AWS_ACCESS_KEY_ID and "
+            "AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, in the environment."
+        )
     raise ConfigError(f"Unknown key {key} (from {origin}); {hint}")

@@ -5,15 +5,18 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 
 from mirror.cli.commands.config import toml
-from mirror.cli.main import run
+from mirror.cli.main import COMMANDS, run
+from mirror.cli.main import mirror as command_line
 from mirror.config import loading
 from mirror.config.loading import known_keys, load
 from tests.conftest import MakePlace
@@ -308,6 +311,10 @@ def test_a_word_is_completed(typed: str, completed: str) -> None:
     """As the script that `mirror completion bash` prints asks for it."""
     asked = {"_MIRROR_COMPLETE": "bash_complete", "COMP_WORDS": typed}
     asked["COMP_CWORD"] = str(len(typed.split()) - 1)
+    assert completions(asked) == [f"plain,{completed}"]
+
+
+def completions(asked: dict[str, str]) -> list[str]:
     done = subprocess.run(
         [sys.executable, "-m", "mirror"],
         env={**os.environ, **asked},
@@ -315,4 +322,55 @@ def test_a_word_is_completed(typed: str, completed: str) -> None:
         text=True,
         check=False,
     )
-    assert done.stdout.splitlines() == [f"plain,{completed}"]
+    return done.stdout.splitlines()
+
+
+def takes_a_path(parameter: click.Parameter) -> bool:
+    """As its help names it."""
+    return bool(re.match(r"DIR|FILE|IN\b|OUT|DATASET", parameter.metavar or ""))
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_shells_complete_paths_wherever_one_is_taken(name: str) -> None:
+    """bash gets the kind "file" and then completes names of files by itself."""
+    command = command_line.get_command(click.Context(command_line), name)
+    assert command is not None
+    context = click.Context(command)
+    for parameter in filter(takes_a_path, command.params):
+        (item,) = parameter.shell_complete(context, "da")
+        assert (item.value, item.type in ("file", "dir")) == ("da", True), parameter.name
+
+
+def test_a_completion_of_a_dataset_leaves_it_to_the_shell() -> None:
+    typed = {
+        "_MIRROR_COMPLETE": "bash_complete",
+        "COMP_WORDS": "mirror rewrite da",
+        "COMP_CWORD": "2",
+    }
+    assert completions(typed) == ["file,da"]
+
+
+# --- words that are nearly right ---
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        (["snyc"], "There is no command 'snyc'; did you mean sync?"),
+        (["help", "rebuildstate"], "did you mean rebuild-state?"),
+        (["frobnicate"], "mirror --help lists them."),
+    ],
+)
+def test_a_command_that_does_not_exist(
+    capsys: pytest.CaptureFixture[str], typed: list[str], said: str
+) -> None:
+    assert run(typed) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_help_is_a_command_too(capsys: pytest.CaptureFixture[str]) -> None:
+    for words, same in ((["help", "gc"], ["gc", "--help"]), (["help"], ["--help"])):
+        assert run(words) == 0
+        shown = capsys.readouterr().out
+        assert run(same) == 0
+        assert shown == capsys.readouterr().out

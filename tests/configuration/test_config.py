@@ -206,6 +206,31 @@ def test_a_variable_without_a_known_section_is_ignored(load_here: Load) -> None:
     assert load_here({"MIRROR_BUCKET": "x", "MIRRORS__X": "y"}) == Settings()
 
 
+@pytest.mark.parametrize(
+    "key", ["cache.dir", "bucket.url", "sync.limit_rate", "prices.r2.egress_gb"]
+)
+def test_a_variable_with_one_underscore_too_few_is_told(load_here: Load, key: str) -> None:
+    wrong, right = (f"MIRROR_{key.upper().replace('.', u)}" for u in ("_", "__"))
+    with pytest.raises(ConfigError, match=f"{wrong} is not read; write {right}, with two under"):
+        load_here({wrong: "x"})
+
+
+@pytest.mark.parametrize(
+    "key", ["bucket.aws_secret_access_key", "bucket.access_key_id", "s3.token", "bucket.password"]
+)
+def test_a_secret_in_the_configuration_is_not_repeated(key: str) -> None:
+    with pytest.raises(ConfigError, match="Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS") as told:
+        merge([Layer("file", {key: "hunter2"})])
+    assert "hunter2" not in str(told.value)
+
+
+@pytest.mark.parametrize("origin", ["flag", "environment", "file"])
+def test_home_is_understood_in_every_layer(origin: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/ada")
+    found = merge([Layer(origin, {"cache.dir": "~/images", "bucket.url": "file://~/mirror"})])
+    assert (found.cache.dir, found.bucket.url) == ("/home/ada/images", "file:///home/ada/mirror")
+
+
 WRONG = [
     ("bucket.url", 5),
     ("bucket.engine", "s5cmd"),

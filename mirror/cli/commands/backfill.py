@@ -9,6 +9,7 @@ import click
 
 from mirror.cli.help_sections import SectionedCommand, section
 from mirror.cli.options import (
+    PATH_TEXT,
     WHAT_TO_READ,
     WHERE_THE_MIRROR_IS,
     bucket_flags,
@@ -33,7 +34,7 @@ def _until(text: str) -> float:
 
 
 @click.command("backfill", cls=SectionedCommand)
-@click.argument("inputs", metavar="DATASET...", nargs=-1, required=True)
+@click.argument("inputs", metavar="DATASET...", type=PATH_TEXT, nargs=-1, required=True)
 @section(
     WHAT_TO_READ,
     cache_option,

@@ -11,6 +11,7 @@ import click
 from mirror.cli.help_sections import SectionedCommand, section
 from mirror.cli.options import (
     OUTPUT,
+    PATH_TEXT,
     WHAT_TO_READ,
     bucket_flags,
     bucket_options,
@@ -31,7 +32,10 @@ fetch_options = section(
     public_url_option,
     cache_option,
     click.option(
-        "--fetch-cache", metavar="DIR", help="A folder that keeps fetched images [fetch.cache_dir]."
+        "--fetch-cache",
+        metavar="DIR",
+        type=PATH_TEXT,
+        help="A folder that keeps fetched images [fetch.cache_dir].",
     ),
     click.option(
         "--cache-bytes", metavar="SIZE", help="Its limit, such as 200G [fetch.cache_bytes]."
@@ -75,6 +79,7 @@ def fetch_settings(session: Session, options: dict[str, Any]) -> Settings:
         "-o",
         "--output",
         metavar="DIR|-",
+        type=PATH_TEXT,
         help="Write images here, named by the MD5 of their URL; - writes one to standard output.",
     ),
 )

@@ -9,7 +9,7 @@ import click
 
 from mirror.cli.commands.fetch import fetch_options, fetch_settings, match_option
 from mirror.cli.help_sections import SectionedCommand, section
-from mirror.cli.options import OUTPUT, WHAT_TO_READ, url_field_option
+from mirror.cli.options import OUTPUT, PATH_TEXT, WHAT_TO_READ, url_field_option
 from mirror.cli.session import Session, session_options
 from mirror.system.display_text import format_size
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @click.command("prefetch", cls=SectionedCommand)
-@click.argument("datasets", metavar="DATASET...", nargs=-1, required=True)
+@click.argument("datasets", metavar="DATASET...", type=PATH_TEXT, nargs=-1, required=True)
 @section(WHAT_TO_READ, url_field_option, match_option)
 @fetch_options
 @section(

@@ -8,6 +8,7 @@ import click
 
 from mirror.cli.help_sections import SectionedCommand, section
 from mirror.cli.options import (
+    PATH_TEXT,
     WHAT_TO_READ,
     bucket_flags,
     bucket_options,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
         "--dataset",
         "datasets",
         metavar="IN",
+        type=PATH_TEXT,
         multiple=True,
         help="Only URLs of this dataset; repeatable.",
     ),

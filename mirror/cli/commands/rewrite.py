@@ -10,6 +10,7 @@ import click
 from mirror.cli.help_sections import SectionedCommand, section
 from mirror.cli.options import (
     OUTPUT,
+    PATH_TEXT,
     WHAT_TO_READ,
     bucket_flags,
     bucket_options,
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 
 @click.command("rewrite", cls=SectionedCommand)
-@click.argument("inputs", metavar="IN...", nargs=-1, required=True)
+@click.argument("inputs", metavar="IN...", type=PATH_TEXT, nargs=-1, required=True)
 @section(
     OUTPUT,
     click.option(
@@ -68,6 +69,7 @@ if TYPE_CHECKING:
     click.option(
         "--cached-only",
         metavar="DIR",
+        type=PATH_TEXT,
         help="Use this cache instead of a bucket. URLs stay unchanged without --scheme file.",
     ),
     click.option("--strict", is_flag=True, help="Stop at the first invalid record."),

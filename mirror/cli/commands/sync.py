@@ -11,6 +11,7 @@ from mirror.cli.help_sections import SectionedCommand, section
 from mirror.cli.log import say
 from mirror.cli.options import (
     HOW_FAST,
+    PATH_TEXT,
     WHAT_TO_READ,
     bucket_flags,
     bucket_options,
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     click.option(
         "--dataset",
         metavar="IN",
+        type=PATH_TEXT,
         help="Only files that this dataset refers to; its URLs and licences go into the catalog.",
     ),
     url_field_option,
