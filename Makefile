@@ -5,7 +5,9 @@
 #   make docs   write docs/cli.md from the commands
 #   make format   format the code, and apply ruff's safe fixes
 #   make terraform-schema   write tests/terraform/schema.json from the providers' own schemas
-#   make audit   look for known vulnerabilities of the dependencies on PyPI (needs a network)
+#   make audit   look for known vulnerabilities of the locked dependencies on PyPI (needs a network)
+#   make lock   write requirements/*.lock anew: the newest versions, with their hashes (needs a network)
+#   make locked   install the locked versions into .venv, before make test
 #   make bench   measure beside s5cmd, rclone, aws-cli …; BENCH="bulk rewrite" for a part (docs/benchmarks.md)
 #   make bench-verdicts   print recall, false alarms and cost of the verdicts, as in docs/verdicts.md
 
@@ -15,7 +17,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed-dev
 DEMO   := $(VENV)/.installed-demo
 
-.PHONY: help demo test check lint types imports servers unit chaos docs terraform-schema audit bench bench-verdicts format clean
+.PHONY: help demo test check lint types imports servers unit chaos docs terraform-schema audit lock locked bench bench-verdicts format clean
 
 help:
 	@sed -n 's/^#   /  /p' Makefile
@@ -77,11 +79,25 @@ docs: $(STAMP)
 terraform-schema: $(STAMP)
 	@$(BIN)/python -m tests.terraform.extract_schema
 
-# A separate environment with a user's dependencies only.
+# Reads the versions from the lock files. So nothing is installed but the program that looks them up.
 audit: | $(BIN)/python
 	@$(BIN)/python -m venv .audit
-	@.audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit '.[all]'
-	.audit/bin/pip-audit --local --desc
+	@.audit/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/audit.lock
+	.audit/bin/pip-audit --disable-pip --require-hashes --desc -r requirements/dev.lock -r requirements/audit.lock
+
+LOCK := .audit/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
+	--no-annotate --custom-compile-command "make lock"
+
+lock: | $(BIN)/python
+	@$(BIN)/python -m venv .audit
+	@.audit/bin/python -m pip install --quiet --disable-pip-version-check uv
+	$(LOCK) --extra all --extra dev --overrides requirements/without-torch.txt --output-file requirements/dev.lock pyproject.toml
+	$(LOCK) --output-file requirements/audit.lock requirements/audit.in
+
+# pip refuses a file with another hash. torch and mirror itself have none: $(STAMP) installs them.
+locked: | $(BIN)/python
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.lock
+	@$(MAKE) --no-print-directory $(STAMP)
 
 bench: $(STAMP) servers
 	@$(BIN)/python bench/run.py $(BENCH)

@@ -11,6 +11,7 @@ from mirror.cache.prepare import Prepared
 from mirror.catalog.gc_lease import is_young, overwrite
 from mirror.content.digest import Digest, Hasher, digest_of
 from mirror.errors import (
+    AccessDenied,
     AlreadyExists,
     ContentCollision,
     NotFound,
@@ -138,7 +139,13 @@ async def upload_large(
         info = await store.head(key)
         existing = await digest_in(store, key, info.size)
     except NotFound:
-        await write()
+        try:
+            await write()
+        except AccessDenied:
+            raise StoreError(
+                f"{key} is sent in parts, which this key may not complete; give it s3:PutObject "
+                "without a condition on s3:if-none-match; left for the next run"
+            ) from None
         return True
     if existing == digest and is_young(info.last_modified, await store.now()):
         return False

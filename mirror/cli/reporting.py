@@ -38,7 +38,11 @@ if TYPE_CHECKING:
 
 
 def _web_address(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
-    if value is not None and (urlsplit(value).scheme not in ("http", "https") or "//" not in value):
+    try:
+        is_one = value is None or (urlsplit(value).scheme in ("http", "https") and "//" in value)
+    except ValueError:  # such as a bracket without its end
+        is_one = False
+    if not is_one:
         raise click.BadParameter("write a web address, http:// or https://.")
     return value
 

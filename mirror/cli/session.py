@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mirror.cli.help_sections import GENERAL, section
-from mirror.cli.log import Style, set_style
+from mirror.cli.log import Style, say, set_style
 from mirror.run.run_id import new_run_id
 
 if TYPE_CHECKING:
@@ -35,11 +35,21 @@ class Session:
     verbosity: int = 0
     run_id: str = field(default_factory=new_run_id)
 
-    def settings(self, flags: dict[str, Any]) -> Settings:
-        """Load all layers of the configuration. `flags` (dotted keys) override the others."""
+    def settings(self, flags: dict[str, Any], *, warn: bool = True) -> Settings:
+        """Load all layers of the configuration, and warn of addresses without encryption.
+
+        A command calls it once. The doctor has a finding instead of the warning.
+
+        Args:
+            flags: dotted keys, which override the other layers.
+            warn: print the warning.
+        """
         from mirror.config.loading import load
 
-        return load(config=self.config, flags=flags)
+        settings = load(config=self.config, flags=flags)
+        if warn:
+            warn_of_plain_http(settings)
+        return settings
 
     def progress(
         self, started: Callable[[], object] = lambda: None
@@ -71,6 +81,16 @@ class Session:
 
         sys.stdout.write(msgspec.json.format(encoded(value), indent=2).decode() + "\n")
         sys.stdout.flush()
+
+
+def warn_of_plain_http(settings: Settings) -> None:
+    """Say on standard error which addresses of the bucket are not encrypted."""
+    for key in settings.unencrypted:
+        say(
+            f"{key} begins with http://, so the network can read and change every request; "
+            "use https://.",
+            "warning",
+        )
 
 
 def _remember(ctx: click.Context, param: click.Parameter, value: Any) -> None:

@@ -19,6 +19,7 @@ import os
 import re
 import stat
 import tomllib
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -112,6 +113,11 @@ def merge(layers: Sequence[Layer]) -> Settings:
                 f"{key} (from {origins[key]}) is empty; write a path, or leave the key out."
             )
         if isinstance(merged.get(key), str):
+            if not _can_be_path(merged[key]):
+                raise ConfigError(
+                    f"{key} (from {origins[key]}) is no path: it has a null byte or a name of more than "
+                    "255 bytes."
+                )
             merged[key] = str(path_of(merged[key], key))
     url = merged.get("bucket.url")
     if isinstance(url, str) and url.startswith("file://~"):
@@ -138,6 +144,10 @@ def merge(layers: Sequence[Layer]) -> Settings:
     for name in ("cache_bytes", "bytes_in_flight"):
         parse_size(getattr(settings.fetch, name), f"fetch.{name}")
     return settings
+
+
+def _can_be_path(text: str) -> bool:
+    return "\0" not in text and all(len(os.fsencode(name)) <= 255 for name in text.split("/"))
 
 
 def _file_layers(
@@ -197,12 +207,15 @@ def _default_paths(cwd: Path | None, environ: Mapping[str, str]) -> list[Path]:
 def _read_file(path: Path) -> Layer:
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
+        deque(_leaves(values), maxlen=0)  # raises here where tables are nested too deeply
     except OSError as error:
         raise ConfigError(
             f"{path} cannot be read ({error.strerror}); give this user access, or name another file."
         ) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:  # also of a number with thousands of digits
         raise ConfigError(f"{path} is not valid TOML: {error}.") from None
+    except RecursionError:
+        raise ConfigError(f"{path} is nested too deeply; mirror.toml has two levels.") from None
     return Layer(str(path), _with_absolute_paths(values, path.parent))
 
 

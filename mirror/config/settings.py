@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -202,6 +204,14 @@ class Settings(_Section, frozen=True):
         return (endpoint or "").rstrip("/")
 
     @property
+    def unencrypted(self) -> list[str]:
+        """The keys whose addresses are reached over plain http through a network."""
+        if not self.bucket.url:
+            return []
+        used = {"bucket.endpoint": self.server, "bucket.public_url": self.bucket.public_url}
+        return [key for key, address in used.items() if address and _is_plain_http(address)]
+
+    @property
     def cache_dir(self) -> Path:
         """The cache's folder. Raises: ConfigError if `cache.dir` is absent."""
         if not self.cache.dir:
@@ -286,6 +296,18 @@ class Settings(_Section, frozen=True):
     def price_list(self) -> PriceSettings:
         endpoint = self.bucket.endpoint or ""
         return self.prices.r2 if "r2.cloudflarestorage.com" in endpoint else self.prices.s3
+
+
+def _is_plain_http(address: str) -> bool:
+    """True for an http URL of another machine; loopback needs no encryption."""
+    parts = urlsplit(address)
+    host = parts.hostname or ""
+    if parts.scheme != "http" or host == "localhost" or host.endswith(".localhost"):
+        return False
+    try:
+        return not ip_address(host).is_loopback
+    except ValueError:  # a name
+        return True
 
 
 def parse_rate(text: str) -> float:

@@ -12,7 +12,7 @@ from mirror.catalog.root import read_root
 from mirror.config.settings import Settings
 from mirror.diagnosis import bucket_checks, folder_checks, machine_checks, public_url
 from mirror.diagnosis.endpoint import PATIENCE, Endpoint
-from mirror.diagnosis.finding import Finding, fail, ok, skip
+from mirror.diagnosis.finding import Finding, fail, ok, skip, warn
 from mirror.errors import ConfigError, FormatError, MirrorError, NotFound
 from mirror.layout import OBJECTS
 from mirror.store.base import Store
@@ -49,6 +49,9 @@ def examine(settings: Settings, options: DoctorOptions = DoctorOptions()) -> Ite
     """
     url = settings.bucket_url
     usable = True
+    for key in settings.unencrypted:
+        what = f"{key} begins with http://: the network can read and change every request"
+        yield warn("encryption", what, "Use https://, or a tunnel that ends on this machine.")
     if url.scheme == "file":
         found = folder_checks.examine(settings, read_only=options.read_only)
     else:

@@ -14,7 +14,7 @@ output "mirror_toml" {
 }
 
 output "policy_arns" {
-  description = "The policies to attach to roles, by writer, reader and gc."
+  description = "The policies to attach to roles, by writer, repairer, reader and gc."
   value       = { for name, policy in aws_iam_policy.mirror : name => policy.arn }
 }
 

@@ -1,19 +1,63 @@
-# The least permissions for each role. The writer adds and reads and cannot delete. So a stolen key destroys
-# nothing: an overwritten object has an older version that can be restored.
+# The least permissions for each role. The writer reads and adds. It can neither delete nor overwrite an
+# image or an entry of the catalog's log, so a stolen key destroys no image.
+#
+# A PUT must have If-None-Match there. Starting an upload in parts and sending a part are no creation, and
+# cannot have it. Other files are replaced by design: format.json, gc.json, the catalog's checkpoints, probes.
 data "aws_iam_policy_document" "writer" {
+  source_policy_documents = [data.aws_iam_policy_document.repairer.json]
+
   statement {
-    sid       = "ReadAndAdd"
+    sid     = "AddOnly"
+    effect  = "Deny"
+    actions = ["s3:PutObject"]
+    resources = [
+      "${aws_s3_bucket.mirror.arn}/${local.below}objects/*",
+      "${aws_s3_bucket.mirror.arn}/${local.below}catalog/_delta_log/*.json",
+    ]
+
+    condition {
+      test     = "Null"
+      variable = "s3:if-none-match"
+      values   = ["true"]
+    }
+    condition {
+      test     = "Bool"
+      variable = "s3:ObjectCreationOperation"
+      values   = ["true"]
+    }
+  }
+}
+
+# For mirror repair, which overwrites damaged objects, and for a first sync with files above 32 MiB, whose
+# upload in parts has no condition. An overwritten object has an older version that can be restored.
+data "aws_iam_policy_document" "repairer" {
+  statement {
+    sid       = "ReadAndWrite"
     actions   = ["s3:GetObject", "s3:PutObject", "s3:AbortMultipartUpload"]
     resources = ["${aws_s3_bucket.mirror.arn}/${local.below}*"]
   }
 
   statement {
     sid       = "List"
-    actions   = ["s3:ListBucket", "s3:GetBucketLocation"]
+    actions   = ["s3:ListBucket"]
+    resources = [aws_s3_bucket.mirror.arn]
+
+    condition {
+      test     = "StringLikeIfExists"
+      variable = "s3:prefix"
+      values   = ["${local.below}*"]
+    }
+  }
+
+  statement {
+    sid       = "Locate"
+    actions   = ["s3:GetBucketLocation"]
     resources = [aws_s3_bucket.mirror.arn]
   }
 }
 
+# Each role lists the mirror's prefix only. S3 also asks for ListBucket when a key does not exist, and then
+# names no prefix. Without IfExists, it would answer 403 instead of 404.
 data "aws_iam_policy_document" "reader" {
   statement {
     sid       = "Read"
@@ -23,7 +67,19 @@ data "aws_iam_policy_document" "reader" {
 
   statement {
     sid       = "List"
-    actions   = ["s3:ListBucket", "s3:GetBucketLocation"]
+    actions   = ["s3:ListBucket"]
+    resources = [aws_s3_bucket.mirror.arn]
+
+    condition {
+      test     = "StringLikeIfExists"
+      variable = "s3:prefix"
+      values   = ["${local.below}*"]
+    }
+  }
+
+  statement {
+    sid       = "Locate"
+    actions   = ["s3:GetBucketLocation"]
     resources = [aws_s3_bucket.mirror.arn]
   }
 }
@@ -55,16 +111,29 @@ data "aws_iam_policy_document" "gc" {
 
   statement {
     sid       = "List"
-    actions   = ["s3:ListBucket", "s3:GetBucketLocation", "s3:ListBucketMultipartUploads"]
+    actions   = ["s3:ListBucket", "s3:ListBucketMultipartUploads"]
+    resources = [aws_s3_bucket.mirror.arn]
+
+    condition {
+      test     = "StringLikeIfExists"
+      variable = "s3:prefix"
+      values   = ["${local.below}*"]
+    }
+  }
+
+  statement {
+    sid       = "Locate"
+    actions   = ["s3:GetBucketLocation"]
     resources = [aws_s3_bucket.mirror.arn]
   }
 }
 
 locals {
   policies = {
-    writer = data.aws_iam_policy_document.writer.json
-    reader = data.aws_iam_policy_document.reader.json
-    gc     = data.aws_iam_policy_document.gc.json
+    writer   = data.aws_iam_policy_document.writer.json
+    repairer = data.aws_iam_policy_document.repairer.json
+    reader   = data.aws_iam_policy_document.reader.json
+    gc       = data.aws_iam_policy_document.gc.json
   }
 }
 

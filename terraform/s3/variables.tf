@@ -64,18 +64,18 @@ variable "cors_origins" {
 }
 
 variable "users" {
-  description = "IAM users to create for machines outside AWS: any of writer, reader and gc. Create their keys by hand, so that Terraform's state has no secret. If you have roles, attach the policies to those instead."
+  description = "IAM users to create for machines outside AWS: any of writer, repairer, reader and gc. Create their keys by hand, so that Terraform's state has no secret. If you have roles, attach the policies to those instead."
   type        = set(string)
   default     = []
 
   validation {
-    condition     = length(setsubtract(var.users, ["writer", "reader", "gc"])) == 0
-    error_message = "Choose among writer, reader and gc."
+    condition     = length(setsubtract(var.users, ["writer", "repairer", "reader", "gc"])) == 0
+    error_message = "Choose among writer, repairer, reader and gc."
   }
 
   validation {
-    condition     = length(var.users) == 0 || length(var.bucket_name) <= 50
-    error_message = "A user is called mirror-NAME-BUCKET, and IAM takes 64 characters: with users a bucket's name may have 50."
+    condition     = length(var.users) == 0 || length(var.bucket_name) <= 48
+    error_message = "A user is called mirror-NAME-BUCKET, and IAM takes 64 characters: with users a bucket's name may have 48."
   }
 }
 

@@ -35,15 +35,17 @@ def test_the_crontab_avoids_the_full_hour() -> None:
 
 @pytest.mark.parametrize("status", [0, 3])
 @pytest.mark.parametrize(
-    ("number", "name", "key"), [(0, "sync", "a-key"), (1, "gc", "gcs-key"), (2, "verify", "a-key")]
+    ("number", "name", "file"), [(0, "sync", ""), (1, "gc", "-gc"), (2, "verify", "-verify")]
 )
 def test_the_command_runs_mirror_with_the_environments_secrets(
-    tmp_path: Path, number: int, name: str, key: str, status: int
+    tmp_path: Path, number: int, name: str, file: str, status: int
 ) -> None:
-    (tmp_path / "environment").write_text("AWS_ACCESS_KEY_ID=a-key\n")
-    (tmp_path / "environment-gc").write_text("AWS_ACCESS_KEY_ID=gcs-key\n")
+    """Each command gets the key of its own file, and where to report to."""
+    (tmp_path / "monitoring").write_text("MIRROR_PING=https://example.org\n")
+    for key in ("", "-gc", "-verify"):
+        (tmp_path / f"environment{key}").write_text(f"AWS_ACCESS_KEY_ID=key{key}\n")
     stand_in = tmp_path / "mirror"
-    stand_in.write_text(f'#!/bin/sh\necho "$AWS_ACCESS_KEY_ID $*"\nexit {status}\n')
+    stand_in.write_text(f'#!/bin/sh\necho "$AWS_ACCESS_KEY_ID $MIRROR_PING $*"\nexit {status}\n')
     stand_in.chmod(0o755)
     command = jobs()[number][-1].replace("/etc/mirror", shlex.quote(str(tmp_path)))
     done = subprocess.run(
@@ -53,7 +55,9 @@ def test_the_command_runs_mirror_with_the_environments_secrets(
         text=True,
         check=False,
     )
-    assert done.stdout == f"{key} --config {tmp_path}/mirror.toml -q {name}\n"
+    assert (
+        done.stdout == f"key{file} https://example.org --config {tmp_path}/mirror.toml -q {name}\n"
+    )
     assert done.returncode == status
 
 

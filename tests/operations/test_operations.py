@@ -11,7 +11,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from configparser import ConfigParser
 from pathlib import Path
 
 import pytest
@@ -83,6 +82,19 @@ AS=mirror exec "$@"
 """
 
 
+SET_ENVIRONMENT = "set -a; . /etc/mirror/monitoring; . /etc/mirror/environment; set +a"
+
+
+def file_of_the_page(name: str) -> dict[str, str]:
+    """The variables of a file in /etc/mirror that the page shows."""
+    shown = TEXT.split(f"<!-- the file: /etc/mirror/{name} -->\n```ini\n")[1].split("```")[0]
+    return dict(line.split("=", 1) for line in shown.splitlines())
+
+
+def write_variables(file: Path, values: dict[str, str]) -> None:
+    file.write_text("".join(f"{name}={value}\n" for name, value in values.items() if value))
+
+
 class Machine:
     """The page's machine in a folder: /etc/mirror, /data, /var/lib/mirror and so on."""
 
@@ -120,19 +132,17 @@ class Machine:
         return text
 
     def write_environment(self, ping: str = "") -> None:
-        """Write the file from the page, with the server's key."""
+        """Write the files from the page, with the server's key."""
         assert self.place.server is not None
-        shown = TEXT.split("<!-- the file: /etc/mirror/environment -->\n```ini\n")[1].split("```")[
-            0
-        ]
-        values = dict(line.split("=", 1) for line in shown.splitlines())
+        values = file_of_the_page("environment")
         values["AWS_ACCESS_KEY_ID"] = self.place.server.access_key
         values["AWS_SECRET_ACCESS_KEY"] = self.place.server.secret_key
+        write_variables(self.environment, values)
+        values = file_of_the_page("monitoring")
         assert values["MIRROR_METRICS_FILE"].endswith("/mirror-{command}.prom")
         values["MIRROR_METRICS_FILE"] = f"{self.folder}/mirror-{{command}}.prom"
         values["MIRROR_PING"] = ping
-        lines = [f"{name}={value}\n" for name, value in values.items() if value]
-        self.environment.write_text("".join(lines))
+        write_variables(self.environment.with_name("monitoring"), values)
 
     def shell(self, script: str) -> subprocess.CompletedProcess[str]:
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_ACC", "AWS_SEC"))}
@@ -157,16 +167,17 @@ class Machine:
 
     def service(self) -> subprocess.CompletedProcess[str]:
         """Run ExecStart of the unit with the unit's environment, as the timer does."""
-        unit = ConfigParser(strict=False, interpolation=None, delimiters=("=",))
-        unit.read(ROOT / "config" / "systemd" / "mirror-sync.service")
-        service = unit["Service"]
-        file = service["EnvironmentFile"]
-        start = service["ExecStart"]
-        return self.shell(f"set -a; . {file}; set +a; export AS={service['User']}; exec {start}")
+        unit = (ROOT / "config" / "systemd" / "mirror-sync.service").read_text()
+        settings = re.findall(r"^(User|EnvironmentFile|ExecStart)=-?(.*)$", unit, re.MULTILINE)
+        files = " ".join(f". {value};" for name, value in settings if name == "EnvironmentFile")
+        service = dict(settings)
+        return self.shell(
+            f"set -a; {files} set +a; export AS={service['User']}; exec {service['ExecStart']}"
+        )
 
     def status(self) -> dict[str, object]:
         done = self.shell(
-            "set -a; . /etc/mirror/environment; set +a; cd /\n"
+            f"{SET_ENVIRONMENT}; cd /\n"
             "runuser -u mirror -- mirror --json --config /etc/mirror/mirror.toml status"
         )
         found = json.loads(done.stdout)
@@ -208,7 +219,8 @@ def test_the_whole_page_works(machine: Machine, make_place: MakePlace, monitor: 
     tried = [block for mark, block in BLOCKS if mark == "tried"]
     configure, look, fill_it, every_month, new_machine = tried
     machine.write_environment(f"{monitor.url}/{{command}}")
-    setting = "$ cd /\n$ set -a; . /etc/mirror/environment; set +a\n"
+    setting = f"$ cd /\n$ {SET_ENVIRONMENT}\n"
+    assert setting in configure + new_machine, "the page sets the environment in the same way"
 
     printed = machine.follow(configure)
     assert "FAIL" not in printed
@@ -292,7 +304,7 @@ def test_an_ended_key_is_reported(machine: Machine) -> None:
     machine.write_environment()
     for mark, block in BLOCKS[:4]:
         if mark == "tried":
-            machine.follow("$ cd /\n$ set -a; . /etc/mirror/environment; set +a\n" + block)
+            machine.follow(f"$ cd /\n$ {SET_ENVIRONMENT}\n{block}")
     text = machine.environment.read_text()
     machine.environment.write_text(re.sub(r"(SECRET_ACCESS_KEY=).*", r"\1ended", text))
     done = machine.service()

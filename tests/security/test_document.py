@@ -1,4 +1,4 @@
-"""docs/security.md lists the permissions of terraform/, and the keys that the tests find sufficient."""
+"""docs/security.md lists the permissions of terraform/, the keys that suffice, and tests that exist."""
 
 from __future__ import annotations
 
@@ -31,9 +31,14 @@ def may(identity: Identity, action: str, key: str) -> bool:
     return False
 
 
-@pytest.mark.parametrize("identity", [WRITER, READER, GC], ids=lambda identity: identity.name)
-def test_permissions_of_each_key_match_its_policy(identity: Identity) -> None:
-    (row,) = re.findall(rf"^\| {identity.name} \|(.*)\|$", TEXT, re.MULTILINE)[:1]
+# The test server's writer may overwrite, as terraform's repairer.
+KEYS = {"writer": WRITER, "repairer": WRITER, "reader": READER, "gc": GC}
+
+
+@pytest.mark.parametrize(("name", "identity"), KEYS.items(), ids=KEYS)
+def test_permissions_of_each_key_match_its_policy(name: str, identity: Identity) -> None:
+    (row,) = re.findall(rf"^\| {name} \|(.*)\|$", TEXT, re.MULTILINE)[:1]
+    assert ("overwrite" in row) == (name == "repairer")
     for key, cell in zip(COLUMNS, row.split("|"), strict=True):
         told = {WORDS[word.split()[0]] for word in cell.strip().split(", ")}
         assert told == {action for action in WORDS.values() if may(identity, action, key)}, key
@@ -50,6 +55,26 @@ def test_each_command_is_listed_with_its_least_key() -> None:
         wanted = "writer" if name == "doctor" else key or "none"
         assert name in told[wanted], name
     assert sum(map(len, told.values())) == len(LEAST)
+
+
+def table_below(heading: str) -> list[list[str]]:
+    """The cells of each row of the first table below a heading."""
+    section = TEXT.split(f"\n## {heading}\n")[1].split("\n## ")[0]
+    rows = [line for line in section.splitlines() if line.startswith("|")]
+    return [row.removeprefix("| ").removesuffix(" |").split(" | ") for row in rows[2:]]
+
+
+def test_each_row_names_a_test_that_exists() -> None:
+    """A new row of "Trust" or "Checks" needs a row in the table of attacks."""
+    attacks = table_below("Attacks and their tests")
+    rows = [row[0] for heading in ("Trust", "Checks") for row in table_below(heading)]
+    wanted = {re.sub(r" \([^()]*\)$", "", row) for row in rows}
+    assert {row[0] for row in attacks} == wanted
+    for what, _, cell in attacks:
+        named = re.findall(r"`([\w/]+\.py)::(\w+)`", cell)
+        assert named, what
+        for file, test in named:
+            assert f"\ndef {test}(" in (ROOT / "tests" / file).read_text(), f"{file}::{test}"
 
 
 def test_numbers_match_the_code() -> None:

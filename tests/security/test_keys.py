@@ -31,9 +31,9 @@ S3 = ["seaweedfs-obstore", "seaweedfs-aioboto3"]
 # The least key that each command needs; "" if it does not use the bucket.
 LEAST = {
     "init": "writer", "sync": "writer", "rewrite": "reader", "export": "", "backfill": "reader",
-    "verify": "reader", "repair": "writer", "rebuild-state": "reader", "gc": "gc",
+    "verify": "reader", "repair": "repairer", "rebuild-state": "reader", "gc": "gc",
     "pull": "reader", "inspect": "", "quarantine": "", "fetch": "reader", "prefetch": "reader",
-    "status": "reader", "doctor": "reader", "config": "", "completion": "", "demo": "",
+    "status": "reader", "doctor": "reader", "config": "", "completion": "", "help": "", "demo": "",
 }  # fmt: skip
 
 

@@ -59,6 +59,7 @@ CASES = {
     "config show": ["--origin"],
     "config check": [],
     "completion": ["bash"],
+    "help": ["sync"],
     "demo": ["--images=20"],
 }  # fmt: skip
 # Other commands with a dataset's address, which may have a password.
@@ -260,7 +261,7 @@ def test_failure_reveals_no_secret(bench: Bench, failure: str) -> None:
     bench.search()
 
 
-LOCAL = {"inspect", "quarantine", "completion", "demo", "config show", "config check"}
+LOCAL = {"inspect", "quarantine", "completion", "help", "demo", "config show", "config check"}
 
 
 def test_a_server_that_repeats_what_was_sent_is_not_quoted(bench: Bench) -> None:

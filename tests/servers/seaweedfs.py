@@ -31,7 +31,8 @@ def allow(*grants: tuple[Sequence[str], Sequence[str]]) -> str:
 
 
 # The permissions are those of terraform/s3, in any bucket below any prefix; tests/terraform compares
-# them. They are policies, because SeaweedFS's own action Write includes deleting.
+# them. They are policies, because SeaweedFS's own action Write includes deleting. It does not know the
+# condition that keeps terraform's writer from overwriting (tests/security/test_add_only.py).
 _SEE = ("s3:ListBucket", "s3:GetBucketLocation")
 WRITER = Identity(
     "writer",

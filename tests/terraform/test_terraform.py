@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from mirror.config.loading import load
+from tests.security.test_add_only import ADD_ONLY
 from tests.servers import GC, READER, WRITER, Identity
 from tests.servers.process import installed, on_path
 from tests.terraform.extract_schema import KINDS, SCHEMA
@@ -251,8 +252,12 @@ def grants_of(document: Body) -> dict[str, set[str]]:
     return grants
 
 
-@pytest.mark.parametrize("identity", [WRITER, READER, GC], ids=lambda identity: identity.name)
-def test_the_test_server_has_the_policies_of_terraform(identity: Identity) -> None:
+# The test server does not know s3:if-none-match, so its writer has the rights of terraform's repairer.
+ROLES = {"repairer": WRITER, "reader": READER, "gc": GC}
+
+
+@pytest.mark.parametrize(("role", "identity"), ROLES.items(), ids=ROLES)
+def test_the_test_server_has_the_policies_of_terraform(role: str, identity: Identity) -> None:
     """tests/security uses these policies on a server that enforces them."""
     documents = Folder.read(TERRAFORM / "s3").data
     tried: dict[str, set[str]] = {}
@@ -260,7 +265,38 @@ def test_the_test_server_has_the_policies_of_terraform(identity: Identity) -> No
         for resource in statement["Resource"]:
             where = resource.removeprefix("arn:aws:s3:::")
             tried.setdefault(where, set()).update(statement["Action"])
-    assert grants_of(documents["aws_iam_policy_document", identity.name]) == tried
+    assert grants_of(documents["aws_iam_policy_document", role]) == tried
+
+
+def conditions_of(statement: Body) -> set[tuple[str, ...]]:
+    return {
+        (literal(c["test"]), literal(c["variable"]), *literal(c["values"]))
+        for c in statement.get("condition", ())
+    }
+
+
+def test_the_writer_may_add_and_not_overwrite() -> None:
+    """tests/security/test_add_only.py tries this rule on a sync."""
+    document = Folder.read(TERRAFORM / "s3").data["aws_iam_policy_document", "writer"]
+    (source,) = document["source_policy_documents"]
+    assert "data.aws_iam_policy_document.repairer.json" in source
+    (statement,) = document["statement"]
+    assert literal(statement["effect"]) == "Deny"
+    assert grants_of(document) == {key: {"s3:PutObject"} for key in ADD_ONLY}
+    assert conditions_of(statement) == {
+        ("Null", "s3:if-none-match", "true"),
+        ("Bool", "s3:ObjectCreationOperation", "true"),
+    }
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_role_lists_the_prefix_only(role: str) -> None:
+    """A request for a missing key names no prefix, and must be answered with 404."""
+    document = Folder.read(TERRAFORM / "s3").data["aws_iam_policy_document", role]
+    lists = [s for s in document["statement"] if "s3:ListBucket" in map(literal, s["actions"])]
+    assert [conditions_of(statement) for statement in lists] == [
+        {("StringLikeIfExists", "s3:prefix", "${local.below}*")}
+    ]
 
 
 def test_the_scan_finds_nothing_and_every_exception_has_a_reason() -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mirror.cli.session import Session, session_options
+from mirror.cli.session import Session, session_options, warn_of_plain_http
 from mirror.errors import EXIT_DONE
 
 if TYPE_CHECKING:
@@ -85,6 +85,7 @@ def check(session: Session) -> int:
     settings = merge(layers)
     url = str(settings.bucket_url)
     settings.require_apart()
+    warn_of_plain_http(settings)
     load_known_bad(settings.inspect.known_bad)
     UrlPolicy(settings.backfill.hosts)
     configured_licenses(settings.backfill.licenses)

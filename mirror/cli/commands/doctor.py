@@ -60,7 +60,8 @@ def command(session: Session, /, **options: Any) -> int:
         "bucket.public_url": options["public_url"],
         "cache.dir": options["cache"],
     }
-    return examine_and_show(session, session.settings(flags), read_only=options["read_only"])
+    settings = session.settings(flags, warn=False)
+    return examine_and_show(session, settings, read_only=options["read_only"])
 
 
 def examine_and_show(session: Session, settings: Settings, *, read_only: bool, **more: str) -> int:

@@ -93,7 +93,7 @@ def command(session: Session, /, **options: Any) -> int:
             session.print_json({"written": str(output)})
         return EXIT_DONE
     # As the next run will load them: the environment and other files may add to this file.
-    settings = session.settings(values)
+    settings = session.settings(values, warn=False)
     return examine_and_show(session, settings, read_only=False, written=str(output))
 
 
