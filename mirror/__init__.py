@@ -20,6 +20,7 @@ from mirror._version import __version__
 
 if TYPE_CHECKING:
     from mirror.api import Mirror
+    from mirror.content.decode import rgb
     from mirror.errors import (
         AccessDenied,
         AlreadyExists,
@@ -68,6 +69,7 @@ if TYPE_CHECKING:
 # `from mirror import NotMirrored` should not pay for NumPy.
 _MODULES: Final = {
     "mirror.api": ("Mirror",),
+    "mirror.content.decode": ("rgb",),
     "mirror.fetch.client": ("AsyncFetcher", "Fetcher"),
     "mirror.run.progress": ("Progress", "Stage"),
     "mirror.run.report": ("Report",),
@@ -159,6 +161,7 @@ __all__ = [
     "UsageError",
     "WrongRegion",
     "__version__",
+    "rgb",
 ]
 
 

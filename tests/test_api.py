@@ -53,7 +53,7 @@ def test_every_error_is_public() -> None:
         if isinstance(value, type) and issubclass(value, MirrorError)
     }
     assert set(mirror.__all__) == defined | {
-        "AsyncFetcher", "Fetcher", "Mirror", "Progress", "Report", "Stage", "__version__",
+        "AsyncFetcher", "Fetcher", "Mirror", "Progress", "Report", "Stage", "__version__", "rgb",
     }  # fmt: skip
 
 

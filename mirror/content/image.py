@@ -7,8 +7,7 @@ page docs/verdicts.md has the whole table, the thresholds and their figures.
 libjpeg-turbo (simplejpeg) decodes JPEG, scaled and strict: its warnings are errors. So it refuses a
 file that was cut short and closed with an end marker; Pillow accepts it and fills the rest with
 grey. At every scale it reads the whole entropy-coded stream. Pillow's plugins decode the other
-formats. They are called directly, because `Image.open` warns and goes by a process-wide size limit.
-Sizes are read before either library allocates memory.
+formats. `mirror.content.decode` has the decoders and the limits of size, for the gate and for training.
 
 The last row lets nearly every photograph pass: the test is one row's minimum and maximum. Only an
 image with a flat last row is decoded again, larger and in colour. That tells stars in a black sky,
@@ -17,38 +16,17 @@ a letterbox, a caption or a dark ground from a blank frame and from a painted ba
 
 from __future__ import annotations
 
-import io
-from contextlib import suppress
-from functools import cache
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from mirror.content import image_formats, jpeg
+from mirror.content.decode import excess, loaded, plugin_of, size_of
 from mirror.content.image_formats import sniff
-
-if TYPE_CHECKING:
-    from PIL.ImageFile import ImageFile
-
-__all__ = [
-    "VERDICTS",
-    "Inspection",
-    "Level",
-    "Verdict",
-    "inspect",
-    "judged_by_magic",
-    "plugin_of",
-    "sniff",
-]
 
 Verdict = Literal["ok", "blank", "corrupt", "not_image", "placeholder"]
 Level = Literal["decode", "header", "off"]
 
 VERDICTS: Final[tuple[Verdict, ...]] = ("ok", "blank", "corrupt", "not_image", "placeholder")
 
-# The largest photographs of telephones have 200 million pixels. JPEG is decoded at an eighth of its
-# size. Pillow takes up to ten bytes a pixel in every thread; `image_formats.weight` has the formats
-# that take more.
-MAX_PIXELS: Final = 200_000_000
-MAX_PIXELS_IN_FULL: Final = 120_000_000
 # Levels between which a scaled frame counts as flat: JPEG rounds the mean of each block.
 FLAT_SPREAD: Final = 3
 # The same at full size, where dithering noise survives: in luma, and in any single band, because
@@ -83,26 +61,20 @@ def inspect(data: bytes, level: Level = "decode") -> Inspection:
     # `step` names the current step in the reason. Libraries may raise anything on hostile bytes.
     step, width, height = "header", 0, 0
     try:
-        width, height = _jpeg_size(data) if kind == "jpeg" else image_formats.dimensions(data, kind)
-        across, down, max_pixels = width, height, MAX_PIXELS
-        if kind != "jpeg":
-            across, down = image_formats.allocated(data, kind, width, height)
-            max_pixels = MAX_PIXELS_IN_FULL // image_formats.weight(data, kind)
-        if across * down > max_pixels:
-            reason = f"too many pixels: {across} x {down}"
+        width, height = size_of(data, kind)
+        if reason := excess(data, kind, width, height):
             return Inspection("corrupt", reason, kind, width, height)
         if level == "header":
             return Inspection("ok", "header only", kind, width, height)
         step = "structure"
         if kind == "jpeg":
-            with suppress(IndexError):
-                jpeg.check_scans(data)
+            jpeg.check_scans(data)
             step = "decode"
             verdict, reason = _judge_jpeg(data, height)
         else:
-            pixels = image_formats.whole(data, kind)
+            image_formats.check_whole(data, kind)
             step = "decode"
-            verdict, reason = _judge_other(pixels, kind, width * height)
+            verdict, reason = _judge_other(data, kind, width * height)
     except Exception as error:  # noqa: BLE001 - hostile bytes may raise anything
         return Inspection("corrupt", f"{step}: {_first_line(error)}", kind, width, height)
     return Inspection(verdict, reason, kind, width, height)
@@ -124,13 +96,6 @@ def judged_by_magic(head: bytes, level: Level) -> Inspection:
     return Inspection("ok", "", kind, 0, 0)
 
 
-def _jpeg_size(data: bytes) -> tuple[int, int]:
-    import simplejpeg
-
-    height, width, _, _ = simplejpeg.decode_jpeg_header(data, strict=False)
-    return width, height
-
-
 def _judge_jpeg(data: bytes, height: int) -> tuple[Verdict, str]:
     import simplejpeg
 
@@ -146,7 +111,7 @@ def _judge_jpeg(data: bytes, height: int) -> tuple[Verdict, str]:
         if (
             max(frame.spread(band) for band in _bands(jpeg.decode(data, colours)))
             <= FLAT_SPREAD_OF_BAND
-            and frame.spread(full := jpeg.decode(data, "GRAY", height)) <= FLAT_SPREAD_IN_FULL
+            and frame.spread(full := jpeg.decode(data, "GRAY", 0)) <= FLAT_SPREAD_IN_FULL
         ):
             return "blank", f"flat frame, level {round(float(full.mean()))}"
     elif colours == "RGB" and frame.could_be_fill(row):
@@ -167,65 +132,36 @@ def _bands(frame: Any) -> list[Any]:
     return [frame[:, :, band] for band in range(frame.shape[2])]
 
 
-@cache
-def plugin_of(kind: str) -> type[ImageFile] | None:
-    """Return Pillow's plugin for a format, or None if it or its decoder is missing.
-
-    `Image.open` would offer a stranger's bytes to every plugin, and one of them runs Ghostscript.
-    """
-    from importlib import import_module
-
-    from PIL import features
-
-    library = {"webp": "webp", "avif": "avif", "jp2": "jpg_2000"}.get(kind)
-    module = {
-        "jpeg": "Jpeg", "png": "Png", "gif": "Gif", "webp": "WebP", "avif": "Avif", "bmp": "Bmp",
-        "tiff": "Tiff", "jp2": "Jpeg2K",
-    }.get(kind)  # fmt: skip
-    if module is None or (library and not features.check(library)):
-        return None
-    found = import_module(f"PIL.{module}ImagePlugin")
-    plugin: type[ImageFile] = getattr(found, f"{module}ImageFile")
-    return plugin
-
-
 def _judge_other(data: bytes, kind: str, pixels: int) -> tuple[Verdict, str]:
-    from PIL import Image
-
     from mirror.content import frame
 
-    plugin = plugin_of(kind)
-    assert plugin is not None
-    with plugin(io.BytesIO(data)) as opened:
-        if opened.width * opened.height > max(pixels, 1):
-            raise ValueError("larger than its header says")
-        opened.load()
-        # Palette indices are not levels, and Pillow cannot measure big-endian numbers.
-        plain = {"P": "RGBA", "PA": "RGBA", "I;16B": "I"}.get(opened.mode)
-        image: Image.Image = opened.convert(plain) if plain else opened
-        width, height = image.size
-        if _spread(image.crop((0, height - 1, width, height))) > FLAT_SPREAD_OF_BAND:
-            return "ok", ""
-        if image.mode not in ("1", "L", "LA", "RGB", "RGBA", "CMYK", "YCbCr"):
-            # Sixteen bits and more: levels are finer than noise. Painted bands are not detected.
-            if _spread(image) <= (0 if image.mode == "F" else FLAT_SPREAD):
-                return "blank", "flat frame"
-            return "ok", ""
-        if _spread(image) <= FLAT_SPREAD_OF_BAND:
-            luma = image.convert("L")
-            scale = max(1, min(8, width // 16, height // 16))
-            if _spread(luma) <= FLAT_SPREAD_IN_FULL and _spread(luma.reduce(scale)) <= FLAT_SPREAD:
-                return "blank", f"flat frame, level {round(sum(_ends(luma)) / 2)}"
-            return "ok", ""
-        if image.mode not in ("L", "RGB", "RGBA"):
-            return "ok", ""
-        if image.mode == "RGBA" and _spread(image.getchannel("A")):
-            return "ok", ""  # transparent pixels may well be black
-        import numpy as np
+    image: Any = loaded(data, kind, pixels)
+    # Palette indices are not levels, and Pillow cannot measure big-endian numbers.
+    if plain := {"P": "RGBA", "PA": "RGBA", "I;16B": "I"}.get(image.mode):
+        image = image.convert(plain)
+    width, height = image.size
+    if _spread(image.crop((0, height - 1, width, height))) > FLAT_SPREAD_OF_BAND:
+        return "ok", ""
+    if image.mode not in ("1", "L", "LA", "RGB", "RGBA", "CMYK", "YCbCr"):
+        # Sixteen bits and more: levels are finer than noise. Painted bands are not detected.
+        if _spread(image) <= (0 if image.mode == "F" else FLAT_SPREAD):
+            return "blank", "flat frame"
+        return "ok", ""
+    if _spread(image) <= FLAT_SPREAD_OF_BAND:
+        luma = image.convert("L")
+        scale = max(1, min(8, width // 16, height // 16))
+        if _spread(luma) <= FLAT_SPREAD_IN_FULL and _spread(luma.reduce(scale)) <= FLAT_SPREAD:
+            return "blank", f"flat frame, level {round(sum(_ends(luma)) / 2)}"
+        return "ok", ""
+    if image.mode not in ("L", "RGB", "RGBA"):
+        return "ok", ""
+    if image.mode == "RGBA" and _spread(image.getchannel("A")):
+        return "ok", ""  # transparent pixels may well be black
+    import numpy as np
 
-        smaller = image.convert("RGB").reduce(max(1, height // _BAND_HEIGHT))
-        if frame.could_be_fill(np.asarray(smaller.convert("L"))[-1]):
-            return _filled_or_ok(np.asarray(smaller), height)
+    smaller = image.convert("RGB").reduce(max(1, height // _BAND_HEIGHT))
+    if frame.could_be_fill(np.asarray(smaller.convert("L"))[-1]):
+        return _filled_or_ok(np.asarray(smaller), height)
     return "ok", ""
 
 

@@ -76,6 +76,9 @@ def dimensions(data: bytes, kind: str) -> tuple[int, int]:
         case "tiff":
             tags = _tiff_tags(data)
             width, height = tags[256][0], tags[257][0]
+            # In a TIFF the orientation belongs to the picture, and Pillow turns it.
+            if tags.get(274, (1,))[0] in (5, 6, 7, 8):
+                width, height = height, width
         case "avif":
             boxes = [
                 struct.unpack_from(">II", data, m.end() + 4) for m in re.finditer(b"ispe", data)
@@ -97,6 +100,7 @@ def allocated(data: bytes, kind: str, width: int, height: int) -> tuple[int, int
     """Return the size that a decoder allocates: whole tiles for TIFF, which may exceed the picture."""
     if kind == "tiff":
         tags = _tiff_tags(data)
+        width, height = int(tags[256][0]), int(tags[257][0])
         across, down = (tags.get(tag, (1,))[0] for tag in (322, 323))
         # libtiff refuses other types.
         if isinstance(across, int) and isinstance(down, int) and min(across, down) > 0:
@@ -114,14 +118,26 @@ def weight(data: bytes, kind: str) -> int:
 _RUN_LENGTHS: Final = (b"\1\0\0\0", b"\2\0\0\0")
 
 
-def whole(data: bytes, kind: str) -> bytes:
-    """Check that a file's structure reaches its end; return the part that holds its pixels.
+def picture(data: bytes, kind: str) -> bytes:
+    """Return the part of a file that makes its picture: of a PNG, the chunks that a decoder needs.
+
+    Text, profiles and animation are not part of the picture. Decoders fail on them in files whose
+    pixels are complete.
+    """
+    if kind != "png":
+        return data
+    view = memoryview(data)
+    return b"".join((view[:8], *(view[start:end] for _, start, end in _png_chunks(data))))
+
+
+def check_whole(data: bytes, kind: str) -> None:
+    """Raise ValueError unless a file's structure reaches its end.
 
     Decoders stop once the frame is full, and would not notice that the rest is missing.
     """
     match kind:
         case "png":
-            return _png_pixels(data)
+            _check_png(data)
         case "gif":
             for _ in _gif_frames(data):
                 pass
@@ -141,7 +157,6 @@ def whole(data: bytes, kind: str) -> bytes:
                 raise ValueError("shorter than its header says")
         case "jp2":
             _walk_jp2(data)
-    return data
 
 
 def _bmp_end(data: bytes) -> int:
@@ -180,39 +195,38 @@ def _walk_jp2(data: bytes) -> None:
         at += length
 
 
-def _png_pixels(data: bytes) -> bytes:
-    """Return the chunks that make the picture, with their checksums verified, to the end chunk.
-
-    Text, profiles and animation are left out. They are not part of the picture, and decoders fail
-    on them in files whose pixels are complete.
-    """
-    view, at = memoryview(data), 8
-    parts: list[bytes | memoryview] = [data[:8]]
-    lacking, stream = _png_length(data), zlib.decompressobj()
-    while True:
-        length, name = struct.unpack_from(">I4s", data, at)
-        end = at + 12 + length
-        if end > len(data):
+def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Yield `(name, start, end)` of the chunks that make the picture, to the end chunk."""
+    at, name = 8, b""
+    while name != b"IEND":
+        start = at
+        length, name = struct.unpack_from(">I4s", data, start)
+        at = start + 12 + length
+        if at > len(data):
             raise ValueError("ends within a chunk")
         if not name[0] & 0x20 or name == b"tRNS":
-            if zlib.crc32(view[at + 4 : end - 4]) != int.from_bytes(view[end - 4 : end]):
-                raise ValueError(f"checksum of {name.decode('latin-1')!r}")
-            parts.append(view[at:end])
+            yield name, start, at
+
+
+def _check_png(data: bytes) -> None:
+    """Raise ValueError if a chunk of the picture has a wrong checksum, or rows are missing."""
+    view = memoryview(data)
+    lacking, stream = _png_length(data), zlib.decompressobj()
+    for name, start, end in _png_chunks(data):
+        if zlib.crc32(view[start + 4 : end - 4]) != int.from_bytes(view[end - 4 : end]):
+            raise ValueError(f"checksum of {name.decode('latin-1')!r}")
         if name == b"IDAT":
             # Every decoder accepts a stream that ends early, so its bytes are counted. In pieces, and
             # no further than the picture: a stream may unpack to a thousand times its size.
-            for start in range(at + 8, end - 4, _PIECE):
-                piece: bytes | memoryview = view[start : min(start + _PIECE, end - 4)]
+            for at in range(start + 8, end - 4, _PIECE):
+                piece: bytes | memoryview = view[at : min(at + _PIECE, end - 4)]
                 while lacking > 0 and not stream.eof:
                     if not (got := stream.decompress(piece, _PIECE)):
                         break
                     lacking -= len(got)
                     piece = stream.unconsumed_tail
-        if name == b"IEND":
-            if lacking > 0:
-                raise ValueError("fewer rows than its header says")
-            return b"".join(parts)
-        at = end
+    if lacking > 0:
+        raise ValueError("fewer rows than its header says")
 
 
 _PIECE: Final = 1 << 16
@@ -301,6 +315,6 @@ def _tiff_tags(data: bytes) -> dict[int, tuple[int, ...]]:
         total += size if size > room else 0
         if total > len(data):
             raise ValueError("tags are larger than the file")
-        if tag in (256, 257, 273, 279, 322, 323, 324, 325) and len(_TIFF_TYPES[code]) == 1:
+        if tag in (256, 257, 273, 274, 279, 322, 323, 324, 325) and len(_TIFF_TYPES[code]) == 1:
             tags[tag] = struct.unpack_from(f"{order}{count}{_TIFF_TYPES[code]}", data, value_at)
     return tags

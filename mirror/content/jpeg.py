@@ -7,13 +7,16 @@ stray bytes between two segments. The file is then decoded again without them, j
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from typing import Any, Final
 
-# More scans than any encoder writes. A scan of a few bytes makes a decoder walk the whole frame.
+# More scans than any encoder writes. A scan of a few bytes makes a decoder walk the whole frame, so
+# scans × pixels are limited too: ten scans, as libjpeg writes them, of 120 million pixels.
 MAX_SCANS: Final = 200
+MAX_SCANNED_PIXELS: Final = 1_200_000_000
 
-# A marker that ends entropy-coded data: not a stuffed zero, a restart marker or a fill byte.
-_MARKER: Final = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+# A marker with a length. Stuffed zeros, restart markers, fill bytes and TEM have none.
+_MARKER: Final = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")
 _OF_THE_HEADER: Final = re.compile(
     "extraneous bytes before marker|unknown JFIF revision|Invalid SOS parameters for sequential"
 )
@@ -22,23 +25,39 @@ _OF_THE_HEADER: Final = re.compile(
 _STRAY: Final = 16
 
 
-def decode(data: bytes, colours: str, rows: int = 16) -> Any:
-    """Decode to the smallest scale that has `rows` rows. Raises: ValueError, also for warnings."""
+def dimensions(data: bytes) -> tuple[int, int]:
+    """Return `(width, height)` in pixels. Raises: ValueError."""
+    import simplejpeg
+
+    height, width, _, _ = simplejpeg.decode_jpeg_header(data, strict=False)
+    return width, height
+
+
+def decode(data: bytes, colours: str, rows: int = 16, *, strict: bool = True) -> Any:
+    """Decode to the smallest scale that has `rows` rows, or to full size for 0. Raises: ValueError.
+
+    A warning is an error too if `strict`. Otherwise a damaged file is decoded as far as it goes.
+    """
     import simplejpeg
 
     return simplejpeg.decode_jpeg(
-        data, colorspace=colours, min_height=rows, min_width=16, min_factor=1, strict=True
+        data,
+        colorspace=colours,
+        min_height=rows,
+        min_width=16 if rows else 0,
+        min_factor=1,
+        strict=strict,
     )
 
 
-def sound(data: bytes) -> tuple[bytes, Any]:
-    """Return a file that decodes without a warning, and its grey frame.
+def sound(data: bytes, colours: str = "GRAY", rows: int = 16) -> tuple[bytes, Any]:
+    """Return a file that decodes without a warning, and its frame.
 
     The file is `data`, or `data` without the parts that libjpeg warns of and no pixel is made from.
     """
     for _ in range(2):
         try:
-            return data, decode(data, "GRAY")
+            return data, decode(data, colours, rows)
         except ValueError as error:
             if "extraneous bytes before marker 0xd9" in str(error):
                 data = _unpadded(data)
@@ -46,7 +65,7 @@ def sound(data: bytes) -> tuple[bytes, Any]:
                 data = _plain_header(data)
             else:
                 raise
-    return data, decode(data, "GRAY")
+    return data, decode(data, colours, rows)
 
 
 def _unpadded(data: bytes) -> bytes:
@@ -82,17 +101,27 @@ def _plain_header(data: bytes) -> bytes:
     return data
 
 
-def check_scans(data: bytes) -> None:
-    """Raise ValueError if the scans leave coefficients out: cut between two scans and closed.
+def check_scans(data: bytes, *, whole: bool = True) -> None:
+    """Raise ValueError if there are too many scans, or if they leave coefficients out.
 
-    libjpeg has no warning for that. The walk checks the coefficients of the first component, and
-    that every component has a scan. It leaves everything that it does not understand to libjpeg.
+    A file that was cut between two scans and closed leaves some out, and libjpeg has no warning for
+    that. The walk checks the coefficients of the first component, and that every component has a
+    scan. It leaves everything that it does not understand to libjpeg.
+
+    Args:
+        data: the file.
+        whole: whether every coefficient must be there.
     """
+    with suppress(IndexError):  # the data ends; libjpeg says so better
+        _walk_scans(data, whole)
+
+
+def _walk_scans(data: bytes, whole: bool) -> None:
     components, progressive = b"", False
     seen: set[int] = set()
     # The bits that each coefficient of the first component still lacks.
     lacking = [16] * 64
-    scans, at = 0, 2
+    scans, most, at = 0, MAX_SCANS, 2
     while (marker := _MARKER.search(data, at)) is not None:
         code, at = data[marker.end() - 1], marker.end()
         if code == 0xD9:
@@ -100,6 +129,11 @@ def check_scans(data: bytes) -> None:
         length = int.from_bytes(data[at : at + 2])
         if 0xC0 <= code <= 0xCF and code not in (0xC4, 0xC8, 0xCC):
             progressive = code & 3 == 2
+            height, width = (
+                int.from_bytes(data[at + 3 : at + 5]),
+                int.from_bytes(data[at + 5 : at + 7]),
+            )
+            most = min(MAX_SCANS, MAX_SCANNED_PIXELS // max(1, width * height))
             components = data[at + 8 : at + 8 + 3 * data[at + 7] : 3]
         elif code == 0xDA and components:
             count = data[at + 2]
@@ -114,8 +148,8 @@ def check_scans(data: bytes) -> None:
             if components[0] in ids and last < 64:
                 lacking[first : last + 1] = [bits & 15] * (last + 1 - first)
             scans += 1
-            if scans > MAX_SCANS:
+            if scans > most:
                 raise ValueError("too many scans")
         at += length
-    if components and (any(lacking) or not seen.issuperset(components)):
+    if whole and components and (any(lacking) or not seen.issuperset(components)):
         raise ValueError("ends between two scans")

@@ -16,6 +16,7 @@ from typing import Final
 import msgspec
 from PIL import Image, ImageDraw
 
+from mirror.content.decode import rgb
 from mirror.errors import UsageError
 from mirror.layout import url_md5
 
@@ -150,9 +151,7 @@ def _load_photographs() -> list[tuple[str, Image.Image]]:
     if found is None or not found.submodule_search_locations:
         raise UsageError('The demo needs its extra: pip install "dataset-mirror[demo]".')
     data = Path(found.submodule_search_locations[0]) / "data"
-    return [
-        (name.partition(".")[0], Image.open(data / name).convert("RGB")) for name in _PHOTOGRAPHS
-    ]
+    return [(name.partition(".")[0], rgb((data / name).read_bytes())) for name in _PHOTOGRAPHS]
 
 
 def _crop(chance: random.Random, photograph: Image.Image, box: int) -> bytes:

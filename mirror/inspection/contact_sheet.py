@@ -17,8 +17,9 @@ from importlib import resources
 from typing import TYPE_CHECKING, Final, NamedTuple, TextIO
 
 from mirror.content import digest
+from mirror.content.decode import decode
 from mirror.content.digest import WHOLE_UP_TO
-from mirror.content.image import VERDICTS, Verdict, inspect, plugin_of
+from mirror.content.image import VERDICTS, Verdict, inspect
 from mirror.inspection.inspect_cache import (
     Findings,
     FlaggedGroup,
@@ -217,13 +218,14 @@ def _first_bytes(head: bytes) -> str:
 def thumbnail(body: bytes) -> bytes | None:
     """Return a WebP of at most `THUMBNAIL` pixels a side, or None if nothing can be decoded.
 
-    libjpeg-turbo decodes a damaged JPEG as far as it can. Pillow could do so only with a switch for
-    the whole process.
+    A damaged JPEG is shown as far as it can be decoded. The picture lies as its pixels are stored, so
+    that its bottom is the one that a reason names.
     """
+    found = inspect(body, "header")
+    if found.verdict != "ok" or found.width * found.height > _MAX_PIXELS:
+        return None
     try:
-        image = _decoded(body) or _decoded_in_part(body)
-        if image is None:
-            return None
+        image = _on_paper(decode(body, at_least=2 * THUMBNAIL, partly=True))
         image.thumbnail((THUMBNAIL, THUMBNAIL))
         out = io.BytesIO()
         image.save(out, "WEBP", quality=72, method=2)
@@ -232,54 +234,22 @@ def thumbnail(body: bytes) -> bytes | None:
         return None
 
 
-def _decoded(body: bytes) -> Image | None:
-    from PIL import Image, ImageOps
-
-    found = inspect(body, "header")
-    plugin = plugin_of(found.format)
-    if plugin is None or found.verdict != "ok":
-        return None
-    try:
-        with plugin(io.BytesIO(body)) as image:
-            if image.width * image.height > _MAX_PIXELS:
-                return None
-            image.draft("RGB", (2 * THUMBNAIL, 2 * THUMBNAIL))
-            image.load()
-            upright = ImageOps.exif_transpose(image)
-            if upright.mode.startswith(("I", "F")):
-                # Pillow cannot measure big-endian numbers.
-                upright = upright.convert("I") if upright.mode == "I;16B" else upright
-                low, high = upright.getextrema()
-                assert isinstance(low, int | float)
-                assert isinstance(high, int | float)
-                scale = 255 / ((high - low) or 1)
-                return upright.convert("F").point(lambda v: v * scale - low * scale).convert("RGB")
-            if upright.has_transparency_data:
-                paper = Image.new("RGBA", upright.size, "white")
-                return Image.alpha_composite(paper, upright.convert("RGBA")).convert("RGB")
-            return upright.convert("RGB")
-    except Exception:  # noqa: BLE001 - as above
-        return None
-
-
-def _decoded_in_part(body: bytes) -> Image | None:
-    if not body.startswith(b"\xff\xd8\xff"):
-        return None
-    import simplejpeg
+def _on_paper(image: Image) -> Image:
+    """The image in RGB: deep greys over their whole range, transparent pixels on white."""
     from PIL import Image
 
-    height, width, _, _ = simplejpeg.decode_jpeg_header(body, strict=False)
-    if width * height > _MAX_PIXELS:
-        return None
-    pixels = simplejpeg.decode_jpeg(
-        body,
-        colorspace="RGB",
-        min_height=min(THUMBNAIL, height),
-        min_width=min(THUMBNAIL, width),
-        min_factor=1,
-        strict=False,
-    )
-    return Image.fromarray(pixels)
+    if image.mode.startswith(("I", "F")):
+        # Pillow cannot measure big-endian numbers.
+        image = image.convert("I") if image.mode == "I;16B" else image
+        low, high = image.getextrema()
+        assert isinstance(low, int | float)
+        assert isinstance(high, int | float)
+        scale = 255 / ((high - low) or 1)
+        return image.convert("F").point(lambda v: v * scale - low * scale).convert("RGB")
+    if image.has_transparency_data:
+        paper = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(paper, image.convert("RGBA")).convert("RGB")
+    return image.convert("RGB")
 
 
 def _text(text: str) -> str:

@@ -16,11 +16,11 @@ it never becomes a black image.
 
 from __future__ import annotations
 
+from mirror.content.decode import rgb
 from mirror.fetch.sample_table import DatasetCheck
 from mirror.torch.bad_samples import BadSample
 from mirror.torch.datasets import MirrorDataset, MirrorIterableDataset
 from mirror.torch.sampler import ResumableSampler
-from mirror.torch.samples import rgb
 
 __all__ = [
     "BadSample",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import logging
 import os
 from collections import deque
@@ -14,6 +13,7 @@ from typing import Any, Final, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
+from mirror.content.decode import rgb
 from mirror.dataset.inputs import Input
 from mirror.errors import (
     CorruptObject,
@@ -38,35 +38,6 @@ _BAD: Final = (NotMirrored, Flagged, CorruptObject, Undecodable)
 _ATTEMPTS: Final = 32
 
 _log = logging.getLogger(__name__)
-
-
-def rgb(data: bytes) -> Any:
-    """Decode an image's bytes to a PIL image in RGB.
-
-    The whole image is decoded, so that a truncated file is an error. Of 16-bit greys the upper 8 bits
-    are kept.
-
-    Args:
-        data: the bytes of an image file.
-
-    Returns:
-        A `PIL.Image.Image` of mode RGB.
-
-    Raises:
-        ValueError: the image has greys without a known range (PIL mode `I` or `F`).
-    """
-    from PIL import Image
-
-    with Image.open(io.BytesIO(data)) as image:
-        # Pillow's own conversion clips values above 255, which leaves a white image.
-        if image.mode.startswith("I;16"):
-            return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
-        if image.mode in ("I", "F"):
-            raise ValueError(
-                f"the image (mode {image.mode}) does not say which greys are black and white; "
-                "pass a decode= function that knows"
-            )
-        return image.convert("RGB")
 
 
 class SampleOptions(TypedDict, total=False):

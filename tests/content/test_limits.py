@@ -7,7 +7,7 @@ import zlib
 
 import pytest
 
-from mirror.content import image
+from mirror.content import decode, image
 from mirror.content.image import inspect
 from mirror.inspection.contact_sheet import thumbnail
 from tests.labelled.photographs import encoded, fitted
@@ -56,9 +56,9 @@ def test_a_format_whose_decoder_takes_more_may_have_fewer_pixels(
     monkeypatch: pytest.MonkeyPatch, form: str, times: int
 ) -> None:
     pixels = PICTURE.width * PICTURE.height
-    monkeypatch.setattr(image, "MAX_PIXELS_IN_FULL", pixels * times)
+    monkeypatch.setattr(decode, "MAX_PIXELS_IN_FULL", pixels * times)
     assert inspect(encoded(PICTURE, form)).verdict == "ok"
-    monkeypatch.setattr(image, "MAX_PIXELS_IN_FULL", pixels * times - 1)
+    monkeypatch.setattr(decode, "MAX_PIXELS_IN_FULL", pixels * times - 1)
     assert inspect(encoded(PICTURE, form)).reason == "too many pixels: 90 x 60"
 
 

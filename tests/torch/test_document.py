@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import json
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
 
 from tests.torch.training_setup import CLASSES, pixels, prepared
 
@@ -39,8 +37,6 @@ def test_the_drop_ins_read(place: Path, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr("mirror.fetch.dropin._shared", [])
     names: dict[str, Any] = {
         "url": records_of(place)[0]["image_url"],
-        "Image": Image,
-        "BytesIO": io.BytesIO,
     }
     exec(GET, names)
     assert names["image"].mode == "RGB"
@@ -54,8 +50,6 @@ def test_a_class_of_ones_own_reads_whole_batches(place: Path) -> None:
     names: dict[str, Any] = {
         "Dataset": data.Dataset,
         "DataLoader": data.DataLoader,
-        "Image": Image,
-        "BytesIO": io.BytesIO,
         "records": records_of(place),
         "transform": pixels,
     }
