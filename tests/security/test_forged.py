@@ -12,13 +12,18 @@ import pytest
 from mirror import Fetcher
 from mirror.config.settings import Settings
 from mirror.content.digest import digest_of
-from mirror.errors import CorruptObject
+from mirror.errors import CorruptObject, Flagged
+from mirror.layout import url_md5
+from mirror.sync.run_sync import sync
 from mirror.system.private_folder import is_private_folder
+from mirror.upkeep.change_limit import ChangeLimit
 from mirror.upkeep.pull import pull
+from mirror.upkeep.repair import RepairOptions, repair
+from mirror.upkeep.verify import VerifyOptions
 from tests.conftest import MakePlace
 from tests.support.fetch_setup import HURRY, fetching, files_of, reached, without_cache
 from tests.support.mirror_setup import MirrorSetup, folder_setup, key_of
-from tests.support.photos import fill, url_of
+from tests.support.photos import fill, name_of, url_of
 
 __all__ = ["folder_setup"]
 
@@ -162,3 +167,84 @@ def test_offline_a_forged_file_is_no_image(folder_setup: MirrorSetup, tmp_path: 
     with Fetcher(settings, offline=True, policy=HURRY) as fetch:
         assert dict(fetch.many([URL]))[URL] != FORGED
         assert fetch.stats().unavailable == 1
+
+
+# --- syncs ---
+
+OTHER_URL = url_of(2)
+
+
+def latest(setup: MirrorSetup) -> dict[str, tuple[str, bytes]]:
+    """Verdict and SHA-256 of the latest row of each URL."""
+    rows = setup.rows()
+    found = {}
+    for url in (URL, OTHER_URL):
+        if row := rows.get(url_md5(url)):
+            found[url] = (row["verdict"], row["sha256"])
+    return found
+
+
+@pytest.mark.parametrize("together", [True, False], ids=["in one run", "in two runs"])
+def test_a_sync_names_both_files_and_does_not_fail(
+    folder_setup: MirrorSetup, together: bool
+) -> None:
+    fill(folder_setup.cache, {URL: FORGED})
+    if not together:
+        assert folder_setup.sync().uploaded == 1
+    fill(folder_setup.cache, {OTHER_URL: HONEST})
+    for run in range(2):
+        report = folder_setup.sync()
+        assert (report.collided, report.failed, report.exit_status) == (1, 0, 0), run
+        (warning,) = report.warnings
+        assert name_of(URL)[:32] in warning
+        assert name_of(OTHER_URL)[:32] in warning
+        assert report.as_json()["collided"] == 1
+    assert len(latest(folder_setup)) == 1
+    assert list(folder_setup.objects()) == [key_of(HONEST)]
+
+
+def test_the_steps_of_the_document_let_the_honest_file_in(folder_setup: MirrorSetup) -> None:
+    fill(folder_setup.cache, {URL: FORGED})
+    folder_setup.sync()
+    fill(folder_setup.cache, {OTHER_URL: HONEST})
+    assert folder_setup.sync().collided == 1
+    (folder_setup.cache / name_of(URL)).unlink()
+    folder_setup.remove(key_of(FORGED))
+    repaired = repair(folder_setup.settings(), RepairOptions(limit=ChangeLimit(number=1)))
+    assert repaired.error is None, repaired.error
+    report = folder_setup.sync()
+    assert (report.uploaded, report.collided, report.warnings) == (1, 0, [])
+    assert folder_setup.objects() == {key_of(HONEST): HONEST}
+    assert latest(folder_setup) == {
+        URL: ("corrupt", digest_of(FORGED).sha256),
+        OTHER_URL: ("ok", digest_of(HONEST).sha256),
+    }
+    with Fetcher(without_cache(folder_setup.settings()), policy=HURRY) as fetch:
+        assert fetch(OTHER_URL) == HONEST
+        with pytest.raises(Flagged):
+            fetch(URL)
+
+
+def test_a_flagged_forgery_does_not_flag_the_honest_image(
+    folder_setup: MirrorSetup, tmp_path: Path
+) -> None:
+    """A placeholder is final for its content hash, so its row must not have an image's hash."""
+    fill(folder_setup.cache, {URL: HONEST})
+    folder_setup.sync()
+    fill(folder_setup.cache, {OTHER_URL: FORGED})
+    known_bad = tmp_path / "known_bad"
+    known_bad.write_text(digest_of(FORGED).sha256.hex())
+    settings = folder_setup.place.settings(
+        cache={"dir": str(folder_setup.cache)},
+        state={"dir": str(folder_setup.state)},
+        inspect={"known_bad": str(known_bad)},
+    )
+    assert sync(settings).collided == 1
+    assert latest(folder_setup) == {URL: ("ok", digest_of(HONEST).sha256)}
+
+
+def test_repair_writes_the_honest_image_over_a_forged_object(folder_setup: MirrorSetup) -> None:
+    with_forged(folder_setup)
+    report = repair(folder_setup.settings(), RepairOptions(verify=VerifyOptions(share=1.0)))
+    assert (report.mismatched, report.repaired, report.error) == (1, 1, None)
+    assert folder_setup.objects() == {key_of(HONEST): HONEST}
