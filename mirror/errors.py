@@ -17,7 +17,7 @@
     ├── FetchError                   1   an image cannot be read as the catalog describes it
     │   ├── NotMirrored                  the mirror has never seen the URL
     │   ├── Flagged                      the mirror has seen it, but has no good image of it
-    │   ├── CorruptObject                the object's bytes do not match its content hash
+    │   ├── CorruptObject                the object's bytes do not match the catalog
     │   ├── Undecodable                  the bytes match, but the decoder refuses them
     │   ├── OriginBlocked                the request would have left the mirror
     │   └── StoreUnavailable             the store does not deliver the object now

@@ -73,8 +73,18 @@ async def upload_body(
     headers: Headers,
     *,
     exists: bool = False,
+    named: bool = False,
 ) -> bool:
-    """Upload bytes that are in memory; see `upload`."""
+    """Upload bytes that are in memory; see `upload`.
+
+    Args:
+        store: the mirror's.
+        key: of the object.
+        body: its bytes.
+        headers: of the object.
+        exists: as for `upload`.
+        named: the catalog names these bytes, so all others there are damage, a collision too.
+    """
     for _ in range(_ATTEMPTS):
         if not exists:
             try:
@@ -90,7 +100,8 @@ async def upload_body(
             if existing == body and is_young(info.last_modified, await store.now()):
                 return False
             if (
-                existing != body
+                not named
+                and existing != body
                 and digest_of(existing).content_hash == digest_of(body).content_hash
             ):
                 raise _collision(key)
@@ -112,7 +123,13 @@ def _collision(key: str) -> ContentCollision:
 
 
 async def upload_large(
-    store: Store, key: str, path: bytes, digest: Digest, headers: Headers
+    store: Store,
+    key: str,
+    path: bytes,
+    digest: Digest,
+    headers: Headers,
+    *,
+    named: bool = False,
 ) -> bool:
     """Upload a file in parts. Not every store has conditional multipart, so check for the object before.
 
@@ -122,6 +139,7 @@ async def upload_large(
         path: the file to send.
         digest: of the file.
         headers: of the object.
+        named: as for `upload_body`.
 
     Returns:
         As `upload`.
@@ -149,7 +167,7 @@ async def upload_large(
         return True
     if existing == digest and is_young(info.last_modified, await store.now()):
         return False
-    if existing != digest and existing.content_hash == digest.content_hash:
+    if not named and existing != digest and existing.content_hash == digest.content_hash:
         raise _collision(key)  # with another SHA-256 or size
     await overwrite(store, info, write)
     return existing != digest

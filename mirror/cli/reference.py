@@ -44,7 +44,7 @@ _OF_UPKEEP: Final = (
 # The members of the object that `--json` prints.
 JSON: Final = {
     "sync": "`run_id scanned new changed unchanged vanished ignored uploaded deduplicated described "
-    "flagged{blank,corrupt,not_image,placeholder} failed failures[{path,reason}] bytes_uploaded "
+    "flagged{blank,corrupt,not_image,placeholder} failed failures[{path,reason}] collided bytes_uploaded "
     "requests{put,get,head,list,delete} retries catalog_version catalog_commits seconds dry_run "
     "interrupted warnings[]`; with `--dry-run` `estimate{puts,requests,bytes,request_usd,"
     "storage_usd_month,seconds}`; `error` if one ended the run.",

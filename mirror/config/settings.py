@@ -155,8 +155,9 @@ class FetchSettings(_Section, frozen=True):
     `cache_dir`: a folder on this machine that keeps images, up to `cache_bytes`. When it is full,
     `pin` keeps the images it has, and `lru` replaces those not used for the longest time.
     `bytes_in_flight`: bytes of images that are read ahead. `concurrency`: requests in flight.
-    `match`: `photo` also finds an iNaturalist photo by another spelling of its URL. `offline`: read
-    local caches only.
+    `match`: `photo` also finds an iNaturalist photo by another spelling of its URL. `verify`: the hash
+    that is compared for each image; `xxh3` is faster, and can be forged. `offline`: read local caches
+    only.
     """
 
     cache_dir: str | None = None
@@ -165,6 +166,7 @@ class FetchSettings(_Section, frozen=True):
     bytes_in_flight: str = "64M"
     concurrency: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 64
     match: Literal["url", "photo"] = "url"
+    verify: Literal["sha256", "xxh3"] = "sha256"
     offline: bool = False
 
 

@@ -88,7 +88,9 @@ class Fetcher:
         return cls(load(config=None if path is None else Path(path)), offline=offline)
 
     def __call__(self, url: str) -> bytes:
-        """Return an image's bytes, verified against its content hash.
+        """Return an image's bytes, verified against the catalog's SHA-256.
+
+        `fetch.verify` and a private fetch cache may allow its content hash alone.
 
         Args:
             url: the original URL, the mirror's own URL in any form, or a content hash in hex.

@@ -20,8 +20,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
 
-import xxhash
-
 from mirror.config.settings import Settings, parse_size
 from mirror.errors import NotCached, StoreUnavailable
 from mirror.fetch.disk_cache.object_cache import FetchCache, WriteRefusal, WriteTicket
@@ -29,7 +27,7 @@ from mirror.fetch.disk_cache.url_cache import UrlCache
 from mirror.fetch.fork_lock import NO_FORK
 from mirror.fetch.http.allowed_hosts import AllowedHosts
 from mirror.fetch.http.transport import Deadlines, Transport
-from mirror.fetch.image_lookup import MirroredImage
+from mirror.fetch.image_lookup import MirroredImage, VerifyBy
 from mirror.fetch.remote.hedging import HedgePolicy, Hedging
 from mirror.fetch.remote.object_sources import FolderSource, HttpSource, ObjectSource
 from mirror.fetch.remote.object_urls import request_urls
@@ -37,6 +35,7 @@ from mirror.fetch.remote.verified_read import MirrorReader
 from mirror.store.retry import RetryPolicy
 from mirror.store.throttle import AdaptiveLimit, ConcurrencyGate
 from mirror.system.files import open_regular
+from mirror.system.private_folder import is_own
 
 _log = logging.getLogger(__name__)
 
@@ -123,6 +122,7 @@ class Engine:
     def __init__(self, settings: Settings, *, offline: bool, policy: RequestPolicy) -> None:
         fetch = settings.fetch
         self._offline = offline
+        self._verify = fetch.verify
         self._url_cache = None
         if settings.cache.dir and os.path.isdir(settings.cache.dir):
             self._url_cache = UrlCache(settings.cache.dir, settings.cache.extensions)
@@ -146,25 +146,35 @@ class Engine:
         """The image's verified bytes from a file on this machine; None when no file has them."""
         if self._url_cache is not None:
             for path in self._url_cache.paths(image.url_md5):
-                if (data := self._verified(path, image)) is not None:
+                if (data := self._read_url_cache(path, image)) is not None:
                     return data, "cache"
         if self._cache is not None:
             path_in_cache = self._cache.path(image.content_hash)
-            if (data := self._verified(path_in_cache, image, self._cache)) is not None:
+            if (data := self._read_cache(self._cache, path_in_cache, image)) is not None:
                 self._cache.touch(path_in_cache)
                 return data, "fetch_cache"
         return None
 
-    def _verified(
-        self, path: str | bytes, image: MirroredImage, cache: FetchCache | None = None
-    ) -> bytes | None:
-        data = _read_file(path, image.size)
-        if data is None or xxhash.xxh3_128_digest(data) == image.content_hash:
+    def _read_url_cache(self, path: bytes, image: MirroredImage) -> bytes | None:
+        # Other programs fill this cache, so its files count as foreign whoever owns them.
+        read = _read_file(path, image.size)
+        return None if read is None else self._verified(read[0], image, self._verify)
+
+    def _read_cache(self, cache: FetchCache, path: str, image: MirroredImage) -> bytes | None:
+        if (read := _read_file(path, image.size)) is None:
+            return None
+        data, status = read
+        verify = "xxh3" if cache.is_private and is_own(status) else self._verify
+        verified = self._verified(data, image, verify)
+        if verified is None:
+            cache.discard(path)
+        return verified
+
+    def _verified(self, data: bytes, image: MirroredImage, verify: VerifyBy) -> bytes | None:
+        if image.has_bytes(data, verify):
             return data
         # A file of another size is another image, and no mismatch.
         self.mismatches += len(data) == image.size
-        if cache is not None:
-            cache.discard(str(path))
         return None
 
     def request(self, requests: Sequence[ImageRequest]) -> None:
@@ -218,11 +228,11 @@ class Engine:
             self._cache.close()
 
 
-def _read_file(path: str | bytes, size: int) -> bytes | None:
-    """Up to `size` bytes of a file; None when it cannot be read."""
+def _read_file(path: str | bytes, size: int) -> tuple[bytes, os.stat_result] | None:
+    """Up to `size` bytes of a file, and its status; None when it cannot be read."""
     # No file object: its buffer and its system calls cost as much as reading the file.
     try:
-        descriptor, _ = open_regular(path, follow=True)
+        descriptor, status = open_regular(path, follow=True)
     except OSError:
         return None
     try:
@@ -233,7 +243,7 @@ def _read_file(path: str | bytes, size: int) -> bytes | None:
         return None
     finally:
         os.close(descriptor)
-    return data
+    return data, status
 
 
 class _MirrorThread:
@@ -313,7 +323,9 @@ class _MirrorThread:
             transport = Transport(self._hosts, self._policy.deadlines)
             self._source = HttpSource(self._urls, transport, Hedging(self._policy.hedge))
         gate = ConcurrencyGate(AdaptiveLimit(self._concurrency))
-        self._reader = MirrorReader(self._source, gate, self._policy.retry)
+        self._reader = MirrorReader(
+            self._source, gate, self._policy.retry, self._settings.fetch.verify
+        )
         self._started.set()
         await self._stop.wait()
         for worker in self._workers:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from hashlib import sha256
+from typing import Final, Literal, NamedTuple
 
 import numpy as np
+import xxhash
 from numpy.typing import NDArray
 
 from mirror.catalog.index import Index
@@ -29,6 +31,9 @@ from mirror.layout import object_key, parse_content_hash, url_md5
 # Texts to look up together: enough for NumPy to pay off, and little memory.
 BATCH: Final = 1 << 16
 
+# The hash that tells an image's bytes from others.
+VerifyBy = Literal["sha256", "xxh3"]
+
 
 class MirroredImage(NamedTuple):
     """An image that the mirror has.
@@ -38,12 +43,25 @@ class MirroredImage(NamedTuple):
         key: its object's key, relative to the mirror's prefix.
         size: its size in bytes.
         url_md5: the name under which a URL-keyed cache may have it, 16 bytes.
+        sha256: SHA-256 of its bytes, 32 bytes.
     """
 
     content_hash: bytes
     key: str
     size: int
     url_md5: bytes
+    sha256: bytes
+
+    def has_bytes(self, data: bytes, verify: VerifyBy) -> bool:
+        """Whether these are the image's bytes, by their size and one hash.
+
+        `xxh3` finds damage. It does not find bytes that were forged.
+        """
+        if len(data) != self.size:
+            return False
+        if verify == "xxh3":
+            return xxhash.xxh3_128_digest(data) == self.content_hash
+        return sha256(data).digest() == self.sha256
 
 
 @dataclass(frozen=True)
@@ -115,8 +133,11 @@ class ImageLookup:
         known = self.index.sighting(digest)
         if known is None or known.verdict != "ok":
             return self._find_together([text])[0]
-        key = object_key(known.content_hash, known.format)
-        return MirroredImage(known.content_hash, key, known.size, digest)
+        content = known.content_hash
+        sha256_of_object = self.index.object_sha256(content)
+        assert sha256_of_object is not None  # an ok row names it
+        key = object_key(content, known.format)
+        return MirroredImage(content, key, known.size, digest, sha256_of_object)
 
     def find_all(self, texts: Sequence[str]) -> list[MirroredImage | Flagged | NotMirrored]:
         """Look many texts up; one result each, in order."""
@@ -129,11 +150,18 @@ class ImageLookup:
         keys = self._resolver.object_keys(good)
         hashes = self.index.content_hashes(good).tobytes()
         names = self.index.url_md5s(good).tobytes()
+        digests = self.index.object_sha256s(good)
         sizes = self.index.sightings["size"][good].tolist()
         found = iter(
             [
-                MirroredImage(hashes[i : i + 16], key.decode(), size, names[i : i + 16])
-                for i, key, size in zip(range(0, len(hashes), 16), keys, sizes, strict=True)
+                MirroredImage(
+                    hashes[16 * i : 16 * i + 16],
+                    key.decode(),
+                    size,
+                    names[16 * i : 16 * i + 16],
+                    digests[32 * i : 32 * i + 32],
+                )
+                for i, (key, size) in enumerate(zip(keys, sizes, strict=True))
             ]
         )
         return [

@@ -58,7 +58,7 @@ class FetchStats:
         bytes: size of the images returned.
         bytes_read: bytes that the mirror sent.
         not_mirrored, flagged, corrupt, blocked, unavailable: errors returned, by kind.
-        mismatches: copies with another content hash than expected, in a cache or on the mirror.
+        mismatches: copies with other bytes than the catalog says, in a cache or on the mirror.
         requests: requests to the mirror, retries and hedges included.
         retries: requests that followed a failed one.
         throttled: responses that asked to slow down.

@@ -141,9 +141,7 @@ class Committer:
     def _weigh(self, waiting: Waiting, rows: dict[bytes, Row]) -> Waiting | None:
         row = waiting.row
         content = ContentFacts(
-            self.index.stored_object(row.content_hash)
-            if waiting.basis is Basis.DUPLICATE
-            else None,
+            self.index.stored_object(row.content_hash),
             row.content_hash in self._placeholders,
             self._flagged_at.get(row.content_hash, 0),
         )

@@ -2,13 +2,15 @@
 
     | flagged | object known, by SHA-256 | in this run, by SHA-256 | decision                          |
     |---------|--------------------------|-------------------------|-----------------------------------|
-    | yes     | –                        | –                       | Flag: catalogued, not uploaded    |
+    | –       | another                  | –                       | Collide: refused, with a warning  |
+    | yes     | same, or unknown         | –                       | Flag: catalogued, not uploaded    |
     | no      | same                     | –                       | Duplicate: catalogued             |
-    | no      | another                  | –                       | Collide: refused, a failure       |
     | no      | unknown                  | acknowledged, same      | Duplicate                         |
     | no      | unknown                  | in flight, same         | Follow: Duplicate if that succeeds|
     | no      | unknown                  | another                 | Collide                           |
     | no      | unknown                  | no                      | Upload                            |
+
+A flagged file collides, too. Its row would flag the content hash, and so the good image that has it.
 
 `--include-flagged` treats a flagged file like any other, and keeps its verdict in the catalog.
 
@@ -46,12 +48,14 @@ class Claim:
 
     Attributes:
         sha256: of the content.
+        path: of the file that is uploaded, relative to the cache.
         acknowledged: the store has the object.
         epoch: how often the run had learned a new version of the catalog when the file was read.
         followers: files with the same content that wait for the upload; their bodies are dropped.
     """
 
     sha256: bytes
+    path: bytes = b""
     acknowledged: bool = False
     epoch: int = 0
     followers: list[Prepared] = field(default_factory=list)
@@ -68,11 +72,13 @@ def decide(
         claim: this run's own upload of the same content hash.
         include_flagged: upload flagged files too.
     """
+    sha256 = prepared.digest.sha256
+    if known_sha256 is not None and known_sha256 != sha256:
+        return Decision.COLLIDE
     if prepared.inspection.verdict != "ok" and not include_flagged:
         return Decision.FLAG
-    sha256 = prepared.digest.sha256
     if known_sha256 is not None:
-        return Decision.DUPLICATE if known_sha256 == sha256 else Decision.COLLIDE
+        return Decision.DUPLICATE
     if claim is None:
         return Decision.UPLOAD
     if claim.sha256 != sha256:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from mirror.catalog.cost import CostEstimate
 from mirror.content.image import VERDICTS
 from mirror.errors import MirrorError, exit_status_of
 from mirror.run.failures import Failures
 from mirror.sync.plan import SyncPlan
+
+# Collisions that `warnings` names; the log has all.
+_COLLISIONS_LISTED: Final = 10
 
 
 @dataclass
@@ -20,6 +23,7 @@ class SyncReport:
         described: unchanged files whose source was added to the catalog (`--dataset`).
         flagged: files by verdict.
         failures: `(path, reason)` of the first files that failed.
+        collided: files with the XXH3-128 of another image, which are not in the mirror.
         warnings: sentences that the user should read.
         requests: requests that were sent, by operation.
         catalog_version: after the last commit; None where there was no commit.
@@ -42,6 +46,7 @@ class SyncReport:
     )
     failed: int = 0
     failures: Failures = field(default_factory=Failures)
+    collided: int = 0
     warnings: list[str] = field(default_factory=list)
     bytes_uploaded: int = 0
     requests: dict[str, int] = field(
@@ -68,6 +73,24 @@ class SyncReport:
         self.failed += 1
         self.failures.note(path, reason)
 
+    def collide(self, path: str, other: str, content: bytes) -> str:
+        """Note a file with the XXH3-128 of another image; returns the warning.
+
+        Args:
+            path: of the file.
+            other: the name of the other image.
+            content: their XXH3-128.
+        """
+        self.collided += 1
+        warning = (
+            f"{path} and {other} are two images with one XXH3-128 ({content.hex()}), so one is "
+            "forged. The mirror keeps the second; docs/security.md says how to change that, under "
+            '"Two images with one hash".'
+        )
+        if self.collided <= _COLLISIONS_LISTED:
+            self.warnings.append(warning)
+        return warning
+
     @property
     def flagged_total(self) -> int:
         return sum(self.flagged.values())
@@ -92,6 +115,7 @@ class SyncReport:
             "flagged": self.flagged,
             "failed": self.failed,
             "failures": self.failures.as_json(),
+            "collided": self.collided,
             "bytes_uploaded": self.bytes_uploaded,
             "requests": self.requests,
             "retries": self.retries,

@@ -36,9 +36,11 @@ from mirror.errors import (
     AlreadyExists,
     Busy,
     CatalogError,
+    ContentCollision,
     MirrorError,
     StoreError,
 )
+from mirror.layout import object_key
 from mirror.run.progress import Progress
 from mirror.store.base import Store
 from mirror.store.bounded_tasks import WINDOW_BYTES
@@ -256,7 +258,9 @@ class Transfer:
                 include_flagged=self._options.include_flagged,
             )
             if decision is Decision.UPLOAD:
-                claim = self._claims[content] = Claim(prepared.digest.sha256, epoch=epoch)
+                claim = self._claims[content] = Claim(
+                    prepared.digest.sha256, prepared.entry.path, epoch=epoch
+                )
                 return _Upload(planned, prepared, claim)
             if decision is Decision.FOLLOW:
                 assert claim is not None
@@ -264,7 +268,7 @@ class Transfer:
                     Prepared(prepared.entry, prepared.digest, prepared.inspection, None)
                 )
             elif decision is Decision.COLLIDE:
-                self._fail(prepared.entry, "another content has the same xxh3-128; not uploaded")
+                self._collide(prepared, self._name_of_other(content, claim))
             elif decision is Decision.FLAG:
                 self._acknowledge(prepared, decision, Basis.FLAGGED, epoch)
             elif known is not None:
@@ -298,6 +302,12 @@ class Transfer:
                     del self._claims[file.prepared.digest.content_hash]
                     return
                 wrote = await upload(self._store, self._root, file.prepared, exists=exists)
+        except ContentCollision:
+            content = file.prepared.digest.content_hash
+            del self._claims[content]
+            key = object_key(content, file.prepared.inspection.format)
+            for prepared in (file.prepared, *file.claim.followers):
+                self._collide(prepared, f"the object {key}")
         except (MirrorError, OSError) as error:
             self._fail_upload(file, str(error))
             try:
@@ -342,6 +352,21 @@ class Transfer:
         if len(self._committer) >= self._options.commit_rows:
             self._due.set()
         self._progress.advance(1, prepared.entry.identity.size, decision.name.lower())
+
+    def _name_of_other(self, content: bytes, claim: Claim | None) -> str:
+        """The name of the file that this run or the catalog has under a content hash."""
+        index = self._committer.index
+        if index.object_sha256(content) is None and claim is not None:
+            return display(claim.path)
+        (url_md5,) = index.url_md5s(index.find_contents(content))
+        return f"{url_md5.tobytes().hex()} (MD5 of its URL)"
+
+    def _collide(self, prepared: Prepared, other: str) -> None:
+        """Leave a file out, and say so in each run, until the user has removed one of the two."""
+        entry = prepared.entry
+        content = prepared.digest.content_hash
+        self._progress.say(self._report.collide(display(entry.path), other, content), "warning")
+        self._progress.advance(1, entry.identity.size, "collided")
 
     def _fail(self, entry: Entry, reason: str) -> None:
         self._report.fail(display(entry.path), reason)

@@ -9,6 +9,7 @@ decide on that version, too:
     | file, `ok`              | a row judges its content `placeholder`          | flagged as a placeholder |
     | file, `ok`              | its content was flagged since it was decided    | left: read it again      |
     | file, `ok`, a duplicate | no live `ok` row names its content              | left: upload it          |
+    | file                    | `ok` rows name its hash with another SHA-256    | left: it collides        |
     | file                    | the latest row of its URL says the same         | known: no row is written |
     | file, flagged           | the URL has a good image of another content     | known: no row is written |
     | source                  | the URL has another content or verdict          | left                     |
@@ -104,13 +105,15 @@ def weigh(waiting: Waiting, prior: Sighting | None, content: ContentFacts) -> We
         row = row._replace(seen_at=max(row.seen_at, prior.seen_at + 1))
     if waiting.basis in (Basis.SOURCE, Basis.EVIDENCE):
         return _without_a_file(waiting, row, prior)
+    if content.stored is not None and content.stored.sha256 != row.sha256:
+        return Weighed(waiting, holds=False, write=False)
     if row.verdict == "ok":
         if content.placeholder:
             row = row._replace(verdict="placeholder", reason=KNOWN_BAD)
         elif content.flagged_at > waiting.epoch:
             return Weighed(waiting, holds=False, write=False)
         elif waiting.basis is Basis.DUPLICATE:
-            if content.stored is None or content.stored.sha256 != row.sha256:
+            if content.stored is None:
                 return Weighed(waiting, holds=False, write=False)
             row = row._replace(format=content.stored.format)
     return Weighed(waiting._replace(row=row), holds=True, write=supersedes(row, prior))

@@ -286,8 +286,8 @@ class _Repair:
         headers = _headers(lost.key)
         store = self._mirror.store
         if body is not None:
-            return await upload_body(store, lost.key, body, headers)
-        return await upload_large(store, lost.key, path, lost.digest, headers)
+            return await upload_body(store, lost.key, body, headers, named=True)
+        return await upload_large(store, lost.key, path, lost.digest, headers, named=True)
 
     async def _give_up(
         self, lost: LostContents, options: RepairOptions, now: Callable[[], float]

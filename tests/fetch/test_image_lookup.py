@@ -24,6 +24,10 @@ def content_of(number: int) -> bytes:
     return Random(number).randbytes(16)
 
 
+def sha256_of(number: int) -> bytes:
+    return Random(-1 - number).randbytes(32)
+
+
 def index_of(rows: Sequence[tuple[str, int, str]], *, tell_photos: bool = False) -> Index:
     """An index of `(url, number of its content, verdict)`."""
     urls = [url for url, _, _ in rows]
@@ -35,7 +39,7 @@ def index_of(rows: Sequence[tuple[str, int, str]], *, tell_photos: bool = False)
         "url_lo": url_lo,
         "hash_hi": hash_hi,
         "hash_lo": hash_lo,
-        "sha256": np.zeros(len(rows), "V32"),
+        "sha256": np.frombuffer(b"".join(sha256_of(number) for _, number, _ in rows), "V32"),
         "size": np.array([1000 + number for _, number, _ in rows], "i8"),
         "width": np.full(len(rows), 10, "i4"),
         "height": np.full(len(rows), 10, "i4"),
@@ -59,7 +63,11 @@ ROWS = [
 def found(number: int, url: str) -> MirroredImage:
     content = content_of(number)
     return MirroredImage(
-        content, object_key(content, FORMATS[number % 3]), 1000 + number, url_md5(url)
+        content,
+        object_key(content, FORMATS[number % 3]),
+        1000 + number,
+        url_md5(url),
+        sha256_of(number),
     )
 
 

@@ -227,3 +227,13 @@ def test_known_content_keeps_the_format_under_which_it_is_stored(
     sources = DatasetSources({url_of(1): RowSource(url_of(1), "CC0")})
     assert sync(other.settings(), sources=sources).described == 1
     assert not dangling(folder_setup)
+
+
+@pytest.mark.parametrize("basis", [Basis.UPLOADED, Basis.DUPLICATE, Basis.FLAGGED])
+@pytest.mark.parametrize("verdict", ["ok", "placeholder"])
+def test_a_file_is_left_if_its_hash_has_another_sha256_by_now(
+    basis: Basis, verdict: Verdict
+) -> None:
+    forged = StoredObject(b"f" * 32, "png")
+    assert not weigh(waiting(basis, verdict), None, facts(forged)).holds
+    assert weigh(waiting(basis, verdict), None, facts(STORED)).holds

@@ -235,6 +235,12 @@ class Index:
         at = position_of(*self._hashes, content_hash)
         return None if at < 0 else self.objects["sha256"][at].tobytes()
 
+    def object_sha256s(self, at: NDArray[np.intp]) -> bytes:
+        """SHA-256 of the objects of the `ok` rows at n positions, end to end: 32 n bytes."""
+        hi, lo = self.sightings["hash_hi"][at], self.sightings["hash_lo"][at]
+        objects = positions_of(hi, lo, self.objects["hash_hi"], self.objects["hash_lo"])
+        return self.objects["sha256"][objects].tobytes()
+
     def stored_object(self, content_hash: bytes) -> StoredObject | None:
         """The object of a content that a live `ok` row names, or None when no row does.
 

@@ -215,6 +215,10 @@ def _show(session: Session, report: SyncReport, max_files: int | None) -> None:
             ("flagged", output.count(report.flagged_total), flagged),
             ("failed", output.count(report.failed)),
         ]
+        if report.collided:
+            rows.append(
+                ("collided", output.count(report.collided), "have the XXH3-128 of another image")
+            )
         if max_files is not None and (left := report.new + report.changed - max_files) > 0:
             rows.append(("left", output.count(left), "for the next run, because of --max-files"))
     if report.described:

@@ -6,7 +6,8 @@
     <folder>/objects/ab/ab….part             an image being written, locked by its writer
 
 There is no list of the images, so no list can be wrong. A file is a hit if it exists, has the right
-size, and its bytes have the hash in its name when they are read.
+size, and its bytes have the catalog's SHA-256 when they are read. In a folder that this user alone may
+write, the hash in the file's name is enough.
 
 When several processes want an image, one downloads it: it holds a lock (flock) on the `.part` file. A
 process that is killed loses the lock, and another takes over; its forked children do not inherit the
@@ -27,6 +28,7 @@ import re
 import stat
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from enum import Enum
 from pathlib import Path
@@ -36,6 +38,7 @@ from mirror.errors import ConfigError
 from mirror.fetch.disk_cache.eviction import Eviction
 from mirror.fetch.disk_cache.usage import RECOUNT_EVERY, RECOUNT_FIRST, DiskUsage
 from mirror.fetch.fork_lock import close_unshared, open_unshared
+from mirror.system.private_folder import is_own, is_private_folder
 
 Admission = Literal["pin", "lru"]
 
@@ -95,6 +98,8 @@ class FetchCache:
     Attributes:
         kept: images that were written.
         not_kept: images that had no room, or could not be written.
+        is_private: whether this user alone could change the folder when it was opened. Each file that
+            is read must be this user's own as well.
 
     Raises:
         ConfigError: the folder holds other files.
@@ -114,8 +119,17 @@ class FetchCache:
         if claim_folder(folder):
             with suppress(OSError):
                 self._usage = DiskUsage(folder / "usage", self._count)
+        self.is_private = is_private_folder(folder) and all(
+            is_own(status) for status in self._folder_statuses()
+        )
         if self._usage is None:
             self._warn_once("cannot be written; its images are used, and no new ones are kept")
+
+    def _folder_statuses(self) -> Iterator[os.stat_result]:
+        """The status of each folder below the cache's own, of those that exist."""
+        for path in (self._root, *(f"{self._root}/{shard}" for shard in _SHARDS)):
+            with suppress(FileNotFoundError):
+                yield os.lstat(path)
 
     # --- reading ---
 

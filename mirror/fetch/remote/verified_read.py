@@ -1,7 +1,7 @@
 """Read an image from the mirror: with retries, and verified before it is returned.
 
 response                               result
-the bytes of the content hash          returned
+the bytes that the catalog says        returned
 other bytes, or no such object         asked for once more, past caches; then CorruptObject
 429, 5xx, reset, silence, cut short,   retried with full jitter; finally StoreUnavailable
 a folder that is not there
@@ -19,8 +19,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-import xxhash
-
 from mirror.errors import (
     BadCredentials,
     BucketMissing,
@@ -31,7 +29,7 @@ from mirror.errors import (
     StoreUnavailable,
     WrongRegion,
 )
-from mirror.fetch.image_lookup import MirroredImage
+from mirror.fetch.image_lookup import MirroredImage, VerifyBy
 from mirror.fetch.remote.object_sources import ObjectSource
 from mirror.fetch.statistics import Histogram
 from mirror.store.retry import RetryPolicy, Sleep, retried
@@ -40,11 +38,6 @@ from mirror.store.throttle import Clock, ConcurrencyGate
 # Refusals that every image would meet. AccessDenied is not one of them: if the credentials may not
 # list the bucket, S3 answers so for an object that is not there.
 _AFFECT_ALL: Final = (BadCredentials, BucketMissing, ClockSkew, WrongRegion)
-
-
-def is_content(data: bytes, image: MirroredImage) -> bool:
-    """Whether the bytes have the size and the content hash of the image."""
-    return len(data) == image.size and xxhash.xxh3_128_digest(data) == image.content_hash
 
 
 @dataclass
@@ -63,6 +56,7 @@ class MirrorReader:
         source: the mirror.
         gate: limits concurrent requests.
         policy: attempts, and the pauses between them.
+        verify: the hash that is compared.
         clock, sleep, jitter: time and chance; tests pass their own.
 
     Attributes:
@@ -75,6 +69,7 @@ class MirrorReader:
         source: ObjectSource,
         gate: ConcurrencyGate,
         policy: RetryPolicy,
+        verify: VerifyBy,
         *,
         clock: Clock = time.monotonic,
         sleep: Sleep = asyncio.sleep,
@@ -83,6 +78,7 @@ class MirrorReader:
         self._source = source
         self._gate = gate
         self._policy = policy
+        self._verify = verify
         self._clock = clock
         self._sleep = sleep
         self._jitter = jitter
@@ -111,7 +107,7 @@ class MirrorReader:
             except StoreError as error:
                 raise StoreUnavailable(str(error)) from None
             self.counts.bytes += len(data)
-            if is_content(data, image):
+            if image.has_bytes(data, self._verify):
                 self.durations.add(self._clock() - started)
                 return data
             self.counts.mismatches += 1
