@@ -30,7 +30,10 @@ GC_LEASE_KEY: Final = "gc.json"
 
 CACHE_CONTROL: Final = "public, max-age=31536000, immutable"
 
+_NO_IMAGE: Final = "application/octet-stream"
+
 # Format → (extension in a key, Content-Type). The catalog's column `format` holds these names.
+# A stranger's page or SVG would run in the origin of a public bucket, so none has a type of its own.
 FORMATS: Final[dict[str, tuple[str, str]]] = {
     "jpeg": ("jpg", "image/jpeg"),
     "png": ("png", "image/png"),
@@ -42,10 +45,10 @@ FORMATS: Final[dict[str, tuple[str, str]]] = {
     "tiff": ("tif", "image/tiff"),
     "jp2": ("jp2", "image/jp2"),
     "jxl": ("jxl", "image/jxl"),
-    "html": ("html", "text/html"),
-    "json": ("json", "application/json"),
-    "xml": ("xml", "application/xml"),
-    "unknown": ("bin", "application/octet-stream"),
+    "html": ("html", _NO_IMAGE),
+    "json": ("json", _NO_IMAGE),
+    "xml": ("xml", _NO_IMAGE),
+    "unknown": ("bin", _NO_IMAGE),
 }
 
 _BUCKET_NAME: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
@@ -109,6 +112,11 @@ def parse_content_hash(text: str) -> bytes | None:
 def content_type(image_format: str) -> str:
     """Return the Content-Type of a format."""
     return FORMATS[image_format][1]
+
+
+def content_disposition(image_format: str) -> str | None:
+    """Return the Content-Disposition of a format: a browser must not show what is no image."""
+    return "attachment" if content_type(image_format) == _NO_IMAGE else None
 
 
 @dataclass(frozen=True, slots=True)

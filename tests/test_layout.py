@@ -12,6 +12,7 @@ from mirror.errors import ConfigError
 from mirror.layout import (
     FORMATS,
     BucketUrl,
+    content_disposition,
     content_type,
     object_key,
     parse_content_hash,
@@ -90,6 +91,13 @@ def test_other_text_is_no_content_hash(text: str) -> None:
 def test_formats_have_distinct_extensions_and_a_content_type_each() -> None:
     assert len({extension for extension, _ in FORMATS.values()}) == len(FORMATS)
     assert {content_type(kind).count("/") for kind in FORMATS} == {1}
+
+
+def test_only_images_are_served_as_what_they_are() -> None:
+    served = {kind: (content_type(kind), content_disposition(kind)) for kind in FORMATS}
+    others = {kind for kind, how in served.items() if how != (f"image/{kind}", None)}
+    assert others == {"html", "json", "xml", "unknown"}
+    assert {served[kind] for kind in others} == {("application/octet-stream", "attachment")}
 
 
 URLS = [

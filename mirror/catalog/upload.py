@@ -18,7 +18,7 @@ from mirror.errors import (
     PreconditionFailed,
     StoreError,
 )
-from mirror.layout import CACHE_CONTROL, content_type, object_key
+from mirror.layout import CACHE_CONTROL, content_disposition, content_type, object_key
 from mirror.store.base import Create, Headers, IfMatch, NewObject, Store
 from mirror.store.read_back import PART_BYTES, digest_in
 from mirror.system.files import open_regular
@@ -29,6 +29,11 @@ _MAX_PARTS: Final = 10_000
 _ATTEMPTS: Final = 3
 
 
+def object_headers(image_format: str) -> Headers:
+    """The headers of an object with content of a format."""
+    return Headers(content_type(image_format), CACHE_CONTROL, content_disposition(image_format))
+
+
 def new_object(prepared: Prepared) -> NewObject:
     """The object of a file whose bytes are in memory."""
     assert prepared.body is not None
@@ -36,7 +41,7 @@ def new_object(prepared: Prepared) -> NewObject:
     return NewObject(
         object_key(prepared.digest.content_hash, kind),
         prepared.body,
-        Headers(content_type(kind), CACHE_CONTROL),
+        object_headers(kind),
     )
 
 
@@ -61,7 +66,7 @@ async def upload(store: Store, root: bytes, prepared: Prepared, *, exists: bool 
         return await upload_body(store, *new_object(prepared), exists=exists)
     digest, kind = prepared.digest, prepared.inspection.format
     key = object_key(digest.content_hash, kind)
-    headers = Headers(content_type(kind), CACHE_CONTROL)
+    headers = object_headers(kind)
     path = root + b"/" + prepared.entry.path
     return await upload_large(store, key, path, digest, headers)
 

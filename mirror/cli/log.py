@@ -6,6 +6,8 @@ import sys
 from dataclasses import dataclass
 from typing import Literal
 
+from mirror.system.display_text import printable
+
 Format = Literal["text", "json"]
 Level = Literal["info", "warning", "error"]
 
@@ -41,13 +43,15 @@ def line(sentence: str, level: Level = "info", **facts: object) -> str:
     """
     style = _Current.style
     if style.format == "text":
-        return f"mirror: {sentence}"
+        return f"mirror: {printable(sentence)}"
     import json
     from datetime import UTC, datetime
 
     now = datetime.now(UTC).isoformat(timespec="milliseconds")
     head = {"time": now, "level": level, "run_id": style.run_id, "message": sentence}
-    return json.dumps(head | facts, ensure_ascii=False)
+    text = json.dumps(head | facts, ensure_ascii=False)
+    # What does not print would forge a line or reverse one: JSON has escapes of its own for it.
+    return text if text.isprintable() else json.dumps(head | facts).replace("\x7f", "\\u007f")
 
 
 def say(sentence: str, level: Level = "info", **facts: object) -> None:
@@ -62,4 +66,4 @@ def listing(title: str, lines: list[str], left: int = 0) -> None:
         return
     rest = [f"… and {left:,} more (all of them with --json)"] if left else []
     for text in [title, *(f"  {item}" for item in [*lines, *rest])]:
-        print(text, file=sys.stderr)
+        print(printable(text), file=sys.stderr)

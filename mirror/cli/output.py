@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 import click
 
 from mirror.cli import log
+from mirror.system.display_text import printable
 
 
 def count(number: int) -> str:
@@ -33,7 +34,7 @@ def usd(amount: float) -> str:
 
 def table(rows: Iterable[Sequence[str]]) -> None:
     """Print rows of `(label, number, remark)`: labels left, numbers right, then remarks."""
-    rows = [tuple(row) + ("",) * (3 - len(row)) for row in rows]
+    rows = [(*map(printable, row),) + ("",) * (3 - len(row)) for row in rows]
     widest_label = max(len(row[0]) for row in rows)
     widest_number = max(len(row[1]) for row in rows)
     for label, number, remark in rows:
@@ -42,7 +43,7 @@ def table(rows: Iterable[Sequence[str]]) -> None:
 
 def grid(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print names on the left, then columns of numbers, each under its title."""
-    lines = [list(header), *map(list, rows)]
+    lines = [[*map(printable, line)] for line in (header, *rows)]
     widths = [max(len(line[at]) for line in lines) for at in range(len(header))]
     for name, *numbers in lines:
         cells = [f"{cell:>{width}}" for cell, width in zip(numbers, widths[1:], strict=True)]

@@ -6,6 +6,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from mirror.run.progress import Level, Progress, Stage
+from mirror.system.display_text import printable
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -34,12 +35,12 @@ class ProgressBar(Progress):
 
     def wait(self, seconds: float, reason: str) -> None:
         if self._bar is not None:
-            self._bar.set_postfix_str(f"waiting: {reason}")
+            self._bar.set_postfix_str(f"waiting: {printable(reason)}")
 
     def say(self, sentence: str, level: Level = "info") -> None:
         from tqdm.auto import tqdm
 
-        tqdm.write(sentence, file=sys.stderr)
+        tqdm.write(printable(sentence), file=sys.stderr)
 
     def close(self) -> None:
         """Leave the bar as it is drawn; a run that has ended draws no more."""

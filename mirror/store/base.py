@@ -43,6 +43,7 @@ class Headers(NamedTuple):
 
     content_type: str = "application/octet-stream"
     cache_control: str | None = None
+    content_disposition: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ from mirror.catalog.open_mirror import OpenMirror, open_mirror
 from mirror.catalog.optimistic_commit import commit_optimistically, with_carried_sources
 from mirror.catalog.root import mark_losses
 from mirror.catalog.row import UNKNOWN_SOURCE, Row
-from mirror.catalog.upload import upload_body, upload_large
+from mirror.catalog.upload import object_headers, upload_body, upload_large
 from mirror.config.settings import Settings
 from mirror.content import digest as digests
 from mirror.content.digest import WHOLE_UP_TO, FileChanged
@@ -40,7 +40,7 @@ from mirror.errors import (
     StoreError,
     UsageError,
 )
-from mirror.layout import CACHE_CONTROL, FORMATS, content_type, parse_object_key
+from mirror.layout import FORMATS, parse_object_key
 from mirror.run.lock import locked
 from mirror.run.outcome import outcome_noted, timed
 from mirror.run.progress import Progress, Stage
@@ -396,4 +396,4 @@ def _rows_of(index: Index, named: NamedObjects, at: int, reason: str, now: int) 
 
 
 def _headers(key: str) -> Headers:
-    return Headers(content_type(_FORMAT_OF[key.rpartition(".")[2]]), CACHE_CONTROL)
+    return object_headers(_FORMAT_OF[key.rpartition(".")[2]])

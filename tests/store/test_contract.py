@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from mirror.catalog.upload import object_headers
 from mirror.errors import (
     AccessDenied,
     AlreadyExists,
@@ -317,6 +318,34 @@ def test_an_object_is_served_with_its_headers(name: str, make_place: MakePlace) 
         assert answer.read() == b"signed"
         assert answer.headers["Content-Type"] == "image/jpeg"
         assert answer.headers["Cache-Control"] == "public, max-age=31536000, immutable"
+        assert answer.headers["Content-Disposition"] is None
+
+
+@pytest.mark.parametrize("how", ["put", "put_multipart"])
+@pytest.mark.parametrize("name", [name for name in PLACES if name != "file"])
+def test_a_strangers_page_is_served_as_a_download(
+    name: str, how: str, make_place: MakePlace
+) -> None:
+    place = make_place(name)
+    key, body, headers = "objects/ab/page.html", b"<script>steal()</script>", object_headers("html")
+
+    async def chunks() -> AsyncIterator[bytes]:
+        yield body
+
+    async def story(store: Store) -> None:
+        if how == "put":
+            await store.put(key, body, Create(), headers)
+        else:
+            await store.put_multipart(key, chunks, 5 << 20, headers)
+
+    run(place, story)
+    access = S3Access(place.url, place.settings().bucket)
+    (url,) = Signer(access).sign([key], timedelta(minutes=5))
+    with urllib.request.urlopen(url) as answer:
+        assert answer.read() == body
+        assert answer.headers["Content-Disposition"] == "attachment"
+        if not name.startswith("seaweedfs"):  # it derives a type from the key instead of this one
+            assert answer.headers["Content-Type"] == "application/octet-stream"
 
 
 S3_PLACES = ("seaweedfs-obstore", "seaweedfs-aioboto3")

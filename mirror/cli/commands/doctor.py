@@ -19,6 +19,7 @@ from mirror.cli.options import (
     public_url_option,
 )
 from mirror.cli.session import Session, session_options
+from mirror.system.display_text import printable
 
 if TYPE_CHECKING:
     from mirror.config.settings import Settings
@@ -92,9 +93,9 @@ def _show(together: Sequence[Finding]) -> None:
     mark = click.style(_MARKS[finding.status], fg=_COLOURS[finding.status])
     also = f"; likewise {', '.join(one.name for one in more)}" if more else ""
     name = f"{finding.name:<{_WIDTH}}"
-    first, *rest = _lines(f"{finding.what}{also}")
+    first, *rest = _lines(printable(f"{finding.what}{also}"))
     click.echo(f"{mark}  {name}  {first}")
-    for line in [*rest, *_lines(f"→ {finding.fix}" if finding.fix else "")]:
+    for line in [*rest, *_lines(printable(f"→ {finding.fix}") if finding.fix else "")]:
         click.echo(f"      {'':<{_WIDTH}}  {line}")
 
 

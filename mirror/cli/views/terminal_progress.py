@@ -231,10 +231,6 @@ class _LogLines(_Figures):
 
 
 def _line(sentence: str, level: Level) -> str:
-    if not sentence.isprintable():  # a URL of a dataset may move the cursor
-        from mirror.system.display_text import printable
-
-        sentence = printable(sentence)
     return log.line(sentence, level)
 
 

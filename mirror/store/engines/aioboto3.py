@@ -238,6 +238,8 @@ def _fields(headers: Headers) -> dict[str, str]:
     fields = {"ContentType": headers.content_type}
     if headers.cache_control:
         fields["CacheControl"] = headers.cache_control
+    if headers.content_disposition:
+        fields["ContentDisposition"] = headers.content_disposition
     return fields
 
 

@@ -254,6 +254,8 @@ def _attributes(headers: Headers) -> Attributes:
     attributes: dict[str, str] = {"Content-Type": headers.content_type}
     if headers.cache_control:
         attributes["Cache-Control"] = headers.cache_control
+    if headers.content_disposition:
+        attributes["Content-Disposition"] = headers.content_disposition
     return attributes
 
 
