@@ -30,7 +30,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
-from urllib.robotparser import RobotFileParser
 
 from yarl import URL
 
@@ -46,6 +45,9 @@ _NAT64: Final = ipaddress.ip_network("64:ff9b::/96")
 _BASE: Final = re.compile(r"[^/?#\\]*//[^/?#\\]*")
 _HOST: Final = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?")
 _ROBOTS_AGENT: Final = "dataset-mirror"
+_LINE_END: Final = re.compile(r"\r\n|\r|\n")
+_CRAWL_DELAY: Final = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9})?").fullmatch
+_REQUEST_RATE: Final = re.compile(r"([0-9]{1,9})/([0-9]{1,9})s?").fullmatch
 # Only the beginning of a longer robots.txt counts; RFC 9309 requires at least this much.
 _ROBOTS_BYTES: Final = 500 << 10
 # Seconds. A site that asks for more than an hour between two images has made a mistake.
@@ -161,19 +163,40 @@ def source_of(url: URL) -> str:
 def robots_interval(robots: bytes) -> float:
     """Seconds between two requests that a robots.txt asks for; 0 if it asks for none.
 
-    Reads `Crawl-delay` and `Request-rate` of the rules for our agent, or of those for all agents.
+    Reads `Crawl-delay` and `Request-rate` of the rules for our agent, or of those for all agents. A
+    value that cannot be read states no rate. Python's own parser raises an error for some of them.
     """
-    parser = RobotFileParser()
-    parser.parse(robots[:_ROBOTS_BYTES].decode("utf-8", "replace").splitlines())
-    parser.modified()  # without a time of reading the parser answers nothing
-    interval = 0.0
-    delay = parser.crawl_delay(_ROBOTS_AGENT)
-    if delay is not None:
-        interval = float(delay)
-    rate = parser.request_rate(_ROBOTS_AGENT)
-    if rate is not None and rate.requests > 0:
-        interval = max(interval, rate.seconds / rate.requests)
-    return min(max(interval, 0.0), _LONGEST_INTERVAL)
+    text = robots[:_ROBOTS_BYTES].decode("utf-8-sig", "replace")
+    intervals: dict[str, float] = {}  # by agent
+    agents: list[str] = []
+    in_rules = False
+    for line in _LINE_END.split(text):
+        name, colon, value = line.partition("#")[0].partition(":")
+        name, value = name.strip().lower(), value.strip()
+        if not colon:
+            continue
+        if name == "user-agent":
+            if in_rules:
+                agents, in_rules = [], False
+            agents.append(value.partition("/")[0].strip().lower())
+            intervals.setdefault(agents[-1], 0.0)
+            continue
+        if name == "sitemap":  # it belongs to no group
+            continue
+        in_rules = True
+        stated = _stated_interval(name, value)
+        for agent in agents:
+            intervals[agent] = max(intervals[agent], stated)
+    return min(intervals.get(_ROBOTS_AGENT, intervals.get("*", 0.0)), _LONGEST_INTERVAL)
+
+
+def _stated_interval(name: str, value: str) -> float:
+    """Seconds between two requests that one rule of a robots.txt states, or 0."""
+    if name == "crawl-delay" and _CRAWL_DELAY(value):
+        return float(value)
+    if name == "request-rate" and (rate := _REQUEST_RATE(value)) and int(rate[1]):
+        return int(rate[2]) / int(rate[1])
+    return 0.0
 
 
 def _normalised(host: str) -> str:

@@ -17,6 +17,7 @@ from typing import NamedTuple, Self
 
 from mirror.content.digest import CHUNK_BYTES, Digest, Hasher
 from mirror.system.files import flush_folder, open_regular
+from mirror.system.folders import folder_below
 
 # A hard link is impossible: another file system, one without links, or another user's file.
 NO_LINK = {
@@ -35,8 +36,6 @@ _PART_SUFFIX = b".mirror-part"
 _IS_PART = re.compile(
     rb"\.[0-9a-fA-F]{32}\.[0-9A-Za-z]+(\.[0-9a-f]{16})?\.mirror-part|\.backfill-[0-9a-f]{16}\.tmp"
 ).fullmatch
-
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 
 
 class ReadIdentity(NamedTuple):
@@ -78,19 +77,9 @@ class SafeFolder:
         Raises:
             OSError: a folder on the way is missing, is a symbolic link or is not a folder.
         """
-        folder = os.dup(self._root)
-        try:
-            for name in path.split(b"/")[:-1]:
-                if make:
-                    with suppress(FileExistsError):
-                        os.mkdir(name, dir_fd=folder)
-                        flush_folder(folder)
-                below = os.open(name, _FOLDER, dir_fd=folder)
-                os.close(folder)
-                folder = below
+        names = path.split(b"/")[:-1]
+        with folder_below(self._root, *names, make=make, durable=True) as folder:
             yield folder
-        finally:
-            os.close(folder)
 
     def status(self, path: bytes) -> os.stat_result | None:
         """Return the status of a path (of a symbolic link itself), or None if nothing is there.

@@ -95,7 +95,7 @@ def save(fetch: Fetcher, urls: Sequence[str], folder: Path | None) -> SaveReport
 def _write(report: SaveReport, folder: Path, url: str, data: bytes) -> None:
     extension = FORMATS[inspect(data, "off").format][0]
     path = folder / f"{url_md5(url).hex()}.{extension}"
-    with replacing_bytes(path) as file:
+    with replacing_bytes(path, follow=False) as file:
         file.write(data)
     if len(report.written) < _LISTED:
         report.written.append(path)

@@ -232,7 +232,7 @@ def _read_file(path: str | bytes, size: int) -> tuple[bytes, os.stat_result] | N
     """Up to `size` bytes of a file, and its status; None when it cannot be read."""
     # No file object: its buffer and its system calls cost as much as reading the file.
     try:
-        descriptor, status = open_regular(path, follow=True)
+        descriptor, status = open_regular(path)
     except OSError:
         return None
     try:
@@ -264,6 +264,7 @@ class _MirrorThread:
         self._pending: deque[ImageRequest] = deque()
         self._waiting: set[ImageRequest] = set()  # for another process to download the image
         self._in_flight: dict[bytes, list[ImageRequest]] = {}
+        self._waits = True
         self._workers: set[asyncio.Task[None]] = set()
         self._loop = asyncio.new_event_loop()
         self._started = threading.Event()
@@ -362,6 +363,20 @@ class _MirrorThread:
             # between would see a full set of workers, none of which takes another request.
             self._workers.discard(task)
 
+    def _may_wait(self, request: ImageRequest) -> bool:
+        """Whether to wait while another process downloads the image.
+
+        A process that is stopped, or a user who may read the folder, can hold the locks of many
+        images. After one wait in vain, this process waits for none.
+        """
+        if request.busy_checks >= _MAX_CHECKS and self._waits:
+            self._waits = False
+            _log.warning(
+                "Another process keeps %s locked; this one waits for no image any more, and "
+                "downloads those that others are writing.", request.image.key,
+            )  # fmt: skip
+        return self._waits
+
     async def _obtain(self, request: ImageRequest) -> None:
         image = request.image
         if (same_image := self._in_flight.get(image.content_hash)) is not None:
@@ -370,7 +385,7 @@ class _MirrorThread:
         ticket = None
         if self._cache is not None:
             outcome = _begin_write(self._cache, image)
-            if outcome is WriteRefusal.BUSY and request.busy_checks < _MAX_CHECKS:
+            if outcome is WriteRefusal.BUSY and self._may_wait(request):
                 pause = min(_LONGEST_PAUSE, _FIRST_CHECK * 2**request.busy_checks)
                 request.busy_checks += 1
                 self._waiting.add(request)

@@ -8,6 +8,8 @@ import weakref
 from contextlib import suppress
 from typing import Final
 
+from mirror.system.files import open_sole_name
+
 
 class ForkLock:
     """A `threading.Lock` that is free in a forked child, even if a thread of the parent held it.
@@ -43,16 +45,18 @@ _unshared: Final[set[int]] = set()
 _forked = False
 
 
-def open_unshared(path: str | os.PathLike[str], flags: int, mode: int = 0o644) -> int:
+def open_unshared(
+    path: str | os.PathLike[str], flags: int, mode: int = 0o644, *, dir_fd: int | None = None
+) -> int:
     """Open a file that is to be locked with flock. A forked child does not inherit the lock.
 
     Close the descriptor with `close_unshared`.
 
     Raises:
-        OSError: as for `os.open`.
+        OSError: as for `os.open`; or it is not a regular file, or has another name.
     """
     with NO_FORK:
-        descriptor = os.open(path, flags | os.O_CLOEXEC, mode)
+        descriptor = open_sole_name(path, flags, mode, dir_fd=dir_fd)
         _unshared.add(descriptor)
     return descriptor
 

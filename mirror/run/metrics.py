@@ -19,6 +19,7 @@ copied from the file that is replaced.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -27,7 +28,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from mirror.errors import UsageError
-from mirror.system.files import replacing
+from mirror.system.files import Access, open_regular, replacing
 
 HELP: Final = {
     "mirror_run_timestamp_seconds": "When the last run ended, in seconds since 1970.",
@@ -144,14 +145,17 @@ def write(path: Path, run: FinishedRun) -> None:
         UsageError: the file cannot be written, or the path is not a plain file.
         OSError: the disk is full, or fails.
     """
-    if path.exists() and not path.is_file():
-        # Reading a device such as /dev/full never ends, and its mode is not ours to change.
+    # Other users may write to the folder. A link is not followed: its target is not ours to replace.
+    # Reading a device such as /dev/full never ends, and its mode is not ours to change.
+    if os.path.lexists(path) and not path.is_symlink() and not path.is_file():
         raise UsageError("it is not a plain file; name one that ends in .prom.")
     found = list(samples(run))
     names = {sample.name for sample in found}
     before = ""
     with suppress(OSError, UnicodeDecodeError):
-        before = path.read_text(encoding="utf-8")
+        descriptor, _ = open_regular(path)
+        with open(descriptor, encoding="utf-8") as old:
+            before = old.read()
     labels = tuple(run.labels.items())
     kept = [(name, labels) for name in _KEPT]
     kept += [("mirror_run_items", (*labels, ("outcome", outcome))) for outcome in _KEPT_OUTCOMES]
@@ -160,6 +164,6 @@ def write(path: Path, run: FinishedRun) -> None:
         value = re.search(rf"^{series} (\d[\d.e+]*)$", before, re.MULTILINE)
         if name not in names and value:
             found.append(Sample(name, with_labels, float(value[1])))
-    with replacing(path) as file:
+    # The exporter runs as another user.
+    with replacing(path, access=Access.EVERYONE, follow=False) as file:
         file.write(rendered(found))
-    path.chmod(0o644)  # the exporter runs as another user

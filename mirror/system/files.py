@@ -14,6 +14,7 @@ import secrets
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Self, TextIO, cast
 
@@ -23,10 +24,20 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 
+class Access(Enum):
+    """Who may read a file that is written."""
+
+    INHERITED = "those who may read the file that it replaces; for a new file, as the umask says"
+    OWNER = "its owner only, because it holds secrets"
+    EVERYONE = "all users, because a service of another user reads it"
+
+
 @contextmanager
-def replacing(path: Path) -> Iterator[TextIO]:
+def replacing(
+    path: Path, *, access: Access = Access.INHERITED, follow: bool = True
+) -> Iterator[TextIO]:
     """Like `replacing_bytes`, for UTF-8 text; line endings are written unchanged."""
-    with replacing_bytes(path) as raw:
+    with replacing_bytes(path, access=access, follow=follow) as raw:
         text = io.TextIOWrapper(raw, "utf-8", newline="", write_through=True)
         yield text
         text.detach()
@@ -62,25 +73,41 @@ class ReplacedTogether:
 
 
 @contextmanager
-def replacing_bytes(path: Path, together: ReplacedTogether | None = None) -> Iterator[BinaryIO]:
+def replacing_bytes(
+    path: Path,
+    together: ReplacedTogether | None = None,
+    *,
+    access: Access = Access.INHERITED,
+    follow: bool = True,
+) -> Iterator[BinaryIO]:
     """Open a new file that replaces `path` when the block ends without an error.
 
-    It is flushed to disk first, and takes over the permissions of the file it replaces. If `path`
-    is not a regular file (`/dev/null`, a pipe), it is written in place.
+    It is flushed to disk first, and takes over the permissions of the file it replaces. Until then
+    only its owner can read it. If `path` is not a regular file (`/dev/null`, a pipe), it is written
+    in place.
 
     Args:
         path: path of the file.
         together: other files to wait for; this one then takes its name with them.
+        access: who may read the file.
+        follow: replace the file that a symbolic link names, and write pipes in place. False
+            replaces whatever has the name: for a folder where other users may put links.
 
     Raises:
         UsageError: the file cannot be created. Raised at the beginning, before the work is done.
         MirrorError: a write failed, for example because the disk is full.
     """
     try:
-        in_place = path.exists() and not path.is_file()
-        target = path if in_place else Path(os.path.realpath(path))
+        old = _status(path, follow=follow)
+        if old is not None and not follow and stat.S_ISDIR(old.st_mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        in_place = follow and old is not None and not stat.S_ISREG(old.st_mode)
+        target = Path(os.path.realpath(path)) if follow and not in_place else path
         written = target if in_place else target.with_name(f".mirror-{secrets.token_hex(6)}.tmp")
-        raw = _RawFile(written, "wb" if in_place else "xb")
+        if old is not None and not stat.S_ISREG(old.st_mode):
+            old = None
+        is_new = old is None and access is Access.INHERITED
+        raw = _RawFile(written, in_place=in_place, mode=0o666 if is_new else 0o600)
     except OSError as error:
         raise UsageError(
             f"{path} cannot be written ({error.strerror}); name another file."
@@ -90,9 +117,10 @@ def replacing_bytes(path: Path, together: ReplacedTogether | None = None) -> Ite
         with io.BufferedWriter(raw) as file:
             yield cast("BinaryIO", file)
             file.flush()
-            if not in_place:
-                with suppress(FileNotFoundError):
-                    os.fchmod(raw.fileno(), stat.S_IMODE(target.stat().st_mode))
+            if access is Access.EVERYONE and not in_place:
+                os.fchmod(raw.fileno(), 0o644)
+            elif old is not None:
+                keep_permissions(raw.fileno(), old, access)
                 raw.sync()
         if together is not None and not in_place:
             together.add(written, target)
@@ -103,6 +131,38 @@ def replacing_bytes(path: Path, together: ReplacedTogether | None = None) -> Ite
             with suppress(OSError):
                 written.unlink()
         raise
+
+
+def _status(path: Path, *, follow: bool) -> os.stat_result | None:
+    try:
+        return path.stat(follow_symlinks=follow)
+    except FileNotFoundError:
+        return None
+
+
+def keep_permissions(file: int, old: os.stat_result, access: Access = Access.INHERITED) -> None:
+    """Give a complete file the permissions of the file that it replaces or copies, and none beyond.
+
+    Args:
+        file: its descriptor.
+        old: the status of the other file.
+        access: `Access.OWNER` drops the permissions of all other users.
+    """
+    mode = stat.S_IMODE(old.st_mode)
+    if access is Access.OWNER:
+        mode &= 0o600
+    if os.fstat(file).st_gid != old.st_gid:
+        try:
+            os.fchown(file, -1, old.st_gid)
+        except OSError:
+            # The file's own group is another one: it gets no more than all users have.
+            mode &= 0o707 | (mode & 0o007) << 3
+    os.fchmod(file, mode)
+
+
+def open_private(name: str, flags: int) -> int:
+    """An `opener` for `open`: only the owner may read a file that it creates."""
+    return os.open(name, flags | os.O_CLOEXEC, 0o600)
 
 
 def open_regular(
@@ -133,6 +193,35 @@ def open_regular(
     return file, status
 
 
+def open_sole_name(
+    path: str | os.PathLike[str], flags: int, mode: int = 0o666, *, dir_fd: int | None = None
+) -> int:
+    """Open a regular file for writing in a folder where other users may write.
+
+    They cannot make the caller write to another file by a symbolic or a hard link, nor make it wait
+    by a FIFO.
+
+    Args:
+        path: the file.
+        flags: as for `os.open`.
+        mode: permissions of a new file, before the umask.
+        dir_fd: descriptor of the folder that a relative path starts in.
+
+    Raises:
+        OSError: the file cannot be opened, is not a regular file, or has another name.
+    """
+    flags |= os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    file = os.open(path, flags, mode, dir_fd=dir_fd)
+    try:
+        status = os.fstat(file)
+        _require_regular(status)
+        _require_sole_name(status)
+    except BaseException:
+        os.close(file)
+        raise
+    return file
+
+
 def flush_folder(descriptor: int) -> None:
     """Flush the names in an open folder to disk, if its file system can do that.
 
@@ -151,6 +240,11 @@ def _require_regular(status: os.stat_result) -> None:
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
     if not stat.S_ISREG(status.st_mode):
         raise OSError(errno.EINVAL, "is not a regular file")
+
+
+def _require_sole_name(status: os.stat_result) -> None:
+    if status.st_nlink > 1:  # 0: it was deleted meanwhile
+        raise OSError(errno.EMLINK, "has another name, a hard link")
 
 
 def settle(folder: Path) -> None:
@@ -188,6 +282,13 @@ class _RawFile(io.FileIO):
     """A file whose errors name the path that the user gave."""
 
     shown: Path
+
+    def __init__(self, path: Path, *, in_place: bool, mode: int) -> None:
+        def opened(name: str, flags: int) -> int:
+            # A temporary name that exists already, even as a link, is an error ("x").
+            return os.open(name, flags | os.O_CLOEXEC, mode)
+
+        super().__init__(path, "wb" if in_place else "xb", opener=opened)
 
     def write(self, data: ReadableBuffer, /) -> int:
         try:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import pytest
+import yarl
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mirror.backfill.answers import (
     Reply,
@@ -13,8 +16,9 @@ from mirror.backfill.answers import (
 )
 from mirror.backfill.backfill_clock import BackfillClock, ClockReading, resumed_time, to_save
 from mirror.backfill.estimate import PaceStatus, estimate, in_words
+from mirror.backfill.fetch_one import ImageRequester
 from mirror.backfill.pacing import DAY, HOUR, Limits
-from mirror.backfill.url_policy import robots_interval
+from mirror.backfill.url_policy import UrlPolicy, robots_interval
 from tests.support.photos import photo
 
 WALL = 1_790_000_000.0
@@ -154,9 +158,80 @@ def test_durations_in_round_numbers(seconds: float, words: str) -> None:
         (b"User-agent: *\nCrawl-delay: 99999999\n", 3600.0),
         (b"User-agent: *\nCrawl-delay: soon\n", 0.0),
         (b"User-agent: *\nRequest-rate: 0/5\n", 0.0),
+        (b"User-agent: *\nCrawl-delay: 0.5\n", 0.5),
+        (b"User-agent: *\nRequest-rate: 1/30s\nCrawl-delay: 9", 30.0),
+        (b"User-agent: Dataset-Mirror/1\nCrawl-delay: 7\n\nUser-agent: *\nCrawl-delay: 99\n", 7.0),
+        (b"User-agent: dataset-mirror\nAllow: /\nUser-agent: *\nCrawl-delay: 99\n", 0.0),
+        (b"User-agent: other\nUser-agent: *\nCrawl-delay: 8\n", 8.0),
+        (b"\xef\xbb\xbfUser-agent: * # all\r\nSitemap: x\r\nCrawl-delay: 6 # s\r\n", 6.0),
+        # Each of these once ended a backfill. The rate that can be read still counts.
+        ("User-agent: *\nCrawl-delay: ²\nCrawl-delay: 5\n".encode(), 5.0),
+        (b"User-agent: *\nRequest-rate: 1/5\nCrawl-delay: " + b"9" * 400, 5.0),
+        (b"User-agent: *\nCrawl-delay: " + b"9" * 5000, 0.0),
+        ("User-agent: *\nRequest-rate: ²/5\n".encode(), 0.0),
+        (b"User-agent: *\nRequest-rate: 1/" + b"9" * 400, 0.0),
+        (b"User-agent: *\nDisallow: http://[x\nCrawl-delay: 5\n", 5.0),
         (b"<html>\xff\xfe", 0.0),
         (b"", 0.0),
     ],
 )
 def test_the_rate_that_robots_txt_states(body: bytes, seconds: float) -> None:
     assert robots_interval(body) == seconds
+
+
+_ROBOTS_NAMES = st.sampled_from(
+    ["User-agent", "Crawl-delay", "Request-rate", "Disallow", "Sitemap"]
+)
+_ROBOTS_VALUES = st.one_of(
+    st.text(max_size=20),
+    st.text("0123456789²٣/.-e", max_size=12),
+    st.sampled_from(["*", "dataset-mirror", "9" * 400, "http://[x", "1/0"]),
+)
+
+
+@given(st.lists(st.tuples(_ROBOTS_NAMES, _ROBOTS_VALUES), max_size=8), st.binary(max_size=20))
+def test_any_robots_txt_is_read(rules: list[tuple[str, str]], tail: bytes) -> None:
+    text = "User-agent: *\n" + "".join(f"{name}: {value}\n" for name, value in rules)
+    assert 0 <= robots_interval(text.encode() + tail) <= HOUR
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
+        *(
+            "http://[x",
+            "//[",
+            "http://²/",
+            "http://h:²/",
+            "http://h:99999999/",
+            "\udc80",
+            "?" * 9000,
+        ),
+        *(
+            "http://%zz/",
+            "http://a@b@c/",
+            "\\\\h\\x",
+            "http://xn--\udcff/",
+            "::",
+            "http:///x",
+            "\0",
+        ),
+    ],
+)
+def test_any_location_is_a_target_or_an_outcome(location: str) -> None:
+    check_location(location)
+
+
+@given(st.text(st.sampled_from("htp:/[]@?#%²\udc80\\.a0-"), max_size=16), st.booleans())
+def test_any_text_is_a_location(text: str, absolute: bool) -> None:
+    check_location("http://" * absolute + text)
+
+
+def check_location(location: str) -> None:
+    requester = ImageRequester.__new__(ImageRequester)
+    requester.policy = UrlPolicy(("static.inaturalist.org",))
+    target = requester._target(yarl.URL(URL), Reply(302, location=location), "/photos/1/medium.jpg")
+    if isinstance(target, yarl.URL):
+        assert target.host == "static.inaturalist.org"
+    else:
+        assert isinstance(target, UrlOutcome)

@@ -86,6 +86,22 @@ def test_presigned_urls_can_be_read_by_anybody(
         read(records[0]["image_url"].partition("?")[0])
 
 
+OUTPUTS = ("out.jsonl", "out.jsonl.gz", "out.csv.zst", "out.tsv", "out.parquet")
+
+
+@pytest.mark.parametrize("splits", [(), ("--split=train=0.5,test=0.5",)], ids=["one", "splits"])
+def test_only_the_owner_can_read_presigned_urls(
+    splits: tuple[str, ...], bucket: tuple[Mirror, list[str]], call: Rewrite, work: Path
+) -> None:
+    _, flags = bucket
+    for output in OUTPUTS:
+        done = call("good.jsonl", "-o", output, *flags, "--scheme=presigned", *splits)
+        assert (done.status, done.err) == (0, "")
+    written = list(work.glob("out*"))
+    assert len(written) == len(OUTPUTS) * (2 if splits else 1)
+    assert {path.stat().st_mode & 0o777 for path in written} == {0o600}
+
+
 def test_urls_signed_by_credentials_that_die_are_remarked(
     make_place: MakePlace, call: Rewrite, work: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,7 +21,7 @@ from mirror.dataset.formats.file_name import FileName
 from mirror.dataset.formats.parquet import import_pyarrow
 from mirror.dataset.spool import Spool
 from mirror.errors import UsageError
-from mirror.system.files import ReplacedTogether, replacing_bytes
+from mirror.system.files import Access, ReplacedTogether, replacing_bytes
 
 # Limits of a row group, in records and in bytes.
 _ROW_GROUP: Final = 100_000
@@ -63,13 +63,14 @@ def check_not_replaced(path: Path, *, force: bool) -> None:
 
 
 @contextmanager
-def writing(*paths: Path) -> Iterator[list[Writer]]:
+def writing(*paths: Path, access: Access = Access.INHERITED) -> Iterator[list[Writer]]:
     """Open the files of a dataset. They appear together when the block ends without an error.
 
     Tables have the same columns with the same types in all files.
 
     Args:
         paths: names give the format and the compression; JSON lines if the ending is not known.
+        access: who may read the files.
 
     Raises:
         UsageError: a file cannot be created, pyarrow is missing, or records do not fit the format.
@@ -77,11 +78,13 @@ def writing(*paths: Path) -> Iterator[list[Writer]]:
     """
     columns = _Columns()
     with ReplacedTogether() as together, ExitStack() as files:
-        yield [files.enter_context(_writing(path, columns, together)) for path in paths]
+        yield [files.enter_context(_writing(path, columns, together, access)) for path in paths]
 
 
 @contextmanager
-def _writing(path: Path, columns: _Columns, together: ReplacedTogether) -> Iterator[Writer]:
+def _writing(
+    path: Path, columns: _Columns, together: ReplacedTogether, access: Access
+) -> Iterator[Writer]:
     name = FileName.parse(path)
     if name.kind == "parquet":
         import_pyarrow()
@@ -89,7 +92,7 @@ def _writing(path: Path, columns: _Columns, together: ReplacedTogether) -> Itera
             raise UsageError(
                 f"{path}: Parquet compresses its columns; leave {packed} out of the name."
             )
-    with replacing_bytes(path, together) as raw:
+    with replacing_bytes(path, together, access=access) as raw:
         file = compressed(raw, path.name)
         if name.kind == "jsonl":
             lines = _JsonlWriter(file)

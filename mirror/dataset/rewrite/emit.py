@@ -14,6 +14,7 @@ from mirror.dataset.chunks import Chunk
 from mirror.dataset.formats.writers import Writer, writing
 from mirror.dataset.rewrite.judge import JudgedBatch
 from mirror.dataset.spool import Spool
+from mirror.system.files import Access
 
 # Positions in the index → the URLs that replace the old ones.
 NewUrls = Callable[[Positions], Sequence[bytes]]
@@ -74,14 +75,17 @@ class RecordOutput:
 
 
 @contextmanager
-def record_output(paths: Sequence[Path], spool_folder: Path | None) -> Iterator[RecordOutput]:
+def record_output(
+    paths: Sequence[Path], spool_folder: Path | None, access: Access = Access.INHERITED
+) -> Iterator[RecordOutput]:
     """Open the output files. They all appear when the block ends without an error.
 
     Args:
         paths: of the files.
         spool_folder: where records wait until they are assigned; None to write them at once.
+        access: who may read the files.
     """
     with ExitStack() as files:
-        writers = files.enter_context(writing(*paths))
+        writers = files.enter_context(writing(*paths, access=access))
         spool = None if spool_folder is None else files.enter_context(Spool(spool_folder))
         yield RecordOutput(writers, spool)

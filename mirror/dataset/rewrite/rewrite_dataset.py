@@ -29,7 +29,7 @@ from mirror.dataset.rewrite.tally import Tally
 from mirror.dataset.splits.assign import SplitAssigner
 from mirror.errors import DatasetError
 from mirror.run.progress import Progress, Stage
-from mirror.system.files import cut_short
+from mirror.system.files import Access, cut_short
 
 
 def rewrite_dataset(
@@ -39,6 +39,7 @@ def rewrite_dataset(
     lookup: UrlLookup,
     *,
     new_urls: NewUrls | None,
+    access: Access = Access.INHERITED,
     progress: Progress = Progress(),
 ) -> RewriteReport:
     """Rewrite datasets to other URLs.
@@ -49,6 +50,7 @@ def rewrite_dataset(
         options: of the rewrite; `images`, `report_file` and `config` are not used here.
         lookup: finds the images.
         new_urls: gives new URLs; None only filters records and leaves them unchanged.
+        access: who may read the outputs.
         progress: receives the bytes and the records that were read.
 
     Raises:
@@ -81,7 +83,7 @@ def rewrite_dataset(
         emitter = None
         if not options.dry_run:
             spool_folder = output.absolute().parent if assigner.needed else None
-            emitter = files.enter_context(record_output([*outputs.values()], spool_folder))
+            emitter = files.enter_context(record_output([*outputs.values()], spool_folder, access))
         progress.begin(Stage("records read", nbytes=total_size(inputs)))
         for source in inputs:
             name = shown_name(source)

@@ -23,7 +23,7 @@ from mirror.dataset.yaml_edit.assignment import Assignment
 from mirror.dataset.yaml_edit.training_config import check_config, update_config
 from mirror.errors import UsageError
 from mirror.run.progress import Progress
-from mirror.system.files import replacing
+from mirror.system.files import Access, replacing
 
 _PLACEHOLDER = re.compile(r"\{([A-Za-z0-9_-]+)\}")
 
@@ -78,7 +78,14 @@ def rewrite(
             report_file = files.enter_context(replacing(options.report_file))
         images = open_image_source(settings, options.images, scheme, progress)
         report = rewrite_dataset(
-            datasets, output, options, images.lookup, new_urls=images.new_urls, progress=progress
+            datasets,
+            output,
+            options,
+            images.lookup,
+            new_urls=images.new_urls,
+            # Each presigned URL is a secret while it is valid.
+            access=Access.OWNER if scheme == "presigned" else Access.INHERITED,
+            progress=progress,
         )
         report.warnings[:0] = images.warnings
         report.unreadable = images.unreadable

@@ -20,7 +20,6 @@ from __future__ import annotations
 import io
 import itertools
 import os
-import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import unified_diff
@@ -29,7 +28,7 @@ from pathlib import Path
 from mirror.dataset.yaml_edit.assignment import Assignment, dotted
 from mirror.dataset.yaml_edit.scalar_text import with_value
 from mirror.errors import UsageError
-from mirror.system.files import replacing
+from mirror.system.files import keep_permissions, open_private, replacing
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +87,6 @@ def update_config(path: Path, assignments: Sequence[Assignment], *, dry_run: boo
     try:
         status = target.stat()
         with replacing(target) as file:
-            os.fchmod(file.fileno(), stat.S_IMODE(status.st_mode))
             file.write(new)
             backup = _back_up(target, content, status)
     except OSError as error:
@@ -147,14 +145,14 @@ def _back_up(path: Path, content: bytes, status: os.stat_result) -> Path:
     for number in itertools.count():
         backup = path.with_name(f"{path.name}.bak.{number}" if number else f"{path.name}.bak")
         try:
-            file = backup.open("xb")
+            file = open(backup, "xb", opener=open_private)  # noqa: SIM115 - closed below
         except FileExistsError:
             continue
         try:
             with file:
-                os.fchmod(file.fileno(), stat.S_IMODE(status.st_mode))
                 file.write(content)
                 file.flush()
+                keep_permissions(file.fileno(), status)
                 os.fsync(file.fileno())
             os.utime(backup, ns=(status.st_atime_ns, status.st_mtime_ns))
         except BaseException:

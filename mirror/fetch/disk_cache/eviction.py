@@ -11,7 +11,7 @@ import os
 import random
 import stat
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from typing import Final, NamedTuple
 
 _SAMPLE: Final = 64  # files of one shard
@@ -31,20 +31,20 @@ class Eviction:
     """Deletes the least recently used files. For one thread.
 
     Args:
-        root: the folder of the shards. No link below it is followed.
-        shards: names of its sub-folders.
+        open_shard: opens a shard's folder by its name.
+        shards: the names of all shards.
         is_image: says whether a file name is one of ours.
         rng: chooses shards and files.
     """
 
     def __init__(
         self,
-        root: str,
+        open_shard: Callable[[str], AbstractContextManager[int]],
         shards: Sequence[str],
         is_image: Callable[[str], object],
         rng: random.Random | None = None,
     ) -> None:
-        self._root = root
+        self._open_shard = open_shard
         self._shards = shards
         self._is_image = is_image
         self._rng = rng or random.Random()  # noqa: S311 - not for secrets
@@ -65,7 +65,7 @@ class Eviction:
         """Fill the pool from samples of random shards, as many as it takes."""
         pool = set(self._pool)
         for shard in self._rng.sample(self._shards, len(self._shards)):
-            with suppress(OSError), _Folder(f"{self._root}/{shard}") as folder:
+            with suppress(OSError), self._open_shard(shard) as folder:
                 names = [name for name in os.listdir(folder) if self._is_image(name)]
                 for name in self._rng.sample(names, min(_SAMPLE, len(names))):
                     if (found := _candidate(folder, shard, name)) is not None:
@@ -76,7 +76,7 @@ class Eviction:
 
     def _remove(self, candidate: _Candidate) -> int:
         shard, name = candidate.shard, candidate.name
-        with suppress(OSError), _Folder(f"{self._root}/{shard}") as folder:
+        with suppress(OSError), self._open_shard(shard) as folder:
             if (
                 _candidate(folder, shard, name) == candidate
             ):  # else it was used since it was sampled
@@ -91,18 +91,3 @@ def _candidate(folder: int, shard: str, name: str) -> _Candidate | None:
         if stat.S_ISREG(status.st_mode):
             return _Candidate(status.st_mtime_ns, shard, name, status.st_size)
     return None
-
-
-class _Folder:
-    """An open folder: names below it are resolved in it, wherever its path leads by then."""
-
-    def __init__(self, path: str) -> None:
-        self._path = path
-
-    def __enter__(self) -> int:
-        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-        self._descriptor = os.open(self._path, flags)
-        return self._descriptor
-
-    def __exit__(self, *_: object) -> None:
-        os.close(self._descriptor)

@@ -29,7 +29,7 @@ import stat
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from enum import Enum
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
@@ -38,6 +38,7 @@ from mirror.errors import ConfigError
 from mirror.fetch.disk_cache.eviction import Eviction
 from mirror.fetch.disk_cache.usage import RECOUNT_EVERY, RECOUNT_FIRST, DiskUsage
 from mirror.fetch.fork_lock import close_unshared, open_unshared
+from mirror.system.folders import folder_below
 from mirror.system.private_folder import is_own, is_private_folder
 
 Admission = Literal["pin", "lru"]
@@ -54,8 +55,12 @@ _SHARDS: Final = tuple(f"{number:02x}" for number in range(256))
 
 # Seconds without a write after the disk has refused one.
 _PAUSE: Final = 30.0
-# Seconds until a full cache that pins, or a busy one, is asked for room again.
+# Seconds until a full cache that pins is asked for room again.
 _FULL_PAUSE: Final = 1.0
+# Seconds without a write after the lock of the usage was not free in time. The pause doubles up to the
+# longest, because each try takes half a second.
+_FIRST_BUSY_PAUSE: Final = 1.0
+_LONGEST_BUSY_PAUSE: Final = 60.0
 # Seconds between two updates of a file's time by hits.
 _TOUCH_EVERY: Final = 60.0
 
@@ -110,10 +115,11 @@ class FetchCache:
         self._root = str(folder / _OBJECTS)
         self._max_bytes = max_bytes
         self._admission = admission
-        self._eviction = Eviction(self._root, _SHARDS, _IS_IMAGE)
+        self._eviction = Eviction(self._open_shard, _SHARDS, _IS_IMAGE)
         self.kept = self.not_kept = 0
         self._warned: set[str] = set()
-        self._paused_until = self._full_until = float("-inf")
+        self._paused_until = self._full_until = self._busy_until = float("-inf")
+        self._busy_pause = _FIRST_BUSY_PAUSE
         self._missing_bytes = 0  # of the last image that found no room
         self._usage: DiskUsage | None = None
         if claim_folder(folder):
@@ -150,14 +156,17 @@ class FetchCache:
         """Note a hit in the file's time, for eviction."""
         if self._admission == "lru":
             with suppress(OSError):
-                if time.time() - os.lstat(path).st_mtime > _TOUCH_EVERY:
-                    os.utime(path, follow_symlinks=False)
+                status = os.lstat(path)
+                # A hard link would be another file as well.
+                if time.time() - status.st_mtime > _TOUCH_EVERY and status.st_nlink == 1:
+                    with self._shard_of(path) as (folder, name):
+                        os.utime(name, dir_fd=folder, follow_symlinks=False)
 
     def discard(self, path: str) -> None:
         """Delete a file whose bytes do not have the hash in its name."""
-        with suppress(OSError):
-            size = os.stat(path, follow_symlinks=False).st_size
-            os.unlink(path)
+        with suppress(OSError), self._shard_of(path) as (folder, name):
+            size = os.stat(name, dir_fd=folder, follow_symlinks=False).st_size
+            os.unlink(name, dir_fd=folder)
             self._release(size)
 
     # --- writing ---
@@ -170,9 +179,12 @@ class FetchCache:
             return False
         if self._admission == "lru" or not self._missing_bytes:
             return True
+        if time.monotonic() < self._busy_until:
+            return False
         try:
             return usage.used + self._missing_bytes <= self._max_bytes
-        except OSError:
+        except OSError as error:
+            self._pause(error)
             return False
 
     def recount(self) -> None:
@@ -182,7 +194,9 @@ class FetchCache:
 
     def begin(self, content_hash: bytes, size: int) -> WriteTicket | WriteRefusal:
         """Ask for the right to write an image. Does not wait for other processes."""
-        if self._usage is None or time.monotonic() < max(self._paused_until, self._full_until):
+        if self._usage is None or time.monotonic() < max(
+            self._paused_until, self._full_until, self._busy_until
+        ):
             return self._no_room()
         path = self.path(content_hash)
         try:
@@ -214,7 +228,8 @@ class FetchCache:
             while written < len(data):
                 piece = data[written:] if written else data
                 written += os.pwrite(ticket.descriptor, piece, written)
-            os.replace(ticket.path + _PART, ticket.path)
+            with self._shard_of(ticket.path) as (folder, name):
+                os.replace(name + _PART, name, src_dir_fd=folder, dst_dir_fd=folder)
         except OSError as error:
             self.drop(ticket)
             self._pause(error)
@@ -227,8 +242,8 @@ class FetchCache:
     def drop(self, ticket: WriteTicket) -> None:
         """Give back the right to write, and the reserved bytes."""
         self._release(ticket.reserved)
-        with suppress(OSError):
-            os.unlink(ticket.path + _PART)
+        with suppress(OSError), self._shard_of(ticket.path) as (folder, name):
+            os.unlink(name + _PART, dir_fd=folder)
         with suppress(OSError):
             close_unshared(ticket.descriptor)
 
@@ -244,20 +259,18 @@ class FetchCache:
 
     def _lock(self, path: str) -> WriteTicket | None:
         """The ticket for an image; None while another process holds its lock."""
-        part = path + _PART
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
+        with self._shard_of(path, make=True) as (folder, name):
+            return self._lock_part(path, folder, name + _PART)
+
+    def _lock_part(self, path: str, folder: int, part: str) -> WriteTicket | None:
         while True:
-            try:
-                descriptor = open_unshared(part, flags)
-            except FileNotFoundError:
-                os.makedirs(os.path.dirname(part), exist_ok=True)
-                descriptor = open_unshared(part, flags)
+            descriptor = open_unshared(part, os.O_RDWR | os.O_CREAT, dir_fd=folder)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 status = os.fstat(descriptor)
                 # Its writer may have renamed or deleted it after we opened it.
                 with suppress(FileNotFoundError):
-                    if os.path.samestat(os.stat(part, follow_symlinks=False), status):
+                    if _has_name(part, folder, status):
                         return WriteTicket(path, descriptor, status.st_size)
             except BlockingIOError:
                 close_unshared(descriptor)
@@ -269,8 +282,9 @@ class FetchCache:
 
     def _pause(self, error: OSError) -> None:
         if isinstance(error, TimeoutError):
-            # Each try costs half a second. The cache may have room, so it is neither full nor broken.
-            self._full_until = time.monotonic() + _FULL_PAUSE
+            # The cache may have room, so it is neither full nor broken.
+            self._busy_until = time.monotonic() + self._busy_pause
+            self._busy_pause = min(2 * self._busy_pause, _LONGEST_BUSY_PAUSE)
             self._warn_once(
                 f"is busy ({error.strerror}); images are read without being kept until it is free"
             )
@@ -287,13 +301,15 @@ class FetchCache:
 
     def _reserve(self, size: int) -> bool:
         usage = self._usage
-        if usage is None or size > self._max_bytes:
+        if usage is None or size > self._max_bytes or time.monotonic() < self._busy_until:
             return False
         try:
-            return self._make_room(usage, size)
+            has_room = self._make_room(usage, size)
         except OSError as error:
             self._pause(error)
             return False
+        self._busy_pause = _FIRST_BUSY_PAUSE
+        return has_room
 
     def _make_room(self, usage: DiskUsage, size: int) -> bool:
         if usage.reserve(size, self._max_bytes):
@@ -320,37 +336,58 @@ class FetchCache:
             self._full_until = float("-inf")
 
     def _release(self, size: int) -> None:
-        if size and (usage := self._usage) is not None:
+        usage = self._usage
+        # If it fails, the number stays too high until the next recount.
+        if size and usage is not None and time.monotonic() >= self._busy_until:
             try:
                 usage.release(size)
-            except OSError as error:  # the number stays too high until the next recount
+            except OSError as error:
                 self._pause(error)
 
     def _count(self) -> int:
         """The bytes of all files; `.part` files without a writer are deleted."""
         total = 0
         for shard in _SHARDS:
-            with suppress(OSError), os.scandir(f"{self._root}/{shard}") as entries:
+            with (
+                suppress(OSError),
+                self._open_shard(shard) as folder,
+                os.scandir(folder) as entries,
+            ):
                 for entry in entries:
                     if _IS_PART(entry.name):
-                        total += self._sweep(entry.path)
+                        total += self._sweep(folder, entry.name)
                     elif _IS_IMAGE(entry.name) and entry.is_file(follow_symlinks=False):
                         total += entry.stat(follow_symlinks=False).st_size
         return total
 
-    def _sweep(self, part: str) -> int:
+    def _open_shard(self, name: str, *, make: bool = False) -> AbstractContextManager[int]:
+        """Open a folder of images. No link below the cache's own folder is followed."""
+        return folder_below(self._folder, _OBJECTS, name, make=make)
+
+    @contextmanager
+    def _shard_of(self, path: str, *, make: bool = False) -> Iterator[tuple[int, str]]:
+        """Open the folder of an image; yields its descriptor and the image's name in it."""
+        name = os.path.basename(path)
+        with self._open_shard(name[:2], make=make) as folder:
+            yield folder, name
+
+    def _sweep(self, folder: int, part: str) -> int:
         """The bytes that a `.part` file's writer has reserved; without a writer it is deleted."""
         with suppress(OSError):
-            descriptor = open_unshared(part, os.O_RDWR | os.O_NOFOLLOW)
+            descriptor = open_unshared(part, os.O_RDWR, dir_fd=folder)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if os.path.samestat(os.stat(part, follow_symlinks=False), os.fstat(descriptor)):
-                    os.unlink(part)
+                if _has_name(part, folder, os.fstat(descriptor)):
+                    os.unlink(part, dir_fd=folder)
             except BlockingIOError:
                 return os.fstat(descriptor).st_size
             finally:
                 close_unshared(descriptor)
         return 0
+
+
+def _has_name(name: str, folder: int, status: os.stat_result) -> bool:
+    return os.path.samestat(os.stat(name, dir_fd=folder, follow_symlinks=False), status)
 
 
 def claim_folder(folder: Path) -> bool:

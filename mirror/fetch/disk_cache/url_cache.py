@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -51,7 +52,8 @@ class UrlCache:
         """Whether the URL has a file of that size; its bytes are not read."""
         for path in self.paths(url_md5):
             with suppress(OSError):
-                if os.stat(path).st_size == size:
+                status = os.lstat(path)
+                if status.st_size == size and stat.S_ISREG(status.st_mode):
                     return True
         return False
 

@@ -41,9 +41,12 @@ def _read_in_subprocess(settings: Settings) -> Index:
     A forked child cannot use what deltalake and obstore started in a parent or grandparent:
     deltalake panics, and obstore waits forever. multiprocessing does not help, because DataLoader
     workers are daemons and may have no children.
+
+    `-P` keeps the current folder out of the child's module path: a folder of data may hold files
+    like `mirror.py` or `numpy.py`. The child finds its modules where this process finds them.
     """
     child = subprocess.run(  # noqa: S603 - this module itself
-        [sys.executable, "-m", __name__],
+        [sys.executable, "-P", "-m", __name__],
         input=pickle.dumps(settings),
         capture_output=True,
         check=False,

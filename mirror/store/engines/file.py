@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from itertools import islice, zip_longest
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 from filelock import FileLock, Timeout
 
@@ -45,6 +45,8 @@ from mirror.store.base import (
     create_blocking,
 )
 from mirror.system.clock import since_boot
+from mirror.system.files import open_private, open_regular
+from mirror.system.folders import folder_below
 
 # Prefix of names that a listing skips: temporary files, and the lock for conditional PUTs.
 HIDDEN = ".mirror-"
@@ -84,7 +86,8 @@ class FileStore:
         with self._translated(f"PUT {key}"):
             temporary = self._temporary(key)
             try:
-                temporary.write_bytes(body)
+                with self._new(temporary) as file:
+                    file.write(body)
                 return self._publish(temporary, self._path(key), mode)
             finally:
                 with suppress(FileNotFoundError):
@@ -140,7 +143,7 @@ class FileStore:
         with self._translated(f"PUT {key}"):
             temporary = self._temporary(key)
             try:
-                with temporary.open("wb") as file:
+                with self._new(temporary) as file:
                     async for chunk in chunks():
                         await asyncio.to_thread(file.write, chunk)
                 return await asyncio.to_thread(
@@ -152,15 +155,18 @@ class FileStore:
 
     async def get(self, key: str) -> bytes:
         with self._translated(f"GET {key}"):
-            return await asyncio.to_thread(self._path(key).read_bytes)
+            return await asyncio.to_thread(self._read, key)
 
     async def get_range(self, key: str, start: int, length: int) -> bytes:
-        def read() -> bytes:
-            with self._path(key).open("rb") as file:
-                return os.pread(file.fileno(), length, start)
-
         with self._translated(f"GET {key}"):
-            return await asyncio.to_thread(read)
+            return await asyncio.to_thread(self._read, key, start, length)
+
+    def _read(self, key: str, start: int = 0, length: int = -1) -> bytes:
+        *folders, name = self._path(key).relative_to(self._root).parts
+        with folder_below(self._root, *folders) as folder:
+            descriptor, _ = open_regular(name, dir_fd=folder)
+        with open(descriptor, "rb") as file:
+            return file.read() if length < 0 else os.pread(descriptor, length, start)
 
     async def head(self, key: str) -> ObjectInfo:
         with self._translated(f"HEAD {key}"):
@@ -241,12 +247,18 @@ class FileStore:
         return self._root / key
 
     def _temporary(self, key: str) -> Path:
-        folder = self._path(key).parent
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"{HIDDEN}{secrets.token_hex(8)}"
-        path.touch(0o644, exist_ok=False)
-        path.chmod(0o644)
-        return path
+        """A name for an unfinished write beside an object, whose folder is made."""
+        self._root.mkdir(parents=True, exist_ok=True)
+        path = self._path(key)
+        folders = path.relative_to(self._root).parts[:-1]
+        with folder_below(self._root, *folders, make=True):
+            return path.with_name(f"{HIDDEN}{secrets.token_hex(8)}")
+
+    def _new(self, path: Path) -> BinaryIO:
+        """Open a new file. A name that exists, a link included, is an error."""
+        file = open(path, "xb", opener=open_private)  # noqa: SIM115 - for a with block
+        os.fchmod(file.fileno(), 0o644)
+        return file
 
     def _translated(self, what: str) -> _Translated:
         return _Translated(what)

@@ -124,7 +124,7 @@ def test_a_busy_cache_is_not_a_full_one(
 
 
 def refusing(number: int) -> Callable[..., int]:
-    def refuse(*_: object) -> int:
+    def refuse(*_: object, **__: object) -> int:
         raise OSError(number, os.strerror(number))
 
     return refuse
@@ -161,7 +161,15 @@ def test_images_are_returned_if_a_part_file_cannot_be_read_or_deleted(
     with Fetcher(cached, policy=HURRY) as fetch:
         fetch.cached(ALL)
         monkeypatch.setattr(os, "pwrite", refusing(errno.ENOSPC))
-        monkeypatch.setattr(os, call, refusing(errno.ESTALE))
+        real = getattr(os, call)
+
+        def refuse_parts(file: int | str, **options: object) -> object:
+            path = os.readlink(f"/proc/self/fd/{file}") if isinstance(file, int) else file
+            if path.endswith(".part"):
+                raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+            return real(file, **options)
+
+        monkeypatch.setattr(os, call, refuse_parts)
         assert dict(in_time(fetch, ALL)) == PHOTOS
         monkeypatch.undo()
         assert fetch.stats().not_kept == 20
