@@ -123,14 +123,14 @@ def test_a_sample_is_chosen_by_its_seed(folder_setup: MirrorSetup) -> None:
 
     def read(seed: int | None) -> list[str]:
         opened: list[str] = []
-        real = Path.read_bytes
+        real = FileStore.get
 
-        def spying(path: Path) -> bytes:
-            opened.append(path.name)
-            return real(path)
+        async def spying(store: FileStore, key: str) -> bytes:
+            opened.append(key)
+            return await real(store, key)
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(Path, "read_bytes", spying)
+            patch.setattr(FileStore, "get", spying)
             report = verify(folder_setup.settings(), VerifyOptions(share=0.25, seed=seed))
         names = sorted(name for name in opened if name.endswith(".jpg"))
         assert report.read == len(names)
