@@ -341,9 +341,10 @@ class _SyncRun:
             memory.save(state)
 
     async def _forget_lost_files(self, counting: Counting, state: State) -> None:
-        """Forget good files whose URL a repair has flagged, so that this run offers them.
+        """After a repair has given up objects, forget good files whose URL is flagged, to offer them.
 
-        The lost object may have had another content, from another cache that has the URL too.
+        The lost object may have had another content, from another cache that has the URL too. A bad
+        file of that cache may have come after it.
         """
         if self._losses == (state.get("losses") or ""):
             return
@@ -353,7 +354,7 @@ class _SyncRun:
         lost = [
             path
             for path, url_md5, _ in state.acknowledged()
-            if (row := index.sighting(url_md5)) is not None and row.verdict == "corrupt"
+            if (row := index.sighting(url_md5)) is not None and row.verdict != "ok"
         ]
         state.forget(lost)
         state.set("losses", self._losses)

@@ -264,6 +264,24 @@ def test_a_machine_that_has_another_image_of_a_lost_url_offers_that_one(
     assert (row["verdict"], row["sha256"]) == ("ok", hashlib.sha256(photo(0)).digest())
 
 
+def test_a_machine_offers_its_image_though_a_bad_file_came_after_the_loss(
+    folder_setup: MirrorSetup, tmp_path: Path
+) -> None:
+    """A bad file supersedes a lost image, so the latest row no longer says that it was lost."""
+    fill(folder_setup.cache, {url_of(n): photo(n) for n in range(4)})
+    folder_setup.sync()
+    folder_setup.remove(key_of(photo(0)))
+    (tmp_path / "other").mkdir()
+    other = MirrorSetup(folder_setup.place, tmp_path / "other")
+    fill(other.cache, {url_of(1): photo(1)})
+    assert repair(other.settings()).flagged_rows == 1
+    fill(other.cache, {url_of(0): b"<html>429</html>"})
+    other.sync()
+    assert folder_setup.rows()[url_md5(url_of(0))]["verdict"] == "not_image"
+    assert folder_setup.sync().exit_status == 0
+    assert folder_setup.rows()[url_md5(url_of(0))]["verdict"] == "ok"
+
+
 def test_a_dataset_does_not_make_lost_rows_good_again(folder_setup: MirrorSetup) -> None:
     stocked(folder_setup)
     lose(folder_setup, 7)
