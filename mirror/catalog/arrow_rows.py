@@ -11,7 +11,6 @@ import numpy as np
 from mirror.catalog.index import FORMAT_CODES, VERDICT_CODES, Batch, halves
 from mirror.catalog.row import Row
 from mirror.content.photo import photo_key
-from mirror.errors import CatalogError
 
 # Name and Delta type of each column, in the order of docs/format.md.
 FIELDS: Final = (
@@ -64,14 +63,10 @@ def to_arrow(rows: Sequence[Row]) -> arrow.Table:
 
 
 def batch_from_arrow(batch: arrow.RecordBatch) -> Batch:
-    """The `INDEXED` columns of a record batch as the columns that an index keeps.
-
-    Raises:
-        CatalogError: a row is not as docs/format.md specifies it.
-    """
+    """The `INDEXED` columns of a record batch of sound rows as the columns that an index keeps."""
     column = {name: batch.column(at) for at, name in enumerate(batch.schema.names)}
-    url_hi, url_lo = halves(_joined(column["url_md5"], "url_md5", 16))
-    hash_hi, hash_lo = halves(_joined(column["content_hash"], "content_hash", 16))
+    url_hi, url_lo = halves(b"".join(column["url_md5"].to_pylist()))
+    hash_hi, hash_lo = halves(b"".join(column["content_hash"].to_pylist()))
     formats, verdicts = column["format"].to_pylist(), column["verdict"].to_pylist()
     urls = column["source_url"].to_pylist()
     return {
@@ -79,7 +74,7 @@ def batch_from_arrow(batch: arrow.RecordBatch) -> Batch:
         "url_lo": url_lo,
         "hash_hi": hash_hi,
         "hash_lo": hash_lo,
-        "sha256": np.frombuffer(_joined(column["sha256"], "sha256", 32), "V32"),
+        "sha256": np.frombuffer(b"".join(column["sha256"].to_pylist()), "V32"),
         "size": column["size"].to_numpy().astype("i8"),
         "width": column["width"].to_numpy().astype("i4"),
         "height": column["height"].to_numpy().astype("i4"),
@@ -89,14 +84,3 @@ def batch_from_arrow(batch: arrow.RecordBatch) -> Batch:
         "photo": np.array([photo_key(url) if url else 0 for url in urls], "u8"),
         "seen_at": column["seen_at"].cast(arrow.DataType.int64()).to_numpy().astype("i8"),
     }
-
-
-def _joined(column: arrow.Array, name: str, length: int) -> bytes:
-    """Values end to end, after a check of their length: Delta has no type of a fixed length."""
-    values = column.to_pylist()
-    if any(len(value) != length for value in values):
-        raise CatalogError(
-            f"A row of the catalog has a {name} that is not {length} bytes long; it was written by "
-            "something that does not keep docs/format.md."
-        )
-    return b"".join(values)

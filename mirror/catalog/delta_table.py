@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -35,7 +36,7 @@ from deltalake.schema import PrimitiveType
 
 from mirror.catalog.arrow_rows import FIELDS, INDEXED, NULLABLE, batch_from_arrow, to_arrow
 from mirror.catalog.index import Batch, Index
-from mirror.catalog.row import Row, RowSource
+from mirror.catalog.row import Row, RowSource, latest_seen_at, sound
 from mirror.errors import CatalogError, NotFound
 from mirror.layout import CATALOG, log_entry_key
 from mirror.store.base import Store
@@ -79,6 +80,7 @@ class Catalog:
         sleep: waits for a number of seconds.
         settle: returns when everything written to the mirror so far survives a loss of power. A
             server's answer promises that already; a folder needs it.
+        now: seconds since 1970. Rows from a distant future do not count.
     """
 
     def __init__(
@@ -90,8 +92,10 @@ class Catalog:
         sleep: Callable[[float], None] = time.sleep,
         *,
         settle: Callable[[], None] = lambda: None,
+        now: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
+        self._now = now
         self._retry = replace(retry or RetryPolicy(), attempts=_ATTEMPTS)
         self._sleep = sleep
         self._settle = settle
@@ -193,11 +197,16 @@ class Catalog:
             # Another catalog than the index was built from: it was replaced, or rolled back.
             rejected, index = index.path, Index.empty()
         columns = ", ".join(INDEXED)
-        query = f"SELECT {columns} FROM catalog"  # noqa: S608 - our names
+        query = f"SELECT {columns} FROM sound"  # noqa: S608 - our names
         batches: list[Batch] = []
+        ignored: dict[str, int] = {}
         for file in sorted(files - index.files):
-            batches += await self.read_file(file, query, batch_from_arrow)
-        return await asyncio.to_thread(index.merged, batches, version, files, folder, rejected)
+            rows, found = await self._read_file(file, query, batch_from_arrow)
+            batches += rows
+            if found:
+                ignored[file] = found
+        merged = partial(index.merged, folder=folder, rejected=rejected, ignored=ignored)
+        return await asyncio.to_thread(merged, batches, version, files)
 
     async def _has_committed(self, index: Index) -> bool:
         """Whether the log's entry of an index's version is the one that the index was built from.
@@ -223,7 +232,7 @@ class Catalog:
         query = (
             "SELECT arrow_cast(url_md5, 'Binary'), arrow_cast(seen_at, 'Int64'), "  # noqa: S608
             "source_url, license, attribution "
-            f"FROM catalog WHERE source_url IS NOT NULL AND url_md5 IN ({wanted})"
+            f"FROM sound WHERE source_url IS NOT NULL AND url_md5 IN ({wanted})"
         )
         latest: dict[bytes, tuple[int, RowSource]] = {}
         table = await asyncio.to_thread(self._newest)
@@ -301,13 +310,24 @@ class Catalog:
     async def read_file(
         self, file: str, query: str, convert: Callable[[arrow.RecordBatch], T]
     ) -> list[T]:
-        """Query one data file, as the table `catalog`; returns each record batch converted.
+        """Query the rows of one data file that count, as the table `sound`.
+
+        Returns:
+            Each record batch converted.
+        """
+        return (await self._read_file(file, query, convert))[0]
+
+    async def _read_file(
+        self, file: str, query: str, convert: Callable[[arrow.RecordBatch], T]
+    ) -> tuple[list[T], int]:
+        """`read_file`, and how many rows of the file do not count.
 
         The file is fetched through the store and read from a local copy. deltalake's own readers
         hold the interpreter's lock while they wait for the network, which stops uploads and signals.
         """
         body = await self._store.get(f"{CATALOG}/{file}")
-        return await asyncio.to_thread(_query_parquet, body, query, convert)
+        condition = sound(latest_seen_at(self._now()))
+        return await asyncio.to_thread(_query_parquet, body, condition, query, convert)
 
     def compact(self) -> bool:
         """Merge small data files when there are many; returns whether it did.
@@ -377,12 +397,22 @@ def _created(uri: str, options: dict[str, str]) -> DeltaTable:
     return DeltaTable(uri, storage_options=options)
 
 
-def _query_parquet(body: bytes, query: str, convert: Callable[[arrow.RecordBatch], T]) -> list[T]:
-    def read(folder: str) -> list[T]:
+def _query_parquet(
+    body: bytes, condition: str, query: str, convert: Callable[[arrow.RecordBatch], T]
+) -> tuple[list[T], int]:
+    """The converted result of a query on the rows that meet a condition, and how many do not."""
+
+    def read(folder: str) -> tuple[list[T], int]:
         (Path(folder) / "part.parquet").write_bytes(body)
         convert_to_deltalake(folder)
-        builder = QueryBuilder().register("catalog", DeltaTable(folder))
-        return [convert(batch) for batch in builder.execute(query)]
+        table = DeltaTable(folder)
+        builder = QueryBuilder().register("catalog", table)
+        if not _has_our_columns(table):
+            return [], _count(builder, "catalog")
+        rows = f"WITH sound AS (SELECT * FROM catalog WHERE {condition}) "  # noqa: S608 - our names
+        converted = [convert(batch) for batch in builder.execute(rows + query)]
+        ignored = _count(builder, "catalog") - _count(builder, "sound", rows)
+        return converted, ignored
 
     try:
         with tempfile.TemporaryDirectory(prefix="mirror-catalog-") as folder:
@@ -396,6 +426,17 @@ def _query_parquet(body: bytes, query: str, convert: Callable[[arrow.RecordBatch
         ) from None
     except Exception as error:  # noqa: BLE001 - every kind becomes a CatalogError
         raise _failed(error) from None
+
+
+def _has_our_columns(table: DeltaTable) -> bool:
+    """Whether a data file has the catalog's columns and types, in any order; others may be there."""
+    found = {field.name: getattr(field.type, "type", "") for field in table.schema().fields}
+    return all(found.get(name) == kind for name, kind in FIELDS)
+
+
+def _count(builder: QueryBuilder, table: str, rows: str = "") -> int:
+    (batch,) = builder.execute(f"{rows}SELECT count(*) FROM {table}")  # noqa: S608 - our names
+    return int(batch.column(0).to_pylist()[0])
 
 
 def _rows_of(batch: arrow.RecordBatch) -> list[tuple[Any, ...]]:

@@ -28,7 +28,7 @@ _CHECKPOINT: Final = re.compile(
     rf"{CATALOG_LOG}(\d{{20}})\.checkpoint(?:\.[0-9a-f-]+)*\.(?:parquet|json)"
 ).fullmatch
 _AT_ONCE: Final = 16
-_QUERY: Final = "SELECT url_md5, content_hash, verdict, seen_at FROM catalog"
+_QUERY: Final = "SELECT url_md5, content_hash, verdict, seen_at FROM sound"
 
 Halves = tuple[NDArray[np.uint64], NDArray[np.uint64]]
 

@@ -1,10 +1,25 @@
-"""A row of the catalog: one sighting of a URL's content. docs/format.md specifies its columns."""
+"""A row of the catalog: one sighting of a URL's content. docs/format.md specifies its columns.
+
+A thief of a writer's key can commit rows of any shape. A row that breaks the format is ignored by
+every reader, and so is a row from a distant future: its time could never be exceeded, so no later row
+of its URL would count. `mirror verify`, `status` and `doctor` name the data files that have such rows.
+"""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Final, NamedTuple
 
-from mirror.content.image import Verdict
+from mirror.content.image import VERDICTS, Verdict
+from mirror.layout import FORMATS
+
+# Clocks of machines are wrong by hours, and rarely by years.
+AHEAD: Final = timedelta(days=3652)
+# A machine without a battery for its clock may believe that it is 1970. It must not ignore all rows.
+BEGINNING: Final = datetime(2026, 1, 1, tzinfo=UTC)
+_BYTES: Final = {"url_md5": 16, "content_hash": 16, "sha256": 32}
+_WITHOUT_SIGN: Final = ("size", "width", "height")
 
 
 class RowSource(NamedTuple):
@@ -46,3 +61,48 @@ class Row(NamedTuple):
     reason: str
     source: RowSource
     seen_at: int
+
+
+def latest_seen_at(now: float) -> int:
+    """The greatest `seen_at` that counts, in microseconds since 1970.
+
+    Args:
+        now: seconds since 1970, by the reader's clock.
+    """
+    return int((max(now, BEGINNING.timestamp()) + AHEAD.total_seconds()) * 1e6)
+
+
+def sound(latest: int) -> str:
+    """A condition in SQL on the rows of `catalog`, which those that count fulfil; others may give null.
+
+    Args:
+        latest: the greatest `seen_at` that counts.
+    """
+    # DataFusion has no length of binary values.
+    conditions = [
+        f"octet_length(encode({name}, 'hex')) = {2 * length}" for name, length in _BYTES.items()
+    ]
+    conditions += [f"{name} >= 0" for name in _WITHOUT_SIGN]
+    for name, values in (("format", FORMATS), ("verdict", VERDICTS)):
+        words = ", ".join(f"'{value}'" for value in values)
+        conditions.append(f"{name} IN ({words})")
+    conditions.append(f"arrow_cast(seen_at, 'Int64') BETWEEN 0 AND {latest}")
+    return " AND ".join(conditions)
+
+
+def ignored_warning(ignored: Mapping[str, int]) -> str:
+    """A sentence about rows that do not count; empty where there are none.
+
+    Args:
+        ignored: how many such rows each data file has.
+    """
+    if not ignored:
+        return ""
+    file, rows = max(ignored.items(), key=lambda item: item[1])
+    more = f" and {len(ignored) - 1:,} other files" if len(ignored) > 1 else ""
+    return (
+        f"{sum(ignored.values()):,} rows of the catalog break its format or are from the future, so "
+        f"they are ignored ({rows:,} in catalog/{file}{more}); change the writer's key if you do not "
+        "know who wrote them, and delete them as docs/security.md says, under "
+        '"Rows that are ignored".'
+    )

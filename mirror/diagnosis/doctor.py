@@ -7,8 +7,10 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from mirror.catalog.index import Index
 from mirror.catalog.open_mirror import Location
 from mirror.catalog.root import read_root
+from mirror.catalog.row import ignored_warning
 from mirror.config.settings import Settings
 from mirror.diagnosis import bucket_checks, folder_checks, machine_checks, public_url
 from mirror.diagnosis.endpoint import PATIENCE, Endpoint
@@ -88,7 +90,7 @@ def _mirror(settings: Settings) -> Iterator[Finding]:
         yield skip("format", "there is no engine")
         yield skip("public_url", "there is no engine")
         return
-    sample = asyncio.run(_sample(store, with_object=bool(settings.bucket.public_url)))
+    sample = asyncio.run(_sample(location, store, with_object=bool(settings.bucket.public_url)))
     name = type(store).__module__.rpartition(".")[2]
     if isinstance(sample, MirrorError) and not isinstance(sample, (FormatError, NotFound)):
         fix = "The engine cannot do what boto3 can: set bucket.engine to the other one."
@@ -103,9 +105,11 @@ def _mirror(settings: Settings) -> Iterator[Finding]:
         return
     if isinstance(sample, NotFound):
         yield ok("format", "no mirror yet: the first mirror sync creates it")
-        sample = _Sample("", None, b"")
+        sample = _Sample("", None, b"", {})
     else:
         yield ok("format", sample.format)
+        if warning := ignored_warning(sample.ignored):
+            yield warn("catalog", *warning.split("; ", 1))
     if not settings.bucket.public_url:
         yield skip("public_url", "none is configured")
         return
@@ -114,14 +118,18 @@ def _mirror(settings: Settings) -> Iterator[Finding]:
 
 @dataclass(frozen=True, slots=True)
 class _Sample:
-    """The data that the engine read: the root's format, and an object if one was wanted."""
+    """The data that the engine read: the root's format, and an object if one was wanted.
+
+    `ignored` has the rows that do not count, by data file, as far as this machine has read the catalog.
+    """
 
     format: str
     key: str | None
     body: bytes
+    ignored: dict[str, int]
 
 
-async def _sample(store: Store, *, with_object: bool) -> _Sample | MirrorError:
+async def _sample(location: Location, store: Store, *, with_object: bool) -> _Sample | MirrorError:
     """Read the root, and the smallest of the first objects; or return the error that came instead."""
     retrying = Retrying(store, PATIENCE)
     try:
@@ -129,7 +137,9 @@ async def _sample(store: Store, *, with_object: bool) -> _Sample | MirrorError:
         page = await retrying.list_page(OBJECTS, "") if with_object else []
         smallest = min(page, key=lambda info: info.size, default=None)
         body = await retrying.get(smallest.key) if smallest else b""
-        return _Sample(f"{root.format}, mirror {root.id}", smallest.key if smallest else None, body)
+        key = smallest.key if smallest else None
+        ignored = Index.load(location.snapshots(root)).ignored
+        return _Sample(f"{root.format}, mirror {root.id}", key, body, ignored)
     except MirrorError as error:
         return error
     finally:

@@ -96,6 +96,7 @@ class Status:
         mirror_id: the mirror's id.
         created_at: when the mirror was made, as ISO 8601.
         catalog_version: of the Delta table; None while there is no catalog.
+        ignored_rows: rows of the catalog that do not count, because they break its format.
         contents: counts over the catalog.
         prices: the price list that applies to this bucket: `s3` or `r2`.
         costs: by price list.
@@ -108,6 +109,7 @@ class Status:
     mirror_id: str
     created_at: str
     catalog_version: int | None
+    ignored_rows: int
     contents: MirrorContents
     prices: str
     costs: dict[str, MonthlyCost]
@@ -123,6 +125,7 @@ class Status:
             "mirror_id": self.mirror_id,
             "created_at": self.created_at,
             "catalog_version": self.catalog_version,
+            "ignored_rows": self.ignored_rows,
             "files": self.contents.files,
             "verdicts": self.contents.verdicts,
             "objects": self.contents.objects,
@@ -202,6 +205,7 @@ def status(
         mirror_id=root.id,
         created_at=root.created_at,
         catalog_version=index.version if index.version >= 0 else None,
+        ignored_rows=sum(index.ignored.values()),
         contents=contents,
         prices="r2" if settings.price_list is settings.prices.r2 else "s3",
         costs={

@@ -6,7 +6,7 @@ disk. So all processes share the memory, and none holds a dict of a million entr
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -96,6 +96,7 @@ class Index:
             the live `ok` rows that name it).
         files: the catalog's data files that it was built from.
         path: the snapshot that it is mapped from; None when it is in memory.
+        ignored: how many rows of each data file do not count, where some do not (`catalog.row`).
     """
 
     version: int
@@ -103,12 +104,15 @@ class Index:
     objects: Batch = field(repr=False)
     files: frozenset[str] = field(default=frozenset(), repr=False)
     path: Path | None = None
+    ignored: dict[str, int] = field(default_factory=dict, repr=False)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A snapshot crosses processes as its path, an index in memory as its columns."""
         if self.path is not None:
             return _reopen, (self.path,)
-        return Index, (self.version, self.sightings, self.objects, self.files)
+        return Index, (
+                self.version, self.sightings, self.objects, self.files, None, self.ignored,
+            )  # fmt: skip
 
     @classmethod
     def empty(cls) -> Index:
@@ -304,7 +308,9 @@ class Index:
         version: int,
         files: frozenset[str],
         folder: Path | None = None,
+        *,
         rejected: Path | None = None,
+        ignored: Mapping[str, int] = {},
     ) -> Index:
         """This index with more rows of the catalog.
 
@@ -321,7 +327,9 @@ class Index:
                 million rows a second copy of all columns would not fit.
             rejected: a snapshot there of another catalog, which has the same files and more if the
                 catalog was rolled back.
+            ignored: how many rows of each new data file do not count.
         """
+        ignored = {f: n for f, n in {**self.ignored, **ignored}.items() if f in files}
         merge = IndexMerge(self._column, join_batches(new))
         if folder is not None:
             with suppress(OSError, NotImplementedError), locked_snapshots(folder):
@@ -332,12 +340,12 @@ class Index:
                 with SnapshotWriter(folder) as writer:
                     writer.write("sightings", merge.sightings())
                     writer.write("objects", merge.objects(writer.map_sightings()))
-                    return Index(*writer.finish(version, files))
+                    return Index(*writer.finish(version, files, ignored))
         if not new:
-            return Index(version, self.sightings, self.objects, files)
+            return Index(version, self.sightings, self.objects, files, ignored=ignored)
         sightings = {name: selection.whole() for name, selection in merge.sightings()}
         objects = {name: selection.whole() for name, selection in merge.objects(sightings)}
-        return Index(version, sightings, objects, files)
+        return Index(version, sightings, objects, files, ignored=ignored)
 
     def _column(self, table: str, name: str) -> NDArray[Any]:
         """A column for one pass, mapped again, so that the pages it touches go with it."""

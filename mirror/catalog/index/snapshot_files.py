@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Self
@@ -28,7 +28,7 @@ from mirror.catalog.index.index_columns import (
 )
 
 # Increased whenever the files of a snapshot change their meaning; older snapshots are then rebuilt.
-SNAPSHOT: Final = 3
+SNAPSHOT: Final = 4
 
 # How long to wait for another process that is writing a snapshot: it may be stopped, or its disk
 # slow. Ten million rows take about twenty seconds.
@@ -50,6 +50,7 @@ class Snapshot(NamedTuple):
         objects: the columns of the objects that live rows name.
         files: the catalog's data files that it was built from.
         path: its folder.
+        ignored: how many rows of each data file do not count, where some do not.
     """
 
     version: int
@@ -57,6 +58,7 @@ class Snapshot(NamedTuple):
     objects: Batch
     files: frozenset[str]
     path: Path
+    ignored: dict[str, int]
 
 
 def load_snapshot(path: Path) -> Snapshot:
@@ -70,6 +72,7 @@ def load_snapshot(path: Path) -> Snapshot:
         _load_table(path, "objects", OBJECT_COLUMNS),
         frozenset(meta["files"]),
         path,
+        dict(meta["ignored"]),
     )
 
 
@@ -148,9 +151,11 @@ class SnapshotWriter:
         """Map the sightings that were written."""
         return _load_table(self._path, "sightings", SIGHTING_COLUMNS)
 
-    def finish(self, version: int, files: frozenset[str]) -> Snapshot:
+    def finish(self, version: int, files: frozenset[str], ignored: Mapping[str, int]) -> Snapshot:
         """Give the snapshot its name, and map it."""
-        meta = {"snapshot": SNAPSHOT, "version": version, "files": sorted(files)}
+        meta = {
+            "snapshot": SNAPSHOT, "version": version, "files": sorted(files), "ignored": ignored,
+        }  # fmt: skip
         (self._path / "meta.json").write_bytes(msgspec.json.encode(meta))
         target = self._folder / self._path.name.replace(_WRITING, f"v{version}-")
         self._path.rename(target)

@@ -70,6 +70,11 @@ def _show(found: Status) -> None:
                 f"{format_size(here.bytes_saved)} saved",
             ),
             ("catalog", version),
+            *(
+                [("  ignored rows", output.count(found.ignored_rows), "mirror verify names them")]
+                if found.ignored_rows
+                else []
+            ),
             _unsynced(found),
         ]
     )
