@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 import click
 
 from mirror._version import __version__
+from mirror.cli import output
 from mirror.cli.log import Style, say, set_style, speaks_json
 from mirror.cli.session import Session, session_options
 from mirror.errors import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_USAGE, MirrorError, OutputError
@@ -191,7 +192,7 @@ def _run(arguments: list[str], session: Session) -> int:
         if speaks_json():
             say(sentence, "error", exit_status=status)
         else:
-            error.show()
+            _show(error)
         # The error may have come before click reached --json.
         session.json = "--json" in takewhile(lambda word: word != "--", arguments)
         _answer(session, sentence, status)
@@ -211,7 +212,7 @@ def _run(arguments: list[str], session: Session) -> int:
         return EXIT_ERROR
     except Exception as error:  # noqa: BLE001 - no traceback unless asked for
         if session.verbosity >= 2:
-            traceback.print_exc()
+            output.echo_lines(traceback.format_exc(), err=True)
         return _fail(
             session,
             f"An unexpected {type(error).__name__} ({error}); this is a fault of mirror: "
@@ -221,9 +222,16 @@ def _run(arguments: list[str], session: Session) -> int:
     return int(status or 0)
 
 
+def _show(error: click.ClickException) -> None:
+    """Print an error of usage: how to call the command, and what is wrong."""
+    text = io.StringIO()
+    error.show(text)
+    output.echo_lines(text.getvalue().rstrip("\n").expandtabs(), err=True)
+
+
 def _fail(session: Session, sentence: str, status: int) -> int:
     if session.verbosity >= 2 and sys.exc_info()[1] is not None:
-        traceback.print_exc()
+        output.echo_lines(traceback.format_exc(), err=True)
     say(sentence, "error", exit_status=status)
     _answer(session, sentence, status)
     return status

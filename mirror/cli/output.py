@@ -10,6 +10,25 @@ from mirror.cli import log
 from mirror.system.display_text import printable
 
 
+def echo(line: str = "", *, prefix: str = "", err: bool = False) -> None:
+    """Print one line for a person. What does not print is escaped, a newline too.
+
+    A file name, a URL or a server's answer could otherwise move the cursor, or forge a line.
+
+    Args:
+        line: without its end.
+        prefix: text of this program in front of it, which may have colours.
+        err: print on standard error.
+    """
+    click.echo(prefix + printable(line), err=err)
+
+
+def echo_lines(text: str, *, err: bool = False) -> None:
+    """`echo` for each line of a text whose newlines come from this program."""
+    for line in text.split("\n"):
+        echo(line, err=err)
+
+
 def count(number: int) -> str:
     return f"{number:,}"
 
@@ -38,7 +57,7 @@ def table(rows: Iterable[Sequence[str]]) -> None:
     widest_label = max(len(row[0]) for row in rows)
     widest_number = max(len(row[1]) for row in rows)
     for label, number, remark in rows:
-        click.echo(f"{label:<{widest_label}}  {number:>{widest_number}}  {remark}".rstrip())
+        echo(f"{label:<{widest_label}}  {number:>{widest_number}}  {remark}".rstrip())
 
 
 def grid(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
@@ -47,7 +66,7 @@ def grid(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     widths = [max(len(line[at]) for line in lines) for at in range(len(header))]
     for name, *numbers in lines:
         cells = [f"{cell:>{width}}" for cell, width in zip(numbers, widths[1:], strict=True)]
-        click.echo("  ".join([f"{name:<{widths[0]}}", *cells]).rstrip())
+        echo("  ".join([f"{name:<{widths[0]}}", *cells]).rstrip())
 
 
 def listing(title: str, lines: Sequence[str], limit: int = 20) -> None:

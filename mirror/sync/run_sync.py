@@ -142,12 +142,12 @@ class _SyncRun:
         )
 
     def run(self) -> SyncReport:
-        if not (self._folder / FILE_NAME).exists():
-            require_cache_files(self._root, self._settings.cache.extensions)
         if self._options.dry_run:
             return self._dry_run()
         with locked(self._folder):
             self._progress.started()
+            if not (self._folder / FILE_NAME).exists():
+                require_cache_files(self._root, self._settings.cache.extensions)
             state = self._open_state()
             try:
                 try:
@@ -178,6 +178,8 @@ class _SyncRun:
         state: State | _NothingKnown = _NothingKnown()
         if (self._folder / FILE_NAME).exists():
             state = State(self._folder)
+        else:
+            require_cache_files(self._root, self._settings.cache.extensions)
         plan = self._plan(state)
         rate = _last_rate(state) if isinstance(state, State) else None
         self._report.estimate = estimate(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mirror.cli import output
 from mirror.cli.session import Session, session_options, warn_of_plain_http
 from mirror.errors import EXIT_DONE
 
@@ -56,11 +57,13 @@ def show(session: Session, origin: bool) -> int:
         )
         return EXIT_DONE
     for at, (table, keys) in enumerate(groupby(values, lambda key: key.rsplit(".", 1)[0])):
-        click.echo(f"{chr(10) if at else ''}[{table}]")
+        if at:
+            output.echo()
+        output.echo(f"[{table}]")
         lines = {key: _line(key, values[key]) for key in keys}
         wide = max((len(line) for line in lines.values() if len(line) <= _ALIGNED), default=0)
         for key, line in lines.items():
-            click.echo(f"{line:<{wide}}  # {origins.get(key, 'default')}" if origin else line)
+            output.echo(f"{line:<{wide}}  # {origins.get(key, 'default')}" if origin else line)
     return EXIT_DONE
 
 
@@ -93,7 +96,7 @@ def check(session: Session) -> int:
     if not session.concluded(
         {"ok": True, "layers": read, "bucket": url, "cache": settings.cache.dir}
     ):
-        click.echo(f"Configuration is valid. Loaded, highest precedence first: {', '.join(read)}.")
+        output.echo(f"Configuration is valid. Loaded, highest precedence first: {', '.join(read)}.")
     return EXIT_DONE
 
 

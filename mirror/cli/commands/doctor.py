@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mirror.cli import output
 from mirror.cli.help_sections import SectionedCommand, section
 from mirror.cli.options import (
     bucket_flags,
@@ -19,7 +20,6 @@ from mirror.cli.options import (
     public_url_option,
 )
 from mirror.cli.session import Session, session_options
-from mirror.system.display_text import printable
 
 if TYPE_CHECKING:
     from mirror.config.settings import Settings
@@ -93,10 +93,10 @@ def _show(together: Sequence[Finding]) -> None:
     mark = click.style(_MARKS[finding.status], fg=_COLOURS[finding.status])
     also = f"; likewise {', '.join(one.name for one in more)}" if more else ""
     name = f"{finding.name:<{_WIDTH}}"
-    first, *rest = _lines(printable(f"{finding.what}{also}"))
-    click.echo(f"{mark}  {name}  {first}")
-    for line in [*rest, *_lines(printable(f"→ {finding.fix}") if finding.fix else "")]:
-        click.echo(f"      {'':<{_WIDTH}}  {line}")
+    first, *rest = _lines(f"{finding.what}{also}")
+    output.echo(f"  {name}  {first}", prefix=mark)
+    for line in [*rest, *_lines(f"→ {finding.fix}" if finding.fix else "")]:
+        output.echo(f"      {'':<{_WIDTH}}  {line}")
 
 
 def _lines(text: str) -> list[str]:

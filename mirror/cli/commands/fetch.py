@@ -19,7 +19,7 @@ from mirror.cli.options import (
     public_url_option,
 )
 from mirror.cli.session import Session, session_options
-from mirror.system.display_text import format_size, printable
+from mirror.system.display_text import format_size
 
 if TYPE_CHECKING:
     from mirror.config.settings import Settings
@@ -127,5 +127,5 @@ def _show(session: Session, report: SaveReport) -> int:
             rows.append(("failed", output.count(report.failed), ""))
         output.table(rows)
         for path in report.written:
-            click.echo(printable(f"Written: {path}"))
+            output.echo(f"Written: {path}")
     return report.exit_status

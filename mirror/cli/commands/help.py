@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from mirror.cli import output
 from mirror.cli.help_sections import SectionedCommand
 from mirror.cli.session import session_options
 from mirror.errors import EXIT_DONE
@@ -24,10 +25,10 @@ def command(ctx: click.Context, name: str) -> int:
     group = root.command
     assert isinstance(group, click.Group)
     if not name:
-        click.echo(group.get_help(root))
+        output.echo_lines(group.get_help(root))
         return EXIT_DONE
     found_name, found, _ = group.resolve_command(root, [name])
     assert found is not None  # an unknown name is a usage error
     with click.Context(found, info_name=found_name, parent=root) as context:
-        click.echo(found.get_help(context))
+        output.echo_lines(found.get_help(context))
     return EXIT_DONE

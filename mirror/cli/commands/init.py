@@ -20,6 +20,7 @@ from mirror.cli.options import (
     cache_option,
     public_url_option,
 )
+from mirror.cli.output import echo
 from mirror.cli.session import Session, session_options
 from mirror.errors import EXIT_DONE, UsageError
 
@@ -87,7 +88,7 @@ def command(session: Session, /, **options: Any) -> int:
     with replacing(output) as file:
         file.write(_text(values))
     if not session.json and session.verbosity >= 0:
-        click.echo(f"Written: {output}")
+        echo(f"Written: {output}")
     if options["no_doctor"]:
         if session.json:
             session.print_json({"written": str(output)})

@@ -118,7 +118,7 @@ def _show(findings: Findings, seconds: float, csv_file: Path | None, sheet: Path
     output.table(rows)
     for path in (csv_file, sheet):
         if path is not None:
-            click.echo(f"Written: {path}")
+            output.echo(f"Written: {path}")
 
 
 def verdict_rows(findings: Findings) -> list[tuple[str, str, str]]:
@@ -126,7 +126,6 @@ def verdict_rows(findings: Findings) -> list[tuple[str, str, str]]:
     from mirror.cli import output
     from mirror.content.image import VERDICTS
     from mirror.inspection.inspect_cache import shown
-    from mirror.system.display_text import printable
 
     groups = findings.groups()
     rows = []
@@ -137,7 +136,7 @@ def verdict_rows(findings: Findings) -> list[tuple[str, str, str]]:
             names = [shown(path) for path in findings.paths(group, limit=_NAMES)]
             rest = group.files - len(names)
             names += [f"and {rest:,} more"] if rest else []
-            rows.append(("", output.count(group.files), f"{printable(group.reason)}"))
+            rows.append(("", output.count(group.files), group.reason))
             rows += [("", "", f"  {name}") for name in names]
         if left := mine[_REASONS:]:
             files = sum(group.files for group in left)
@@ -147,9 +146,8 @@ def verdict_rows(findings: Findings) -> list[tuple[str, str, str]]:
 
 def list_failures(findings: Findings) -> None:
     from mirror.cli import output
-    from mirror.system.display_text import printable
 
     output.listing(
         f"{output.plural(findings.failed, 'file')} could not be read:" if findings.failed else "",
-        [printable(f"{path}: {reason}") for path, reason in findings.failures],
+        [f"{path}: {reason}" for path, reason in findings.failures],
     )

@@ -71,12 +71,11 @@ def command(session: Session, /, **options: Any) -> int:
 
 def _show(session: Session, report: PrefetchReport) -> None:
     from mirror.cli import output
-    from mirror.system.display_text import printable
 
     lacking = report.lacking
     output.listing(
         f"{output.plural(lacking, 'image')} not on this machine:" if lacking else "",
-        [printable(f"{url}: {reason}") for url, reason in report.failures],
+        [f"{url}: {reason}" for url, reason in report.failures],
     )
     if session.concluded(report.as_json()):
         return

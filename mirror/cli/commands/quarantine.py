@@ -67,12 +67,11 @@ def command(session: Session, /, **options: Any) -> int:
 
 def _show(session: Session, report: QuarantineReport, *, restoring: bool, folder: Path) -> None:
     from mirror.cli import output
-    from mirror.system.display_text import printable
 
     left = report.skipped + report.failed
     output.listing(
         f"{output.plural(left, 'file')} left alone:" if left else "",
-        [printable(f"{path}: {reason}") for path, reason in report.failures],
+        [f"{path}: {reason}" for path, reason in report.failures],
     )
     if session.concluded(report.as_json()):
         return
@@ -94,12 +93,12 @@ def _show(session: Session, report: QuarantineReport, *, restoring: bool, folder
     output.table(rows)
     if session.verbosity > 0 or report.dry_run:
         for path in report.examples:
-            click.echo(f"  {printable(path)}")
+            output.echo(f"  {path}")
         if done > len(report.examples):
-            click.echo(f"  and {output.count(done - len(report.examples))} more")
+            output.echo(f"  and {output.count(done - len(report.examples))} more")
     if report.dry_run:
-        click.echo(
+        output.echo(
             f"Dry run: nothing was moved. Add --yes to move the files; the folder is {folder}."
         )
     else:
-        click.echo(f"Manifest: {report.manifest}")
+        output.echo(f"Manifest: {report.manifest}")

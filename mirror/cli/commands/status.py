@@ -10,7 +10,7 @@ from mirror.cli.help_sections import SectionedCommand, section
 from mirror.cli.options import WHAT_TO_READ, bucket_flags, bucket_options, cache_option
 from mirror.cli.session import Session, session_options
 from mirror.errors import EXIT_DONE
-from mirror.system.display_text import format_size, printable
+from mirror.system.display_text import format_size
 
 if TYPE_CHECKING:
     from mirror.diagnosis.status import Status
@@ -54,7 +54,7 @@ def _show(found: Status) -> None:
     here = found.contents
     named = here.verdicts["ok"]
     version = "none yet" if found.catalog_version is None else f"v{found.catalog_version}"
-    click.echo(printable(f"{found.url}  mirror {found.mirror_id}"))
+    output.echo(f"{found.url}  mirror {found.mirror_id}")
     output.table(
         [
             ("files", output.count(here.files), "URLs that the mirror knows"),
@@ -78,7 +78,7 @@ def _show(found: Status) -> None:
             _unsynced(found),
         ]
     )
-    click.echo()
+    output.echo()
     title = {"s3": "AWS S3", "r2": "Cloudflare R2"}
     names = sorted(found.costs, key=lambda name: name != found.prices)  # this bucket's own first
     costs = [found.costs[name] for name in names]
@@ -92,7 +92,7 @@ def _show(found: Status) -> None:
     output.grid(["cost", *(title[name] for name in names)], rows)
     runs = found.shown_runs()
     if runs:
-        click.echo()
+        output.echo()
         output.grid(
             ["last runs here", "status", "uploaded", "failed", "took"],
             [

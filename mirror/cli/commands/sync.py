@@ -201,7 +201,7 @@ def _show(session: Session, report: SyncReport, max_files: int | None) -> None:
                 )
             )
         output.table(rows)
-        click.echo("Dry run: nothing was read, sent or written.")
+        output.echo("Dry run: nothing was read, sent or written.")
         return
     if report.new or report.changed or report.flagged_total or report.error:
         flagged = ", ".join(f"{name} {n:,}" for name, n in report.flagged.items() if n)
@@ -238,4 +238,4 @@ def _show(session: Session, report: SyncReport, max_files: int | None) -> None:
     ]
     output.table(rows)
     if report.interrupted:
-        click.echo("Interrupted: everything acknowledged is committed; run again for the rest.")
+        output.echo("Interrupted: everything acknowledged is committed; run again for the rest.")

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import click
-
 from mirror.backfill.backfill_report import BackfillReport
 from mirror.cli import output
 from mirror.cli.log import say
 from mirror.cli.session import Session
-from mirror.system.display_text import format_size, printable
+from mirror.system.display_text import format_size
 
 _WORDS = {
     "gone": "deleted, private or withdrawn at the source",
@@ -29,7 +27,7 @@ def show(session: Session, report: BackfillReport) -> None:
     asked_for = report.failed_total - report.plan.not_allowed
     output.listing(
         f"{output.plural(asked_for, 'image')} could not be downloaded:" if asked_for else "",
-        [printable(f"{url}: {kind}, {why}".rstrip(", ")) for url, kind, why in report.failures],
+        [f"{url}: {kind}, {why}".rstrip(", ") for url, kind, why in report.failures],
     )
     if report.error is not None:
         say(str(report.error), "error")
@@ -38,13 +36,13 @@ def show(session: Session, report: BackfillReport) -> None:
     output.table(_rows(report))
     if report.dry_run:
         if report.estimate is not None:
-            click.echo(report.estimate.arithmetic)
-        click.echo("Dry run: no request was sent, and nothing was kept.")
+            output.echo(report.estimate.arithmetic)
+        output.echo("Dry run: no request was sent, and nothing was kept.")
         return
     if report.stopped:
-        click.echo(f"It ended because {report.stopped}.")
+        output.echo(f"It ended because {report.stopped}.")
     if report.left_estimate is not None:
-        click.echo(f"Left: {report.left_estimate.arithmetic}")
+        output.echo(f"Left: {report.left_estimate.arithmetic}")
 
 
 def _rows(report: BackfillReport) -> Iterator[tuple[str, ...]]:

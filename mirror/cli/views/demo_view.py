@@ -95,12 +95,12 @@ def show(report: DemoReport) -> None:
         where = folder
     cache = shlex.quote(f"{where}/cache")
     bucket = shlex.quote(str(BucketUrl("file", "", f"{folder}/mirror")))
-    click.echo(
-        "  Mirror to a folder, without a server. Run it twice: the second run does nothing.\n"
-        f"    mirror sync --cache {cache} --bucket {bucket}\n"
-        "  See what a sync of your own cache would do, and what it would cost:\n"
-        "    mirror sync --cache DIR --bucket s3://BUCKET/PREFIX --dry-run"
+    output.echo(
+        "  Mirror to a folder, without a server. Run it twice: the second run does nothing."
     )
+    output.echo(f"    mirror sync --cache {cache} --bucket {bucket}")
+    output.echo("  See what a sync of your own cache would do, and what it would cost:")
+    output.echo("    mirror sync --cache DIR --bucket s3://BUCKET/PREFIX --dry-run")
 
 
 _REMARKS = {
@@ -112,7 +112,7 @@ _REMARKS = {
 
 
 def _title(text: str) -> None:
-    click.echo()
+    output.echo()
     click.secho(text, bold=True)
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import click
-
 from mirror.cli import output
 from mirror.cli.log import say
 from mirror.cli.session import Session
@@ -37,21 +35,21 @@ def show(session: Session, report: RewriteReport) -> None:
         return
     output.table(_rows(report))
     if report.classes:
-        click.echo()
+        output.echo()
         output.grid(["class", *report.splits], _class_rows(report))
         _show_imbalances(report)
     if report.config_diff:
-        click.echo()
-        click.echo(report.config_diff, nl=False)
+        output.echo()
+        output.echo_lines(report.config_diff.replace("\r\n", "\n").rstrip("\n"))
     if report.dry_run:
-        click.echo("Dry run: nothing was written.")
+        output.echo("Dry run: nothing was written.")
         return
     for path in report.outputs.values():
-        click.echo(f"Written: {path}")
+        output.echo(f"Written: {path}")
     if report.rejected:
-        click.echo(f"Invalid records are in {report.rejected}")
+        output.echo(f"Invalid records are in {report.rejected}")
     if report.config_backup:
-        click.echo(f"Backup of the configuration: {report.config_backup}")
+        output.echo(f"Backup of the configuration: {report.config_backup}")
 
 
 def _rows(report: RewriteReport) -> list[tuple[str, str, str]]:
@@ -98,7 +96,7 @@ def _first_example(report: RewriteReport, reason: str) -> str:
 def _class_rows(report: RewriteReport) -> Iterator[list[str]]:
     by_size = sorted(report.classes.items(), key=lambda item: (-sum(item[1]), item[0]))
     for name, counts in by_size[:_CLASSES_SHOWN]:
-        yield [printable(name), *map(output.count, counts)]
+        yield [name, *map(output.count, counts)]
     rest = by_size[_CLASSES_SHOWN:]
     if rest:
         sums = [sum(column) for column in zip(*(counts for _, counts in rest), strict=True)]
@@ -108,16 +106,16 @@ def _class_rows(report: RewriteReport) -> Iterator[list[str]]:
 def _show_imbalances(report: RewriteReport) -> None:
     if not report.imbalances:
         return
-    click.echo()
+    output.echo()
     number = len(report.imbalances)
-    click.echo(
+    output.echo(
         f"{number:,} {'class misses its' if number == 1 else 'classes miss their'} "
         "share in some splits:"
     )
     for it in report.imbalances[:10]:
-        click.echo(
-            f"  {printable(it.name)}: {output.plural(it.records, 'record')} "
+        output.echo(
+            f"  {it.name}: {output.plural(it.records, 'record')} "
             f"{_WHY[it.reason]}; {it.have:,} in {it.split} instead of {it.want:,.1f}"
         )
     if len(report.imbalances) > 10:
-        click.echo(f"  … and {len(report.imbalances) - 10:,} more (all of them with --json)")
+        output.echo(f"  … and {len(report.imbalances) - 10:,} more (all of them with --json)")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from mirror.cli import log, output
 from mirror.run.progress import Level, Progress, Stage
-from mirror.system.display_text import format_size
+from mirror.system.display_text import format_size, printable
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -191,7 +191,7 @@ class _Bar(_Figures):
         """The figures that fit on one line, each whole, and a bar where there is room for one."""
         columns = _columns(self._stream)
         text = ""
-        for piece in (*self._pieces(now), *self._outcomes()):
+        for piece in map(printable, (*self._pieces(now), *self._outcomes())):
             longer = f"{text}, {piece}" if text else piece
             if text and len(longer) >= columns:
                 break

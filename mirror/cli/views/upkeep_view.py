@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import click
-
 from mirror.catalog.health import UpkeepReport
 from mirror.cli import output
 from mirror.cli.log import say
 from mirror.cli.session import Session
-from mirror.system.display_text import printable
 
 Row = tuple[str, str, str]
 
@@ -18,7 +15,7 @@ Row = tuple[str, str, str]
 def show(session: Session, report: UpkeepReport, rows: Sequence[Row], closing: str = "") -> None:
     """Print what a command found and did: JSON, or a table with the problems on standard error."""
     for kind, title in _TITLES.items():
-        lines = [printable(f"{p.key}: {p.reason}") for p in report.examples if p.kind == kind]
+        lines = [f"{p.key}: {p.reason}" for p in report.examples if p.kind == kind]
         if lines and (kind not in _QUIET or session.verbosity > 0):
             output.listing(title, lines)
     for warning in report.warnings:
@@ -36,9 +33,9 @@ def show(session: Session, report: UpkeepReport, rows: Sequence[Row], closing: s
         ]
     )
     if report.interrupted:
-        click.echo("Interrupted: everything done so far is kept; run again for the rest.")
+        output.echo("Interrupted: everything done so far is kept; run again for the rest.")
     elif closing:
-        click.echo(closing)
+        output.echo(closing)
 
 
 _TITLES = {
