@@ -424,6 +424,7 @@ class Mirror:
         json_style: Literal["plain", "relaxed", "canonical"] = "plain",
         batch_size: int = 1000,
         force: bool = False,
+        allow_empty: bool = False,
         progress: bool | Progress = False,
     ) -> Report:
         """Write a MongoDB collection to a file, sorted by `_id`.
@@ -436,6 +437,7 @@ class Mirror:
             json_style: plain JSON, or one of MongoDB's Extended JSON.
             batch_size: documents asked for at a time.
             force: replace an output that exists.
+            allow_empty: write an output without records.
             progress: as the class says.
         """
         from mirror.dataset.export import ExportOptions, export
@@ -448,6 +450,7 @@ class Mirror:
             style=json_style,
             batch_size=batch_size,
             force=force,
+            allow_empty=allow_empty,
         )
         source = MongoUrl.parse(url)
         return run_and_report(
@@ -481,6 +484,7 @@ class Mirror:
         known_bad: _Path | None = None,
         strict: bool = False,
         force: bool = False,
+        allow_empty: bool = False,
         dry_run: bool = False,
         report: _Path | None = None,
         update_config: _Path | None = None,
@@ -515,6 +519,7 @@ class Mirror:
             known_bad: a file of hashes of contents that are always bad, for that folder.
             strict: stop at the first invalid record.
             force: replace existing files.
+            allow_empty: write outputs without records, with `force` also over files that have some.
             dry_run: count; write nothing but the report.
             report: a file for what was dropped and why, as JSON.
             update_config: a YAML file of a training to point at the new files.
@@ -552,6 +557,7 @@ class Mirror:
             known_bad=bad,
             strict=strict,
             force=force,
+            allow_empty=allow_empty,
             dry_run=dry_run,
             report=_optional_path(report),
             update_config=_optional_path(update_config),

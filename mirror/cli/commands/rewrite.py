@@ -53,6 +53,11 @@ if TYPE_CHECKING:
         help="Write what was dropped and why, with examples, as JSON.",
     ),
     click.option("--force", is_flag=True, help="Replace files that exist."),
+    click.option(
+        "--allow-empty",
+        is_flag=True,
+        help="Write outputs without records, with --force also over files that have some.",
+    ),
     click.option("-n", "--dry-run", is_flag=True, help="Show the counts; write only --report."),
 )
 @section(
@@ -241,7 +246,8 @@ def _options(options: dict[str, Any]) -> RewriteOptions:
 
     as_given = (
         "url_field source_field scheme expires match missing min_size license_field sample seed "
-        "group_by stratify_by tolerance allow_leaks pin level known_bad strict force dry_run assignments"
+        "group_by stratify_by tolerance allow_leaks pin level known_bad strict force "
+        "allow_empty dry_run assignments"
     )
     return parse_options(
         allow_license=options["licenses"],

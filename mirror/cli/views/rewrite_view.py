@@ -33,6 +33,8 @@ def show(session: Session, report: RewriteReport) -> None:
     """Print the report on standard output: one JSON object, or tables."""
     for warning in report.warnings:
         say(warning, "warning")
+    if report.error is not None:
+        say(str(report.error), "error")
     if session.concluded(report.as_json()):
         return
     output.table(_rows(report))
@@ -43,9 +45,8 @@ def show(session: Session, report: RewriteReport) -> None:
     if report.config_diff:
         click.echo()
         click.echo(report.config_diff, nl=False)
-    if report.dry_run:
+    if report.dry_run and report.error is None:
         click.echo("Dry run: nothing was written.")
-        return
     for path in report.outputs.values():
         click.echo(f"Written: {path}")
     if report.rejected:

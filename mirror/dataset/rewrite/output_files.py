@@ -10,7 +10,8 @@ from typing import Final
 from mirror.cache.scan import display
 from mirror.dataset.formats.file_name import FileName
 from mirror.dataset.formats.writers import check_not_replaced, check_output
-from mirror.dataset.inputs import Input
+from mirror.dataset.inputs import Input, read
+from mirror.dataset.records import ReadOptions
 from mirror.dataset.rewrite.rewrite_options import RewriteOptions
 from mirror.dataset.splits.split import Split
 from mirror.errors import UsageError
@@ -73,6 +74,16 @@ def check_files(inputs: Sequence[Input], output: Path, options: RewriteOptions) 
         seen.add(os.path.realpath(path))
     for path in reports if options.dry_run else (*datasets, *reports):
         check_not_replaced(path, force=options.force)
+
+
+def has_records(path: Path, reading: ReadOptions) -> bool:
+    """Whether a file holds a dataset with records. A file that is no dataset counts if it has bytes."""
+    if not path.is_file():
+        return False
+    try:
+        return any(len(batch) or batch.rejected for batch in read(Input(str(path)), reading))
+    except UsageError:
+        return path.stat().st_size > 0
 
 
 def shown_name(source: Input) -> str:

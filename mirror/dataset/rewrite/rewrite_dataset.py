@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from mirror.cache.scan import display
@@ -27,7 +27,7 @@ from mirror.dataset.rewrite.rewrite_options import RewriteOptions
 from mirror.dataset.rewrite.rewrite_report import RewriteReport, explained
 from mirror.dataset.rewrite.tally import Tally
 from mirror.dataset.splits.assign import SplitAssigner
-from mirror.errors import DatasetError
+from mirror.errors import DatasetError, NothingLeft
 from mirror.run.progress import Progress, Stage
 from mirror.system.files import cut_short
 
@@ -56,6 +56,8 @@ def rewrite_dataset(
             `fail`; no record has the field to group or to stratify by.
         UsageError: an input cannot be read, or an output cannot be written.
         MirrorError: the disk is full, or a database does not answer.
+
+    Returns: the report. If no record is left, `report.error` says why, and nothing was written.
     """
     started = time.monotonic()
     tally = Tally(options, lookup)
@@ -73,7 +75,7 @@ def rewrite_dataset(
         else None,
     )
     outputs = outputs_of(output, options.splits)
-    with _disk_errors(output), ExitStack() as files:
+    with suppress(NothingLeft), _disk_errors(output), ExitStack() as files:
         # Entered first, so it takes its place last: after all outputs have taken theirs.
         rejected = files.enter_context(
             RejectedFile(rejected_path(output, options), options.dry_run)
@@ -103,10 +105,13 @@ def rewrite_dataset(
             tally.add_assignment(assignment)
             if emitter is not None:
                 emitter.distribute(assignment.split)
-    if not options.dry_run:
+        if not options.allow_empty:
+            tally.check_left(outputs)
+    if not options.dry_run and report.error is None:
         report.outputs = {split: display(os.fsencode(path)) for split, path in outputs.items()}
         report.rejected = rejected.written and display(os.fsencode(rejected.written))
-    report.warnings += tally.warnings()
+    if report.error is None:
+        report.warnings += tally.warnings()
     report.seconds = time.monotonic() - started
     return report
 

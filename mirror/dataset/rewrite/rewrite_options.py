@@ -87,6 +87,7 @@ class RewriteOptions:
         pins: earlier outputs whose records keep their splits.
         strict: stop at the first invalid record.
         force: replace existing files.
+        allow_empty: write outputs without records, also over files that have some.
         dry_run: read and count, but write nothing except the report.
         images: where images are looked up, and their new URLs.
         report_file: where the report is written as JSON.
@@ -109,6 +110,7 @@ class RewriteOptions:
     pins: tuple[EarlierOutput, ...] = ()
     strict: bool = False
     force: bool = False
+    allow_empty: bool = False
     dry_run: bool = False
     images: ImageOptions = field(default_factory=ImageOptions)
     report_file: Path | None = None
@@ -150,6 +152,7 @@ def parse_options(
     known_bad: str | None = None,
     strict: bool = False,
     force: bool = False,
+    allow_empty: bool = False,
     dry_run: bool = False,
     report: Path | str | None = None,
     update_config: Path | str | None = None,
@@ -180,6 +183,7 @@ def parse_options(
         known_bad: the file of hashes that `inspect.known_bad` is set to, for a cache folder.
         strict: stop at the first invalid record.
         force: replace existing files.
+        allow_empty: see `RewriteOptions`.
         dry_run: write nothing except the report.
         report: where the report is written as JSON.
         update_config: a training configuration to point at the new files.
@@ -233,6 +237,7 @@ def parse_options(
         pins=tuple(_earlier_output(text, splits) for text in pin),
         strict=strict,
         force=force,
+        allow_empty=allow_empty,
         dry_run=dry_run,
         images=ImageOptions(scheme, expires, match, min_size, cached_only, level),
         report_file=None if report is None else Path(report),

@@ -51,7 +51,7 @@ def rewrite(
         progress: receives the progress of the run.
 
     Returns: counts, examples and file names; `exit_status` is 3 if records were invalid or files of
-        the cache unreadable.
+        the cache unreadable. If no record is left, `error` says why, and only the report is written.
 
     Raises:
         UsageError: an option does not fit, an input cannot be read, or an output cannot be written.
@@ -82,7 +82,7 @@ def rewrite(
         )
         report.warnings[:0] = images.warnings
         report.unreadable = images.unreadable
-        if config is not None:
+        if config is not None and report.error is None:
             _update(config, assignments, report)
         if report_file is not None:
             body = msgspec.json.format(msgspec.json.encode(report.as_json()), indent=2)
