@@ -11,14 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from mirror.dataset.formats.documents import Rendering, Style
+from mirror.dataset.formats.file_name import FileName
 from mirror.dataset.formats.mongo import BATCH_SIZE, RETRY, Break, connected
 from mirror.dataset.formats.mongo_query import Query
 from mirror.dataset.formats.mongo_url import MongoUrl
 from mirror.dataset.formats.writers import check_not_replaced, check_output, writing
-from mirror.errors import MirrorError, NothingLeft, exit_status_of
+from mirror.errors import MirrorError, NothingLeft, UsageError, exit_status_of
 from mirror.run.failures import Failures
 from mirror.run.progress import Progress, Stage
 from mirror.store.retry import RetryPolicy
+from mirror.system.files import folders_made
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,8 @@ def export(
     """
     options = options or ExportOptions()
     check_output(output)
+    if FileName.parse(output).names_split:
+        raise UsageError(f"{output} names a split, and an export has none; leave {{split}} out.")
     check_not_replaced(output, force=options.force)
     started = time.monotonic()
     report = ExportReport(output)
@@ -126,7 +130,12 @@ def export(
         report.resumed += 1
         progress.say(str(lost))
 
-    with suppress(NothingLeft), writing(output) as (writer,), connected(url) as source:
+    with (
+        suppress(NothingLeft),
+        folders_made(output),
+        writing(output) as (writer,),
+        connected(url) as source,
+    ):
         progress.begin(Stage("documents", source.count(options.query)))
         for batch in source.batches(
             options.query,

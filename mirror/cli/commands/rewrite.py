@@ -13,6 +13,7 @@ from mirror.cli.options import (
     WHAT_TO_READ,
     bucket_flags,
     bucket_options,
+    delimiter_option,
     known_bad_option,
     level_option,
     public_url_option,
@@ -36,7 +37,8 @@ if TYPE_CHECKING:
         required=True,
         metavar="OUT",
         type=click.Path(path_type=Path),
-        help="The file to write: .jsonl, .csv, .tsv or .parquet, also with .gz or .zst.",
+        help="The file to write: .jsonl, .csv, .tsv or .parquet, also with .gz or .zst. {split} in it "
+        "stands for the name of a split.",
     ),
     click.option(
         "--source-field",
@@ -63,6 +65,7 @@ if TYPE_CHECKING:
 @section(
     WHAT_TO_READ,
     url_field_option,
+    delimiter_option,
     click.option(
         "--match",
         type=click.Choice(["url", "photo"]),
@@ -192,8 +195,8 @@ if TYPE_CHECKING:
 def command(session: Session, /, **options: Any) -> int:
     """Rewrite datasets to the mirror's URLs, filter and split them, and update the training.
 
-    IN is JSON lines, CSV or Parquet (plain, .gz or .zst), - for standard input, or
-    mongodb://HOST/DATABASE/COLLECTION. Records whose image is not in the mirror, blank, broken or a
+    IN is JSON, CSV or Parquet (plain, .gz or .zst), a folder or quoted pattern of such files, - for
+    standard input, or mongodb://HOST/DATABASE/COLLECTION. Records whose image is not in the mirror, blank, broken or a
     placeholder are dropped and counted. All other fields stay unchanged. The same image is never in
     two splits. A record keeps its split when the dataset is reordered or grows; with --stratify-by
     a few records move then, unless --pin names the earlier outputs.
@@ -245,7 +248,7 @@ def _options(options: dict[str, Any]) -> RewriteOptions:
     from mirror.dataset.rewrite.rewrite_options import parse_options
 
     as_given = (
-        "url_field source_field scheme expires match missing min_size license_field sample seed "
+        "url_field delimiter source_field scheme expires match missing min_size license_field sample seed "
         "group_by stratify_by tolerance allow_leaks pin level known_bad strict force "
         "allow_empty dry_run assignments"
     )

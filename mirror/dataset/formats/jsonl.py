@@ -27,6 +27,7 @@ from mirror.dataset.fields import (
     sites_of,
     value_at,
 )
+from mirror.dataset.formats.json_array import values_of
 from mirror.dataset.formats.splicing import OpenedObject, opened, splice
 from mirror.dataset.records import (
     Batch,
@@ -91,12 +92,31 @@ def read_jsonl(file: TolerantStream, reading: ReadOptions) -> Batches:
     Raises:
         UsageError: a field's name has a quote, a backslash or a control character.
     """
+    yield from _batches(_lines_of(file), reading)
+
+
+def read_json_values(file: TolerantStream, reading: ReadOptions) -> Batches:
+    """Read arrays of records, or records over several lines, as `json_array.values_of` divides them.
+
+    The number of a record is its position.
+    """
+    yield from _batches(_values_of(file), reading)
+
+
+def _batches(lines: Iterator[_Lines], reading: ReadOptions) -> Batches:
     for name in (*reading.url, reading.source, *chain(*reading.others)):
         if _ESCAPES(name):
             raise UsageError(f"The field {name!r} cannot be searched for in JSON; rename it.")
     parser = _Parser(reading)
-    for lines in _lines_of(file):
-        yield parser.batch(lines)
+    for some in lines:
+        yield parser.batch(some)
+
+
+def _values_of(file: TolerantStream) -> Iterator[_Lines]:
+    first = 1
+    for lines, flawed in values_of(file):
+        yield _Lines(first, lines, {first + at: _Flawed(*why) for at, why in flawed.items()})
+        first += len(lines)
 
 
 def _lines_of(file: TolerantStream) -> Iterator[_Lines]:

@@ -49,11 +49,26 @@ class Writer(ABC):
 
 
 def check_output(path: Path) -> None:
-    """Raise UsageError if an output is standard output or a folder."""
+    """Raise UsageError if a dataset cannot be written to this path: `check_is_file`, and its ending."""
+    check_is_file(path)
+    if ending := FileName.parse(path).foreign_ending:
+        raise UsageError(
+            f"{path} ends in {ending}, which is not written; name a file that ends in .jsonl, .csv, "
+            ".tsv or .parquet."
+        )
+
+
+def check_is_file(path: Path) -> None:
+    """Raise UsageError if an output is standard output, a folder, or in something that is no folder."""
     if str(path) == "-":
         raise UsageError("The output cannot be standard output; name a file in place of -.")
     if os.path.isdir(path):
         raise UsageError(f"{path} is a folder; name a file, such as {path / 'dataset.jsonl'}.")
+    above = next(each for each in path.absolute().parents if os.path.lexists(each))
+    if not above.is_dir():
+        raise UsageError(
+            f"{above} is not a folder, so {path} cannot be written; name another file."
+        )
 
 
 def check_not_replaced(path: Path, *, force: bool) -> None:

@@ -29,7 +29,7 @@ from mirror.dataset.rewrite.tally import Tally
 from mirror.dataset.splits.assign import SplitAssigner
 from mirror.errors import DatasetError, NothingLeft
 from mirror.run.progress import Progress, Stage
-from mirror.system.files import cut_short
+from mirror.system.files import cut_short, folders_made
 
 
 def rewrite_dataset(
@@ -76,13 +76,17 @@ def rewrite_dataset(
     )
     outputs = outputs_of(output, options.splits)
     with suppress(NothingLeft), _disk_errors(output), ExitStack() as files:
-        # Entered first, so it takes its place last: after all outputs have taken theirs.
+        if not options.dry_run:
+            files.enter_context(folders_made(*outputs.values()))
+        # Entered before the outputs, so it takes its place last: after all outputs have taken theirs.
         rejected = files.enter_context(
             RejectedFile(rejected_path(output, options), options.dry_run)
         )
         emitter = None
         if not options.dry_run:
-            spool_folder = output.absolute().parent if assigner.needed else None
+            spool_folder = (
+                next(iter(outputs.values())).absolute().parent if assigner.needed else None
+            )
             emitter = files.enter_context(record_output([*outputs.values()], spool_folder))
         progress.begin(Stage("records read", nbytes=total_size(inputs)))
         for source in inputs:

@@ -74,6 +74,7 @@ class RewriteOptions:
 
     Attributes:
         reading: the fields of the URL and the original URL; `fields` adds the other paths.
+        delimiter: between the cells of tables that are read; None finds it in their headers.
         missing: what happens to records whose image is not mirrored. `drop` and `keep` treat a list
             of URLs as missing if all of them are; `fail` if any of them is.
         license: which licences may be written.
@@ -98,6 +99,7 @@ class RewriteOptions:
     """
 
     reading: ReadOptions = field(default_factory=ReadOptions)
+    delimiter: str | None = None
     missing: Missing = "drop"
     license: LicenseRule = field(default_factory=LicenseRule)
     sample: Fraction | int | None = None
@@ -131,6 +133,7 @@ class RewriteOptions:
 def parse_options(
     *,
     url_field: str = "image_url",
+    delimiter: str | None = None,
     source_field: str = SOURCE_FIELD,
     scheme: UrlScheme | None = None,
     expires: float = 7.0,
@@ -162,6 +165,7 @@ def parse_options(
 
     Args:
         url_field: dotted path of the field that holds a record's URL or URLs.
+        delimiter: between the cells of tables that are read.
         source_field: the field beside it that takes the original URL.
         scheme: see `ImageOptions`.
         expires: days that presigned URLs are valid.
@@ -225,6 +229,7 @@ def parse_options(
     splits = () if split is None else parse_splits(_split_text(split))
     return RewriteOptions(
         reading=ReadOptions(parse_path(url_field), source_field),
+        delimiter=delimiter,
         missing=missing,
         license=LicenseRule(_path(license_field), allowed),
         sample=None if sample is None else _sample(str(sample)),

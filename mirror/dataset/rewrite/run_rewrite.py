@@ -13,7 +13,7 @@ import msgspec
 
 from mirror.cache.scan import display
 from mirror.config.settings import Settings
-from mirror.dataset.inputs import Input
+from mirror.dataset.inputs import inputs_of
 from mirror.dataset.rewrite.image_source import open_image_source, scheme_of
 from mirror.dataset.rewrite.output_files import check_files, outputs_of
 from mirror.dataset.rewrite.rewrite_dataset import rewrite_dataset
@@ -23,7 +23,7 @@ from mirror.dataset.yaml_edit.assignment import Assignment
 from mirror.dataset.yaml_edit.training_config import check_config, update_config
 from mirror.errors import UsageError
 from mirror.run.progress import Progress
-from mirror.system.files import replacing
+from mirror.system.files import folders_made, replacing
 
 _PLACEHOLDER = re.compile(r"\{([A-Za-z0-9_-]+)\}")
 
@@ -65,7 +65,7 @@ def rewrite(
     # A public URL publishes the image, so its licence must be known.
     if scheme == "public":
         options = replace(options, license=replace(options.license, required=True))
-    datasets = [Input(name) for name in inputs]
+    datasets = inputs_of(inputs, options.delimiter)
     check_files(datasets, output, options)
     config = options.config
     assignments: list[Assignment] = []
@@ -75,6 +75,7 @@ def rewrite(
     with ExitStack() as files:
         report_file = None
         if options.report_file is not None:
+            files.enter_context(folders_made(options.report_file))
             report_file = files.enter_context(replacing(options.report_file))
         images = open_image_source(settings, options.images, scheme, progress)
         report = rewrite_dataset(
