@@ -473,6 +473,7 @@ class Mirror:
         url_field: str = "image_url",
         delimiter: str | None = None,
         source_field: str = "source_url",
+        nan: Literal["keep", "null", "reject"] = "reject",
         scheme: Literal["public", "s3", "presigned", "file"] | None = None,
         expires: float = 7.0,
         match: Match = "url",
@@ -509,6 +510,7 @@ class Mirror:
             url_field: the field of URLs; dotted for nested ones.
             delimiter: the character between the cells of CSV; None finds it in the header.
             source_field: the field that takes the original URL.
+            nan: keep NaN and infinities of JSON lines, make them null, or reject the record.
             scheme: of the new URLs. None chooses `public` if `bucket.public_url` is set.
             expires: days that presigned URLs are valid, at most 7.
             match: `photo` also finds an iNaturalist photo under another spelling of its URL.
@@ -549,6 +551,7 @@ class Mirror:
             url_field=url_field,
             delimiter=_delimiter(delimiter),
             source_field=source_field,
+            nan=nan,
             scheme=scheme,
             expires=expires,
             match=match,

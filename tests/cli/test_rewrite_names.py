@@ -1,16 +1,20 @@
-"""What `mirror rewrite` and `mirror inspect` take as inputs and as names of outputs."""
+"""What `mirror rewrite` and `mirror inspect` take as inputs, as outputs and as their names."""
 
 from __future__ import annotations
 
+import json
+import math
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from mirror.cli.main import run
 from mirror.dataset.inputs import inputs_of
 from mirror.errors import UsageError
 from tests.cli.rewrite_command import THREE, Rewrite, call, ids, rewrite, work
-from tests.support.mirrored_dataset import GOOD, got, names, plants, put
+from tests.support.mirrored_dataset import ABSENT, GOOD, got, names, plants, put
 from tests.support.photos import url_of
 
 __all__ = ["call", "plants", "rewrite", "work"]
@@ -113,3 +117,67 @@ def test_a_page_has_its_ending(
     assert sentence in capfd.readouterr().err
     assert run(["inspect", "--cache=cache", "--sheet=new/x.HTML", "--csv=new/x"]) == 0
     assert names(work / "new") == {"x.HTML", "x"}
+
+
+# --- tables without records, and NaN ---
+
+
+@pytest.mark.parametrize("split", [[], ["--split=a=0.5,b=0.5"]], ids=["whole", "split"])
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+@pytest.mark.parametrize(
+    "source", ["raw.jsonl", "raw.json", "raw.csv", "raw.parquet", "header.csv", "none.parquet"]
+)
+def test_a_table_without_records_keeps_its_columns(
+    rewrite: Rewrite, work: Path, source: str, ending: str, split: list[str]
+) -> None:
+    record = {"id": "7", "image_url": url_of(ABSENT[0]), "kind": "oak"}
+    put(work / "raw.jsonl", [record])
+    (work / "raw.json").write_text(json.dumps([record]))
+    pq.write_table(pa.Table.from_pylist([record]), work / "raw.parquet")
+    pq.write_table(pa.Table.from_pylist([record]).slice(0, 0), work / "none.parquet")
+    (work / "raw.csv").write_text(",".join(record) + "\n" + ",".join(record.values()) + "\n")
+    (work / "header.csv").write_text(",".join(record) + "\n")
+    said = rewrite(source, "-o", f"out.{ending}", "--allow-empty", "--json", *split)
+    assert said.status == 0, said.err
+    columns = ["id", "image_url", "source_url", "kind"]
+    assert len(said.json["outputs"]) == (2 if split else 1)
+    for file in said.json["outputs"].values():
+        if ending == "csv":
+            assert (work / file).read_text() == ",".join(columns) + "\n"
+        else:
+            table = pq.read_table(work / file)
+            assert (table.column_names, table.num_rows) == (columns, 0)
+            assert set(table.schema.types) == {pa.string()}
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_an_empty_split_has_the_columns_of_the_others(
+    rewrite: Rewrite, work: Path, ending: str
+) -> None:
+    put(work / "raw.jsonl", [{"id": 1, "image_url": url_of(1)}])
+    files = rewrite("raw.jsonl", "-o", f"o.{ending}", "--split=a=0.5,b=0.5", "--json").json[
+        "outputs"
+    ]
+    if ending == "csv":
+        heads = {(work / file).read_text().partition("\n")[0] for file in files.values()}
+        assert heads == {"id,image_url,source_url"}
+    else:
+        a, b = (pq.read_schema(work / file) for file in files.values())
+        assert a == b
+        assert a.names == ["id", "image_url", "source_url"]
+
+
+def test_nan_in_json_lines(rewrite: Rewrite, work: Path) -> None:
+    line = f'{{"image_url": "{url_of(1)}", "n": NaN}}'
+    put(work / "raw.jsonl", [line])
+    said = rewrite("raw.jsonl", "-o", "o.jsonl")
+    assert said.status == 1
+    assert "not JSON: a number is NaN or infinite; --nan null or --nan keep takes it" in said.err
+    assert rewrite("raw.jsonl", "-o", "keep.jsonl", "--nan=keep").status == 0
+    assert '"n": NaN}' in (work / "keep.jsonl").read_text()
+    assert rewrite("raw.jsonl", "-o", "null.jsonl", "--nan=null").status == 0
+    assert got(work / "null.jsonl")[0]["n"] is None
+    assert rewrite("raw.jsonl", "-o", "keep.parquet", "--nan=keep").status == 0
+    assert math.isnan(pq.read_table(work / "keep.parquet")["n"][0].as_py())
+    # The other commands read what was kept.
+    assert rewrite("keep.jsonl", "-o", "again.jsonl", "--nan=keep").status == 0

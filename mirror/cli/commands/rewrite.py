@@ -78,6 +78,13 @@ if TYPE_CHECKING:
         metavar="DIR",
         help="Use this cache instead of a bucket. URLs stay unchanged without --scheme file.",
     ),
+    click.option(
+        "--nan",
+        type=click.Choice(["keep", "null", "reject"]),
+        default="reject",
+        show_default=True,
+        help="What to do with NaN and infinities in JSON lines: keep, null or reject the record.",
+    ),
     click.option("--strict", is_flag=True, help="Stop at the first invalid record."),
 )
 @bucket_options
@@ -248,7 +255,7 @@ def _options(options: dict[str, Any]) -> RewriteOptions:
     from mirror.dataset.rewrite.rewrite_options import parse_options
 
     as_given = (
-        "url_field delimiter source_field scheme expires match missing min_size license_field sample seed "
+        "url_field delimiter nan source_field scheme expires match missing min_size license_field sample seed "
         "group_by stratify_by tolerance allow_leaks pin level known_bad strict force "
         "allow_empty dry_run assignments"
     )

@@ -76,6 +76,9 @@ def read_parquet(path: str, reading: ReadOptions) -> Batches:
                 yield lost
                 return
             if batch is None:
+                if number == 1:  # without rows, its columns are known all the same
+                    none = pa.RecordBatch.from_pylist([], schema=schema)
+                    yield ArrowBatch.over(without_views(none), number, reading)
                 return
             yield ArrowBatch.over(without_views(batch), number, reading)
             number += batch.num_rows
@@ -160,6 +163,19 @@ class ArrowBatch(RowBatch):
 
     def unchanged(self, keep: Sequence[int]) -> Chunk:
         return ArrowChunk(taken(self.batch, keep))
+
+    def sample(self, *, replaced: bool) -> Chunk:
+        import pyarrow as pa
+
+        if len(self):
+            return super().sample(replaced=replaced)
+        schema = self.batch.schema
+        fields = {field.name: field for field in schema}
+        if replaced:
+            fields = with_url_fields(fields, self.url_path, self.source)
+        schema = pa.schema(list(fields.values()), metadata=schema.metadata)
+        nulls = [pa.nulls(1, field.type) for field in schema]
+        return ArrowChunk(pa.RecordBatch.from_arrays(nulls, schema=schema))
 
 
 def _fit_rows(batch: pa.RecordBatch, first: int) -> tuple[list[int], list[Rejected]]:

@@ -40,6 +40,10 @@ class Writer(ABC):
         """
 
     @abstractmethod
+    def show_columns(self, sample: Chunk) -> None:
+        """Give a table without records the columns of these records."""
+
+    @abstractmethod
     def finish(self) -> None:
         """Complete the file after the last chunk.
 
@@ -156,6 +160,9 @@ class _JsonlWriter(Writer):
         if lines := chunk.lines():
             self._file.write(b"\n".join([*lines, b""]))
 
+    def show_columns(self, sample: Chunk) -> None:
+        """Nothing to do: each line has its own fields."""
+
     def finish(self) -> None:
         """Nothing to do: each line is complete."""
 
@@ -195,9 +202,12 @@ class _CsvWriter(Writer):
         self._columns = columns
 
     def write(self, chunk: Chunk) -> None:
-        for row in _rows(chunk, self._path):
-            self._columns.see_row(row)
+        self.show_columns(chunk)
         self._spool.add(chunk)
+
+    def show_columns(self, sample: Chunk) -> None:
+        for row in _rows(sample, self._path):
+            self._columns.see_row(row)
 
     def finish(self) -> None:
         text = io.TextIOWrapper(self._file, "utf-8", newline="")
@@ -253,6 +263,12 @@ class _ParquetWriter(Writer):
         self._columns = columns
 
     def write(self, chunk: Chunk) -> None:
+        self._spool.add(ArrowChunk(self._seen(chunk)))
+
+    def show_columns(self, sample: Chunk) -> None:
+        self._seen(sample)
+
+    def _seen(self, chunk: Chunk) -> Any:
         with self._fitting():
             if isinstance(chunk, ArrowChunk):
                 batch = chunk.batch
@@ -260,7 +276,7 @@ class _ParquetWriter(Writer):
                 batch = self._guessed(_rows(chunk, self._path))
                 self._columns.is_guessed = True
             self._columns.see_batch(batch.schema)
-        self._spool.add(ArrowChunk(batch))
+        return batch
 
     def finish(self) -> None:
         import pyarrow as pa

@@ -83,6 +83,7 @@ def rewrite_dataset(
             RejectedFile(rejected_path(output, options), options.dry_run)
         )
         emitter = None
+        sampled: Batch | None = None
         if not options.dry_run:
             spool_folder = (
                 next(iter(outputs.values())).absolute().parent if assigner.needed else None
@@ -95,6 +96,8 @@ def rewrite_dataset(
                 judged = judge(resolve(batch, lookup), options, replaces_urls=new_urls is not None)
                 _set_aside(judged.rejected, name, rejected, strict=options.strict)
                 tally.add(judged, name)
+                if sampled is None or not len(sampled):
+                    sampled = batch
                 if len(judged.keep):
                     if assigner.needed:
                         assigner.add(batch_keys(judged, lookup, options))
@@ -111,6 +114,8 @@ def rewrite_dataset(
                 emitter.distribute(assignment.split)
         if not options.allow_empty:
             tally.check_left(outputs)
+        if emitter is not None and sampled is not None and not report.written:
+            emitter.show_columns(sampled.sample(replaced=new_urls is not None))
     if not options.dry_run and report.error is None:
         report.outputs = {split: display(os.fsencode(path)) for split, path in outputs.items()}
         report.rejected = rejected.written and display(os.fsencode(rejected.written))

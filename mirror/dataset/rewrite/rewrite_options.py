@@ -15,7 +15,7 @@ from mirror.catalog.lookup import Match
 from mirror.content.image import Level
 from mirror.dataset.fields import FieldPath, parse_path
 from mirror.dataset.licenses import license_names
-from mirror.dataset.records import SOURCE_FIELD, ReadOptions, whole
+from mirror.dataset.records import SOURCE_FIELD, NanRule, ReadOptions, whole
 from mirror.dataset.rewrite.license_rule import LicenseRule
 from mirror.dataset.splits.split import Split, parse_splits, positions
 from mirror.dataset.yaml_edit.assignment import Assignment, parse_assignment
@@ -127,7 +127,7 @@ class RewriteOptions:
         grouping = () if self.group is None else whole(self.group)
         classes = () if self.stratify is None else (self.stratify,)
         others = tuple(dict.fromkeys((*self.license.paths, *grouping, *classes)))
-        return ReadOptions(self.reading.url, self.reading.source, others)
+        return ReadOptions(self.reading.url, self.reading.source, others, self.reading.nan)
 
 
 def parse_options(
@@ -135,6 +135,7 @@ def parse_options(
     url_field: str = "image_url",
     delimiter: str | None = None,
     source_field: str = SOURCE_FIELD,
+    nan: NanRule = "reject",
     scheme: UrlScheme | None = None,
     expires: float = 7.0,
     match: Match = "url",
@@ -167,6 +168,7 @@ def parse_options(
         url_field: dotted path of the field that holds a record's URL or URLs.
         delimiter: between the cells of tables that are read.
         source_field: the field beside it that takes the original URL.
+        nan: see `ReadOptions`.
         scheme: see `ImageOptions`.
         expires: days that presigned URLs are valid.
         match: see `ImageOptions`.
@@ -200,6 +202,7 @@ def parse_options(
         ("scheme", scheme, _SCHEMES),
         ("match", match, get_args(Match)),
         ("missing", missing, get_args(Missing)),
+        ("nan", nan, get_args(NanRule)),
         ("level", level, _LEVELS),
     )
     for name, value, known in choices:
@@ -228,7 +231,7 @@ def parse_options(
         raise UsageError("--pin needs --split, such as train=0.8,val=0.1,test=0.1.")
     splits = () if split is None else parse_splits(_split_text(split))
     return RewriteOptions(
-        reading=ReadOptions(parse_path(url_field), source_field),
+        reading=ReadOptions(parse_path(url_field), source_field, nan=nan),
         delimiter=delimiter,
         missing=missing,
         license=LicenseRule(_path(license_field), allowed),
