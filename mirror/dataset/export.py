@@ -13,7 +13,7 @@ from typing import Any
 from mirror.dataset.formats.documents import Rendering, Style
 from mirror.dataset.formats.file_name import FileName
 from mirror.dataset.formats.mongo import BATCH_SIZE, RETRY, Break, connected
-from mirror.dataset.formats.mongo_query import Query
+from mirror.dataset.formats.mongo_query import Query, import_pymongo
 from mirror.dataset.formats.mongo_url import MongoUrl
 from mirror.dataset.formats.writers import check_not_replaced, check_output, writing
 from mirror.errors import MirrorError, NothingLeft, UsageError, exit_status_of
@@ -122,6 +122,7 @@ def export(
     if FileName.parse(output).names_split:
         raise UsageError(f"{output} names a split, and an export has none; leave {{split}} out.")
     check_not_replaced(output, force=options.force)
+    import_pymongo()
     started = time.monotonic()
     report = ExportReport(output)
     rendering = Rendering(options.style, keep_id=options.query.keeps_id)

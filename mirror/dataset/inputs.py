@@ -17,8 +17,9 @@ from mirror.dataset.formats.csv_reader import read_csv
 from mirror.dataset.formats.file_name import REJECTED, FileName
 from mirror.dataset.formats.jsonl import read_json_values, read_jsonl
 from mirror.dataset.formats.mongo import read_batches
+from mirror.dataset.formats.mongo_query import import_pymongo
 from mirror.dataset.formats.mongo_url import MongoUrl
-from mirror.dataset.formats.parquet import read_parquet
+from mirror.dataset.formats.parquet import import_pyarrow, read_parquet
 from mirror.dataset.records import Batch, Batches, ReadOptions
 from mirror.errors import UsageError
 from mirror.run.progress import Progress
@@ -58,8 +59,15 @@ class Input(NamedTuple):
         return path.stat().st_size if path is not None and path.is_file() else None
 
     def check(self) -> None:
-        """Raise UsageError if the file does not exist or cannot be opened, before any work is done."""
+        """Raise UsageError if the dataset cannot be read, before any work is done.
+
+        The file does not exist or cannot be opened, or an optional library is not installed.
+        """
         path = self.path
+        if MongoUrl.is_address(self.name):
+            import_pymongo()
+        elif path is not None and FileName.parse(path).kind == "parquet":
+            import_pyarrow()
         if path is None:
             return
         try:

@@ -5,7 +5,6 @@ pyarrow loads only here, in `arrow_chunk`, `arrow_types` and `writers`.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -22,6 +21,7 @@ from mirror.dataset.formats.arrow_types import (
 from mirror.dataset.formats.csv_reader import check_column
 from mirror.dataset.records import Batches, ReadOptions, Rejected, RowBatch
 from mirror.errors import UsageError
+from mirror.system.extras import import_optional
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -37,10 +37,7 @@ def import_pyarrow() -> Any:
     Raises:
         UsageError: it is not installed.
     """
-    try:
-        return importlib.import_module("pyarrow")
-    except ImportError:
-        raise UsageError("Parquet needs pyarrow: pip install 'dataset-mirror[parquet]'.") from None
+    return import_optional("pyarrow", "Parquet")
 
 
 def read_parquet(path: str, reading: ReadOptions) -> Batches:
