@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypedDict, TypeVar, Unpack
 
 from mirror.config.loading import Layer, merge, path_of, read_layers
 from mirror.config.option_values import (
+    parse_delimiter,
     parse_duration,
     parse_hex_prefix,
     parse_share,
@@ -172,6 +173,7 @@ class Mirror:
         prefix: str = "",
         dataset: _Path | None = None,
         url_field: str = "image_url",
+        delimiter: str | None = None,
         license_field: str = "license",
         attribution_field: str = "attribution",
         fail_fast: bool = False,
@@ -190,13 +192,14 @@ class Mirror:
             dataset: only files that this dataset refers to; its URLs and licences go into the
                 catalog.
             url_field: the dataset's field of URLs; dotted for nested ones.
+            delimiter: the character between the cells of CSV; None finds it in the header.
             license_field: its field of licences.
             attribution_field: its field of attributions.
             fail_fast: stop at the first file that fails.
             progress: as the class says.
         """
         from mirror.dataset.dataset_urls import DatasetUrls, FieldNames
-        from mirror.dataset.inputs import Input
+        from mirror.dataset.inputs import inputs_of
         from mirror.sync.run_sync import SyncOptions, sync
 
         settings = self._with(
@@ -217,8 +220,8 @@ class Mirror:
             sources = None
             if dataset is not None:
                 fields = FieldNames(url_field, license_field, attribution_field)
-                source = Input(os.fspath(dataset))
-                sources = stack.enter_context(DatasetUrls.read(source, fields))
+                datasets = inputs_of(_names(dataset), _delimiter(delimiter))
+                sources = stack.enter_context(DatasetUrls.read(datasets, fields))
             return run_and_report(
                 "sync", lambda p: sync(settings, options, sources=sources, progress=p), progress
             )
@@ -229,6 +232,7 @@ class Mirror:
         *,
         no_bucket: bool = False,
         url_field: str = "image_url",
+        delimiter: str | None = None,
         match: Match = "url",
         license_field: str = "license",
         allow_license: str | Iterable[str] = (),
@@ -251,6 +255,7 @@ class Mirror:
             datasets: one dataset or several.
             no_bucket: do not ask the mirror; only the cache counts.
             url_field: the field of URLs; dotted for nested ones.
+            delimiter: the character between the cells of CSV; None finds it in the header.
             match: `photo` also counts a photo that is mirrored under another spelling of its URL.
             license_field: the field of licences.
             allow_license: licences that may be fetched, such as `"cc-by"`.
@@ -268,7 +273,7 @@ class Mirror:
             progress: as the class says.
         """
         from mirror.backfill.run_backfill import BackfillOptions, backfill
-        from mirror.dataset.inputs import Input
+        from mirror.dataset.inputs import inputs_of
 
         settings = self._with(
             {
@@ -277,7 +282,7 @@ class Mirror:
                 "inspect.known_bad": _folder(known_bad, "inspect.known_bad"),
             }
         )
-        inputs = [Input(name) for name in _names(datasets)]
+        inputs = inputs_of(_names(datasets), _delimiter(delimiter))
         options = BackfillOptions.of(
             settings.backfill,
             url_field=url_field,
@@ -316,19 +321,20 @@ class Mirror:
             progress: as the class says.
         """
         from mirror.inspection.inspect_cache import inspect_cache, inspection_arguments
-        from mirror.inspection.inspection_report import InspectionReport, write_findings
-        from mirror.system.files import replacing
+        from mirror.inspection.inspection_report import (
+            InspectionReport,
+            opened_page,
+            write_findings,
+        )
 
         settings = self._with({"inspect.known_bad": _folder(known_bad, "inspect.known_bad")})
         began_at = time.monotonic()
 
         def run(view: Progress) -> InspectionReport:
             with ExitStack() as stack:
-                # Opened first: an unwritable file should not cost an hour of work.
-                csv_out, sheet_out = (
-                    None if path is None else stack.enter_context(replacing(Path(path)))
-                    for path in (csv, sheet)
-                )
+                csv_out = stack.enter_context(opened_page(_optional_path(csv), ".csv"))
+                sheet_page = opened_page(_optional_path(sheet), ".html", ".htm")
+                sheet_out = stack.enter_context(sheet_page)
                 inspection = inspect_cache(**inspection_arguments(settings, level), progress=view)
                 findings = stack.enter_context(inspection)
                 write_findings(findings, settings.cache_dir, level, csv_out, sheet_out)
@@ -378,6 +384,7 @@ class Mirror:
         prefix: str = "",
         dataset: _Paths = (),
         url_field: str = "image_url",
+        delimiter: str | None = None,
         verify: bool = False,
         force: bool = False,
         hardlink: bool = False,
@@ -391,19 +398,20 @@ class Mirror:
             prefix: only URLs whose MD5 begins with these hex digits.
             dataset: only URLs of this dataset, or of these.
             url_field: the field of URLs; dotted for nested ones.
+            delimiter: the character between the cells of CSV; None finds it in the header.
             verify: read and compare files that exist already.
             force: replace other files that have an image's name.
             hardlink: store a content that has several URLs once, by hard links.
             concurrency: requests in flight.
             progress: as the class says.
         """
-        from mirror.dataset.inputs import Input
+        from mirror.dataset.inputs import inputs_of
         from mirror.upkeep.pull import PullOptions, pull
 
         settings = self._with({"sync.concurrency": concurrency})
         options = PullOptions(
             prefix=_read("prefix", parse_hex_prefix, prefix),
-            datasets=tuple(Input(name) for name in _names(dataset)),
+            datasets=tuple(inputs_of(_names(dataset), _delimiter(delimiter))),
             url_field=url_field,
             verify=verify,
             force=force,
@@ -424,6 +432,7 @@ class Mirror:
         json_style: Literal["plain", "relaxed", "canonical"] = "plain",
         batch_size: int = 1000,
         force: bool = False,
+        allow_empty: bool = False,
         progress: bool | Progress = False,
     ) -> Report:
         """Write a MongoDB collection to a file, sorted by `_id`.
@@ -436,6 +445,7 @@ class Mirror:
             json_style: plain JSON, or one of MongoDB's Extended JSON.
             batch_size: documents asked for at a time.
             force: replace an output that exists.
+            allow_empty: write an output without records.
             progress: as the class says.
         """
         from mirror.dataset.export import ExportOptions, export
@@ -448,6 +458,7 @@ class Mirror:
             style=json_style,
             batch_size=batch_size,
             force=force,
+            allow_empty=allow_empty,
         )
         source = MongoUrl.parse(url)
         return run_and_report(
@@ -460,7 +471,9 @@ class Mirror:
         output: _Path,
         *,
         url_field: str = "image_url",
+        delimiter: str | None = None,
         source_field: str = "source_url",
+        nan: Literal["keep", "null", "reject"] = "reject",
         scheme: Literal["public", "s3", "presigned", "file"] | None = None,
         expires: float = 7.0,
         match: Match = "url",
@@ -481,6 +494,7 @@ class Mirror:
         known_bad: _Path | None = None,
         strict: bool = False,
         force: bool = False,
+        allow_empty: bool = False,
         dry_run: bool = False,
         report: _Path | None = None,
         update_config: _Path | None = None,
@@ -490,10 +504,13 @@ class Mirror:
         """Rewrite datasets to the mirror's URLs; filter them and split them.
 
         Args:
-            inputs: one dataset or several: files, or `mongodb://HOST/DATABASE/COLLECTION`.
-            output: the file to write; its name says the format.
+            inputs: one dataset or several: files, folders, patterns such as `raw/*.jsonl`, or
+                `mongodb://HOST/DATABASE/COLLECTION`.
+            output: the file to write; its name says the format. `{split}` stands for a split's name.
             url_field: the field of URLs; dotted for nested ones.
+            delimiter: the character between the cells of CSV; None finds it in the header.
             source_field: the field that takes the original URL.
+            nan: keep NaN and infinities of JSON lines, make them null, or reject the record.
             scheme: of the new URLs. None chooses `public` if `bucket.public_url` is set.
             expires: days that presigned URLs are valid, at most 7.
             match: `photo` also finds an iNaturalist photo under another spelling of its URL.
@@ -515,6 +532,7 @@ class Mirror:
             known_bad: a file of hashes of contents that are always bad, for that folder.
             strict: stop at the first invalid record.
             force: replace existing files.
+            allow_empty: write outputs without records, with `force` also over files that have some.
             dry_run: count; write nothing but the report.
             report: a file for what was dropped and why, as JSON.
             update_config: a YAML file of a training to point at the new files.
@@ -531,7 +549,9 @@ class Mirror:
         pairs = [f"{k}={v}" for k, v in set.items()] if isinstance(set, Mapping) else _names(set)
         options = parse_options(
             url_field=url_field,
+            delimiter=_delimiter(delimiter),
             source_field=source_field,
+            nan=nan,
             scheme=scheme,
             expires=expires,
             match=match,
@@ -552,6 +572,7 @@ class Mirror:
             known_bad=bad,
             strict=strict,
             force=force,
+            allow_empty=allow_empty,
             dry_run=dry_run,
             report=_optional_path(report),
             update_config=_optional_path(update_config),
@@ -601,6 +622,7 @@ class Mirror:
         datasets: _Paths,
         *,
         url_field: str = "image_url",
+        delimiter: str | None = None,
         check: bool = False,
         lacking: _Path | None = None,
         progress: bool | Progress = False,
@@ -611,17 +633,18 @@ class Mirror:
         Args:
             datasets: one dataset or several.
             url_field: the field of URLs; dotted for nested ones.
+            delimiter: the character between the cells of CSV; None finds it in the header.
             check: return what is not on this machine; fetch nothing.
             lacking: a file for the URLs that are not on this machine at the end, one a line.
             progress: as the class says.
             options: the names of `FetchOptions`.
         """
-        from mirror.dataset.inputs import Input
+        from mirror.dataset.inputs import inputs_of
         from mirror.dataset.records import ReadOptions
         from mirror.fetch.prefetch import prefetch
 
         settings = self._fetching(options)
-        inputs = [Input(name) for name in _names(datasets)]
+        inputs = inputs_of(_names(datasets), _delimiter(delimiter))
         return run_and_report(
             "prefetch",
             lambda p: prefetch(
@@ -819,6 +842,10 @@ def _read(name: str, parse: Callable[[str], _T], text: str) -> _T:
         return parse(text)
     except ValueError as error:
         raise UsageError(f"{name}={text!r} is not understood; {error}") from None
+
+
+def _delimiter(text: str | None) -> str | None:
+    return None if text is None else _read("delimiter", parse_delimiter, text)
 
 
 def _shortest(until: str | datetime | None, for_: str | timedelta | None) -> float | None:

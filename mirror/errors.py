@@ -10,6 +10,7 @@
     ├── StateError                   1   the local state cannot be read or written
     │   └── StateDamaged                 … because the SQLite file is malformed
     ├── DatasetError                 1   a dataset breaks a limit that the user set
+    │   ├── NothingLeft                  … the new dataset would have no records
     │   └── TooManyBadSamples            … noticed while training on it
     ├── FormatError                  1   the bucket has a format this version does not know
     ├── CatalogError                 1   the catalog could not be read or written
@@ -112,6 +113,10 @@ class StateDamaged(StateError):
 
 class DatasetError(MirrorError):
     pass
+
+
+class NothingLeft(DatasetError):
+    """The output would have no records, so nothing was written."""
 
 
 class TooManyBadSamples(DatasetError):

@@ -9,7 +9,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from mirror.cli.help_sections import section
-from mirror.config.option_values import parse_hex_prefix
+from mirror.config.option_values import parse_delimiter, parse_hex_prefix
 
 WHAT_TO_READ = "What to read"
 WHERE_THE_MIRROR_IS = "Where the mirror is"
@@ -88,6 +88,12 @@ url_field_option = click.option(
     show_default=True,
     metavar="FIELD",
     help="The field with a record's URL or list of URLs; dots lead into nested fields.",
+)
+delimiter_option = click.option(
+    "--delimiter",
+    metavar="CHAR",
+    callback=parsed(parse_delimiter),
+    help="The character between the cells of CSV, such as ; or tab. The header shows it by default.",
 )
 prefix_option = click.option(
     "--prefix",

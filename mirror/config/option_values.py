@@ -17,6 +17,14 @@ _UNITS: Final = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400}
 _DURATION_PART: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(min|[smhd])\s*")
 
 
+def parse_delimiter(text: str) -> str:
+    """Return the character that separates cells; `tab` and `\\t` stand for a tab."""
+    text = {"tab": "\t", "\\t": "\t"}.get(text.lower(), text)
+    if len(text) != 1 or text in '"\r\n' or (not text.isprintable() and text != "\t"):
+        raise ValueError("write one character, such as ; or |, or tab.")
+    return text
+
+
 def parse_hex_prefix(text: str) -> str:
     """Check the first digits of the MD5 of a URL and return them."""
     if not re.fullmatch(rf"[0-9a-fA-F]{{0,{_MD5_DIGITS}}}", text):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
@@ -57,10 +58,17 @@ class JsonLines(Chunk):
         try:
             decode = msgspec.json.Decoder(Row).decode
             return [decode(line) for line in self._lines]
-        except msgspec.ValidationError:
-            # A number exceeds the range of a double: infinity, as in Python's json module.
-            decode = msgspec.json.Decoder(Row, float_hook=float).decode
-            return [decode(line) for line in self._lines]
+        except msgspec.DecodeError:
+            # A number exceeds the range of a double, or NaN was kept: as in Python's json module.
+            return [_as_python(line) for line in self._lines]
+
+
+def _as_python(line: bytes) -> Row:
+    try:
+        return _decode_any(line)
+    except msgspec.DecodeError:
+        row: Row = json.loads(line)
+        return row
 
 
 def _json_lines(joined: bytes, count: int) -> JsonLines:
@@ -91,4 +99,5 @@ def json_line(row: Row) -> bytes:
     return _encoder.encode(row)
 
 
+_decode_any = msgspec.json.Decoder(Row, float_hook=float).decode
 _encoder = msgspec.json.Encoder(enc_hook=str, decimal_format="number")

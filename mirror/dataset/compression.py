@@ -36,7 +36,7 @@ class TolerantStream(io.BufferedIOBase):
     Args:
         file: the source.
         head: bytes that come before it.
-        below: the stream that `file` decompresses; it may know why reading failed.
+        below: the stream that `file` decodes; it may know why reading failed.
 
     Attributes:
         broken: why the stream ended early; None if it did not.
@@ -52,6 +52,10 @@ class TolerantStream(io.BufferedIOBase):
 
     def readable(self) -> bool:
         return True
+
+    def unread(self, head: bytes) -> None:
+        """Put back what was read last."""
+        self._head = head + self._head
 
     def read(self, size: int | None = -1, /) -> bytes:
         """Read this many bytes; fewer only at the end."""

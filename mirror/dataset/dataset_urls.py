@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -31,25 +31,29 @@ class DatasetUrls:
 
     @classmethod
     @contextmanager
-    def read(cls, source: Input, fields: FieldNames) -> Iterator[DatasetUrls]:
-        """Read a dataset's URLs.
+    def read(cls, sources: Sequence[Input], fields: FieldNames) -> Iterator[DatasetUrls]:
+        """Read the URLs of datasets; the last record of a URL counts.
 
         Args:
-            source: a file of any format that `mirror rewrite` reads, or a MongoDB collection.
+            sources: files of any format that `mirror rewrite` reads, or MongoDB collections.
             fields: paths of the fields to read.
 
         Raises:
             UsageError: the dataset cannot be read, or one of its records has no URL.
             StateError: there is no room for the temporary database.
         """
-        source.check()
+        for source in sources:
+            source.check()
         schema = """
             CREATE TABLE urls (url_md5 BLOB PRIMARY KEY, url TEXT, license TEXT, attribution TEXT)
                 WITHOUT ROWID;
         """
         with ScratchDatabase(schema) as db:
             urls = cls(db)
-            urls._fill(source, fields)
+            for source in sources:
+                urls._fill(source, fields)
+            if not len(urls):
+                raise UsageError(f"{', '.join(s.shown for s in sources)} has no records.")
             yield urls
 
     def _fill(self, source: Input, fields: FieldNames) -> None:
@@ -64,8 +68,6 @@ class DatasetUrls:
                 )
             self._db.execute_many("INSERT OR REPLACE INTO urls VALUES (?, ?, ?, ?)", _rows(batch))
         self._db.execute("COMMIT")
-        if not len(self):
-            raise UsageError(f"{source.shown} has no records.")
 
     def get(self, url_md5: bytes) -> RowSource | None:
         found = self._db.row(

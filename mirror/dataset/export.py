@@ -5,19 +5,22 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mirror.dataset.formats.documents import Rendering, Style
+from mirror.dataset.formats.file_name import FileName
 from mirror.dataset.formats.mongo import BATCH_SIZE, RETRY, Break, connected
-from mirror.dataset.formats.mongo_query import Query
+from mirror.dataset.formats.mongo_query import Query, import_pymongo
 from mirror.dataset.formats.mongo_url import MongoUrl
 from mirror.dataset.formats.writers import check_not_replaced, check_output, writing
-from mirror.errors import EXIT_DONE, EXIT_SOME_FAILED
+from mirror.errors import MirrorError, NothingLeft, UsageError, exit_status_of
 from mirror.run.failures import Failures
 from mirror.run.progress import Progress, Stage
 from mirror.store.retry import RetryPolicy
+from mirror.system.files import folders_made
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,7 @@ class ExportOptions:
         style: how types that JSON lacks are written; see `mirror.dataset.formats.documents`.
         batch_size: documents requested at a time.
         force: replace an existing output.
+        allow_empty: write an output without records.
         retry: how often in a row the scan may break, and the pauses between attempts.
     """
 
@@ -36,6 +40,7 @@ class ExportOptions:
     style: Style = "plain"
     batch_size: int = BATCH_SIZE
     force: bool = False
+    allow_empty: bool = False
     retry: RetryPolicy = RETRY
 
 
@@ -53,6 +58,7 @@ class ExportReport:
             plain style.
         resumed: how often the scan broke and was resumed.
         seconds: wall time.
+        error: why nothing was written, although the collection was read to its end.
     """
 
     output: Path
@@ -63,13 +69,14 @@ class ExportReport:
     non_finite: int = 0
     resumed: int = 0
     seconds: float = 0.0
+    error: MirrorError | None = None
 
     @property
     def exit_status(self) -> int:
-        return EXIT_SOME_FAILED if self.failed else EXIT_DONE
+        return exit_status_of(self.error, interrupted=False, failed=self.failed > 0)
 
     def as_json(self) -> dict[str, Any]:
-        return {
+        out: dict[str, Any] = {
             "documents": self.documents,
             "written": self.written,
             "failed": self.failed,
@@ -79,6 +86,9 @@ class ExportReport:
             "output": str(self.output),
             "seconds": round(self.seconds, 3),
         }
+        if self.error is not None:
+            out["error"] = str(self.error)
+        return out
 
 
 def export(
@@ -104,10 +114,15 @@ def export(
         UsageError: the output exists or cannot be written, or the server rejects the query.
         ConfigError: the server rejects the user and password, or requires them.
         DatasetError: the server cannot be reached, has no such collection, or fails repeatedly.
+
+    Returns: the report. If it has no record to write, `error` says why, and nothing was written.
     """
     options = options or ExportOptions()
     check_output(output)
+    if FileName.parse(output).names_split:
+        raise UsageError(f"{output} names a split, and an export has none; leave {{split}} out.")
     check_not_replaced(output, force=options.force)
+    import_pymongo()
     started = time.monotonic()
     report = ExportReport(output)
     rendering = Rendering(options.style, keep_id=options.query.keeps_id)
@@ -116,7 +131,12 @@ def export(
         report.resumed += 1
         progress.say(str(lost))
 
-    with writing(output) as (writer,), connected(url) as source:
+    with (
+        suppress(NothingLeft),
+        folders_made(output),
+        writing(output) as (writer,),
+        connected(url) as source,
+    ):
         progress.begin(Stage("documents", source.count(options.query)))
         for batch in source.batches(
             options.query,
@@ -133,8 +153,21 @@ def export(
                 name = invalid.shown_id or f"document {invalid.number}"
                 report.failures.note(name, invalid.reason)
             progress.advance(len(chunk) + len(undecodable))
+        if not report.written and not options.allow_empty:
+            report.error = NothingLeft(_none_written(url, report, options.query))
+            raise report.error
     report.documents = rendering.documents
     report.failed = rendering.undecodable
     report.non_finite = rendering.non_finite
     report.seconds = time.monotonic() - started
     return report
+
+
+def _none_written(url: MongoUrl, report: ExportReport, query: Query) -> str:
+    if report.failures:
+        why = f"None of the documents of {url} is valid BSON"
+    elif query.filter:
+        why = f"The filter matches no document of {url}"
+    else:
+        why = f"{url} has no documents"
+    return f"{why}; nothing was written. --allow-empty writes an empty output."

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,7 @@ from mirror.dataset.fields import (
 from mirror.errors import UsageError
 
 SOURCE_FIELD: Final = "source_url"
+NanRule = Literal["keep", "null", "reject"]
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,8 @@ class ReadOptions:
         url: path of the field that holds a record's URL or URLs.
         source: the field beside it that takes the original URL; empty if none is rewritten.
         others: paths of further fields to read.
+        nan: NaN and infinities in JSON, which JSON does not have. `keep` leaves them in the line,
+            `null` replaces them, and `reject` makes the record invalid.
 
     Raises:
         UsageError: `source` is no possible name, or is the field of the new URL.
@@ -51,6 +54,7 @@ class ReadOptions:
     url: FieldPath = ("image_url",)
     source: str = SOURCE_FIELD
     others: tuple[FieldPath, ...] = ()
+    nan: NanRule = "keep"
 
     def __post_init__(self) -> None:
         if check_name(self.source) == self.url[-1]:
@@ -140,6 +144,17 @@ class Batch(ABC):
     def unchanged(self, keep: Sequence[int]) -> Chunk:
         """The records at the positions `keep`, unchanged."""
 
+    def sample(self, *, replaced: bool) -> Chunk:
+        """At most one record as it would be written, to show the columns of a table.
+
+        Only for a batch of which no record is written.
+
+        Args:
+            replaced: URLs are replaced, so the original ones get a field.
+        """
+        keep = range(len(self))[:1]
+        return self.rewritten(keep, [b"-"] * len(self.urls)) if replaced else self.unchanged(keep)
+
     def raw(self, position: int) -> bytes:
         """One record as a line of JSON, as it was read."""
         return self.unchanged([position]).lines()[0]
@@ -150,11 +165,15 @@ Batches = Iterator[Batch]
 
 @dataclass
 class RowBatch(Batch):
-    """A batch of Python objects, for formats whose records are decoded."""
+    """A batch of Python objects, for formats whose records are decoded.
+
+    `columns` has the names in the header of a table without rows.
+    """
 
     rows: list[Row] = field(default_factory=list)
     url_path: FieldPath = ()
     source: str = SOURCE_FIELD
+    columns: Sequence[str] = ()
 
     @classmethod
     def of(
@@ -200,6 +219,14 @@ class RowBatch(Batch):
 
     def unchanged(self, keep: Sequence[int]) -> Chunk:
         return Rows([self.rows[position] for position in keep])
+
+    def sample(self, *, replaced: bool) -> Chunk:
+        if not self.columns:
+            return super().sample(replaced=replaced)
+        row: Row = dict.fromkeys(self.columns, "")
+        if replaced:
+            replace_urls(row, self.url_path, self.source, iter([b"-"]))
+        return Rows([row])
 
 
 def check_source(name: str) -> None:

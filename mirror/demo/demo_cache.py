@@ -19,6 +19,7 @@ from PIL import Image, ImageDraw
 from mirror.content.decode import rgb
 from mirror.errors import UsageError
 from mirror.layout import url_md5
+from mirror.system.extras import missing
 
 _PHOTOGRAPHS: Final = (
     "astronaut.png", "chelsea.png", "coffee.png", "hubble_deep_field.jpg", "motorcycle_left.png",
@@ -149,7 +150,7 @@ def _load_photographs() -> list[tuple[str, Image.Image]]:
     """The photographs with the names of their subjects, so that a model can learn from them."""
     found = importlib.util.find_spec("skimage")
     if found is None or not found.submodule_search_locations:
-        raise UsageError('The demo needs its extra: pip install "dataset-mirror[demo]".')
+        raise UsageError(missing("skimage", "The demo"))
     data = Path(found.submodule_search_locations[0]) / "data"
     return [(name.partition(".")[0], rgb((data / name).read_bytes())) for name in _PHOTOGRAPHS]
 

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from mirror.errors import UsageError
+from mirror.system.extras import import_optional
 
 
 @contextmanager
@@ -16,10 +16,9 @@ def s3_server(bucket: str) -> Iterator[str]:
     Raises:
         UsageError: the extra `demo` is not installed.
     """
-    try:
-        from moto.server import ThreadedMotoServer
-    except ImportError:
-        raise UsageError('The demo needs its extra: pip install "dataset-mirror[demo]".') from None
+    import_optional("moto", "The demo")
+    from moto.server import ThreadedMotoServer
+
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()

@@ -22,7 +22,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
-from fsspec.spec import AbstractFileSystem
+from mirror.system.extras import missing
+
+try:
+    from fsspec.spec import AbstractFileSystem
+except ModuleNotFoundError:
+    raise ModuleNotFoundError(missing("fsspec", "mirror.fetch.filesystem"), name="fsspec") from None
 
 from mirror.catalog.index import Index
 from mirror.config.loading import load

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self, TextIO
 
 from mirror.cache.scan import display
-from mirror.errors import EXIT_DONE, EXIT_SOME_FAILED
+from mirror.errors import EXIT_DONE, EXIT_SOME_FAILED, UsageError
 from mirror.inspection.inspect_cache import Findings
 from mirror.run.failures import LISTED
+from mirror.system.files import folders_made, replacing
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,28 @@ class InspectionReport:
 
     def as_json(self) -> dict[str, Any]:
         return self.values
+
+
+@contextmanager
+def opened_page(path: Path | None, *endings: str) -> Iterator[TextIO | None]:
+    """Open a page of an inspection, before the work: an unwritable file should not cost an hour.
+
+    Args:
+        path: of the file, whose folder is made; None gives None.
+        endings: that its name may have. A name without an ending, such as a device's, is accepted.
+
+    Raises:
+        UsageError: the file cannot be created, or its ending says another format.
+    """
+    if path is None:
+        yield None
+        return
+    if path.suffix and path.suffix.lower() not in endings:
+        raise UsageError(
+            f"{path} ends in {path.suffix}, but {endings[0]} is written; give it that ending."
+        )
+    with folders_made(path), replacing(path) as file:
+        yield file
 
 
 def write_findings(

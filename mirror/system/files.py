@@ -165,6 +165,37 @@ def open_private(name: str, flags: int) -> int:
     return os.open(name, flags | os.O_CLOEXEC, 0o600)
 
 
+@contextmanager
+def folders_made(*paths: Path) -> Iterator[None]:
+    """Make the folders of these files. If the block fails, the new ones that are empty go again.
+
+    Raises:
+        UsageError: a folder cannot be made.
+    """
+    made: list[Path] = []
+    try:
+        for path in paths:
+            missing = [each for each in path.absolute().parents if not each.exists()]
+            for folder in reversed(missing):
+                _make(folder)
+                made.append(folder)
+        yield
+    except BaseException:
+        for folder in reversed(made):
+            with suppress(OSError):
+                folder.rmdir()
+        raise
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"The folder {folder} cannot be made ({error.strerror}); name another file."
+        ) from None
+
+
 def open_regular(
     path: bytes | str | os.PathLike[str], *, dir_fd: int | None = None, follow: bool = False
 ) -> tuple[int, os.stat_result]:

@@ -16,6 +16,13 @@ it never becomes a black image.
 
 from __future__ import annotations
 
+from mirror.system.extras import missing
+
+try:
+    import torch  # noqa: F401 - the files below need it, and name no extra
+except ModuleNotFoundError:
+    raise ModuleNotFoundError(missing("torch", "mirror.torch"), name="torch") from None
+
 from mirror.content.decode import rgb
 from mirror.fetch.sample_table import DatasetCheck
 from mirror.torch.bad_samples import BadSample

@@ -199,7 +199,7 @@ def test_documents_that_are_not_valid_are_listed(
         (2, MONGO_READER, ["{url}", "{url}", "-o", "new.jsonl"], "one address"),
         (2, MONGO_READER, ["{url}/leaves", "-o", "new.jsonl"], "is not understood"),
         (2, MONGO_READER, ["{url}", "-o", "old.jsonl"], "exists; --force replaces it"),
-        (2, MONGO_READER, ["{url}", "-o", "no/such.jsonl"], "cannot be written"),
+        (2, MONGO_READER, ["{url}", "-o", "old.jsonl/such.jsonl"], "is not a folder"),
         (2, MONGO_READER, ["{url}", "-o", "new.jsonl", "--filter", "n=1"], "The filter is not"),
         (2, MONGO_READER, ["{url}", "-o", "new.jsonl", "--filter", '{"$n": 1}'], "rejects the"),
         (2, MONGO_READER, ["{url}", "-o", "new.jsonl", "--projection", "a,,b"], "empty name"),

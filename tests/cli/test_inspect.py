@@ -110,8 +110,8 @@ def assert_usage(done: subprocess.CompletedProcess[str]) -> None:
 def test_a_file_that_cannot_be_written_is_said_before_the_work(
     mirror: Run, cache: Path, option: str
 ) -> None:
-    done = mirror("inspect", f"--cache={cache}/nowhere", option, "no/such/folder/file")
-    assert_said(done, 2, "cannot be written", "name another file")
+    done = mirror("inspect", f"--cache={cache}/nowhere", option, "/dev/null/no/file")
+    assert_said(done, 2, "The folder /dev/null/no cannot be made", "name another file")
 
 
 def test_known_bad_hashes(mirror: Run, cache: Path, tmp_path: Path) -> None:

@@ -168,10 +168,12 @@ def test_missing_images_may_be_an_error(rewrite: Rewrite, work: Path) -> None:
 
 def test_a_wrong_field_is_said_in_a_sentence(rewrite: Rewrite) -> None:
     done = rewrite("good.jsonl", "-o", "out.jsonl", "--url-field=url")
-    assert done.status == 3
+    assert done.status == 1
+    assert "Written" not in done.out
     assert done.err == (
         "mirror: None of 10 records can be used; good.jsonl, record 1: no field 'url' among "
-        "image_url, id; name the URL's field with --url-field.\n"
+        "image_url, id; name the URL's field with --url-field. Nothing was written; --allow-empty "
+        "writes empty outputs.\n"
     )
 
 
@@ -245,7 +247,7 @@ def test_quiet_says_nothing_unless_something_is_wrong(rewrite: Rewrite, work: Pa
     assert (said.status, said.out, said.err) == (0, "", "")
     put(work / "raw.jsonl", [{"image_url": url_of(ABSENT[0])}])
     said = rewrite("raw.jsonl", "-o", "out.jsonl", "-q", "--force")
-    assert (said.status, said.out) == (0, "")
+    assert (said.status, said.out) == (1, "")
     assert said.err.startswith("mirror: None of 1 records is in the mirror, which has ")
     assert len(said.err.splitlines()) == 1
 
@@ -274,7 +276,7 @@ def test_licences(rewrite: Rewrite, work: Path, options: list[str], kept: list[i
         work / "raw.jsonl",
         [{"id": n, "image_url": url_of(n), "license": v} for n, v in enumerate(values)],
     )
-    said = rewrite("raw.jsonl", "-o", "out.jsonl", "--json", *options)
+    said = rewrite("raw.jsonl", "-o", "out.jsonl", "--json", "--allow-empty", *options)
     assert ids(work / "out.jsonl") == kept
     assert (said.status, said.json["dropped"]["license"]) == (0, 4 - len(kept))
 
@@ -366,9 +368,22 @@ def test_a_training_is_not_pointed_at_empty_files(rewrite: Rewrite, work: Path) 
     put(work / "raw.jsonl", [{"image_url": url_of(ABSENT[0])}])
     for dry in ([], ["-n"]):
         said = rewrite("raw.jsonl", "-o", "out.jsonl", "--force", *SETTING, *dry)
+        assert said.status == 1
+        assert "Nothing was written" in said.err
+        assert (work / "config.yaml").read_text() == CONFIG
+        said = rewrite("raw.jsonl", "-o", "out.jsonl", "--force", "--allow-empty", *SETTING, *dry)
         assert said.status == 0
         assert "config.yaml is unchanged, because no record was written" in said.err
         assert (work / "config.yaml").read_text() == CONFIG
+
+
+def test_the_report_says_why_nothing_is_left(rewrite: Rewrite, work: Path) -> None:
+    said = rewrite("good.jsonl", "-o", "o.jsonl", "--url-field=url", "--report=why.json", "--json")
+    report = json.loads((work / "why.json").read_text())
+    assert report == said.json
+    assert (report["exit_status"], report["dropped"]["invalid"], report["outputs"]) == (1, 10, {})
+    assert "no field 'url' among image_url, id" in report["error"]
+    assert not (work / "o.jsonl").exists()
 
 
 def test_a_configuration_that_does_not_fit_is_said_before_the_work(

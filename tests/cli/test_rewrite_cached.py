@@ -103,8 +103,11 @@ def test_a_cache_that_is_not_there(call: Rewrite, work: Path) -> None:
 def test_an_empty_cache_is_called_so(call: Rewrite, work: Path) -> None:
     (work / "empty").mkdir()
     said = call("good.jsonl", "-o", "out.jsonl", "--cached-only=empty")
-    assert said.status == 0
-    assert said.err == "mirror: The cache has no images, so it has none of the 10 records.\n"
+    assert said.status == 1
+    assert said.err == (
+        "mirror: The cache has no images, so it has none of the 10 records. Nothing was written; "
+        "--allow-empty writes empty outputs.\n"
+    )
 
 
 def test_what_cannot_be_read_in_a_cache_is_listed(mirror: Run, work: Path, cache: Path) -> None:

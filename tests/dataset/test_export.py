@@ -136,7 +136,6 @@ def test_all_documents_come_in_the_order_of_their_id(exporting: Exporting) -> No
             '{"_id": 0, "observed": 0, "image_url": 0}',
             [{"species": SPECIES[1], "score": 0.5}],
         ),
-        ('{"species": "Rosa"}', "", []),
     ],
 )  # fmt: skip
 def test_filter_and_projection(
@@ -146,6 +145,18 @@ def test_filter_and_projection(
     assert exporting.read() == expected
     assert report.documents == report.written == len(expected)
     assert exporting.events[0] == ("counted", len(expected))
+
+
+def test_an_empty_export_replaces_nothing_unless_that_is_meant(exporting: Exporting) -> None:
+    exporting()
+    none = Query.parse('{"species": "Rosa"}', "")
+    report = exporting("out.jsonl", none, force=True)
+    assert str(report.error).startswith("The filter matches no document of mongodb://")
+    assert "nothing was written" in str(report.error)
+    assert (report.exit_status, report.as_json()["error"]) == (1, str(report.error))
+    assert len(exporting.read()) == 10
+    report = exporting("out.jsonl", none, force=True, allow_empty=True)
+    assert (report.exit_status, report.error, exporting.read()) == (0, None, [])
 
 
 @pytest.mark.parametrize("style", STYLES)
@@ -277,8 +288,8 @@ def test_an_output_that_exists_is_said_before_the_server_is_asked(tmp_path: Path
         export(nobody, Path("-"))
     with pytest.raises(UsageError, match="is a folder; name a file"):
         export(nobody, tmp_path, ExportOptions(force=True))
-    with pytest.raises(UsageError, match="cannot be written"):
-        export(nobody, tmp_path / "no" / "such" / "folder.jsonl")
+    with pytest.raises(UsageError, match="is not a folder, so .* cannot be written"):
+        export(nobody, output / "no" / "such.jsonl")
     with pytest.raises(DatasetError, match="cannot be reached"):
         export(nobody, output, ExportOptions(force=True))
     assert output.read_text() == "mine"

@@ -70,7 +70,7 @@ def test_a_full_disk_under_the_urls_of_a_dataset(tmp_path: Path) -> None:
     )
     with (
         pytest.raises(StateError, match="make room"),
-        DatasetUrls.read(Input(str(path)), FieldNames()),
+        DatasetUrls.read([Input(str(path))], FieldNames()),
     ):
         pass
 

@@ -15,6 +15,7 @@ from mirror.cli.options import (
     bucket_flags,
     bucket_options,
     cache_option,
+    delimiter_option,
     known_bad_option,
     parsed,
     url_field_option,
@@ -39,6 +40,7 @@ def _until(text: str) -> float:
     WHAT_TO_READ,
     cache_option,
     url_field_option,
+    delimiter_option,
     click.option(
         "--license-field",
         default="license",
@@ -136,7 +138,7 @@ def command(session: Session, /, **options: Any) -> int:
     """
     from mirror.backfill.run_backfill import backfill
     from mirror.cli.views.backfill_view import show
-    from mirror.dataset.inputs import Input
+    from mirror.dataset.inputs import inputs_of
 
     # Some images are always gone: a run that got all the others has done its work.
     successes = (EXIT_DONE, EXIT_SOME_FAILED)
@@ -151,7 +153,7 @@ def command(session: Session, /, **options: Any) -> int:
                 "inspect.known_bad": options["known_bad"],
             }
         )
-        inputs = [Input(name) for name in options["inputs"]]
+        inputs = inputs_of(options["inputs"], options["delimiter"])
         asked = _asked(run.settings, options, session.run_id)
         with run.progress() as progress:
             report = backfill(run.settings, inputs, asked, progress=progress)

@@ -62,6 +62,7 @@ if TYPE_CHECKING:
         help="plain JSON, or MongoDB's Extended JSON: relaxed or canonical, which keep all types.",
     ),
     click.option("--force", is_flag=True, help="Replace the file if it exists."),
+    click.option("--allow-empty", is_flag=True, help="Write an output without records."),
 )
 @session_options
 @click.pass_obj
@@ -97,6 +98,7 @@ def command(session: Session, /, **options: Any) -> int:
         style=options["json_style"],
         batch_size=options["batch_size"],
         force=options["force"],
+        allow_empty=options["allow_empty"],
     )
     with session.progress() as progress:
         report = export(url, options["output"], asked, progress=progress)
@@ -106,6 +108,7 @@ def command(session: Session, /, **options: Any) -> int:
 
 def _show(session: Session, report: ExportReport) -> None:
     from mirror.cli import output
+    from mirror.cli.log import say
 
     output.listing(
         f"{output.plural(report.failed, 'document')} could not be written:"
@@ -113,11 +116,13 @@ def _show(session: Session, report: ExportReport) -> None:
         else "",
         [f"{name}: {reason}" for name, reason in report.failures],
     )
+    if report.error is not None:
+        say(str(report.error), "error")
     if session.concluded(report.as_json()):
         return
     rows = [
         ("documents", output.count(report.documents)),
-        ("written", output.count(report.written), str(report.output)),
+        ("written", output.count(report.written), "" if report.error else str(report.output)),
     ]
     if report.failed:
         rows.append(("failed", output.count(report.failed), "not valid BSON"))

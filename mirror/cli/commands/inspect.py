@@ -6,7 +6,7 @@ import sys
 import time
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -66,7 +66,7 @@ def command(session: Session, /, **options: Any) -> int:
       mirror inspect --csv - | grep -v ',ok,'
     """
     from mirror.inspection.inspect_cache import inspect_cache, inspection_arguments
-    from mirror.inspection.inspection_report import InspectionReport, write_findings
+    from mirror.inspection.inspection_report import InspectionReport, opened_page, write_findings
 
     csv_file: Path | None = options["csv_file"]
     to_stdout = csv_file is not None and str(csv_file) == "-"
@@ -76,8 +76,9 @@ def command(session: Session, /, **options: Any) -> int:
     settings = settings_of(session, options)
     with ExitStack() as outputs:
         # Opened first: an hour of work must not end at a file that cannot be written.
-        csv_out = _opened(outputs, csv_file)
-        sheet_out = _opened(outputs, options["sheet"])
+        csv_page = opened_page(None if to_stdout else csv_file, ".csv")
+        csv_out = sys.stdout if to_stdout else outputs.enter_context(csv_page)
+        sheet_out = outputs.enter_context(opened_page(options["sheet"], ".html", ".htm"))
         with session.progress() as progress:
             arguments = inspection_arguments(settings, options["level"])
             findings = outputs.enter_context(inspect_cache(**arguments, progress=progress))
@@ -95,14 +96,6 @@ def settings_of(session: Session, options: dict[str, Any]) -> Settings:
     return session.settings(
         {"cache.dir": options["cache"], "inspect.known_bad": options["known_bad"]}
     )
-
-
-def _opened(outputs: ExitStack, path: Path | None) -> TextIO | None:
-    from mirror.system.files import replacing
-
-    if path is None:
-        return None
-    return sys.stdout if str(path) == "-" else outputs.enter_context(replacing(path))
 
 
 def _show(findings: Findings, seconds: float, csv_file: Path | None, sheet: Path | None) -> None:

@@ -9,7 +9,13 @@ import click
 
 from mirror.cli.commands.fetch import fetch_options, fetch_settings, match_option
 from mirror.cli.help_sections import SectionedCommand, section
-from mirror.cli.options import OUTPUT, PATH_TEXT, WHAT_TO_READ, url_field_option
+from mirror.cli.options import (
+    OUTPUT,
+    PATH_TEXT,
+    WHAT_TO_READ,
+    delimiter_option,
+    url_field_option,
+)
 from mirror.cli.session import Session, session_options
 from mirror.system.display_text import format_size
 
@@ -19,7 +25,7 @@ if TYPE_CHECKING:
 
 @click.command("prefetch", cls=SectionedCommand)
 @click.argument("datasets", metavar="DATASET...", type=PATH_TEXT, nargs=-1, required=True)
-@section(WHAT_TO_READ, url_field_option, match_option)
+@section(WHAT_TO_READ, url_field_option, delimiter_option, match_option)
 @fetch_options
 @section(
     OUTPUT,
@@ -51,7 +57,7 @@ def command(session: Session, /, **options: Any) -> int:
       mirror prefetch train.jsonl --check
       mirror prefetch train.jsonl --offline && python train.py
     """
-    from mirror.dataset.inputs import Input
+    from mirror.dataset.inputs import inputs_of
     from mirror.dataset.records import ReadOptions
     from mirror.fetch.prefetch import prefetch
 
@@ -59,7 +65,7 @@ def command(session: Session, /, **options: Any) -> int:
     with session.progress() as progress:
         report = prefetch(
             settings,
-            [Input(name) for name in options["datasets"]],
+            inputs_of(options["datasets"], options["delimiter"]),
             ReadOptions.of(options["url_field"]),
             check=options["check"],
             lacking=options["lacking"],

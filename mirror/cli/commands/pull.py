@@ -14,6 +14,7 @@ from mirror.cli.options import (
     bucket_options,
     cache_option,
     concurrency_option,
+    delimiter_option,
     prefix_option,
     url_field_option,
 )
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
         help="Only URLs of this dataset; repeatable.",
     ),
     url_field_option,
+    delimiter_option,
 )
 @bucket_options
 @section(
@@ -70,7 +72,7 @@ def command(session: Session, /, **options: Any) -> int:
       mirror pull --verify --force         # also replace files that have rotted on the disk
     """
     from mirror.cli.views.upkeep_view import show
-    from mirror.dataset.inputs import Input
+    from mirror.dataset.inputs import inputs_of
     from mirror.upkeep.pull import PullOptions, pull
 
     with reporting(session, "pull", options, silent=options["dry_run"]) as run:
@@ -83,7 +85,7 @@ def command(session: Session, /, **options: Any) -> int:
         )
         asked = PullOptions(
             prefix=options["prefix"],
-            datasets=tuple(map(Input, options["datasets"])),
+            datasets=tuple(inputs_of(options["datasets"], options["delimiter"])),
             url_field=options["url_field"],
             verify=options["verify"],
             force=options["force"],

@@ -14,6 +14,7 @@ from mirror.cli.options import (
     WHAT_TO_READ,
     bucket_flags,
     bucket_options,
+    delimiter_option,
     known_bad_option,
     level_option,
     public_url_option,
@@ -37,7 +38,8 @@ if TYPE_CHECKING:
         required=True,
         metavar="OUT",
         type=click.Path(path_type=Path),
-        help="The file to write: .jsonl, .csv, .tsv or .parquet, also with .gz or .zst.",
+        help="The file to write: .jsonl, .csv, .tsv or .parquet, also with .gz or .zst. {split} in it "
+        "stands for the name of a split.",
     ),
     click.option(
         "--source-field",
@@ -54,11 +56,17 @@ if TYPE_CHECKING:
         help="Write what was dropped and why, with examples, as JSON.",
     ),
     click.option("--force", is_flag=True, help="Replace files that exist."),
+    click.option(
+        "--allow-empty",
+        is_flag=True,
+        help="Write outputs without records, with --force also over files that have some.",
+    ),
     click.option("-n", "--dry-run", is_flag=True, help="Show the counts; write only --report."),
 )
 @section(
     WHAT_TO_READ,
     url_field_option,
+    delimiter_option,
     click.option(
         "--match",
         type=click.Choice(["url", "photo"]),
@@ -71,6 +79,13 @@ if TYPE_CHECKING:
         metavar="DIR",
         type=PATH_TEXT,
         help="Use this cache instead of a bucket. URLs stay unchanged without --scheme file.",
+    ),
+    click.option(
+        "--nan",
+        type=click.Choice(["keep", "null", "reject"]),
+        default="reject",
+        show_default=True,
+        help="What to do with NaN and infinities in JSON lines: keep, null or reject the record.",
     ),
     click.option("--strict", is_flag=True, help="Stop at the first invalid record."),
 )
@@ -189,8 +204,8 @@ if TYPE_CHECKING:
 def command(session: Session, /, **options: Any) -> int:
     """Rewrite datasets to the mirror's URLs, filter and split them, and update the training.
 
-    IN is JSON lines, CSV or Parquet (plain, .gz or .zst), - for standard input, or
-    mongodb://HOST/DATABASE/COLLECTION. Records whose image is not in the mirror, blank, broken or a
+    IN is JSON, CSV or Parquet (plain, .gz or .zst), a folder or quoted pattern of such files, - for
+    standard input, or mongodb://HOST/DATABASE/COLLECTION. Records whose image is not in the mirror, blank, broken or a
     placeholder are dropped and counted. All other fields stay unchanged. The same image is never in
     two splits. A record keeps its split when the dataset is reordered or grows; with --stratify-by
     a few records move then, unless --pin names the earlier outputs.
@@ -242,8 +257,9 @@ def _options(options: dict[str, Any]) -> RewriteOptions:
     from mirror.dataset.rewrite.rewrite_options import parse_options
 
     as_given = (
-        "url_field source_field scheme expires match missing min_size license_field sample seed "
-        "group_by stratify_by tolerance allow_leaks pin level known_bad strict force dry_run assignments"
+        "url_field delimiter nan source_field scheme expires match missing min_size license_field sample seed "
+        "group_by stratify_by tolerance allow_leaks pin level known_bad strict force "
+        "allow_empty dry_run assignments"
     )
     return parse_options(
         allow_license=options["licenses"],

@@ -17,6 +17,7 @@ from mirror.cli.options import (
     bucket_options,
     cache_option,
     concurrency_option,
+    delimiter_option,
     prefix_option,
     url_field_option,
 )
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
         help="Only files that this dataset refers to; its URLs and licences go into the catalog.",
     ),
     url_field_option,
+    delimiter_option,
     click.option(
         "--license-field",
         default="license",
@@ -139,12 +141,12 @@ def _sources(options: dict[str, Any]) -> AbstractContextManager[DatasetUrls | No
     if not options["dataset"]:
         return nullcontext()
     from mirror.dataset.dataset_urls import DatasetUrls, FieldNames
-    from mirror.dataset.inputs import Input
+    from mirror.dataset.inputs import inputs_of
 
     fields = FieldNames(
         options["url_field"], options["license_field"], options["attribution_field"]
     )
-    return DatasetUrls.read(Input(options["dataset"]), fields)
+    return DatasetUrls.read(inputs_of([options["dataset"]], options["delimiter"]), fields)
 
 
 def _give_large_arrays_back() -> None:

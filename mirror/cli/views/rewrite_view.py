@@ -31,6 +31,8 @@ def show(session: Session, report: RewriteReport) -> None:
     """Print the report on standard output: one JSON object, or tables."""
     for warning in report.warnings:
         say(warning, "warning")
+    if report.error is not None:
+        say(str(report.error), "error")
     if session.concluded(report.as_json()):
         return
     output.table(_rows(report))
@@ -41,9 +43,8 @@ def show(session: Session, report: RewriteReport) -> None:
     if report.config_diff:
         output.echo()
         output.echo_lines(report.config_diff.replace("\r\n", "\n").rstrip("\n"))
-    if report.dry_run:
+    if report.dry_run and report.error is None:
         output.echo("Dry run: nothing was written.")
-        return
     for path in report.outputs.values():
         output.echo(f"Written: {path}")
     if report.rejected:

@@ -43,7 +43,7 @@ def read_csv(file: TolerantStream, reading: ReadOptions, name: str, *, delimiter
     check_column(header, flat.url[0], name)
     rejected: list[Rejected] = []
     rows = _csv_rows(reader, lines, header, rejected)
-    more = True
+    more, count = True, 0
     while more:
         numbered: list[tuple[int, Row]] = []
         size = 0
@@ -58,8 +58,11 @@ def read_csv(file: TolerantStream, reading: ReadOptions, name: str, *, delimiter
         batch.others = {o: batch.others[(".".join(o),)] for o in reading.others}
         batch.rejected += rejected
         rejected.clear()
-        if len(batch) or batch.rejected:
+        if not more and not count and not len(batch):
+            batch.columns = header
+        if len(batch) or batch.rejected or batch.columns:
             yield batch
+        count += len(batch)
 
 
 class _CsvLines:

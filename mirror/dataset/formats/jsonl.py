@@ -27,6 +27,7 @@ from mirror.dataset.fields import (
     sites_of,
     value_at,
 )
+from mirror.dataset.formats.json_array import values_of
 from mirror.dataset.formats.splicing import OpenedObject, opened, splice
 from mirror.dataset.records import (
     Batch,
@@ -52,6 +53,10 @@ _ESCAPES: Final = re.compile(r'["\\\x00-\x1f]').search
 _HALF_PAIR: Final = re.compile(
     rb"\\u[dD][89abAB]..(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB]..)\\u[dD][c-fC-F]"
 ).search
+
+# A text, or a number that only Python's JSON has.
+_NAN: Final = re.compile(rb'("[^"\\]*+(?:\\.[^"\\]*+)*+")|-?\b(?:NaN|Infinity)\b', re.DOTALL).sub
+_NAN_REASON: Final = "not JSON: a number is NaN or infinite; --nan null or --nan keep takes it"
 
 _Decode = Callable[[bytes], Any]
 _FAILURES: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
@@ -91,12 +96,31 @@ def read_jsonl(file: TolerantStream, reading: ReadOptions) -> Batches:
     Raises:
         UsageError: a field's name has a quote, a backslash or a control character.
     """
+    yield from _batches(_lines_of(file), reading)
+
+
+def read_json_values(file: TolerantStream, reading: ReadOptions) -> Batches:
+    """Read arrays of records, or records over several lines, as `json_array.values_of` divides them.
+
+    The number of a record is its position.
+    """
+    yield from _batches(_values_of(file), reading)
+
+
+def _batches(lines: Iterator[_Lines], reading: ReadOptions) -> Batches:
     for name in (*reading.url, reading.source, *chain(*reading.others)):
         if _ESCAPES(name):
             raise UsageError(f"The field {name!r} cannot be searched for in JSON; rename it.")
     parser = _Parser(reading)
-    for lines in _lines_of(file):
-        yield parser.batch(lines)
+    for some in lines:
+        yield parser.batch(some)
+
+
+def _values_of(file: TolerantStream) -> Iterator[_Lines]:
+    first = 1
+    for lines, flawed in values_of(file):
+        yield _Lines(first, lines, {first + at: _Flawed(*why) for at, why in flawed.items()})
+        first += len(lines)
 
 
 def _lines_of(file: TolerantStream) -> Iterator[_Lines]:
@@ -245,7 +269,7 @@ class _Parser:
 
     def _take_one(self, found: _Found, number: int, line: bytes) -> None:
         try:
-            record = self._decoded(line)
+            line, record = self._decoded(line)
             opened_record = opened(line, self._reading.url, self._reading.source)
             sites = sites_of(opened_record, self._reading.url)
         except BadRecord as bad:
@@ -262,22 +286,35 @@ class _Parser:
         found.sites.append(opened_record)
         found.records.append(record)
 
-    def _decoded(self, line: bytes) -> Any:
-        """The requested fields of a line.
+    def _decoded(self, line: bytes) -> tuple[bytes, Any]:
+        """A line as it is kept, and its requested fields.
 
         Raises:
             BadRecord: the line is no record.
         """
+        kept = line
         try:
             record = self._decode(line)
         except _FAILURES as error:
             try:
                 record = self._decode_any(line)
             except _FAILURES:
-                raise BadRecord(_why(line, error)) from None
+                without = _NAN(lambda found: found[1] or b"null", line)
+                if without == line:
+                    raise BadRecord(_why(line, error)) from None
+                if self._reading.nan == "reject":
+                    raise BadRecord(_NAN_REASON) from None
+                kept, record = self._without_nan(line, without)
         if not _is_utf8(line):
             raise BadRecord("not UTF-8")
-        return record
+        return kept, record
+
+    def _without_nan(self, line: bytes, without: bytes) -> tuple[bytes, Any]:
+        try:
+            record = self._decode_any(without)
+        except _FAILURES as error:
+            raise BadRecord(_why(without, error)) from None
+        return without if self._reading.nan == "null" else line, record
 
     def _values(self, records: list[Any], path: FieldPath) -> list[Any]:
         attribute = self._attributes[path[0]]

@@ -230,6 +230,7 @@ def read_batches(url: MongoUrl, reading: ReadOptions) -> Batches:
         url: of the collection.
         reading: the fields to read of each record.
     """
+    import_pymongo()
     rendering = Rendering("plain")
     number = 1
     with connected(url) as source:

@@ -14,6 +14,7 @@ from math import isnan
 from typing import Any, Final, Self
 
 from mirror.errors import DatasetError, UsageError
+from mirror.system.extras import import_optional
 
 
 @dataclass(frozen=True)
@@ -175,9 +176,4 @@ class LastId:
 
 def import_pymongo() -> None:
     """Raise UsageError if pymongo is not installed."""
-    try:
-        import pymongo  # noqa: F401
-    except ImportError:
-        raise UsageError(
-            "Reading MongoDB needs pymongo; install it: pip install 'dataset-mirror[mongo]'."
-        ) from None
+    import_optional("pymongo", "MongoDB")

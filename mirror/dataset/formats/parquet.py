@@ -5,7 +5,6 @@ pyarrow loads only here, in `arrow_chunk`, `arrow_types` and `writers`.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -22,6 +21,7 @@ from mirror.dataset.formats.arrow_types import (
 from mirror.dataset.formats.csv_reader import check_column
 from mirror.dataset.records import Batches, ReadOptions, Rejected, RowBatch
 from mirror.errors import UsageError
+from mirror.system.extras import import_optional
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -37,10 +37,7 @@ def import_pyarrow() -> Any:
     Raises:
         UsageError: it is not installed.
     """
-    try:
-        return importlib.import_module("pyarrow")
-    except ImportError:
-        raise UsageError("Parquet needs pyarrow: pip install 'dataset-mirror[parquet]'.") from None
+    return import_optional("pyarrow", "Parquet")
 
 
 def read_parquet(path: str, reading: ReadOptions) -> Batches:
@@ -76,6 +73,9 @@ def read_parquet(path: str, reading: ReadOptions) -> Batches:
                 yield lost
                 return
             if batch is None:
+                if number == 1:  # without rows, its columns are known all the same
+                    none = pa.RecordBatch.from_pylist([], schema=schema)
+                    yield ArrowBatch.over(without_views(none), number, reading)
                 return
             yield ArrowBatch.over(without_views(batch), number, reading)
             number += batch.num_rows
@@ -160,6 +160,19 @@ class ArrowBatch(RowBatch):
 
     def unchanged(self, keep: Sequence[int]) -> Chunk:
         return ArrowChunk(taken(self.batch, keep))
+
+    def sample(self, *, replaced: bool) -> Chunk:
+        import pyarrow as pa
+
+        if len(self):
+            return super().sample(replaced=replaced)
+        schema = self.batch.schema
+        fields = {field.name: field for field in schema}
+        if replaced:
+            fields = with_url_fields(fields, self.url_path, self.source)
+        schema = pa.schema(list(fields.values()), metadata=schema.metadata)
+        nulls = [pa.nulls(1, field.type) for field in schema]
+        return ArrowChunk(pa.RecordBatch.from_arrays(nulls, schema=schema))
 
 
 def _fit_rows(batch: pa.RecordBatch, first: int) -> tuple[list[int], list[Rejected]]:

@@ -40,6 +40,10 @@ class Writer(ABC):
         """
 
     @abstractmethod
+    def show_columns(self, sample: Chunk) -> None:
+        """Give a table without records the columns of these records."""
+
+    @abstractmethod
     def finish(self) -> None:
         """Complete the file after the last chunk.
 
@@ -49,11 +53,26 @@ class Writer(ABC):
 
 
 def check_output(path: Path) -> None:
-    """Raise UsageError if an output is standard output or a folder."""
+    """Raise UsageError if a dataset cannot be written to this path: `check_is_file`, and its ending."""
+    check_is_file(path)
+    if ending := FileName.parse(path).foreign_ending:
+        raise UsageError(
+            f"{path} ends in {ending}, which is not written; name a file that ends in .jsonl, .csv, "
+            ".tsv or .parquet."
+        )
+
+
+def check_is_file(path: Path) -> None:
+    """Raise UsageError if an output is standard output, a folder, or in something that is no folder."""
     if str(path) == "-":
         raise UsageError("The output cannot be standard output; name a file in place of -.")
     if os.path.isdir(path):
         raise UsageError(f"{path} is a folder; name a file, such as {path / 'dataset.jsonl'}.")
+    above = next(each for each in path.absolute().parents if os.path.lexists(each))
+    if not above.is_dir():
+        raise UsageError(
+            f"{above} is not a folder, so {path} cannot be written; name another file."
+        )
 
 
 def check_not_replaced(path: Path, *, force: bool) -> None:
@@ -144,6 +163,9 @@ class _JsonlWriter(Writer):
         if lines := chunk.lines():
             self._file.write(b"\n".join([*lines, b""]))
 
+    def show_columns(self, sample: Chunk) -> None:
+        """Nothing to do: each line has its own fields."""
+
     def finish(self) -> None:
         """Nothing to do: each line is complete."""
 
@@ -183,9 +205,12 @@ class _CsvWriter(Writer):
         self._columns = columns
 
     def write(self, chunk: Chunk) -> None:
-        for row in _rows(chunk, self._path):
-            self._columns.see_row(row)
+        self.show_columns(chunk)
         self._spool.add(chunk)
+
+    def show_columns(self, sample: Chunk) -> None:
+        for row in _rows(sample, self._path):
+            self._columns.see_row(row)
 
     def finish(self) -> None:
         text = io.TextIOWrapper(self._file, "utf-8", newline="")
@@ -241,6 +266,12 @@ class _ParquetWriter(Writer):
         self._columns = columns
 
     def write(self, chunk: Chunk) -> None:
+        self._spool.add(ArrowChunk(self._seen(chunk)))
+
+    def show_columns(self, sample: Chunk) -> None:
+        self._seen(sample)
+
+    def _seen(self, chunk: Chunk) -> Any:
         with self._fitting():
             if isinstance(chunk, ArrowChunk):
                 batch = chunk.batch
@@ -248,7 +279,7 @@ class _ParquetWriter(Writer):
                 batch = self._guessed(_rows(chunk, self._path))
                 self._columns.is_guessed = True
             self._columns.see_batch(batch.schema)
-        self._spool.add(ArrowChunk(batch))
+        return batch
 
     def finish(self) -> None:
         import pyarrow as pa

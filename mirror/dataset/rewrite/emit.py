@@ -57,6 +57,10 @@ class RecordOutput:
         else:
             self._writers[0].write(chunk)
 
+    def show_columns(self, sample: Chunk) -> None:
+        """Give tables without records their columns; the files share them."""
+        self._writers[0].show_columns(sample)
+
     def distribute(self, splits: NDArray[np.uint8]) -> None:
         """Write the records that waited.
 

@@ -9,8 +9,9 @@ from typing import Final
 
 from mirror.cache.scan import display
 from mirror.dataset.formats.file_name import FileName
-from mirror.dataset.formats.writers import check_not_replaced, check_output
-from mirror.dataset.inputs import Input
+from mirror.dataset.formats.writers import check_is_file, check_not_replaced, check_output
+from mirror.dataset.inputs import Input, read
+from mirror.dataset.records import ReadOptions
 from mirror.dataset.rewrite.rewrite_options import RewriteOptions
 from mirror.dataset.splits.split import Split
 from mirror.errors import UsageError
@@ -55,13 +56,16 @@ def check_files(inputs: Sequence[Input], output: Path, options: RewriteOptions) 
         source.check()
         shown_name(source)  # refuses a malformed address
     reports = [] if options.report_file is None else [options.report_file]
-    for path in (output, *reports):
-        check_output(path)
+    check_output(output)
+    for path in reports:
+        check_is_file(path)
+    if FileName.parse(output).names_split and not options.splits:
+        raise UsageError(
+            f"{output} names a split; {{split}} needs --split, such as train=0.9,val=0.1."
+        )
     datasets = [*outputs_of(output, options.splits).values(), rejected_path(output, options)]
     seen: set[str] = set()
     for path in (*datasets, *reports):
-        if not os.path.isdir(path.absolute().parent):
-            raise UsageError(f"The folder of {path} does not exist; make it first.")
         if os.path.exists(path) and not os.path.isfile(path):
             raise UsageError(f"{path} is not a regular file; name another output.")
         if any(source.path is not None and _is_same(path, source.path) for source in inputs):
@@ -73,6 +77,16 @@ def check_files(inputs: Sequence[Input], output: Path, options: RewriteOptions) 
         seen.add(os.path.realpath(path))
     for path in reports if options.dry_run else (*datasets, *reports):
         check_not_replaced(path, force=options.force)
+
+
+def has_records(path: Path, reading: ReadOptions) -> bool:
+    """Whether a file holds a dataset with records. A file that is no dataset counts if it has bytes."""
+    if not path.is_file():
+        return False
+    try:
+        return any(len(batch) or batch.rejected for batch in read(Input(str(path)), reading))
+    except UsageError:
+        return path.stat().st_size > 0
 
 
 def shown_name(source: Input) -> str:

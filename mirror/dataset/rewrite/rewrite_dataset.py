@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from mirror.cache.scan import display
@@ -27,9 +27,9 @@ from mirror.dataset.rewrite.rewrite_options import RewriteOptions
 from mirror.dataset.rewrite.rewrite_report import RewriteReport, explained
 from mirror.dataset.rewrite.tally import Tally
 from mirror.dataset.splits.assign import SplitAssigner
-from mirror.errors import DatasetError
+from mirror.errors import DatasetError, NothingLeft
 from mirror.run.progress import Progress, Stage
-from mirror.system.files import Access, cut_short
+from mirror.system.files import Access, cut_short, folders_made
 
 
 def rewrite_dataset(
@@ -58,6 +58,8 @@ def rewrite_dataset(
             `fail`; no record has the field to group or to stratify by.
         UsageError: an input cannot be read, or an output cannot be written.
         MirrorError: the disk is full, or a database does not answer.
+
+    Returns: the report. If no record is left, `report.error` says why, and nothing was written.
     """
     started = time.monotonic()
     tally = Tally(options, lookup)
@@ -75,14 +77,19 @@ def rewrite_dataset(
         else None,
     )
     outputs = outputs_of(output, options.splits)
-    with _disk_errors(output), ExitStack() as files:
-        # Entered first, so it takes its place last: after all outputs have taken theirs.
+    with suppress(NothingLeft), _disk_errors(output), ExitStack() as files:
+        if not options.dry_run:
+            files.enter_context(folders_made(*outputs.values()))
+        # Entered before the outputs, so it takes its place last: after all outputs have taken theirs.
         rejected = files.enter_context(
             RejectedFile(rejected_path(output, options), options.dry_run)
         )
         emitter = None
+        sampled: Batch | None = None
         if not options.dry_run:
-            spool_folder = output.absolute().parent if assigner.needed else None
+            spool_folder = (
+                next(iter(outputs.values())).absolute().parent if assigner.needed else None
+            )
             emitter = files.enter_context(record_output([*outputs.values()], spool_folder, access))
         progress.begin(Stage("records read", nbytes=total_size(inputs)))
         for source in inputs:
@@ -91,6 +98,8 @@ def rewrite_dataset(
                 judged = judge(resolve(batch, lookup), options, replaces_urls=new_urls is not None)
                 _set_aside(judged.rejected, name, rejected, strict=options.strict)
                 tally.add(judged, name)
+                if sampled is None or not len(sampled):
+                    sampled = batch
                 if len(judged.keep):
                     if assigner.needed:
                         assigner.add(batch_keys(judged, lookup, options))
@@ -105,10 +114,15 @@ def rewrite_dataset(
             tally.add_assignment(assignment)
             if emitter is not None:
                 emitter.distribute(assignment.split)
-    if not options.dry_run:
+        if not options.allow_empty:
+            tally.check_left(outputs)
+        if emitter is not None and sampled is not None and not report.written:
+            emitter.show_columns(sampled.sample(replaced=new_urls is not None))
+    if not options.dry_run and report.error is None:
         report.outputs = {split: display(os.fsencode(path)) for split, path in outputs.items()}
         report.rejected = rejected.written and display(os.fsencode(rejected.written))
-    report.warnings += tally.warnings()
+    if report.error is None:
+        report.warnings += tally.warnings()
     report.seconds = time.monotonic() - started
     return report
 

@@ -15,7 +15,7 @@ from mirror.catalog.lookup import Match
 from mirror.content.image import Level
 from mirror.dataset.fields import FieldPath, parse_path
 from mirror.dataset.licenses import license_names
-from mirror.dataset.records import SOURCE_FIELD, ReadOptions, whole
+from mirror.dataset.records import SOURCE_FIELD, NanRule, ReadOptions, whole
 from mirror.dataset.rewrite.license_rule import LicenseRule
 from mirror.dataset.splits.split import Split, parse_splits, positions
 from mirror.dataset.yaml_edit.assignment import Assignment, parse_assignment
@@ -74,6 +74,7 @@ class RewriteOptions:
 
     Attributes:
         reading: the fields of the URL and the original URL; `fields` adds the other paths.
+        delimiter: between the cells of tables that are read; None finds it in their headers.
         missing: what happens to records whose image is not mirrored. `drop` and `keep` treat a list
             of URLs as missing if all of them are; `fail` if any of them is.
         license: which licences may be written.
@@ -87,6 +88,7 @@ class RewriteOptions:
         pins: earlier outputs whose records keep their splits.
         strict: stop at the first invalid record.
         force: replace existing files.
+        allow_empty: write outputs without records, also over files that have some.
         dry_run: read and count, but write nothing except the report.
         images: where images are looked up, and their new URLs.
         report_file: where the report is written as JSON.
@@ -97,6 +99,7 @@ class RewriteOptions:
     """
 
     reading: ReadOptions = field(default_factory=ReadOptions)
+    delimiter: str | None = None
     missing: Missing = "drop"
     license: LicenseRule = field(default_factory=LicenseRule)
     sample: Fraction | int | None = None
@@ -109,6 +112,7 @@ class RewriteOptions:
     pins: tuple[EarlierOutput, ...] = ()
     strict: bool = False
     force: bool = False
+    allow_empty: bool = False
     dry_run: bool = False
     images: ImageOptions = field(default_factory=ImageOptions)
     report_file: Path | None = None
@@ -123,13 +127,15 @@ class RewriteOptions:
         grouping = () if self.group is None else whole(self.group)
         classes = () if self.stratify is None else (self.stratify,)
         others = tuple(dict.fromkeys((*self.license.paths, *grouping, *classes)))
-        return ReadOptions(self.reading.url, self.reading.source, others)
+        return ReadOptions(self.reading.url, self.reading.source, others, self.reading.nan)
 
 
 def parse_options(
     *,
     url_field: str = "image_url",
+    delimiter: str | None = None,
     source_field: str = SOURCE_FIELD,
+    nan: NanRule = "reject",
     scheme: UrlScheme | None = None,
     expires: float = 7.0,
     match: Match = "url",
@@ -150,6 +156,7 @@ def parse_options(
     known_bad: str | None = None,
     strict: bool = False,
     force: bool = False,
+    allow_empty: bool = False,
     dry_run: bool = False,
     report: Path | str | None = None,
     update_config: Path | str | None = None,
@@ -159,7 +166,9 @@ def parse_options(
 
     Args:
         url_field: dotted path of the field that holds a record's URL or URLs.
+        delimiter: between the cells of tables that are read.
         source_field: the field beside it that takes the original URL.
+        nan: see `ReadOptions`.
         scheme: see `ImageOptions`.
         expires: days that presigned URLs are valid.
         match: see `ImageOptions`.
@@ -180,6 +189,7 @@ def parse_options(
         known_bad: the file of hashes that `inspect.known_bad` is set to, for a cache folder.
         strict: stop at the first invalid record.
         force: replace existing files.
+        allow_empty: see `RewriteOptions`.
         dry_run: write nothing except the report.
         report: where the report is written as JSON.
         update_config: a training configuration to point at the new files.
@@ -192,6 +202,7 @@ def parse_options(
         ("scheme", scheme, _SCHEMES),
         ("match", match, get_args(Match)),
         ("missing", missing, get_args(Missing)),
+        ("nan", nan, get_args(NanRule)),
         ("level", level, _LEVELS),
     )
     for name, value, known in choices:
@@ -220,7 +231,8 @@ def parse_options(
         raise UsageError("--pin needs --split, such as train=0.8,val=0.1,test=0.1.")
     splits = () if split is None else parse_splits(_split_text(split))
     return RewriteOptions(
-        reading=ReadOptions(parse_path(url_field), source_field),
+        reading=ReadOptions(parse_path(url_field), source_field, nan=nan),
+        delimiter=delimiter,
         missing=missing,
         license=LicenseRule(_path(license_field), allowed),
         sample=None if sample is None else _sample(str(sample)),
@@ -233,6 +245,7 @@ def parse_options(
         pins=tuple(_earlier_output(text, splits) for text in pin),
         strict=strict,
         force=force,
+        allow_empty=allow_empty,
         dry_run=dry_run,
         images=ImageOptions(scheme, expires, match, min_size, cached_only, level),
         report_file=None if report is None else Path(report),

@@ -12,7 +12,7 @@ from mirror.catalog.lookup import OUTCOMES
 from mirror.content.photo import photo_key
 from mirror.dataset.records import Rejected
 from mirror.dataset.splits.assign import Imbalance
-from mirror.errors import EXIT_DONE, EXIT_SOME_FAILED
+from mirror.errors import MirrorError, exit_status_of
 
 Place = Literal["mirror", "cache"]
 
@@ -57,6 +57,7 @@ class RewriteReport:
         config_backup: the file with its previous content.
         unreadable: files of a cache that could not be read; they count as missing.
         warnings: sentences about results that are probably not intended.
+        error: why nothing was written, although the input was read to its end.
     """
 
     place: Place = "mirror"
@@ -81,6 +82,7 @@ class RewriteReport:
     config_backup: str | None = None
     unreadable: int = 0
     warnings: list[str] = field(default_factory=list)
+    error: MirrorError | None = None
     dry_run: bool = False
     seconds: float = 0.0
 
@@ -92,10 +94,11 @@ class RewriteReport:
 
     @property
     def exit_status(self) -> int:
-        return EXIT_SOME_FAILED if self.dropped["invalid"] or self.unreadable else EXIT_DONE
+        failed = bool(self.dropped["invalid"] or self.unreadable)
+        return exit_status_of(self.error, interrupted=False, failed=failed)
 
     def as_json(self) -> dict[str, Any]:
-        return {
+        out: dict[str, Any] = {
             "records": self.records,
             "written": self.written,
             "dropped": self.dropped,
@@ -126,6 +129,9 @@ class RewriteReport:
             "seconds": round(self.seconds, 3),
             "exit_status": self.exit_status,
         }
+        if self.error is not None:
+            out["error"] = str(self.error)
+        return out
 
 
 def explained(rejected: Rejected) -> str:
@@ -162,10 +168,12 @@ def doubts(report: RewriteReport, lookups: Lookups) -> Iterator[str]:
     no URL was found              an empty mirror, or URLs in another spelling
     no record was written         the last reason for which records were dropped
     a split has no record         too few records, or too many that belong together
+
+    If no record was written, there is exactly one.
     """
     valid = report.records - report.dropped["invalid"]
     if not report.records:
-        yield "The input has no records, so the output is empty."
+        yield "The input has no records."
     elif not valid:
         yield _unusable(report)
     elif not lookups.found:
@@ -175,10 +183,15 @@ def doubts(report: RewriteReport, lookups: Lookups) -> Iterator[str]:
     if report.written:
         for name, count in report.splits.items():
             if not count:
-                yield (
-                    f"The split {name} is empty: there are too few records ({report.written:,}), or "
-                    "too many that belong together."
-                )
+                yield empty_split(name, report.written)
+
+
+def empty_split(name: str, written: int) -> str:
+    """Why a split is empty although records were written."""
+    return (
+        f"The split {name} is empty: there are too few records ({written:,}), or too many that "
+        "belong together."
+    )
 
 
 def _unusable(report: RewriteReport) -> str:
@@ -209,6 +222,6 @@ def _all_dropped(report: RewriteReport) -> str:
     reason = late[0] if late else max(dropped, key=dropped.__getitem__)
     such = "".join(f", such as {example.what}" for example in report.examples[reason][:1])
     return (
-        f"The output is empty: of {report.records:,} records the last {dropped[reason]:,} "
+        f"No record is left: of {report.records:,} records the last {dropped[reason]:,} "
         f"were dropped as {reason!r}{such}."
     )

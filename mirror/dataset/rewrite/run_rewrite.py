@@ -13,7 +13,7 @@ import msgspec
 
 from mirror.cache.scan import display
 from mirror.config.settings import Settings
-from mirror.dataset.inputs import Input
+from mirror.dataset.inputs import inputs_of
 from mirror.dataset.rewrite.image_source import open_image_source, scheme_of
 from mirror.dataset.rewrite.output_files import check_files, outputs_of
 from mirror.dataset.rewrite.rewrite_dataset import rewrite_dataset
@@ -23,7 +23,7 @@ from mirror.dataset.yaml_edit.assignment import Assignment
 from mirror.dataset.yaml_edit.training_config import check_config, update_config
 from mirror.errors import UsageError
 from mirror.run.progress import Progress
-from mirror.system.files import Access, replacing
+from mirror.system.files import Access, folders_made, replacing
 
 _PLACEHOLDER = re.compile(r"\{([A-Za-z0-9_-]+)\}")
 
@@ -51,7 +51,7 @@ def rewrite(
         progress: receives the progress of the run.
 
     Returns: counts, examples and file names; `exit_status` is 3 if records were invalid or files of
-        the cache unreadable.
+        the cache unreadable. If no record is left, `error` says why, and only the report is written.
 
     Raises:
         UsageError: an option does not fit, an input cannot be read, or an output cannot be written.
@@ -65,7 +65,7 @@ def rewrite(
     # A public URL publishes the image, so its licence must be known.
     if scheme == "public":
         options = replace(options, license=replace(options.license, required=True))
-    datasets = [Input(name) for name in inputs]
+    datasets = inputs_of(inputs, options.delimiter)
     check_files(datasets, output, options)
     config = options.config
     assignments: list[Assignment] = []
@@ -75,6 +75,7 @@ def rewrite(
     with ExitStack() as files:
         report_file = None
         if options.report_file is not None:
+            files.enter_context(folders_made(options.report_file))
             report_file = files.enter_context(replacing(options.report_file))
         images = open_image_source(settings, options.images, scheme, progress)
         report = rewrite_dataset(
@@ -89,7 +90,7 @@ def rewrite(
         )
         report.warnings[:0] = images.warnings
         report.unreadable = images.unreadable
-        if config is not None:
+        if config is not None and report.error is None:
             _update(config, assignments, report)
         if report_file is not None:
             body = msgspec.json.format(msgspec.json.encode(report.as_json()), indent=2)

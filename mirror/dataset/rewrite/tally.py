@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from mirror.catalog.lookup import LICENSE, NOT_MIRRORED, OK, OUTCOMES, UrlLookup
 from mirror.dataset.fields import FieldPath
 from mirror.dataset.rewrite.judge import JudgedBatch, per_record
+from mirror.dataset.rewrite.output_files import has_records
 from mirror.dataset.rewrite.rewrite_options import RewriteOptions
 from mirror.dataset.rewrite.rewrite_report import (
     EXAMPLES,
@@ -19,11 +21,12 @@ from mirror.dataset.rewrite.rewrite_report import (
     Place,
     RewriteReport,
     doubts,
+    empty_split,
     explained,
 )
 from mirror.dataset.splits.assign import LEFT_OUT, SplitAssignment
 from mirror.dataset.splits.pins import KeptSplits
-from mirror.errors import DatasetError
+from mirror.errors import DatasetError, NothingLeft
 
 
 class _RecordNotes(NamedTuple):
@@ -178,12 +181,38 @@ class Tally:
             f"Nothing was written; {remedy} first, or drop the records with --missing drop."
         )
 
+    def check_left(self, outputs: Mapping[str, Path]) -> None:
+        """Raise and note an error if no record is left, or an empty split would replace records.
+
+        Args:
+            outputs: the files to write, by split.
+
+        Raises:
+            NothingLeft: nothing may be written.
+        """
+        report, reading = self.report, self._options.reading
+        why = None
+        if not report.written:
+            why = f"{next(self._doubts())} Nothing was written; --allow-empty writes empty outputs."
+        for name, count in report.splits.items():
+            if why is None and not count and has_records(outputs[name], reading):
+                why = (
+                    f"{empty_split(name, report.written)} It would replace the records of "
+                    f"{outputs[name]}. Nothing was written; --allow-empty replaces them."
+                )
+        if why is not None:
+            report.error = NothingLeft(why)
+            raise report.error
+
+    def _doubts(self) -> Iterator[str]:
+        lookup = self._lookup
+        lookups = Lookups(len(lookup.index), self._urls_found, lookup.match == "photo")
+        return doubts(self.report, lookups)
+
     def warnings(self) -> Iterator[str]:
         """Sentences about a result that is probably not intended."""
-        report, options, lookup = self.report, self._options, self._lookup
-        yield from doubts(
-            report, Lookups(len(lookup.index), self._urls_found, lookup.match == "photo")
-        )
+        report, options = self.report, self._options
+        yield from self._doubts()
         if options.splits and options.group is None and report.kept_missing:
             yield (
                 f"{report.kept_missing:,} records are kept although the mirror lacks their images. Their URLs "

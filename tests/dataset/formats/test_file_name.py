@@ -51,3 +51,27 @@ def test_a_split_is_of_the_format_of_the_whole(name: str) -> None:
     assert split.kind == whole.kind
     assert split.path != whole.path
     assert FileName.parse(whole.rejected()).kind == "jsonl"
+
+
+@pytest.mark.parametrize(
+    ("path", "split", "rejected"),
+    [
+        ("d_{split}_cached.jsonl.gz", "d_val_cached.jsonl.gz", "d_cached.rejected.jsonl"),
+        ("{split}.csv", "val.csv", "dataset.rejected.jsonl"),
+        ("out/{split}/{split}-1.parquet", "out/val/val-1.parquet", "out/-1.rejected.jsonl"),
+        ("out/{split}/plants.jsonl", "out/val/plants.jsonl", "out/plants.rejected.jsonl"),
+    ],
+)
+def test_a_name_says_where_the_split_belongs(path: str, split: str, rejected: str) -> None:
+    name = FileName.parse(PurePath(path))
+    assert name.names_split
+    assert (str(name.split("val")), str(name.rejected())) == (split, rejected)
+
+
+@pytest.mark.parametrize(
+    ("name", "ending"),
+    [("a.xlsx", ".xlsx"), ("a.jsonl.bz2", ".bz2"), ("a.xlsx.gz", ".xlsx"), ("a.csv", ""), ("a", ""),
+     ("a.gz", ""), (".hidden", "")],
+)  # fmt: skip
+def test_endings_of_other_formats(name: str, ending: str) -> None:
+    assert FileName.parse(PurePath("x.y") / name).foreign_ending == ending

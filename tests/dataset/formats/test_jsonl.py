@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import re
 from typing import Any
 
 import pytest
 
+from mirror.dataset.chunks import JsonLines
 from mirror.dataset.fields import MISSING, parse_path
 from mirror.dataset.formats.jsonl import read_jsonl
 from mirror.dataset.records import ReadOptions
@@ -93,9 +95,9 @@ BAD: list[tuple[bytes, str]] = [
     (b'{"image_url": "u"}{"image_url": "u"}', "not JSON: "),
     (b'{"image_url": "u",}', "not JSON: "),
     (b"{'image_url': 'u'}", "not JSON: "),
-    (b'{"image_url": "u", "a": NaN}', "not JSON: "),
-    (b'{"image_url": "u", "a": [Infinity]}', "not JSON: "),
-    (b'{"image_url": "u", "a": -Infinity}', "not JSON: "),
+    (b'{"image_url": "u", "a": NaNs}', "not JSON: "),
+    (b'{"image_url": "u", "a": [Infinity}', "not JSON: "),
+    (b'{"image_url": "u", "NaN": x}', "not JSON: "),
     (b'{"image_url": "u", "a": 01}', "not JSON: "),
     (b'{"image_url": "u", "a": "\t"}', "not JSON: "),
     (b'{"image_url": "u", "a": "\\q"}', "not JSON: "),
@@ -398,3 +400,36 @@ def test_no_line_is_read_as_a_part_of_another(first: bytes) -> None:
             for number, line in enumerate(lines, 1)
             for _, reason in alone[line].reasons
         ]
+
+
+# --- numbers that only Python's JSON has ---
+
+ODD = rb'{"image_url": "u", "a": NaN, "b": [-Infinity,Infinity], "c": "NaN \" NaN", "NaN": 1}'
+
+
+@pytest.mark.parametrize("line", [ODD, b" " + ODD.replace(b'"u"', b'["u"]')])
+def test_nan_is_kept_replaced_or_rejected(line: bytes) -> None:
+    plain = b'{"image_url": "v"}'
+    data = plain + b"\n" + line + b"\n" + plain
+    null = line.replace(b"NaN,", b"null,").replace(b"-Infinity,Infinity", b"null,null")
+    assert read(data, ReadOptions()).kept == [plain, line, plain]
+    result = read(data, ReadOptions(nan="null"))
+    assert result.kept == [plain, null, plain]
+    assert json.loads(result.lines[1])["source_url"] in ("u", ["u"])
+    result = read(data, ReadOptions(nan="reject", others=(("a",),)))
+    assert result.kept == [plain, plain]
+    ((number, reason),) = result.reasons
+    assert number == 2
+    assert "NaN or infinite; --nan null or --nan keep" in reason
+
+
+def test_a_kept_nan_is_a_number_in_a_table() -> None:
+    (row,) = JsonLines([ODD]).rows()
+    assert math.isnan(row["a"])
+    assert row["b"] == [-math.inf, math.inf]
+    assert row["c"] == 'NaN " NaN'
+
+
+def test_a_field_that_is_nan_is_read_as_null() -> None:
+    reading = ReadOptions(others=(("a",),))
+    assert read(ODD, reading).others[("a",)] == [None]

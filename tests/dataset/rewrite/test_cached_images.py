@@ -185,4 +185,4 @@ def test_what_is_missing_in_a_cache_is_said_of_the_cache(work: Path, tmp_path: P
     path = put(work / "raw.jsonl", [{"image_url": url_of(2)}])
     with pytest.raises(DatasetError, match="not in the cache.*download them first"):
         of_cache(tmp_path / "cache", path, files=False, missing="fail")
-    assert "in the cache" in of_cache(tmp_path / "cache", path, files=False).warnings[0]
+    assert "in the cache" in str(of_cache(tmp_path / "cache", path, files=False).error)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -183,7 +184,7 @@ def test_missing_records_are_dropped_or_kept_or_fail(plants: Mirror, work: Path)
 @pytest.mark.parametrize("missing", ["drop", "keep", "fail"])
 def test_what_is_flagged_is_dropped_whatever_may_be_missing(rewrite: Rewrite, missing: Any) -> None:
     flagged = [*BLANK, *CORRUPT, *NOT_IMAGE, *PLACEHOLDER]
-    report = rewrite([record(n) for n in flagged], missing=missing)
+    report = rewrite([record(n) for n in flagged], missing=missing, allow_empty=True)
     assert (report.written, report.exit_status) == (0, 0)
     assert [report.dropped[reason] for reason in ("blank", "corrupt", "not_image", "placeholder")] == [
         3, 2, 4, 6,
@@ -236,7 +237,7 @@ def test_the_same_licences_in_a_table(plants: Mirror, work: Path) -> None:
 def test_samples(rewrite: Rewrite, work: Path) -> None:
 
     def sample(size: Fraction | int, seed: int = 0) -> list[int]:
-        report = rewrite([record(n) for n in MANY], sample=size, seed=seed)
+        report = rewrite([record(n) for n in MANY], sample=size, seed=seed, allow_empty=True)
         chosen = [one["id"] for one in got(work / "out.jsonl")]
         assert chosen == sorted(chosen), "the order is the input's"
         assert report.written == len(chosen) == len(MANY) - report.dropped["sample"]
@@ -345,12 +346,12 @@ def test_another_field_holds_the_url(plants: Mirror, work: Path) -> None:
     fields = {f"field{n}": n for n in range(20)}
     path = put(work / "raw.jsonl", [{"url": url_of(1), "id": 1, **fields}, {"x": 1}])
     report = plants.rewrite(path, work / "out.jsonl")
-    (warning,) = report.warnings
-    assert warning.startswith("None of 2 records can be used; ")
-    assert "record 1: no field 'image_url' among url, id, field0, " in warning
-    assert "field19" not in warning
-    assert "--url-field" in warning
-    assert (report.written, report.exit_status) == (0, 3)
+    said = str(report.error)
+    assert said.startswith("None of 2 records can be used; ")
+    assert "record 1: no field 'image_url' among url, id, field0, " in said
+    assert "field19" not in said
+    assert "--url-field" in said
+    assert (report.written, report.exit_status, report.warnings) == (0, 1, [])
     assert plants.rewrite(path, work / "out.jsonl", reading=ReadOptions(("url",))).warnings == []
 
 
@@ -363,7 +364,7 @@ DOUBTS: list[tuple[str, list[Any], dict[str, Any], list[str]]] = [
      ["None of 3 records is in the mirror"]),
     ("no photos", [{"image_url": "https://x/1"}], {}, ["None of 1 records is in the mirror"]),
     ("all flagged", [record(n) for n in BLANK], {},
-     ["The output is empty: of 3 records the last 3 were dropped as 'blank', such as http"]),
+     ["No record is left: of 3 records the last 3 were dropped as 'blank', such as http"]),
     ("no licence", [record(1), record(ABSENT[0]), record(ABSENT[1])],
      {"license": LicenseRule(("license",), required=True)},
      ["of 3 records the last 1 were dropped as 'license', such as no licence: http"]),
@@ -378,18 +379,58 @@ DOUBTS: list[tuple[str, list[Any], dict[str, Any], list[str]]] = [
 def test_a_result_that_nobody_means_is_remarked_in_a_sentence(
     rewrite: Rewrite, records: list[Any], options: dict[str, Any], said: list[str]
 ) -> None:
-    report = rewrite(records, **options)
+    report = rewrite(records, allow_empty=True, **options)
     assert len(report.warnings) == (2 if "splits" in options else 1)
     for words in said:
         assert words in report.warnings[0]
     assert report.exit_status == (3 if "?" in records else 0)
 
 
+@pytest.mark.parametrize(
+    ("records", "options", "said"),
+    [d[1:] for d in DOUBTS if d[0] not in ("all unknown and kept", "an empty split")],
+    ids=[d[0] for d in DOUBTS if d[0] not in ("all unknown and kept", "an empty split")],
+)
+@pytest.mark.parametrize("splits", [(), THREE], ids=["whole", "split"])
+def test_good_files_are_never_replaced_by_empty_ones(
+    rewrite: Rewrite, work: Path, records: list[Any], options: dict[str, Any], said: list[str],
+    splits: Any,
+) -> None:  # fmt: skip
+    rewrite([record(n) for n in MANY] + ["?"], splits=splits)
+    before = {path: path.read_bytes() for path in work.iterdir() if path.name != "raw.jsonl"}
+    for dry_run in (False, True):
+        report = rewrite(records, splits=splits, force=True, dry_run=dry_run, **options)
+        for words in (*said, "Nothing was written", "--allow-empty"):
+            assert words in str(report.error)
+        assert (report.exit_status, report.outputs, report.rejected) == (1, {}, None)
+        assert report.as_json()["error"] == str(report.error)
+    after = {path: path.read_bytes() for path in work.iterdir() if path.name != "raw.jsonl"}
+    assert after == before
+    rewrite(records, splits=splits, force=True, allow_empty=True, **options)
+    assert got(work / ("out_val.jsonl" if splits else "out.jsonl")) == []
+
+
+@pytest.mark.parametrize("output", ["out.jsonl", "out.csv.gz", "out.parquet"])
+def test_a_split_with_records_is_not_replaced_by_an_empty_one(
+    rewrite: Rewrite, work: Path, output: str
+) -> None:
+    rewrite([record(n) for n in MANY], output=output, splits=THREE)
+    before = {path: path.read_bytes() for path in work.iterdir() if path.name != "raw.jsonl"}
+    report = rewrite([record(1)], output=output, splits=THREE, force=True)
+    assert re.search(
+        r"The split \w+ is empty: .*It would replace the records of", str(report.error)
+    )
+    assert before == {path: path.read_bytes() for path in before}
+    # Once it is empty, another empty one may replace it.
+    assert rewrite([record(1)], output=output, splits=THREE, force=True, allow_empty=True).written
+    assert rewrite([record(1)], output=output, splits=THREE, force=True).exit_status == 0
+
+
 def test_photos_are_not_proposed_where_they_were_asked_for(
     rewrite: Rewrite, plants: Mirror
 ) -> None:
     report = rewrite([record(ABSENT[0])], plants.lookup(match="photo"))
-    assert "--match" not in report.warnings[0]
+    assert "--match" not in str(report.error)
 
 
 def test_an_empty_mirror_is_called_so(rewrite: Rewrite) -> None:
@@ -398,7 +439,8 @@ def test_an_empty_mirror_is_called_so(rewrite: Rewrite) -> None:
         ("cache", UrlLookup(Index.empty(), of_mirror=False)),
     ):
         report = rewrite([record(1)], lookup, base=None)
-        assert report.warnings == [f"The {place} has no images, so it has none of the 1 records."]
+        why = f"The {place} has no images, so it has none of the 1 records."
+        assert str(report.error).startswith(why)
 
 
 def test_a_result_as_it_should_be_is_not_remarked(rewrite: Rewrite) -> None:
