@@ -88,6 +88,12 @@ class ResumableSampler(Resumable, DistributedSampler[int]):
         """Samples that this rank has left of the epoch."""
         return self._share.left
 
+    def __repr__(self) -> str:
+        return (
+            f"<{type(self).__name__} of {self._samples:,} samples: epoch {self.epoch}, "
+            f"{self._consumed:,} consumed, rank {self.rank} of {self.world_size}>"
+        )
+
     def __iter__(self) -> DrawnSamples:
         return DrawnSamples(self, self._numbers_from)
 
