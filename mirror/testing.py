@@ -18,7 +18,7 @@ import numpy as np
 from mirror.catalog.lookup import NOT_MIRRORED, OK, OUTCOMES
 from mirror.errors import FetchError, Flagged, NotMirrored
 from mirror.fetch.client import Fetcher
-from mirror.fetch.image_lookup import Coverage
+from mirror.fetch.image_lookup import Coverage, check_texts
 from mirror.fetch.statistics import FetchStats
 from mirror.fetch.stream import Result, kind_of
 
@@ -89,6 +89,7 @@ class FakeFetcher(Fetcher):
         self._mutex = threading.Lock()
 
     def _result(self, url: str) -> bytes | Exception:
+        check_texts((url,))
         found = self._bytes_or_error.get(url)
         return (
             NotMirrored(f"{url} is not among the images of this test.") if found is None else found

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, NamedTuple
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -34,6 +35,8 @@ from mirror.errors import UsageError
 
 SOURCE_FIELD: Final = "source_url"
 NanRule = Literal["keep", "null", "reject"]
+
+_NAMES_SHOWN: Final = 12
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,15 @@ class ReadOptions:
 def whole(path: FieldPath) -> tuple[FieldPath, FieldPath]:
     """The paths to read for `Batch.all_values`: a path through a list alone gives only its first value."""
     return path, path[:1]
+
+
+def field_names(raw: bytes) -> str | None:
+    """The names of a record's fields, for a message; None if the bytes are no JSON object."""
+    try:
+        names = list(msgspec.json.decode(raw, type=dict[str, msgspec.Raw]))
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    return ", ".join(names[:_NAMES_SHOWN]) + (", …" if len(names) > _NAMES_SHOWN else "") or "none"
 
 
 class Rejected(NamedTuple):

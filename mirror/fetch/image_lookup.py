@@ -25,7 +25,7 @@ from mirror.catalog.lookup import (
     UrlLookup,
     digests_of,
 )
-from mirror.errors import FetchError, Flagged, NotMirrored
+from mirror.errors import FetchError, Flagged, NotMirrored, UsageError
 from mirror.layout import object_key, parse_content_hash, url_md5
 
 # Texts to look up together: enough for NumPy to pay off, and little memory.
@@ -77,11 +77,15 @@ class Coverage:
         sizes: (n,) int64, size of each image in bytes; 0 without an image.
     """
 
-    outcomes: NDArray[np.uint8] = field(repr=False)
-    sizes: NDArray[np.int64] = field(repr=False)
+    outcomes: NDArray[np.uint8]
+    sizes: NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.outcomes)
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{count:,} {name}" for name, count in self.counts.items())
+        return f"<{type(self).__name__} of {len(self):,} URLs: {counts or 'none'}>"
 
     @property
     def counts(self) -> dict[str, int]:
@@ -127,6 +131,7 @@ class ImageLookup:
     def find(self, text: str) -> MirroredImage | Flagged | NotMirrored:
         """Look one text up. Errors are returned, not raised."""
         # A single look-up in Python costs a tenth of one through NumPy.
+        check_texts((text,))
         if not text.isascii():  # it may not even be UTF-8
             return self._find_together([text])[0]
         digest = url_md5(text)
@@ -183,12 +188,27 @@ class ImageLookup:
         return Coverage(outcomes, sizes)
 
     def _positions(self, texts: Sequence[str]) -> Positions:
+        check_texts(texts)
         raw = [text.encode("utf-8", "backslashreplace") for text in texts]
         at = self._resolver.find(raw, digests_of(raw)).positions
         hashes = {i: parse_content_hash(texts[i]) for i in np.flatnonzero(at < 0).tolist()}
         if named := {i: content_hash for i, content_hash in hashes.items() if content_hash}:
             at[list(named)] = self.index.find_contents(b"".join(named.values()))
         return at
+
+
+def check_texts(texts: Iterable[object]) -> None:
+    """Check that URLs are texts; a record without a URL often gives None or NaN.
+
+    Raises:
+        UsageError: one of them is no text.
+    """
+    for text in texts:
+        if not isinstance(text, str):
+            raise UsageError(
+                f"A URL must be text, and {text!r} is of type {type(text).__name__}; leave out the "
+                "records that have no URL."
+            )
 
 
 def shown(text: str) -> str:

@@ -18,10 +18,10 @@ import xxhash
 from numpy.typing import NDArray
 
 from mirror.catalog.lookup import OK, OUTCOMES
-from mirror.dataset.fields import FieldPath, class_name
+from mirror.dataset.fields import MISSING, FieldPath, class_name
 from mirror.dataset.inputs import Input, read
-from mirror.dataset.records import Batch, ReadOptions
-from mirror.errors import DatasetError
+from mirror.dataset.records import Batch, ReadOptions, field_names
+from mirror.errors import DatasetError, UsageError
 from mirror.fetch.image_lookup import Coverage
 from mirror.fetch.shared_memory import SharedFile
 from mirror.system.files import replacing_bytes
@@ -75,6 +75,9 @@ class DatasetCheck:
         others = [f"{n:,} {name}" for name, n in self.counts.items() if n and name != "ok"]
         total = usable + self.unusable
         return f"{usable:,} of {total:,} samples are mirrored" + "".join(f", {o}" for o in others)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {self}>"
 
     def _add(self, outcome: str, count: int) -> None:
         if count:
@@ -173,7 +176,7 @@ def read_table(
 
     Raises:
         DatasetError: samples cannot be used and `on_missing` is `raise`, or no sample is left.
-        UsageError: the dataset cannot be read.
+        UsageError: the dataset cannot be read, or none of its records has the field of the class.
     """
     reading = ReadOptions.of(url_field, "source_url", label_field)
     label_path = reading.others[0] if reading.others else None
@@ -182,7 +185,12 @@ def read_table(
     known = None if classes is None else codes
     check = DatasetCheck()
     end = 0
+    unlabelled: bytes | None = None  # the first record, until one with a label is found
+    labelled = label_path is None
     for batch in read(source, reading):
+        if label_path is not None and not labelled and len(batch):
+            labelled = any(value is not MISSING for value in batch.others[label_path])
+            unlabelled = unlabelled or batch.raw(0)
         kept, names = _usable(batch, coverage, label_path, known, check)
         urls = [batch.urls[at] for at in kept]
         lengths = np.fromiter(map(len, urls), np.int64, len(urls))
@@ -192,6 +200,11 @@ def read_table(
         if label_path is not None:
             numbers = [codes.setdefault(name, len(codes)) for name in names]
             labels.append(np.array(numbers, np.int32).tobytes())
+    if unlabelled and not labelled:
+        raise UsageError(
+            f"{source.shown} has no field {label_field!r} among {field_names(unlabelled)}; name the "
+            "field of the class with label_field."
+        )
     if missing_file is not None:
         check.write(missing_file)
     if check.unusable and on_missing == "raise":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, islice, tee
 from multiprocessing import current_process
 from typing import Any, Unpack
@@ -12,7 +12,6 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_in
 
 from mirror.errors import FetchError, UsageError
 from mirror.fetch.client import Fetcher
-from mirror.torch.epoch_order import EpochOrder
 from mirror.torch.resume import Resumable
 from mirror.torch.sampler import rank_of
 from mirror.torch.samples import SampleOptions, Samples
@@ -152,6 +151,7 @@ class MirrorIterableDataset(Samples, Resumable, IterableDataset[Any]):
     ) -> None:
         if batch_size < 1:
             raise UsageError(f"batch_size is {batch_size}; it is the DataLoader's, at least 1.")
+        given = rank is not None
         rank, world_size = rank_of(rank, world_size)
         Samples.__init__(self, dataset, fetch, world_size=world_size, **options)
         Resumable.__init__(
@@ -161,6 +161,7 @@ class MirrorIterableDataset(Samples, Resumable, IterableDataset[Any]):
             seed=options.get("seed", 0),
             rank=rank,
             world_size=world_size,
+            rank_given=given,
             shuffle=shuffle,
             drop_last=drop_last,
         )
@@ -172,12 +173,26 @@ class MirrorIterableDataset(Samples, Resumable, IterableDataset[Any]):
         """Samples that this rank has left of the epoch."""
         return self._share.left
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> StreamedSamples:
         """Yield this worker's part of this rank's samples, from the current position on."""
-        return self._iterate(*self._start_of_iteration())
+        seed, epoch, begin = self._start_of_iteration()
+        start = Resumable.state_dict(self) | {"seed": seed, "epoch": epoch, "consumed": begin}
+        division = {"world_size": self.world_size, "batch_size": self._batch_size}
+        return StreamedSamples(self, start, division, self._samples_from)
 
-    def _iterate(self, seed: int, epoch: int, begin: int) -> Iterator[Any]:
-        ahead, batches = tee(self._batches(seed, epoch, begin))
+    def __getstate__(self) -> object:
+        # A worker that is not forked knows nothing of torch.distributed, so check before it starts.
+        self._check_rank()
+        return super().__getstate__()
+
+    def _samples_from(self, state: dict[str, Any], skip: int) -> Iterator[Any]:
+        """Yield what this worker has of this rank's samples from a state on, without the first `skip`."""
+        batches_to_skip, samples_to_skip = divmod(skip, self._batch_size)
+        batches = islice(self._batches(state), batches_to_skip, None)
+        return islice(self._loaded(batches), samples_to_skip, None)
+
+    def _loaded(self, batches: Iterator[list[int]]) -> Iterator[Any]:
+        ahead, batches = tee(batches)
         loaded = self._load(chain.from_iterable(ahead))
         for batch in batches:
             for index, sample in islice(loaded, len(batch)):
@@ -207,9 +222,8 @@ class MirrorIterableDataset(Samples, Resumable, IterableDataset[Any]):
         loader = (worker.seed - worker.id) ^ (count - worker.id)
         return self._position.of_iteration(loader, number)
 
-    def _batches(self, seed: int, epoch: int, begin: int) -> Iterator[list[int]]:
-        share = self._share._replace(begin=begin)
-        order = EpochOrder(len(self._table), seed, epoch, shuffle=self._shuffle)
+    def _batches(self, state: dict[str, Any]) -> Iterator[list[int]]:
+        share, order = self._share_from(state), self._order_of(state)
         worker = get_worker_info()
         number, workers = (0, 1) if worker is None else (worker.id, worker.num_workers)
         size = self._batch_size
@@ -225,8 +239,8 @@ class MirrorIterableDataset(Samples, Resumable, IterableDataset[Any]):
             loader: a DataLoader of this dataset.
 
         Raises:
-            UsageError: the loader has another dataset or batch size, or `in_order=False`; or, at the
-                first batch, the ranks have loaded different states.
+            UsageError: the loader has another dataset or batch size, `in_order=False` or a state of its
+                own; or, at the first batch, the ranks have loaded different states.
         """
         if loader.dataset is not self:
             raise UsageError("The loader is of another dataset: DataLoader(dataset, …).")
@@ -246,4 +260,68 @@ class MirrorIterableDataset(Samples, Resumable, IterableDataset[Any]):
         return self.stats()
 
     def _share_position(self) -> None:
-        self._position.set(self._seed, self.epoch, self._consumed)
+        # A StatefulDataLoader loads states in its workers, too, but only the training moves on.
+        if get_worker_info() is None:
+            self._position.set(self._seed, self.epoch, self._consumed)
+
+
+class StreamedSamples(Iterator[Any]):
+    """The samples of one iteration over a stream, in one worker.
+
+    torchdata's StatefulDataLoader saves the state of this iterator with a batch, and restores it.
+
+    Args:
+        stream: the dataset that is iterated.
+        start: the state of the stream at which the iteration began, for all workers.
+        division: what decides, beside the number of workers, which samples a worker gets.
+        samples_from: yields this worker's samples from a state on, without the first so many.
+    """
+
+    def __init__(
+        self,
+        stream: MirrorIterableDataset,
+        start: dict[str, Any],
+        division: dict[str, int],
+        samples_from: Callable[[dict[str, Any], int], Iterator[Any]],
+    ) -> None:
+        self._stream = stream
+        self._start = start
+        self._division = division
+        self._samples_from = samples_from
+        self._yielded = 0
+        self._samples = samples_from(start, 0)
+
+    def __next__(self) -> Any:
+        sample = next(self._samples)
+        self._yielded += 1
+        return sample
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return where the iteration began, and how many samples this worker has yielded."""
+        return self._start | self._division | {"yielded": self._yielded}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Yield what this worker had left; the stream's next iteration yields a whole epoch.
+
+        If nothing is left of the epoch, the stream begins the next one.
+
+        Raises:
+            UsageError: the state is of another dataset or order, or of another number of ranks or
+                batch size.
+        """
+        division = {name: state.get(name) for name in self._division}
+        if division != self._division:
+            raise UsageError(
+                f"The loader's state was saved with {division}, and this stream has {self._division}, "
+                "so the samples it counts are not the same. Use the same numbers, or a DataLoader with "
+                "stream.track and stream.state_dict(), which may change them."
+            )
+        self._stream.load_state_dict(state)
+        ended = get_worker_info() is None and len(self._stream) <= state["yielded"]
+        self._yielded = state["yielded"]
+        self._start = {name: state[name] for name in self._start}
+        self._samples = self._samples_from(self._start, self._yielded)
+        # The loader counts from here: a second count would shorten the epochs that follow.
+        self._stream.load_state_dict(state | {"consumed": 0})
+        if ended:
+            self._stream.set_epoch(state["epoch"] + 1)

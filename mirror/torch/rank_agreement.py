@@ -1,4 +1,7 @@
-"""The ranks of a training share an epoch only if they agree on its samples, order and position."""
+"""The ranks of a training share an epoch only if they agree on its samples, order and position.
+
+Each rank also has to be the one for which its share was computed.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,31 @@ from typing import Any
 import torch.distributed
 
 from mirror.errors import UsageError
+
+
+def check_same_rank(name: str, rank: int, world_size: int) -> None:
+    """Check that a rank that was found earlier is the one that torch.distributed has now.
+
+    It does nothing if torch.distributed is not initialised.
+
+    Args:
+        name: the class that divides samples by this rank, for the error.
+        rank: the rank found earlier, from 0.
+        world_size: the number of ranks found earlier.
+
+    Raises:
+        UsageError: this process has another rank now, or the number of ranks has changed.
+    """
+    distributed = torch.distributed
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return
+    now, ranks = distributed.get_rank(), distributed.get_world_size()
+    if (now, ranks) != (rank, world_size):
+        raise UsageError(
+            f"This {name} was made as rank {rank} of {world_size}, but the process is now rank {now} "
+            f"of {ranks}, so samples would be repeated or lost. Make it once torch.distributed is "
+            "initialised (with Lightning: in train_dataloader), or give rank and world_size."
+        )
 
 
 def check_ranks_agree(rank: int, world_size: int, facts: Mapping[str, Any]) -> None:

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from mirror.errors import UsageError
 from mirror.torch.epoch_order import EpochOrder, Share
-from mirror.torch.rank_agreement import check_ranks_agree
+from mirror.torch.rank_agreement import check_ranks_agree, check_same_rank
 
 _log = logging.getLogger(__name__)
 
@@ -33,6 +33,8 @@ class Resumable:
         seed: seed of the order.
         rank: this rank, from 0.
         world_size: number of ranks.
+        rank_given: the caller chose rank and number of ranks. Otherwise they were found, and must be
+            those of torch.distributed whenever samples are divided.
         shuffle: False keeps the dataset's order.
         drop_last: leave out the samples that do not divide evenly among ranks, instead of repeating
             some.
@@ -54,6 +56,7 @@ class Resumable:
         seed: int,
         rank: int,
         world_size: int,
+        rank_given: bool,
         shuffle: bool,
         drop_last: bool,
     ) -> None:
@@ -62,6 +65,7 @@ class Resumable:
         self.epoch = 0
         self.rank = rank
         self.world_size = world_size
+        self._rank_given = rank_given
         self._seed = seed
         self._consumed = 0
         self._samples = length
@@ -77,13 +81,27 @@ class Resumable:
 
     @property
     def _share(self) -> Share:
-        """The positions that this rank has left of the epoch."""
-        return Share(self._samples, self._consumed, self.rank, self.world_size, self._drop_last)
+        """The positions that this rank has left of the epoch.
 
-    @property
-    def _order(self) -> EpochOrder:
-        """The order of the current epoch."""
-        return EpochOrder(self._samples, self._seed, self.epoch, shuffle=self._shuffle)
+        Raises:
+            UsageError: the rank of this process has changed.
+        """
+        return self._share_from(Resumable.state_dict(self))
+
+    def _share_from(self, state: dict[str, Any]) -> Share:
+        """The positions that this rank has left of the epoch of a state."""
+        self._check_rank()
+        begin = state["consumed"]
+        return Share(self._samples, begin, self.rank, self.world_size, self._drop_last)
+
+    def _order_of(self, state: dict[str, Any]) -> EpochOrder:
+        """The order of the epoch of a state."""
+        return EpochOrder(self._samples, state["seed"], state["epoch"], shuffle=self._shuffle)
+
+    def _check_rank(self) -> None:
+        """Raise UsageError if the rank of this process has changed since it was found."""
+        if not self._rank_given:
+            check_same_rank(type(self).__name__, self.rank, self.world_size)
 
     def set_epoch(self, epoch: int) -> None:
         """Begin an epoch. For the current epoch, this changes nothing."""
@@ -143,8 +161,13 @@ class Resumable:
         """Yield the loader's batches, each counted before it is yielded.
 
         Raises:
-            UsageError: the loader does not keep the order of batches.
+            UsageError: the loader does not keep the order of batches, or counts them itself.
         """
+        if hasattr(loader, "load_state_dict"):  # as torchdata's StatefulDataLoader
+            raise UsageError(
+                "The loader keeps a state of its own, and two counts would not agree. Iterate over the "
+                "loader itself and save loader.state_dict(), or give track a DataLoader of torch."
+            )
         if not getattr(loader, "in_order", True):  # the option exists since PyTorch 2.6
             raise UsageError(
                 "The loader has in_order=False, so the number of batches does not say which ones were "

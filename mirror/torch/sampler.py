@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sized
+from collections.abc import Callable, Iterator, Mapping, Sized
 from typing import Any, Final
 
 import numpy as np
 import torch.distributed
-from torch.utils.data import DataLoader, Sampler, Subset
+from torch.utils.data import DataLoader, DistributedSampler, Subset
 
 from mirror.errors import UsageError
 from mirror.torch.dataset_fingerprint import fingerprint_of
@@ -18,10 +18,11 @@ from mirror.torch.samples import Samples
 _BLOCK: Final = 4096
 
 
-class ResumableSampler(Resumable, Sampler[int]):
+class ResumableSampler(Resumable, DistributedSampler[int]):
     """A sampler that shuffles, divides samples among ranks, and resumes within an epoch.
 
-    Use it in place of `torch.utils.data.DistributedSampler`.
+    Use it in place of `torch.utils.data.DistributedSampler`. It is a subclass of it, so Lightning
+    knows that it divides the samples and does not divide them again.
 
         sampler = ResumableSampler(dataset)
         loader = DataLoader(dataset, batch_size=64, sampler=sampler, num_workers=4)
@@ -62,28 +63,43 @@ class ResumableSampler(Resumable, Sampler[int]):
     ) -> None:
         if not len(dataset):
             raise UsageError("The dataset has no samples to draw.")
+        given = rank is not None
         rank, world_size = rank_of(rank, world_size)
         # Workers choose replacements by the epoch, and they receive the dataset, not the sampler.
         self._source, indices = _unwrapped(dataset)
         if isinstance(self._source, Samples) and indices is not None:
             self._source.replace_from(indices)
-        super().__init__(
+        Resumable.__init__(
+            self,
             len(dataset),
             fingerprint_of(dataset),
             seed=seed,
             rank=rank,
             world_size=world_size,
+            rank_given=given,
             shuffle=shuffle,
             drop_last=drop_last,
         )
+        # Programs that know DistributedSampler read its attributes.
+        DistributedSampler.__init__(self, dataset, world_size, rank, shuffle, seed, drop_last)  # type: ignore[arg-type]
         self._share_position()
 
     def __len__(self) -> int:
         """Samples that this rank has left of the epoch."""
         return self._share.left
 
-    def __iter__(self) -> Iterator[int]:
-        share, order = self._share, self._order
+    def __repr__(self) -> str:
+        return (
+            f"<{type(self).__name__} of {self._samples:,} samples: epoch {self.epoch}, "
+            f"{self._consumed:,} consumed, rank {self.rank} of {self.world_size}>"
+        )
+
+    def __iter__(self) -> DrawnSamples:
+        return DrawnSamples(self, self._numbers_from)
+
+    def _numbers_from(self, state: dict[str, Any]) -> Iterator[int]:
+        """Yield the sample numbers that this rank has left of the epoch of a state."""
+        share, order = self._share_from(state), self._order_of(state)
         for first in range(0, share.left, _BLOCK):
             yield from order.at(share.positions(first, first + _BLOCK)).tolist()
 
@@ -96,8 +112,8 @@ class ResumableSampler(Resumable, Sampler[int]):
             loader: a DataLoader that draws from this sampler.
 
         Raises:
-            UsageError: the loader has another sampler, a batch sampler, or `in_order=False`; or, at the
-                first batch, the ranks have loaded different states.
+            UsageError: the loader has another sampler, a batch sampler, `in_order=False` or a state of
+                its own; or, at the first batch, the ranks have loaded different states.
         """
         if loader.sampler is not self:
             raise UsageError("The loader has another sampler: DataLoader(…, sampler=sampler).")
@@ -115,6 +131,62 @@ class ResumableSampler(Resumable, Sampler[int]):
     def _share_position(self) -> None:
         if set_epoch := getattr(self._source, "set_epoch", None):
             set_epoch(self.epoch)
+
+
+class DrawnSamples(Iterator[int]):
+    """The sample numbers that one iteration draws, from the sampler's position on.
+
+    torchdata's StatefulDataLoader saves the state of this iterator with a batch, and restores it. The
+    count in it is that of the samples drawn, so the loader needs no `track` or `advance`.
+
+    Args:
+        sampler: the sampler that is iterated.
+        numbers_from: yields the sample numbers of the sampler's rank from a state on.
+    """
+
+    def __init__(
+        self,
+        sampler: ResumableSampler,
+        numbers_from: Callable[[dict[str, Any]], Iterator[int]],
+    ) -> None:
+        self._sampler = sampler
+        self._numbers_from = numbers_from
+        self._start: dict[str, Any] | None = None
+        self._drawn = 0
+        self._numbers = self._draw()
+
+    def __next__(self) -> int:
+        number = next(self._numbers)
+        self._drawn += 1
+        return number
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return a state of the sampler that has consumed the samples drawn so far."""
+        start = self._start or self._sampler.state_dict()
+        drawn = self._drawn * self._sampler.world_size
+        return start | {"consumed": min(start["samples"], start["consumed"] + drawn)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Draw the rest of the epoch from a state on; the sampler's next iteration draws all of it.
+
+        If nothing is left of the epoch, the sampler begins the next one.
+
+        Raises:
+            UsageError: the state is no sampler state, or of another dataset, subset or order.
+        """
+        self._sampler.load_state_dict(state)
+        self._start, self._drawn, self._numbers = state, 0, self._draw()
+        ended = not len(self._sampler)
+        # The loader counts from here: a second count would shorten the epochs that follow.
+        self._sampler.load_state_dict(state | {"consumed": 0})
+        if ended:
+            self._sampler.set_epoch(self._sampler.epoch + 1)
+
+    def _draw(self) -> Iterator[int]:
+        # The first draw decides where it begins: set_epoch may be called after iter().
+        if self._start is None:
+            self._start = self._sampler.state_dict()
+        yield from self._numbers_from(self._start)
 
 
 def _unwrapped(dataset: Any) -> tuple[Any, Any]:

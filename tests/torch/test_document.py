@@ -12,7 +12,7 @@ import pytest
 from tests.torch.training_setup import CLASSES, pixels, prepared
 
 TEXT = (Path(__file__).parents[2] / "docs" / "training.md").read_text()
-GET, DOWNLOADER, OWN_CLASS, IMPORTS, LOOP, STREAM, IMAGEFOLDER = re.findall(
+GET, DOWNLOADER, OWN_CLASS, IMPORTS, LOOP, STREAM, LIGHTNING, IMAGEFOLDER = re.findall(
     r"```python\n(.*?)```", TEXT, re.DOTALL
 )
 

@@ -17,7 +17,8 @@ from mirror import Fetcher
 from mirror.dataset.inputs import Input
 from mirror.errors import DatasetError, UsageError
 from mirror.fetch.sample_table import SampleTable, read_table
-from mirror.torch import MirrorDataset
+from mirror.testing import FakeFetcher
+from mirror.torch import MirrorDataset, MirrorIterableDataset, ResumableSampler
 from tests.support.photos import url_of
 from tests.torch.training_setup import CLASSES, Prepared, class_of, write_dataset
 
@@ -247,6 +248,58 @@ def test_a_dataset_without_usable_samples_is_refused(tmp_path: Path, fetch: Fetc
     path.write_text("")
     with pytest.raises(DatasetError, match="no sample that can be used"):
         MirrorDataset(path, fetch)
+
+
+@pytest.mark.parametrize("write", [write_jsonl, write_gzip, write_csv, write_parquet])
+@pytest.mark.parametrize("on_missing", ["raise", "drop"])
+def test_a_label_field_that_does_not_exist_is_named_with_those_that_do(
+    tmp_path: Path, fetch: Fetcher, write: Callable[[Path, Records], Path], on_missing: Any
+) -> None:
+    path = write(tmp_path, RECORDS)
+    with pytest.raises(UsageError, match="no field 'specie' among image_url, species;"):
+        MirrorDataset(path, fetch, label_field="specie", on_missing=on_missing)
+
+
+def test_a_label_field_that_only_later_records_have_exists(tmp_path: Path, fetch: Fetcher) -> None:
+    path = write_jsonl(tmp_path, [{"image_url": url_of(0)}, *RECORDS])
+    assert len(MirrorDataset(path, fetch, label_field="species", on_missing="drop")) == len(RECORDS)
+
+
+def test_what_is_made_shows_itself(made: Prepared, fetch: Fetcher) -> None:
+    options: dict[str, Any] = {"label_field": "species", "on_missing": "drop"}
+    dataset = MirrorDataset(made.dataset, fetch, **options)
+    assert repr(dataset) == f"<MirrorDataset of {made.dataset}: 100 samples, 3 classes>"
+    assert repr(dataset.check) == "<DatasetCheck: 100 of 103 samples are mirrored, 3 blank>"
+    stream = MirrorIterableDataset(made.dataset, fetch, batch_size=4, on_missing="drop")
+    assert repr(stream) == f"<MirrorIterableDataset of {made.dataset}: 100 samples>"
+    sampler = ResumableSampler(dataset)
+    sampler.advance(8)
+    assert repr(sampler) == "<ResumableSampler of 100 samples: epoch 0, 8 consumed, rank 0 of 1>"
+    urls = [url_of(0), url_of(1), url_of(101), url_of(5000)]
+    assert repr(fetch.coverage(urls)) == "<Coverage of 4 URLs: 2 ok, 1 blank, 1 not_mirrored>"
+    assert repr(fetch.coverage([])) == "<Coverage of 0 URLs: none>"
+    assert repr(fetch) == f"<Fetcher of {made.settings.bucket.url}>"
+
+
+CALLS: dict[str, Callable[[Any, Any], object]] = {
+    "call": lambda fetch, value: fetch(value),
+    "many": lambda fetch, value: list(fetch.many([url_of(0), value])),
+    "coverage": lambda fetch, value: fetch.coverage([url_of(0), value]),
+    "cached": lambda fetch, value: fetch.cached([value]),
+}
+
+
+@pytest.mark.parametrize("value", [None, float("nan"), b"https://a.example/1.jpg", 7])
+@pytest.mark.parametrize("call", CALLS)
+def test_a_url_that_is_no_text_is_refused_in_one_sentence(
+    fetch: Fetcher, call: str, value: Any
+) -> None:
+    said = (
+        f"^A URL must be text, and .* is of type {type(value).__name__}; leave out [a-z ]+ URL\\.$"
+    )
+    for reader in (fetch, FakeFetcher({url_of(0): b""})):
+        with pytest.raises(UsageError, match=said):
+            CALLS[call](reader, value)
 
 
 def test_a_missing_dataset_is_an_error(tmp_path: Path, fetch: Fetcher) -> None:

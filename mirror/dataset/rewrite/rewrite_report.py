@@ -6,11 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, NamedTuple
 
-import msgspec
-
 from mirror.catalog.lookup import OUTCOMES
 from mirror.content.photo import photo_key
-from mirror.dataset.records import Rejected
+from mirror.dataset.records import Rejected, field_names
 from mirror.dataset.splits.assign import Imbalance
 from mirror.errors import MirrorError, exit_status_of
 
@@ -23,7 +21,6 @@ REASONS: Final = (*OUTCOMES[1:], "invalid", "sample")
 
 # The reason of an invalid record begins with this if it lacks the field of the URL.
 _NO_FIELD: Final = "no field "
-_NAMES_SHOWN: Final = 12
 
 
 class Example(NamedTuple):
@@ -138,12 +135,8 @@ def explained(rejected: Rejected) -> str:
     """Why a record is invalid. If it lacks the field of the URL, also which fields it has."""
     if not rejected.reason.startswith(_NO_FIELD):
         return rejected.reason
-    try:
-        names = list(msgspec.json.decode(rejected.raw, type=dict[str, msgspec.Raw]))
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return rejected.reason
-    shown = ", ".join(names[:_NAMES_SHOWN]) + (", …" if len(names) > _NAMES_SHOWN else "")
-    return f"{rejected.reason} among {shown or 'none'}"
+    names = field_names(rejected.raw)
+    return rejected.reason if names is None else f"{rejected.reason} among {names}"
 
 
 class Lookups(NamedTuple):
