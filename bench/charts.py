@@ -13,6 +13,7 @@ from results import Result
 WIDTH = 760
 STYLE = """<style>
 text { font: 13px system-ui, -apple-system, "Segoe UI", Helvetica, Arial, sans-serif; fill: #24292f; }
+.page { fill: #ffffff; }
 .title { font-weight: 600; } .note { font-size: 12px; fill: #57606a; } .end { text-anchor: end; }
 .middle { text-anchor: middle; }
 .ours { fill: #1a7f5a; } .theirs { fill: #9aa4af; } .grid { stroke: #d0d7de; }
@@ -21,6 +22,7 @@ text { font: 13px system-ui, -apple-system, "Segoe UI", Helvetica, Arial, sans-s
 .d { stroke: #3a6fc4; fill: #3a6fc4; } .line { fill: none; }
 text.a, text.b, text.c, text.d { stroke: none; }
 @media (prefers-color-scheme: dark) {
+  .page { fill: #0d1117; }
   text { fill: #e6edf3; } .note { fill: #9198a1; } .grid { stroke: #3d444d; }
   .ours { fill: #3fb98a; } .theirs { fill: #6e7681; }
   .a { stroke: #3fb98a; fill: #3fb98a; } .b { stroke: #f0883e; fill: #f0883e; }
@@ -228,6 +230,10 @@ def _text(x: float, y: float, text: str, style: str) -> str:
     return f'<text x="{x:g}" y="{y:.1f}" class="{style}">{escape(text)}</text>'
 
 
+# A chart opened by itself has the browser's page behind it, which stays white in dark mode.
+_PAGE = '<rect class="page" width="100%" height="100%"/>'
+
+
 def _svg(height: float, lines: Sequence[str]) -> str:
     head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height:g}" width="{WIDTH}" height="{height:g}">'
-    return "\n".join([head, STYLE, *lines, "</svg>", ""])
+    return "\n".join([head, STYLE, _PAGE, *lines, "</svg>", ""])

@@ -28,6 +28,17 @@ def test_tables_and_charts_are_those_of_the_results(bench: None) -> None:
         assert path.read_text() == text, f"run: python bench/report.py, for {path.name}"
 
 
+def test_charts_paint_their_page_in_both_colour_schemes(bench: None) -> None:
+    import report
+
+    for chart in (report.OVERVIEW, report.GROWTH):
+        light, _, dark = chart.read_text().partition("@media (prefers-color-scheme: dark)")
+        assert ".page { fill: #ffffff; }" in light
+        style, _, shapes = dark.partition("</style>\n")
+        assert ".page { fill: #0d1117; }" in style
+        assert shapes.startswith('<rect class="page" width="100%" height="100%"/>\n')
+
+
 def test_every_result_has_a_workload_and_a_table(bench: None) -> None:
     import report
     import results
