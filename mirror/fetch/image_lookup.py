@@ -7,7 +7,7 @@ hexadecimal digits. The mirror's own URLs may be public, s3, file or presigned o
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from hashlib import sha256
 from typing import Final, Literal, NamedTuple
 
