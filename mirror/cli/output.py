@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Final
 
 import click
 
 from mirror.cli import log
 from mirror.system.display_text import printable
+
+# click drops colours where NO_COLOR is set (mirror.cli.main) and where no terminal reads.
+_COLOURS: Final = dict.fromkeys(
+    ("flagged", "blank", "corrupt", "not_image", "placeholder"), "yellow"
+) | {"failed": "red"}
 
 
 def echo(line: str = "", *, prefix: str = "", err: bool = False) -> None:
@@ -52,12 +58,17 @@ def usd(amount: float) -> str:
 
 
 def table(rows: Iterable[Sequence[str]]) -> None:
-    """Print rows of `(label, number, remark)`: labels left, numbers right, then remarks."""
+    """Print rows of `(label, number, remark)`: labels left, numbers right, then remarks.
+
+    A row of flagged or failed items is coloured on a terminal, unless there are none.
+    """
     rows = [(*map(printable, row),) + ("",) * (3 - len(row)) for row in rows]
     widest_label = max(len(row[0]) for row in rows)
     widest_number = max(len(row[1]) for row in rows)
     for label, number, remark in rows:
-        echo(f"{label:<{widest_label}}  {number:>{widest_number}}  {remark}".rstrip())
+        line = f"{label:<{widest_label}}  {number:>{widest_number}}  {remark}".rstrip()
+        colour = _COLOURS.get(label.strip()) if number != "0" else None
+        click.echo(click.style(line, fg=colour) if colour else line)
 
 
 def grid(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
