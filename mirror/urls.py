@@ -12,6 +12,7 @@ moves.
 
 from __future__ import annotations
 
+import posixpath
 import re
 from dataclasses import dataclass, field
 from typing import Final, Literal
@@ -35,6 +36,8 @@ _NOT_A_PATH: Final = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]|%(?![0-9A-Fa-f]{2
 # Names of buckets that have their own virtual host. Host names have no capitals or underscores, so
 # for any other name another bucket could answer.
 _HOST_BUCKET: Final = re.compile(r"[a-z0-9][a-z0-9.-]*")
+# Their consoles show addresses that have the bucket in the host.
+_PROVIDERS: Final = (".amazonaws.com", ".r2.cloudflarestorage.com", ".digitaloceanspaces.com")
 _OBJECT_URL: Final = re.compile(
     rb"[A-Za-z][A-Za-z0-9+.-]*://[!-\"$->@-~\x80-\xff]*/(%b[0-9a-f]{2}/[0-9a-f]{32}\.[a-z0-9]{1,8})(?:\?[!-\"$-~]*)?"
     % OBJECTS.encode()
@@ -80,8 +83,27 @@ class ObjectUrls:
         if self.public_url:
             bases["public"] = _HttpRoot.parse(self.public_url, "bucket.public_url").text
         if self.endpoint:
-            _HttpRoot.parse(self.endpoint, "bucket.endpoint")
+            self._require_no_bucket_in(_HttpRoot.parse(self.endpoint, "bucket.endpoint"))
         object.__setattr__(self, "_bases", bases)
+
+    def _require_no_bucket_in(self, endpoint: _HttpRoot) -> None:
+        """Refuse an address of the bucket in place of the server's, as providers show both.
+
+        Requests would go to a bucket of that name on the server, or below the right one.
+        """
+        name = self.bucket.bucket
+        above, last = posixpath.split(endpoint.path.rstrip("/"))
+        right = ""
+        if name and last == name:
+            right = _HttpRoot(endpoint.scheme, endpoint.host, endpoint.port, above).text
+        elif name and endpoint.host.startswith(f"{name}.") and endpoint.host.endswith(_PROVIDERS):
+            host = endpoint.host.removeprefix(f"{name}.")
+            right = _HttpRoot(endpoint.scheme, host, endpoint.port, endpoint.path).text
+        if right:
+            raise ConfigError(
+                f"bucket.endpoint names the bucket {name} too; write only the server, "
+                f"{right.rstrip('/')}, because bucket.url has the bucket."
+            )
 
     def _store_roots(self) -> list[_HttpRoot]:
         """Addresses under which the store itself serves the prefix."""

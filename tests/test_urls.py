@@ -203,3 +203,26 @@ def test_a_written_url_is_recognised(urls: ObjectUrls, content: bytes) -> None:
         assert url.isascii()
         assert not urlsplit(url).query
         assert not urlsplit(url).fragment
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "right"),
+    [
+        ("https://abc.r2.cloudflarestorage.com/plants", "https://abc.r2.cloudflarestorage.com"),
+        ("https://abc.r2.cloudflarestorage.com/plants/", "https://abc.r2.cloudflarestorage.com"),
+        ("http://10.0.0.1:9000/minio/plants", "http://10.0.0.1:9000/minio"),
+        ("https://plants.s3.eu-west-1.amazonaws.com", "https://s3.eu-west-1.amazonaws.com"),
+        ("https://plants.abc.r2.cloudflarestorage.com", "https://abc.r2.cloudflarestorage.com"),
+    ],
+)
+def test_an_endpoint_with_the_bucket_in_it_is_refused(endpoint: str, right: str) -> None:
+    bucket = BucketUrl.parse("s3://plants/inat")
+    with pytest.raises(ConfigError, match=f"write only the server, {right}, because") as refused:
+        ObjectUrls(bucket, endpoint)
+    assert refused.value.exit_status == 78
+    assert ObjectUrls(bucket, right).endpoint == right
+
+
+@pytest.mark.parametrize("endpoint", ["https://plants.example.org", "https://s3.plants.io/other"])
+def test_an_endpoint_that_only_sounds_like_the_bucket_is_taken(endpoint: str) -> None:
+    assert ObjectUrls(BucketUrl.parse("s3://plants/inat"), endpoint).endpoint == endpoint
