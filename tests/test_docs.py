@@ -153,7 +153,7 @@ def test_every_option_has_help_and_every_command_an_example(
 
 def test_the_page_on_reliability_names_existing_tests() -> None:
     text = (ROOT / "docs" / "reliability.md").read_text()
-    assert len(text.splitlines()) <= 150
+    assert len(text.splitlines()) <= 160
     named = set(re.findall(r"`(tests/[^`]+)`", text))
     assert named
     assert not [name for name in named if not (ROOT / name).is_file()]

@@ -66,7 +66,7 @@ def run_line(parts: dict[str, Part]) -> str:
     tests, failed = (sum(getattr(part, n) for part in parts.values()) for n in ("tests", "failed"))
     minutes = sum(part.seconds for part in parts.values()) / 60
     return (
-        f"{datetime.now(UTC):%d %B %Y}, version {__version__}, seed {SEED}, Python "
+        f"{datetime.now(UTC):%-d %B %Y}, version {__version__}, seed {SEED}, Python "
         f"{platform.python_version()}: {tests} tests, {minutes:.0f} minutes of testing, {failed} failed."
     )
 
