@@ -45,8 +45,10 @@ class Session:
             warn: print the warning.
         """
         from mirror.config.loading import load
+        from mirror.system.open_files import raise_limit
 
         settings = load(config=self.config, flags=flags)
+        raise_limit(max(settings.sync.concurrency, settings.fetch.concurrency))
         if warn:
             warn_of_plain_http(settings)
         return settings
