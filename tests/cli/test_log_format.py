@@ -30,7 +30,7 @@ def damaged(folder_setup: MirrorSetup, tmp_path: Path) -> MirrorSetup:
     ("words", "status"),
     [
         (["verify"], 3),
-        (["rewrite", "dataset.jsonl", "-o", "out.jsonl", "--url-field=other"], 3),
+        (["rewrite", "dataset.jsonl", "-o", "out.jsonl", "--url-field=other", "--allow-empty"], 3),
         (["prefetch", "dataset.jsonl", "--fetch-cache=kept"], 3),
         (["backfill", "dataset.jsonl", "--cache=cache"], 78),
     ],
