@@ -6,7 +6,7 @@ import sys
 from dataclasses import dataclass
 from typing import Literal
 
-from mirror.system.display_text import printable
+from mirror.system.display_text import printable, printable_json
 
 Format = Literal["text", "json"]
 Level = Literal["info", "warning", "error"]
@@ -49,9 +49,7 @@ def line(sentence: str, level: Level = "info", **facts: object) -> str:
 
     now = datetime.now(UTC).isoformat(timespec="milliseconds")
     head = {"time": now, "level": level, "run_id": style.run_id, "message": sentence}
-    text = json.dumps(head | facts, ensure_ascii=False)
-    # What does not print would forge a line or reverse one: JSON has escapes of its own for it.
-    return text if text.isprintable() else json.dumps(head | facts).replace("\x7f", "\\u007f")
+    return printable_json(json.dumps(head | facts, ensure_ascii=False))
 
 
 def say(sentence: str, level: Level = "info", **facts: object) -> None:

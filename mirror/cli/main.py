@@ -25,6 +25,7 @@ from mirror.cli import output
 from mirror.cli.log import Style, say, set_style, speaks_json
 from mirror.cli.session import Session, session_options
 from mirror.errors import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_USAGE, MirrorError, OutputError
+from mirror.system.display_text import printable
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -211,8 +212,6 @@ def _run(arguments: list[str], session: Session) -> int:
         _give_up_output()
         return EXIT_ERROR
     except Exception as error:  # noqa: BLE001 - no traceback unless asked for
-        if session.verbosity >= 2:
-            output.echo_lines(traceback.format_exc(), err=True)
         return _fail(
             session,
             f"An unexpected {type(error).__name__} ({error}); this is a fault of mirror: "
@@ -224,14 +223,29 @@ def _run(arguments: list[str], session: Session) -> int:
 
 def _show(error: click.ClickException) -> None:
     """Print an error of usage: how to call the command, and what is wrong."""
-    text = io.StringIO()
-    error.show(text)
-    output.echo_lines(text.getvalue().rstrip("\n").expandtabs(), err=True)
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):  # its message is the whole help
+        output.echo_lines(error.format_message(), err=True)
+        return
+    usage = io.StringIO()  # ends with "Error: "
+    click.UsageError("", getattr(error, "ctx", None)).show(usage)
+    # A message may repeat an argument. The other newlines are those of click.
+    said = error.format_message().replace(error.message, printable(error.message))
+    output.echo_lines((usage.getvalue().rstrip("\n") + said).expandtabs(), err=True)
+
+
+def _show_traceback(error: BaseException) -> None:
+    """Print a traceback on standard error; the message of each exception stays on one line."""
+    for part in traceback.format_exception(error):
+        if part[:1].isspace():  # a frame, or a heading, with newlines of Python's own
+            output.echo_lines(part.rstrip("\n"), err=True)
+        else:  # the message of an exception, which may have text of strangers
+            output.echo(part.rstrip("\n"), err=True)
 
 
 def _fail(session: Session, sentence: str, status: int) -> int:
-    if session.verbosity >= 2 and sys.exc_info()[1] is not None:
-        output.echo_lines(traceback.format_exc(), err=True)
+    error = sys.exc_info()[1]
+    if session.verbosity >= 2 and error is not None:
+        _show_traceback(error)
     say(sentence, "error", exit_status=status)
     _answer(session, sentence, status)
     return status

@@ -15,6 +15,7 @@ import click
 from mirror.cli.help_sections import GENERAL, section
 from mirror.cli.log import Style, say, set_style
 from mirror.run.run_id import new_run_id
+from mirror.system.display_text import printable_json
 
 if TYPE_CHECKING:
     from mirror.config.settings import Settings
@@ -81,7 +82,8 @@ class Session:
 
         from mirror.run.report_json import encoded
 
-        sys.stdout.write(msgspec.json.format(encoded(value), indent=2).decode() + "\n")
+        text = msgspec.json.format(encoded(value), indent=2).decode()
+        sys.stdout.write(printable_json(text) + "\n")
         sys.stdout.flush()
 
 

@@ -17,6 +17,7 @@ from typing import Any, Final, Self
 from mirror.errors import FetchError, Flagged, NotMirrored
 from mirror.fetch.client import Fetcher
 from mirror.fetch.fork_lock import ForkLock
+from mirror.system.display_text import printable
 
 _log = logging.getLogger(__name__)
 
@@ -74,7 +75,7 @@ class UrlDownloader:
             more = (
                 "" if self._warned else " Further URLs without an image are logged at level DEBUG."
             )
-            _log.log(level, "%s%s", error, more)
+            _log.log(level, "%s%s", printable(str(error)), more)
             self._warned = True
             return None
 

@@ -10,6 +10,18 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def printable_json(text: str) -> str:
+    """The same JSON, with `\\u` escapes for what does not print; newlines between values stay."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c == "\n" else _json_escape(c) for c in text)
+
+
+def _json_escape(character: str) -> str:
+    units = character.encode("utf-16-be", "surrogatepass").hex()
+    return "".join(f"\\u{units[at : at + 4]}" for at in range(0, len(units), 4))
+
+
 def format_size(nbytes: float) -> str:
     """Bytes in decimal units, as providers bill them: 132.8 MB."""
     if nbytes < 1000:

@@ -28,6 +28,7 @@ from mirror.fetch.client import Fetcher
 from mirror.fetch.sample_table import OnMissing, read_table
 from mirror.fetch.shared_memory import SharedPosition
 from mirror.fetch.statistics import FetchStats
+from mirror.system.display_text import printable
 from mirror.torch.bad_samples import BadSample, BadSamples, OnBad, budget_of_rank
 from mirror.torch.epoch_order import batch_candidates, candidate
 from mirror.torch.worker_stats import WorkerStats
@@ -207,7 +208,8 @@ class Samples:
         """
         if self._on_bad == "raise":
             raise error
-        _log.warning("Sample %s is left out (on_bad=%r): %s", index, self._on_bad, error)
+        said = printable(str(error))  # the URL is text of strangers
+        _log.warning("Sample %s is left out (on_bad=%r): %s", index, self._on_bad, said)
         bad = BadSample(self._position.epoch, index, self._table.url(index), str(error))
         self._bad.record(bad)
 

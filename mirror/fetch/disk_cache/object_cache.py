@@ -38,6 +38,7 @@ from mirror.errors import ConfigError
 from mirror.fetch.disk_cache.eviction import Eviction
 from mirror.fetch.disk_cache.usage import RECOUNT_EVERY, RECOUNT_FIRST, DiskUsage
 from mirror.fetch.fork_lock import close_unshared, open_unshared
+from mirror.system.display_text import printable
 from mirror.system.folders import folder_below
 from mirror.system.private_folder import is_own, is_private_folder
 
@@ -295,7 +296,7 @@ class FetchCache:
     def _warn_once(self, what: str) -> None:
         if what not in self._warned:
             self._warned.add(what)
-            _log.warning("The fetch cache %s %s.", self._folder, what)
+            _log.warning("The fetch cache %s %s.", printable(str(self._folder)), what)
 
     # --- room ---
 
