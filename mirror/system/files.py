@@ -117,10 +117,11 @@ def replacing_bytes(
         with io.BufferedWriter(raw) as file:
             yield cast("BinaryIO", file)
             file.flush()
-            if access is Access.EVERYONE and not in_place:
-                os.fchmod(raw.fileno(), 0o644)
-            elif old is not None:
-                keep_permissions(raw.fileno(), old, access)
+            if not in_place:
+                if access is Access.EVERYONE:
+                    os.fchmod(raw.fileno(), 0o644)
+                elif old is not None:
+                    keep_permissions(raw.fileno(), old, access)
                 raw.sync()
         if together is not None and not in_place:
             together.add(written, target)

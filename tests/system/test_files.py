@@ -124,6 +124,32 @@ def test_no_file_is_ever_wider_than_it_may_be(
     assert mode(path) == after
 
 
+@pytest.mark.parametrize("access", Access)
+@pytest.mark.parametrize("is_new", [True, False])
+def test_a_file_is_on_disk_before_it_has_its_name(
+    access: Access, is_new: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "out"
+    if not is_new:
+        path.touch()
+    events: list[str] = []
+    fsync, replace = os.fsync, Path.replace
+
+    def noted_fsync(file: int) -> None:
+        events.append(f"flushed {os.fstat(file).st_size} bytes")
+        fsync(file)
+
+    def noted_replace(written: Path, target: Path) -> Path:
+        events.append("named")
+        return replace(written, target)
+
+    monkeypatch.setattr(os, "fsync", noted_fsync)
+    monkeypatch.setattr(Path, "replace", noted_replace)
+    with replacing(path, access=access) as out:
+        out.write("whole")
+    assert events == ["flushed 5 bytes", "named"]
+
+
 def test_another_group_gets_no_rights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "out"
     path.touch()
