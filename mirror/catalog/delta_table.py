@@ -36,7 +36,7 @@ from deltalake.schema import PrimitiveType
 
 from mirror.catalog.arrow_rows import FIELDS, INDEXED, NULLABLE, batch_from_arrow, to_arrow
 from mirror.catalog.index import Batch, Index
-from mirror.catalog.row import Row, RowSource, latest_seen_at, sound
+from mirror.catalog.row import Row, RowSource, is_sound, latest_seen_at
 from mirror.errors import CatalogError, NotFound
 from mirror.layout import CATALOG, log_entry_key
 from mirror.store.base import Store
@@ -201,10 +201,10 @@ class Catalog:
         batches: list[Batch] = []
         ignored: dict[str, int] = {}
         for file in sorted(files - index.files):
-            rows, found = await self._read_file(file, query, batch_from_arrow)
-            batches += rows
-            if found:
+            sound, rows = await self._read_file(file, query, batch_from_arrow)
+            if found := rows - sum(len(batch["size"]) for batch in sound):
                 ignored[file] = found
+            batches += sound
         merged = partial(index.merged, folder=folder, rejected=rejected, ignored=ignored)
         return await asyncio.to_thread(merged, batches, version, files)
 
@@ -320,13 +320,13 @@ class Catalog:
     async def _read_file(
         self, file: str, query: str, convert: Callable[[arrow.RecordBatch], T]
     ) -> tuple[list[T], int]:
-        """`read_file`, and how many rows of the file do not count.
+        """`read_file`, and how many rows the file has, those that do not count among them.
 
         The file is fetched through the store and read from a local copy. deltalake's own readers
         hold the interpreter's lock while they wait for the network, which stops uploads and signals.
         """
         body = await self._store.get(f"{CATALOG}/{file}")
-        condition = sound(latest_seen_at(self._now()))
+        condition = is_sound(latest_seen_at(self._now()))
         return await asyncio.to_thread(_query_parquet, body, condition, query, convert)
 
     def compact(self) -> bool:
@@ -400,19 +400,19 @@ def _created(uri: str, options: dict[str, str]) -> DeltaTable:
 def _query_parquet(
     body: bytes, condition: str, query: str, convert: Callable[[arrow.RecordBatch], T]
 ) -> tuple[list[T], int]:
-    """The converted result of a query on the rows that meet a condition, and how many do not."""
+    """The converted result of a query on the rows that meet a condition, and the number of all rows."""
 
     def read(folder: str) -> tuple[list[T], int]:
         (Path(folder) / "part.parquet").write_bytes(body)
         convert_to_deltalake(folder)
         table = DeltaTable(folder)
         builder = QueryBuilder().register("catalog", table)
+        (rows,) = builder.execute("SELECT count(*) FROM catalog")  # from the file's metadata
+        count = int(rows.column(0).to_pylist()[0])
         if not _has_our_columns(table):
-            return [], _count(builder, "catalog")
-        rows = f"WITH sound AS (SELECT * FROM catalog WHERE {condition}) "  # noqa: S608 - our names
-        converted = [convert(batch) for batch in builder.execute(rows + query)]
-        ignored = _count(builder, "catalog") - _count(builder, "sound", rows)
-        return converted, ignored
+            return [], count
+        sound = f"WITH sound AS (SELECT * FROM catalog WHERE {condition}) "  # noqa: S608 - our names
+        return [convert(batch) for batch in builder.execute(sound + query)], count
 
     try:
         with tempfile.TemporaryDirectory(prefix="mirror-catalog-") as folder:
@@ -432,11 +432,6 @@ def _has_our_columns(table: DeltaTable) -> bool:
     """Whether a data file has the catalog's columns and types, in any order; others may be there."""
     found = {field.name: getattr(field.type, "type", "") for field in table.schema().fields}
     return all(found.get(name) == kind for name, kind in FIELDS)
-
-
-def _count(builder: QueryBuilder, table: str, rows: str = "") -> int:
-    (batch,) = builder.execute(f"{rows}SELECT count(*) FROM {table}")  # noqa: S608 - our names
-    return int(batch.column(0).to_pylist()[0])
 
 
 def _rows_of(batch: arrow.RecordBatch) -> list[tuple[Any, ...]]:

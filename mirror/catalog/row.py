@@ -72,8 +72,8 @@ def latest_seen_at(now: float) -> int:
     return int((max(now, BEGINNING.timestamp()) + AHEAD.total_seconds()) * 1e6)
 
 
-def sound(latest: int) -> str:
-    """A condition in SQL on the rows of `catalog`, which those that count fulfil; others may give null.
+def is_sound(latest: int) -> str:
+    """The condition in SQL that a row of the catalog meets if it counts; others may give null.
 
     Args:
         latest: the greatest `seen_at` that counts.
