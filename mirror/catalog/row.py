@@ -90,19 +90,20 @@ def is_sound(latest: int) -> str:
     return " AND ".join(conditions)
 
 
-def ignored_warning(ignored: Mapping[str, int]) -> str:
-    """A sentence about rows that do not count; empty where there are none.
+def about_ignored(ignored: Mapping[str, int]) -> tuple[str, str]:
+    """What is wrong with rows that do not count, and what to do.
 
     Args:
-        ignored: how many such rows each data file has.
+        ignored: how many such rows each data file has; at least one file.
     """
-    if not ignored:
-        return ""
     file, rows = max(ignored.items(), key=lambda item: item[1])
     more = f" and {len(ignored) - 1:,} other files" if len(ignored) > 1 else ""
-    return (
+    wrong = (
         f"{sum(ignored.values()):,} rows of the catalog break its format or are from the future, so "
-        f"they are ignored ({rows:,} in catalog/{file}{more}); change the writer's key if you do not "
-        "know who wrote them, and delete them as docs/security.md says, under "
-        '"Rows that are ignored".'
+        f"they are ignored ({rows:,} in catalog/{file}{more})"
     )
+    fix = (
+        "change the writer's key if you do not know who wrote them, and delete them as "
+        'docs/security.md says, under "Rows that are ignored".'
+    )
+    return wrong, fix

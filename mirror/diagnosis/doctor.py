@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from mirror.catalog.index import Index
 from mirror.catalog.open_mirror import Location
 from mirror.catalog.root import read_root
-from mirror.catalog.row import ignored_warning
+from mirror.catalog.row import about_ignored
 from mirror.config.settings import Settings
 from mirror.diagnosis import bucket_checks, folder_checks, machine_checks, public_url
 from mirror.diagnosis.endpoint import PATIENCE, Endpoint
@@ -108,8 +108,8 @@ def _mirror(settings: Settings) -> Iterator[Finding]:
         sample = _Sample("", None, b"", {})
     else:
         yield ok("format", sample.format)
-        if warning := ignored_warning(sample.ignored):
-            yield warn("catalog", *warning.split("; ", 1))
+        if sample.ignored:
+            yield warn("catalog", *about_ignored(sample.ignored))
     if not settings.bucket.public_url:
         yield skip("public_url", "none is configured")
         return

@@ -29,7 +29,7 @@ from mirror.catalog.history import recent_catalog, recently_named
 from mirror.catalog.index import Index, halves
 from mirror.catalog.objects import NamedObjects, key_ranges, named_objects, sha256_of_named
 from mirror.catalog.open_mirror import OpenMirror, open_mirror
-from mirror.catalog.row import ignored_warning
+from mirror.catalog.row import about_ignored
 from mirror.config.settings import Settings
 from mirror.content.splitmix64 import mix
 from mirror.errors import NotFound, StoreError, UsageError
@@ -217,8 +217,8 @@ class Verification:
         with outcome_noted(self._report, self.stop):
             self.index = await self._mirror.index()
             self._report.catalog_version = self.index.version
-            if warning := ignored_warning(self.index.ignored):
-                self._report.warnings.append(warning)
+            if ignored := self.index.ignored:
+                self._report.warnings.append("; ".join(about_ignored(ignored)))
             await self._compare(young_since, lines)
             if not self.stop.is_set():
                 await self._recheck()
