@@ -53,9 +53,11 @@ class TolerantStream(io.BufferedIOBase):
     def readable(self) -> bool:
         return True
 
-    def unread(self, head: bytes) -> None:
-        """Put back what was read last."""
+    def peek(self, size: int) -> bytes:
+        """Return the next bytes without reading past them."""
+        head = self.read(size)
         self._head = head + self._head
+        return head
 
     def read(self, size: int | None = -1, /) -> bytes:
         """Read this many bytes; fewer only at the end."""

@@ -75,8 +75,7 @@ def recognised(
     Raises:
         UsageError: the content is of a kind that is not read.
     """
-    head = content.read(HEAD)
-    content.unread(head)
+    head = content.peek(HEAD)
     if head.startswith(PARQUET):
         return FirstBytes("parquet", content)
     for magic, what in _FOREIGN:
@@ -85,8 +84,7 @@ def recognised(
     encoding = next((name for mark, name in _MARKS if head.startswith(mark)), None)
     if encoding is not None:
         content = TolerantStream(_Utf8(content, encoding), below=content)
-        head = content.read(HEAD)
-        content.unread(head)
+        head = content.peek(HEAD)
     head = head.removeprefix(codecs.BOM_UTF8)
     line = head.partition(b"\n")[0].decode(errors="replace").rstrip("\r")
     if kind == "jsonl" or _JSON_IN_TABLE(head) or (kind is None and delimiter is None):

@@ -250,7 +250,7 @@ def test_what_is_not_read_is_called_by_its_name(
         read_bytes(tmp_path, name, data)
 
 
-def test_what_was_read_can_be_put_back() -> None:
+def test_what_was_looked_at_is_still_to_be_read() -> None:
     source = stream(b"abcdefgh", 3)
-    source.unread(source.read(5))
+    assert source.peek(5) == b"abcde"
     assert source.read() == b"abcdefgh"

@@ -11,6 +11,7 @@ from functools import cache
 from typing import Final, NamedTuple
 
 from mirror.dataset.compression import TolerantStream
+from mirror.dataset.formats.splicing import STRING
 
 _BLOCK: Final = 1 << 20
 # MongoDB's documents are limited to 16 MiB of BSON.
@@ -18,10 +19,9 @@ _LONGEST: Final = 32 << 20
 _DEEPEST: Final = 64
 _SHOWN: Final = 4096
 _BOM: Final = b"\xef\xbb\xbf"
-_STRING: Final = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
 _GAP: Final = re.compile(rb"\s*+").match
 # A line's end between texts, with the indentation around it. Texts stay as they are.
-_LAYOUT: Final = re.compile(rb"(%b)|\s*[\r\n]\s*" % _STRING, re.DOTALL).sub
+_LAYOUT: Final = re.compile(rb"(%b)|\s*[\r\n]\s*" % STRING, re.DOTALL).sub
 _SPACES: Final = b" \t\r\n"
 
 
@@ -127,8 +127,8 @@ def _end(match: re.Match[bytes] | None) -> int:
 @cache
 def _element() -> Callable[[bytes, int], re.Match[bytes] | None]:
     """Matches one value, whatever the kinds of its brackets; the decoder checks it."""
-    inner = rb'(?:[^"{}\[\]]++|%b)*+' % _STRING
+    inner = rb'(?:[^"{}\[\]]++|%b)*+' % STRING
     for _ in range(_DEEPEST):
-        inner = rb'(?:[^"{}\[\]]++|%b|[\[{]%b[\]}])*+' % (_STRING, inner)
-    scalar = rb'(?:%b|[^\s,"{}\[\]]++(?=[\s,\]]))' % _STRING
+        inner = rb'(?:[^"{}\[\]]++|%b|[\[{]%b[\]}])*+' % (STRING, inner)
+    scalar = rb'(?:%b|[^\s,"{}\[\]]++(?=[\s,\]]))' % STRING
     return re.compile(rb"[\[{]%b[\]}]|%b" % (inner, scalar), re.DOTALL).match

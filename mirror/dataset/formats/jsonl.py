@@ -28,7 +28,7 @@ from mirror.dataset.fields import (
     value_at,
 )
 from mirror.dataset.formats.json_array import values_of
-from mirror.dataset.formats.splicing import OpenedObject, opened, splice
+from mirror.dataset.formats.splicing import STRING, OpenedObject, opened, splice
 from mirror.dataset.records import (
     Batch,
     Batches,
@@ -55,7 +55,7 @@ _HALF_PAIR: Final = re.compile(
 ).search
 
 # A text, or a number that only Python's JSON has.
-_NAN: Final = re.compile(rb'("[^"\\]*+(?:\\.[^"\\]*+)*+")|-?\b(?:NaN|Infinity)\b', re.DOTALL).sub
+_NAN: Final = re.compile(rb"(%b)|-?\b(?:NaN|Infinity)\b" % STRING, re.DOTALL).sub
 _NAN_REASON: Final = "not JSON: a number is NaN or infinite; --nan null or --nan keep takes it"
 
 _Decode = Callable[[bytes], Any]

@@ -19,11 +19,12 @@ from mirror.dataset.fields import BadRecord, FieldPath, UrlTally, is_nothing, ur
 MAX_DEPTH: Final = 64
 MAX_ITEMS: Final = 100_000
 
-_STRING: Final = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
-_MEMBER: Final = re.compile(rb"[\s,]*+(%b)(\s*+:\s*+)" % _STRING, re.DOTALL).match
+# A text in JSON, with its quotes; the patterns need re.DOTALL.
+STRING: Final = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
+_MEMBER: Final = re.compile(rb"[\s,]*+(%b)(\s*+:\s*+)" % STRING, re.DOTALL).match
 _GAP: Final = re.compile(rb"[\s,]*+").match
-_SCALAR: Final = re.compile(rb"%b|[^\s,\]}\[{\"]++" % _STRING, re.DOTALL).match
-_BRACKETS: Final = re.compile(rb"%b|[\[\]{}]" % _STRING, re.DOTALL).finditer
+_SCALAR: Final = re.compile(rb"%b|[^\s,\]}\[{\"]++" % STRING, re.DOTALL).match
+_BRACKETS: Final = re.compile(rb"%b|[\[\]{}]" % STRING, re.DOTALL).finditer
 _DEPTH: Final = {b"[": 1, b"{": 1, b"]": -1, b"}": -1}
 
 
