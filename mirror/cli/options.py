@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
-from click.shell_completion import CompletionItem
 
 from mirror.cli.help_sections import section
 from mirror.config.option_values import parse_delimiter, parse_hex_prefix
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 WHAT_TO_READ = "What to read"
 WHERE_THE_MIRROR_IS = "Where the mirror is"
@@ -38,6 +40,8 @@ class _PathText(click.ParamType[str]):
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
     ) -> list[CompletionItem]:
+        from click.shell_completion import CompletionItem
+
         return [CompletionItem(incomplete, type="file")]
 
 

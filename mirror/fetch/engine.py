@@ -156,7 +156,7 @@ class Engine:
         return None
 
     def _read_url_cache(self, path: bytes, image: MirroredImage) -> bytes | None:
-        # Other programs fill this cache, so its files count as foreign whoever owns them.
+        # Other programs fill this cache, so even this user's own files may be forged.
         read = _read_file(path, image.size)
         return None if read is None else self._verified(read[0], image, self._verify)
 

@@ -110,9 +110,8 @@ class Index:
         """A snapshot crosses processes as its path, an index in memory as its columns."""
         if self.path is not None:
             return _reopen, (self.path,)
-        return Index, (
-                self.version, self.sightings, self.objects, self.files, None, self.ignored,
-            )  # fmt: skip
+        columns = self.sightings, self.objects
+        return Index, (self.version, *columns, self.files, None, self.ignored)
 
     @classmethod
     def empty(cls) -> Index:
