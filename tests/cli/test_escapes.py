@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import io
 import json
 import re
 from pathlib import Path
@@ -24,12 +23,7 @@ from mirror.testing import FakeFetcher
 from tests.operations.test_systemd import MAIL, said_of_a_failure
 from tests.support.http_servers import answering, serving
 from tests.support.photos import blank, fill, name_of, photo, url_of
-
-
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
-
+from tests.support.terminal import Terminal
 
 HOSTILE = "a\x1b[2J\x9b31m\r\n\x00\x07\x7f\u2028\u2029\u202e\ud800z"
 

@@ -19,6 +19,7 @@ from tests.cli.test_bad_input import OBEYING, assert_said, mirror
 from tests.labelled.photographs import encoded, fitted
 from tests.support.damaged_caches import make
 from tests.support.photos import fill, name_of, photo, url_of
+from tests.support.terminal import Terminal
 
 __all__ = ["mirror"]
 
@@ -160,11 +161,6 @@ def test_files_that_cannot_be_read(mirror: Run, cache: Path) -> None:
 def test_no_cache(mirror: Run, cache: Path) -> None:
     assert_said(mirror("inspect"), 78, "cache.dir")
     assert_said(mirror("inspect", f"--cache={cache}/nowhere"), 1, "does not exist")
-
-
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
 
 
 def test_the_counter_is_gone_when_the_table_comes(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import subprocess
@@ -15,6 +14,7 @@ import pytest
 
 from mirror.cli.main import run
 from tests.support.photos import fill, photo, url_of
+from tests.support.terminal import Terminal
 
 ODD = os.fsdecode(b"/nope\xff")
 FULL = "Standard output cannot be written (No space left on device)"
@@ -170,11 +170,6 @@ def test_an_output_that_is_closed_is_an_output_to_nowhere(
 def test_the_reader_of_a_pipe_may_go(flags: list[str]) -> None:
     done = mirror("--json", "status", *flags, to="| true")
     assert done.stderr == ""
-
-
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
 
 
 @pytest.mark.parametrize(("variable", "coloured"), [("", True), ("1", False)])

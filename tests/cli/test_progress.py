@@ -16,11 +16,7 @@ import pytest
 from mirror.cli.log import Style, set_style
 from mirror.cli.views.terminal_progress import SECONDS_BETWEEN_LINES, terminal_progress
 from mirror.run.progress import Progress, Stage
-
-
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
+from tests.support.terminal import Terminal
 
 
 class Watch:

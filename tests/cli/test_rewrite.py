@@ -28,6 +28,7 @@ from tests.support.mirrored_dataset import (
     put,
 )
 from tests.support.photos import url_of
+from tests.support.terminal import Terminal
 
 __all__ = ["call", "mirror", "plants", "rewrite", "work"]
 
@@ -397,11 +398,6 @@ def test_a_configuration_that_does_not_fit_is_said_before_the_work(
 
 
 # --- progress, and what is not there ---
-
-
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
 
 
 def test_progress_is_a_bar_on_a_terminal_only(

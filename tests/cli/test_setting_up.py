@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import re
@@ -21,6 +20,7 @@ from mirror.config import loading
 from mirror.config.loading import known_keys, load
 from tests.conftest import MakePlace
 from tests.support.photos import fill, photo, url_of
+from tests.support.terminal import Terminal
 
 
 @pytest.fixture
@@ -30,11 +30,6 @@ def here(tmp_path: Path, clean_environment: None, monkeypatch: pytest.MonkeyPatc
     monkeypatch.chdir(tmp_path)
     fill(tmp_path / "cache", {url_of(1): photo(1)})
     return tmp_path
-
-
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
 
 
 def answers(monkeypatch: pytest.MonkeyPatch, *lines: str) -> None:
