@@ -22,7 +22,7 @@ from mirror.content.digest import Identity, signed_64
 from mirror.errors import CacheError
 
 SIGNATURE_BYTES = 16
-_LATEST_NS = (1 << 63) - 1
+_FARTHEST_NS = (1 << 63) - 1  # from 1970, in 64 bits
 
 
 class Entry(NamedTuple):
@@ -177,7 +177,7 @@ def walk(
                         if item.is_file(follow_symlinks=False):
                             stat = item.stat(follow_symlinks=False)
                             mtime_ns = stat.st_mtime_ns
-                            if mtime_ns > _LATEST_NS:
+                            if abs(mtime_ns) > _FARTHEST_NS:
                                 mtime_ns = signed_64(mtime_ns)
                             inode = stat.st_ino if trust_inode else 0
                             yield prefix + name, stat.st_size, mtime_ns, inode

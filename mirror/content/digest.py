@@ -38,8 +38,8 @@ class Identity(NamedTuple):
 def signed_64(number: int) -> int:
     """Wrap a number into 64 bits with a sign.
 
-    A time in nanoseconds has more bits from the year 2262 on, and some clocks and archives make such
-    files. Times are only compared for equality.
+    A time in nanoseconds has more bits before the year 1678 and from 2262 on, and some clocks and
+    archives make such files. Times are only compared for equality.
     """
     return (number + (1 << 63)) % (1 << 64) - (1 << 63)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Self
@@ -12,8 +13,8 @@ from typing import Any, Self
 import pytest
 
 from mirror import Mirror
-from mirror.cache.scan import ScanCount, walk
-from mirror.content.digest import signed_64
+from mirror.cache.scan import Entries, ScanCount, walk
+from mirror.content.digest import Identity, signed_64
 from mirror.errors import CacheError
 from tests.support.mirror_setup import MirrorSetup, folder_setup
 from tests.support.photos import fill, name_of, photo, url_of
@@ -52,6 +53,20 @@ def test_times_are_told_apart_by_64_bits(year: int) -> None:
     assert -(1 << 63) <= wrapped < 1 << 63
     assert (wrapped - ns) % (1 << 64) == 0
     assert wrapped == ns or not 1678 < year < 2262
+
+
+@pytest.mark.parametrize("year", [1600, 1700, 2300])
+def test_a_walk_takes_a_file_of_any_year(year: int) -> None:
+    seconds = (year - 1970) * 31_556_952
+    # Few file systems on disks have such years.
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        fill(Path(folder), {url_of(0): photo(0)})
+        os.utime(Path(folder) / name_of(url_of(0)), (seconds, seconds))
+        found = Entries()
+        for file in walk(os.fsencode(folder), ["jpg"], ScanCount()):
+            found.append(*file)
+        (entry,) = found
+        assert entry.identity == Identity.of((Path(folder) / name_of(url_of(0))).stat())
 
 
 VERBS: dict[str, Callable[[Mirror, Path, Path], Any]] = {
