@@ -11,6 +11,7 @@ import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from mirror.catalog.delta_table import Catalog
@@ -21,6 +22,7 @@ from mirror.errors import CatalogError, ConfigError, StoreError
 from mirror.layout import CATALOG
 from mirror.store import open_store
 from mirror.store.base import Store
+from mirror.store.object_store_options import delta_options
 from mirror.store.retry import Retrying, RetryPolicy
 from mirror.store.s3_access import S3Access, explain
 from mirror.store.throttle import AdaptiveLimit, ConcurrencyGate, Counting, Throttling
@@ -63,7 +65,8 @@ class Location:
         if access is None:
             folder = Path(self.url.path)
             return Catalog(store, str(folder / CATALOG), dict, retry, settle=lambda: settle(folder))
-        return Catalog(store, f"{self.url}/{CATALOG}", access.delta_options, retry)
+        options = partial(delta_options, access)
+        return Catalog(store, f"{self.url}/{CATALOG}", options, retry)
 
     def snapshots(self, root: Root) -> Path:
         """The folder of the mirror's index, which all processes and caches of this machine share.

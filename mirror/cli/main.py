@@ -25,6 +25,7 @@ from mirror.cli.log import Style, say, set_style, speaks_json
 from mirror.cli.session import Session, session_options
 from mirror.errors import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_USAGE, MirrorError, OutputError
 from mirror.system.display_text import printable
+from mirror.system.foreign_variables import foreign_variables
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -101,6 +102,10 @@ def main() -> None:
     """Run the command `mirror` and end the process."""
     # A service manager's stop acts like Ctrl-C: the same clean end and exit status.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # Before any library has threads. The token that AWS documents belongs to the user's keys.
+    for name in foreign_variables(os.environ):
+        if name != "AWS_SESSION_TOKEN" or not os.environ[name]:
+            del os.environ[name]
     # Verdicts report what is odd in an image; Pillow's warnings would repeat it.
     warnings.filterwarnings("ignore", module=r"PIL\.")
     _prepare_outputs()

@@ -27,12 +27,14 @@ from mirror.errors import (
     BadCredentials,
     BucketMissing,
     ClockSkew,
+    ConfigError,
     MirrorError,
     StoreError,
     Untrusted,
     WrongRegion,
 )
 from mirror.layout import FORMAT_KEY
+from mirror.store.object_store_options import require_no_foreign_variables
 from mirror.store.s3_access import Credentials, S3Access, explain
 from mirror.system.http_headers import http_date
 
@@ -61,9 +63,12 @@ def examine(endpoint: Endpoint, *, read_only: bool) -> Iterator[Finding]:
     """
     try:
         credentials = endpoint.access.credentials()
+        require_no_foreign_variables(credentials)
         client = endpoint.access.client()
-    except (BadCredentials, ValueError) as error:
+    except (BadCredentials, ConfigError, ValueError) as error:
         fix = "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE."
+        if isinstance(error, ConfigError):
+            fix = "Run without this variable."
         if not isinstance(error, MirrorError):
             fix = "Write bucket.endpoint as https://HOST[:PORT]."
         what = what_happened(error) if isinstance(error, MirrorError) else str(error)

@@ -5,6 +5,7 @@ engines/                obstore.py (bulk bytes), aioboto3.py (botocore's compati
 retry.py                wrapper: retries
 throttle.py             wrapper: concurrency, bandwidth, request counts
 s3_access.py            boto3: credentials, region, diagnosis
+object_store_options.py every option of obstore and deltalake
 signing.py              presigned URLs
 conditional_delete.py   DeleteObjects with a condition for each key
 responses.py            one table from refused requests to our errors
@@ -41,12 +42,16 @@ def open_store(
         concurrency: how many connections aioboto3 may keep open.
 
     Raises:
-        ConfigError: the chosen engine is not installed.
+        ConfigError: the chosen engine is not installed, or the environment changes requests.
+        BadCredentials: the AWS chain has none, or its provider fails.
     """
     if access is None:
         from mirror.store.engines.file import FileStore
 
         return FileStore(url)
+    from mirror.store.object_store_options import require_no_foreign_variables
+
+    require_no_foreign_variables(access.credentials())
     if settings.engine in ("auto", "obstore"):
         try:
             from mirror.store.engines.obstore import ObstoreStore

@@ -11,13 +11,21 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from mirror.config.settings import BucketSettings
-from mirror.errors import BadCredentials, BucketMissing, StoreError, Unreachable, WrongRegion
+from mirror.errors import (
+    BadCredentials,
+    BucketMissing,
+    StoreError,
+    Unreachable,
+    WrongRegion,
+)
 from mirror.layout import BucketUrl
 from mirror.store.responses import error_from, untrusted
 from mirror.system.http_headers import retry_after_seconds
 from mirror.system.lazy import lazy
+from mirror.system.proxies import proxy_for
 
 CONNECT_SECONDS = 10
 READ_SECONDS = 60
@@ -78,14 +86,18 @@ class S3Access:
     def address(self) -> str:
         """The server's address: `endpoint`, or AWS in the region.
 
-        obstore and deltalake always get it, under the name AWS_ENDPOINT_URL_S3. Without it, or with
-        any other name, they would take an endpoint from the environment and ignore the settings.
+        obstore and deltalake always get it, under the name that is the strongest for them.
         """
         return self.endpoint or f"https://s3.{self.region}.amazonaws.com"
 
     @property
     def allow_http(self) -> bool:
         return bool(self.endpoint and self.endpoint.startswith("http://"))
+
+    @property
+    def proxy(self) -> str | None:
+        """The proxy for requests to the server. Raises: ConfigError if it does not speak HTTP."""
+        return proxy_for(self.address, os.environ)
 
     def credentials(self) -> Credentials:
         """The credentials at this moment. Those of a role are renewed before they expire.
@@ -130,6 +142,7 @@ class S3Access:
                 # The settings include the environment's endpoint; no other engine reads one from
                 # ~/.aws/config.
                 ignore_configured_endpoint_urls=True,
+                proxies={urlsplit(self.address).scheme: self.proxy} if self.proxy else {},
             ),
         }
 
@@ -143,28 +156,6 @@ class S3Access:
         client = self.session.client("s3", **self.client_options())
         client.meta.events.register("before-call.s3", drop_expect_header)
         return client
-
-    def delta_options(self) -> dict[str, str]:
-        """`storage_options` for the catalog's Delta table, with the credentials at this moment."""
-        credentials = self.credentials()
-        options = {
-            "aws_access_key_id": credentials.access_key,
-            "aws_secret_access_key": credentials.secret_key,
-            "aws_region": self.region,
-            "aws_endpoint_url_s3": self.address,
-            "aws_conditional_put": "etag",
-            "aws_virtual_hosted_style_request": "false",
-            "timeout": "120s",
-            "connect_timeout": f"{CONNECT_SECONDS}s",
-        }
-        if credentials.token:
-            options["aws_session_token"] = credentials.token
-        if self.endpoint:
-            # With this option delta-rs does not query the AWS instance metadata.
-            options["aws_endpoint"] = self.endpoint
-        if self.allow_http:
-            options["aws_allow_http"] = "true"
-        return options
 
 
 @contextlib.contextmanager

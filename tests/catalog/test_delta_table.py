@@ -27,6 +27,7 @@ from mirror.content.photo import photo_key
 from mirror.errors import CatalogError
 from mirror.layout import CATALOG, FORMATS
 from mirror.store.base import Create, Headers
+from mirror.store.object_store_options import delta_options
 from mirror.store.s3_access import S3Access
 from mirror.store.throttle import Counting
 from tests.conftest import MakePlace, Place
@@ -75,7 +76,7 @@ def table_at(place: Place) -> Table:
     if url.scheme == "file":
         Path(url.path, CATALOG).mkdir(parents=True)
         return Table(place, f"{url.path}/{CATALOG}", {})
-    options = S3Access(url, place.settings().bucket).delta_options()
+    options = delta_options(S3Access(url, place.settings().bucket))
     return Table(place, f"{url}/{CATALOG}", options)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +20,7 @@ from mirror.catalog.index import Index
 from mirror.catalog.row import UNKNOWN_SOURCE, Row
 from mirror.layout import CATALOG
 from mirror.store import open_store
+from mirror.store.object_store_options import delta_options
 from mirror.store.s3_access import S3Access
 from mirror.sync.run_sync import SyncOptions, sync
 from tests.conftest import MakePlace, Place
@@ -49,7 +51,7 @@ def catalog_of(counted: Counted) -> Catalog:
     settings = place.settings(bucket={"endpoint": proxy.endpoint})
     access = S3Access(place.url, settings.bucket)
     store = open_store(place.url, access, settings.bucket, concurrency=4)
-    return Catalog(store, f"{place.url}/{CATALOG}", access.delta_options)
+    return Catalog(store, f"{place.url}/{CATALOG}", partial(delta_options, access))
 
 
 def row(number: int) -> Row:

@@ -96,9 +96,10 @@ class MirrorSetup:
 
         options: dict[str, str] = {}
         if self.place.server is not None:
+            from mirror.store.object_store_options import delta_options
             from mirror.store.s3_access import S3Access
 
-            options = S3Access(self.place.url, self.settings().bucket).delta_options()
+            options = delta_options(S3Access(self.place.url, self.settings().bucket))
         table = polars.read_delta(f"{self.place.url}/catalog", storage_options=options)
         return {row["url_md5"]: row for row in table.sort("seen_at").to_dicts()}
 

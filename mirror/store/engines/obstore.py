@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import obstore
 from obstore.exceptions import BaseError, GenericError, UnauthenticatedError
@@ -38,9 +38,9 @@ from mirror.store.base import (
     put_error,
 )
 from mirror.store.conditional_delete import ConditionalDelete
+from mirror.store.object_store_options import object_store_options
 from mirror.store.responses import deletion_of, error_from, untrusted
 from mirror.store.s3_access import (
-    CONNECT_SECONDS,
     REQUEST_SECONDS,
     Credentials,
     S3Access,
@@ -50,7 +50,7 @@ from mirror.system.lazy import lazy
 
 if TYPE_CHECKING:
     from obstore import Attributes
-    from obstore.store import S3Credential
+    from obstore.store import S3Config, S3Credential
 
 # obstore reports a missing object as Python's own FileNotFoundError.
 _FOREIGN = (BaseError, FileNotFoundError)
@@ -77,9 +77,7 @@ def open_s3_store(access: S3Access, provide: Callable[[], S3Credential], **optio
     return S3Store(
         access.url.bucket,
         prefix=access.url.path or None,
-        region=access.region,
-        aws_endpoint_url_s3=access.address,
-        virtual_hosted_style_request=False,
+        config=cast("S3Config", object_store_options(access, REQUEST_SECONDS)),
         credential_provider=provide,
         **options,
     )
@@ -125,12 +123,6 @@ class ObstoreStore:
         return open_s3_store(
             access,
             lambda: credential_of(access.credentials(), _CREDENTIAL_LIFE),
-            checksum_algorithm="SHA256",
-            client_options={
-                "allow_http": access.allow_http,
-                "connect_timeout": f"{CONNECT_SECONDS}s",
-                "timeout": f"{REQUEST_SECONDS}s",
-            },
             retry_config={"max_retries": max_retries},
         )
 
