@@ -18,6 +18,8 @@ PATIENCE: Final = RetryPolicy(attempts=3, base=0.6)
 # Headers of a probe.
 CONTENT_TYPE: Final = "image/jpeg"
 CACHE_CONTROL: Final = "private, max-age=60"
+# Buckets with Object Lock require a checksum of every PUT, which both engines send.
+SUMMED: Final = {"ChecksumAlgorithm": "SHA256"}
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,12 @@ class Endpoint:
 
     def put(self, client: Any, name: str, body: bytes, **conditions: Any) -> str:
         """Write a probe, and return its ETag."""
-        fields = {"ContentType": CONTENT_TYPE, "CacheControl": CACHE_CONTROL, **conditions}
+        fields = {
+            "ContentType": CONTENT_TYPE,
+            "CacheControl": CACHE_CONTROL,
+            **SUMMED,
+            **conditions,
+        }
         return str(self.call(client, "put_object", Key=self.key(name), Body=body, **fields)["ETag"])
 
     def read(self, client: Any, key: str) -> bytes:
