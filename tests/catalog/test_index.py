@@ -378,6 +378,19 @@ def test_a_damaged_snapshot_is_skipped(
     assert Index.load(tmp_path).version == -1
 
 
+def test_a_snapshot_is_mapped_without_pythons_parser(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python 3.11's parser may fail where two threads use it at once."""
+    save(index_of(ROWS, 2), tmp_path)
+
+    def fail(*_: object) -> None:
+        raise SystemError
+
+    monkeypatch.setattr("ast.literal_eval", fail)
+    agrees(Index.load(tmp_path), ROWS)
+
+
 def test_of_two_snapshots_the_damaged_one_is_skipped(tmp_path: Path) -> None:
     for version, rows in ((1, ROWS[:2]), (2, ROWS)):
         save(index_of(rows, version), tmp_path / str(version))

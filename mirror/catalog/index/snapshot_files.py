@@ -6,6 +6,7 @@ a cache of the catalog.
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import shutil
@@ -41,6 +42,11 @@ _IS_SNAPSHOT: Final = re.compile(r"v(\d+)-\w+").fullmatch
 DAMAGED: Final = (OSError, EOFError, ValueError, KeyError, TypeError, msgspec.DecodeError)
 
 
+_COLUMNS: Final = {"sightings": SIGHTING_COLUMNS, "objects": OBJECT_COLUMNS}
+# After the magic string, two bytes of a version and two of a length.
+_HEADER_LENGTH_ENDS_AT: Final = 10
+
+
 class Snapshot(NamedTuple):
     """A snapshot that is mapped.
 
@@ -68,8 +74,8 @@ def load_snapshot(path: Path) -> Snapshot:
         raise ValueError("a snapshot of another version of dataset-mirror")
     return Snapshot(
         meta["version"],
-        _load_table(path, "sightings", SIGHTING_COLUMNS),
-        _load_table(path, "objects", OBJECT_COLUMNS),
+        _load_table(path, "sightings"),
+        _load_table(path, "objects"),
         frozenset(meta["files"]),
         path,
         dict(meta["ignored"]),
@@ -92,8 +98,20 @@ def load_newest_snapshot(folder: Path) -> Snapshot | None:
 
 
 def map_column(snapshot: Path, table: str, column: str) -> NDArray[Any]:
-    """Map one column. Raises: OSError or ValueError when it is not there or damaged."""
-    mapped = np.load(_file(snapshot, table, column), mmap_mode="r", allow_pickle=False)
+    """Map one column. Raises: OSError or ValueError when it is not there or damaged.
+
+    `np.load` would read the header as Python code. In Python 3.11 that fails where two threads do so
+    at once ("AST constructor recursion depth mismatch").
+    """
+    path, kind = _file(snapshot, table, column), np.dtype(_COLUMNS[table][column])
+    with path.open("rb") as file:
+        prefix = file.read(_HEADER_LENGTH_ENDS_AT)
+        header = file.read(int.from_bytes(prefix[-2:], "little"))
+        begin, end = file.tell(), file.seek(0, os.SEEK_END)
+    length, rest = divmod(end - begin, kind.itemsize)
+    if rest or (prefix[:8] + header).split() != _header_words(kind, length):
+        raise ValueError("not a column of an index")
+    mapped = np.memmap(path, kind, "r", begin, (length,))
     # np.memmap's own class makes every slice of it slower.
     plain: NDArray[Any] = mapped.view(np.ndarray)
     return plain
@@ -138,18 +156,13 @@ class SnapshotWriter:
     def write(self, table: str, columns: Iterable[tuple[str, ColumnSelection]]) -> None:
         for name, selection in columns:
             with _file(self._path, table, name).open("wb") as file:
-                header = {
-                    "descr": np.lib.format.dtype_to_descr(selection.base.dtype),
-                    "fortran_order": False,
-                    "shape": (len(selection.positions),),
-                }
-                np.lib.format.write_array_header_1_0(file, header)
+                file.write(_header(selection.base.dtype, len(selection.positions)))
                 for piece in selection.pieces():
                     file.write(piece.tobytes())
 
     def map_sightings(self) -> Batch:
         """Map the sightings that were written."""
-        return _load_table(self._path, "sightings", SIGHTING_COLUMNS)
+        return _load_table(self._path, "sightings")
 
     def finish(self, version: int, files: frozenset[str], ignored: Mapping[str, int]) -> Snapshot:
         """Give the snapshot its name, and map it."""
@@ -174,12 +187,27 @@ def _newest(folder: Path, tried: set[str]) -> str | None:
     return max(found)[1] if found else None
 
 
+def _header(kind: np.dtype[Any], length: int) -> bytes:
+    """The beginning of a .npy file."""
+    out = io.BytesIO()
+    descr = np.lib.format.dtype_to_descr(kind)
+    header = {"descr": descr, "fortran_order": False, "shape": (length,)}
+    np.lib.format.write_array_header_1_0(out, header)
+    return out.getvalue()
+
+
+def _header_words(kind: np.dtype[Any], length: int) -> list[bytes]:
+    """A header without its length and its padding, which versions of NumPy choose."""
+    header = _header(kind, length)
+    return (header[:8] + header[_HEADER_LENGTH_ENDS_AT:]).split()
+
+
 def _file(snapshot: Path, table: str, column: str) -> Path:
     return snapshot / f"{table}.{column}.npy"
 
 
-def _load_table(snapshot: Path, table: str, columns: Iterable[str]) -> Batch:
-    loaded = {name: map_column(snapshot, table, name) for name in columns}
+def _load_table(snapshot: Path, table: str) -> Batch:
+    loaded = {name: map_column(snapshot, table, name) for name in _COLUMNS[table]}
     if len({len(values) for values in loaded.values()}) > 1:
         raise ValueError("columns of unequal length")
     return loaded
