@@ -17,6 +17,8 @@ consecutive_failures.py when a run stops using a store that no longer answers
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from mirror.config.settings import BucketSettings
@@ -49,9 +51,15 @@ def open_store(
         from mirror.store.engines.file import FileStore
 
         return FileStore(url)
+    open_engine = _engine(access, settings, concurrency)
     from mirror.store.object_store_options import require_no_foreign_variables
 
     require_no_foreign_variables(access.credentials())
+    return open_engine()
+
+
+def _engine(access: S3Access, settings: BucketSettings, concurrency: int) -> Callable[[], Store]:
+    """What opens the chosen engine. Raises: ConfigError if it is not installed."""
     if settings.engine in ("auto", "obstore"):
         try:
             from mirror.store.engines.obstore import ObstoreStore
@@ -62,7 +70,7 @@ def open_store(
                     "pip install obstore, or choose aioboto3."
                 ) from None
         else:
-            return ObstoreStore(access)
+            return partial(ObstoreStore, access)
     try:
         from mirror.store.engines.aioboto3 import Aioboto3Store
     except ImportError:
@@ -70,4 +78,4 @@ def open_store(
             "The engine aioboto3 is not installed here; "
             'pip install "dataset-mirror[aioboto3]", or choose obstore.'
         ) from None
-    return Aioboto3Store(access, concurrency)
+    return partial(Aioboto3Store, access, concurrency)
