@@ -51,13 +51,17 @@ def rgb(data: bytes) -> Image:
         ValueError: the bytes are no image, or a damaged one; the image has too many pixels; or it has
             greys without a known range (PIL mode `I` or `F`).
     """
-    image = decode(data)
+    return converted(decode(data), "RGB")
+
+
+def converted(image: Image, mode: str) -> Image:
+    """Convert a decoded image to mode `RGB` or `L`, as `rgb` documents. Raises: ValueError."""
     if image.mode.startswith("I;16"):
         import numpy as np
         from PIL import Image
 
         # Pillow's own conversion clips values above 255, which leaves a white image.
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert(mode)
     if image.mode in ("I", "F"):
         raise ValueError(
             f"the image (mode {image.mode}) does not say which greys are black and white; "
@@ -65,7 +69,7 @@ def rgb(data: bytes) -> Image:
         )
     if image.mode in ("P", "PA"):
         image = image.convert("RGBA")  # Pillow warns of transparent palettes otherwise
-    return image if image.format is None and image.mode == "RGB" else image.convert("RGB")
+    return image if image.format is None and image.mode == mode else image.convert(mode)
 
 
 def decode(data: bytes, *, at_least: int = 0, partly: bool = False) -> Image:

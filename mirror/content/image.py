@@ -18,8 +18,8 @@ from __future__ import annotations
 
 from typing import Any, Final, Literal, NamedTuple
 
-from mirror.content import image_formats, jpeg
-from mirror.content.decode import excess, loaded, plugin_of, size_of
+from mirror.content import image_formats, jpeg, perceptual_hash
+from mirror.content.decode import converted, excess, loaded, plugin_of, size_of
 from mirror.content.image_formats import sniff
 
 Verdict = Literal["ok", "blank", "corrupt", "not_image", "placeholder"]
@@ -38,13 +38,18 @@ _BAND_HEIGHT: Final = 240
 
 
 class Inspection(NamedTuple):
-    """A verdict, its reason and the image's format. `width` and `height` are pixels, 0 if unknown."""
+    """A verdict, its reason and the image's format. `width` and `height` are pixels, 0 if unknown.
+
+    `near` is the stored form of the perceptual hash, or None: the pixels were not decoded, or they
+    have no known range of greys.
+    """
 
     verdict: Verdict
     reason: str
     format: str
     width: int
     height: int
+    near: bytes | None = None
 
 
 def inspect(data: bytes, level: Level = "decode") -> Inspection:
@@ -59,7 +64,7 @@ def inspect(data: bytes, level: Level = "decode") -> Inspection:
         return found
     kind = found.format
     # `step` names the current step in the reason. Libraries may raise anything on hostile bytes.
-    step, width, height = "header", 0, 0
+    step, width, height, near = "header", 0, 0, None
     try:
         width, height = size_of(data, kind)
         if reason := excess(data, kind, width, height):
@@ -70,14 +75,33 @@ def inspect(data: bytes, level: Level = "decode") -> Inspection:
         if kind == "jpeg":
             jpeg.check_scans(data)
             step = "decode"
-            verdict, reason = _judge_jpeg(data, height)
+            data, grey = jpeg.sound(data)
+            near = _near(grey, width, height)
+            verdict, reason = _judge_jpeg(data, grey, height)
         else:
             image_formats.check_whole(data, kind)
             step = "decode"
-            verdict, reason = _judge_other(data, kind, width * height)
+            image = loaded(data, kind, width * height)
+            near = _near_in_full(image)
+            verdict, reason = _judge_other(image)
     except Exception as error:  # noqa: BLE001 - hostile bytes may raise anything
         return Inspection("corrupt", f"{step}: {_first_line(error)}", kind, width, height)
-    return Inspection(verdict, reason, kind, width, height)
+    return Inspection(verdict, reason, kind, width, height, near)
+
+
+def _near(grey: Any, width: int, height: int) -> bytes:
+    """Return the perceptual hash of a JPEG from its decoded frame."""
+    rows, columns = grey.shape[:2]
+    step = perceptual_hash.jpeg_step((width, height), (columns, rows))
+    return perceptual_hash.perceptual_hash(grey.reshape(rows, columns), width, height, step)
+
+
+def _near_in_full(image: Any) -> bytes | None:
+    """Return the perceptual hash of an image that Pillow decoded; None without a range of greys."""
+    if image.mode in ("I", "F"):
+        return None
+    grey, step = perceptual_hash.reduced(converted(image, "L"))
+    return perceptual_hash.perceptual_hash(grey, image.width, image.height, step)
 
 
 def judged_by_magic(head: bytes, level: Level) -> Inspection:
@@ -96,12 +120,11 @@ def judged_by_magic(head: bytes, level: Level) -> Inspection:
     return Inspection("ok", "", kind, 0, 0)
 
 
-def _judge_jpeg(data: bytes, height: int) -> tuple[Verdict, str]:
+def _judge_jpeg(data: bytes, grey: Any, height: int) -> tuple[Verdict, str]:
     import simplejpeg
 
     from mirror.content import frame
 
-    data, grey = jpeg.sound(data)
     row = grey[-1]
     if frame.spread(row) > FLAT_SPREAD:
         return "ok", ""
@@ -132,10 +155,9 @@ def _bands(frame: Any) -> list[Any]:
     return [frame[:, :, band] for band in range(frame.shape[2])]
 
 
-def _judge_other(data: bytes, kind: str, pixels: int) -> tuple[Verdict, str]:
+def _judge_other(image: Any) -> tuple[Verdict, str]:
     from mirror.content import frame
 
-    image: Any = loaded(data, kind, pixels)
     # Palette indices are not levels, and Pillow cannot measure big-endian numbers.
     if plain := {"P": "RGBA", "PA": "RGBA", "I;16B": "I"}.get(image.mode):
         image = image.convert(plain)

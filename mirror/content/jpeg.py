@@ -15,6 +15,9 @@ from typing import Any, Final
 MAX_SCANS: Final = 200
 MAX_SCANNED_PIXELS: Final = 1_200_000_000
 
+# Rows and columns of a decoded frame: enough for the verdict and for the perceptual hash.
+FRAME_SIDE: Final = 32
+
 # A marker with a length. Stuffed zeros, restart markers, fill bytes and TEM have none.
 _MARKER: Final = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")
 _OF_THE_HEADER: Final = re.compile(
@@ -33,8 +36,10 @@ def dimensions(data: bytes) -> tuple[int, int]:
     return width, height
 
 
-def decode(data: bytes, colours: str, rows: int = 16, *, strict: bool = True) -> Any:
-    """Decode to the smallest scale that has `rows` rows, or to full size for 0. Raises: ValueError.
+def decode(data: bytes, colours: str, rows: int = FRAME_SIDE, *, strict: bool = True) -> Any:
+    """Decode to the smallest scale that has `rows` rows and `FRAME_SIDE` columns. Raises: ValueError.
+
+    If `rows` is 0, the size is the full one. So it is if the file has fewer rows or columns.
 
     A warning is an error too if `strict`. Otherwise a damaged file is decoded as far as it goes.
     """
@@ -44,13 +49,13 @@ def decode(data: bytes, colours: str, rows: int = 16, *, strict: bool = True) ->
         data,
         colorspace=colours,
         min_height=rows,
-        min_width=16 if rows else 0,
+        min_width=FRAME_SIDE if rows else 0,
         min_factor=1,
         strict=strict,
     )
 
 
-def sound(data: bytes, colours: str = "GRAY", rows: int = 16) -> tuple[bytes, Any]:
+def sound(data: bytes, colours: str = "GRAY", rows: int = FRAME_SIDE) -> tuple[bytes, Any]:
     """Return a file that decodes without a warning, and its frame.
 
     The file is `data`, or `data` without the parts that libjpeg warns of and no pixel is made from.

@@ -235,7 +235,7 @@ def test_an_exif_orientation_turns_nothing(form: str) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     body = encoded(PICTURE, form, exif=exif)
-    assert inspect(body)[3:] == rgb(body).size == (60, 40)
+    assert inspect(body)[3:5] == rgb(body).size == (60, 40)
     assert np.array_equal(pixels(body), pixels(encoded(PICTURE, form)))
 
 
@@ -244,7 +244,7 @@ def test_the_orientation_of_a_tiff_belongs_to_its_picture() -> None:
         exif = Image.Exif()
         exif[0x0112] = orientation
         body = encoded(PICTURE, "TIFF", exif=exif)
-        assert inspect(body)[3:] == rgb(body).size == ((60, 40) if orientation < 5 else (40, 60))
+        assert inspect(body)[3:5] == rgb(body).size == ((60, 40) if orientation < 5 else (40, 60))
 
 
 def test_a_damaged_jpeg_is_an_error_and_never_half_an_image() -> None:

@@ -20,7 +20,7 @@ def no_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*_: object) -> None:
         raise AssertionError("a decoder was asked")
 
-    monkeypatch.setattr(image, "_judge_other", never)
+    monkeypatch.setattr(image, "loaded", never)
 
 
 def tiled(tile: tuple[int, int], kind: int = 4, size: tuple[int, int] = (16, 16)) -> bytes:
@@ -37,7 +37,7 @@ def tiled(tile: tuple[int, int], kind: int = 4, size: tuple[int, int] = (16, 16)
 @pytest.mark.usefixtures("no_decoder")
 def test_a_tiffs_tiles_count_as_pixels() -> None:
     got = inspect(tiled((16_384, 16_384)))
-    assert got == ("corrupt", "too many pixels: 16384 x 16384", "tiff", 16, 16)
+    assert got[:5] == ("corrupt", "too many pixels: 16384 x 16384", "tiff", 16, 16)
     got = inspect(tiled((16, 2**31 - 1)))
     assert got.reason == "too many pixels: 16 x 2147483647"
     got = inspect(tiled((9_000, 16), size=(9_001, 8_000)))
