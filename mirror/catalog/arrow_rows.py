@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
 
 import arro3.core as arrow
 import numpy as np
+from numpy.typing import NDArray
 
 from mirror.catalog.index import FORMAT_CODES, VERDICT_CODES, Batch, halves
 from mirror.catalog.row import Row
+from mirror.content.perceptual_hash import STORED_BYTES, VERSION
 from mirror.content.photo import photo_key
 
 # Name and Delta type of each column, in the order of docs/format.md.
@@ -27,13 +29,16 @@ FIELDS: Final = (
     ("license", "string"),
     ("attribution", "string"),
     ("seen_at", "timestamp"),
+    ("near", "binary"),
 )
-NULLABLE: Final = {"source_url", "license", "attribution"}
+NULLABLE: Final = {"source_url", "license", "attribution", "near"}
+# Columns that tables made by an earlier version lack, and the value in SQL that stands for them.
+ADDED: Final = {"near": "arrow_cast(NULL, 'Binary')"}
 
 # The columns that `batch_from_arrow` needs.
 INDEXED: Final = (
     "url_md5", "content_hash", "sha256", "size", "width", "height", "format", "verdict",
-    "source_url", "seen_at",
+    "source_url", "seen_at", "near",
 )  # fmt: skip
 
 _ARROW: Final = {
@@ -48,7 +53,7 @@ def to_arrow(rows: Sequence[Row]) -> arrow.Table:
     """Rows as a table with the catalog's schema."""
     columns = list(zip(*rows, strict=True))
     sources = list(zip(*columns[9], strict=True))
-    values = [*columns[:9], *sources, columns[10]]
+    values = [*columns[:9], *sources, *columns[10:]]
     arrays: dict[str, arrow.Array] = {}
     for (name, kind), column in zip(FIELDS, values, strict=True):
         if kind == "timestamp":
@@ -69,6 +74,7 @@ def batch_from_arrow(batch: arrow.RecordBatch) -> Batch:
     hash_hi, hash_lo = halves(b"".join(column["content_hash"].to_pylist()))
     formats, verdicts = column["format"].to_pylist(), column["verdict"].to_pylist()
     urls = column["source_url"].to_pylist()
+    seen_at = column["seen_at"].cast(arrow.DataType.int64()).to_numpy().astype("i8")
     return {
         "url_hi": url_hi,
         "url_lo": url_lo,
@@ -82,5 +88,20 @@ def batch_from_arrow(batch: arrow.RecordBatch) -> Batch:
         "verdict": np.array([VERDICT_CODES[name] for name in verdicts], "u1"),
         "sourced": np.array([url is not None for url in urls], "?"),
         "photo": np.array([photo_key(url) if url else 0 for url in urls], "u8"),
-        "seen_at": column["seen_at"].cast(arrow.DataType.int64()).to_numpy().astype("i8"),
+        "seen_at": seen_at,
+        "first_seen": seen_at,
+        "near": _hashes(column["near"].to_pylist()),
     }
+
+
+def _hashes(values: Iterable[bytes | None]) -> NDArray[Any]:
+    """Stored hashes of the version that this code computes; zeros in place of all others.
+
+    Another program may have written the column, so it may hold bytes of any length.
+    """
+    nothing = bytes(STORED_BYTES)
+    ours = [
+        value if value and len(value) == STORED_BYTES and value[0] == VERSION else nothing
+        for value in values
+    ]
+    return np.frombuffer(b"".join(ours), f"V{STORED_BYTES}")

@@ -34,7 +34,7 @@ from deltalake import (
 from deltalake.exceptions import CommitFailedError, TableNotFoundError
 from deltalake.schema import PrimitiveType
 
-from mirror.catalog.arrow_rows import FIELDS, INDEXED, NULLABLE, batch_from_arrow, to_arrow
+from mirror.catalog.arrow_rows import ADDED, FIELDS, INDEXED, NULLABLE, batch_from_arrow, to_arrow
 from mirror.catalog.index import Batch, Index
 from mirror.catalog.row import Row, RowSource, is_sound, latest_seen_at
 from mirror.errors import CatalogError, NotFound
@@ -369,6 +369,7 @@ def _write(table: DeltaTable, rows: arrow.Table, retries: int, mark: str = "") -
         table,
         rows,
         mode="append",
+        schema_mode="merge",  # adds the columns that a table made by an earlier version lacks
         commit_properties=CommitProperties(
             max_commit_retries=retries, custom_metadata={"mirror.commit": mark} if mark else None
         ),
@@ -409,9 +410,10 @@ def _query_parquet(
         builder = QueryBuilder().register("catalog", table)
         (rows,) = builder.execute("SELECT count(*) FROM catalog")  # from the file's metadata
         count = int(rows.column(0).to_pylist()[0])
-        if not _has_our_columns(table):
+        columns = _our_columns(table)
+        if columns is None:
             return [], count
-        sound = f"WITH sound AS (SELECT * FROM catalog WHERE {condition}) "  # noqa: S608 - our names
+        sound = f"WITH sound AS (SELECT {columns} FROM catalog WHERE {condition}) "  # noqa: S608 - our names
         return [convert(batch) for batch in builder.execute(sound + query)], count
 
     try:
@@ -428,10 +430,17 @@ def _query_parquet(
         raise _failed(error) from None
 
 
-def _has_our_columns(table: DeltaTable) -> bool:
-    """Whether a data file has the catalog's columns and types, in any order; others may be there."""
+def _our_columns(table: DeltaTable) -> str | None:
+    """The catalog's columns of a data file in SQL, or None if it lacks one or has another type.
+
+    They may be in any order, and others may be there. A column that was added to the format later
+    may be missing.
+    """
     found = {field.name: getattr(field.type, "type", "") for field in table.schema().fields}
-    return all(found.get(name) == kind for name, kind in FIELDS)
+    unlike = {name for name, kind in FIELDS if found.get(name) != kind}
+    if not unlike <= ADDED.keys():
+        return None
+    return ", ".join(f"{ADDED[n]} AS {n}" if n in unlike else n for n, _ in FIELDS)
 
 
 def _rows_of(batch: arrow.RecordBatch) -> list[tuple[Any, ...]]:

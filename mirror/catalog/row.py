@@ -48,6 +48,7 @@ class Row(NamedTuple):
         reason: of the verdict, in a few words.
         source: URL, licence and attribution, where a dataset has given them.
         seen_at: microseconds since 1970-01-01 UTC; the row with the greatest one is the latest.
+        near: stored form of the perceptual hash; None where the pixels were not decoded.
     """
 
     url_md5: bytes
@@ -61,6 +62,7 @@ class Row(NamedTuple):
     reason: str
     source: RowSource
     seen_at: int
+    near: bytes | None = None
 
 
 def latest_seen_at(now: float) -> int:

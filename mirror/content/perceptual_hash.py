@@ -88,7 +88,8 @@ def _cosines(count: int, full: int, step: float) -> NDArray[np.float64]:
     edges = np.minimum(np.arange(count + 1) * step / full, 1.0)
     k = np.arange(1, FREQUENCIES)[:, None]
     waves = np.diff(np.sin(np.pi * k * edges) / (np.pi * k), axis=1)
-    return np.rint(np.vstack([np.diff(edges)[None], waves]) * _SCALE)
+    spans: NDArray[np.float64] = np.rint(np.vstack([np.diff(edges)[None], waves]) * _SCALE)
+    return spans
 
 
 def jpeg_step(full: tuple[int, int], frame: tuple[int, int]) -> float:

@@ -32,7 +32,10 @@ _CHUNK_FILES = 50_000
 
 
 class JudgedFile(NamedTuple):
-    """A file with its verdict. `path` is relative to the cache; width and height are 0 if unknown."""
+    """A file with its verdict. `path` is relative to the cache; width and height are 0 if unknown.
+
+    `near` is the stored perceptual hash, or None.
+    """
 
     path: bytes
     size: int
@@ -43,6 +46,7 @@ class JudgedFile(NamedTuple):
     height: int
     content_hash: bytes
     sha256: bytes
+    near: bytes | None = None
 
     @property
     def url_md5(self) -> bytes:
@@ -75,10 +79,10 @@ class GroupContent(NamedTuple):
     files: int
 
 
-_COLUMNS = "path, size, verdict, reason, format, width, height, content_hash, sha256"
+_COLUMNS = "path, size, verdict, reason, format, width, height, content_hash, sha256, near"
 _SCHEMA = """
     CREATE TABLE files (path BLOB, size INTEGER, verdict TEXT, reason TEXT, format TEXT,
-        width INTEGER, height INTEGER, content_hash BLOB, sha256 BLOB, url_md5 BLOB, kind TEXT);
+        width INTEGER, height INTEGER, content_hash BLOB, sha256 BLOB, near BLOB, url_md5 BLOB, kind TEXT);
 """
 _NUMBER = re.compile(r"0x[0-9a-fA-F]+|\d+")
 
@@ -159,7 +163,7 @@ class Findings:
 
     def add(self, judged: Sequence[JudgedFile]) -> None:
         """Add judged files."""
-        marks = ",".join("?" * 11)
+        marks = ",".join("?" * 12)
         self._db.execute_many(
             f"INSERT INTO files VALUES ({marks})",  # noqa: S608
             [
@@ -250,7 +254,7 @@ def inspect_cache(
         StateError: there is no room for the temporary database.
     """
     count = ScanCount()
-    need = "about 200 bytes a file of the cache"
+    need = "about 240 bytes a file of the cache"
     with ScratchDatabase(_SCHEMA, cache_kib=16384, need=need) as db:
         findings = Findings(db)
         entries = _entries(walk(root, extensions, count))
@@ -311,6 +315,7 @@ def _judge(root: bytes, level: Level, known_bad: frozenset[bytes], entries: list
                 found.height,
                 digest.content_hash,
                 digest.sha256,
+                found.near,
             )
         )
     return judged, failures

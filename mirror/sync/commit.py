@@ -31,6 +31,8 @@ from mirror.sync.weigh import Basis, ContentFacts, Waiting, newly_flagged, weigh
 # Rows committed since the index was read that are kept in memory; then the index is read again. A
 # transfer refreshes it earlier by itself, but not where most files are duplicates.
 _MAX_REMEMBERED: Final = 60_000
+# A clock that runs ahead must not take all later rows with it: they follow it by this much at most.
+_FOLLOWED: Final = 86_400.0
 # Attempts at a commit that others' commits come before: at each, some machine's commit succeeds.
 _ATTEMPTS: Final = 50
 
@@ -103,6 +105,7 @@ class Committer:
         self._committed: dict[bytes, Row] = {}
         self._placeholders: set[bytes] = set()
         self._flagged_at: dict[bytes, int] = {}
+        self._earliest = 0  # `seen_at` of rows from here on: after all rows that the index has
         self._version = 0  # newest catalog version whose rows are all known; version 0 has none
         self._mark = ""  # of this run's commit of that version
         self._known_at = now()
@@ -127,6 +130,8 @@ class Committer:
             return
         self.epoch += 1
         self._placeholders = self.index.contents_judged("placeholder")
+        followed = int((self._now() + _FOLLOWED) * 1e6)
+        self._earliest = min(self.index.latest_seen_at() + 1, followed)
         if self.epoch > 1:
             for content in newly_flagged(earlier, self.index):
                 self._flagged_at[content] = self.epoch
@@ -145,7 +150,7 @@ class Committer:
             row.content_hash in self._placeholders,
             self._flagged_at.get(row.content_hash, 0),
         )
-        weighed = weigh(waiting, self._prior(row.url_md5), content)
+        weighed = weigh(waiting, self._prior(row.url_md5), content, self._earliest)
         if not weighed.holds:
             self.count.left[waiting.basis] += 1
             return None
@@ -176,7 +181,7 @@ class Committer:
         row = Row(
             entry.url_md5, digest.content_hash, digest.sha256, digest.size, judged.format,
             judged.width, judged.height, judged.verdict, judged.reason,
-            source or UNKNOWN_SOURCE, int(self._now() * 1e6),
+            source or UNKNOWN_SOURCE, int(self._now() * 1e6), judged.near,
         )  # fmt: skip
         known = source_digest(source) if source else None
         self._add(Waiting(row, basis, epoch, entry, source_digest=known))

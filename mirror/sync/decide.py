@@ -30,7 +30,7 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 
 from mirror.cache.prepare import Prepared
-from mirror.catalog.index import Sighting
+from mirror.catalog.index import Sighting, StoredObject
 from mirror.catalog.row import Row
 
 
@@ -106,3 +106,14 @@ def supersedes(row: Row, prior: Sighting | None) -> bool:
         known_dimensions = prior.width > 0 or row.width == 0
         return (row.source.url is not None and not prior.sourced) or not known_dimensions
     return True
+
+
+def adds_hash(row: Row, prior: Sighting, stored: StoredObject | None) -> bool:
+    """Whether a row has the perceptual hash of a good image that no row has so far."""
+    return (
+        row.near is not None
+        and row.verdict == "ok"
+        and row.content_hash == prior.content_hash
+        and stored is not None
+        and not stored.hashed
+    )

@@ -44,7 +44,7 @@ from mirror.run.progress import Progress, Stage
 from mirror.run.signals import stopping_on_signals
 from mirror.store.retry import RetryPolicy
 from mirror.sync.catalog_memory import CatalogMemory, identified
-from mirror.sync.decide import Decision, decide, supersedes
+from mirror.sync.decide import Decision, adds_hash, decide, supersedes
 from mirror.sync.plan import FileSelection, make_plan
 from mirror.sync.state import SeenFile, State, set_aside
 
@@ -274,9 +274,10 @@ class _Rebuild:
         row = Row(
             entry.url_md5, digest.content_hash, digest.sha256, digest.size, judged.format,
             judged.width, judged.height, judged.verdict, judged.reason, UNKNOWN_SOURCE,
-            prior.seen_at + 1,
+            prior.seen_at + 1, judged.near,
         )  # fmt: skip
-        if supersedes(row, prior):
+        stored = self._index.stored_object(digest.content_hash)
+        if supersedes(row, prior) or adds_hash(row, prior, stored):
             return None
         (absent,) = positions_of(*halves(digest.content_hash), *self._absent)
         if decision is Decision.DUPLICATE and absent >= 0:

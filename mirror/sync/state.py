@@ -163,7 +163,7 @@ class State:
         query = f"SELECT path, source_digest, {columns} FROM files WHERE {_PRESENT} ORDER BY path"  # noqa: S608
         with self._file.translated():
             for path, digest, *facts in self._db.execute(query):
-                yield path, Row._make((*facts, UNKNOWN_SOURCE, 0)), digest
+                yield path, Row._make((*facts, UNKNOWN_SOURCE, 0, None)), digest
 
     def acknowledged(self) -> Iterator[tuple[bytes, bytes, bytes]]:
         """`(path, url_md5, content_hash)` of every `ok` file, vanished files included."""

@@ -11,6 +11,7 @@ decide on that version, too:
     | file, `ok`, a duplicate | no live `ok` row names its content              | left: upload it          |
     | file                    | `ok` rows name its hash with another SHA-256    | left: it collides        |
     | file                    | the latest row of its URL says the same         | known: no row is written |
+    | file, `ok`, with a hash | so it does, but no row has the content's hash   | written                  |
     | file, flagged           | the URL has a good image of another content     | known: no row is written |
     | source                  | the URL has another content or verdict          | left                     |
     | placeholder by evidence | the URL has another content, or is flagged      | left                     |
@@ -29,7 +30,7 @@ from mirror.cache.scan import Entry
 from mirror.catalog.index import Index, Sighting, StoredObject, positions_of
 from mirror.catalog.row import Row
 from mirror.content.placeholder import KNOWN_BAD
-from mirror.sync.decide import supersedes
+from mirror.sync.decide import adds_hash, supersedes
 
 
 class Basis(Enum):
@@ -90,15 +91,19 @@ class Weighed(NamedTuple):
     write: bool
 
 
-def weigh(waiting: Waiting, prior: Sighting | None, content: ContentFacts) -> Weighed:
+def weigh(
+    waiting: Waiting, prior: Sighting | None, content: ContentFacts, earliest: int = 0
+) -> Weighed:
     """Decide by the table above.
 
     Args:
         waiting: the row.
         prior: the latest row of its URL, by this run or by the catalog.
         content: what the catalog says of its content.
+        earliest: the least `seen_at` of the row: rows of later commits are seen later.
     """
     row = waiting.row
+    row = row._replace(seen_at=max(row.seen_at, earliest))
     if prior is not None:
         # A clock that was set back, or another machine's clock that runs ahead, must not make an
         # older row the latest one.
@@ -116,7 +121,8 @@ def weigh(waiting: Waiting, prior: Sighting | None, content: ContentFacts) -> We
             if content.stored is None:
                 return Weighed(waiting, holds=False, write=False)
             row = row._replace(format=content.stored.format)
-    return Weighed(waiting._replace(row=row), holds=True, write=supersedes(row, prior))
+    write = supersedes(row, prior) or (prior is not None and adds_hash(row, prior, content.stored))
+    return Weighed(waiting._replace(row=row), holds=True, write=write)
 
 
 def _without_a_file(waiting: Waiting, row: Row, prior: Sighting | None) -> Weighed:

@@ -40,6 +40,8 @@ def batch(version: int) -> Batch:
         "verdict": np.zeros(1, "u1"),
         "sourced": np.ones(1, bool),
         "seen_at": np.array([version]),
+        "first_seen": np.array([version]),
+        "near": np.zeros(1, "V35"),
         "photo": key,
     }
 

@@ -108,6 +108,7 @@ def row(number: int, seen_at: int = 1, source: RowSource = UNKNOWN_SOURCE) -> Ro
         reason="" if number % 2 else f"reason {number}, “quoted” \0",
         source=source,
         seen_at=seen_at,
+        near=bytes([1]) + number.to_bytes(34, "big") if number % 3 else None,
     )
 
 
@@ -144,12 +145,13 @@ def test_rows_come_back_whole_through_polars(here: Table) -> None:
     frame = pl.read_delta(here.uri, storage_options=here.options).sort("seen_at")
     assert frame.columns == [
         "url_md5", "content_hash", "sha256", "size", "format", "width", "height",
-        "verdict", "reason", "source_url", "license", "attribution", "seen_at",
+        "verdict", "reason", "source_url", "license", "attribution", "seen_at", "near",
     ]  # fmt: skip
     assert frame.schema["seen_at"] == pl.Datetime("us", "UTC")
     epoch = datetime(1970, 1, 1, tzinfo=UTC)
     expected = [
-        (*one[:9], *one.source, epoch + timedelta(microseconds=one.seen_at)) for one in ROWS
+        (*one[:9], *one.source, epoch + timedelta(microseconds=one.seen_at), one.near)
+        for one in ROWS
     ]
     assert frame.rows() == expected
 

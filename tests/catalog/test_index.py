@@ -187,6 +187,71 @@ def test_a_saved_index_is_loaded_unchanged(seen: list[Seen]) -> None:
         agrees(loaded.merged([batch(rows)] if rows else [], 4, frozenset()), rows)
 
 
+@given(st.lists(SEEN, max_size=40), st.data())
+@settings(deadline=None, max_examples=60)
+def test_a_url_is_first_seen_when_it_began_to_have_its_content(
+    seen: list[Seen], data: st.DataObject
+) -> None:
+    rows = [row_of(one._replace(url=KEYS[at % 3]), at) for at, one in enumerate(seen)]
+    arriving: list[Row] = []
+    for at, one in enumerate(rows):  # in the order of the commits, some of them again
+        arriving += [one, *data.draw(st.lists(st.sampled_from(rows[: at + 1]), max_size=1))]
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(arriving)), max_size=4)))
+    index = Index.empty()
+    for begin, end in pairwise([0, *cuts, len(arriving)]):
+        index = index.merged([batch(arriving[begin:end])] if end > begin else [], end, frozenset())
+    first: dict[bytes, int] = {}
+    content: dict[bytes, bytes] = {}
+    for one in rows:
+        if content.get(one.url_md5) != one.content_hash:
+            content[one.url_md5], first[one.url_md5] = one.content_hash, one.seen_at
+    assert index.sightings["first_seen"].tolist() == [first[url] for url in sorted(first)]
+
+
+def near(number: int) -> bytes:
+    return bytes([1]) + number.to_bytes(34, "big")
+
+
+def stored_near(index: Index, content: bytes) -> bytes:
+    at = index.objects["hash_lo"].tolist().index(int.from_bytes(content[8:]))
+    found: bytes = index.objects["near"][at].tobytes()
+    return found
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("at_once", [False, True])
+def test_a_row_without_a_hash_leaves_the_contents_hash_as_it_is(
+    turned: bool, at_once: bool
+) -> None:
+    content = KEYS[-1]
+    rows = [
+        row_of(Seen(KEYS[1], content, "ok", "jpeg", 5, None), 1)._replace(near=near(2)),
+        row_of(Seen(KEYS[1], content, "ok", "jpeg", 5, "https://example.org/x"), 2),
+        row_of(Seen(KEYS[2], content, "ok", "jpeg", 5, None), 3)._replace(near=near(1 << 200)),
+        row_of(Seen(KEYS[3], content, "blank", "jpeg", 5, None), 4)._replace(near=near(0)),
+    ]
+    if turned:
+        rows.reverse()
+    index = Index.empty()
+    for part in [rows] if at_once else [[one] for one in rows]:
+        index = index.merged([batch(part)], index.version + 1, frozenset())
+    assert stored_near(index, content) == near(2)
+    stored = index.stored_object(content)
+    assert stored is not None
+    assert stored.hashed
+
+
+@pytest.mark.parametrize(
+    "foreign", [b"", b"\1", near(5)[:-1], near(5) + b"\0", b"\2" + near(5)[1:]]
+)
+def test_a_hash_of_another_length_or_version_counts_as_none(foreign: bytes) -> None:
+    index = index_of([ROWS[0]._replace(near=foreign)])
+    assert stored_near(index, ROWS[0].content_hash) == bytes(35)
+    stored = index.stored_object(ROWS[0].content_hash)
+    assert stored is not None
+    assert not stored.hashed
+
+
 ROWS = [row_of(Seen(key, key, "ok", "jpeg", 5, None), at) for at, key in enumerate(KEYS)]
 
 
@@ -426,12 +491,13 @@ def test_rows_that_are_merged_are_not_in_memory_twice(tmp_path: Path) -> None:
             name: np.frombuffer(chance.bytes(8 * count), "u8").copy()
             for name in ("url_hi", "url_lo", "hash_hi", "hash_lo", "photo")
         }
-        one |= {name: np.ones(count, "i8") for name in ("size", "seen_at")}
+        one |= {name: np.ones(count, "i8") for name in ("size", "seen_at", "first_seen")}
         one |= {name: np.ones(count, "i4") for name in ("width", "height")}
         one |= {name: np.zeros(count, "u1") for name in ("format", "verdict")}
         return one | {
             "sourced": np.ones(count, "?"),
             "sha256": np.frombuffer(chance.bytes(32 * count), "V32"),
+            "near": np.frombuffer(chance.bytes(35 * count), "V35"),
         }
 
     tracemalloc.start()

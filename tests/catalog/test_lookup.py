@@ -117,6 +117,8 @@ def test_keys_of_objects_are_those_of_the_layout(
         "verdict": np.zeros(number, "u1"),
         "sourced": np.zeros(number, "?"),
         "seen_at": np.ones(number, "i8"),
+        "first_seen": np.ones(number, "i8"),
+        "near": np.zeros(number, "V35"),
         "photo": np.zeros(number, "u8"),
     }
     lookup = UrlLookup(Index.empty().merged([batch], 0, frozenset()))

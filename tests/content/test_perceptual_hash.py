@@ -74,13 +74,15 @@ def by_the_definition(frame: NDArray[np.uint8], width: int, height: int, step: f
     median = (sizes[127] + sizes[128]) / 2
     bits = "".join("1" if value > 0 else "0" for value in found)
     hundredths = min(round(median * 2 / 2**38 * 100), 65535)
-    return bytes([1]) + hundredths.to_bytes(2, "big") + int(bits, 2).to_bytes(32, "big")
+    stored: bytes = bytes([1]) + hundredths.to_bytes(2, "big") + int(bits, 2).to_bytes(32, "big")
+    return stored
 
 
 def waves(rows: int, columns: int) -> NDArray[np.uint8]:
     """A frame that every implementation can make: integers only."""
     y, x = np.mgrid[:rows, :columns]
-    return ((x * x + 3 * y * y + x * y) // 7 % 251).astype(np.uint8)
+    frame: NDArray[np.uint8] = ((x * x + 3 * y * y + x * y) // 7 % 251).astype(np.uint8)
+    return frame
 
 
 @pytest.mark.parametrize(

@@ -47,6 +47,8 @@ def index_of(rows: Sequence[tuple[str, int, str]], *, tell_photos: bool = False)
         "verdict": np.array([VERDICTS.index(verdict) for *_, verdict in rows], "u1"),
         "sourced": np.zeros(len(rows), "?"),
         "seen_at": np.arange(len(rows), dtype="i8"),
+        "first_seen": np.arange(len(rows), dtype="i8"),
+        "near": np.zeros(len(rows), "V35"),
         "photo": np.array([photo_key(url) if tell_photos else 0 for url in urls], "u8"),
     }
     return Index.empty().merged([batch], 0, frozenset())

@@ -25,12 +25,18 @@ from tests.sync.test_sync import DatasetSources
 
 CONTENT, OTHER = bytes(16), bytes(15) + b"\1"
 SHA = bytes(32)
-STORED = StoredObject(SHA, "unknown")
+STORED = StoredObject(SHA, "unknown", hashed=False)
+HASHED = STORED._replace(hashed=True)
+NEAR = bytes([1]) + bytes(34)
 
 
 def waiting(basis: Basis, verdict: Verdict = "ok") -> Waiting:
     row = Row(b"u" * 16, CONTENT, SHA, 9, "jpeg", 4, 4, verdict, "", UNKNOWN_SOURCE, 100)
     return Waiting(row, basis, epoch=3)
+
+
+def with_near(waiting: Waiting) -> Waiting:
+    return waiting._replace(row=waiting.row._replace(near=NEAR))
 
 
 def prior(verdict: Verdict, content: bytes = CONTENT, seen_at: int = 50) -> Sighting:
@@ -52,11 +58,21 @@ CASES: list[tuple[Waiting, Sighting | None, ContentFacts, bool, bool]] = [
     (waiting(Basis.UPLOADED), None, facts(flagged_at=4), False, False),
     (waiting(Basis.DUPLICATE), None, facts(STORED), True, True),
     (waiting(Basis.DUPLICATE), None, facts(), False, False),
-    (waiting(Basis.DUPLICATE), None, facts(StoredObject(b"\1" * 32, "jpeg")), False, False),
+    (
+        waiting(Basis.DUPLICATE),
+        None,
+        facts(StoredObject(b"\1" * 32, "jpeg", hashed=True)),
+        False,
+        False,
+    ),
     (waiting(Basis.DUPLICATE), None, facts(STORED, flagged_at=4), False, False),
     (waiting(Basis.FLAGGED, "blank"), None, facts(), True, True),
     (waiting(Basis.FLAGGED, "blank"), prior("ok", OTHER), facts(), True, False),
     (waiting(Basis.FLAGGED, "blank"), prior("blank"), facts(), True, False),
+    (with_near(waiting(Basis.DUPLICATE)), prior("ok"), facts(STORED), True, True),
+    (with_near(waiting(Basis.DUPLICATE)), prior("ok"), facts(HASHED), True, False),
+    (with_near(waiting(Basis.UPLOADED)), prior("ok"), facts(STORED), True, True),
+    (with_near(waiting(Basis.FLAGGED, "blank")), prior("blank"), facts(STORED), True, False),
     (waiting(Basis.SOURCE), prior("ok"), facts(), True, True),
     (waiting(Basis.SOURCE), prior("corrupt"), facts(), False, False),
     (waiting(Basis.SOURCE), prior("ok", OTHER), facts(), False, False),
@@ -234,6 +250,6 @@ def test_known_content_keeps_the_format_under_which_it_is_stored(
 def test_a_file_is_left_if_its_hash_has_another_sha256_by_now(
     basis: Basis, verdict: Verdict
 ) -> None:
-    forged = StoredObject(b"f" * 32, "png")
+    forged = StoredObject(b"f" * 32, "png", hashed=True)
     assert not weigh(waiting(basis, verdict), None, facts(forged)).holds
     assert weigh(waiting(basis, verdict), None, facts(STORED)).holds

@@ -77,10 +77,12 @@ class StoredObject(NamedTuple):
     Attributes:
         sha256: of its bytes, 32 bytes.
         format: that its key has: a name of `mirror.layout.FORMATS`.
+        hashed: whether a row has its perceptual hash.
     """
 
     sha256: bytes
     format: str
+    hashed: bool
 
 
 @dataclass(frozen=True)
@@ -91,9 +93,10 @@ class Index:
         version: of the catalog; -1 in an empty index.
         sightings: columns sorted by `url_md5`: `url_hi`, `url_lo`, `hash_hi`, `hash_lo`, `size`,
             `width`, `height`, `format` (a position in `FORMAT_NAMES`), `verdict` (a position in
-            `VERDICTS`), `sourced`, `seen_at`, `photo` (a `photo_key`, 0 where no row has the URL).
+            `VERDICTS`), `sourced`, `seen_at`, `first_seen` (of the first row of the URL since when
+            its content is the same), `photo` (a `photo_key`, 0 where no row has the URL).
         objects: columns sorted by content hash: `hash_hi`, `hash_lo`, `sha256`, `format` (of one of
-            the live `ok` rows that name it).
+            the live `ok` rows that name it), `near` (the stored perceptual hash, zeros if unknown).
         files: the catalog's data files that it was built from.
         path: the snapshot that it is mapped from; None when it is in memory.
         ignored: how many rows of each data file do not count, where some do not (`catalog.row`).
@@ -253,7 +256,11 @@ class Index:
         if at < 0:
             return None
         objects = self.objects
-        return StoredObject(objects["sha256"][at].tobytes(), FORMAT_NAMES[objects["format"][at]])
+        return StoredObject(
+            objects["sha256"][at].tobytes(),
+            FORMAT_NAMES[objects["format"][at]],
+            objects["near"][at].tobytes()[0] != 0,
+        )
 
     def flagged_contents(self) -> tuple[NDArray[np.uint64], NDArray[np.uint64], NDArray[np.int64]]:
         """Contents that rows judge blank, corrupt or no image: (n,) each, sorted by hash.
@@ -267,6 +274,10 @@ class Index:
         order = np.lexsort((seen_at, lo, hi))
         order = order[last_of_each(hi[order], lo[order])]
         return hi[order], lo[order], seen_at[order]
+
+    def latest_seen_at(self) -> int:
+        """The greatest `seen_at` of all rows; 0 in an empty index."""
+        return int(self.sightings["seen_at"].max(initial=0))
 
     def contents_judged(self, *verdicts: Verdict) -> set[bytes]:
         """Content hashes of the rows that have one of these verdicts."""

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mirror.content.image import VERDICTS
+from mirror.content.perceptual_hash import STORED_BYTES
 from mirror.layout import FORMATS
 
 # Columns of equal length by their names.
@@ -32,9 +33,16 @@ SIGHTING_COLUMNS: Final = {
     "verdict": "u1",
     "sourced": "?",
     "seen_at": "i8",
+    "first_seen": "i8",
     "photo": "u8",
 }
-OBJECT_COLUMNS: Final = {"hash_hi": "u8", "hash_lo": "u8", "sha256": "V32", "format": "u1"}
+OBJECT_COLUMNS: Final = {
+    "hash_hi": "u8",
+    "hash_lo": "u8",
+    "sha256": "V32",
+    "format": "u1",
+    "near": f"V{STORED_BYTES}",
+}
 
 # Rows that are copied or searched at once: memory stays at a few megabytes a column.
 PIECE: Final = 1 << 16

@@ -35,9 +35,9 @@ class IndexMerge:
 
     def sightings(self) -> Iterator[tuple[str, ColumnSelection]]:
         """Name and content of each column of the sightings: the latest row of each URL."""
-        latest, photo_rows = self._latest()
+        latest, photo_rows, first_rows = self._latest()
         for name in SIGHTING_COLUMNS:
-            positions = photo_rows if name == "photo" else latest
+            positions = {"photo": photo_rows, "first_seen": first_rows}.get(name, latest)
             yield (
                 name,
                 ColumnSelection(self.column("sightings", name), self.new[name], positions),
@@ -57,12 +57,15 @@ class IndexMerge:
             for name in ("hash_hi", "hash_lo")
         )
         order = np.lexsort((lo, hi))
+        hashed = self._most_hashed(hi, lo, ok)
         hi, lo = hi[order], lo[order]
         last = last_of_each(hi, lo)
         naming = _naming_rows(hi[last], lo[last], sightings)
-        keep = order[last][naming >= 0]
-        from_new = keep >= known
-        keep[from_new] = ok[keep[from_new] - known] + known
+        kept = order[last][naming >= 0], hashed[naming >= 0]
+        for keep in kept:
+            from_new = keep >= known
+            keep[from_new] = ok[keep[from_new] - known] + known
+        rows, near_rows = kept
         # An object keeps the format of a live row: that of an older row may have been deleted.
         nothing = np.empty(0, sightings["format"].dtype)
         formats = ColumnSelection(sightings["format"], nothing, naming[naming >= 0])
@@ -71,18 +74,46 @@ class IndexMerge:
                 name,
                 formats
                 if name == "format"
-                else ColumnSelection(self.column("objects", name), new[name], keep),
+                else ColumnSelection(
+                    self.column("objects", name), new[name], near_rows if name == "near" else rows
+                ),
             )
             for name in OBJECT_COLUMNS
         )
 
-    def _latest(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    def _most_hashed(
+        self, hi: NDArray[np.uint64], lo: NDArray[np.uint64], ok: NDArray[np.intp]
+    ) -> NDArray[np.intp]:
+        """For each content, sorted, the row to take its perceptual hash from.
+
+        Rows of one content may lack the hash. Two decoders may give hashes that differ in a bit; the
+        smaller one is taken, so that every machine takes the same.
+
+        Args:
+            hi: first halves of the content hashes of the index's objects, then of the new `ok` rows.
+            lo: second halves.
+            ok: positions of these rows among the new ones.
+
+        Returns:
+            Positions in `hi`, one for each distinct content.
+        """
+        near = np.concatenate([self.column("objects", "near"), self.new["near"][ok]])
+        leading = near.view(np.uint8).reshape(len(near), near.dtype.itemsize)
+        lacks = leading[:, 0] == 0
+        bits = np.ascontiguousarray(leading[:, -32:]).view(">u8")[:, 0].astype(np.uint64)
+        order = np.lexsort((bits, lacks, lo, hi))
+        first = np.ones(len(order), bool)
+        first[1:] = last_of_each(hi[order], lo[order])[:-1]
+        return order[first]
+
+    def _latest(self) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]:
         """Positions in the index followed by the new rows, one for each URL, sorted by URL.
 
         Returns:
-            The latest row of each URL; and the row to take its photo from. That is the same one, or
-            the latest that has a photo where that one has none: a later sighting by a writer that
-            knows only the MD5 must not erase the photo.
+            The latest row of each URL. The row to take its photo from: the same one, or the latest
+            that has a photo where that one has none, because a later sighting by a writer that
+            knows only the MD5 must not erase the photo. The row to take `first_seen` from: the
+            first of the rows without a break that say the same content as the latest.
         """
         hi, lo, seen_at = (
             np.concatenate([self.column("sightings", name), self.new[name]])
@@ -93,6 +124,7 @@ class IndexMerge:
         hi = hi[order]
         lo = lo[order]
         last = last_of_each(hi, lo)
+        first_rows = self._first_of_runs(order, last)
         del hi, lo
         latest = order[last]
         superseded = np.flatnonzero(~last)
@@ -104,10 +136,35 @@ class IndexMerge:
         has_photo = ColumnSelection(*photos, superseded).whole() != 0
         erased = has_photo & (ColumnSelection(*photos, latest[successors]).whole() == 0)
         if not erased.any():
-            return latest, latest
+            return latest, latest, first_rows
         photo_rows = latest.copy()
         photo_rows[successors[erased]] = superseded[erased]  # by `seen_at`: the last one stays
-        return latest, photo_rows
+        return latest, photo_rows, first_rows
+
+    def _first_of_runs(self, order: NDArray[np.intp], last: NDArray[np.bool_]) -> NDArray[np.intp]:
+        """For each URL the row of the least `first_seen` in the run of one content that ends its rows.
+
+        Args:
+            order: all rows by URL, and by time within a URL.
+            last: marks the latest row of each URL, in that order.
+        """
+        first = order[last]
+        several = ~last
+        several[1:] |= ~last[:-1]
+        rows, ends = order[several], last[several]
+        if not len(rows):
+            return first
+        hi, lo, first_seen = (
+            ColumnSelection(self.column("sightings", name), self.new[name], rows).whole()
+            for name in ("hash_hi", "hash_lo", "first_seen")
+        )
+        starts = np.ones(len(rows), bool)
+        starts[1:] = (hi[1:] != hi[:-1]) | (lo[1:] != lo[:-1]) | ends[:-1]
+        run = np.cumsum(starts)
+        # A row that a compaction wrote again says less than the index does: `first_seen` decides.
+        by_time = np.lexsort((first_seen, run))
+        first[several[last]] = rows[by_time[np.flatnonzero(starts)]][run[ends] - 1]
+        return first
 
 
 def _naming_rows(

@@ -1,6 +1,6 @@
 """Snapshots of an index on disk: a folder with one .npy file a column, written once, then mapped.
 
-About 67 bytes a sighting and 49 an object, shared by all processes that map it. A snapshot is only
+About 75 bytes a sighting and 84 an object, shared by all processes that map it. A snapshot is only
 a cache of the catalog.
 """
 
@@ -29,7 +29,7 @@ from mirror.catalog.index.index_columns import (
 )
 
 # Increased whenever the files of a snapshot change their meaning; older snapshots are then rebuilt.
-SNAPSHOT: Final = 4
+SNAPSHOT: Final = 5
 
 # How long to wait for another process that is writing a snapshot: it may be stopped, or its disk
 # slow. Ten million rows take about twenty seconds.

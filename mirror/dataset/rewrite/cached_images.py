@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 
 from mirror.catalog.index import FORMAT_CODES, VERDICT_CODES, Batch, Index, halves
 from mirror.catalog.lookup import Positions
+from mirror.content.perceptual_hash import STORED_BYTES
 from mirror.inspection.inspect_cache import Findings
 
 
 class CachedImages:
     """The inspected files of a cache, as an index of sightings and as `file://` URLs.
 
-    They take about 200 bytes of memory per file.
+    They take about 280 bytes of memory per file.
 
     Attributes:
         index: one sighting for each URL with a file; a good file wins over a flagged image.
@@ -27,11 +28,13 @@ class CachedImages:
     def __init__(self, folder: Path, findings: Findings) -> None:
         self._base = b"file://" + quote_from_bytes(os.fsencode(folder.absolute())).encode() + b"/"
         digests, hashes, sha256, paths = bytearray(), bytearray(), bytearray(), bytearray()
+        near, no_hash = bytearray(), bytes(STORED_BYTES)
         ends, numbers = array("q"), array("q")
         for image in findings.files():
             digests += image.url_md5
             hashes += image.content_hash
             sha256 += image.sha256
+            near += image.near or no_hash
             paths += image.path
             ends.append(len(paths))
             numbers.extend((image.size, image.width, image.height))
@@ -54,6 +57,9 @@ class CachedImages:
             "verdict": verdict.astype("u1"),
             "sourced": np.zeros(len(size), "?"),
             "seen_at": good.astype("i8"),  # the latest sighting wins, so good ones are later
+            # A cache tells no order in which its contents came.
+            "first_seen": np.zeros(len(size), "i8"),
+            "near": np.frombuffer(bytes(near), f"V{STORED_BYTES}"),
             "photo": np.zeros(len(size), "u8"),
         }
         self.index = Index.empty().merged([batch], 0, frozenset())
