@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mirror.dataset.splits.split import Keys, as_words
+from mirror.duplicates.connected_components import component_roots
 
 
 class RecordKeys(NamedTuple):
@@ -54,7 +55,7 @@ def component_keys(
     tables = [
         RecordKeys(table.record, as_words(table.key)) for table in (groups, contents) if table
     ]
-    root = _roots(records, *np.concatenate([_links(table) for table in tables], axis=1))
+    root = component_roots(records, *np.concatenate([_links(table) for table in tables], axis=1))
     key = np.full(records, np.iinfo(np.uint64).max, np.uint64)
     named = np.zeros(records, np.bool_)
     for table in tables:
@@ -74,32 +75,3 @@ def _links(table: RecordKeys) -> NDArray[np.intp]:
     record = table.record[order]
     common = np.flatnonzero(key[1:] == key[:-1])
     return np.stack([record[common], record[common + 1]])
-
-
-def _roots(nodes: int, left: NDArray[np.intp], right: NDArray[np.intp]) -> NDArray[np.intp]:
-    """For each node the representative of its connected component, by Borůvka's algorithm.
-
-    In each round every node takes the first of its links. The taken links have no cycle, except two
-    nodes that took the same link; one of them becomes a root. Every node with a link is joined to
-    another, so there are at most log2(nodes) rounds for any order of the input. Pointer jumping
-    flattens the trees of a round in at most log2(nodes) steps.
-    """
-    root = np.arange(nodes)
-    while True:
-        apart = left != right
-        left, right = left[apart], right[apart]
-        if not len(left):
-            return root
-        links = np.arange(len(left))
-        first = np.full(nodes, len(left))
-        np.minimum.at(first, left, links)
-        np.minimum.at(first, right, links)
-        linked = np.flatnonzero(first < len(left))
-        taken = first[linked]
-        up = np.arange(nodes)
-        up[linked] = left[taken] + right[taken] - linked
-        tops = linked[(up[up[linked]] == linked) & (linked < up[linked])]
-        up[tops] = tops
-        while not np.array_equal(above := up[up[linked]], up[linked]):
-            up[linked] = above
-        root, left, right = up[root], up[left], up[right]

@@ -1,0 +1,1 @@
+"""Finds copies of one photograph: perceptual hashes that are near, and groups of contents."""
