@@ -489,6 +489,9 @@ class Mirror:
         tolerance: float = 0.01,
         allow_leaks: bool = False,
         pin: Mapping[str, _Paths] | str | Iterable[str] = (),
+        near_duplicates: Literal["group", "drop", "keep"] = "group",
+        label_field: str | None = None,
+        label_conflicts: Literal["keep", "drop"] = "keep",
         cached_only: _Path | None = None,
         level: Level = "decode",
         known_bad: _Path | None = None,
@@ -527,6 +530,10 @@ class Mirror:
             allow_leaks: let records with the same image be in different splits.
             pin: earlier outputs, whose records keep their splits: `{"train": "plants_train.jsonl"}`
                 or `["train=plants_train.jsonl"]`.
+            near_duplicates: keep copies of one photograph in one split, drop all but the largest of
+                them, or keep them wherever they fall.
+            label_field: the field of the class that copies must agree in; None takes `stratify_by`.
+            label_conflicts: what becomes of records whose photograph has several classes.
             cached_only: a cache folder to look images up in, instead of the mirror.
             level: how far to look at each image of that folder.
             known_bad: a file of hashes of contents that are always bad, for that folder.
@@ -567,6 +574,9 @@ class Mirror:
             tolerance=tolerance,
             allow_leaks=allow_leaks,
             pin=_pins(pin),
+            near_duplicates=near_duplicates,
+            label_field=label_field,
+            label_conflicts=label_conflicts,
             cached_only=cached_only is not None,
             level=level,
             known_bad=bad,

@@ -43,10 +43,17 @@ class CopyGroups:
     Attributes:
         leader: (contents,) for each content the leader of its group; itself if it has no copies.
         first_seen: (contents,) when each content was first seen, in microseconds since 1970.
+        hash_hi: (contents,) the first half of each content's hash.
     """
 
     leader: NDArray[np.intp]
     first_seen: NDArray[np.int64] = field(repr=False)
+    hash_hi: NDArray[np.uint64] = field(repr=False)
+
+    def keys_of(self, contents: NDArray[np.intp]) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+        """The keys of n contents, equal within a group, and when their leaders were first seen."""
+        leader = self.leader[contents]
+        return self.hash_hi[leader], self.first_seen[leader]
 
     def members(self) -> Iterator[NDArray[np.intp]]:
         """Each group of several contents, the largest group first; within it the leader first."""
@@ -86,7 +93,7 @@ def copy_groups(index: Index, most: int = GROUPED) -> CopyGroups:
     if leader is None:
         leader = _leaders(index.objects, first_seen, photos, most)
         _keep(index, most, leader)
-    return CopyGroups(leader, first_seen)
+    return CopyGroups(leader, first_seen, index.objects["hash_hi"])
 
 
 def contents_of(index: Index, at: NDArray[np.intp]) -> NDArray[np.intp]:

@@ -23,6 +23,8 @@ _CHUNKS: Final = 12
 MOST: Final = 2 * _CHUNKS - 1
 # Hashes with like chunks that are compared pair by pair. Of more, one component is left out.
 _LONG_RUN: Final = 64
+# So few hashes are all compared: the tables of the chunks would take longer.
+_FEW: Final = 1024
 # Pairs that are compared at once: this bounds the memory.
 _PAIRS: Final = 1 << 20
 
@@ -43,9 +45,12 @@ def near_components(bits: NDArray[np.uint8], most: int) -> NDArray[np.intp]:
         raise ValueError(f"hashes that differ in {most} bits are not found; the most is {MOST}")
     words, number = _distinct(np.ascontiguousarray(bits).view(np.uint64))
     joined = _Components(words, most)
-    for first in range(_CHUNKS):
-        # Every chunk has bits of all frequencies: the lowest ones alone are alike too often.
-        joined.join_like(range(first, BITS, _CHUNKS))
+    if len(words) <= _FEW:
+        joined.join_all()
+    else:
+        for first in range(_CHUNKS):
+            # Every chunk has bits of all frequencies: the lowest ones alone are alike too often.
+            joined.join_like(range(first, BITS, _CHUNKS))
     root = np.empty(len(words), np.intp)
     root[joined.number] = joined.root
     root = root[number]
@@ -95,6 +100,10 @@ class _Components:
         self._words = words
         self._most = most
 
+    def join_all(self) -> None:
+        """Join all near hashes, by comparing all."""
+        self._join_long(np.arange(len(self.root)))
+
     def join_like(self, bits: range) -> None:
         """Join all near hashes that are equal in these bits, or differ in one of them."""
         chunk = _chunk(self._words.view(np.uint8), bits)
@@ -134,6 +143,8 @@ class _Components:
 
     def _join_long(self, run: NDArray[np.intp]) -> None:
         """Compare each hash outside of the run's largest component with the whole run."""
+        if not len(run):
+            return
         roots, count = np.unique(self.root[run], return_counts=True)
         for at in run[self.root[run] != roots[count.argmax()]].tolist():
             self._join(np.full(len(run), at), run)

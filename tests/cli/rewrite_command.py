@@ -32,7 +32,8 @@ THREE = "--split=train=0.8,val=0.1,test=0.1"
 
 # The records of `work` that are dropped, by reason.
 DROPPED = {"blank": 3, "corrupt": 2, "not_image": 4, "placeholder": 6, "not_mirrored": 5,
-           "too_small": 0, "license": 0, "invalid": 1, "sample": 0}  # fmt: skip
+           "too_small": 0, "license": 0, "invalid": 1, "label_conflict": 0,
+           "near_duplicate": 0, "sample": 0}  # fmt: skip
 
 
 class Said(NamedTuple):

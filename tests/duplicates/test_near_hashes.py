@@ -52,14 +52,23 @@ def clusters(draw: st.DrawFn) -> Bits:
 
 @given(clusters(), st.sampled_from([0, 5, 15, MOST]))
 @settings(deadline=None, max_examples=150)
-def test_the_components_are_those_of_brute_force(bits: Bits, most: int) -> None:
+def test_few_hashes_give_the_components_of_brute_force(bits: Bits, most: int) -> None:
     assert near_components(bits, most).tolist() == by_brute_force(bits, most)
 
 
+@given(clusters(), st.sampled_from([0, 5, 15, MOST]))
+@settings(deadline=None, max_examples=30)
+def test_chunks_give_the_components_of_brute_force(bits: Bits, most: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(near_hashes, "_FEW", 0)
+        assert near_components(bits, most).tolist() == by_brute_force(bits, most)
+
+
 @given(clusters())
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=20)
 def test_long_runs_give_the_same_components(bits: Bits) -> None:
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(near_hashes, "_FEW", 0)
         patch.setattr(near_hashes, "_LONG_RUN", 1)
         patch.setattr(near_hashes, "_PAIRS", 3)
         assert near_components(bits, MOST).tolist() == by_brute_force(bits, MOST)
@@ -67,8 +76,11 @@ def test_long_runs_give_the_same_components(bits: Bits) -> None:
 
 @pytest.mark.parametrize("chunk", range(12))
 @pytest.mark.parametrize("bits", [2, 3])
-def test_every_chunk_may_be_the_one_that_is_alike(chunk: int, bits: int) -> None:
+def test_every_chunk_may_be_the_one_that_is_alike(
+    chunk: int, bits: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """23 flips: one in a chunk, two in each other chunk; another flip, and the pair is too far apart."""
+    monkeypatch.setattr(near_hashes, "_FEW", 0)
     rng = np.random.default_rng(7)
     centre = rng.integers(0, 256, 32, np.uint8)
     flips = [at + 12 * step for at in range(12) for step in ([0] if at == chunk else range(2))]

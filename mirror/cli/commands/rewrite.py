@@ -183,6 +183,28 @@ if TYPE_CHECKING:
     ),
 )
 @section(
+    "Copies of one photograph",
+    click.option(
+        "--near-duplicates",
+        type=click.Choice(["group", "drop", "keep"]),
+        default="group",
+        show_default=True,
+        help="Keep copies in one split, drop all but the largest, or keep them wherever they fall.",
+    ),
+    click.option(
+        "--label-field",
+        metavar="FIELD",
+        help="The field of the class that copies must agree in; the one of --stratify-by, if given.",
+    ),
+    click.option(
+        "--label-conflicts",
+        type=click.Choice(["keep", "drop"]),
+        default="keep",
+        show_default=True,
+        help="What to do with records whose photograph has several classes.",
+    ),
+)
+@section(
     "Update a training's configuration",
     click.option(
         "--update-config",
@@ -206,8 +228,8 @@ def command(session: Session, /, **options: Any) -> int:
 
     IN is JSON, CSV or Parquet (plain, .gz or .zst), a folder or quoted pattern of such files, - for
     standard input, or mongodb://HOST/DATABASE/COLLECTION. Records whose image is not in the mirror, blank, broken or a
-    placeholder are dropped and counted. All other fields stay unchanged. The same image is never in
-    two splits. A record keeps its split when the dataset is reordered or grows; with --stratify-by
+    placeholder are dropped and counted. All other fields stay unchanged. The same photograph is
+    never in two splits, whatever its size. A record keeps its split when the dataset is reordered or grows; with --stratify-by
     a few records move then, unless --pin names the earlier outputs.
 
     Invalid records, and records without a URL, go to OUT.rejected.jsonl; the exit status is then 3.
@@ -258,7 +280,7 @@ def _options(options: dict[str, Any]) -> RewriteOptions:
 
     as_given = (
         "url_field delimiter nan source_field scheme expires match missing min_size license_field sample seed "
-        "group_by stratify_by tolerance allow_leaks pin level known_bad strict force "
+        "group_by stratify_by tolerance allow_leaks pin near_duplicates label_field label_conflicts level known_bad strict force "
         "allow_empty dry_run assignments"
     )
     return parse_options(

@@ -18,6 +18,8 @@ _WORDS = {
     "too_small": "too small",
     "license": "licence",
     "sample": "not in the sample",
+    "near_duplicate": "copies of a photograph",
+    "label_conflict": "photographs of several classes",
 }
 _WHY = {
     "few_units": "in fewer groups than there are splits",
@@ -70,6 +72,7 @@ def _rows(report: RewriteReport) -> list[tuple[str, str, str]]:
         rows.append(
             (f"  not in the {report.place}", output.count(report.kept_missing), "kept unchanged")
         )
+    rows += _copy_rows(report)
     rows.append(("dropped", output.count(sum(report.dropped.values())), ""))
     for reason, count in report.dropped.items():
         if count:
@@ -82,6 +85,17 @@ def _rows(report: RewriteReport) -> list[tuple[str, str, str]]:
         )
     rows.append(("took", output.duration(report.seconds), ""))
     return rows
+
+
+def _copy_rows(report: RewriteReport) -> Iterator[tuple[str, str, str]]:
+    if report.near_duplicate_groups is not None:
+        crossing = f"{output.count(report.groups_crossing)} would have been in several splits"
+        note = crossing if report.splits and report.near_duplicate_groups else ""
+        yield "groups of copies", output.count(report.near_duplicate_groups), note
+        if report.without_phash:
+            yield "  without a hash", output.count(report.without_phash), "of the records"
+    if report.label_conflicts:
+        yield "label conflicts", output.count(report.label_conflicts), "of the photographs"
 
 
 def _first_example(report: RewriteReport, reason: str) -> str:

@@ -17,7 +17,7 @@ from mirror.cache.scan import display
 from mirror.catalog.lookup import UrlLookup
 from mirror.dataset.inputs import Input, read, total_size
 from mirror.dataset.records import Batch, Rejected
-from mirror.dataset.rewrite.batch_keys import batch_keys, read_pins
+from mirror.dataset.rewrite.batch_keys import ImageLookup, batch_keys, read_pins
 from mirror.dataset.rewrite.emit import NewUrls, record_output, rewritten
 from mirror.dataset.rewrite.judge import judge
 from mirror.dataset.rewrite.output_files import outputs_of, rejected_path, shown_name
@@ -64,6 +64,9 @@ def rewrite_dataset(
     started = time.monotonic()
     tally = Tally(options, lookup)
     report = tally.report
+    if options.copies.near_duplicates != "keep":
+        progress.begin(Stage("copies of photographs"))
+    images = ImageLookup.of(lookup, options.copies)
     assigner = SplitAssigner(
         options.splits,
         options.seed,
@@ -72,9 +75,10 @@ def rewrite_dataset(
         allow_leaks=options.allow_leaks,
         grouped=options.group is not None,
         stratified=options.stratify is not None,
-        pins=read_pins(options.pins, options.splits, options.reading, lookup)
+        pins=read_pins(options.pins, options.splits, options.reading, images)
         if options.pins
         else None,
+        copies=options.copies,
     )
     outputs = outputs_of(output, options.splits)
     with suppress(NothingLeft), _disk_errors(output), ExitStack() as files:
@@ -102,7 +106,7 @@ def rewrite_dataset(
                     sampled = batch
                 if len(judged.keep):
                     if assigner.needed:
-                        assigner.add(batch_keys(judged, lookup, options))
+                        assigner.add(batch_keys(judged, images, options))
                     else:
                         report.written += len(judged.keep)
                     if emitter is not None:

@@ -17,6 +17,8 @@ from mirror.dataset.fields import FieldPath, parse_path
 from mirror.dataset.licenses import license_names
 from mirror.dataset.records import SOURCE_FIELD, NanRule, ReadOptions, whole
 from mirror.dataset.rewrite.license_rule import LicenseRule
+from mirror.dataset.splits.assign import CopyRules
+from mirror.dataset.splits.image_keys import LabelConflicts, NearDuplicates
 from mirror.dataset.splits.split import Split, parse_splits, positions
 from mirror.dataset.yaml_edit.assignment import Assignment, parse_assignment
 from mirror.errors import UsageError
@@ -86,6 +88,10 @@ class RewriteOptions:
         tolerance: how far a class's share may be off, as a fraction of the class.
         allow_leaks: records with the same image may be in different splits.
         pins: earlier outputs whose records keep their splits.
+        near_duplicates: `group` keeps copies of one photograph in one split, `drop` writes the best
+            of them, `keep` does not look for them.
+        label: path of the class by which copies are compared; None does not compare them.
+        label_conflicts: what to do with records whose photograph has several classes.
         strict: stop at the first invalid record.
         force: replace existing files.
         allow_empty: write outputs without records, also over files that have some.
@@ -110,6 +116,9 @@ class RewriteOptions:
     tolerance: float = 0.01
     allow_leaks: bool = False
     pins: tuple[EarlierOutput, ...] = ()
+    near_duplicates: NearDuplicates = "group"
+    label: FieldPath | None = None
+    label_conflicts: LabelConflicts = "keep"
     strict: bool = False
     force: bool = False
     allow_empty: bool = False
@@ -122,10 +131,18 @@ class RewriteOptions:
         positions(np.zeros(0, np.uint64), self.seed)
 
     @property
+    def copies(self) -> CopyRules:
+        """What to do about copies of one photograph."""
+        near: NearDuplicates = self.near_duplicates
+        if near == "group" and (self.allow_leaks or not (self.splits or self.label)):
+            near = "keep"  # nothing depends on them
+        return CopyRules(near, None if self.label is None else self.label_conflicts)
+
+    @property
     def fields(self) -> ReadOptions:
         """The fields to read of each record, with every path that is needed."""
         grouping = () if self.group is None else whole(self.group)
-        classes = () if self.stratify is None else (self.stratify,)
+        classes = (path for path in (self.stratify, self.label) if path is not None)
         others = tuple(dict.fromkeys((*self.license.paths, *grouping, *classes)))
         return ReadOptions(self.reading.url, self.reading.source, others, self.reading.nan)
 
@@ -151,6 +168,9 @@ def parse_options(
     tolerance: float = 0.01,
     allow_leaks: bool = False,
     pin: Sequence[str] = (),
+    near_duplicates: NearDuplicates = "group",
+    label_field: str | None = None,
+    label_conflicts: LabelConflicts = "keep",
     cached_only: bool = False,
     level: Level = "decode",
     known_bad: str | None = None,
@@ -184,6 +204,9 @@ def parse_options(
         tolerance: see `RewriteOptions`.
         allow_leaks: see `RewriteOptions`.
         pin: `SPLIT=FILE` texts that name earlier outputs.
+        near_duplicates: see `RewriteOptions`.
+        label_field: dotted path of the class by which copies are compared; `stratify_by` if None.
+        label_conflicts: see `RewriteOptions`.
         cached_only: look images up in the cache folder instead of a mirror.
         level: how thoroughly the cache is inspected.
         known_bad: the file of hashes that `inspect.known_bad` is set to, for a cache folder.
@@ -203,6 +226,8 @@ def parse_options(
         ("match", match, get_args(Match)),
         ("missing", missing, get_args(Missing)),
         ("nan", nan, get_args(NanRule)),
+        ("near-duplicates", near_duplicates, get_args(NearDuplicates)),
+        ("label-conflicts", label_conflicts, get_args(LabelConflicts)),
         ("level", level, _LEVELS),
     )
     for name, value, known in choices:
@@ -229,6 +254,11 @@ def parse_options(
             raise UsageError(f"{option} needs --split, such as train=0.8,val=0.1,test=0.1.")
     if pin and split is None:
         raise UsageError("--pin needs --split, such as train=0.8,val=0.1,test=0.1.")
+    label_field = label_field or stratify_by
+    if label_conflicts == "drop" and label_field is None:
+        raise UsageError(
+            "--label-conflicts drop needs --label-field FIELD, the field of the class."
+        )
     splits = () if split is None else parse_splits(_split_text(split))
     return RewriteOptions(
         reading=ReadOptions(parse_path(url_field), source_field, nan=nan),
@@ -243,6 +273,9 @@ def parse_options(
         tolerance=tolerance,
         allow_leaks=allow_leaks,
         pins=tuple(_earlier_output(text, splits) for text in pin),
+        near_duplicates=near_duplicates,
+        label=_path(label_field),
+        label_conflicts=label_conflicts,
         strict=strict,
         force=force,
         allow_empty=allow_empty,

@@ -17,7 +17,7 @@ Place = Literal["mirror", "cache"]
 EXAMPLES: Final = 10
 
 # Why a record is not written, in the order in which reasons are checked.
-REASONS: Final = (*OUTCOMES[1:], "invalid", "sample")
+REASONS: Final = (*OUTCOMES[1:], "invalid", "label_conflict", "near_duplicate", "sample")
 
 # The reason of an invalid record begins with this if it lacks the field of the URL.
 _NO_FIELD: Final = "no field "
@@ -29,6 +29,18 @@ class Example(NamedTuple):
     input: str
     number: int
     what: str
+
+
+class LabelConflict(NamedTuple):
+    """A photograph in records of different classes.
+
+    Attributes:
+        classes: their names.
+        records: the first records, each as `INPUT:NUMBER`, from 1.
+    """
+
+    classes: list[str]
+    records: list[str]
 
 
 @dataclass
@@ -45,6 +57,13 @@ class RewriteReport:
         moved: records moved from their key's split so that their class has its shares.
         pinned: records that keep the split that they have in an earlier output.
         pin_conflicts: groups of inseparable records that earlier outputs have in several splits.
+        near_duplicate_groups: groups of images that are copies of one photograph; None if copies were
+            not looked for.
+        groups_crossing: those that would have been in several splits without the grouping.
+        without_phash: written records without a perceptual hash, among which no copies are found but
+            equal ones and those of one photo.
+        label_conflicts: photographs in records of different classes; None if no class was named.
+        conflicts: the first of these.
         kept_missing: written records that keep an original URL.
         urls_dropped: URLs removed from lists of records that were written.
         matched_by_photo: URLs in written records that were found only under another spelling.
@@ -70,6 +89,11 @@ class RewriteReport:
     moved: int = 0
     pinned: int = 0
     pin_conflicts: int = 0
+    near_duplicate_groups: int | None = None
+    groups_crossing: int = 0
+    without_phash: int = 0
+    label_conflicts: int | None = None
+    conflicts: list[LabelConflict] = field(default_factory=list)
     kept_missing: int = 0
     urls_dropped: int = 0
     matched_by_photo: int = 0
@@ -111,6 +135,11 @@ class RewriteReport:
             "moved": self.moved,
             "pinned": self.pinned,
             "pin_conflicts": self.pin_conflicts,
+            "near_duplicate_groups": self.near_duplicate_groups,
+            "groups_crossing": self.groups_crossing,
+            "without_phash": self.without_phash,
+            "label_conflicts": self.label_conflicts,
+            "conflicts": [conflict._asdict() for conflict in self.conflicts],
             "outputs": self.outputs,
             "rejected": self.rejected,
             "examples": {

@@ -17,6 +17,7 @@ from mirror.dataset.rewrite.rewrite_options import RewriteOptions
 from mirror.dataset.rewrite.rewrite_report import (
     EXAMPLES,
     Example,
+    LabelConflict,
     Lookups,
     Place,
     RewriteReport,
@@ -25,6 +26,7 @@ from mirror.dataset.rewrite.rewrite_report import (
     explained,
 )
 from mirror.dataset.splits.assign import LEFT_OUT, SplitAssignment
+from mirror.dataset.splits.image_keys import Conflicts
 from mirror.dataset.splits.pins import KeptSplits
 from mirror.errors import DatasetError, NothingLeft
 
@@ -61,8 +63,11 @@ class Tally:
         self._options = options
         self._lookup = lookup
         self._urls_found = 0
-        # Of records from which a sample of a fixed number has yet to be drawn.
+        # Of records some of which may yet be left out.
+        self._defers = isinstance(options.sample, int) or options.copies.need_all
         self._notes: list[_RecordNotes] = []
+        # Input and number of each record, to name those whose classes conflict.
+        self._records: list[tuple[str, NDArray[np.intp]]] = []
 
     def add(self, judged: JudgedBatch, source: str) -> None:
         """Count a batch.
@@ -82,7 +87,10 @@ class Tally:
                 report.examples["invalid"].append(example)
         self._add_dropped(judged, source)
         report.drop("sample", judged.not_sampled)
-        if isinstance(self._options.sample, int):
+        if self._options.label is not None:
+            numbers = judged.resolved.batch.numbers
+            self._records.append((source, np.array([numbers[at] for at in judged.keep.tolist()])))
+        if self._defers:
             self._notes.append(_RecordNotes.of(judged))
         else:
             self._add_notes(_RecordNotes.of(judged))
@@ -120,6 +128,8 @@ class Tally:
         """
         report, options = self.report, self._options
         report.drop("sample", assignment.left_out)
+        report.drop("near_duplicate", assignment.near_duplicates)
+        report.drop("label_conflict", assignment.conflicting)
         report.written += assignment.written
         report.moved = assignment.moved
         report.imbalances = assignment.imbalances
@@ -134,6 +144,31 @@ class Tally:
             self._add_pins(assignment.pins)
             self._check_field(options.group, assignment.ungrouped, "--group-by", "group")
             self._check_field(options.stratify, assignment.unclassed, "--stratify-by", "class")
+        if assignment.copies is not None:
+            report.near_duplicate_groups, report.groups_crossing = assignment.copies
+            report.without_phash = assignment.unhashed
+        if assignment.conflicts is not None:
+            self._add_conflicts(assignment.conflicts)
+
+    def _add_conflicts(self, conflicts: Conflicts) -> None:
+        report = self.report
+        report.label_conflicts = conflicts.photographs
+        begins = np.cumsum([0, *(len(numbers) for _, numbers in self._records)])
+        for conflict in conflicts.listed:
+            named = []
+            for record in conflict.records:
+                part = int(np.searchsorted(begins, record, side="right")) - 1
+                source, numbers = self._records[part]
+                named.append(f"{source}:{numbers[record - begins[part]]}")
+            report.conflicts.append(LabelConflict(conflict.classes, named))
+        if conflicts.photographs and self._options.label_conflicts == "keep":
+            field = ".".join(self._options.label or ())
+            one = conflicts.photographs == 1
+            report.warnings.append(
+                f"{conflicts.photographs:,} {'photograph is' if one else 'photographs are'} in records "
+                f"with different values of {field!r}; --label-conflicts drop leaves these records out, "
+                "and --report lists them."
+            )
 
     def _add_pins(self, pins: KeptSplits | None) -> None:
         report = self.report

@@ -29,14 +29,18 @@ class RecordKeys(NamedTuple):
 
 
 def component_keys(
-    records: int, contents: RecordKeys, groups: RecordKeys | None = None
+    records: int,
+    contents: RecordKeys,
+    groups: RecordKeys | None = None,
+    orders: NDArray[np.int64] | None = None,
 ) -> NDArray[np.uint64]:
     """A key for each record, equal for records that must be in one split.
 
     Records that share a content or a group form a connected component. Its key is the smallest key
-    of its groups, or of its contents if it has no group. This has three consequences:
+    of its groups. If it has no group, it is that of its first content by `orders`, and of equally
+    early ones the smallest. This has three consequences:
 
-    - New contents in old groups move no record.
+    - New contents in old groups or beside older contents move no record.
     - Without groups, a record with one content has that content's key.
     - When two components are joined, one of them keeps its split.
 
@@ -48,6 +52,7 @@ def component_keys(
         contents: the content keys of records, for example one per image.
         groups: the group keys of records with a group. A group and a content with equal keys are
             not joined.
+        orders: for each pair of `contents` its place in time; None if all are equal.
 
     Raises:
         ValueError: a record has no key.
@@ -60,8 +65,12 @@ def component_keys(
     named = np.zeros(records, np.bool_)
     for table in tables:
         roots = root[table.record]
-        unnamed = ~named[roots]
-        np.minimum.at(key, roots[unnamed], table.key[unnamed])
+        counts = ~named[roots]
+        if orders is not None and table is tables[-1]:
+            first = np.full(records, np.iinfo(np.int64).max)
+            np.minimum.at(first, roots, orders)
+            counts &= orders == first[roots]
+        np.minimum.at(key, roots[counts], table.key[counts])
         named[roots] = True
     if not named[root].all():
         raise ValueError("every record needs a content key or a group key")

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from mirror.dataset.fields import MISSING
 from mirror.dataset.splits.assign import LEFT_OUT, BatchKeys, SplitAssigner, SplitAssignment
+from mirror.dataset.splits.image_keys import LAST, ImageKeys
 from mirror.dataset.splits.pins import Pins, by_precedence
 from mirror.dataset.splits.split import by_key, parse_splits, sample_count, sample_share
 
@@ -62,15 +63,29 @@ def assigned(
         assigner.add(
             BatchKeys(
                 records=np.array(kept, np.intp),
-                owners=np.array([at for at, _ in pairs], np.intp),
-                contents=np.array([key for _, key in pairs], np.uint64),
-                image_urls=np.array([key for _, key in pairs], np.uint64),
+                images=images_of(pairs),
                 url_keys=np.array([record.url for record in some], np.uint64),
                 groups=[[record.group] for record in some] if grouped else None,
                 classes=[record.kind for record in some] if stratified else None,
             )
         )
     return assigner.assign()
+
+
+def images_of(pairs: Sequence[tuple[int, int]]) -> ImageKeys:
+    """Images by record and key. None is a copy of another."""
+    keys, count = np.array([key for _, key in pairs], np.uint64), len(pairs)
+    return ImageKeys(
+        record=np.array([at for at, _ in pairs], np.intp),
+        key=keys,
+        order=np.full(count, LAST),
+        content=keys,
+        url=keys,
+        photo=np.zeros(count, np.uint64),
+        hashed=np.ones(count, bool),
+        same=keys,
+        pixels=np.ones(count, np.int64),
+    )
 
 
 def by_url(records: Sequence[Record], assignment: SplitAssignment) -> dict[int, int]:
