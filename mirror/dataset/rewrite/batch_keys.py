@@ -41,7 +41,7 @@ from mirror.urls import content_hash_in
 
 
 @dataclass(frozen=True)
-class ImageLookup:
+class ImageKeyFinder:
     """Finds images, and the keys that are equal for copies of one photograph.
 
     Attributes:
@@ -117,7 +117,7 @@ class ImageLookup:
         return images
 
 
-def batch_keys(judged: JudgedBatch, lookup: ImageLookup, options: RewriteOptions) -> BatchKeys:
+def batch_keys(judged: JudgedBatch, lookup: ImageKeyFinder, options: RewriteOptions) -> BatchKeys:
     """The keys of a batch's written records."""
     batch = judged.resolved.batch
     return BatchKeys(
@@ -134,7 +134,7 @@ def read_pins(
     outputs: Sequence[EarlierOutput],
     splits: Sequence[Split],
     reading: ReadOptions,
-    lookup: ImageLookup,
+    lookup: ImageKeyFinder,
 ) -> Pins:
     """Read the splits of the images and URLs in earlier outputs.
 
@@ -158,7 +158,7 @@ def read_pins(
     )
 
 
-def _keys_of(file: Path, reading: ReadOptions, lookup: ImageLookup) -> Iterator[Keys]:
+def _keys_of(file: Path, reading: ReadOptions, lookup: ImageKeyFinder) -> Iterator[Keys]:
     source = (*reading.url[:-1], reading.source)
     try:
         for batch in read(
@@ -178,7 +178,7 @@ def _keys_of(file: Path, reading: ReadOptions, lookup: ImageLookup) -> Iterator[
         ) from None
 
 
-def _image_keys(batch: Batch, lookup: ImageLookup) -> tuple[Keys, Keys]:
+def _image_keys(batch: Batch, lookup: ImageKeyFinder) -> tuple[Keys, Keys]:
     """The keys of a batch's URLs, and of the contents that they name or that are known of them."""
     resolved = resolve(batch, lookup.urls)
     named = [content_hash_in(url) for url in batch.urls]

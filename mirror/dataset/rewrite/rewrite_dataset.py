@@ -17,7 +17,7 @@ from mirror.cache.scan import display
 from mirror.catalog.lookup import UrlLookup
 from mirror.dataset.inputs import Input, read, total_size
 from mirror.dataset.records import Batch, Rejected
-from mirror.dataset.rewrite.batch_keys import ImageLookup, batch_keys, read_pins
+from mirror.dataset.rewrite.batch_keys import ImageKeyFinder, batch_keys, read_pins
 from mirror.dataset.rewrite.emit import NewUrls, record_output, rewritten
 from mirror.dataset.rewrite.judge import judge
 from mirror.dataset.rewrite.output_files import outputs_of, rejected_path, shown_name
@@ -66,7 +66,7 @@ def rewrite_dataset(
     report = tally.report
     if options.copies.near_duplicates != "keep":
         progress.begin(Stage("copies of photographs"))
-    images = ImageLookup.of(lookup, options.copies)
+    images = ImageKeyFinder.of(lookup, options.copies)
     assigner = SplitAssigner(
         options.splits,
         options.seed,

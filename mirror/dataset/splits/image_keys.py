@@ -147,7 +147,7 @@ def not_winning(images: ImageKeys, records: int) -> NDArray[np.bool_]:
     return losing
 
 
-class Conflict(NamedTuple):
+class CopiesUnderSeveralClasses(NamedTuple):
     """Images of one photograph in records of different classes.
 
     Attributes:
@@ -170,7 +170,7 @@ class Conflicts(NamedTuple):
 
     photographs: int
     records: NDArray[np.bool_]
-    listed: list[Conflict]
+    listed: list[CopiesUnderSeveralClasses]
 
 
 def label_conflicts(
@@ -193,11 +193,11 @@ def label_conflicts(
     ends = np.flatnonzero(change) + 1
     begins = np.append(0, ends[:-1]).astype(np.intp)
     apart = label[begins] != label[ends - 1] if len(ends) else np.zeros(0, bool)
-    listed: list[Conflict] = []
+    listed: list[CopiesUnderSeveralClasses] = []
     for begin, end in zip(begins[apart].tolist(), ends[apart].tolist(), strict=True):
         marked[record[begin:end]] = True
         if len(listed) < _LISTED:
             classes = [names[code] for code in np.unique(label[begin:end]).tolist()]
             firsts = sorted(set(record[begin:end].tolist()))[:_RECORDS_LISTED]
-            listed.append(Conflict(classes, firsts))
+            listed.append(CopiesUnderSeveralClasses(classes, firsts))
     return Conflicts(int(np.count_nonzero(apart)), marked, listed)
