@@ -20,7 +20,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from mirror.catalog.index import VERDICT_CODES, Batch, Index, positions_of
+from mirror.catalog.index import OK_CODE, Batch, Index, positions_of
 from mirror.content.perceptual_hash import BITS, LEAST_CONTRAST, VERSION
 from mirror.content.photo import SIZE_BITS
 from mirror.duplicates.connected_components import component_roots
@@ -107,7 +107,7 @@ def contents_of(index: Index, at: NDArray[np.intp]) -> NDArray[np.intp]:
 def _by_content(index: Index) -> tuple[NDArray[np.int64], NDArray[np.intp]]:
     """When each content was first seen; and the contents of each photo, as links, (2, links)."""
     rows = index.sightings
-    ok = np.flatnonzero(rows["verdict"] == VERDICT_CODES["ok"])
+    ok = np.flatnonzero(rows["verdict"] == OK_CODE)
     content = contents_of(index, ok)
     first_seen = np.full(len(index.objects["hash_hi"]), _NEVER, np.int64)
     np.minimum.at(first_seen, content, rows["first_seen"][ok])

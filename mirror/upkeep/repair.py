@@ -158,7 +158,9 @@ def repair(
                 stack.callback(log.close)
                 path = options.verify.report
                 lines = ProblemFile(None if path is None else stack.enter_context(replacing(path)))
-                verification = Verification(mirror, log, settings, report=report, progress=progress)
+                verification = Verification(
+                    mirror, log, settings, report=report, progress=progress, now=now
+                )
                 repairing = _Repair(mirror, log, settings, report=report, stop=verification.stop)
                 with stopping_on_signals(verification.stop.set):
                     await repairing.settle_debt()

@@ -4,7 +4,8 @@
     sample   also read back and hash a share of the objects, chosen by their hashes and a seed
     full     also read back and hash all of them
 
-Each level reads again what an earlier run found damaged. None writes anything to the mirror.
+Each level reads again what an earlier run found damaged. None changes an object. A full reading adds
+perceptual hashes to the catalog where rows have none.
 """
 
 from __future__ import annotations
@@ -31,8 +32,9 @@ from mirror.catalog.objects import NamedObjects, key_ranges, named_objects, sha2
 from mirror.catalog.open_mirror import OpenMirror, open_mirror
 from mirror.catalog.row import about_ignored
 from mirror.config.settings import Settings
+from mirror.content.digest import WHOLE_UP_TO, Digest
 from mirror.content.splitmix64 import mix
-from mirror.errors import NotFound, StoreError, UsageError
+from mirror.errors import MirrorError, NotFound, StoreError, UsageError
 from mirror.layout import CATALOG, parse_object_key
 from mirror.run.lock import locked
 from mirror.run.outcome import outcome_noted, timed
@@ -41,15 +43,17 @@ from mirror.run.signals import stopping_on_signals
 from mirror.store.base import ObjectInfo, Store, list_all
 from mirror.store.bounded_tasks import BoundedTasks
 from mirror.store.consecutive_failures import ConsecutiveFailures
-from mirror.store.read_back import bytes_held, digest_in
+from mirror.store.read_back import bytes_held, digest_in, hashed
 from mirror.store.retry import RetryPolicy
 from mirror.system.files import replacing
 from mirror.upkeep.damage_log import DamageLog, ReadPass
+from mirror.upkeep.missing_hashes import MissingHashes
 
 # Objects that are read before the log records it: the most that a kill costs.
 _BATCH: Final = 1_000
 
 Wrong = tuple[Kind, str]
+_MISSING: Final[Wrong] = ("missing", "there is no such object")
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +108,7 @@ class VerifyReport(UpkeepReport):
         old_orphans: orphans that gc would delete: written, and last named by a row, before the grace
             period.
         catalog_version: that was verified.
+        hashed: contents whose perceptual hash was added to the catalog.
     """
 
     read: int = 0
@@ -114,6 +119,7 @@ class VerifyReport(UpkeepReport):
     orphaned_bytes: int = 0
     old_orphans: int = 0
     catalog_version: int = -1
+    hashed: int = 0
 
     @property
     def has_problems(self) -> bool:
@@ -122,7 +128,7 @@ class VerifyReport(UpkeepReport):
     def extra_json(self) -> dict[str, Any]:
         names = (
             "read", "resumed", "share", "seed", "flagged", "orphaned_bytes", "old_orphans",
-            "catalog_version",
+            "catalog_version", "hashed",
         )  # fmt: skip
         return {name: getattr(self, name) for name in names}
 
@@ -162,7 +168,9 @@ def verify(
                 stack.callback(log.close)
                 path = options.report
                 lines = ProblemFile(None if path is None else stack.enter_context(replacing(path)))
-                verification = Verification(mirror, log, settings, report=report, progress=progress)
+                verification = Verification(
+                    mirror, log, settings, report=report, progress=progress, now=now
+                )
                 with stopping_on_signals(verification.stop.set):
                     await verification.run(options, young_since, lines)
                 verification.conclude(lines)
@@ -192,6 +200,7 @@ class Verification:
         settings: how many requests may be in flight.
         report: filled while it runs.
         progress: receives the progress of the run.
+        now: seconds since 1970.
     """
 
     def __init__(
@@ -202,6 +211,7 @@ class Verification:
         *,
         report: VerifyReport,
         progress: Progress,
+        now: Callable[[], float],
     ) -> None:
         self.stop = asyncio.Event()
         self.index = Index.empty()
@@ -211,6 +221,8 @@ class Verification:
         self._report = report
         self._progress = progress
         self._failures = ConsecutiveFailures()
+        self._hashes: MissingHashes | None = None
+        self._now = now
 
     async def run(self, options: VerifyOptions, young_since: datetime, lines: ProblemFile) -> None:
         """Verify as far as the options say, and record the problems in the log."""
@@ -223,7 +235,12 @@ class Verification:
             if not self.stop.is_set():
                 await self._recheck()
             if options.share and not self.stop.is_set():
-                await self._read(self._pass_of(options))
+                if options.share == 1:
+                    self._hashes = MissingHashes(self._mirror, self.index, self._now)
+                try:
+                    await self._read(self._pass_of(options))
+                finally:
+                    await self._add_hashes()
 
     def conclude(self, lines: ProblemFile) -> None:
         """Fill the report with the counts and examples of all known problems."""
@@ -358,9 +375,25 @@ class Verification:
                     return
                 current.after = named.key(int(batch[-1]))
                 current.read, current.bytes = report.read, report.bytes
+                if self._hashes is not None and self._hashes.are_many:
+                    await self._add_hashes()
                 log.save_pass(current, found)
         log.save_pass(None)
         await self._drop_unreferenced()
+
+    async def _add_hashes(self) -> None:
+        """Commit the hashes that were computed. A key that may only read is no error."""
+        if (hashes := self._hashes) is None:
+            return
+        try:
+            await hashes.commit()
+        except MirrorError as error:
+            self._hashes = None  # the next commit would fail, too
+            self._report.warnings.append(
+                f"Perceptual hashes could not be added to the catalog: {error} Copies of the images "
+                "without one are not found; run mirror verify --full with a writer's key."
+            )
+        self._report.hashed = hashes.added
 
     async def _read_batch(
         self, named: NamedObjects, batch: NDArray[np.intp], found: list[Problem]
@@ -381,21 +414,36 @@ class Verification:
         content, size = named.content_hash(at), int(named.size[at])
         sha256 = self.index.object_sha256(content)
         assert sha256 is not None
-        wrong = await self._check(named.key(at), size, content, sha256)
+        wrong = await self._check(named.key(at), size, content, sha256, self._hashes)
         if wrong is not None:
             found.append(problem_of(self.index, named, at, wrong[0], wrong[1]))
         self._report.read += 1
         self._report.bytes += size
         self._progress.advance(1, size)
 
-    async def _check(self, key: str, size: int, content: bytes, sha256: bytes) -> Wrong | None:
-        """What is wrong with an object: `(kind, reason)`, or None.
+    async def _check(
+        self,
+        key: str,
+        size: int,
+        content: bytes,
+        sha256: bytes,
+        hashes: MissingHashes | None = None,
+    ) -> Wrong | None:
+        """What is wrong with an object: `(kind, reason)`, or None. A missing hash is computed.
 
         Raises:
             StoreError: no other object could be read either.
         """
         try:
-            wrong = await wrong_with(self._mirror.store, key, size, content, sha256)
+            if hashes is None or size > WHOLE_UP_TO or not hashes.lacks(content):
+                wrong = await wrong_with(self._mirror.store, key, size, content, sha256)
+            else:
+                body = await self._mirror.store.get(key)
+                wrong = _difference(await hashed(body), size, content, sha256)
+                if wrong is None:
+                    await hashes.add(content, body)
+        except NotFound:
+            wrong = _MISSING
         except StoreError as error:
             self._failures.failed(error)
             return "unread", str(error)
@@ -431,7 +479,11 @@ async def wrong_with(
     try:
         digest = await digest_in(store, key, size)
     except NotFound:
-        return "missing", "there is no such object"
+        return _MISSING
+    return _difference(digest, size, content, sha256)
+
+
+def _difference(digest: Digest, size: int, content: bytes, sha256: bytes) -> Wrong | None:
     if digest == (content, sha256, size):
         return None
     if digest.size != size:

@@ -68,7 +68,8 @@ def depth_asked(options: dict[str, Any]) -> VerifyOptions:
 def command(session: Session, /, **options: Any) -> int:
     """Check that the mirror holds what its catalog says.
 
-    Reads the bucket and writes nothing there. An interrupted reading resumes where it stopped.
+    No object is changed. --full adds the perceptual hashes that the catalog lacks, if the key may
+    write. An interrupted reading resumes where it stopped.
     The exit status is 3 if an object is missing, differs from the catalog or cannot be read, or if
     there are orphans that gc would delete.
 
@@ -111,6 +112,8 @@ def rows(report: VerifyReport) -> list[Row]:
     ]
     found += trouble("flagged", report.flagged, "kept, though their rows are flagged")
     found += trouble("not read", report.failed)
+    if report.hashed:
+        found.append(("hashed", output.count(report.hashed), "perceptual hashes were missing"))
     return found
 
 
