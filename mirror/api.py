@@ -35,6 +35,7 @@ from mirror.run.report import Report
 from mirror.run.run_verb import run_and_report, run_apart
 
 if TYPE_CHECKING:
+    from mirror.duplicates.find_duplicates import DuplicatesReport
     from mirror.fetch.client import Fetcher
     from mirror.upkeep.verify import VerifyOptions
 
@@ -341,6 +342,37 @@ class Mirror:
                 return InspectionReport.of(findings, time.monotonic() - began_at)
 
         return run_and_report("inspect", run, progress)
+
+    def duplicates(
+        self,
+        *,
+        mirror: bool = False,
+        csv: _Path | None = None,
+        sheet: _Path | None = None,
+        progress: bool | Progress = False,
+    ) -> Report:
+        """Find copies of one photograph: equal files, other sizes, other formats. Changes nothing.
+
+        Args:
+            mirror: look in the mirror instead of the cache.
+            csv: a file to list all images of all groups in.
+            sheet: an HTML file to show the copies side by side in.
+            progress: as the class says.
+        """
+        from mirror.duplicates.find_duplicates import find_duplicates
+
+        settings = self._with({})
+
+        def run(view: Progress) -> DuplicatesReport:
+            return find_duplicates(
+                settings,
+                mirror=mirror,
+                csv_path=_optional_path(csv),
+                page_path=_optional_path(sheet),
+                progress=view,
+            )
+
+        return run_and_report("duplicates", run, progress)
 
     def quarantine(
         self,

@@ -169,6 +169,7 @@ def without_noise(value: Any) -> Any:
 Verb = Callable[[Mirror], Report]
 VERBS: list[tuple[str, Verb, list[str]]] = [
     ("inspect", lambda m: m.inspect(level="header"), ["--level", "header"]),
+    ("duplicates", lambda m: m.duplicates(), []),
     ("sync", lambda m: m.sync(dry_run=True), ["--dry-run"]),
     ("sync", lambda m: m.sync(), []),
     ("sync", lambda m: m.sync(prefix="0"), ["--prefix", "0"]),
@@ -187,6 +188,7 @@ VERBS: list[tuple[str, Verb, list[str]]] = [
     ),
     ("fetch", lambda m: m.fetch([url_of(1), url_of(9)]), [url_of(1), url_of(9)]),
     ("prefetch", lambda m: m.prefetch("raw.jsonl", check=True), ["raw.jsonl", "--check"]),
+    ("duplicates", lambda m: m.duplicates(mirror=True), ["--mirror"]),
     ("verify", lambda m: m.verify(full=True, seed=2), ["--full", "--seed", "2"]),
     ("verify", lambda m: m.verify(sample=0.5, seed=1), ["--sample", "50%", "--seed", "1"]),
     ("repair", lambda m: m.repair(dry_run=True, seed=3), ["--dry-run", "--seed", "3"]),

@@ -44,6 +44,7 @@ COMMANDS: Final = {
     "gc": "Delete unreferenced objects.",
     "pull": "Restore the cache, or a part of it, from the mirror.",
     "inspect": "Judge every file of the cache; needs no bucket.",
+    "duplicates": "Find copies of one photograph, in the cache or the mirror.",
     "quarantine": "Move flagged files out of the cache, or back.",
     "fetch": "Fetch images from the mirror as training does, verified.",
     "prefetch": "Fill this machine's fetch cache with a dataset's images.",

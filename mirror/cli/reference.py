@@ -49,8 +49,10 @@ JSON: Final = {
     "interrupted warnings[]`; with `--dry-run` `estimate{puts,requests,bytes,request_usd,"
     "storage_usd_month,seconds}`; `error` if one ended the run.",
     "rewrite": "`records written dropped{not_mirrored,blank,corrupt,not_image,placeholder,too_small,"
-    "license,invalid,sample} splits{…} matched_by_photo kept_missing urls_dropped classes{…} "
-    "imbalances[{name,reason,records,units,split,have,want}] moved pinned pin_conflicts outputs{…} rejected "
+    "license,invalid,label_conflict,near_duplicate,sample} splits{…} matched_by_photo kept_missing urls_dropped classes{…} "
+    "imbalances[{name,reason,records,units,split,have,want}] moved pinned pin_conflicts "
+    "near_duplicate_groups groups_crossing without_phash label_conflicts conflicts[{classes[],records[]}] "
+    "outputs{…} rejected "
     "examples{…}[{input,number,what}] config_diff config_backup unreadable warnings[] dry_run seconds "
     "exit_status`.",
     "export": "`documents written failed failures[{_id,reason}] non_finite resumed output seconds`.",
@@ -62,7 +64,7 @@ JSON: Final = {
     "prefetch": "`urls cached fetched missing not_mirrored flagged absent failed no_room invalid bytes "
     "failures[{url,reason}] retries throttled seconds`.",
     "verify": f"{_OF_UPKEEP}`read resumed share seed flagged orphaned_bytes old_orphans "
-    "catalog_version`.",
+    "catalog_version hashed`.",
     "repair": f"{_OF_UPKEEP}those of verify, `repairable healed lost flagged_rows looked_at`.",
     "gc": f"{_OF_UPKEEP}`planned planned_bytes young named_recently flagged strangers spared "
     "catalog_files catalog_bytes uploads`.",
@@ -73,6 +75,9 @@ JSON: Final = {
     "prices cost{s3,r2}{storage_usd_month,requests_usd_month,epoch_usd,sync_usd}`.",
     "inspect": "`checked ok blank corrupt not_image placeholder ignored failed failures[{path,reason}] "
     "flagged[{path,verdict,reason,size,width,height}] flagged_listed seconds`; the first 1,000 of each list.",
+    "duplicates": "`place checked ok blank corrupt not_image placeholder contents without_phash near_groups "
+    "redundant groups[{images,farthest,copies[{images,names[],content_hash,size,width,height,format,"
+    "distance}]}] warnings[] failed failures[{path,reason}] seconds`; the first 10 names of each copy.",
     "quarantine": "`checked moved restored skipped failed failures[{path,reason}] bytes dry_run manifest`; "
     "in a dry run, the counts of what would be done.",
     "demo": "`folder`, and an object for each step: `first` and `second` as for `sync`, `rewrite`, "

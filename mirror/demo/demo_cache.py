@@ -41,6 +41,7 @@ class DemoCache:
     dataset: Path
     photographs: int = 0
     duplicates: int = 0
+    copies: int = 0
     blanks: int = 0
     broken: int = 0
     not_images: int = 0
@@ -52,6 +53,7 @@ class DemoCache:
         return (
             self.photographs
             + self.duplicates
+            + self.copies
             + self.blanks
             + self.broken
             + self.not_images
@@ -64,7 +66,7 @@ def make_cache(folder: Path, photographs: int = 300, seed: int = 1) -> DemoCache
 
     Args:
         folder: where both are made.
-        photographs: how many photographs the cache gets, besides duplicates and bad files.
+        photographs: how many photographs the cache gets, besides copies and bad files.
         seed: chooses crops, sizes and damage.
 
     Raises:
@@ -110,6 +112,11 @@ def make_cache(folder: Path, photographs: int = 300, seed: int = 1) -> DemoCache
         )
         keep(other, body, scene)
         made.duplicates += 1
+    for number, (photo, _, body, scene) in enumerate(chance.sample(kept, photographs // 8)):
+        # The same photograph at another size, or uploaded a second time.
+        again = photo if number % 2 else 60_000_000 + number
+        keep(f"{_HOST}/photos/{again}/large.jpg", _resized(body, chance.uniform(0.5, 0.9)), scene)
+        made.copies += 1
     for number in range(photographs // 15):
         # The old loader stored this frame when a server refused an image with 429.
         frame = _jpeg(Image.new("RGB", (224, 224)), chance.randint(60, 95))
@@ -166,6 +173,11 @@ def _crop(chance: random.Random, photograph: Image.Image, box: int) -> bytes:
     if chance.random() < 0.5:
         part = part.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     return _jpeg(part, chance.randint(80, 92))
+
+
+def _resized(body: bytes, scale: float) -> bytes:
+    image = rgb(body)
+    return _jpeg(image.resize([round(side * scale) for side in image.size]), 85)
 
 
 def _replacement() -> bytes:

@@ -6,20 +6,24 @@ bytes come from strangers, so the page escapes all of them.
 
 from __future__ import annotations
 
-import base64
-import html
-import io
 import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
-from importlib import resources
-from typing import TYPE_CHECKING, Final, NamedTuple, TextIO
+from typing import Final, NamedTuple, TextIO
 
 from mirror.content import digest
-from mirror.content.decode import decode
 from mirror.content.digest import WHOLE_UP_TO
-from mirror.content.image import VERDICTS, Verdict, inspect
+from mirror.content.image import VERDICTS, Verdict
+from mirror.inspection.html_page import (
+    escaped,
+    file_count,
+    first_bytes,
+    image_tag,
+    neutral_tile,
+    page_head,
+    thumbnail,
+)
 from mirror.inspection.inspect_cache import (
     Findings,
     FlaggedGroup,
@@ -29,18 +33,11 @@ from mirror.inspection.inspect_cache import (
 )
 from mirror.system.display_text import format_size, printable
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
-THUMBNAIL: Final = 160
 # Limits that keep the page quick to open. The page counts what they leave out.
 TILES_A_GROUP: Final = 300
 TILES: Final = 2000
 GROUPS: Final = 100
 NAMES_A_TILE: Final = 50
-# Decoding more pixels for a thumbnail is not worth the memory.
-_MAX_PIXELS: Final = 50_000_000
-_FIRST_BYTES: Final = 96
 
 _MEANING: Final[dict[Verdict, tuple[str, str]]] = {
     "ok": ("Fine", "An image that decodes to its end."),
@@ -79,7 +76,7 @@ def write_sheet(
     all_groups = findings.groups()
     groups = all_groups[:GROUPS]
     max_tiles = _fair_share([group.contents for group in groups], tiles, tiles_a_group)
-    out.write(_head(heading))
+    out.write(page_head(f"Inspection of {shown(heading.cache)}"))
     out.write(_summary(findings, heading))
     # Pillow warns of odd metadata, and flagged files have much of it.
     with warnings.catch_warnings(), ThreadPoolExecutor(thread_name_prefix="thumbnail") as pool:
@@ -103,7 +100,7 @@ def write_sheet(
     if rest := all_groups[GROUPS:]:
         files = sum(group.files for group in rest)
         out.write(
-            f'<p class="more">{_files(files)} with {len(rest):,} other reasons are not shown.</p>'
+            f'<p class="more">{file_count(files)} with {len(rest):,} other reasons are not shown.</p>'
         )
     out.write(_foot(findings))
 
@@ -133,7 +130,7 @@ def _section(
     for group in groups:
         shown_contents = list(findings.contents(group, max_tiles))
         yield (
-            f'<div class="group"><h3>{_text(group.reason)}</h3>'
+            f'<div class="group"><h3>{escaped(group.reason)}</h3>'
             f'<p class="facts">{_facts(group)}</p><ul class="grid">'
         )
         pictures = pool.map(lambda content: _picture(root, content.example), shown_contents)
@@ -143,7 +140,7 @@ def _section(
         if group.contents > max_tiles:
             rest = group.files - sum(content.files for content in shown_contents)
             yield (
-                f'<p class="more">and {group.contents - max_tiles:,} more, in {_files(rest)}; '
+                f'<p class="more">and {group.contents - max_tiles:,} more, in {file_count(rest)}; '
                 "<code>mirror inspect --csv</code> lists them all</p>"
             )
         yield "</div>"
@@ -151,7 +148,7 @@ def _section(
 
 
 def _facts(group: FlaggedGroup) -> str:
-    facts = [_files(group.files), format_size(group.size)]
+    facts = [file_count(group.files), format_size(group.size)]
     if group.contents < group.files:
         facts.insert(1, f"{group.contents:,} different")
     return " · ".join(facts)
@@ -163,20 +160,20 @@ def _tile(findings: Findings, group: FlaggedGroup, content: GroupContent, pictur
     facts = [f"{file.width:,} × {file.height:,}"] if file.width and file.height else []
     facts.append(format_size(file.size))
     if file.reason != group.reason:
-        reason = f'<span class="reason">{_text(file.reason)}</span>'
+        reason = f'<span class="reason">{escaped(file.reason)}</span>'
     else:
         reason = ""
     copies = ""
     if content.files > 1:
         names = findings.paths(group, file.sha256, NAMES_A_TILE)
-        items = "".join(f"<li>{_text(shown(path))}</li>" for path in names)
+        items = "".join(f"<li>{escaped(shown(path))}</li>" for path in names)
         if content.files > len(names):
             items += f"<li>and {content.files - len(names):,} more</li>"
         copies = f"<details><summary>{content.files:,} files</summary><ul>{items}</ul></details>"
     badge = f'<span class="badge">× {content.files:,}</span>' if content.files > 1 else ""
     return (
         f'<li class="tile"><div class="frame">{picture}{badge}</div>'
-        f'<p class="name" title="{_text(name)}">{_text(name)}</p>'
+        f'<p class="name" title="{escaped(name)}">{escaped(name)}</p>'
         f'<p class="facts">{" · ".join(facts)}</p>{reason}{copies}</li>'
     )
 
@@ -187,89 +184,15 @@ def _picture(root: bytes, judged: JudgedFile) -> str:
     try:
         read = digest.read(root + b"/" + judged.path, keep_up_to=WHOLE_UP_TO)
     except (OSError, digest.FileChanged):
-        return _neutral(alt, "gone since", "")
+        return neutral_tile(alt, "gone since")
     if read.digest.sha256 != judged.sha256:
-        return _neutral(alt, "changed since", "")
+        return neutral_tile(alt, "changed since")
     data = None if read.body is None else thumbnail(read.body)
     if data is not None:
-        encoded = base64.b64encode(data).decode()
-        return f'<img src="data:image/webp;base64,{encoded}" alt="{_text(alt)}" decoding="async">'
+        return image_tag(data, alt)
     if not judged.size:
-        return _neutral(alt, "0 bytes", "")
-    return _neutral(alt, "begins with", _first_bytes(read.head))
-
-
-def _neutral(alt: str, what: str, content: str) -> str:
-    text = f"<pre>{_text(content)}</pre>" if content else ""
-    return (
-        f'<div class="neutral" role="img" aria-label="{_text(alt)}"><span>{what}</span>{text}</div>'
-    )
-
-
-def _first_bytes(head: bytes) -> str:
-    """The first bytes as text if they are text, otherwise in hexadecimal, four bytes a word."""
-    first = head[:_FIRST_BYTES]
-    legible = sum(32 <= byte < 127 or byte in b"\t\r\n" for byte in first)
-    if legible >= 0.9 * len(first):
-        return "".join(chr(byte) if 32 <= byte < 127 else " " for byte in first)
-    return first[:48].hex(" ", 4)
-
-
-def thumbnail(body: bytes) -> bytes | None:
-    """Return a WebP of at most `THUMBNAIL` pixels a side, or None if nothing can be decoded.
-
-    A damaged JPEG is shown as far as it can be decoded. The picture lies as its pixels are stored, so
-    that its bottom is the one that a reason names.
-    """
-    found = inspect(body, "header")
-    if found.verdict != "ok" or found.width * found.height > _MAX_PIXELS:
-        return None
-    try:
-        image = _on_paper(decode(body, at_least=2 * THUMBNAIL, partly=True))
-        image.thumbnail((THUMBNAIL, THUMBNAIL))
-        out = io.BytesIO()
-        image.save(out, "WEBP", quality=72, method=2)
-        return out.getvalue()
-    except Exception:  # noqa: BLE001 - hostile bytes may raise anything: then no thumbnail
-        return None
-
-
-def _on_paper(image: Image) -> Image:
-    """The image in RGB: deep greys over their whole range, transparent pixels on white."""
-    from PIL import Image
-
-    if image.mode.startswith(("I", "F")):
-        # Pillow cannot measure big-endian numbers.
-        image = image.convert("I") if image.mode == "I;16B" else image
-        low, high = image.getextrema()
-        assert isinstance(low, int | float)
-        assert isinstance(high, int | float)
-        scale = 255 / ((high - low) or 1)
-        return image.convert("F").point(lambda v: v * scale - low * scale).convert("RGB")
-    if image.has_transparency_data:
-        paper = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(paper, image.convert("RGBA")).convert("RGB")
-    return image.convert("RGB")
-
-
-def _text(text: str) -> str:
-    return html.escape(printable(text), quote=True)
-
-
-def _files(number: int) -> str:
-    return f"{number:,} file" if number == 1 else f"{number:,} files"
-
-
-def _head(heading: Heading) -> str:
-    style = resources.files("mirror.inspection").joinpath("contact_sheet.css").read_text("utf-8")
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; '
-        "img-src data:; style-src 'unsafe-inline'\">"
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        '<meta name="color-scheme" content="light dark"><meta name="referrer" content="no-referrer">'
-        f"<title>Inspection of {_text(shown(heading.cache))}</title><style>{style}</style></head><body>"
-    )
+        return neutral_tile(alt, "0 bytes")
+    return neutral_tile(alt, "begins with", first_bytes(read.head))
 
 
 def _summary(findings: Findings, heading: Heading) -> str:
@@ -284,7 +207,7 @@ def _summary(findings: Findings, heading: Heading) -> str:
     cards = "".join(_card(v, findings.counts[v]) for v in VERDICTS)
     made = heading.made_at
     notes = [
-        f"{_files(findings.checked)} judged, {format_size(findings.bytes)}",
+        f"{file_count(findings.checked)} judged, {format_size(findings.bytes)}",
         f"{findings.ignored:,} other ignored",
     ]
     if findings.failed:
@@ -292,9 +215,9 @@ def _summary(findings: Findings, heading: Heading) -> str:
     how = "decoded to their end" if heading.level == "decode" else "judged by their headers alone"
     return (
         '<header class="top"><p class="kicker">mirror inspect</p>'
-        f"<h1>{findings.flagged:,} of {_files(findings.checked)} flagged"
+        f"<h1>{findings.flagged:,} of {file_count(findings.checked)} flagged"
         f' <span class="share">{_percent(share)}</span></h1>'
-        f'<p class="where"><bdi>{_text(shown(heading.cache))}</bdi></p>'
+        f'<p class="where"><bdi>{escaped(shown(heading.cache))}</bdi></p>'
         f'<p class="facts">{" · ".join(notes)} · {how} · '
         f'<time datetime="{made.isoformat(timespec="seconds")}">{made:%d %B %Y, %H:%M %Z}</time></p>'
         f'<div class="bar" role="img" aria-label="{says}">{bar}</div>'
@@ -319,7 +242,8 @@ def _foot(findings: Findings) -> str:
     failures = ""
     if findings.failures:
         items = "".join(
-            f"<li>{_text(path)}: {_text(reason)}</li>" for path, reason in findings.failures[:100]
+            f"<li>{escaped(path)}: {escaped(reason)}</li>"
+            for path, reason in findings.failures[:100]
         )
         if findings.failed > 100:
             items += f"<li>and {findings.failed - 100:,} more</li>"

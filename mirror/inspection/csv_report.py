@@ -20,13 +20,13 @@ def write_csv(out: TextIO, findings: Findings) -> None:
     for file in findings.files():
         write(
             (
-                _no_formula(display(file.path)), file.verdict, file.reason, file.format,
+                no_formula(display(file.path)), file.verdict, file.reason, file.format,
                 file.width or "", file.height or "", file.size,
                 file.content_hash.hex(), file.sha256.hex(),
             )
         )  # fmt: skip
 
 
-def _no_formula(path: str) -> str:
+def no_formula(path: str) -> str:
     """Keep spreadsheets from reading a path as a formula; a leading `./` is the same path."""
     return f"./{path}" if path.startswith(("=", "+", "-", "@", "\t", "\r")) else path

@@ -62,6 +62,7 @@ CALLS: Final[list[tuple[list[str], int, str]]] = [
     (["pull", "--cache=pulled", "--dataset=raw.parquet"], 2, PARQUET),
     (["fetch", PHOTO, "-o", "images"], 0, ""),
     (["inspect", "--csv=i.csv", "--sheet=i.html"], 0, ""),
+    (["duplicates", "--csv=d.csv", "--sheet=d.html"], 0, ""),
     (["quarantine", "--to=away"], 0, ""),
     (["verify"], 0, ""),
     (["repair"], 0, ""),

@@ -19,7 +19,7 @@ from PIL import EpsImagePlugin, Image
 from mirror.content import decode, jpeg
 from mirror.content.decode import rgb
 from mirror.content.image import inspect
-from mirror.inspection.contact_sheet import thumbnail
+from mirror.inspection.html_page import thumbnail
 from tests.content.test_image import seeds_of_mutation
 from tests.labelled.photographs import encoded, fitted, png_chunk
 from tests.labelled.photographs import jpeg as jpeg_of

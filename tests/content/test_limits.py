@@ -9,7 +9,7 @@ import pytest
 
 from mirror.content import decode, image
 from mirror.content.image import inspect
-from mirror.inspection.contact_sheet import thumbnail
+from mirror.inspection.html_page import thumbnail
 from tests.labelled.photographs import encoded, fitted
 
 PICTURE = fitted("coffee.png", 90)

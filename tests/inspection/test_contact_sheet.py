@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from mirror.inspection import contact_sheet
-from mirror.inspection.contact_sheet import Heading, thumbnail, write_sheet
+from mirror.inspection.contact_sheet import Heading, write_sheet
+from mirror.inspection.html_page import thumbnail
 from tests.support.damaged_caches import inspected, make, put
 from tests.support.photos import blank, encoded, fill, name_of, photo, url_of
 

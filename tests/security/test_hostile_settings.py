@@ -25,6 +25,7 @@ ARGUMENTS = {
     "gc": ["--dry-run"],
     "pull": ["--dry-run"],
     "inspect": [],
+    "duplicates": [],
     "quarantine": ["--to=bad"],
     "fetch": [url_of(1)],
     "prefetch": ["in.jsonl"],

@@ -32,7 +32,7 @@ S3 = ["seaweedfs-obstore", "seaweedfs-aioboto3"]
 LEAST = {
     "init": "writer", "sync": "writer", "rewrite": "reader", "export": "", "backfill": "reader",
     "verify": "reader", "repair": "repairer", "rebuild-state": "reader", "gc": "gc",
-    "pull": "reader", "inspect": "", "quarantine": "", "fetch": "reader", "prefetch": "reader",
+    "pull": "reader", "inspect": "", "duplicates": "", "quarantine": "", "fetch": "reader", "prefetch": "reader",
     "status": "reader", "doctor": "reader", "config": "", "completion": "", "help": "", "demo": "",
 }  # fmt: skip
 

@@ -51,6 +51,7 @@ CASES = {
     "gc": ["--grace-days=2"],
     "pull": ["--cache=pulled"],
     "inspect": ["--csv=verdicts.csv", "--sheet=sheet.html"],
+    "duplicates": ["--mirror", "--csv=copies.csv", "--sheet=copies.html"],
     "quarantine": ["--to=bad"],
     "fetch": [url_of(1), url_of(77), "-o", "fetched"],
     "prefetch": ["in.jsonl", "--fetch-cache=fast"],

@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from mirror.cli import output
+from mirror.dataset.rewrite.rewrite_report import RewriteReport
 from mirror.demo.run_demo import DemoReport
 from mirror.layout import BucketUrl
 from mirror.system.display_text import format_size
@@ -28,6 +29,7 @@ def show(report: DemoReport) -> None:
                 str(made.duplicates),
                 "the same photo under another spelling of its URL",
             ),
+            ("copies", str(made.copies), "the same photograph at another size, or uploaded again"),
             ("black frames", str(made.blanks), "what the old loader stored after a 429"),
             ("broken", str(made.broken), "truncated, or with a hole"),
             ("not images", str(made.not_images), "an error page, a JSON answer, an empty file"),
@@ -61,6 +63,7 @@ def show(report: DemoReport) -> None:
         [
             ("written", str(rewritten.written), f"of {rewritten.records} records"),
             *((f"  {name}", str(n)) for name, n in rewritten.splits.items()),
+            ("groups of copies", str(rewritten.near_duplicate_groups), _kept_together(rewritten)),
             ("dropped", str(sum(rewritten.dropped.values())), _counts(rewritten.dropped)),
         ]
     )
@@ -114,6 +117,11 @@ _REMARKS = {
 def _title(text: str) -> None:
     output.echo()
     click.secho(text, bold=True)
+
+
+def _kept_together(report: RewriteReport) -> str:
+    torn = "would have been in both splits"
+    return f"each in one split; {output.count(report.groups_crossing)} of them {torn}"
 
 
 def _others(flagged: int) -> str:

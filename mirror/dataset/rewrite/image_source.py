@@ -85,7 +85,7 @@ def open_image_source(
 def _cached(
     settings: Settings, images: ImageOptions, scheme: UrlScheme | None, progress: Progress
 ) -> ImageSource:
-    from mirror.dataset.rewrite.cached_images import CachedImages
+    from mirror.catalog.index.cached_images import CachedImages
     from mirror.inspection.inspect_cache import inspect_cache, inspection_arguments
 
     arguments = inspection_arguments(settings, images.level)

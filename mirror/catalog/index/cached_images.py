@@ -10,8 +10,9 @@ from urllib.parse import quote_from_bytes
 import numpy as np
 from numpy.typing import NDArray
 
-from mirror.catalog.index import FORMAT_CODES, VERDICT_CODES, Batch, Index, halves
-from mirror.catalog.lookup import Positions
+from mirror.catalog.index.catalog_index import Index
+from mirror.catalog.index.index_columns import FORMAT_CODES, VERDICT_CODES, Batch
+from mirror.catalog.index.sorted_keys import halves
 from mirror.content.perceptual_hash import STORED_BYTES
 from mirror.inspection.inspect_cache import Findings
 
@@ -65,7 +66,7 @@ class CachedImages:
         self.index = Index.empty().merged([batch], 0, frozenset())
         self._file = self._files_of(bytes(digests), good)
 
-    def _files_of(self, digests: bytes, good: NDArray[np.bool_]) -> Positions:
+    def _files_of(self, digests: bytes, good: NDArray[np.bool_]) -> NDArray[np.intp]:
         """For each sighting the number of its file in `findings`."""
         file = np.zeros(len(self.index), np.intp)
         positions = self.index.find(digests)
@@ -73,10 +74,17 @@ class CachedImages:
         file[positions[good]] = np.flatnonzero(good)
         return file
 
-    def file_urls(self, positions: Positions) -> list[bytes]:
+    def file_urls(self, positions: NDArray[np.intp]) -> list[bytes]:
         """`file://` URLs of the sightings at these positions of the index."""
         return [self._base + self._quoted(file) for file in self._file[positions].tolist()]
 
-    def _quoted(self, file: int) -> bytes:
+    def path(self, position: int) -> bytes:
+        """The path in the cache of the sighting at a position of the index."""
+        return self._path(int(self._file[position]))
+
+    def _path(self, file: int) -> bytes:
         begin = self._ends[file - 1] if file else 0
-        return quote_from_bytes(bytes(self._paths[begin : self._ends[file]])).encode()
+        return bytes(self._paths[begin : self._ends[file]])
+
+    def _quoted(self, file: int) -> bytes:
+        return quote_from_bytes(self._path(file)).encode()

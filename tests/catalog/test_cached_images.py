@@ -9,9 +9,9 @@ from urllib.parse import unquote_to_bytes
 import numpy as np
 import pytest
 
+from mirror.catalog.index.cached_images import CachedImages
 from mirror.catalog.lookup import OUTCOMES, UrlLookup, digests_of
 from mirror.dataset.inputs import Input
-from mirror.dataset.rewrite.cached_images import CachedImages
 from mirror.dataset.rewrite.rewrite_dataset import rewrite_dataset
 from mirror.dataset.rewrite.rewrite_options import RewriteOptions
 from mirror.dataset.rewrite.rewrite_report import RewriteReport
