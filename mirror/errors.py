@@ -36,6 +36,7 @@
             ├── BadCredentials      78       the store does not accept the credentials
             ├── BucketMissing                there is no such bucket
             ├── WrongRegion         78       the bucket is in another region
+            ├── NotAnS3Server       78       a web server answers, not an S3 server
             ├── Untrusted                    the certificate is not trusted, or another host's
             ├── ClockSkew                    the clock of this machine is wrong
             └── ConditionalPutIgnored        the store ignores If-None-Match
@@ -230,6 +231,10 @@ class BucketMissing(StoreSetupError):
 
 
 class WrongRegion(StoreSetupError):
+    exit_status = EXIT_CONFIG
+
+
+class NotAnS3Server(StoreSetupError):
     exit_status = EXIT_CONFIG
 
 

@@ -37,9 +37,10 @@ from deltalake.schema import PrimitiveType
 from mirror.catalog.arrow_rows import ADDED, FIELDS, INDEXED, NULLABLE, batch_from_arrow, to_arrow
 from mirror.catalog.index import Batch, Index
 from mirror.catalog.row import Row, RowSource, is_sound, latest_seen_at
-from mirror.errors import CatalogError, NotFound
+from mirror.errors import CatalogError, MirrorError, NotFound, StoreSetupError
 from mirror.layout import CATALOG, log_entry_key
 from mirror.store.base import Store
+from mirror.store.object_store_errors import one_line
 from mirror.store.retry import RetryPolicy
 
 T = TypeVar("T")
@@ -78,6 +79,7 @@ class Catalog:
         options: returns deltalake's storage options, with the current credentials.
         retry: pauses between attempts at requests that deltalake does not repeat.
         sleep: waits for a number of seconds.
+        translate: the error of ours for a request of deltalake's that failed; None for other errors.
         settle: returns when everything written to the mirror so far survives a loss of power. A
             server's answer promises that already; a folder needs it.
         now: seconds since 1970. Rows from a distant future do not count.
@@ -91,6 +93,7 @@ class Catalog:
         retry: RetryPolicy | None = None,
         sleep: Callable[[float], None] = time.sleep,
         *,
+        translate: Callable[[Exception], MirrorError | None] = lambda _: None,
         settle: Callable[[], None] = lambda: None,
         now: Callable[[], float] = time.time,
     ) -> None:
@@ -98,6 +101,7 @@ class Catalog:
         self._now = now
         self._retry = replace(retry or RetryPolicy(), attempts=_ATTEMPTS)
         self._sleep = sleep
+        self._translate = translate
         self._settle = settle
         self._in_doubt: str | None = None
         self._uri = uri
@@ -274,8 +278,10 @@ class Catalog:
             except Exception as error:  # noqa: BLE001 - every kind becomes a CatalogError
                 # deltalake raises OSError for failures of the network, DeltaError, and others.
                 failures += 1
-                if failures == _ATTEMPTS or not isinstance(error, OSError):
-                    raise _failed(error) from None
+                ours = self._translate(error)
+                passes = isinstance(error, OSError) and not isinstance(ours, StoreSetupError)
+                if failures == _ATTEMPTS or not passes:
+                    raise ours or _failed(error) from None
                 pause = self._retry.pause(failures, None, random.random())  # noqa: S311 - no secret
             self._sleep(pause)
 
@@ -456,7 +462,7 @@ def _failed(error: Exception) -> CatalogError:
 
 
 def _one_line(error: Exception) -> str:
-    """An error of deltalake in one line; deltalake draws its causes as a coloured tree.
+    """An error of deltalake in one line.
 
     A server's answer may repeat the signed request with a temporary key's token in it, so only the
     answer's error code is kept.
@@ -465,5 +471,4 @@ def _one_line(error: Exception) -> str:
     if answer := _ANSWER.search(text):
         code = _ERROR_CODE.search(text, answer.start())
         text = f"{text[: answer.start()]}{code[1] if code else 'an answer without an error code'}"
-    lines = [re.sub(r"\x1b\[\d+m|↳", "", line).strip() for line in text.splitlines()]
-    return ": ".join(line for line in lines if line) or type(error).__name__
+    return one_line(text) or type(error).__name__

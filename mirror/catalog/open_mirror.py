@@ -18,10 +18,18 @@ from mirror.catalog.delta_table import Catalog
 from mirror.catalog.index import Index
 from mirror.catalog.root import Root, read_root
 from mirror.config.settings import Settings
-from mirror.errors import CatalogError, ConfigError, StoreError
+from mirror.errors import (
+    CatalogError,
+    ConfigError,
+    StoreError,
+    StoreSetupError,
+    Throttled,
+    Unreachable,
+)
 from mirror.layout import CATALOG
 from mirror.store import open_store
 from mirror.store.base import Store
+from mirror.store.object_store_errors import error_of
 from mirror.store.object_store_options import delta_options
 from mirror.store.retry import Retrying, RetryPolicy
 from mirror.store.s3_access import S3Access, explain
@@ -66,7 +74,12 @@ class Location:
             folder = Path(self.url.path)
             return Catalog(store, str(folder / CATALOG), dict, retry, settle=lambda: settle(folder))
         options = partial(delta_options, access)
-        return Catalog(store, f"{self.url}/{CATALOG}", options, retry)
+
+        def translate(error: Exception) -> StoreError | None:
+            found = error_of(error, "The catalog's log", access.address, access.proxy)
+            return found if isinstance(found, (StoreSetupError, Throttled, Unreachable)) else None
+
+        return Catalog(store, f"{self.url}/{CATALOG}", options, retry, translate=translate)
 
     def snapshots(self, root: Root) -> Path:
         """The folder of the mirror's index, which all processes and caches of this machine share.

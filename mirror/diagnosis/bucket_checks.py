@@ -36,6 +36,7 @@ from mirror.errors import (
 from mirror.layout import FORMAT_KEY
 from mirror.store.object_store_options import require_no_foreign_variables
 from mirror.store.s3_access import Credentials, S3Access, explain
+from mirror.store.unreachable import not_an_s3_server
 from mirror.system.http_headers import http_date
 
 # Seconds. AWS refuses a request whose time is a quarter of an hour off.
@@ -110,9 +111,12 @@ def examine(endpoint: Endpoint, *, read_only: bool) -> Iterator[Finding]:
 def _first_request(endpoint: Endpoint, client: Any) -> dict[str, Any] | StoreError:
     """List one key; returns the answer, or the error that explains why there is none."""
     try:
-        return endpoint.call(client, "list_objects_v2", Prefix=endpoint.access.prefix, MaxKeys=1)
+        found = endpoint.call(client, "list_objects_v2", Prefix=endpoint.access.prefix, MaxKeys=1)
     except StoreError as error:
         return explain(endpoint.access, error)
+    if "IsTruncated" not in found and "Contents" not in found and "Name" not in found:
+        return not_an_s3_server("LIST", 200, endpoint.access.address)
+    return found
 
 
 def _described(access: S3Access, credentials: Credentials) -> str:

@@ -12,6 +12,7 @@ from mirror.errors import Transient, Unreachable
 from mirror.layout import PROBES
 from mirror.store.retry import RetryPolicy
 from mirror.store.s3_access import S3Access, translate_botocore
+from mirror.store.unreachable import etag_in
 
 # R2 takes one write a second for each key, so a retry after a refusal must wait that long.
 PATIENCE: Final = RetryPolicy(attempts=3, base=0.6)
@@ -88,7 +89,8 @@ class Endpoint:
             **SUMMED,
             **conditions,
         }
-        return str(self.call(client, "put_object", Key=self.key(name), Body=body, **fields)["ETag"])
+        answer = self.call(client, "put_object", Key=self.key(name), Body=body, **fields)
+        return etag_in(answer, f"PUT {self.key(name)}")
 
     def read(self, client: Any, key: str) -> bytes:
         """Read an object whole.

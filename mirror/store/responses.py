@@ -115,4 +115,5 @@ def error_from(
         return Unreachable(f"{what}: the request did not arrive whole{said}.", retry_after)
     if status == 429 or code == "SlowDown" or (status >= 500 and status not in _FINAL):
         return Throttled(f"{what}: the server asks to slow down{said}.", retry_after)
-    return StoreError(f"{what}: the server refused{said}.")
+    hint = "" if code else "; if it is no S3 server, correct bucket.endpoint"
+    return StoreError(f"{what}: the server refused{said}{hint}.")

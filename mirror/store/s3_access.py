@@ -18,11 +18,11 @@ from mirror.errors import (
     BadCredentials,
     BucketMissing,
     StoreError,
-    Unreachable,
     WrongRegion,
 )
 from mirror.layout import BucketUrl
 from mirror.store.responses import error_from, untrusted
+from mirror.store.unreachable import unreachable
 from mirror.system.http_headers import retry_after_seconds
 from mirror.system.lazy import lazy
 from mirror.system.proxies import proxy_for
@@ -31,8 +31,6 @@ CONNECT_SECONDS = 10
 READ_SECONDS = 60
 # For a whole request with its body and its answer.
 REQUEST_SECONDS = 300
-# Cut from messages: a URL's query may hold a signature.
-_QUERY = re.compile(r"(?<=[^\s\"'])\?[^\s\"']*")
 _REFUSED = re.compile(r"certificate verify failed: ([^(\]]+?) *\(")
 
 
@@ -246,7 +244,10 @@ def translate_botocore(error: Exception, what: str) -> StoreError:
     if isinstance(error, theirs.SSLError) and (why := _REFUSED.search(str(error))):
         return untrusted(what, why[1])
     # All other errors that botocore raises on the way to a server come from the network.
-    return Unreachable(f"{what}: the server cannot be reached ({_QUERY.sub('', str(error))}).")
+    proxy = error.kwargs["proxy_url"] if isinstance(error, theirs.ProxyConnectionError) else None
+    cause = f"{error} {getattr(error, 'kwargs', {}).get('error', '')}"
+    address = "" if proxy is None else str(proxy)
+    return unreachable(what, cause.replace(address, "") if address else cause, "", proxy)
 
 
 def explain(access: S3Access, error: StoreError) -> StoreError:

@@ -44,6 +44,7 @@ from mirror.store.s3_access import (
     drop_expect_header,
     translate_botocore,
 )
+from mirror.store.unreachable import etag_in
 
 _FOREIGN = (ClientError, BotoCoreError, aiohttp.ClientError, asyncio.TimeoutError, OSError)
 
@@ -143,7 +144,7 @@ class Aioboto3Store:
                 )
         except StoreError as error:
             raise put_error(error, key, mode) from None
-        return str(done["ETag"])
+        return etag_in(done, f"PUT {key}")
 
     async def create_in_turn(
         self, objects: Sequence[NewObject], stopped: Callable[[], bool]
@@ -166,7 +167,7 @@ class Aioboto3Store:
                         done = await client.upload_part(
                             **where, PartNumber=number, Body=chunk, ContentMD5=_content_md5(chunk)
                         )
-                    parts.append({"ETag": done["ETag"], "PartNumber": number})
+                    parts.append({"ETag": etag_in(done, f"PUT {key}"), "PartNumber": number})
                 finished = await client.complete_multipart_upload(
                     **where, MultipartUpload={"Parts": parts}
                 )
@@ -175,7 +176,7 @@ class Aioboto3Store:
                 with suppress(Exception):
                     await asyncio.shield(client.abort_multipart_upload(**where))
                 raise
-        return str(finished["ETag"])
+        return etag_in(finished, f"PUT {key}")
 
     async def get(self, key: str) -> bytes:
         return await self._read(key, {})
@@ -195,7 +196,8 @@ class Aioboto3Store:
         client = await self._client()
         async with self._translated(f"HEAD {key}"):
             found = await client.head_object(Bucket=self._bucket, Key=self._prefix + key)
-        return ObjectInfo(key, found["ContentLength"], found["ETag"], found["LastModified"])
+        etag = etag_in(found, f"HEAD {key}")
+        return ObjectInfo(key, found["ContentLength"], etag, found["LastModified"])
 
     async def now(self) -> datetime:
         return datetime.now(UTC)

@@ -7,7 +7,6 @@ alone. Its transfers hang in a forked child, so training reads through `mirror.f
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -16,14 +15,10 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import obstore
-from obstore.exceptions import BaseError, GenericError, UnauthenticatedError
+from obstore.exceptions import BaseError, GenericError
 from obstore.store import S3Store
 
-from mirror.errors import (
-    BadCredentials,
-    StoreError,
-    Unreachable,
-)
+from mirror.errors import StoreError
 from mirror.store.base import (
     LIST_PAGE,
     Chunks,
@@ -38,14 +33,16 @@ from mirror.store.base import (
     put_error,
 )
 from mirror.store.conditional_delete import ConditionalDelete
+from mirror.store.object_store_errors import error_of
 from mirror.store.object_store_options import object_store_options
-from mirror.store.responses import deletion_of, error_from, untrusted
+from mirror.store.responses import deletion_of
 from mirror.store.s3_access import (
     REQUEST_SECONDS,
     Credentials,
     S3Access,
     translate_botocore,
 )
+from mirror.store.unreachable import unreachable
 from mirror.system.lazy import lazy
 
 if TYPE_CHECKING:
@@ -54,10 +51,6 @@ if TYPE_CHECKING:
 
 # obstore reports a missing object as Python's own FileNotFoundError.
 _FOREIGN = (BaseError, FileNotFoundError)
-_STATUS = re.compile(r"status code: (\d{3})")
-# Only the tree of causes in the debug output names it.
-_CERTIFICATE = re.compile(r"InvalidCertificate\(\s*(\w+)")
-_CODE = re.compile(r"<Code>([A-Za-z0-9]+)</Code>|\(code: ([A-Za-z0-9]+)")
 # How often obstore asks for credentials again; boto3 refreshes them when they are due.
 _CREDENTIAL_LIFE = timedelta(minutes=5)
 _CREATE: Final = Create()
@@ -130,7 +123,7 @@ class ObstoreStore:
         try:
             done = await obstore.put_async(self._store, key, body, **_put_options(mode, headers))
         except _FOREIGN as error:
-            raise put_error(_translate(error, f"PUT {key}"), key, mode) from None
+            raise put_error(self._translated(error, f"PUT {key}"), key, mode) from None
         return done["e_tag"] or ""
 
     async def create_in_turn(
@@ -147,7 +140,7 @@ class ObstoreStore:
         try:
             obstore.put(self._store, new.key, new.body, **_put_options(_CREATE, new.headers))
         except _FOREIGN as error:
-            raise put_error(_translate(error, f"PUT {new.key}"), new.key, _CREATE) from None
+            raise put_error(self._translated(error, f"PUT {new.key}"), new.key, _CREATE) from None
 
     async def put_multipart(
         self, key: str, chunks: Chunks, part_size: int, headers: Headers
@@ -163,7 +156,7 @@ class ObstoreStore:
                 max_concurrency=4,
             )
         except _FOREIGN as error:
-            raise _translate(error, f"PUT {key}") from None
+            raise self._translated(error, f"PUT {key}") from None
         return done["e_tag"] or ""
 
     async def get(self, key: str) -> bytes:
@@ -171,20 +164,20 @@ class ObstoreStore:
             result = await obstore.get_async(self._store, key)
             return bytes(await result.bytes_async())
         except _FOREIGN as error:
-            raise _translate(error, f"GET {key}") from None
+            raise self._translated(error, f"GET {key}") from None
 
     async def get_range(self, key: str, start: int, length: int) -> bytes:
         try:
             found = await obstore.get_range_async(self._store, key, start=start, length=length)
         except _FOREIGN as error:
-            raise _translate(error, f"GET {key}") from None
+            raise self._translated(error, f"GET {key}") from None
         return bytes(found)
 
     async def head(self, key: str) -> ObjectInfo:
         try:
             meta = await obstore.head_async(self._store, key)
         except _FOREIGN as error:
-            raise _translate(error, f"HEAD {key}") from None
+            raise self._translated(error, f"HEAD {key}") from None
         return _info(meta)
 
     async def now(self) -> datetime:
@@ -200,7 +193,7 @@ class ObstoreStore:
         except StopAsyncIteration:
             return []
         except _FOREIGN as error:
-            raise _translate(error, f"LIST {prefix}") from None
+            raise self._translated(error, f"LIST {prefix}") from None
         return _after(after, [_info(meta) for meta in page])
 
     async def delete(self, keys: Sequence[str], etags: Sequence[str] = ()) -> dict[str, StoreError]:
@@ -219,6 +212,15 @@ class ObstoreStore:
         return await self._deletion.send(
             lambda request: asyncio.to_thread(send, request), self._access.prefix, keys, etags
         )
+
+    def _translated(self, error: BaseException, what: str) -> StoreError:
+        access = self._access
+        if (found := error_of(error, what, access.address, access.proxy)) is not None:
+            return found
+        first = str(error).splitlines()[0]
+        if isinstance(error, GenericError):
+            return unreachable(what, str(error), access.address, access.proxy)
+        return StoreError(f"{what}: {first}.")
 
     @lazy
     def _boto3(self) -> Any:
@@ -270,22 +272,3 @@ def _after(key: str, page: Sequence[ObjectInfo]) -> list[ObjectInfo]:
         found.append(replace(info, key=f"{info.key}/") if marker else info)
         key = found[-1].key
     return found
-
-
-def _translate(error: BaseException, what: str) -> StoreError:
-    """Translate an error of obstore, whose status and answer stand only in its message."""
-    message = str(error).split("\n\nDebug source:", 1)[0]
-    if "BareRedirect" in str(error) or "redirect without LOCATION" in message:
-        return error_from(301, "PermanentRedirect", what)
-    if untrusted_because := _CERTIFICATE.search(str(error)):
-        return untrusted(what, untrusted_because[1])
-    status, named = _STATUS.search(message), _CODE.search(message)
-    code = (named[1] or named[2]) if named else ""
-    if status is not None:
-        return error_from(int(status[1]), code, what)
-    if isinstance(error, UnauthenticatedError):  # raised by `provide`; its message comes last
-        said = message.splitlines()[0].rpartition(f"{BadCredentials.__name__}: ")[2]
-        return BadCredentials(f"{what}: {said}")
-    if isinstance(error, GenericError):
-        return Unreachable(f"{what}: the server cannot be reached ({message.splitlines()[0]}).")
-    return StoreError(f"{what}: {message.splitlines()[0]}.")
