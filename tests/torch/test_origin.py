@@ -109,10 +109,10 @@ def test_the_example_trains_stops_and_resumes(tmp_path: Path) -> None:
         return done.stdout
 
     first = run("--stop-after", "1")
-    assert "mirrored 41 of 65 files" in first
-    assert "50 of 65 samples are mirrored, 2 blank, 4 corrupt, 3 not_image, 6 placeholder" in first
-    assert "stopped in epoch 0: 18 of its samples are left" in first
+    assert "mirrored 46 of 70 files" in first
+    assert "55 of 70 samples are mirrored, 2 blank, 4 corrupt, 3 not_image, 6 placeholder" in first
+    assert "stopped in epoch 0: 23 of its samples are left" in first
     second = run()
-    assert "resumed in epoch 0: 18 of its samples are left" in second
-    assert "epoch 0: trained on 18 samples" in second
-    assert "epoch 1: trained on 50 samples" in second
+    assert "resumed in epoch 0: 23 of its samples are left" in second
+    assert "epoch 0: trained on 23 samples" in second
+    assert "epoch 1: trained on 55 samples" in second
