@@ -200,7 +200,7 @@ class _Pull:
         with outcome_noted(self._report, self.stop):
             self._index = await self._mirror.index()
             chosen = await asyncio.to_thread(self._chosen)
-            self._progress.begin(Stage("files"))
+            self._progress.begin(Stage("files", self._report.checked))
             for key_range in key_ranges(self._index):
                 if self.stop.is_set():
                     break
@@ -285,11 +285,13 @@ class _Pull:
                 )
                 if found == SAME:
                     self._report.already += 1
+                    self._progress.advance(1)
                 elif found == ABSENT or self._options.force:
                     names.append(TargetName(name, found != ABSENT))
                 else:
                     self._keep(name, found)
             if names and self._options.dry_run:
+                self._progress.advance(len(names))
                 self._report.pulled += len(names)
                 self._report.bytes += len(names) * int(named.size[at])
             elif names:

@@ -224,9 +224,9 @@ class _Repair:
         now: Callable[[], float],
     ) -> None:
         report = self._report
-        progress.begin(Stage("objects repaired"))
         with outcome_noted(report, self._stop):
             lost = await asyncio.to_thread(LostContents, self._log.damage(), index)
+            progress.begin(Stage("objects repaired", len(lost)))
             for folder in folders:
                 if len(lost) and not self._stop.is_set():
                     await self._look_in(os.fsencode(folder), lost, options, progress)

@@ -257,7 +257,7 @@ class Verification:
         report, log = self._report, self._log
 
         old: list[bytes] = []
-        self._progress.begin(Stage("objects listed"))
+        self._progress.begin(Stage("objects listed", len(self.index.objects["hash_hi"])))
 
         def note_unnamed(info: ObjectInfo, flagged: bool) -> None:
             if flagged:
@@ -360,7 +360,10 @@ class Verification:
     async def _read(self, current: ReadPass) -> None:
         report, log = self._report, self._log
         report.read, report.bytes, report.seed = current.read, current.bytes, current.seed
-        self._progress.begin(Stage("objects read back"))
+        # A share is drawn by hashes, so the number is not exact.
+        objects = round(len(self.index.objects["hash_hi"]) * current.share)
+        self._progress.begin(Stage("objects read back", max(objects, current.read)))
+        self._progress.advance(current.read, current.bytes)
         for key_range in key_ranges(self.index):
             if key_range.until is not None and key_range.until <= current.after:
                 continue

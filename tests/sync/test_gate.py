@@ -53,7 +53,9 @@ def test_everything_in_the_bucket_decodes_to_its_end(
     bad = made.blanks + made.broken + made.not_images
     assert report.flagged_total == bad + made.replaced
     objects = mirror_setup.objects()
-    assert len(objects) == made.photographs + made.copies + 1  # and the replacement, found out afterwards
+    assert (
+        len(objects) == made.photographs + made.copies + 1
+    )  # and the replacement, found out afterwards
     for body in objects.values():
         simplejpeg.decode_jpeg(body, strict=True)
         Image.open(io.BytesIO(body)).load()

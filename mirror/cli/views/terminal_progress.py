@@ -117,7 +117,11 @@ class _Figures(_Quiet):
         yield f"{self._items:,}{of} {stage.noun}"
         if stage.nbytes:
             yield f"{self._nbytes / stage.nbytes:.0%} of {format_size(stage.nbytes)}"
-        elif self._nbytes:
+        elif stage.items:
+            yield f"{min(1, self._items / stage.items):.0%}"
+        if (left := self._seconds_left(seconds)) is not None:
+            yield f"{output.duration(left)} left"
+        if self._nbytes and not stage.nbytes:
             yield format_size(self._nbytes)
         if seconds > 0 and stage.seconds is None:
             # With a total in bytes and none in items, the bytes only tell the position: they are
@@ -127,8 +131,6 @@ class _Figures(_Quiet):
                 yield f"{format_size(self._nbytes / seconds)}/s"
             if of_dataset or stage.nbytes is None:
                 yield f"{self._items / seconds:,.0f} {stage.noun.split()[0]}/s"
-        if (left := self._seconds_left(seconds)) is not None:
-            yield f"{output.duration(left)} left"
 
     def _outcomes(self) -> list[str]:
         return [f"{name} {n:,}" for name, n in sorted(self._tally.items())]
