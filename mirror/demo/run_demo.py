@@ -6,11 +6,11 @@ import os
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -28,6 +28,7 @@ from mirror.sync.run_sync import sync
 from mirror.sync.sync_report import SyncReport
 from mirror.upkeep.verify import VerifyOptions, VerifyReport, verify
 
+_T = TypeVar("_T")
 _BUCKET: Final = "demo"
 # Marks a folder that a demo made and a later demo may replace.
 _MARK: Final = ".mirror-demo"
@@ -75,13 +76,20 @@ class DemoReport:
         }
 
 
-def run_demo(folder: Path, images: int, *, progress: Progress = Progress()) -> DemoReport:
+def run_demo(
+    folder: Path,
+    images: int,
+    *,
+    watching: Callable[[], AbstractContextManager[Progress]] = lambda: nullcontext(Progress()),
+    told: Callable[[str, Any], object] = lambda _name, _result: None,
+) -> DemoReport:
     """Make a cache, mirror it twice, rewrite its dataset, read it as a training does, verify it.
 
     Args:
         folder: where the cache and the dataset are made. A folder of an earlier demo is replaced.
         images: how many photographs the cache gets, besides duplicates and bad files.
-        progress: receives the progress of each step.
+        watching: gives each step a receiver of its progress, which ends with the step.
+        told: called after each step with its name in `DemoReport` and its result.
 
     Raises:
         UsageError: the folder holds something else or cannot be written, or the extra `demo` is
@@ -90,7 +98,14 @@ def run_demo(folder: Path, images: int, *, progress: Progress = Progress()) -> D
     """
     folder = folder.absolute()
     _make_room(folder)
-    made = make_cache(folder, images)
+
+    def step(name: str, work: Callable[[Progress], _T]) -> _T:
+        with watching() as progress:
+            result = work(progress)
+        told(name, result)
+        return result
+
+    made = step("made", lambda _: make_cache(folder, images))
     with _environment_of_the_demo(), s3_server(_BUCKET) as endpoint:
         bucket = {"url": f"s3://{_BUCKET}/inat", "endpoint": endpoint, "region": "us-east-1"}
         values = {
@@ -102,11 +117,14 @@ def run_demo(folder: Path, images: int, *, progress: Progress = Progress()) -> D
         return DemoReport(
             folder,
             made,
-            first=sync(settings, progress=progress),
-            second=sync(settings, progress=progress),
-            rewrite=_rewrite(settings, made, folder, progress),
-            fetch=_read_as_training(settings, made, progress),
-            verify=verify(settings, VerifyOptions(share=1.0), progress=progress),
+            first=step("first", lambda view: sync(settings, progress=view)),
+            second=step("second", lambda view: sync(settings, progress=view)),
+            rewrite=step("rewrite", lambda view: _rewrite(settings, made, folder, view)),
+            fetch=step("fetch", lambda view: _read_as_training(settings, made, view)),
+            verify=step(
+                "verify",
+                lambda view: verify(settings, VerifyOptions(share=1.0), progress=view),
+            ),
         )
 
 

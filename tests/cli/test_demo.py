@@ -7,11 +7,14 @@ import re
 import shlex
 import subprocess
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import pytest
 
 from mirror.cli.main import run
+from mirror.demo.run_demo import run_demo
+from mirror.run.progress import Progress
 from tests.support.http_servers import answering
 
 
@@ -79,3 +82,20 @@ def test_what_comes_next_can_be_typed(tmp_path: Path) -> None:
     synced = mirror(tmp_path, *shlex.split(line))
     assert synced.returncode == 0, synced.stderr
     assert (tmp_path / "d 'demo' #1" / "mirror" / "format.json").is_file()
+
+
+@pytest.mark.usefixtures("clean_environment")
+def test_each_step_is_told_as_soon_as_it_is_done(tmp_path: Path) -> None:
+    """The first sync is on the screen before the second one begins."""
+    told: list[str] = []
+
+    def watching() -> AbstractContextManager[Progress]:
+        told.append("begins")
+        return nullcontext(Progress())
+
+    report = run_demo(
+        tmp_path / "demo", 20, watching=watching, told=lambda name, _: told.append(name)
+    )
+    names = ["made", "first", "second", "rewrite", "fetch", "verify"]
+    assert told == [word for name in names for word in ("begins", name)]
+    assert report.exit_status == 0

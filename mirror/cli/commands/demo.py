@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -46,11 +47,14 @@ def command(session: Session, folder: Path, images: int) -> int:
     Example:
       mirror demo --dir /tmp/mirror-demo
     """
-    from mirror.cli.views.demo_view import show
+    from mirror.cli.views.demo_view import show_next, show_step
     from mirror.demo.run_demo import run_demo
 
-    with session.progress() as progress:
-        report = run_demo(folder, images, progress=progress)
+    def told(name: str, result: Any) -> None:
+        if not session.json and session.verbosity >= 0:
+            show_step(name, result)
+
+    report = run_demo(folder, images, watching=session.progress, told=told)
     if not session.concluded(report.as_json()):
-        show(report)
+        show_next(report.folder)
     return report.exit_status

@@ -4,22 +4,33 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any, Final
 
 import click
 
 from mirror.cli import output
 from mirror.dataset.rewrite.rewrite_report import RewriteReport
-from mirror.demo.run_demo import DemoReport
+from mirror.demo.demo_cache import DemoCache
+from mirror.demo.run_demo import TrainingRead
 from mirror.layout import BucketUrl
+from mirror.sync.sync_report import SyncReport
 from mirror.system.display_text import format_size
+from mirror.upkeep.verify import VerifyReport
 
 
-def show(report: DemoReport) -> None:
-    """Print the steps in their order on standard output."""
-    made, first, second = report.made, report.first, report.second
-    rewritten, fetched, verified = report.rewrite, report.fetch, report.verify
+def show_step(name: str, result: Any) -> None:
+    """Print a step on standard output as soon as it is done.
+
+    Args:
+        name: of the step, as in `DemoReport`.
+        result: of the step.
+    """
+    _STEPS[name](result)
+
+
+def _show_made(made: DemoCache) -> None:
     _title(f"The cache: {made.files} files named md5(url).jpg, as a training run leaves them")
     output.table(
         [
@@ -36,6 +47,9 @@ def show(report: DemoReport) -> None:
             ("replaced", str(made.replaced), "different photos, all the same placeholder"),
         ]
     )
+
+
+def _show_first(first: SyncReport) -> None:
     _title("First sync: uploads each content once and keeps bad files out")
     output.table(
         [
@@ -50,6 +64,9 @@ def show(report: DemoReport) -> None:
             ("took", output.duration(first.seconds)),
         ]
     )
+
+
+def _show_second(second: SyncReport) -> None:
     _title("Second sync: nothing changed, so it opens no file and uploads nothing")
     output.table(
         [
@@ -58,6 +75,9 @@ def show(report: DemoReport) -> None:
             ("took", output.duration(second.seconds)),
         ]
     )
+
+
+def _show_rewrite(rewritten: RewriteReport) -> None:
     _title("The dataset: records with a mirrored image, rewritten to the mirror's URLs")
     output.table(
         [
@@ -67,6 +87,9 @@ def show(report: DemoReport) -> None:
             ("dropped", str(sum(rewritten.dropped.values())), _counts(rewritten.dropped)),
         ]
     )
+
+
+def _show_fetch(fetched: TrainingRead) -> None:
     _title("Training: reads every URL of the dataset from the mirror, and from nowhere else")
     output.table(
         [
@@ -83,6 +106,9 @@ def show(report: DemoReport) -> None:
             ("took", output.duration(fetched.seconds)),
         ]
     )
+
+
+def _show_verify(verified: VerifyReport) -> None:
     _title("Verification: reads back every object of the bucket")
     output.table(
         [
@@ -91,8 +117,15 @@ def show(report: DemoReport) -> None:
             ("mismatched", str(verified.mismatched)),
         ]
     )
+
+
+def show_next(folder: Path) -> None:
+    """Print what to try after the demo.
+
+    Args:
+        folder: of the demo.
+    """
     _title("Next")
-    folder = report.folder
     where = Path(os.path.relpath(folder))
     if where.parts[0] == "..":
         where = folder
@@ -105,6 +138,15 @@ def show(report: DemoReport) -> None:
     output.echo("  See what a sync of your own cache would do, and what it would cost:")
     output.echo("    mirror sync --cache DIR --bucket s3://BUCKET/PREFIX --dry-run")
 
+
+_STEPS: Final[dict[str, Callable[[Any], None]]] = {
+    "made": _show_made,
+    "first": _show_first,
+    "second": _show_second,
+    "rewrite": _show_rewrite,
+    "fetch": _show_fetch,
+    "verify": _show_verify,
+}
 
 _REMARKS = {
     "blank": "kept out",
