@@ -48,6 +48,7 @@ COMMANDS: Final = {
     "quarantine": "Move flagged files out of the cache, or back.",
     "fetch": "Fetch images from the mirror as training does, verified.",
     "prefetch": "Fill this machine's fetch cache with a dataset's images.",
+    "schedule": "Run sync by itself: a line of cron or a systemd timer.",
     "status": "Show what the mirror holds, what is not synced, and the cost.",
     "doctor": "Check your setup: credentials, bucket, cache, network, clock.",
     "config": "Show the configuration and its origins; check it.",

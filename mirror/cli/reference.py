@@ -84,6 +84,7 @@ JSON: Final = {
     "`fetch{fetched,missing,bytes,seconds}`, `verify`.",
     "doctor": "`ok warn fail skip checks[{name,status,what,fix}] exit_status`.",
     "init": "`written`, and the members of `doctor`.",
+    "schedule": "`kind command every change text dry_run`.",
     "config show": "each key with its `value` and `origin`.",
     "config check": "`ok layers[] bucket cache`.",
 }

@@ -286,6 +286,11 @@ class Settings(_Section, frozen=True):
         return self._state_root / "upkeep"
 
     @property
+    def schedule_dir(self) -> Path:
+        """Folder of what runs that cron starts say."""
+        return self._state_root / "schedule"
+
+    @property
     def state_dir(self) -> Path:
         """The state folder of this bucket and this cache."""
         url = self.bucket_url

@@ -25,7 +25,7 @@ class ProgressBar(Progress):
         self.close()
         self._counts_bytes = bool(stage.nbytes)
         if self._counts_bytes:
-            self._bar = tqdm(total=stage.nbytes, unit="B", unit_scale=True)
+            self._bar = tqdm(total=stage.nbytes, unit="B", unit_scale=True, desc=stage.noun)
         else:
             self._bar = tqdm(total=stage.items, unit=f" {stage.noun}")
 

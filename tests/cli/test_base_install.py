@@ -120,9 +120,10 @@ def test_every_extra_is_known() -> None:
 def test_every_command_is_called() -> None:
     from mirror.cli.main import COMMANDS
 
-    # Doctor and init ask a server or a person first, and import no optional library.
+    # These ask a server, a person or crontab first, and import no optional library.
     assert COMMANDS.keys() - {arguments[0] for arguments, _, _ in CALLS} <= {
         "doctor",
         "help",
         "init",
+        "schedule",
     }

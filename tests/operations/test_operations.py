@@ -42,7 +42,8 @@ def test_root_creates_nothing_in_the_users_state() -> None:
     for _, block in BLOCKS:
         for line in block.splitlines():
             program = re.match(r"\$ (?:\S+/)?mirror ", line)
-            assert not program or (" init " in line and "--no-doctor" in line), line
+            own = " schedule" in line or (" init " in line and "--no-doctor" in line)
+            assert not program or own, line
     assert not re.search(r"`(?:sudo )?mirror --config", TEXT)
 
 

@@ -29,6 +29,7 @@ ARGUMENTS = {
     "quarantine": ["--to=bad"],
     "fetch": [url_of(1)],
     "prefetch": ["in.jsonl"],
+    "schedule": ["--cron", "--dry-run"],
     "status": [],
     "doctor": [],
     "config": ["check"],

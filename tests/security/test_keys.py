@@ -33,7 +33,7 @@ LEAST = {
     "init": "writer", "sync": "writer", "rewrite": "reader", "export": "", "backfill": "reader",
     "verify": "reader", "repair": "repairer", "rebuild-state": "reader", "gc": "gc",
     "pull": "reader", "inspect": "", "duplicates": "", "quarantine": "", "fetch": "reader", "prefetch": "reader",
-    "status": "reader", "doctor": "reader", "config": "", "completion": "", "help": "", "demo": "",
+    "schedule": "", "status": "reader", "doctor": "reader", "config": "", "completion": "", "help": "", "demo": "",
 }  # fmt: skip
 
 

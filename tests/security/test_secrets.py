@@ -55,6 +55,7 @@ CASES = {
     "quarantine": ["--to=bad"],
     "fetch": [url_of(1), url_of(77), "-o", "fetched"],
     "prefetch": ["in.jsonl", "--fetch-cache=fast"],
+    "schedule": ["--cron", "--dry-run"],
     "status": [],
     "doctor": [],
     "config show": ["--origin"],
@@ -223,8 +224,8 @@ def test_success_reveals_no_secret(bench: Bench) -> None:
     for name, told in said.items():
         silent(told.encode(), name)
         fine = "exit status 0\n" in told or "exit status 3\n" in told
-        # These have no server, or one with a failing check.
-        assert fine or name.split()[0] in ("export", "init", "doctor"), told
+        # These have no server or no crontab, or a failing check.
+        assert fine or name.split()[0] in ("export", "init", "doctor", "schedule"), told
     assert {word for word, _, _ in bench.monitor.heard} >= {f"{MARK}/start", f"{MARK}/0"}
     assert (bench.folder / "sync.prom").exists()
     bench.search()
@@ -262,7 +263,16 @@ def test_failure_reveals_no_secret(bench: Bench, failure: str) -> None:
     bench.search()
 
 
-LOCAL = {"inspect", "quarantine", "completion", "help", "demo", "config show", "config check"}
+LOCAL = {
+    "inspect",
+    "schedule",
+    "quarantine",
+    "completion",
+    "help",
+    "demo",
+    "config show",
+    "config check",
+}
 
 
 def test_a_server_that_repeats_what_was_sent_is_not_quoted(bench: Bench) -> None:
