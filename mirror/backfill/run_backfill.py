@@ -226,7 +226,7 @@ class _BackfillRun:
         folder = self._settings.backfill_dir
         if self._options.dry_run:
             return self._with_request_log(folder, clock)
-        with locked(folder), backfill_writer(self._root) as self._writer:
+        with locked(folder, "backfill"), backfill_writer(self._root) as self._writer:
             self._progress.started()
             return self._with_request_log(folder, clock)
 

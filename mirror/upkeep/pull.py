@@ -139,7 +139,7 @@ def pull(
             report.requests = mirror.requests
             with ExitStack() as stack:
                 if not options.dry_run:
-                    stack.enter_context(locked(mirror.folder / f"pull-{identity}"))
+                    stack.enter_context(locked(mirror.folder / f"pull-{identity}", "pull"))
                 progress.started()
                 tree = _opened(folder, make=not options.dry_run)
                 writer = None
@@ -147,7 +147,7 @@ def pull(
                     stack.enter_context(tree)
                     writer = CacheWriter(tree, os.fsencode(folder), hardlink=options.hardlink)
                     if not options.dry_run:
-                        stack.enter_context(writer.alone())
+                        stack.enter_context(writer.alone("pull"))
                 pulling = _Pull(
                     mirror, writer, settings=settings, options=options, report=report,
                     progress=progress,

@@ -565,7 +565,7 @@ def test_two_backfills_do_not_run_at_once(backfill_setup: BackfillSetup, tmp_pat
     backfill_setup.cache.mkdir()
     with backfill_writer(os.fsencode(backfill_setup.cache)), pytest.raises(Busy, match="cache"):
         backfill_setup.run([url])
-    with locked(backfill_setup.settings.backfill_dir), pytest.raises(Busy):
+    with locked(backfill_setup.settings.backfill_dir, "sync"), pytest.raises(Busy):
         backfill_setup.run([url])
     assert backfill_setup.run([url], BackfillOptions(dry_run=True)).plan.wanted == 1
     assert backfill_setup.run([url]).downloaded == 1
