@@ -109,6 +109,26 @@ def test_a_wrong_flag_ends_before_the_first_question(
     assert "The cache folder" not in capsys.readouterr().err
 
 
+def test_a_file_that_cannot_be_written_is_told_before_the_first_question(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answers(monkeypatch, "cache", f"file://{here}/mirror")
+    assert run(["init", "--no-doctor", "-o", "nowhere/mirror.toml"]) == 2
+    shown = capsys.readouterr().err
+    assert "nowhere/mirror.toml cannot be written" in shown
+    assert "The cache folder" not in shown
+
+
+def test_an_endpoint_of_the_environment_that_is_wrong_loses_no_answer(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "r2.example.org")
+    answers(monkeypatch, "cache", "s3://plants", "", "https://r2.example.org", "", "")
+    assert run(["init", "--no-doctor"]) == 0
+    assert load(environ={}, cwd=here).bucket.endpoint == "https://r2.example.org"
+    assert not list(here.glob(".mirror-*"))
+
+
 @pytest.mark.parametrize("asked", [False, True])
 def test_a_missing_cache_folder_is_told(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], asked: bool

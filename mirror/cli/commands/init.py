@@ -81,16 +81,17 @@ def command(session: Session, /, **options: Any) -> int:
     asks = bool(missing) and sys.stdin.isatty() and not session.json
     if missing and not asks:
         raise UsageError(f"Give {' and '.join(missing)}; on a terminal, mirror init asks for it.")
-    if asks:
-        _checked(flags)  # before a question: no answer mends a wrong flag
-        _ask(flags)
-    else:
-        _warn_of_missing(flags["cache.dir"])
-    for key in ("cache.dir", "state.dir"):
-        if flags[key]:
-            flags[key] = str(path_of(flags[key], key).absolute())
-    values = _checked(flags, aws_layer(os.environ))
-    with replacing(output) as file:
+    surroundings = aws_layer(os.environ)
+    _checked(flags, surroundings)  # before a question: no answer mends a wrong flag
+    with replacing(output) as file:  # opened before a question: it may be impossible to write
+        if asks:
+            _ask(flags, surroundings)
+        else:
+            _warn_of_missing(flags["cache.dir"])
+        for key in ("cache.dir", "state.dir"):
+            if flags[key]:
+                flags[key] = str(path_of(flags[key], key).absolute())
+        values = _checked(flags, surroundings)
         file.write(_text(values))
     if not session.json and session.verbosity >= 0:
         echo(f"Written: {output}")
@@ -123,14 +124,22 @@ def _checked(flags: Mapping[str, Any], *others: Layer) -> dict[str, Any]:
     return values
 
 
-def _ask(flags: dict[str, Any]) -> None:
-    """Ask for the flags that were not given. A wrong answer is asked for again."""
+def _ask(flags: dict[str, Any], surroundings: Layer) -> None:
+    """Ask for the flags that were not given. A wrong answer is asked for again.
+
+    Args:
+        flags: values by key; receives the answers.
+        surroundings: what the environment says, of lower precedence.
+    """
 
     def ask(key: str, question: str, default: str | None = None) -> None:
+        # An endpoint of the environment may be wrong for any bucket; a later question mends it.
+        others = () if key == "bucket.url" else (surroundings,)
+
         def checked(answer: str) -> str:
             answer = answer.strip()
             try:
-                _checked({**flags, key: answer})
+                _checked({**flags, key: answer}, *others)
             except ConfigError as error:
                 raise click.UsageError(str(error)) from None  # click shows it, and asks again
             return answer
