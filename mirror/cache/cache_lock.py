@@ -18,7 +18,7 @@ from typing import Final
 from mirror.cache.safe_folder import SafeFolder
 from mirror.cache.scan import display
 from mirror.errors import Busy
-from mirror.run.lock_holder import LONGEST, as_shown, this_run
+from mirror.run.lock_holder import LONGEST, as_shown, write_holder
 
 LOCK_NAME: Final = b".mirror-lock"
 
@@ -90,8 +90,7 @@ def _note_holder(file: int, command: str) -> None:
     status = os.fstat(file)
     if stat.S_ISREG(status.st_mode) and status.st_nlink == 1:
         with suppress(OSError):  # such as a full disk
-            os.ftruncate(file, 0)
-            os.pwrite(file, this_run(command).encode("utf-8", "replace"), 0)
+            write_holder(file, command)
 
 
 def _holder(file: int) -> str:

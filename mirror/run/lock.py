@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -9,8 +10,8 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from mirror.errors import Busy, MirrorError, StateError
-from mirror.run.lock_holder import LONGEST, as_shown, this_run
-from mirror.system.files import open_regular, replacing
+from mirror.run.lock_holder import LONGEST, as_shown, write_holder
+from mirror.system.files import open_regular, open_sole_name
 
 
 def _no_state(folder: Path, error: OSError) -> MirrorError:
@@ -55,13 +56,21 @@ def locked(
     except OSError as error:
         raise unusable(folder, error) from None
     try:
-        with suppress(MirrorError), replacing(holder, follow=False) as file:
-            file.write(this_run(command))
+        _note(holder, command)
         yield
     finally:
         with suppress(OSError):
             holder.unlink()
         lock.release()
+
+
+def _note(holder: Path, command: str) -> None:
+    with suppress(OSError):  # the run does not need it
+        file = open_sole_name(holder, os.O_WRONLY | os.O_CREAT)
+        try:
+            write_holder(file, command)
+        finally:
+            os.close(file)
 
 
 def _shown(holder: Path) -> str:

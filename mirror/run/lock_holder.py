@@ -14,7 +14,13 @@ from typing import Final
 LONGEST: Final = 1000
 
 
-def this_run(command: str) -> str:
+def write_holder(file: int, command: str) -> None:
+    """Replace the content of an open file by the line of this process. Raises: OSError."""
+    os.ftruncate(file, 0)
+    os.pwrite(file, _this_run(command).encode("utf-8", "replace"), 0)
+
+
+def _this_run(command: str) -> str:
     """Describe this process: its command, its number, its machine, and where it logs to."""
     log = _log()
     end = f", which logs to {log}" if log else ""
