@@ -198,8 +198,8 @@ VERBS: list[tuple[str, Verb, list[str]]] = [
     ("quarantine", lambda m: m.quarantine("flagged"), ["--to", "flagged"]),
     (
         "backfill",
-        lambda m: m.backfill("raw.jsonl", dry_run=True, for_=timedelta(hours=2), allow_license="cc0"),
-        ["raw.jsonl", "--dry-run", "--for", "2h", "--allow-license", "cc0"],
+        lambda m: m.backfill("raw.jsonl", contact="a@example.org", dry_run=True, for_=timedelta(hours=2), allow_license="cc0"),
+        ["raw.jsonl", "--contact", "a@example.org", "--dry-run", "--for", "2h", "--allow-license", "cc0"],
     ),
     ("doctor", lambda m: m.doctor(), []),
 ]  # fmt: skip

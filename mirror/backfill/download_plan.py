@@ -28,6 +28,7 @@ from mirror.backfill.url_policy import Refusal, UrlPolicy, base_of, source_of
 from mirror.cache.scan import Entries, ScanCount, signature, walk
 from mirror.catalog.lookup import OK, UrlLookup, digests_of
 from mirror.config.settings import CacheSettings
+from mirror.content.photo import photo_key, size_code
 from mirror.content.placeholder import distinct_photos
 from mirror.dataset.fields import MISSING, FieldPath
 from mirror.dataset.inputs import Input, read
@@ -133,6 +134,7 @@ class DownloadPlan:
         postponed: of the queued, URLs that must wait before their next try.
         flagged: of the wanted, URLs with a bad file in the cache.
         queued: URLs to request, by source.
+        sizes: URLs to request, by the `size_code` of their size.
         reasons: how often each reason for `not_allowed` occurred.
         placeholders: contents that the cache has in place of many photos.
         unreadable: files and folders of the cache that could not be read.
@@ -151,6 +153,7 @@ class DownloadPlan:
     postponed: int = 0
     flagged: int = 0
     queued: dict[str, int] = field(default_factory=dict)
+    sizes: Counter[int] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
     placeholders: frozenset[bytes] = frozenset()
     unreadable: int = 0
@@ -483,6 +486,8 @@ class _Planner:
                     " ON u.url_md5 = n.url_md5 WHERE n.outcome = 0 GROUP BY u.state"
                 )
             )
+            urls = self._db.execute("SELECT url FROM temp.queue")
+            plan.sizes = Counter(size_code(photo_key(url)) for (url,) in urls)
             plan.postponed = self._db.execute(
                 "SELECT count(*) FROM temp.queue WHERE next_try > ?", (now,)
             ).fetchone()[0]

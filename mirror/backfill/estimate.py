@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from mirror.backfill.pacing import DAY, HOUR, Limits
+from mirror.catalog.index.index_columns import OK_CODE
+from mirror.content.photo import SIZE_BITS
 from mirror.system.display_text import format_size
 
 # Bytes of an image before any was downloaded: a medium to large photograph.
@@ -77,6 +83,34 @@ def estimate(
         seconds,
         f"{images:,} {noun} at {name} {verb} {in_words(seconds)}; {about}{format_size(size)} in all.",
     )
+
+
+def mean_sizes(sightings: Mapping[str, NDArray[Any]]) -> dict[int, float]:
+    """Return the mean bytes of a mirror's good images, by the `size_code` of their URLs' size.
+
+    The code 0 has the mean of all. Empty if the mirror has no good image.
+    """
+    good = sightings["verdict"] == OK_CODE
+    if not good.any():
+        return {}
+    size = sightings["size"][good]
+    codes = (sightings["photo"][good] & np.uint64((1 << SIZE_BITS) - 1)).astype(np.intp)
+    numbers, sums = np.bincount(codes), np.bincount(codes, weights=size)
+    means = {int(code): float(sums[code] / numbers[code]) for code in np.flatnonzero(numbers)}
+    return {**means, 0: float(size.mean())}
+
+
+def mean_size(wanted: Mapping[int, int], means: Mapping[int, float]) -> float | None:
+    """Return the bytes that a wanted image has on average; None where that is unknown.
+
+    Args:
+        wanted: how many images are wanted, by `size_code`.
+        means: of `mean_sizes`. A size that it lacks has the mean of all.
+    """
+    images = sum(wanted.values())
+    if not images or not means:
+        return None
+    return sum(number * means.get(code, means[0]) for code, number in wanted.items()) / images
 
 
 def _beyond(amount: float, burst_left: float, each: float) -> float:

@@ -22,7 +22,7 @@ from mirror.backfill.backfill_clock import BackfillClock
 from mirror.backfill.backfill_report import UNREADABLE, BackfillReport
 from mirror.backfill.download import OriginClient, user_agent
 from mirror.backfill.download_plan import DownloadSelection, make_plan
-from mirror.backfill.estimate import DurationEstimate, estimate
+from mirror.backfill.estimate import DurationEstimate, estimate, mean_size, mean_sizes
 from mirror.backfill.fetch_one import ImageRequester
 from mirror.backfill.pacing import Go, Limits, Wait
 from mirror.backfill.request_log import QueueItem, RequestLog
@@ -212,11 +212,12 @@ class _BackfillRun:
         backfill = settings.backfill
         self._policy = UrlPolicy(backfill.hosts, backfill.allow_private)
         self._limits = limits_of(backfill)
-        self._agent = "" if options.dry_run else user_agent(backfill.contact)
+        self._agent = user_agent(backfill.contact)  # in a dry run too, so that the run finds it
         self._root = os.fsencode(os.path.realpath(settings.cache_dir))
         self._known_bad = load_known_bad(settings.inspect.known_bad)
         self._started_at, self._started_clock = wall(), time.monotonic()
         self._report = BackfillReport(options.run_id or new_run_id(), dry_run=options.dry_run)
+        self._mean_sizes: dict[int, float] = {}  # of the mirror's images
         self._queued: dict[str, int] = {}  # URLs of the queue, by source
         self._running: dict[asyncio.Task[None], str] = {}  # the source of each attempt
         self._failure: BaseException | None = None
@@ -225,7 +226,7 @@ class _BackfillRun:
         folder = self._settings.backfill_dir
         if self._options.dry_run:
             return self._with_request_log(folder, clock)
-        with locked(folder), backfill_writer(self._root) as self._writer:
+        with locked(folder, "backfill"), backfill_writer(self._root) as self._writer:
             self._progress.started()
             return self._with_request_log(folder, clock)
 
@@ -295,7 +296,7 @@ class _BackfillRun:
         already = f"{plan.already:,} images are there already"
         if report.estimate is None:
             self._progress.say(f"{already}; there is nothing to fetch.")
-        else:
+        elif not report.dry_run:  # a dry run's report has the estimate
             self._progress.say(f"{already}. To be fetched: {report.estimate.arithmetic}")
             self._progress.begin(Stage("images", plan.to_request, seconds=report.estimate.seconds))
 
@@ -309,13 +310,15 @@ class _BackfillRun:
             self._warn(f"{error} Until then only the cache counts.")
             return None
         self._known_bad |= index.contents_judged("placeholder")
+        self._mean_sizes = mean_sizes(index.sightings)
         return UrlLookup(index, self._options.match)
 
     def _estimate(self, images: int) -> DurationEstimate | None:
         if not images:
             return None
         pace_status = self._scheduler.pace_status(source for source, n in self._queued.items() if n)
-        return estimate(images, self._limits, pace_status, self._request_log.mean_size())
+        size = mean_size(self._report.plan.sizes, self._mean_sizes)
+        return estimate(images, self._limits, pace_status, size or self._request_log.mean_size())
 
     # --- downloads ---
 

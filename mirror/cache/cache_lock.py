@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from fcntl import LOCK_EX, LOCK_NB, flock
@@ -17,6 +18,7 @@ from typing import Final
 from mirror.cache.safe_folder import SafeFolder
 from mirror.cache.scan import display
 from mirror.errors import Busy
+from mirror.run.lock_holder import LONGEST, as_shown, write_holder
 
 LOCK_NAME: Final = b".mirror-lock"
 
@@ -26,12 +28,13 @@ _ATTEMPTS: Final = 10
 
 
 @contextmanager
-def cache_locked(tree: SafeFolder, root: bytes) -> Iterator[bool]:
+def cache_locked(tree: SafeFolder, root: bytes, command: str) -> Iterator[bool]:
     """Hold the lock of an open cache folder; the kernel frees it when the process ends.
 
     Args:
         tree: the folder.
         root: its path, for the message.
+        command: of this run; another run that is refused tells it.
 
     Yields:
         Whether the lock is held. False where the file system has no locks: then other runs may be
@@ -44,6 +47,8 @@ def cache_locked(tree: SafeFolder, root: bytes) -> Iterator[bool]:
     with tree.parent(LOCK_NAME) as folder:
         file = _acquire(folder, root)
         try:
+            if file is not None:
+                _note_holder(file, command)
             yield file is not None
         finally:
             if file is not None:
@@ -55,6 +60,7 @@ def cache_locked(tree: SafeFolder, root: bytes) -> Iterator[bool]:
 def _acquire(folder: int, root: bytes) -> int | None:
     """Return the descriptor that has the lock, or None where the file system has no locks."""
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    holder = ""
     for _ in range(_ATTEMPTS):
         file = os.open(LOCK_NAME, flags, 0o666, dir_fd=folder)
         try:
@@ -62,6 +68,7 @@ def _acquire(folder: int, root: bytes) -> int | None:
             if _has_name(folder, file):
                 return file
         except (BlockingIOError, PermissionError):  # EACCES is what NFS may answer
+            holder = _holder(file)
             os.close(file)
             break
         except OSError as error:
@@ -74,8 +81,23 @@ def _acquire(folder: int, root: bytes) -> int | None:
         os.close(file)
     raise Busy(
         f"Another run writes to the cache folder {display(root)} (a pull, a backfill or a quarantine "
-        "that restores), here or on another machine; wait for it to end and run again."
+        f"that restores), here or on another machine{holder}; wait for it to end and run again."
     )
+
+
+def _note_holder(file: int, command: str) -> None:
+    """Write which run has the lock, unless another user made the name a link to some other file."""
+    status = os.fstat(file)
+    if stat.S_ISREG(status.st_mode) and status.st_nlink == 1:
+        with suppress(OSError):  # such as a full disk
+            write_holder(file, command)
+
+
+def _holder(file: int) -> str:
+    try:
+        return as_shown(os.pread(file, LONGEST, 0))
+    except OSError:
+        return ""
 
 
 def _has_name(folder: int, file: int) -> bool:

@@ -173,7 +173,7 @@ class CacheWriter:
             self._tree.flush()
 
     @contextmanager
-    def alone(self) -> Iterator[None]:
+    def alone(self, command: str) -> Iterator[None]:
         """Hold the cache's lock, and first delete part files that a killed run left.
 
         Those in sub-folders stay; every scan ignores them. So do all where the file system has no
@@ -185,7 +185,7 @@ class CacheWriter:
         """
         with ExitStack() as stack:
             with self._translated():
-                if stack.enter_context(cache_locked(self._tree, self._root)):
+                if stack.enter_context(cache_locked(self._tree, self._root, command)):
                     self._tree.remove_parts()
             yield
 
@@ -271,5 +271,5 @@ def backfill_writer(root: bytes) -> Iterator[CacheWriter]:
     except OSError as error:
         raise unreadable(root, error) from None
     writer = CacheWriter(tree, root)
-    with tree, writer.alone():
+    with tree, writer.alone("backfill"):
         yield writer

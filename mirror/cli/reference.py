@@ -61,7 +61,7 @@ JSON: Final = {
     "throttled requests bytes taken_back stopped next_try eta arithmetic seconds dry_run interrupted "
     "warnings[] exit_status`; `error` if one ended the run.",
     "fetch": "`fetched missing failed bytes failures[{url,reason}] written[]`.",
-    "prefetch": "`urls cached fetched missing not_mirrored flagged absent failed no_room invalid bytes "
+    "prefetch": "`urls cached from_cache fetched missing not_mirrored flagged absent failed no_room invalid bytes "
     "failures[{url,reason}] retries throttled seconds`.",
     "verify": f"{_OF_UPKEEP}`read resumed share seed flagged orphaned_bytes old_orphans "
     "catalog_version hashed`.",

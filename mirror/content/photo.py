@@ -70,6 +70,11 @@ def photo_key(url: str) -> int:
     return int(match["id"]) << SIZE_BITS | _SIZE_CODES[match["size"]] if match else 0
 
 
+def size_code(key: int) -> int:
+    """Return the number of the size that a `photo_key` says; 0 if the key is 0."""
+    return key & (1 << SIZE_BITS) - 1
+
+
 def from_inaturalist(url: str) -> bool:
     """Whether a request for a URL would go to iNaturalist's hosts or its buckets on S3.
 

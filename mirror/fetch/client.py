@@ -16,7 +16,7 @@ from mirror.catalog.index import Index
 from mirror.config.loading import load
 from mirror.config.settings import Settings, parse_size
 from mirror.errors import FetchError
-from mirror.fetch.engine import Engine, RequestPolicy
+from mirror.fetch.engine import Engine, RequestPolicy, Tier
 from mirror.fetch.fork_lock import ForkLock
 from mirror.fetch.http.allowed_hosts import AllowedHosts
 from mirror.fetch.image_lookup import Coverage, ImageLookup, MirroredImage
@@ -157,9 +157,16 @@ class Fetcher:
         Returns:
             One entry a URL. For a URL that is not mirrored or flagged: the error that a fetch gives.
         """
+        return [
+            tier if isinstance(tier, FetchError) else tier is not None
+            for tier in self._local_tiers(urls)
+        ]
+
+    def _local_tiers(self, urls: Sequence[str]) -> list[Tier | FetchError | None]:
+        """Like `cached`, with the cache that has the image, or None."""
         engine = self._open_engine()
         return [
-            engine.has_local(found) if isinstance(found, MirroredImage) else found
+            engine.local_tier(found) if isinstance(found, MirroredImage) else found
             for found in self._images.find_all(urls)
         ]
 

@@ -136,11 +136,13 @@ class Engine:
         self._mutex = threading.Lock()
         self._mirror: _MirrorThread | None = None
 
-    def has_local(self, image: MirroredImage) -> bool:
-        """Whether a file on this machine has the image's name and size; its bytes are not read."""
+    def local_tier(self, image: MirroredImage) -> Tier | None:
+        """The cache of this machine with a file of the image's name and size; no bytes are read."""
         if self._url_cache is not None and self._url_cache.has(image.url_md5, image.size):
-            return True
-        return self._cache is not None and self._cache.has(image.content_hash, image.size)
+            return "cache"
+        if self._cache is not None and self._cache.has(image.content_hash, image.size):
+            return "fetch_cache"
+        return None
 
     def read_local(self, image: MirroredImage) -> tuple[bytes, Tier] | None:
         """The image's verified bytes from a file on this machine; None when no file has them."""

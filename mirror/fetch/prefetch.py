@@ -32,6 +32,7 @@ class PrefetchReport:
     Attributes:
         urls: URLs in the dataset.
         cached: URLs whose image was on this machine already.
+        from_cache: of the cached, URLs whose image is in the URL-keyed cache (`cache.dir`).
         fetched: URLs read from the mirror, and kept if there was room.
         not_mirrored: URLs that the mirror has never seen.
         flagged: URLs with no good image.
@@ -47,6 +48,7 @@ class PrefetchReport:
 
     urls: int = 0
     cached: int = 0
+    from_cache: int = 0
     fetched: int = 0
     not_mirrored: int = 0
     flagged: int = 0
@@ -75,7 +77,7 @@ class PrefetchReport:
 
     def as_json(self) -> dict[str, Any]:
         names = (
-            "urls", "cached", "fetched", "missing", "not_mirrored", "flagged", "absent", "failed",
+            "urls", "cached", "from_cache", "fetched", "missing", "not_mirrored", "flagged", "absent", "failed",
             "no_room", "invalid", "bytes",
         )  # fmt: skip
         return {
@@ -183,11 +185,13 @@ class Prefetch:
         for urls in self._batches(inputs, reading):
             self.report.urls += len(urls)
             cached = 0
-            for url, known in zip(urls, self._fetch.cached(urls), strict=True):
-                if known is True:
-                    cached += 1
-                elif isinstance(known, FetchError):
+            tiers = self._fetch._local_tiers(urls)  # noqa: SLF001 - for this package only
+            for url, known in zip(urls, tiers, strict=True):
+                if isinstance(known, FetchError):
                     self._failed(url, known)
+                elif known is not None:
+                    cached += 1
+                    self.report.from_cache += known == "cache"
                 elif self._check:
                     self.report.absent += 1
                     self._progress.advance(1, outcome="absent")

@@ -169,7 +169,7 @@ class FetchStream:
             url, found = self._known[0]
             if isinstance(found, MirroredImage):
                 request = ImageRequest(found, self._on_ready)
-                request.is_local = self._engine.has_local(found)
+                request.is_local = self._engine.local_tier(found) is not None
                 if not request.is_local:
                     if nbytes and nbytes + found.size > self._max_bytes:
                         break

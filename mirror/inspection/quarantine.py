@@ -143,7 +143,7 @@ def quarantine(
     report = QuarantineReport(str(folder / quarantine_manifest.NAME), dry_run)
     with ExitStack() as stack:
         if not dry_run:
-            stack.enter_context(locked(folder, ".lock", _unusable))
+            stack.enter_context(locked(folder, "quarantine", ".lock", _unusable))
         known_bad |= _placeholders_of(folder)
         findings = stack.enter_context(
             inspect_cache(root, **inspection, known_bad=known_bad, progress=progress)
@@ -192,11 +192,11 @@ def restore(
     report = QuarantineReport(str(folder / quarantine_manifest.NAME), dry_run)
     with ExitStack() as stack:
         if not dry_run:
-            stack.enter_context(locked(folder, ".lock", _unusable))
+            stack.enter_context(locked(folder, "quarantine", ".lock", _unusable))
         latest = stack.enter_context(_latest_lines(folder, report))
         target = stack.enter_context(_cache(root))
         if not dry_run:
-            stack.enter_context(CacheWriter(target, root).alone())
+            stack.enter_context(CacheWriter(target, root).alone("quarantine"))
         source = stack.enter_context(SafeFolder(os.fsencode(folder)))
         at = now().isoformat(timespec="seconds")
         lines = (line._replace(action="restore", time=at) for line in latest)

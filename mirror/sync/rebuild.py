@@ -106,7 +106,7 @@ def rebuild_state(
     async def run() -> None:
         async with open_mirror(settings, retry=retry) as mirror:
             report.requests = mirror.requests
-            with locked(folder):
+            with locked(folder, "rebuild-state"):
                 progress.started()
                 (folder / FOLDER).mkdir(exist_ok=True)
                 with closing(_opened(folder / FOLDER)) as state:

@@ -144,7 +144,7 @@ class _SyncRun:
     def run(self) -> SyncReport:
         if self._options.dry_run:
             return self._dry_run()
-        with locked(self._folder):
+        with locked(self._folder, "sync"):
             self._progress.started()
             if not (self._folder / FILE_NAME).exists():
                 require_cache_files(self._root, self._settings.cache.extensions)

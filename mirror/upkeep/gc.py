@@ -158,7 +158,7 @@ def gc(
         async with open_mirror(settings, retry=options.retry) as mirror:
             report.requests = mirror.requests
             with ExitStack() as stack:
-                stack.enter_context(locked(mirror.folder / "gc"))
+                stack.enter_context(locked(mirror.folder / "gc", "gc"))
                 deletions = stack.enter_context(_Deletions())
                 collection = _Collection(mirror, deletions, grace, options, report=report)
                 with stopping_on_signals(collection.stop.set):

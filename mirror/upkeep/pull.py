@@ -138,12 +138,16 @@ def pull(
         async with open_mirror(settings, retry=options.retry) as mirror:
             report.requests = mirror.requests
             with ExitStack() as stack:
-                stack.enter_context(locked(mirror.folder / f"pull-{identity}"))
-                progress.started()
-                tree = stack.enter_context(_opened(folder, make=not options.dry_run))
-                writer = CacheWriter(tree, os.fsencode(folder), hardlink=options.hardlink)
                 if not options.dry_run:
-                    stack.enter_context(writer.alone())
+                    stack.enter_context(locked(mirror.folder / f"pull-{identity}", "pull"))
+                progress.started()
+                tree = _opened(folder, make=not options.dry_run)
+                writer = None
+                if tree is not None:
+                    stack.enter_context(tree)
+                    writer = CacheWriter(tree, os.fsencode(folder), hardlink=options.hardlink)
+                    if not options.dry_run:
+                        stack.enter_context(writer.alone("pull"))
                 pulling = _Pull(
                     mirror, writer, settings=settings, options=options, report=report,
                     progress=progress,
@@ -156,10 +160,13 @@ def pull(
     return report
 
 
-def _opened(folder: Path, *, make: bool) -> SafeFolder:
+def _opened(folder: Path, *, make: bool) -> SafeFolder | None:
+    """Open the cache's folder; None if it does not exist and is not to be made."""
     try:
         if make:
             folder.mkdir(parents=True, exist_ok=True)
+        elif not os.path.lexists(folder):
+            return None
         return SafeFolder(os.fsencode(folder))
     except OSError as error:
         raise CacheError(
@@ -176,10 +183,12 @@ class _Download(NamedTuple):
 
 
 class _Pull:
+    """One run. `writer` is None in a dry run if there is no cache folder yet."""
+
     def __init__(
         self,
         mirror: OpenMirror,
-        writer: CacheWriter,
+        writer: CacheWriter | None,
         *,
         settings: Settings,
         options: PullOptions,
@@ -258,7 +267,7 @@ class _Pull:
                         break
                     held = bytes_held(int(named.size[download.at]))
                     await window.start(held, self._pull_object, named, download)
-            if downloads and not self._options.dry_run:
+            if downloads and self._writer is not None:
                 await asyncio.to_thread(self._writer.flush)
 
     def _plan_batch(
@@ -280,9 +289,7 @@ class _Pull:
             names: list[TargetName] = []
             for url in self._index.url_md5s(rows):
                 name = cache_name(url.tobytes())
-                found = self._writer.compare(
-                    name, self._expected(named, at), verify=self._options.verify
-                )
+                found = self._found(name, self._expected(named, at))
                 if found == SAME:
                     self._report.already += 1
                     self._progress.advance(1)
@@ -297,6 +304,11 @@ class _Pull:
             elif names:
                 downloads.append(_Download(at, names))
         return downloads
+
+    def _found(self, name: bytes, expected: Digest) -> str:
+        if self._writer is None:
+            return ABSENT
+        return self._writer.compare(name, expected, verify=self._options.verify)
 
     def _keep(self, name: bytes, reason: str) -> None:
         self._report.kept += 1
@@ -341,6 +353,7 @@ class _Pull:
             CacheError: no file can be written.
         """
         writer, pieces = self._writer, parts_of(self._mirror.store, key, expected.size)
+        assert writer is not None  # a dry run transfers nothing
         body = await anext(pieces, b"")
         if len(body) == expected.size:
             good = await hashed(body) == expected

@@ -152,7 +152,7 @@ def repair(
     async def run() -> None:
         async with open_mirror(settings, retry=options.verify.retry) as mirror:
             report.requests = mirror.requests
-            with locked(mirror.folder), ExitStack() as stack:
+            with locked(mirror.folder, "repair"), ExitStack() as stack:
                 progress.started()
                 log = DamageLog(mirror.folder)
                 stack.callback(log.close)

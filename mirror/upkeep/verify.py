@@ -162,7 +162,7 @@ def verify(
     async def run() -> None:
         async with open_mirror(settings, retry=options.retry) as mirror:
             report.requests = mirror.requests
-            with locked(mirror.folder), ExitStack() as stack:
+            with locked(mirror.folder, "verify"), ExitStack() as stack:
                 progress.started()
                 log = DamageLog(mirror.folder)
                 stack.callback(log.close)

@@ -16,14 +16,17 @@ from mirror.backfill.download_plan import DownloadSelection
 from mirror.backfill.pacing import DAY, HOUR, MAX_FORBIDDEN
 from mirror.backfill.run_backfill import BackfillOptions
 from mirror.cache.cache_writer import backfill_writer
+from mirror.catalog.row import RowSource
 from mirror.content.digest import digest_of
 from mirror.dataset.fields import parse_path
 from mirror.dataset.inputs import Input
 from mirror.errors import Busy, CacheError, ConfigError, StateDamaged, UsageError
 from mirror.inspection.inspect_cache import judge_all
+from mirror.layout import url_md5
 from mirror.run.lock import locked
 from mirror.run.progress import Level, Progress
 from mirror.sync.run_sync import sync
+from mirror.system.display_text import format_size
 from tests.backfill.backfill_setup import BackfillSetup
 from tests.backfill.fake_inaturalist import (
     HOSTS,
@@ -506,9 +509,38 @@ def test_the_estimate_is_shown_before_any_request(backfill_setup: BackfillSetup)
     assert report.estimate is not None
 
 
+def test_the_estimate_uses_the_sizes_of_mirrored_images(backfill_setup: BackfillSetup) -> None:
+    """The mean of the size that a URL names; for another size the mean of all images."""
+    backfill_setup.bucket = True
+    url = "https://static.inaturalist.org/photos/{}/{}.jpg".format
+    small = {url(n, "medium"): photo(n, 40) for n in (1, 2)}
+    large = {url(n, "original"): photo(n, 400) for n in (3, 4, 5)}
+    fill(backfill_setup.cache, small | large)
+    sources = {url_md5(each): RowSource(each) for each in small | large}
+    sync(backfill_setup.settings, sources=sources)
+    sizes = [len(body) for body in (*small.values(), *large.values())]
+    means = {"medium": sum(sizes[:2]) / 2, "original": sum(sizes[2:]) / 3, "square": sum(sizes) / 5}
+    for word, mean in means.items():
+        wanted = [url(n, word) for n in range(10_000, 11_000)]
+        report = backfill_setup.run(wanted, BackfillOptions(dry_run=True))
+        assert report.estimate is not None
+        assert report.estimate.arithmetic.endswith(f"; {format_size(1000 * mean)} in all.")
+
+
+def test_a_dry_run_says_its_arithmetic_once(backfill_setup: BackfillSetup) -> None:
+    class Listening(Progress):
+        def say(self, sentence: str, level: Level = "info") -> None:
+            told.append(sentence)
+
+    told: list[str] = []
+    url = backfill_setup.server.photo(1, Image(photo(1)))
+    report = backfill_setup.run([url], BackfillOptions(dry_run=True), Listening())
+    assert report.estimate is not None
+    assert not [sentence for sentence in told if report.estimate.arithmetic in sentence]
+
+
 def test_a_dry_run_requests_and_stores_nothing(backfill_setup: BackfillSetup) -> None:
     urls = [backfill_setup.server.photo(n, Image(photo(n))) for n in range(300)]
-    backfill_setup.backfill = {"contact": None}
     fill(backfill_setup.cache, {urls[0]: photo(0)})
     report = backfill_setup.run(urls, BackfillOptions(dry_run=True))
     assert (report.plan.wanted, report.plan.already, report.exit_status) == (299, 1, 0)
@@ -516,11 +548,15 @@ def test_a_dry_run_requests_and_stores_nothing(backfill_setup: BackfillSetup) ->
     assert report.as_json()["eta"] == pytest.approx(269 * 24)
 
 
+@pytest.mark.parametrize("dry_run", [False, True])
 @pytest.mark.parametrize("contact", [None, "", "  ", "me\r\nX-Evil: 1", "Jürgen", "a(b)"])
-def test_a_contact_is_required(backfill_setup: BackfillSetup, contact: str | None) -> None:
+def test_a_contact_is_required(
+    backfill_setup: BackfillSetup, contact: str | None, dry_run: bool
+) -> None:
     backfill_setup.backfill = {"contact": contact}
+    options = BackfillOptions(dry_run=dry_run)
     with pytest.raises(ConfigError, match=r"backfill\.contact"):
-        backfill_setup.run([backfill_setup.server.photo(1, Image(photo(1)))])
+        backfill_setup.run([backfill_setup.server.photo(1, Image(photo(1)))], options)
     assert backfill_setup.server.hits == []
 
 
@@ -529,7 +565,7 @@ def test_two_backfills_do_not_run_at_once(backfill_setup: BackfillSetup, tmp_pat
     backfill_setup.cache.mkdir()
     with backfill_writer(os.fsencode(backfill_setup.cache)), pytest.raises(Busy, match="cache"):
         backfill_setup.run([url])
-    with locked(backfill_setup.settings.backfill_dir), pytest.raises(Busy):
+    with locked(backfill_setup.settings.backfill_dir, "sync"), pytest.raises(Busy):
         backfill_setup.run([url])
     assert backfill_setup.run([url], BackfillOptions(dry_run=True)).plan.wanted == 1
     assert backfill_setup.run([url]).downloaded == 1

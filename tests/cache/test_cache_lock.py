@@ -30,7 +30,7 @@ def is_busy(root: bytes) -> bool:
     """Whether the cache is locked, as another process sees it."""
     with SafeFolder(root) as tree:
         try:
-            with cache_locked(tree, root) as held:
+            with cache_locked(tree, root, "pull") as held:
                 assert held
         except Busy as error:
             return os.fsdecode(root) in str(error)
@@ -40,7 +40,7 @@ def is_busy(root: bytes) -> bool:
 def test_other_processes_see_the_lock_and_it_leaves_no_file(tmp_path: Path) -> None:
     root = os.fsencode(tmp_path)
     with multiprocessing.get_context("spawn").Pool(1) as pool, SafeFolder(root) as tree:
-        with cache_locked(tree, root):
+        with cache_locked(tree, root, "pull"):
             assert pool.apply(is_busy, (root,))
             assert os.listdir(root) == [LOCK_NAME]
         assert not pool.apply(is_busy, (root,))
@@ -61,7 +61,7 @@ def test_a_lock_file_that_its_holder_deletes_meanwhile_is_not_relied_on(
 
     with monkeypatch.context() as patch, SafeFolder(root) as tree:
         patch.setattr(FLOCK, flock)
-        with cache_locked(tree, root):
+        with cache_locked(tree, root, "pull"):
             assert is_busy(root)
 
 
@@ -77,9 +77,9 @@ def test_part_files_of_killed_runs_are_deleted_under_the_lock_only(
         writer = CacheWriter(tree, os.fsencode(tmp_path))
         with monkeypatch.context() as patch:
             patch.setattr(FLOCK, refuse)
-            with writer.alone():
+            with writer.alone("pull"):
                 assert len(os.listdir(tmp_path)) == 5, "they may be those of a living run"
-        with writer.alone():
+        with writer.alone("pull"):
             pass
     assert sorted(os.listdir(tmp_path)) == [".other.mirror-part", ".other.tmp"]
 

@@ -74,7 +74,7 @@ VERBS: dict[str, Callable[[Mirror, Path, Path], Any]] = {
     "inspect": lambda m, dataset, out: m.inspect(),
     "rebuild_state": lambda m, dataset, out: m.rebuild_state(),
     "status": lambda m, dataset, out: m.status(),
-    "backfill": lambda m, dataset, out: m.backfill(dataset, dry_run=True),
+    "backfill": lambda m, dataset, out: m.backfill(dataset, contact="a@example.org", dry_run=True),
     "rewrite": lambda m, dataset, out: m.rewrite(
         dataset, out / "new.jsonl", cached_only=out / "cache"
     ),

@@ -120,6 +120,7 @@ def test_prefetch_warms_the_cache_and_does_it_once(home: Path) -> None:
     (home / "gone").rename(home / "mirror")
     again = report(home, "prefetch", "good.jsonl")
     assert (again["cached"], again["fetched"], again["bytes"]) == (12, 0, 0)
+    assert again["from_cache"] == 0
 
 
 def test_prefetch_lists_what_the_mirror_has_not_and_fetches_the_rest(home: Path) -> None:
@@ -195,7 +196,7 @@ def test_prefetch_takes_several_datasets_and_any_field(home: Path) -> None:
 
 def test_prefetch_takes_a_cache_that_is_there_for_what_it_is(home: Path) -> None:
     found = report(home, "prefetch", "good.jsonl", "--cache", "cache")
-    assert (found["cached"], found["fetched"]) == (12, 0)
+    assert (found["cached"], found["from_cache"], found["fetched"]) == (12, 12, 0)
 
 
 def test_prefetch_needs_somewhere_to_keep_images(home: Path) -> None:

@@ -175,6 +175,15 @@ def test_the_counter_is_gone_when_the_table_comes(
     assert table.startswith("checked ")
 
 
+@pytest.mark.parametrize("option", ["--sheet", "--csv"])
+def test_a_full_disk_is_told_and_nothing_is_called_written(
+    mirror: Run, cache: Path, option: str
+) -> None:
+    done = mirror("inspect", f"--cache={cache}", option, "/dev/full")
+    assert_said(done, 1, "/dev/full cannot be written to its end")
+    assert "Written" not in done.stdout
+
+
 def test_a_fresh_process_loads_no_engine(mirror: Run) -> None:
     code = (
         "import sys; sys.argv = ['mirror', 'inspect', '--help']\n"

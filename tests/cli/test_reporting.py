@@ -413,7 +413,7 @@ def test_a_run_that_finds_another_at_work_reports_nothing(
     monitor.heard.clear()
     before = cron_setup.metrics.read_text()
     (state,) = (cron_setup.folder / "state").glob("*/state.sqlite")
-    with locked(state.parent):
+    with locked(state.parent, "sync"):
         assert cron_setup.sync(monitor).returncode == 75
     assert not monitor.heard
     assert cron_setup.metrics.read_text() == before

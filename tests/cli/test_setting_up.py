@@ -76,6 +76,69 @@ def test_empty_answers_leave_keys_out(here: Path, monkeypatch: pytest.MonkeyPatc
     assert bucket.endpoint is bucket.public_url is None
 
 
+def test_a_wrong_answer_is_asked_for_again_and_the_others_are_kept(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answers(
+        monkeypatch,
+        "~nobody-of-this-name/cache", "cache",
+        "plants", f"file://{here}/cache/mirror", "s3://plants/inat",
+        "r2.example.org", "https://r2.example.org",
+        "",
+        "img.example.org", "",
+    )  # fmt: skip
+    assert run(["init", "--no-doctor"]) == 0
+    shown = capsys.readouterr().err
+    for question, times in (
+        ("The cache folder", 2), ("The mirror's bucket", 3), ("The S3 endpoint", 2),
+        ("The bucket's region", 1), ("The public URL", 2),
+    ):  # fmt: skip
+        assert shown.count(question) == times
+    assert shown.count("Error: ") == 5
+    settings = load(environ={}, cwd=here)
+    assert settings.cache.dir == str(here / "cache")
+    assert settings.bucket.url == "s3://plants/inat"
+    assert settings.bucket.endpoint == "https://r2.example.org"
+
+
+def test_a_wrong_flag_ends_before_the_first_question(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answers(monkeypatch, "cache")
+    assert run(["init", "--bucket=plants"]) == 78
+    assert "The cache folder" not in capsys.readouterr().err
+
+
+def test_a_file_that_cannot_be_written_is_told_before_the_first_question(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answers(monkeypatch, "cache", f"file://{here}/mirror")
+    assert run(["init", "--no-doctor", "-o", "nowhere/mirror.toml"]) == 2
+    shown = capsys.readouterr().err
+    assert "nowhere/mirror.toml cannot be written" in shown
+    assert "The cache folder" not in shown
+
+
+def test_an_endpoint_of_the_environment_that_is_wrong_loses_no_answer(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "r2.example.org")
+    answers(monkeypatch, "cache", "s3://plants", "", "https://r2.example.org", "", "")
+    assert run(["init", "--no-doctor"]) == 0
+    assert load(environ={}, cwd=here).bucket.endpoint == "https://r2.example.org"
+    assert not list(here.glob(".mirror-*"))
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_a_missing_cache_folder_is_told(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], asked: bool
+) -> None:
+    answers(monkeypatch, "chache")
+    words = [] if asked else ["--cache=chache"]
+    assert run(["init", *words, f"--bucket=file://{here}/mirror", "--no-doctor"]) == 0
+    assert f"There is no folder {here}/chache" in capsys.readouterr().err
+
+
 def test_flags_that_are_enough_leave_no_question(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

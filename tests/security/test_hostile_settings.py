@@ -18,7 +18,7 @@ ARGUMENTS = {
     "init": ["--cache=cache", "--bucket=file:///nowhere/m", "--force", "--no-doctor", "-o", "new.toml"],
     "sync": ["--dry-run", "--dataset=in.jsonl"],
     "rewrite": ["in.jsonl", "-o", "out.jsonl", "--force"],
-    "backfill": ["in.jsonl", "--dry-run"],
+    "backfill": ["in.jsonl", "--dry-run", "--contact=a@example.org"],
     "verify": [],
     "repair": ["--dry-run"],
     "rebuild-state": [],

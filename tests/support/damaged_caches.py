@@ -60,7 +60,7 @@ def judged(folder: Path, **options: Any) -> dict[str, JudgedFile]:
 
 def files_of(folder: Path) -> dict[str, bytes]:
     """The bytes of every plain file below, by path, without the files of the quarantine itself."""
-    own = ("manifest.jsonl", ".lock")
+    own = ("manifest.jsonl", ".lock", ".lock.holder")
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(folder.rglob("*"))

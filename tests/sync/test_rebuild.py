@@ -104,7 +104,7 @@ def test_an_empty_folder_does_not_empty_the_state(folder_setup: MirrorSetup) -> 
 
 def test_a_sync_at_work_is_not_disturbed(folder_setup: MirrorSetup) -> None:
     stocked(folder_setup)
-    with locked(folder_setup.settings().state_dir), pytest.raises(Busy):
+    with locked(folder_setup.settings().state_dir, "sync"), pytest.raises(Busy):
         rebuild_state(folder_setup.settings())
 
 

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from mirror.cache.safe_folder import PartFile
 from mirror.catalog.row import UNKNOWN_SOURCE, Row
@@ -165,6 +166,20 @@ def test_names_of_one_content_can_be_links_to_one_file(folder_setup: MirrorSetup
     pull(folder_setup.settings())
     files = [os.stat(folder_setup.cache / name_of(url_of(n))) for n in (0, 1000)]
     assert files[0].st_ino != files[1].st_ino
+
+
+def test_a_dry_run_on_a_new_machine_makes_neither_cache_nor_lock(
+    folder_setup: MirrorSetup, tmp_path: Path
+) -> None:
+    stocked(folder_setup)
+    settings = folder_setup.settings()
+    new = structs.replace(
+        settings, state=structs.replace(settings.state, dir=str(tmp_path / "new"))
+    )
+    report = pull(new, PullOptions(dry_run=True))
+    assert (counts(report), report.exit_status) == ((14, 0, 14, 0), 0)
+    assert not folder_setup.cache.exists()
+    assert not list((tmp_path / "new").rglob("pull-*"))
 
 
 def test_a_dry_run_writes_nothing(folder_setup: MirrorSetup) -> None:

@@ -74,15 +74,17 @@ def command(session: Session, /, **options: Any) -> int:
         raise UsageError("--csv - and --json both want standard output; name a file for the CSV.")
     began_at = time.monotonic()
     settings = settings_of(session, options)
-    with ExitStack() as outputs:
+    with ExitStack() as stack:
+        outputs = stack.enter_context(ExitStack())
         # Opened first: an hour of work must not end at a file that cannot be written.
         csv_page = opened_page(None if to_stdout else csv_file, ".csv")
         csv_out = sys.stdout if to_stdout else outputs.enter_context(csv_page)
         sheet_out = outputs.enter_context(opened_page(options["sheet"], ".html", ".htm"))
         with session.progress() as progress:
             arguments = inspection_arguments(settings, options["level"])
-            findings = outputs.enter_context(inspect_cache(**arguments, progress=progress))
+            findings = stack.enter_context(inspect_cache(**arguments, progress=progress))
         write_findings(findings, settings.cache_dir, options["level"], csv_out, sheet_out)
+        outputs.close()  # writes the last bytes: a full disk must be told in place of "Written:"
         report = InspectionReport.of(findings, time.monotonic() - began_at)
         if not session.json and not to_stdout and session.verbosity >= 0:
             _show(findings, time.monotonic() - began_at, csv_file, options["sheet"])

@@ -75,6 +75,12 @@ def command(session: Session, /, **options: Any) -> int:
     return report.exit_status
 
 
+def _from_cache(report: PrefetchReport) -> str:
+    if not report.from_cache:
+        return ""
+    return f"{report.from_cache:,} of them in cache.dir, and not copied from there"
+
+
 def _show(session: Session, report: PrefetchReport) -> None:
     from mirror.cli import output
 
@@ -87,7 +93,7 @@ def _show(session: Session, report: PrefetchReport) -> None:
         return
     rows = [
         ("urls", output.count(report.urls), ""),
-        ("here already", output.count(report.cached), ""),
+        ("here already", output.count(report.cached), _from_cache(report)),
         ("fetched", output.count(report.fetched), format_size(report.bytes)),
     ]
     remarks = {
