@@ -23,7 +23,7 @@ from mirror.backfill.download import OriginClient
 from mirror.backfill.pacing import DAY, Wait
 from mirror.backfill.request_log import RequestLog
 from mirror.backfill.scheduler import Scheduler
-from mirror.backfill.url_policy import Refusal, UrlPolicy, robots_interval, source_of
+from mirror.backfill.url_policy import Refusal, UrlPolicy, parsed, robots_interval, source_of
 from mirror.system.http_headers import REDIRECT_STATUSES, retry_after_seconds
 
 _NO_REPLY: Final = Reply()
@@ -87,8 +87,9 @@ class ImageRequester:
         """The target of a redirect, or the outcome if it must not be followed; None if no redirect."""
         if reply.status not in REDIRECT_STATUSES or reply.problem:
             return None
+        location = parsed(reply.location) if reply.location else None
         try:
-            target = at.join(URL(reply.location)) if reply.location else None
+            target = None if location is None else at.join(location)
         except ValueError:
             target = None
         if target is None:

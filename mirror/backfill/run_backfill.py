@@ -45,6 +45,7 @@ from mirror.run.lock import locked
 from mirror.run.progress import Progress, Stage
 from mirror.run.run_id import new_run_id
 from mirror.run.signals import stopping_on_signals
+from mirror.system.display_text import plural
 
 if TYPE_CHECKING:
     from aiohttp.abc import AbstractResolver
@@ -293,7 +294,7 @@ class _BackfillRun:
         report.estimate = self._estimate(plan.to_request)
         for sentence in plan.sentences():
             self._warn(sentence)
-        already = f"{plan.already:,} images are there already"
+        already = f"{plural(plan.already, 'image', 'are')} there already"
         if report.estimate is None:
             self._progress.say(f"{already}; there is nothing to fetch.")
         elif not report.dry_run:  # a dry run's report has the estimate
@@ -411,7 +412,7 @@ class _BackfillRun:
         if options.max_bytes is not None and report.bytes >= options.max_bytes:
             return f"{report.bytes:,} bytes had come"
         if options.max_images is not None and report.downloaded >= options.max_images:
-            return f"{report.downloaded:,} images were downloaded"
+            return f"{plural(report.downloaded, 'image', 'were')} downloaded"
         return ""
 
     def _may_attempt(self, source: str, now: float) -> Go | Wait:

@@ -96,12 +96,11 @@ class UrlPolicy:
         Args:
             text: an absolute URL from a dataset or a Location header.
         """
-        try:
-            # One parser: the value that is judged here is the one that is requested.
-            url = URL(text.strip())
-            host, port = url.host, url.port
-        except ValueError:
+        # One parser: the value that is judged here is the one that is requested.
+        url = parsed(text.strip())
+        if url is None:
             return Refusal("no address")
+        host, port = url.host, url.port
         if url.scheme not in ("http", "https"):
             return Refusal(f"scheme {url.scheme[:20]!r}" if url.scheme else "no address")
         if not host:
@@ -215,3 +214,16 @@ def configured_licenses(licenses: Sequence[str]) -> frozenset[str]:
                 f"backfill.licenses holds {text!r}, which names no licence; write such as cc-by or cc0."
             )
     return license_names(licenses)
+
+
+def parsed(text: str) -> URL | None:
+    """Return text as an address; None if it is none.
+
+    yarl raises ValueError for most of what is no address, and IndexError for some brackets (1.25).
+    """
+    try:
+        url = URL(text)
+        _ = url.host, url.port
+    except (ValueError, IndexError):
+        return None
+    return url

@@ -23,7 +23,7 @@ from mirror.errors import (
 )
 from mirror.layout import FORMAT, FORMAT_KEY
 from mirror.store.base import Create, Headers, IfMatch, Store
-from mirror.store.unreachable import is_page, not_an_s3_server
+from mirror.store.unreachable import is_page
 
 _ATTEMPTS = 5
 _HEADERS = Headers(content_type="application/json", cache_control="no-cache")
@@ -132,8 +132,11 @@ def _parse(body: bytes, url: str) -> Root:
     try:
         root = msgspec.json.decode(body, type=Root)
     except (msgspec.DecodeError, UnicodeDecodeError):
-        if is_page(body[:1024].decode("latin-1")):
-            raise not_an_s3_server(f"GET {url}/{FORMAT_KEY}", 200) from None
+        if url.startswith("s3:") and is_page(body[:1024].decode("latin-1")):
+            raise FormatError(
+                f"{url}/{FORMAT_KEY} is not a mirror's but a web page; correct bucket.endpoint if no "
+                "S3 server answers there, or choose an empty prefix in bucket.url."
+            ) from None
         raise FormatError(
             f"{url}/{FORMAT_KEY} is not a mirror's; choose an empty prefix in bucket.url."
         ) from None

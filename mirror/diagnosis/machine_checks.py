@@ -13,7 +13,7 @@ from mirror.cache.scan import ScanCount, display, walk
 from mirror.config.settings import Settings
 from mirror.diagnosis.finding import Finding, fail, ok, skip, warn
 from mirror.errors import EXIT_CONFIG, MirrorError
-from mirror.system.display_text import format_size
+from mirror.system.display_text import format_size, plural
 from mirror.system.files import open_regular
 
 # Enough to tell what kind of folder it is; a million files would take seconds.
@@ -56,7 +56,7 @@ def cache(settings: Settings) -> Finding:
         what = f"{display(first[0][0])} cannot be read ({error.strerror})"
         return fail("cache", what, _READ_FIX)
     more = "at least " if len(first) == _SAMPLED_FILES else ""
-    return ok("cache", f"{more}{len(first):,} files in {folder}")
+    return ok("cache", f"{more}{plural(len(first), 'file')} in {folder}")
 
 
 def state(settings: Settings) -> Finding:

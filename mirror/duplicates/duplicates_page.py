@@ -10,7 +10,7 @@ from typing import Final, Literal, NamedTuple, TextIO
 
 from mirror.duplicates.photo_groups import Copy, PhotoGroup
 from mirror.inspection.html_page import escaped, image_tag, neutral_tile, page_head, thumbnail
-from mirror.system.display_text import format_size
+from mirror.system.display_text import format_size, plural
 
 Place = Literal["cache", "mirror"]
 
@@ -97,7 +97,7 @@ def _summary(groups: Sequence[PhotoGroup], heading: PageHeading) -> str:
     made = heading.made_at
     return (
         '<header class="top"><p class="kicker">mirror duplicates</p>'
-        f"<h1>{len(groups):,} {'photograph has' if len(groups) == 1 else 'photographs have'} copies</h1>"
+        f"<h1>{plural(len(groups), 'photograph', 'have')} copies</h1>"
         f'<p class="where"><bdi>{escaped(heading.where)}</bdi></p>'
         f'<p class="facts">{heading.checked:,} {what} checked · '
         f'<time datetime="{made.isoformat(timespec="seconds")}">{made:%d %B %Y, %H:%M %Z}</time></p>'
@@ -105,18 +105,14 @@ def _summary(groups: Sequence[PhotoGroup], heading: PageHeading) -> str:
     )
 
 
-def _bits(number: int) -> str:
-    return f"{number} bit" if number == 1 else f"{number} bits"
-
-
 def _thumbnail_of(body: bytes | None) -> bytes | None:
     return None if body is None else thumbnail(body)
 
 
 def _group(number: int, group: PhotoGroup, shown: Sequence[tuple[Copy, bytes | None]]) -> str:
-    facts = [f"{group.images:,} images", f"{len(group.copies):,} different"]
+    facts = [plural(group.images, "image"), f"{len(group.copies):,} different"]
     if group.farthest:
-        facts.append(f"up to {_bits(group.farthest)} of 256 apart")
+        facts.append(f"up to {plural(group.farthest, 'bit')} of 256 apart")
     wide = ""
     if group.is_wide:
         wide = '<p class="reason corrupt">May hold more than one photograph.</p>'
@@ -134,7 +130,11 @@ def _tile(copy: Copy, data: bytes | None) -> str:
     picture = neutral_tile(name, "no picture") if data is None else image_tag(data, name)
     facts = [f"{copy.width:,} × {copy.height:,}"] if copy.width and copy.height else []
     facts += [copy.format, format_size(copy.size)]
-    apart = "" if not copy.distance else f'<span class="reason">{_bits(copy.distance)} apart</span>'
+    apart = (
+        ""
+        if not copy.distance
+        else f'<span class="reason">{plural(copy.distance, "bit")} apart</span>'
+    )
     badge, names = "", ""
     if len(copy.names) > 1:
         badge = f'<span class="badge">× {len(copy.names):,}</span>'

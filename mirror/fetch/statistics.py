@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 from itertools import accumulate
 from typing import Final
 
-from mirror.system.display_text import format_size
+from mirror.system.display_text import format_size, plural
 
 # Latencies are counted in buckets that grow by 10 %, from 0.1 ms to 1000 s. So the counts of several
 # processes can be added, and a percentile is off by 5 % at most.
@@ -134,7 +134,7 @@ class FetchStats:
     def __str__(self) -> str:
         """The statistics in one line, for a log."""
         line = (
-            f"{self.images:,} images, {format_size(self.bytes)}: {self.cache:,} from the cache, "
+            f"{plural(self.images, 'image')}, {format_size(self.bytes)}: {self.cache:,} from the cache, "
             f"{self.fetch_cache:,} from the fetch cache, {self.mirror:,} from the mirror"
         )
         if self.mirror:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from mirror.content.decode import decode
 from mirror.content.image import inspect
-from mirror.system.display_text import printable
+from mirror.system.display_text import plural, printable
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -45,7 +45,7 @@ def escaped(text: str) -> str:
 
 def file_count(number: int) -> str:
     """Return a number of files in words."""
-    return f"{number:,} file" if number == 1 else f"{number:,} files"
+    return plural(number, "file")
 
 
 def image_tag(data: bytes, alt: str) -> str:

@@ -51,7 +51,7 @@ from mirror.sync.state import FILE_NAME, State, set_aside
 from mirror.sync.sync_report import SyncReport
 from mirror.sync.transfer import Transfer, TransferOptions
 from mirror.sync.weigh import Basis
-from mirror.system.display_text import format_size
+from mirror.system.display_text import format_size, plural
 
 _SOURCE_BATCH = 20_000
 # Fewer files may all have been written again.
@@ -418,8 +418,8 @@ class _SyncRun:
             self._report.deduplicated -= committer.count.left[Basis.DUPLICATE]
             if left := committer.count.left_files:
                 self._warn(
-                    f"Other machines changed the catalog while {left:,} files waited for their commit; "
-                    "run again, and these files are read again."
+                    f"Other machines changed the catalog while {plural(left, 'file')} waited to be "
+                    "committed; run again to read what was left."
                 )
         await committer.tidy()
         if committer.index.version >= 0:
@@ -469,7 +469,7 @@ class _SyncRun:
 
 def _stage_of(plan: SyncPlan) -> Stage:
     files, nbytes = len(plan.order), plan.pending_bytes
-    sentence = f"{plan.scanned:,} files scanned; {files:,} to read ({format_size(nbytes)})"
+    sentence = f"{plural(plan.scanned, 'file')} scanned; {files:,} to read ({format_size(nbytes)})"
     return Stage("files", files, nbytes, sentence=sentence)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 
 def printable(text: str) -> str:
     """Escape characters that do not print, because they could move a cursor or reverse a line."""
@@ -20,6 +22,23 @@ def printable_json(text: str) -> str:
 def _json_escape(character: str) -> str:
     units = character.encode("utf-16-be", "surrogatepass").hex()
     return "".join(f"\\u{units[at : at + 4]}" for at in range(0, len(units), 4))
+
+
+_SINGULAR: Final = {"are": "is", "have": "has", "were": "was"}
+
+
+def plural(number: int, noun: str, verb: str = "") -> str:
+    """A number with its noun, and with a verb that agrees: `1 image was`, `2 images were`.
+
+    Args:
+        number: of them.
+        noun: in the singular; the plural has an s.
+        verb: `are`, `have` or `were`; empty for none.
+    """
+    text = f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+    if not verb:
+        return text
+    return f"{text} {_SINGULAR[verb] if number == 1 else verb}"
 
 
 def format_size(nbytes: float) -> str:

@@ -11,6 +11,7 @@ import torch.distributed
 from torch.utils.data import DataLoader, DistributedSampler, Subset
 
 from mirror.errors import UsageError
+from mirror.system.display_text import plural
 from mirror.torch.dataset_fingerprint import fingerprint_of
 from mirror.torch.resume import Resumable
 from mirror.torch.samples import Samples
@@ -90,7 +91,7 @@ class ResumableSampler(Resumable, DistributedSampler[int]):
 
     def __repr__(self) -> str:
         return (
-            f"<{type(self).__name__} of {self._samples:,} samples: epoch {self.epoch}, "
+            f"<{type(self).__name__} of {plural(self._samples, 'sample')}: epoch {self.epoch}, "
             f"{self._consumed:,} consumed, rank {self.rank} of {self.world_size}>"
         )
 

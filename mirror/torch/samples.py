@@ -28,7 +28,7 @@ from mirror.fetch.client import Fetcher
 from mirror.fetch.sample_table import OnMissing, read_table
 from mirror.fetch.shared_memory import SharedPosition
 from mirror.fetch.statistics import FetchStats
-from mirror.system.display_text import printable
+from mirror.system.display_text import plural, printable
 from mirror.torch.bad_samples import BadSample, BadSamples, OnBad, budget_of_rank
 from mirror.torch.epoch_order import batch_candidates, candidate
 from mirror.torch.worker_stats import WorkerStats
@@ -110,8 +110,12 @@ class Samples:
         return len(self._table)
 
     def __repr__(self) -> str:
-        classes = f", {len(self.classes):,} classes" if self._table.labelled else ""
-        return f"<{type(self).__name__} of {self._shown}: {len(self._table):,} samples{classes}>"
+        classes = (
+            f", {len(self.classes):,} {'class' if len(self.classes) == 1 else 'classes'}"
+            if self._table.labelled
+            else ""
+        )
+        return f"<{type(self).__name__} of {self._shown}: {plural(len(self._table), 'sample')}{classes}>"
 
     @property
     def classes(self) -> tuple[str, ...]:

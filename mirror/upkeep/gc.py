@@ -55,7 +55,7 @@ from mirror.store.unfinished import Unfinished, UnfinishedWrites
 from mirror.system.boot_id import boot_id
 from mirror.system.clock import since_boot
 from mirror.system.database import ScratchDatabase
-from mirror.system.display_text import format_size
+from mirror.system.display_text import format_size, plural
 from mirror.upkeep.change_limit import ChangeLimit
 
 # Objects that are checked again and then deleted together.
@@ -238,7 +238,7 @@ class _Collection:
                 await self._plan(at - self._grace)
                 if report.planned and not report.dry_run:
                     size = format_size(report.planned_bytes)
-                    sentence = f"{report.planned:,} objects to delete ({size})"
+                    sentence = f"{plural(report.planned, 'object')} to delete ({size})"
                     progress.begin(Stage("objects", report.planned, sentence=sentence))
                 if lease is not None and not self.stop.is_set() and self._is_something_planned:
                     await self._execute(lease, progress)

@@ -48,6 +48,7 @@ from mirror.store.bounded_tasks import BoundedTasks
 from mirror.store.consecutive_failures import ConsecutiveFailures
 from mirror.store.read_back import bytes_held, hashed, parts_of
 from mirror.store.retry import RetryPolicy
+from mirror.system.display_text import plural
 
 _OK: Final = VERDICTS.index("ok")
 # Objects whose files are checked in one hop to a thread.
@@ -250,8 +251,8 @@ class _Pull:
                 rejected += len(batch.rejected)
         if rejected:
             self._report.warnings.append(
-                f"{rejected:,} records have no URL in the field that --url-field names; they were "
-                "skipped."
+                f"{plural(rejected, 'record', 'have')} no URL in the field that --url-field names, and "
+                f"{'was' if rejected == 1 else 'were'} skipped."
             )
         return referred
 

@@ -216,6 +216,7 @@ def test_any_robots_txt_is_read(rules: list[tuple[str, str]], tail: bytes) -> No
             "http:///x",
             "\0",
         ),
+        "http://[]@",  # yarl 1.25 raises IndexError
     ],
 )
 def test_any_location_is_a_target_or_an_outcome(location: str) -> None:

@@ -500,7 +500,7 @@ def test_files_that_failed_are_one_object(cron_setup: CronSetup) -> None:
     done = cron_setup.run_obeying_permissions("--log-format=json", "-q", "sync")
     assert done.returncode == 3
     (record,) = records(done)
-    assert record["message"] == "1 files failed"
+    assert record["message"] == "1 file failed"
     assert (len(record["items"]), record["left_out"]) == (1, 0)
     assert record["items"][0].startswith(name_of(url_of(2)))
 

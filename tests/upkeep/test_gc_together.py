@@ -119,7 +119,7 @@ def test_a_row_that_rests_on_an_older_catalog_is_left_to_the_next_run(
 
     synced = sync(elsewhere.settings(), progress=Between())
     assert (synced.deduplicated, synced.failed) == (0, 0)
-    assert any("waited for their commit" in warning for warning in synced.warnings)
+    assert any("waited to be committed" in warning for warning in synced.warnings)
     assert reports[0].named_recently == 1
     is_whole(folder_setup)
     again = sync(elsewhere.settings())

@@ -10,6 +10,7 @@ import click
 from mirror.cli.help_sections import SectionedCommand, section
 from mirror.cli.options import OUTPUT, WHAT_TO_READ, bucket_flags, bucket_options, cache_option
 from mirror.cli.session import Session, session_options
+from mirror.system.display_text import plural
 
 if TYPE_CHECKING:
     from mirror.duplicates.find_duplicates import DuplicatesReport
@@ -78,7 +79,7 @@ def _show(session: Session, report: DuplicatesReport, written: list[Path | None]
     for warning in report.warnings:
         say(warning, "warning")
     output.listing(
-        f"{output.plural(report.failed, 'file')} could not be read:" if report.failed else "",
+        f"{plural(report.failed, 'file')} could not be read:" if report.failed else "",
         [f"{path}: {reason}" for path, reason in report.failures],
     )
     if session.concluded(report.as_json()):
@@ -110,7 +111,7 @@ def _show(session: Session, report: DuplicatesReport, written: list[Path | None]
     for number, group in enumerate(report.groups[:_GROUPS], 1):
         output.echo()
         output.echo(
-            f"Group {number}: {output.plural(group.images, 'image')}, {len(group.copies):,} different"
+            f"Group {number}: {plural(group.images, 'image')}, {len(group.copies):,} different"
         )
         for copy in group.copies[:_NAMES]:
             size = f"{copy.width:,} × {copy.height:,}" if copy.width else "unknown size"

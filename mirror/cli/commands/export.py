@@ -10,6 +10,7 @@ import click
 from mirror.cli.help_sections import SectionedCommand, section
 from mirror.cli.options import OUTPUT, WHAT_TO_READ
 from mirror.cli.session import Session, session_options
+from mirror.system.display_text import plural
 
 if TYPE_CHECKING:
     from mirror.dataset.export import ExportReport
@@ -80,7 +81,6 @@ def command(session: Session, /, **options: Any) -> int:
       mirror export 'mongodb://host/biodiversity/plants?authSource=admin' -o plants.jsonl.zst \\
           --filter '{"license": {"$ne": null}}' --projection image_url,species,license
     """
-    from mirror.cli import output
     from mirror.dataset.export import ExportOptions, export
     from mirror.dataset.formats.mongo_query import Query
     from mirror.dataset.formats.mongo_url import MongoUrl
@@ -89,7 +89,7 @@ def command(session: Session, /, **options: Any) -> int:
     url, *more = options["urls"]
     if more:
         raise UsageError(
-            f"mirror export takes one address and got {output.plural(len(more), 'word')} more; "
+            f"mirror export takes one address and got {plural(len(more), 'word')} more; "
             "put quotes around JSON and around an address with ? or &."
         )
     url = MongoUrl.parse(url)
@@ -111,9 +111,7 @@ def _show(session: Session, report: ExportReport) -> None:
     from mirror.cli.log import say
 
     output.listing(
-        f"{output.plural(report.failed, 'document')} could not be written:"
-        if report.failed
-        else "",
+        f"{plural(report.failed, 'document')} could not be written:" if report.failed else "",
         [f"{name}: {reason}" for name, reason in report.failures],
     )
     if report.error is not None:

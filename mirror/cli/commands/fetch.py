@@ -19,7 +19,7 @@ from mirror.cli.options import (
     public_url_option,
 )
 from mirror.cli.session import Session, session_options
-from mirror.system.display_text import format_size
+from mirror.system.display_text import format_size, plural
 
 if TYPE_CHECKING:
     from mirror.config.settings import Settings
@@ -116,7 +116,7 @@ def _show(session: Session, report: SaveReport) -> int:
     from mirror.cli import output
 
     output.listing(
-        f"{output.plural(report.lacking, 'image')} not fetched:" if report.lacking else "",
+        f"{plural(report.lacking, 'image')} not fetched:" if report.lacking else "",
         [f"{url}: {reason}" for url, reason in report.failures],
     )
     if not session.concluded(report.as_json()):

@@ -20,7 +20,7 @@ from mirror.cli.options import (
 )
 from mirror.cli.session import Session, session_options
 from mirror.errors import UsageError
-from mirror.system.display_text import format_size
+from mirror.system.display_text import format_size, plural
 
 if TYPE_CHECKING:
     from mirror.config.settings import Settings
@@ -143,6 +143,6 @@ def list_failures(findings: Findings) -> None:
     from mirror.cli import output
 
     output.listing(
-        f"{output.plural(findings.failed, 'file')} could not be read:" if findings.failed else "",
+        f"{plural(findings.failed, 'file')} could not be read:" if findings.failed else "",
         [f"{path}: {reason}" for path, reason in findings.failures],
     )

@@ -17,7 +17,7 @@ from mirror.cli.options import (
     url_field_option,
 )
 from mirror.cli.session import Session, session_options
-from mirror.system.display_text import format_size
+from mirror.system.display_text import format_size, plural
 
 if TYPE_CHECKING:
     from mirror.fetch.prefetch import PrefetchReport
@@ -86,7 +86,7 @@ def _show(session: Session, report: PrefetchReport) -> None:
 
     lacking = report.lacking
     output.listing(
-        f"{output.plural(lacking, 'image')} not on this machine:" if lacking else "",
+        f"{plural(lacking, 'image')} not on this machine:" if lacking else "",
         [f"{url}: {reason}" for url, reason in report.failures],
     )
     if session.concluded(report.as_json()):

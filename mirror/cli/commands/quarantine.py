@@ -12,7 +12,7 @@ from mirror.cli.commands.inspect import settings_of
 from mirror.cli.help_sections import SectionedCommand, section
 from mirror.cli.options import WHAT_TO_READ, cache_option, known_bad_option, level_option
 from mirror.cli.session import Session, session_options
-from mirror.system.display_text import format_size
+from mirror.system.display_text import format_size, plural
 
 if TYPE_CHECKING:
     from mirror.inspection.quarantine import QuarantineReport
@@ -70,7 +70,7 @@ def _show(session: Session, report: QuarantineReport, *, restoring: bool, folder
 
     left = report.skipped + report.failed
     output.listing(
-        f"{output.plural(left, 'file')} left alone:" if left else "",
+        f"{plural(left, 'file')} left alone:" if left else "",
         [f"{path}: {reason}" for path, reason in report.failures],
     )
     if session.concluded(report.as_json()):

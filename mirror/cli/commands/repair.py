@@ -17,6 +17,7 @@ from mirror.cli.options import (
     concurrency_option,
 )
 from mirror.cli.session import Session, session_options
+from mirror.system.display_text import plural
 
 if TYPE_CHECKING:
     from mirror.cli.views.upkeep_view import Row
@@ -100,6 +101,6 @@ def _rows(report: RepairReport) -> list[Row]:
     else:
         found.append(("repaired", output.count(report.repaired), ""))
     found += trouble("healed", report.healed, "turned out good, or are no longer named")
-    flagged = output.plural(report.flagged_rows, "row") + " flagged" if report.flagged_rows else ""
+    flagged = plural(report.flagged_rows, "row") + " flagged" if report.flagged_rows else ""
     found += trouble("lost", report.lost, flagged)
     return found

@@ -132,7 +132,7 @@ def _program() -> list[str]:
     called = os.path.abspath(sys.argv[0])
     if os.path.basename(called) == "mirror" and os.access(called, os.X_OK):
         return [called]
-    return [sys.executable, "-m", "mirror"]
+    return [sys.executable, "-P", "-m", "mirror"]  # -P: never from the folder it starts in
 
 
 def _warn_of_keys(settings: Settings) -> None:

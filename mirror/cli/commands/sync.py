@@ -23,7 +23,7 @@ from mirror.cli.options import (
 )
 from mirror.cli.reporting import reporting, reporting_options
 from mirror.cli.session import Session, session_options
-from mirror.system.display_text import format_size
+from mirror.system.display_text import format_size, plural
 
 if TYPE_CHECKING:
     from mirror.dataset.dataset_urls import DatasetUrls
@@ -166,7 +166,7 @@ def _show(session: Session, report: SyncReport, max_files: int | None) -> None:
     from mirror.cli import output
 
     output.listing(
-        f"{report.failed:,} files failed:" if report.failed else "",
+        f"{plural(report.failed, 'file')} failed:" if report.failed else "",
         [f"{path}: {reason}" for path, reason in report.failures],
     )
     if report.error is not None:
@@ -230,7 +230,7 @@ def _show(session: Session, report: SyncReport, max_files: int | None) -> None:
             (
                 "catalog",
                 f"v{report.catalog_version}",
-                output.plural(report.catalog_commits, "commit") + " by this run",
+                plural(report.catalog_commits, "commit") + " by this run",
             )
         )
     requests = ", ".join(f"{name} {n:,}" for name, n in report.requests.items() if n)

@@ -12,7 +12,7 @@ from mirror.cli.options import bucket_flags, bucket_options, concurrency_option,
 from mirror.cli.reporting import reporting, reporting_options
 from mirror.cli.session import Session, session_options
 from mirror.config.option_values import parse_share
-from mirror.system.display_text import format_size
+from mirror.system.display_text import format_size, plural
 
 if TYPE_CHECKING:
     from mirror.cli.views.upkeep_view import Row
@@ -104,7 +104,7 @@ def rows(report: VerifyReport) -> list[Row]:
     if report.share:
         resumed = f", {report.resumed:,} of them by earlier runs" if report.resumed else ""
         found.append(("read back", output.count(report.read), format_size(report.bytes) + resumed))
-    named_by = output.plural(report.rows_without_object, "row") + " name a missing object"
+    named_by = plural(report.rows_without_object, "row") + " name a missing object"
     found += [
         ("missing", output.count(report.missing), named_by if report.rows_without_object else ""),
         ("mismatched", output.count(report.mismatched), ""),

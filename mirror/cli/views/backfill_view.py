@@ -8,7 +8,7 @@ from mirror.backfill.backfill_report import BackfillReport
 from mirror.cli import output
 from mirror.cli.log import say
 from mirror.cli.session import Session
-from mirror.system.display_text import format_size
+from mirror.system.display_text import format_size, plural
 
 _WORDS = {
     "gone": "deleted, private or withdrawn at the source",
@@ -26,7 +26,7 @@ def show(session: Session, report: BackfillReport) -> None:
     """Print the report on standard output: one JSON object, or a table."""
     asked_for = report.failed_total - report.plan.not_allowed
     output.listing(
-        f"{output.plural(asked_for, 'image')} could not be downloaded:" if asked_for else "",
+        f"{plural(asked_for, 'image')} could not be downloaded:" if asked_for else "",
         [f"{url}: {kind}, {why}".rstrip(", ") for url, kind, why in report.failures],
     )
     if report.error is not None:

@@ -8,7 +8,7 @@ from mirror.cli import output
 from mirror.cli.log import say
 from mirror.cli.session import Session
 from mirror.dataset.rewrite.rewrite_report import RewriteReport
-from mirror.system.display_text import printable
+from mirror.system.display_text import plural, printable
 
 _CLASSES_SHOWN = 20
 _URL_SHOWN = 88
@@ -129,7 +129,7 @@ def _show_imbalances(report: RewriteReport) -> None:
     )
     for it in report.imbalances[:10]:
         output.echo(
-            f"  {it.name}: {output.plural(it.records, 'record')} "
+            f"  {it.name}: {plural(it.records, 'record')} "
             f"{_WHY[it.reason]}; {it.have:,} in {it.split} instead of {it.want:,.1f}"
         )
     if len(report.imbalances) > 10:

@@ -11,6 +11,7 @@ from mirror.dataset.chunks import Row, json_line
 from mirror.dataset.compression import TolerantStream
 from mirror.dataset.records import Batches, ReadOptions, Rejected, RowBatch
 from mirror.errors import UsageError
+from mirror.system.display_text import format_size
 
 # A batch ends after so many records or characters: some records hold the image itself.
 _BATCH_RECORDS: Final = 8192
@@ -103,7 +104,7 @@ class _CsvLines:
             rest = self._text.readline(_LONGEST_RECORD)  # the rest of an overlong line is discarded
         self.ended += rest.endswith(_ENDS)
         if self._size >= _LONGEST_RECORD:
-            raise csv.Error(f"an unclosed quote, or longer than {_LONGEST_RECORD >> 20} MiB")
+            raise csv.Error(f"an unclosed quote, or longer than {format_size(_LONGEST_RECORD)}")
         return line
 
 

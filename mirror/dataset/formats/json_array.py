@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 
 from mirror.dataset.compression import TolerantStream
 from mirror.dataset.formats.splicing import STRING
+from mirror.system.display_text import format_size
 
 _BLOCK: Final = 1 << 20
 # MongoDB's documents are limited to 16 MiB of BSON.
@@ -113,7 +114,7 @@ class _Walk:
         self.ended = True
         if rest.strip(_SPACES) or self._in_array:
             if reason is None and len(rest) > _LONGEST:
-                reason = f"an open bracket or text, or longer than {_LONGEST >> 20} MiB"
+                reason = f"an open bracket or text, or longer than {format_size(_LONGEST)}"
             reason = f"{reason or 'a comma or a bracket is missing, or nested too deeply'}; the rest was not read"
             found.flawed[len(found.lines)] = (reason, rest.strip(_SPACES)[:_SHOWN])
             found.lines.append(b"")

@@ -38,6 +38,7 @@ from mirror.dataset.records import (
     urls_of,
 )
 from mirror.errors import UsageError
+from mirror.system.display_text import format_size
 
 _BLOCK: Final = 1 << 20
 # A longer line is rejected, and only its beginning is kept in memory. MongoDB's documents are limited
@@ -169,7 +170,7 @@ class _Unended:
         if broken is not None:
             return b"", {number: _Flawed(broken, line)}
         if self._size > MAX_LINE:
-            return b"", {number: _Flawed(f"longer than {MAX_LINE >> 20} MiB", line)}
+            return b"", {number: _Flawed(f"longer than {format_size(MAX_LINE)}", line)}
         return line, {}
 
 

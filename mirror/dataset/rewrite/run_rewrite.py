@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -61,6 +62,7 @@ def rewrite(
         CacheError: the cache folder cannot be read.
         MirrorError: there is no mirror, the disk is full, or a server does not answer.
     """
+    began_at = time.monotonic()
     scheme = scheme_of(settings, options.images)
     # A public URL publishes the image, so its licence must be known.
     if scheme == "public":
@@ -92,6 +94,7 @@ def rewrite(
         report.unreadable = images.unreadable
         if config is not None and report.error is None:
             _update(config, assignments, report)
+        report.seconds = time.monotonic() - began_at  # with the inspection of a cache
         if report_file is not None:
             body = msgspec.json.format(msgspec.json.encode(report.as_json()), indent=2)
             report_file.write(body.decode() + "\n")

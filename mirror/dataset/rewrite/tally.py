@@ -29,6 +29,7 @@ from mirror.dataset.splits.assign import LEFT_OUT, SplitAssignment
 from mirror.dataset.splits.image_keys import Conflicts
 from mirror.dataset.splits.pins import KeptSplits
 from mirror.errors import DatasetError, NothingLeft
+from mirror.system.display_text import plural
 
 
 class _RecordNotes(NamedTuple):
@@ -163,9 +164,8 @@ class Tally:
             report.conflicts.append(LabelConflict(conflict.classes, named))
         if conflicts.photographs and self._options.label_conflicts == "keep":
             field = ".".join(self._options.label or ())
-            one = conflicts.photographs == 1
             report.warnings.append(
-                f"{conflicts.photographs:,} {'photograph is' if one else 'photographs are'} in records "
+                f"{plural(conflicts.photographs, 'photograph', 'are')} in records "
                 f"with different values of {field!r}; --label-conflicts drop leaves these records out, "
                 "and --report lists them."
             )
@@ -250,7 +250,7 @@ class Tally:
         yield from self._doubts()
         if options.splits and options.group is None and report.kept_missing:
             yield (
-                f"{report.kept_missing:,} records are kept although the mirror lacks their images. Their URLs "
+                f"{plural(report.kept_missing, 'record', 'are')} kept although the mirror lacks their images. Their URLs "
                 "decide their splits, so another URL of the same photo may be in another split, and "
                 "they may move once it is mirrored. Use --group-by to keep them together and in place."
             )

@@ -140,7 +140,7 @@ def test_an_open_quote_does_not_take_all_memory(monkeypatch: pytest.MonkeyPatch)
         first = result.rejected[0]
         assert (first.number, first.reason) == (
             3,
-            "not CSV: an unclosed quote, or longer than 0 MiB",
+            "not CSV: an unclosed quote, or longer than 100 B",
         )
         assert 90 <= len(first.raw) <= 250
         # It is one record that is lost, not the file.

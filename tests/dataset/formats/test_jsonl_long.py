@@ -12,6 +12,7 @@ from mirror.dataset.compression import TolerantStream, zstd
 from mirror.dataset.formats import jsonl, splicing
 from mirror.dataset.formats.jsonl import MAX_LINE, read_jsonl
 from mirror.dataset.records import ReadOptions
+from mirror.system.display_text import format_size
 from tests.dataset.formats.jsonl_lines import U, read, rewritten, way
 from tests.dataset.formats.read_all_ways import READING, Result, renamed, stream
 
@@ -41,7 +42,7 @@ def test_a_line_that_is_too_long(way: int, monkeypatch: pytest.MonkeyPatch) -> N
         assert result.kept == [fits, fits]
         assert result.numbers == [1, 3]
         assert [one.number for one in result.rejected] == [2, 4, 5]
-        assert {one.reason for one in result.rejected} == {"longer than 0 MiB"}
+        assert {one.reason for one in result.rejected} == {"longer than 64 B"}
         assert {one.raw for one in result.rejected} == {long[:20]}
 
 
@@ -56,7 +57,7 @@ def test_longer_than_any_record() -> None:
 
     (batch,) = read_jsonl(TolerantStream(Long()), READING)
     assert [(one.number, one.reason) for one in batch.rejected] == [
-        (1, f"longer than {MAX_LINE >> 20} MiB")
+        (1, f"longer than {format_size(MAX_LINE)}")
     ]
     assert len(batch.rejected[0].raw) <= 1 << 16
 
