@@ -213,7 +213,7 @@ class MirrorFileSystem(AbstractFileSystem):  # type: ignore[misc, unused-ignore]
                     continue
                 path = path_of(url, found)
                 if label_field is not None:
-                    name = folder_of(table.classes[table.label(index)])
+                    name = folder_of(table.classes[int(table.labels[index])])
                     path = f"{name}/{found.key.rpartition('/')[2]}"
                 yield path.encode()
 

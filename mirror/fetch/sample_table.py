@@ -1,4 +1,4 @@
-"""The samples of a dataset in flat buffers: a URL and a class each.
+"""The samples of a dataset in flat buffers: a URL each, and classes and fields of its record.
 
 Every worker soon has its own copy of a Python list of strings, because reading an element changes its
 reference count. These buffers are mapped from files that all workers share, and take about 100 bytes
@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple, Self
 
 import msgspec
 import numpy as np
@@ -18,7 +18,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from mirror.catalog.lookup import OK, OUTCOMES
-from mirror.dataset.fields import MISSING, FieldPath, class_name
+from mirror.dataset.fields import MISSING, FieldPath, class_name, parse_path
 from mirror.dataset.inputs import Input, read
 from mirror.dataset.records import Batch, ReadOptions, field_names
 from mirror.errors import DatasetError, UsageError
@@ -102,8 +102,32 @@ class DatasetCheck:
         self._file.append(b"".join(lines))
 
 
+class TableFiles(NamedTuple):
+    """The buffers of a table. The ends of texts and lists say where each begins and ends.
+
+    Attributes:
+        urls: end to end.
+        url_ends: one for each sample.
+        labels: class numbers.
+        label_ends: one for each sample with several classes; else empty.
+        values: the fields of each sample, as JSON.
+        value_ends: one for each sample; empty without fields.
+    """
+
+    urls: SharedFile
+    url_ends: SharedFile
+    labels: SharedFile
+    label_ends: SharedFile
+    values: SharedFile
+    value_ends: SharedFile
+
+    @classmethod
+    def empty(cls) -> Self:
+        return cls(*(SharedFile() for _ in range(6)))
+
+
 class SampleTable:
-    """URLs and class numbers of samples, by position.
+    """URLs, class numbers and fields of samples, by position.
 
     Attributes:
         classes: class names; a class number is an index here. They are as given, else sorted, as
@@ -112,44 +136,66 @@ class SampleTable:
         fingerprint: hash of all URLs and class numbers in order: 16 hexadecimal digits.
     """
 
-    def __init__(
-        self,
-        text: SharedFile,
-        ends: SharedFile,
-        labels: SharedFile,
-        classes: tuple[str, ...] | None,
-    ) -> None:
-        self._files = text, ends, labels
+    def __init__(self, files: TableFiles, classes: tuple[str, ...] | None) -> None:
+        self._files = files
         self.labelled = classes is not None
         self.classes = classes or ()
-        self._text = text.mapped(np.uint8)
-        self._ends = ends.mapped(np.int64)
-        self._labels = labels.mapped(np.int32)
+        self._text = files.urls.mapped(np.uint8)
+        self._ends = files.url_ends.mapped(np.int64)
+        self._labels = files.labels.mapped(np.int32)
+        self._label_ends = files.label_ends.mapped(np.int64)
+        self._values = files.values.mapped(np.uint8)
+        self._value_ends = files.value_ends.mapped(np.int64)
         digest = xxhash.xxh3_64()
-        for column in (self._text, self._ends, self._labels):
+        for column in (self._text, self._ends, self._labels, self._label_ends):
             digest.update(column.data)
         self.fingerprint = digest.hexdigest()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return SampleTable, (*self._files, self.classes if self.labelled else None)
+        return SampleTable, (self._files, self.classes if self.labelled else None)
 
     def __len__(self) -> int:
         return len(self._ends)
 
-    def url(self, index: int) -> str:
-        begin = self._ends[index - 1] if index else 0
-        return self._text[begin : self._ends[index]].tobytes().decode()
+    @property
+    def has_fields(self) -> bool:
+        """Whether samples have fields of their records."""
+        return len(self._value_ends) > 0
 
-    def label(self, index: int) -> int:
-        """The class number of a sample; only for a dataset with classes."""
-        return int(self._labels[index])
+    def url(self, index: int) -> str:
+        return self._text[_span(self._ends, index)].tobytes().decode()
+
+    def fields(self, index: int) -> dict[str, Any]:
+        """The fields of a sample's record; only for a dataset with fields."""
+        found: dict[str, Any] = msgspec.json.decode(
+            self._values[_span(self._value_ends, index)].tobytes()
+        )
+        return found
+
+    def target(self, index: int) -> int | NDArray[np.float32]:
+        """The class number of a sample; of one with several classes a 1 for each of them.
+
+        Only for a dataset with classes. The array has one element for each class.
+        """
+        if not len(self._label_ends):
+            return int(self._labels[index])
+        marks = np.zeros(len(self.classes), np.float32)
+        marks[self._labels[_span(self._label_ends, index)]] = 1
+        return marks
 
     @property
     def labels(self) -> NDArray[np.int32]:
-        """(n,) class numbers, read-only; empty without classes."""
+        """(n,) class numbers, read-only; empty without classes.
+
+        With several classes a sample they are end to end.
+        """
         labels = self._labels.view()
         labels.flags.writeable = False
         return labels
+
+
+def _span(ends: NDArray[np.int64], index: int) -> slice:
+    return slice(int(ends[index - 1]) if index else 0, int(ends[index]))
 
 
 def read_table(
@@ -158,7 +204,9 @@ def read_table(
     *,
     url_field: str,
     label_field: str | None = None,
+    multi_label: bool = False,
     classes: Sequence[str] | None = None,
+    fields: Sequence[str] = (),
     on_missing: OnMissing = "raise",
     missing_file: str | Path | None = None,
 ) -> tuple[SampleTable, DatasetCheck]:
@@ -169,76 +217,128 @@ def read_table(
         coverage: looks up which URLs the mirror has.
         url_field: dotted path of the field with a record's URL or URLs.
         label_field: dotted path of the field with its class; None for samples without classes.
+        multi_label: the field holds a list of classes.
         classes: all class names in the order of their numbers; None takes those of the dataset,
             sorted.
+        fields: dotted paths of fields to keep of each record.
         on_missing: what to do about samples that cannot be used: `raise`, or `drop` them.
         missing_file: where to list the samples that cannot be used, as JSON lines.
 
     Raises:
         DatasetError: samples cannot be used and `on_missing` is `raise`, or no sample is left.
-        UsageError: the dataset cannot be read, or none of its records has the field of the class.
+        UsageError: the dataset cannot be read, or none of its records has the field of the class or one
+            of the fields.
     """
-    reading = ReadOptions.of(url_field, "source_url", label_field)
-    label_path = reading.others[0] if reading.others else None
-    text, ends, labels = SharedFile(), SharedFile(), SharedFile()
+    paths = {name: parse_path(name) for name in dict.fromkeys(fields)}
+    label_path = None if label_field is None else parse_path(label_field)
+    wanted = (*paths.values(), *([label_path] if label_path else []))
+    reading = ReadOptions(parse_path(url_field), others=tuple(dict.fromkeys(wanted)))
+    files = TableFiles.empty()
     codes = {name: code for code, name in enumerate(classes or ())}
     known = None if classes is None else codes
     check = DatasetCheck()
-    end = 0
-    unlabelled: bytes | None = None  # the first record, until one with a label is found
-    labelled = label_path is None
+    absent = dict.fromkeys(reading.others)  # fields that no record has had so far
+    example: bytes | None = None
     for batch in read(source, reading):
-        if label_path is not None and not labelled and len(batch):
-            labelled = any(value is not MISSING for value in batch.others[label_path])
-            unlabelled = unlabelled or batch.raw(0)
-        kept, names = _usable(batch, coverage, label_path, known, check)
-        urls = [batch.urls[at] for at in kept]
-        lengths = np.fromiter(map(len, urls), np.int64, len(urls))
-        text.append(b"".join(urls))
-        ends.append((end + lengths.cumsum()).tobytes())
-        end += int(lengths.sum())
-        if label_path is not None:
-            numbers = [codes.setdefault(name, len(codes)) for name in names]
-            labels.append(np.array(numbers, np.int32).tobytes())
-    if unlabelled and not labelled:
+        if absent and len(batch):
+            example = example or batch.raw(0)
+            for path in list(absent):
+                if any(value is not MISSING for value in batch.others[path]):
+                    del absent[path]
+        labels = _labels_of(batch, label_path, multi_label=multi_label)
+        kept, names = _usable(batch, coverage, labels, known, check)
+        _append(files.urls, files.url_ends, [batch.urls[at] for at in kept])
+        numbers = [[codes.setdefault(n, len(codes)) for n in several] for several in names]
+        packed = [np.array(several, np.int32).tobytes() for several in numbers]
+        if multi_label:
+            _append(files.labels, files.label_ends, packed, 4)
+        else:
+            files.labels.append(b"".join(packed))
+        if paths:
+            _append(files.values, files.value_ends, _fields_of(batch, paths, kept))
+    if absent and example:
+        name = ".".join(next(iter(absent)))
         raise UsageError(
-            f"{source.shown} has no field {label_field!r} among {field_names(unlabelled)}; name the "
-            "field of the class with label_field."
+            f"{source.shown} has no field {name!r} among {field_names(example)}; name the field of the "
+            "class with label_field, and others with fields."
         )
     if missing_file is not None:
         check.write(missing_file)
     if check.unusable and on_missing == "raise":
         raise DatasetError(_refusal(source, check, missing_file))
-    if not ends.size:
+    if not files.url_ends.size:
         raise DatasetError(f"{source.shown} has no sample that can be used ({check}).")
     if label_path is None:
-        return SampleTable(text, ends, labels, None), check
+        return SampleTable(files, None), check
     if classes is None:
-        names = _sorted_classes(codes)
-        _renumber(labels.mapped(np.int32), [codes[name] for name in names])
-        return SampleTable(text, ends, labels, tuple(names)), check
-    return SampleTable(text, ends, labels, tuple(classes)), check
+        sorted_names = _sorted_classes(codes)
+        _renumber(files.labels.mapped(np.int32), [codes[name] for name in sorted_names])
+        return SampleTable(files, tuple(sorted_names)), check
+    return SampleTable(files, tuple(classes)), check
+
+
+def _append(text: SharedFile, ends: SharedFile, parts: Sequence[bytes], width: int = 1) -> None:
+    """Append texts to a buffer, and their ends, counted in elements of `width` bytes."""
+    end = text.size // width
+    lengths = np.fromiter(map(len, parts), np.int64, len(parts)) // width
+    text.append(b"".join(parts))
+    ends.append((end + lengths.cumsum()).tobytes())
+
+
+def _labels_of(
+    batch: Batch, path: FieldPath | None, *, multi_label: bool
+) -> list[list[str] | None] | None:
+    """The class names of each record; None for a record without one. None without classes."""
+    if path is None:
+        return None
+    found: list[list[str] | None] = []
+    for value in batch.others[path]:
+        values = value if multi_label and isinstance(value, list) else [value]
+        names = [name for name in map(class_name, values) if name is not None]
+        # An empty list of classes says that no class is right; a missing one says nothing.
+        found.append(names if names or (multi_label and value == []) else None)
+    return found
+
+
+def _fields_of(batch: Batch, paths: dict[str, FieldPath], kept: Sequence[int]) -> list[bytes]:
+    """The fields of the records of usable URLs as JSON; null where a record lacks one."""
+    columns = {name: batch.others[path] for name, path in paths.items()}
+    encoded: dict[int, bytes] = {}
+    found = []
+    for at in kept:
+        owner = at if batch.owners is None else int(batch.owners[at])
+        if owner not in encoded:
+            values = {
+                name: None if column[owner] is MISSING else column[owner]
+                for name, column in columns.items()
+            }
+            encoded[owner] = msgspec.json.encode(values, enc_hook=str)
+        found.append(encoded[owner])
+    return found
 
 
 def _usable(
     batch: Batch,
     coverage: Callable[[list[str]], Coverage],
-    label_path: FieldPath | None,
+    labels: Sequence[list[str] | None] | None,
     known: dict[str, int] | None,
     check: DatasetCheck,
-) -> tuple[list[int], list[str]]:
+) -> tuple[list[int], list[list[str]]]:
     """The positions of usable URLs in a batch, and their class names; counts all in `check`."""
     texts = [url.decode() for url in batch.urls]
     outcomes = coverage(texts).outcomes
     owners = np.arange(len(texts)) if batch.owners is None else batch.owners
     bad = [(at, OUTCOMES[outcomes[at]]) for at in np.flatnonzero(outcomes != OK).tolist()]
     kept = np.flatnonzero(outcomes == OK).tolist()
-    names: list[str] = []
-    if label_path is not None:
-        of_record = [class_name(value) for value in batch.others[label_path]]
-        of_url = [(at, of_record[owners[at]]) for at in kept]
-        usable = [(at, n) for at, n in of_url if n is not None and (known is None or n in known)]
-        kept, names = [at for at, _ in usable], [name for _, name in usable]
+    names: list[list[str]] = []
+    if labels is not None:
+        of_url = [(at, labels[owners[at]]) for at in kept]
+        usable = [
+            (at, several)
+            for at, several in of_url
+            if several is not None and (known is None or all(name in known for name in several))
+        ]
+        kept, names = [at for at, _ in usable], [several for _, several in usable]
         unlabelled = {at for at, _ in of_url}.difference(kept)
         bad = sorted([*bad, *((at, "unlabelled") for at in unlabelled)])
     check._record(  # noqa: SLF001 - filled in by this module

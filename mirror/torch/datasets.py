@@ -25,7 +25,8 @@ class MirrorDataset(Samples, Dataset[Any]):
         loader = DataLoader(dataset, batch_size=64, sampler=sampler, num_workers=4)
 
     A DataLoader asks for a whole batch at once, and its images are fetched together. A sample is
-    `(image, class number)` with `label_field`, else the image alone.
+    `(image, class number)` with `label_field`, `(image, fields)` with `fields`, `(image, class number,
+    fields)` with both, else the image alone.
 
     Args:
         dataset (str | PathLike): a file in any format that `mirror rewrite` reads, or `mongodb://…`.
@@ -33,8 +34,13 @@ class MirrorDataset(Samples, Dataset[Any]):
         url_field (str): dotted path of the field with a record's URL. A list of URLs makes several
             samples. Default: `"image_url"`.
         label_field (str | None): dotted path of the field with a record's class. Default: `None`.
+        multi_label (bool): the field holds a list of classes. The target is then a float32 array with
+            one element a class: 1 for each class of the record, else 0. An empty list gives zeros.
+            Default: `False`.
         classes (Sequence[str] | None): all class names in the order of their numbers, for example
             `train.classes` for a validation set. Default: the classes of the dataset, sorted.
+        fields (Sequence[str]): dotted paths of fields that each sample has as a dict, by these names;
+            None where a record lacks one. Default: none.
         decode (Callable[[bytes], Any]): makes an image from bytes. Default: `rgb`, a PIL image.
         transform (Callable[[Any], Any] | None): applied to the decoded image. Default: `None`.
         on_missing (str): what to do, before the first step, about URLs that the mirror lacks or has

@@ -46,7 +46,9 @@ class SampleOptions(TypedDict, total=False):
 
     url_field: str
     label_field: str | None
+    multi_label: bool
     classes: Sequence[str] | None
+    fields: Sequence[str]
     decode: Callable[[bytes], Any]
     transform: Callable[[Any], Any] | None
     on_missing: OnMissing
@@ -73,7 +75,9 @@ class Samples:
         *,
         url_field: str = "image_url",
         label_field: str | None = None,
+        multi_label: bool = False,
         classes: Sequence[str] | None = None,
+        fields: Sequence[str] = (),
         decode: Callable[[bytes], Any] = rgb,
         transform: Callable[[Any], Any] | None = None,
         on_missing: OnMissing = "raise",
@@ -92,7 +96,9 @@ class Samples:
             fetch.coverage,
             url_field=url_field,
             label_field=label_field,
+            multi_label=multi_label,
             classes=classes,
+            fields=fields,
             on_missing=on_missing,
             missing_file=missing_file,
         )
@@ -201,7 +207,12 @@ class Samples:
             return bad
         if self._transform is not None:
             image = self._transform(image)
-        return (image, self._table.label(index)) if self._table.labelled else image
+        parts = [image]
+        if self._table.labelled:
+            parts.append(self._table.target(index))
+        if self._table.has_fields:
+            parts.append(self._table.fields(index))
+        return image if len(parts) == 1 else tuple(parts)
 
     def _record_bad(self, index: int, error: FetchError) -> None:
         """Raise the error of a bad sample, or count it against the budget.

@@ -68,7 +68,7 @@ def test_every_format_gives_the_same_table(
     table = table_of(write(tmp_path, RECORDS), fetch)
     assert [table.url(at) for at in range(len(table))] == [one["image_url"] for one in RECORDS]
     assert table.classes == CLASSES
-    names = [table.classes[table.label(at)] for at in range(len(table))]
+    names = [table.classes[int(table.labels[at])] for at in range(len(table))]
     assert names == [one["species"] for one in RECORDS]
     assert table.fingerprint == table_of(write_jsonl(tmp_path, RECORDS), fetch).fingerprint
 
@@ -136,7 +136,9 @@ def test_names_are_sorted_as_integers_if_all_are_integers(
     records = [{"image_url": url_of(n), "species": value} for n, value in enumerate(values)]
     table = table_of(write_jsonl(tmp_path, records), fetch)
     assert table.classes == classes
-    assert [table.classes[table.label(at)] for at in range(3)] == [str(value) for value in values]
+    assert [table.classes[int(table.labels[at])] for at in range(3)] == [
+        str(value) for value in values
+    ]
 
 
 def test_an_empty_list_of_classes_is_no_default(tmp_path: Path, fetch: Fetcher) -> None:
