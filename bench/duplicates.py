@@ -43,6 +43,8 @@ THRESHOLDS = {"ours, 15": 15, "ours, 23": 23, "PDQ, 31": 31, "pHash, 10": 10}
 TILE = 256
 SOURCE = 1024
 LARGEST = 2048
+# Sources whose variants are made, drawn evenly; each photograph gives several.
+SOURCES = 160
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
 
 Bits = NDArray[np.uint8]
@@ -295,6 +297,7 @@ def main() -> None:
 
     images = list(photographs(asked.folders))
     sources = [square for image in images for square in squares(image, SOURCE)]
+    sources = sources[:: max(1, len(sources) // SOURCES)]
     tiles = [encoded(tile, "JPEG", quality=90) for image in images for tile in squares(image, TILE)]
     if not asked.markdown:
         sys.stderr.write(f"{len(images)} photographs, {len(sources)} sources, {len(tiles)} tiles\n")

@@ -11,7 +11,7 @@ comes later does not change the leader, so nothing that depends on it moves.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,8 +24,9 @@ from mirror.catalog.index import OK_CODE, Batch, Index, positions_of
 from mirror.content.perceptual_hash import BITS, LEAST_CONTRAST, VERSION
 from mirror.content.photo import SIZE_BITS
 from mirror.duplicates.connected_components import component_roots
-from mirror.duplicates.near_hashes import near_components
+from mirror.duplicates.near_hashes import PASSES, near_components
 from mirror.errors import MirrorError
+from mirror.run.progress import Progress, Stage
 from mirror.system.files import replacing_bytes
 
 # Bits in which two hashes may differ so that their contents are grouped, and so that one of them may be
@@ -79,7 +80,7 @@ def bits_of(near: NDArray[np.void]) -> NDArray[np.uint8]:
     return stored[:, -BITS // 8 :]
 
 
-def copy_groups(index: Index, most: int = GROUPED) -> CopyGroups:
+def copy_groups(index: Index, most: int = GROUPED, progress: Progress = Progress()) -> CopyGroups:
     """Find the groups of all contents that live `ok` rows name.
 
     The groups of a snapshot are kept beside it, so they are computed once for each version of a catalog.
@@ -87,11 +88,13 @@ def copy_groups(index: Index, most: int = GROUPED) -> CopyGroups:
     Args:
         index: of a mirror or of a cache.
         most: bits in which near hashes differ at most.
+        progress: receives the passes over the hashes, if they are not kept already.
     """
     first_seen, photos = _by_content(index)
     leader = _kept(index, most)
     if leader is None:
-        leader = _leaders(index.objects, first_seen, photos, most)
+        progress.begin(Stage("passes over the hashes", PASSES))
+        leader = _leaders(index.objects, first_seen, photos, most, lambda: progress.advance(1))
         _keep(index, most, leader)
     return CopyGroups(leader, first_seen, index.objects["hash_hi"])
 
@@ -120,11 +123,15 @@ def _by_content(index: Index) -> tuple[NDArray[np.int64], NDArray[np.intp]]:
 
 
 def _leaders(
-    objects: Batch, first_seen: NDArray[np.int64], photos: NDArray[np.intp], most: int
+    objects: Batch,
+    first_seen: NDArray[np.int64],
+    photos: NDArray[np.intp],
+    most: int,
+    passed: Callable[[], object],
 ) -> NDArray[np.intp]:
     """For each content the first seen of its group; of equally early ones that of the smaller hash."""
     hashed = np.flatnonzero(usable(objects["near"]))
-    near = near_components(bits_of(objects["near"][hashed]), most)
+    near = near_components(bits_of(objects["near"][hashed]), most, passed)
     links = np.concatenate([photos, np.stack([hashed, hashed[near]])], axis=1)
     root = component_roots(len(first_seen), *links)
     order = np.lexsort((np.arange(len(root)), first_seen, root))

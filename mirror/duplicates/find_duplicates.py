@@ -33,7 +33,7 @@ from mirror.inspection.inspect_cache import inspect_cache, inspection_arguments
 from mirror.inspection.inspection_report import opened_page
 from mirror.layout import object_key
 from mirror.run.failures import Failures
-from mirror.run.progress import Progress, Stage
+from mirror.run.progress import Progress
 from mirror.system.display_text import printable
 
 COLUMNS: Final = ("group", "image", "content_hash", "format", "width", "height", "size", "distance")
@@ -167,11 +167,10 @@ def find_duplicates(
                 {VERDICTS[v]: n for v, n in zip(verdicts.tolist(), counts.tolist(), strict=True)}
             )
             report.checked = len(index)
-        progress.begin(Stage("copies of photographs"))
         hashed = usable(index.objects["near"])
         report.contents = len(hashed)
         report.without_phash = int(np.count_nonzero(~hashed))
-        report.groups = list(photo_groups(index, images.name_of))
+        report.groups = list(photo_groups(index, images.name_of, progress))
         report.near_groups = sum(len(group.copies) > 1 for group in report.groups)
         report.redundant = sum(group.images - 1 for group in report.groups)
         if wide := sum(group.is_wide for group in report.groups):

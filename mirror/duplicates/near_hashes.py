@@ -10,6 +10,7 @@ cluster of thousands of near hashes costs little.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 import numpy as np
@@ -19,6 +20,7 @@ from mirror.content.perceptual_hash import BITS
 from mirror.duplicates.connected_components import component_roots
 
 _CHUNKS: Final = 12
+PASSES: Final = _CHUNKS
 # The most bits in which near hashes may differ: two in each chunk but one.
 MOST: Final = 2 * _CHUNKS - 1
 # Hashes with like chunks that are compared pair by pair. Of more, one component is left out.
@@ -31,12 +33,15 @@ _PAIRS: Final = 1 << 20
 Words = NDArray[np.uint64]
 
 
-def near_components(bits: NDArray[np.uint8], most: int) -> NDArray[np.intp]:
+def near_components(
+    bits: NDArray[np.uint8], most: int, passed: Callable[[], object] = lambda: None
+) -> NDArray[np.intp]:
     """For each hash the representative of its component: hashes that chains of near ones join.
 
     Args:
         bits: (n, 32) bytes, the bits of hashes; n is at most 2**32.
         most: bits in which near hashes differ at most; up to `MOST`.
+        passed: called after each of the `PASSES` over many hashes.
 
     Returns:
         (n,) numbers, equal for hashes of one component: the first hash of it.
@@ -51,6 +56,7 @@ def near_components(bits: NDArray[np.uint8], most: int) -> NDArray[np.intp]:
         for first in range(_CHUNKS):
             # Every chunk has bits of all frequencies: the lowest ones alone are alike too often.
             joined.join_like(range(first, BITS, _CHUNKS))
+            passed()
     root = np.empty(len(words), np.intp)
     root[joined.number] = joined.root
     root = root[number]

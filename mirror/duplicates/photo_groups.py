@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from mirror.catalog.index import FORMAT_NAMES, OK_CODE, Index
 from mirror.duplicates.copy_groups import GROUPED, bits_of, contents_of, copy_groups, usable
 from mirror.duplicates.near_hashes import distances
+from mirror.run.progress import Progress
 
 # A group that may hold more than one photograph: it is a long chain, or a large crowd.
 WIDE_BITS: Final = 2 * GROUPED
@@ -62,7 +63,9 @@ class PhotoGroup(NamedTuple):
         return len(self.copies) > WIDE_COPIES or self.farthest > WIDE_BITS
 
 
-def photo_groups(index: Index, name_of: Callable[[int], str]) -> Iterator[PhotoGroup]:
+def photo_groups(
+    index: Index, name_of: Callable[[int], str], progress: Progress = Progress()
+) -> Iterator[PhotoGroup]:
     """Yield the groups of several images, those of the most images first.
 
     Equal files are a group too, of one content.
@@ -70,13 +73,14 @@ def photo_groups(index: Index, name_of: Callable[[int], str]) -> Iterator[PhotoG
     Args:
         index: of a mirror or a cache.
         name_of: gives the name of the sighting at a position of the index.
+        progress: receives the search for near hashes.
     """
     rows = index.sightings
     ok = np.flatnonzero(rows["verdict"] == OK_CODE)
     if not len(ok):
         return
     content = contents_of(index, ok)
-    groups = copy_groups(index)
+    groups = copy_groups(index, progress=progress)
     leader = groups.leader[content]
     order = np.lexsort((rows["url_hi"][ok], content, groups.first_seen[content], leader))
     ends = np.flatnonzero(np.diff(leader[order], append=-1)) + 1

@@ -37,6 +37,7 @@ from mirror.duplicates.copy_groups import (
     usable,
 )
 from mirror.errors import UsageError
+from mirror.run.progress import Progress
 from mirror.urls import content_hash_in
 
 
@@ -57,13 +58,13 @@ class ImageKeyFinder:
     hashed: NDArray[np.bool_]
 
     @classmethod
-    def of(cls, urls: UrlLookup, rules: CopyRules) -> Self:
+    def of(cls, urls: UrlLookup, rules: CopyRules, progress: Progress) -> Self:
         """Find the copies that these rules are about. For a large mirror that takes a while."""
         near, index = rules.near_duplicates, urls.index
         return cls(
             urls,
-            None if near == "keep" else copy_groups(index, GROUPED),
-            None if near != "drop" else copy_groups(index, DROPPED),
+            None if near == "keep" else copy_groups(index, GROUPED, progress),
+            None if near != "drop" else copy_groups(index, DROPPED, progress),
             usable(index.objects["near"]),
         )
 

@@ -64,9 +64,7 @@ def rewrite_dataset(
     started = time.monotonic()
     tally = Tally(options, lookup)
     report = tally.report
-    if options.copies.near_duplicates != "keep":
-        progress.begin(Stage("copies of photographs"))
-    images = ImageKeyFinder.of(lookup, options.copies)
+    images = ImageKeyFinder.of(lookup, options.copies, progress)
     assigner = SplitAssigner(
         options.splits,
         options.seed,
