@@ -95,7 +95,11 @@ def _copy_rows(report: RewriteReport) -> Iterator[tuple[str, str, str]]:
         if report.without_phash:
             yield "  without a hash", output.count(report.without_phash), "of the records"
     if report.label_conflicts:
-        yield "label conflicts", output.count(report.label_conflicts), "of the photographs"
+        yield (
+            "label conflicts",
+            output.count(report.label_conflicts),
+            "photographs under several classes",
+        )
 
 
 def _first_example(report: RewriteReport, reason: str) -> str:
