@@ -67,7 +67,9 @@ def perceptual_hash(frame: NDArray[np.uint8], width: int, height: int, step: flo
     for at in range(0, rows, block):
         sums += down[:, at : at + block] @ frame[at : at + block].astype(np.float64)
     coefficients = (sums @ across.T).ravel()[_ORDER]
-    contrast = float(np.median(np.abs(coefficients))) * 2 / _SCALE**2
+    sizes = np.abs(coefficients)
+    sizes.partition((BITS // 2 - 1, BITS // 2))  # NumPy's median takes five times as long
+    contrast = float(sizes[BITS // 2 - 1 : BITS // 2 + 1].sum()) / _SCALE**2
     return stored(round(contrast * 100), np.packbits(coefficients > 0).tobytes())
 
 

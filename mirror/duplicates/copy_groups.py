@@ -33,6 +33,9 @@ from mirror.system.files import replacing_bytes
 # dropped. bench/duplicates.py has the recall and the false merges of both.
 GROUPED: Final = 23
 DROPPED: Final = 15
+# The least contrast of a hash that may have an image dropped, in hundredths of a grey level. Below it a flat
+# ground with one bright corner looks like another one.
+DROPPED_CONTRAST: Final = 25
 
 _NEVER: Final = np.iinfo(np.int64).max
 
@@ -66,11 +69,11 @@ class CopyGroups:
             yield order[ends[at] - size[at] : ends[at]]
 
 
-def usable(near: NDArray[np.void]) -> NDArray[np.bool_]:
-    """Mark the stored hashes that count: of this version, and with enough contrast."""
+def usable(near: NDArray[np.void], least: int = LEAST_CONTRAST) -> NDArray[np.bool_]:
+    """Mark the stored hashes that count: of this version, and with at least this contrast."""
     stored = near.view(np.uint8).reshape(len(near), near.dtype.itemsize)
     contrast = stored[:, 1].astype(np.intp) << 8 | stored[:, 2]
-    marks: NDArray[np.bool_] = (stored[:, 0] == VERSION) & (contrast >= LEAST_CONTRAST)
+    marks: NDArray[np.bool_] = (stored[:, 0] == VERSION) & (contrast >= least)
     return marks
 
 
@@ -130,7 +133,8 @@ def _leaders(
     passed: Callable[[], object],
 ) -> NDArray[np.intp]:
     """For each content the first seen of its group; of equally early ones that of the smaller hash."""
-    hashed = np.flatnonzero(usable(objects["near"]))
+    least = DROPPED_CONTRAST if most <= DROPPED else LEAST_CONTRAST
+    hashed = np.flatnonzero(usable(objects["near"], least))
     near = near_components(bits_of(objects["near"][hashed]), most, passed)
     links = np.concatenate([photos, np.stack([hashed, hashed[near]])], axis=1)
     root = component_roots(len(first_seen), *links)
