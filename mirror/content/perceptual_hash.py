@@ -39,7 +39,7 @@ _U, _V = np.divmod(np.arange(FREQUENCIES * FREQUENCIES), FREQUENCIES)
 _ORDER = np.lexsort((_U, _U**2 + _V**2))[1 : BITS + 1]
 _SCALE: Final = 1 << 19
 # Numbers in one product of matrices: below this BLAS stays in the calling thread.
-_PRODUCT: Final = 1 << 17
+_PRODUCT: Final = 1 << 18
 # Pillow's images are reduced to at least this many rows and columns, by at most this factor.
 _FRAME_SIDE: Final = 32
 _MOST_REDUCED: Final = 8
