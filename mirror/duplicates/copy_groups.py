@@ -133,8 +133,7 @@ def _leaders(
     passed: Callable[[], object],
 ) -> NDArray[np.intp]:
     """For each content the first seen of its group; of equally early ones that of the smaller hash."""
-    least = DROPPED_CONTRAST if most <= DROPPED else LEAST_CONTRAST
-    hashed = np.flatnonzero(usable(objects["near"], least))
+    hashed = np.flatnonzero(usable(objects["near"], _least(most)))
     near = near_components(bits_of(objects["near"][hashed]), most, passed)
     links = np.concatenate([photos, np.stack([hashed, hashed[near]])], axis=1)
     root = component_roots(len(first_seen), *links)
@@ -145,8 +144,13 @@ def _leaders(
     return leader
 
 
+def _least(most: int) -> int:
+    """The contrast that hashes need to be near within this many bits."""
+    return DROPPED_CONTRAST if most <= DROPPED else LEAST_CONTRAST
+
+
 def _file(snapshot: Path, most: int) -> Path:
-    return snapshot / f"copies-{VERSION}-{most}.npy"
+    return snapshot / f"copies-{VERSION}-{most}-{_least(most)}.npy"
 
 
 def _kept(index: Index, most: int) -> NDArray[np.intp] | None:

@@ -90,6 +90,7 @@ WRITERS = {
     "views/terminal_progress.py": {"print", "tqdm.write"},  # lines of log.py
     "views/demo_view.py": {"click.secho"},  # titles of its own
     "commands/init.py": {"click.prompt"},  # questions of its own
+    "commands/schedule.py": {"click.confirm"},  # a question of its own
     "session.py": {"sys.stdout.write"},  # JSON
     "commands/fetch.py": {"sys.stdout.buffer.write"},  # an image, for -o -
     "commands/completion.py": {"click.echo"},  # a script

@@ -171,7 +171,7 @@ def test_the_counter_is_gone_when_the_table_comes(
     monkeypatch.setattr(sys, "stdout", terminal)
     assert run(["inspect", f"--cache={cache}"]) == 0
     counter, table = terminal.getvalue().rsplit("\r", 1)
-    assert "0 files judged" in counter
+    assert "0/25 files judged" in counter
     assert table.startswith("checked ")
 
 

@@ -42,7 +42,7 @@ def test_flags_are_enough_and_the_doctor_looks_at_it(
     assert run(["init", "--cache=cache", f"--bucket=file://{here}/mirror", "--state=state"]) == 0
     shown = capsys.readouterr().out
     assert shown.startswith("Written: mirror.toml\n")
-    assert "ok    cache          1 files" in shown
+    assert "ok    cache          1 file" in shown
     settings = load(environ={}, cwd=here)
     assert settings.cache.dir == str(here / "cache"), "absolute: cron stands elsewhere"
     assert settings.bucket.url == f"file://{here}/mirror"

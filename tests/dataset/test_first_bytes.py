@@ -160,7 +160,7 @@ def test_an_array_is_read_in_constant_memory(monkeypatch: pytest.MonkeyPatch) ->
     assert last is not None
     assert count == 2001
     ((reason, raw),) = last.flawed.values()
-    assert "an open bracket or text, or longer than 1 MiB" in reason
+    assert "an open bracket or text, or longer than 1.0 MB" in reason
     assert len(raw) == 4096
     assert peak < 10 << 20
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from mirror.errors import AccessDenied, BadCredentials, CatalogError, StoreError
+from mirror.errors import AccessDenied, BadCredentials, StoreError
 from mirror.store.s3_access import Credentials, S3Access
 from mirror.sync.sync_report import SyncReport
 from tests.conftest import MakePlace
@@ -211,7 +211,7 @@ def test_a_catalog_that_may_not_be_written_ends_the_run_and_costs_no_second_uplo
     # The key may create the empty table, but not commit rows.
     report = proxied_setup.sync(after(1, commits, ACCESS_DENIED), commit_rows=10)
 
-    assert isinstance(report.error, CatalogError)
+    assert isinstance(report.error, AccessDenied)
     assert "403" in str(report.error)  # what a person can act on
     assert report.exit_status == 1
     stranded = invariants.read(proxied_setup.place)

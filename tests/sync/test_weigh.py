@@ -153,7 +153,7 @@ def test_a_duplicate_of_a_content_that_was_lost_meanwhile_is_uploaded_again(
         meanwhile(patch, lambda: repaired(other))
         report = folder_setup.sync()
     assert (report.deduplicated, report.uploaded, report.exit_status) == (0, 0, 0)
-    assert "1 files waited" in report.warnings[0]
+    assert "1 file waited" in report.warnings[0]
     assert url_md5(url_of(103)) not in folder_setup.rows()
     assert not dangling(folder_setup)
     assert folder_setup.sync().uploaded == 1
