@@ -97,7 +97,7 @@ def test_the_readmes_session_and_examples_run(
     with Fetcher.from_config("mirror.toml") as fetch:
         dataset = names["Plants"]("plants_val.jsonl", fetch)
         batches = torch.utils.data.DataLoader(dataset, batch_size=32)
-        assert sum(len(labels) for _, labels in batches) == 80
+        assert sum(len(labels) for _, labels in batches) == 81
     url = dataset.records[0]["image_url"]
     names = {"url": url, "urls": [url, dataset.records[1]["source_url"]]}
     exec(library, names)

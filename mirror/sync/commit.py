@@ -310,12 +310,16 @@ class Committer:
             self.count.version = self._version
             return True
         rows = await with_carried_sources(self._catalog, self.index, self._committing.values())
+        # All rows of a commit are seen at once: which thread was first must not decide a split.
+        seen_at = max(row.seen_at for row in rows)
+        rows = [row._replace(seen_at=seen_at) for row in rows]
         mark = uuid.uuid4().hex
         version = await asyncio.to_thread(self._catalog.append_after, self._version, rows, mark)
         if version is None:
             return False
         self._committing = {row.url_md5: row for row in rows}
         self._version, self._mark = version, mark
+        self._earliest = max(self._earliest, seen_at + 1)
         self._count(version)
         return True
 
